@@ -9,7 +9,7 @@ from fewstep.graph.graph import Array, Graph
 
 
 class NewNodes:
-    """Names and constants for the new nodes of one pass. `constants` go to `Graph.with_nodes`."""
+    """Creates names and constants for the new nodes of one pass. Pass `constants` to `Graph.with_nodes`."""
 
     def __init__(self, graph: Graph) -> None:
         outputs = (output for node in graph.nodes for output in node.outputs)
@@ -24,7 +24,8 @@ class NewNodes:
         return name
 
     def constant(self, wanted: str, value: Array) -> str:
-        """Return the name of a constant with this value. An existing constant of such a name is reused."""
+        """Return the name of a constant with this value. A number is appended to `wanted` if another tensor has that
+        name; an existing constant with the same value is reused."""
         for name in numbered_names(wanted):
             existing = self.constants.get(name, self._graph.constants.get(name))
             if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):
@@ -41,7 +42,7 @@ class NewNodes:
 
 
 def numbered_names(name: str) -> Iterator[str]:
-    """name, name_2, name_3, ..."""
+    """Yield name, name_2, name_3, ..."""
     yield name
     for number in count(2):
         yield f"{name}_{number}"

@@ -14,7 +14,8 @@ Coefficient = float | str  # a number, or the name of a tensor of one element
 
 @dataclass
 class Builder:
-    """Nodes and constants so far. New tensors are named PREFIX/NAME. No tensor of a bundle's graphs has a slash."""
+    """The nodes and constants that were added so far. New tensors are named PREFIX/NAME, which cannot collide with a
+    bundle's graphs, since their names have no slash."""
 
     prefix: str
     nodes: list[Node] = field(default_factory=list)
@@ -77,14 +78,14 @@ class Builder:
     ) -> dict[str, str]:
         """Append the nodes of a graph, with `inputs` in place of its inputs; return the new names of its outputs.
 
-        Its tensors are renamed UNDER/NAME. Its constants are renamed SHARED/NAME, so that several copies can share
-        them. `batch` names the leading axis of its inputs and adds their types to the file. An inference engine fuses
-        two operations only if it knows that their shapes are equal, and fusions change bits.
+        Its tensors are renamed UNDER/NAME, and its constants SHARED/NAME, so that several copies can share them. If
+        `batch` is given, the types of its inputs are written to the file, with this name for the leading axis: an
+        inference engine fuses two operations only if it knows that their shapes are equal, and fusions change bits.
         """
         names = {name: f"{shared or under}/{name}" for name in graph.constants}
         self.constants |= {names[name]: value for name, value in graph.constants.items()}
         names |= {value.name: inputs[value.name] for value in graph.inputs} | {"": ""}
-        names |= {value.name: value.name for value in graph.optional}  # all copies read the same
+        names |= {value.name: value.name for value in graph.optional}  # all copies read the same constant
         self.optional |= {value.name: value for value in graph.optional}
         names |= {output: f"{under}/{output}" for node in graph.nodes for output in node.outputs if output}
         for value in graph.inputs:

@@ -1,8 +1,8 @@
-"""Write a bundle as a transaction: first its files, under content-hashed names, then the manifest that names them.
+"""Write a bundle as a transaction: first the files, under content-hashed names, then the manifest that names them.
 
-The bundle is the old one (or none) until `os.replace` puts the new manifest in place. A process that is killed at any
-moment leaves one of the two. It leaves at most some files that no manifest names, and the next writer removes these.
-The operating system holds the lock, so the lock ends with the process.
+Until `os.replace` puts the new manifest in place, readers see the old bundle, or none. A process that is killed at any
+moment leaves either the old bundle or the new one, and perhaps files that no manifest names, which the next writer
+removes. The lock is held by the operating system, so it ends with the process.
 """
 
 import errno
@@ -38,7 +38,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, exceeded quota, f
 REPORTS = ("report", "results", "evaluation", "verification")  # fields of a manifest that no verb reads
 ANOTHER_PATH = "give another path"
 BLOCK = 2**24  # bytes per copy
-CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # the names that `add` gives
+CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # matches the names that `add` gives
 
 
 def refuse_in_bundle(path: Path) -> None:
@@ -113,17 +113,18 @@ class Writer:
         return {**({} if self.manifest is None else self.manifest.files), **self.files}
 
     def scratch(self, name: str) -> Path:
-        """Return a path for a temporary file; `add` moves it into the bundle."""
+        """Return the path of a temporary file, which `add` can move into the bundle."""
         folder = self.bundle / SCRATCH
         folder.mkdir(exist_ok=True)
         return folder / name
 
     def draft(self, name: str) -> Draft:
-        """Return a file to write block by block; `add` moves it into the bundle."""
+        """Return a file to write block by block, which `add` can move into the bundle."""
         return Draft(self.scratch(name), self.bundle, self.instead)
 
     def reserve(self, size: int) -> None:
-        """Raise UserError if the disk has no room for `size` more bytes. Check before hours of work, not after them."""
+        """Raise UserError if the disk has no room for `size` more bytes. Call it before hours of work, not after
+        them."""
         check_room(self.bundle, size, self.instead)
 
     def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
@@ -190,8 +191,8 @@ class Writer:
     def close(self) -> None:
         """Remove files that no manifest names: old ones after a commit, new ones after a failure.
 
-        A commit may have been interrupted right after its `os.replace`. So two manifests count: the one in place, and
-        the last one that this writer is known to have stored on disk.
+        A commit may have been interrupted right after its `os.replace`. The files of two manifests are therefore kept:
+        of the one in place, and of the last one that this writer is known to have stored on disk.
         """
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
@@ -236,7 +237,7 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
 
 
 def _close(bundle: Path, writer: Writer | None, lock: int, made: Sequence[Path]) -> None:
-    """Remove what no manifest names, let the lock go, and remove the folders `made` unless something is in them."""
+    """Remove files that no manifest names, release the lock, and remove the folders `made` if they are empty."""
     try:
         if writer is not None:
             writer.close()
@@ -264,7 +265,7 @@ def existing_parent(folder: Path) -> Path:
 
 @contextmanager
 def _report_write_errors(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
-    """Raise UserError, one line, for a full disk or missing permission."""
+    """Raise a one-line UserError for a full disk or a missing permission."""
     try:
         yield
     except OSError as error:
@@ -283,7 +284,8 @@ def _unwritable(bundle: Path, error: OSError, instead: str) -> UserError:
 
 
 def _current(bundle: Path, must_exist: bool) -> Manifest | None:
-    """Read the manifest in place, under the lock. A damaged one is an error only if the bundle must exist."""
+    """Return the current manifest, read under the lock, or None. A damaged manifest is an error only if the bundle must
+    exist."""
     try:
         return open_bundle(bundle).manifest
     except UserError:
@@ -293,7 +295,8 @@ def _current(bundle: Path, must_exist: bool) -> Manifest | None:
 
 
 def _is_foreign(manifest: Path) -> bool:
-    """Return True for a JSON object that never was a bundle's manifest. A damaged manifest may be overwritten."""
+    """Return True for a JSON file that was never a bundle's manifest, and so must not be overwritten, unlike a damaged
+    manifest."""
     if not manifest.is_file():
         return False
     try:

@@ -1,5 +1,4 @@
-"""Cut the conditioner off the prologue: the part that depends only on conditions, while the prologue runs for each
-time."""
+"""Cut the conditioner off the prologue. It is the part that depends only on conditions, and runs once for all times."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,14 +11,14 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.prologue import boundary, can_be_row
 from fewstep.graph.types import Types, infer_types
 
-WORTH = 10**6  # multiply-accumulates of one sample: with less work, a separate graph costs more than it saves
-LITTLE = 500  # conditions with less than 1/LITTLE of the work stay in the prologue
+WORTH = 10**6  # multiply-accumulates of one sample; for less work, a separate graph costs more than it saves
+LITTLE = 500  # a condition with less than 1/LITTLE of the work stays in the prologue
 SMALL = 2**13  # bytes of a row that the prologue may compute from such a condition again for each time
 
 
 @dataclass(frozen=True)
 class ConditionerSplit:
-    """A prologue split off the part that depends only on conditions. Either part may be None."""
+    """A prologue and the conditioner that was cut off it. Either may be None."""
 
     conditioner: Graph | None
     prologue: Graph | None
@@ -34,8 +33,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
     not depend on time leave the prologue. If the cut would pass tensors that cannot be rows, the nodes that compute
     them stay.
 
-    Conditions with little work stay in the prologue, such as a label in addition to pictures. They take little of a
-    call there, and branches of guidance with the same pictures run the conditioner once.
+    Conditions with little work, such as a label in addition to pictures, stay in the prologue. They take little time
+    there, and branches of guidance that differ only in them share one run of the conditioner.
     """
     idx, types = index(prologue), infer_types(prologue)
     inside = _prologue_tensors(idx, types, [TIME, TO])
@@ -63,8 +62,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
 
 def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
-    """Return the tensors of the prologue: all that depend on `moving`, and sources of any tensor that cannot be a
-    row."""
+    """Return the tensors of the prologue: all that depend on `moving`, and the tensors from which it must compute those
+    that cannot be rows."""
     reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:

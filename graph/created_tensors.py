@@ -1,7 +1,7 @@
 """Float tensors that a graph creates from sizes and attributes only, such as positions and coordinates.
 
-They do not depend on the value of any input. 16 bits would spoil them: float16 represents integers up to 2048, and
-bfloat16 up to 256.
+They do not depend on the value of any input, and must not be rounded to 16 bits: float16 represents all integers only
+up to 2048, and bfloat16 up to 256.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,7 +10,8 @@ def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Co
     """Return the manifest entry of a graph stored in `file`. Inputs that are not named here or in `conditions` are
     rows.
 
-    Outputs are rows if x is not an input (a prologue), otherwise the denoiser's outputs and carried state.
+    The outputs of a graph without the input x (a prologue or a conditioner) are rows. Those of other graphs are the
+    denoiser's outputs and carried tensors.
     """
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     roles |= {value.name: "carried" for value in graph.inputs if value.name.startswith(CARRIED)}

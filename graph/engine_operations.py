@@ -11,7 +11,7 @@ from types import MappingProxyType
 from fewstep.graph.graph import Graph, Node
 
 Version = tuple[int, int]
-OLDEST: Version = (10, 3)  # JetPack 6
+OLDEST: Version = (10, 3)  # the oldest supported version, of JetPack 6
 OPSET_20: Version = (10, 0)  # the first version whose parser reads opset 20
 
 FIRST: Mapping[Version, str] = MappingProxyType(

@@ -18,9 +18,9 @@ from fewstep.graph.graph import BATCH, OUTPUT, Extent, Graph, Value, X
 from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.kinds.sizes import default_sizes, free_shape, free_x_shape, output_shape, resolve_dimension
 
-METADATA = "fewstep.sizes"  # the key in a file
+METADATA = "fewstep.sizes"  # the key of the metadata in a file
 FACTORS = 2  # sizes multiplied in one dimension: the tokens of a picture are height * width / 64
-LIMIT = 8  # sizes in a file, which is untrusted
+LIMIT = 8  # maximum number of sizes in a file, which is untrusted
 
 
 def extents_of(takes: Description) -> dict[str, Extent]:
@@ -30,7 +30,7 @@ def extents_of(takes: Description) -> dict[str, Extent]:
 
 
 def free_ports(graph: Graph, takes: Description) -> Graph:
-    """Return a denoiser's graph with the names of its free axes in its ports, in place of any exporter's names."""
+    """Return a denoiser's graph whose ports have fewstep's names of free axes instead of the exporter's."""
     if not takes.sizes:
         return graph
     shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
@@ -43,7 +43,7 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
 
 
 def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
-    """Return the graph for one choice of sizes (None: the usual ones), with numbers in place of names."""
+    """Return the graph for one choice of sizes (None: the default sizes), with numbers in place of names."""
     if not graph.extents:
         return graph
     chosen = {name: extent.usual for name, extent in graph.extents.items()} | dict(sizes or {})
@@ -64,8 +64,8 @@ def fix_batch(graph: Graph, batch: int) -> Graph:
 
 
 def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
-    """Return choices of all sizes that show which size a dimension follows: the usual ones, then each size changed
-    alone, then all sizes changed together."""
+    """Return choices of all sizes that show which size a dimension follows: the default sizes, then each size changed
+    alone, then all changed together."""
     usual = {name: extent.usual for name, extent in extents.items()}
     others = {name: list(_other_numbers(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]
@@ -101,7 +101,7 @@ def is_named(size: int | str) -> bool:
 
 
 def restrict_extents(graph: Graph) -> Graph:
-    """Return the graph with only the sizes that occur in its inputs."""
+    """Return the graph with only those extents whose names occur in its inputs."""
     used = " ".join(size for value in graph.inputs for size in value.shape if isinstance(size, str))
     words = frozenset(re.findall(r"\w+", used))
     return replace(graph, extents={name: extent for name, extent in graph.extents.items() if name in words})
@@ -133,7 +133,7 @@ def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
 
 
 def _other_numbers(extent: Extent) -> Iterator[int]:
-    """Yield up to three values of the range other than the usual one: low end, middle, high end."""
+    """Yield up to three values of the range other than the default: low end, middle, high end."""
     steps = (extent.high - extent.low) // extent.multiple
     middle = extent.low + steps // 2 * extent.multiple
     yield from dict.fromkeys(value for value in (extent.low, middle, extent.high) if value != extent.usual)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewstep.runtime.kinds.graph_entry import CARRIED
 
 Array = NDArray[Any]
-BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis of its inputs and outputs
+BATCH = "batch"  # the name of the dynamic dimension of every graph, the leading axis of its inputs and outputs
 # A denoiser's ports; conditions and rows have their own names.
 X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
 
@@ -72,8 +72,8 @@ class Graph:
     """A graph with its nodes in topological order. `constants` are its weights and other known tensors, by name.
 
     `extents` are the free sizes besides the batch, like "height". `described` are inner tensors whose shapes a reader
-    of the file could not infer. `optional` are inputs that a caller may omit. An omitted input is zeros, with one
-    element along its free axis.
+    of the file could not infer. `optional` are inputs that a caller may omit. An omitted input consists of zeros, with
+    one element along its free axis.
     """
 
     name: str

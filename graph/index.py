@@ -37,8 +37,8 @@ class Index:
         return frozenset(reached)
 
     def dependencies(self, targets: Iterable[str], given: Collection[str] = ()) -> frozenset[str]:
-        """Return every tensor that the values of `targets` depend on (themselves included). The tensors `given` need
-        nothing."""
+        """Return every tensor on which the values of `targets` depend (themselves included). The search stops at the
+        tensors `given`."""
         needed = set(targets) - {*given}
         for node in reversed(self.graph.nodes):
             if not needed.isdisjoint(node.outputs):
@@ -51,7 +51,7 @@ def index(graph: Graph) -> Index:
     producers = {output: node for node in graph.nodes for output in node.outputs if output}
     consumers: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        for name in dict.fromkeys(node.inputs):  # once per node, even where it reads a tensor twice
+        for name in dict.fromkeys(node.inputs):  # a node is listed once, even if it reads a tensor twice
             if name:
                 consumers.setdefault(name, []).append(node)
     readers = {name: tuple(nodes) for name, nodes in consumers.items()}
@@ -68,7 +68,7 @@ def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Nod
     for place, names in enumerate(missing):
         for name in names:
             readers.setdefault(name, []).append(place)
-    next_places = [place for place, names in enumerate(missing) if not names]  # sorted, so a heap already
+    next_places = [place for place, names in enumerate(missing) if not names]  # sorted, and so already a heap
     ordered: list[Node] = []
     while next_places:
         node = places[heapq.heappop(next_places)]

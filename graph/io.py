@@ -1,8 +1,8 @@
 """Write ONNX files of opset 20 and IR 10, with large weights in separate files, and read untrusted files.
 
-A bundle may come from anywhere, so reading checks what it uses. The file parses. External weights lie inside the
-bundle's folder and inside their file. There is no control flow or other opset that a pass could silently misread.
-External weights are mapped, not read: see `weights.py`.
+A bundle may come from an untrusted source, so reading checks what it uses: the file must parse, external weights must
+lie inside the bundle's folder and inside their file, and there must be no control flow or other opset, which a pass
+could silently misread. External weights are mapped, not read: see `weights.py`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 10
-EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights: more go to a separate file (protobuf is limited to 2 GiB)
+EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights; more are stored in a separate file (protobuf is limited to 2 GiB)
 WRITE_AGAIN = "copy or write the bundle again"
 GRAPHS = "graphs"  # the folder of a bundle with its graphs and their weights
 
@@ -64,8 +64,8 @@ def save(
     """Write a graph, and its weights to a second file if they exceed the limit (default: EXTERNAL_ABOVE). Return the
     files written.
 
-    The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is that of its content. So a graph file that is
-    replaced after its weight file never reads other weights.
+    The weight file of `g.onnx` is `g-<hash>.onnx.data`, with the hash of its content. A graph file therefore never
+    reads the weights of another one, even if writing is interrupted.
     """
     if not exceeds_one_file(graph, external_above):
         path.write_bytes(_serialize(to_model(graph, also=also, metadata=metadata)))
@@ -120,8 +120,8 @@ def store(
 
 
 def offload_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
-    """Return the graphs. If one of them exceeds one file, store the weights of all in files and release them from
-    memory."""
+    """Return the graphs. If one of them is too large for one file, the weights of all are stored in files and released
+    from memory."""
     return store_weights(writer, *graphs) if any(map(exceeds_one_file, graphs)) else graphs
 
 
@@ -157,8 +157,8 @@ def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ())
 
 
 def _finder(writer: "Writer", apart: Collection[str] = ()) -> Find:
-    """Return a function like `place_of` for the writer's files, except those named `apart`. Its folder may hold files
-    that do not belong to the bundle, such as a source."""
+    """Return a function like `place_of` that finds arrays only in the writer's own files, except those named `apart`.
+    The folder may also hold files that do not belong to the bundle, such as the source of an export."""
     inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
@@ -222,9 +222,9 @@ def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
 
 
 def _absent_values(optional: Iterable[Value]) -> dict[str, Array]:
-    """Return the values of optional inputs that a caller omits, by name: an input with an initializer is optional.
+    """Return the initializers of optional inputs, by name. ONNX treats an input with an initializer as optional.
 
-    They are not empty along their free axis, since onnxruntime's Conv over no channels returns uninitialized memory.
+    Their free axis has length 1, not 0, since onnxruntime's Conv over no channels returns uninitialized memory.
     """
     return {
         value.name: np.zeros([1 if isinstance(size, str) else size for size in value.shape], value.dtype)
@@ -253,7 +253,7 @@ def load(path: Path, root: Path | None = None) -> Graph:
         raise UserError(f"{path.name} holds functions, which fewstep does not write", WRITE_AGAIN)
     try:
         return from_model(model, path, root or path.parent)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may still parse
         raise UserError(f"{path.name} is damaged ({type(error).__name__}: {error})", WRITE_AGAIN) from None
 
 
@@ -276,7 +276,7 @@ def from_model(
 ) -> Graph:
     """Return the Graph of an ONNX model. `path` names it in errors and locates external weights.
 
-    `beside` holds constants that the model reads and that are stored elsewhere.
+    `beside` holds constants that the model reads but does not contain.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
@@ -321,7 +321,7 @@ def parse(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path.name} is missing", WRITE_AGAIN) from None
     except (DecodeError, OSError) as error:
         raise UserError(f"{path.name} cannot be read as ONNX ({error})", WRITE_AGAIN) from None
-    if not model.opset_import or not model.graph.output:  # an empty or cut file may still parse
+    if not model.opset_import or not model.graph.output:  # an empty or truncated file may still parse
         raise UserError(f"{path.name} is truncated or not ONNX", WRITE_AGAIN)
     return model
 

@@ -16,12 +16,12 @@ from fewstep.graph.graph import Graph, Node, Value
 from fewstep.runtime.kinds.lora_slots import ENDS, slot_port, slot_port_shape
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
-OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # attributes that LoRA's first Conv shares
+OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # as in the layer
 
 
 def add_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:
-    """Return the graph with a slot at each operation of these layers, whose weights have these shapes [out, in,
-    *kernel].
+    """Return the graph with a slot at each operation of the given layers. `layers` has the shape [out, in, *kernel] of
+    each layer's weight.
 
     Nodes are named by their layers, like "down28.conv1/Conv". A layer that runs several times reads one slot.
     """

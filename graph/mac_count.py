@@ -20,7 +20,7 @@ def count_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def estimate_macs(node: Node, types: Types) -> int:
-    """Estimate the MACs of a node for one sample at the usual sizes; 0 unless it is a Conv, Gemm or MatMul."""
+    """Estimate the MACs of a node for one sample at the default sizes; 0 unless it is a Conv, Gemm or MatMul."""
     if node.op not in ("Conv", "Gemm", "MatMul"):
         return 0
     return count_macs(node, {name: _sizes(name, types) for name in (node.output, *node.inputs[:2])})

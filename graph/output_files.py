@@ -1,4 +1,4 @@
-"""Write files outside a bundle atomically: complete, or unchanged."""
+"""Write files outside a bundle atomically: a file is either written completely or left unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from fewstep.runtime.interrupts import check_interrupted
 
 
 def check_writable(path: Path) -> None:
-    """Raise UserError unless a file can be created at `path` without replacing a file of a bundle. Check before hours
-    of work, not after."""
+    """Raise UserError unless a file can be created at `path` without replacing a file of a bundle. Call it before hours
+    of work, not after them."""
     if not path.absolute().parent.is_dir():
         raise UserError(f"there is no folder {path.parent}", "create it first, or write elsewhere")
     if path.is_dir():
@@ -37,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
     Bytes go to a hidden file in the same folder first; an error removes it. Raises UserError if they cannot be written.
     """
-    target = Path(os.path.realpath(path))  # a link keeps pointing to the file
+    target = Path(os.path.realpath(path))  # follow a link, so that it stays a link
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         try:

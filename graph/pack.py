@@ -107,8 +107,8 @@ def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict
 
 
 def _pack_fitted_plan(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
-    """Copy a plan fitted to a body. The body either has its weights in another file now and computes the same, or is
-    not packed."""
+    """Copy a plan that was fitted to a body. If the graph of that body is packed under a new hash, the plan then names
+    the new graph, which computes the same."""
     plan, graph = decode(bundle.read(entry.file), entry.file), graph_of_fit(packed, entry.body)
     if plan.fitted is not None and graph is not None:
         graph = graph if plan.fitted.graph == graph_of_fit(bundle.manifest, entry.body) else plan.fitted.graph
@@ -141,8 +141,8 @@ def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
 def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
     """Copy a graph with only the weights that it reads, even if it shares weight files with other graphs.
 
-    A graph that an engine was built from is copied unchanged, since keys hold the hashes of graph and weights. So is a
-    graph with all weights inside, unless it should share them.
+    A graph from which an engine was built is copied unchanged, since the engine's key contains the hashes of graph and
+    weights. So is a graph that contains all its weights, unless `shares`.
     """
     is_built = any(engine.body == name for engine in bundle.manifest.engines)
     if is_built or not (graph.data or shares):
@@ -162,8 +162,8 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
 
 
 def _copy_companions(writer: Writer, bundle: Bundle) -> None:
-    """Copy the companions' graphs and files, the denoiser's kinds' files, and null values stored in files. All keep
-    their names."""
+    """Copy the graphs and files of companions, the files of the denoiser's kinds, and the files of null values. All
+    keep their names."""
     manifest = bundle.manifest
     for graph in companions(manifest).values():
         _copy(writer, bundle, graph)

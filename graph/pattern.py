@@ -25,8 +25,8 @@ class Match:
 
 @dataclass(frozen=True)
 class NodePattern:
-    """A part of a pattern: the allowed operations, the first operands, and whether only the rest of the pattern may
-    read it. A lower-case operand is any tensor, the same one at each occurrence. An upper-case operand is a
+    """A part of a pattern: the allowed operations, the first operands, and whether nothing but the rest of the pattern
+    may read its output. A lower-case operand is any tensor, the same one at each occurrence. An upper-case operand is a
     constant."""
 
     ops: frozenset[str]
@@ -35,7 +35,8 @@ class NodePattern:
 
 
 def match(node: Node | None, pattern: str, idx: Index) -> Match | None:
-    """Match a pattern whose last node, written first, is this node. Return None if the nodes differ.
+    """Match a pattern to a node and the nodes before it. The node is the outermost operation of the pattern's text,
+    which comes first. Return None if there is no match.
 
     "Add(*MatMul(x, W), bias)" is the sum of any tensor and a product with a constant. "*" means that nothing else reads
     the product. Add and Mul match in both orders. "(Mul | Div)(x, y)" is either of the two.

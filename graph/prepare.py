@@ -33,7 +33,7 @@ PASSES = (
     merge_affine,
     drop_unused,
 )
-ROUNDS = 50  # far more than a graph needs: each round shortens the remaining chains
+ROUNDS = 50  # far more rounds than a graph needs, since each round shortens the remaining chains
 
 
 def simplify(graph: Graph) -> Graph:
@@ -48,8 +48,8 @@ def simplify(graph: Graph) -> Graph:
 
 
 def prepare(graph: Graph) -> PreparedDenoiser:
-    """Simplify a graph, cut off its prologue, and cut the conditioner off the prologue. Simplify each part again, since
-    a cut creates new inner chains."""
+    """Simplify a graph, cut off its prologue, and cut the conditioner off the prologue. Each part is simplified again,
+    since a cut creates new chains of nodes to merge."""
     prepared = cut_prologue(simplify(graph))
     prepared = replace(prepared, body=simplify(prepared.body))
     if prepared.prologue is None:

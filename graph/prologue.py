@@ -14,8 +14,8 @@ from fewstep.graph.selection import SIZES
 from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
 
-ROW_LIMIT = 2**20  # bytes of one sample of a row: larger rows cost more to carry than they save
-WORK_LIMIT = 100  # multiply-accumulates per byte saved: more take longer than reading the byte, on CPUs and GPUs
+ROW_LIMIT = 2**20  # bytes of one sample of a row; transferring a larger row costs more than it saves
+WORK_LIMIT = 100  # multiply-accumulates per byte saved; more take longer than reading the byte, on CPUs and GPUs
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
@@ -35,18 +35,18 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
         return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
 
     Rows keep their names in the graph. If a row exceeds the limit and its sources are smaller, the body computes it
-    from them. Inputs of the graph that the body reads stay inputs of the body. So a degraded image is not carried once
-    per step. Rows are float32 with the batch as their leading axis. The body computes everything else, such as the
+    from them. Inputs of the graph that the body reads stay inputs of the body, so that a degraded image is not copied
+    for each step. Rows are float32 with the batch as their leading axis. The body computes everything else, such as the
     batch size of a condition or a mask of its values. If nothing can be cut, the graph stays whole. A graph of tokens
-    loses a time that it does not read. The caller then knows which evaluations repeat.
+    that does not read its time loses that input, which shows the caller which evaluations repeat.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.dependents(_varying_inputs(graph))
     reached = idx.dependents(
         value.name for value in graph.inputs if value.name != X
-    )  # tensors that depend on no input are inside
+    )  # tensors that depend on no input belong to the body
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
-    inside.update(value.name for value in graph.outputs)  # no graph returns its inputs
+    inside.update(value.name for value in graph.outputs)  # a graph must not return its inputs
     read = {value.name: value for value in graph.inputs}
     rows = boundary(graph, inside, X)
     while inner := frozenset[str]().union(
@@ -67,7 +67,8 @@ def x_independent_tensors(graph: Graph) -> frozenset[str]:
 
 
 def can_be_row(name: str, types: Types) -> bool:
-    """Return True if a tensor can pass between graphs: float32, the batch first, all other sizes known."""
+    """Return True if a tensor can be passed from one graph to another: it is float32, its first axis is the batch, and
+    all other sizes are known."""
     value = types.values.get(name)
     if value is None or value.dtype != np.float32 or value.shape[:1] != (BATCH,):
         return False
@@ -108,8 +109,8 @@ def _varying_inputs(graph: Graph) -> list[str]:
 
 
 def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
-    """Return the outside tensors, including inputs except `but`, that the inside nodes and the outputs read, in
-    order."""
+    """Return the tensors that are not `inside`, but that inside nodes or the graph's outputs read, in order. They
+    include the graph's inputs, except those in `but`."""
     body = [node for node in graph.nodes if node.output in inside]
     known = {*graph.constants, *(value.name for value in graph.optional)}
     inner = {output for node in body for output in node.outputs} | known | {"", but}

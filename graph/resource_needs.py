@@ -14,7 +14,7 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of memory, estimated; bytes on disk; and the number of files."""
+    """The estimated bytes of memory, the bytes on disk, and the number of files."""
 
     memory: int
     disk: int
@@ -38,21 +38,21 @@ def combine_needs(parts: Sequence[Needs]) -> Needs:
 
 
 def check_needs(needs: Needs, writer: Writer) -> None:
-    """Raise UserError if the disk has too little room. Short memory only warns: it is an estimate, and the system may
-    swap."""
+    """Raise UserError if the disk has too little room. Too little memory only causes a warning, since the need is an
+    estimate, and the system may swap."""
     writer.reserve(needs.disk)
     check_memory(needs, writer.bundle)
 
 
 def check_memory(needs: Needs, folder: Path) -> None:
-    """Warn if the machine of a folder is short of memory."""
+    """Warn if less memory is free than needed."""
     free = memory_free(folder)
     if free is not None and needs.memory > free:
         LOG.warning("this takes about %s of memory, and %s are free", _format_gb(needs.memory), _format_gb(free))
 
 
 def format_duration(seconds: float) -> str:
-    """Format an estimate in seconds, minutes or hours, with as many digits as it is good for."""
+    """Format an estimate in seconds, minutes or hours, with no more digits than an estimate deserves."""
     if seconds < 90:
         return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
     return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,5 @@
-"""Select the operations that run in int8 by default, without a measured precision map, and detect quantized ones."""
+"""Select the operations that run in int8 unless measurements decide otherwise, and detect operations that are already
+quantized."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -9,10 +10,10 @@ from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import NEXT
 
-SIZES = ("Shape", "Size")  # they read no values, so no error passes through them
+SIZES = ("Shape", "Size")  # these read no values, so no error passes through them
 CONTRIB = "com.microsoft"  # domain of operations specific to onnxruntime
 DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's default domain has two names
-OPERATIONS = re.compile(  # prefixes of quantized operations; QuickGelu is none
+OPERATIONS = re.compile(  # prefixes of quantized operations, but not of QuickGelu
     "Q(Linear|Gemm|Attention|MoE|Ordered|EmbedLayer)|(Dynamic)?Quantize|Dequantize|(MatMul|Conv)Integer"
     "|MatMul(NBits|Bnb4|FpQ4)|GatherBlockQuantized"
 )
@@ -30,7 +31,7 @@ class WeightedOp:
     """A Conv, MatMul or Gemm with a constant weight. Its name is the name of its output."""
 
     node: Node
-    channels_in: int  # both per convolution group
+    channels_in: int  # both for one group of a convolution
     channels_out: int
     axis: int  # the weight's axis of output channels
 
@@ -72,15 +73,15 @@ def select_int8_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     """Return the operations to run in int8, in order.
 
     Rule: Conv, and MatMul or Gemm with a constant weight, that depend on x and have at least 16 channels on both sides.
-    The first layers (which read x itself) and the last layers (whose output reaches the sample) stay float. Their error
-    enters every step undamped, and they are a small share of the work.
+        The first layers (which read x itself) and the last layers (whose output reaches the sample) stay float. Their
+        error reaches the sample undamped at every step, and they are a small share of the work.
     """
     return tuple(op for op, reason in explain_selection(graph) if not reason)
 
 
 def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
-    """Return every operation with a constant weight, and the reason why that rule keeps it float ("" if it does
-    not)."""
+    """Return every operation with a constant weight, and the reason why the rule of `select_int8_ops` keeps it in
+    float; "" if it runs in int8."""
     _refuse_foreign(graph)
     idx = index(graph)
     moving = idx.dependents(value.name for value in graph.inputs if varies_per_call(value.name))
@@ -154,8 +155,8 @@ def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
 
 
 def _refuse_foreign(graph: Graph) -> None:
-    """Raise UserError if a graph has integer operations already, since its ranges would mean something else. Also
-    refuse other operations specific to onnxruntime, whose output types onnx cannot infer."""
+    """Raise UserError if a graph already has quantized operations, since its ranges would then have another meaning, or
+    if it has other operations specific to onnxruntime, whose output types onnx cannot infer."""
     for node in graph.nodes:
         if is_quantized(node.op, node.domain):
             raise UserError(
@@ -180,8 +181,8 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
 def _find_first_ops(
     start: Iterable[str], steps: Iterable[tuple[str, Collection[str], Collection[str]]], ops: Collection[str]
 ) -> frozenset[str]:
-    """Return the first members of `ops` on each path from the given tensors. A step is an operation, and the tensors
-    before and after it on the path."""
+    """Return the operations of `ops` that come first on each path from the tensors `start`. Each step is the name of an
+    operation, the tensors that it reads, and those that it makes reachable; steps are in order."""
     reached, first = set(start), set()
     for name, before, after in steps:
         if reached.isdisjoint(before):

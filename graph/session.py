@@ -17,7 +17,7 @@ from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.machine.memory_pages import release_free_memory
 
 FOLDER = "session.model_external_initializers_file_folder_path"
-IN_MEMORY = Path("weights")  # a file that is never opened: onnxruntime receives the arrays
+IN_MEMORY = Path("weights")  # name of a file that does not exist: onnxruntime receives the arrays instead
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> dict[str, Array]:
@@ -50,14 +50,17 @@ def open_session(
     threads: int = 0,
     fuse_qdq: bool = True,
 ) -> GraphSession:
-    """Return a session that computes the graph's outputs and the inner tensors `also`.
+    """Return a session that computes the graph's outputs and the inner tensors `also`. By default it computes the graph
+    as written.
 
-    By default it computes the graph as written. optimize: let onnxruntime fuse, as a deployed session does. arena:
-    allocate memory as a deployed session does, for timings. An arena grows by doubling and never shrinks. threads: 0 is
-    one per core. fuse_qdq: False computes Q/DQ pairs in float, as `OnnxRuntime` does.
+    optimize: let onnxruntime fuse operations, as a deployed session does.
+    arena: allocate memory from an arena, as a deployed session does, for timings. An arena grows by doubling and never
+        shrinks.
+    threads: number of threads; 0 means one per core.
+    fuse_qdq: False computes Q/DQ pairs in float, as `OnnxRuntime(fuse_qdq=False)` does.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal only: failures are raised, so do not log them too
+    options.log_severity_level = 4  # log fatal errors only, since failures are raised
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
     )  # spinning threads would slow torch and other sessions
@@ -68,19 +71,19 @@ def open_session(
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:
-        options.add_session_config_entry("session.disable_prepacking", "1")  # packing stores each weight twice
+        options.add_session_config_entry("session.disable_prepacking", "1")  # prepacking would hold each weight twice
     return GraphSession(open_with(graph, options, also))
 
 
 def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = ()) -> ort.InferenceSession:
     """Return a plain onnxruntime session on the CPU. The session consumes `options`.
 
-    onnxruntime maps weights that are mapped from files, too. They use no extra memory unless it fuses or packs them.
-    Other weights are copied.
+    Weights that are mapped from files are mapped by onnxruntime too, and use no further memory unless it fuses or packs
+    them. Other weights are copied.
     """
     graph = _drop_unread(graph, also)
     if io.exceeds_one_file(graph):
-        release_free_memory()  # of the previous network
+        release_free_memory()  # garbage of the previous network
     folder = _folder(graph)
     find = weights.folder_finder(folder) if folder is not None else _no_place
     if folder is not None:
@@ -106,7 +109,8 @@ def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:
 
 
 def _folder(graph: Graph) -> Path | None:
-    """Return the folder with most bytes of a graph's mapped weights. onnxruntime reads them from one folder only."""
+    """Return the folder that holds most bytes of a graph's mapped weights, since onnxruntime reads them from one folder
+    only. None if no weight is mapped."""
     sizes = Counter[Path]()
     for array in weights.large_constants(graph).values():
         if (place := weights.place_of(array)) is not None:

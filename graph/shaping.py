@@ -12,7 +12,7 @@ from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Shaping, Threshold, quantile_place
 
-LANES, BLOCK = 8, 128  # partial sums, and values per block, of numpy's pairwise summation
+LANES, BLOCK = 8, 128  # number of partial sums, and values per block, of numpy's pairwise summation
 
 
 def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
@@ -30,8 +30,9 @@ def lay_shaping(
 ) -> str:
     """Append a shaping to `table` and return p [B, *sample], like `plans.shaping.apply`.
 
-    values: the tensors [B, *sample] that the shaping reads. bounds: of a clip, tensors of one element. sample: the
-    shape of one sample.
+    values: the tensors [B, *sample] that the shaping reads.
+    bounds: the bounds of a clip, tensors of one element.
+    sample: the shape of one sample.
     """
     if isinstance(shaping, Clip):
         low, high = bounds
@@ -52,7 +53,7 @@ def lay_shaping(
 
 
 def _add_clip(table: Builder, value: str, low: str, high: str, name: str) -> str:
-    """min(max(value, low), high)."""
+    """Append min(max(value, low), high), and return its name."""
     return table.node("Min", (table.node("Max", (value, low), f"{name}_above"), high), name)
 
 
@@ -149,7 +150,7 @@ def _sum(table: Builder, flat: str, count: int, name: str) -> str:
 
 
 def _parts(count: int) -> dict[int, list[int]]:
-    """Return where the parts of a pairwise sum of `count` values begin, by their length."""
+    """Return the start indices of the parts of numpy's pairwise sum of `count` values, by the length of the parts."""
     starts: dict[int, list[int]] = {}
     todo = [(0, count)]
     while todo:

@@ -20,8 +20,8 @@ def squared_sums(graph: Graph) -> frozenset[str]:
 
         Mul(x, x) or Pow(x, 2) -> ReduceMean or ReduceSum, or ReduceSumSquare or ReduceL2(x) -> Add(epsilon) -> Sqrt ...
 
-    The last one is the first tensor that any other operation reads. A square that is read by anything but sums is not
-    included.
+    The last of these tensors is the first that any other operation reads. A square that is also read by something other
+    than a sum is not included.
     """
     idx, found = index(graph), set[str]()
     for node in graph.nodes:

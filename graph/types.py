@@ -16,15 +16,15 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import to_model
 
 LARGEST_SCALE = 64  # scale of a Resize that `_stand_ins` replaces
-BATCHES = 1009, 2003  # primes, far from the sizes of anything else
-KEEP_BELOW = 1024  # elements: larger constants matter for their shape only and stay out of the inference
+BATCHES = 1009, 2003  # primes, unlike any other size
+KEEP_BELOW = 1024  # elements; of larger constants only the shape matters, so their values stay out of the inference
 
 
 @dataclass(frozen=True)
 class Types:
     """The types and shapes of one graph's tensors. A dimension is a number, a symbol such as "batch", or "?".
 
-    `usual` is the same with the usual numbers for free sizes.
+    `usual` has the same types with the default numbers in place of free sizes.
     """
 
     values: Mapping[str, Value]
@@ -49,7 +49,8 @@ class Types:
         return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]
 
     def sample_bytes(self, name: str) -> int | None:
-        """Return the bytes of one sample, at the usual sizes, of a tensor whose only unknown dimension is the batch."""
+        """Return the bytes of one sample of a tensor at the default sizes. None if a dimension other than the batch is
+        unknown."""
         value = self.usual.get(name)
         if value is None:
             return None
@@ -80,8 +81,8 @@ def infer_types(graph: Graph) -> Types:
 def _infer_free_batch(graph: Graph) -> dict[str, Value]:
     """Return the types in a graph in which only the batch is free.
 
-    If the batch moves to another axis, inference invents symbols. Inference at two batch sizes then shows the dimension
-    of each symbol.
+    If the batch moves to another axis, ONNX's inference invents symbols. Inference at two batch sizes then shows what
+    each symbol stands for.
     """
     values = _infer_once(graph)
     lost = [name for name, value in values.items() if any(_is_made_up(size) for size in value.shape)]
@@ -128,7 +129,8 @@ def _infer_once(graph: Graph) -> dict[str, Value]:
 
 
 def _probe_size(size: int | str) -> int:
-    """Return a number for a dimension of an optional input, whose free axis is mostly short."""
+    """Return a number to stand for a dimension of an optional input. It is small, since the free axis of such an input
+    (the rank of a LoRA) usually is."""
     return 1 if isinstance(size, str) else size
 
 
@@ -138,7 +140,8 @@ def _hide_made_up(size: int | str) -> int | str:
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """Return the nodes that replace a node for inference: Concats of the same shape for a Resize by integers.
+    """Return the nodes that stand for a node during inference. A Resize by integer factors is replaced by Concats that
+    return the same shape.
 
     Inference gives all dimensions of a Resize new names, so the batch after it would no longer be the batch.
     """

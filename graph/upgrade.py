@@ -17,14 +17,14 @@ DEFAULT_DOMAIN = "ai.onnx"
 
 @contextmanager
 def report_foreign_errors(name: str) -> Iterator[None]:
-    """Reword the errors of a bundle's graphs for a file outside a bundle."""
+    """Raise the errors that reading a bundle's graphs can cause with a fix for a file outside a bundle."""
     try:
         yield
     except UserError as error:
         if error.fix != WRITE_AGAIN:
             raise
         raise UserError(error.what, f"write {name} again, with its weights in the same folder") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may still parse
         raise UserError(f"{name} is damaged ({type(error).__name__}: {error})", "write it again") from error
 
 
@@ -43,7 +43,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         model = inliner.inline_local_functions(model)
     for named in (*model.opset_import, *model.graph.node):
         if named.domain == DEFAULT_DOMAIN:
-            named.domain = ""  # the same domain under a name that no pass checks
+            named.domain = ""  # the default domain has this second name, which no pass checks
     for node in [node for node in model.graph.node if not any(node.output)]:
         model.graph.node.remove(node)  # no outputs; onnxruntime skips it too
     version = opset_of(model)
@@ -63,7 +63,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     )
     try:
         converted = version_converter.convert_version(skeleton, OPSET)
-    except Exception as error:  # its C++ exceptions share no base class
+    except Exception as error:  # onnx's C++ exceptions have no common base class
         if (fault := _find_fault(skeleton)) is not None:
             raise UserError(f"{name} is not a valid ONNX graph: {fault}", "export the model again") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -83,7 +83,7 @@ def _find_fault(model: onnx.ModelProto) -> str | None:
     """Return the first rule of ONNX that a model breaks, as text. None for a valid model."""
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # of a class of C++
+    except Exception as error:  # an exception class of C++
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return None
 

@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
 
-LARGEST_WEIGHT = 127  # of int8 weights, unless a target has fewer bits
-FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's maximum magnitude; 1 first, so that it wins ties
-BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
+LARGEST_WEIGHT = 127  # largest int8 weight, unless a target has fewer bits
+FACTORS = np.linspace(1.0, 0.4, 61)  # shares of the channel's maximum magnitude; 1 is first, so that it wins ties
+BLOCK = 1 << 16  # number of weights searched at once, whose results stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def quantize_weight(
 def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
     """Return the scale with the least squared error for each row [channels, fan-in], as numbers of `dtype`.
 
-    The maximum magnitude of a row is clipped to `largest` scales. This error only grows with smaller factors, so once
-    it reaches the best total error in every row, no smaller factor can win.
+    Each factor of a grid gives a scale that clips the maximum magnitude of a row to `largest`. The error of that
+    clipping grows as the factors decrease, so the search ends once it alone exceeds the best total error in every row.
     """
     held = np.abs(rows)  # buffer for all computation, which stays in the cache
     magnitude = held.max(axis=1)
@@ -97,8 +97,7 @@ def clip_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
-    """Return the scales of weights as numbers of `dtype`. Weights are never divided by them, so half's subnormals
-    do."""
+    """Return the scales of weights as numbers of `dtype`, which may be subnormal: no engine divides by them."""
     held = np.dtype(dtype)
     least = smallest_number(held) if held == FLOAT16 else smallest_normal(held)
     return scales.clip(least, largest_number(held)).astype(held).astype(np.float32)

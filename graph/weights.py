@@ -1,8 +1,8 @@
 """Weights in files: written once, mapped from there, and shared by every graph of a bundle that uses them.
 
-A mapped array is an ordinary read-only array whose memory is the file's. So weights of any size cost no memory until
-they are read, and the system can drop pages that were read. The array itself reveals its file and offset (`place_of`).
-Passes need not know about files, and the code that writes a graph refers to the file.
+A mapped array is an ordinary read-only array whose memory is that of a file. Weights of any size therefore take no
+memory until they are read, and the system can drop pages that were read. Since file and offset can be found from the
+array (`place_of`), passes need not know about files, and the code that writes a graph refers to the existing file.
 """
 
 import gc
@@ -17,12 +17,12 @@ import numpy as np
 
 from fewstep.graph.graph import Array, Graph
 
-LARGE = 4096  # bytes: smaller constants stay in the graph, where engines can fold them
-PAGE = 4096  # bytes: large constants start on a page, so that an engine can map the file instead of copying it
-COARSE = 2**20  # bytes: constants from this size start on a GRANULE
+LARGE = 4096  # bytes; smaller constants stay in the graph, where engines can fold them
+PAGE = 4096  # bytes of a page, on which large constants start, so that an engine can map them instead of copying
+COARSE = 2**20  # bytes; constants of at least this size start on a GRANULE
 GRANULE = 2**16  # bytes: the unit in which Windows maps files
 BLOCK = 2**24  # bytes per copy
-LEAST_SHARE = 0.5  # of a weight file of another graph that a graph reads: it copies less
+LEAST_SHARE = 0.5  # least share of another graph's weight file that a graph reads from there; less is copied
 COLLECTED = 2**24  # bytes of weights above which garbage collection is worth its time
 
 
@@ -79,8 +79,9 @@ def weight_bytes(graph: Graph) -> int:
 
 
 def collect_garbage(graph: Graph) -> None:
-    """Collect garbage after work on a graph, such as torch graphs, which refer to themselves and to the weights. For a
-    small graph the collection costs more than it frees."""
+    """Run Python's garbage collection after work on a large graph. It frees torch graphs, for example, which refer to
+    themselves and to the weights. For a small graph nothing is done, since a collection would take more time than it is
+    worth."""
     if weight_bytes(graph) > COLLECTED:
         gc.collect()
 
@@ -119,8 +120,8 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
 
 
 def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
-    """Return the graph with the constants in `files`, by `memory_key`, mapped. Small views of larger arrays are copied:
-    the bias of one layer would keep its whole checkpoint in memory."""
+    """Return the graph with those constants mapped that `files` holds, by `memory_key`. Small views of larger arrays
+    are copied, since otherwise the bias of one layer would keep its whole checkpoint in memory."""
 
     def map_array(array: Array) -> Array:
         there = files.get(memory_key(array), array)
@@ -141,7 +142,7 @@ def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
 
 
 def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
-    """Return the names of those weight files of which a graph reads less than LEAST_SHARE, but not nothing."""
+    """Return the names of the weight files of which a graph reads something, but less than LEAST_SHARE."""
     taken: dict[Path, int] = {}
     for array in distinct_arrays(large_constants(graph).values()):
         if (place := place_of(array)) is not None:

@@ -35,8 +35,10 @@ SAMPLE, PICTURE = "sample", "picture"  # names of the output; "image" is an inpu
 class Parts:
     """The graphs of a bundle that a run consists of.
 
-    networks: the body's graphs of all networks. network_of: maps a step to the index of its graph.
-    ahead: "conditioner" and "prologue" of each network. text, decoder: companions that are baked in, if any.
+    networks: the body's graphs of all networks.
+    network_of: the index of a step's graph among `networks`, for each step.
+    ahead: the "conditioner" and "prologue" of each network.
+    text, decoder: the companions that are baked in; None for those that are not.
     nulls: null values that are stored in files.
     """
 
@@ -50,8 +52,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run, and the meanings of its inputs. `sizes` are axis sizes for its test vector that must differ
-    from 1."""
+    """The graph of a run, and the meanings of its inputs. `sizes` are the axes that must not have size 1 in the test
+    vector, with their sizes."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]
@@ -64,7 +66,8 @@ class BakedRun:
 def assemble(
     manifest: Manifest, plan: AnyPlan, parts: Parts, batch_size: int | None, unroll: bool, hold: HeldAs
 ) -> BakedRun:
-    """Return the run of a plan as one graph. batch_size: None keeps the batch dynamic. unroll: write out every step."""
+    """Return the run of a plan as one graph. `batch_size` None keeps the batch dynamic. With `unroll`, every step is
+    written out instead of a Loop."""
     held = hold_for_plan(plan, hold)
     outer, space = Builder("run"), space_builder(manifest.space)
     draws = space.find_draws(plan, () if held is None else held.draws)
@@ -159,7 +162,7 @@ def _ports(
     held: HoldInputs | None,
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
-    """Return the inputs of the file, besides those that a sample of the space starts from."""
+    """Return the inputs of the file, except those from which a sample of the space starts."""
     ports = list[BakedPort]()
     encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
     for each in manifest.conditions:

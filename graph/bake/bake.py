@@ -56,7 +56,7 @@ Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to ba
 
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file, with room for the graph
-# Bytes of weights inside loops: more go to a separate file, or onnxruntime holds them twice.
+# Bytes of weights inside loops. More are stored in a separate file, since onnxruntime would hold them twice.
 SEPARATE_FILE_ABOVE = 2**23
 
 
@@ -77,12 +77,14 @@ class BakeOptions(Options):
         Default: 1; on the command line, as calibrated.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, for the calibrated plan.
     strength: Share of the plan's steps to run from an image, above 0 and at most 1. The image becomes an input.
-    adapter: FILE.safetensors or FILE.safetensors:STRENGTH, a LoRA for a bundle with slots. All of them go to one
-        .onnx_adapter file next to the output, which each run of onnxruntime may use or not.
+    adapter: FILE.safetensors or FILE.safetensors:STRENGTH, a LoRA for a bundle with slots. All LoRAs are written to one
+        .onnx_adapter file next to the output. Each run of onnxruntime may use it or not.
     hold: Keep a known part of the sample, given as the inputs `held` and `held_mask`, wherever the mask is 1. noised:
-        with the noise of each step, one draw for all. fresh: with a new draw at each step. clean: without noise.
+        with noise of each step's level, the same draw at all steps. fresh: with a new draw at each step. clean: without
+        noise.
     batch: Number of samples per call. Default: any number.
-    latents: Return latents, and read the denoiser's own conditions, if the bundle has companions.
+    latents: For a bundle with a text encoder or an autoencoder: leave both out of the file, which then reads the
+        denoiser's own conditions and returns latents.
     unroll: Write out every step, for inference engines without Loop.
     parts: Write a folder with the part before the steps, one step, the part after them and run.json, for a program that
         runs the steps itself, such as a page with WebGPU. The batch is then fixed, by default 1.
@@ -112,8 +114,8 @@ class BakeOptions(Options):
 def bake(
     options: BakeOptions, planned: Planned | None = None, progress: Progress = SILENT
 ) -> tuple[Baked, tuple[Path, ...]]:
-    """Write the file, and run it once for its test vector, for at most two minutes. Return its description, which its
-    metadata contains too, and the files written."""
+    """Write the file, and run it once for its test vector, for at most two minutes. Return the description that is also
+    stored in its metadata, and the files written."""
     bundle, body, plan = planned = planned or resolve_run(options)
     run, baked = assemble_run(options, planned)
     form = body_form(bundle.manifest, options.body or body).form
@@ -184,7 +186,7 @@ def resolve_run(options: BakeOptions) -> Planned:
 def _write(
     graph: Graph, options: BakeOptions, baked: Baked, sizes: Mapping[str, int], progress: Progress
 ) -> tuple[Baked, tuple[Path, ...]]:
-    """Write the files; return the sealed description and their paths.
+    """Write the files. Return the description with the test vector and the checksum, and the files' paths.
 
     The old graph and all its weights stay until the new graph is in place.
     """

@@ -21,23 +21,23 @@ class RunBatch:
 
     @property
     def size(self) -> str:
-        """int64 [1]: B."""
+        """Return the name of int64 [1]: B."""
         return self.times(1)
 
     def times(self, count: int) -> str:
-        """int64 [1]: count * B."""
+        """Return the name of int64 [1]: count * B."""
         name = "batch" if count == 1 else f"batch_times_{count}"
         if name not in self._made:
             self._made[name] = self._times(count, name)
         return self._made[name]
 
     def pair(self, count: int) -> str:
-        """int64 [2]: (count, B)."""
+        """Return the name of int64 [2]: (count, B)."""
         first = self.builder.constant(np.array([count], np.int64), f"number_{count}")
         return self.builder.node("Concat", (first, self.size), f"shape_{count}", axis=0)
 
     def places(self, count: int) -> str:
-        """int64 [count * B]: 0, 1, ..."""
+        """Return the name of int64 [count * B]: 0, 1, ..."""
         name = f"places_{count}"
         if name not in self._made:
             zero, one = (self.builder.constant(np.array(number, np.int64), str(number)) for number in (0, 1))

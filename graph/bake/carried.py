@@ -1,8 +1,9 @@
-"""Carried tensors of a baked run. Each bank is one input and one output [rows, B, *shape]; the output is the next run's
-input.
+"""Carried tensors of a baked run. Each bank is one input and one output [rows, B, *shape]; the output is the input of
+the next run.
 
-A row is one branch of one slot. A bank per step has the branches of each step in order. A bank per sample has those of
-the last step, which writes it. The first run receives zeros.
+A row is one branch of one slot. If a bank has a slot for each step, its rows are the branches of each step in order. If
+it has one slot for the whole sample, its rows are the branches of the last step, which writes the slot. The first run
+receives zeros.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,13 @@ PORT = "carried"  # the meaning of these inputs and outputs
 
 @dataclass
 class CarriedBank:
-    """A bank under construction. first: the first row that each step reads. writes: whether each step writes rows that
-    the next run reads. source: the run's input. parts: the tensors written, [n, B, *shape] each, in row order."""
+    """A bank under construction.
+
+    first: the first row that each step reads.
+    writes: whether each step writes rows that the next run reads.
+    source: the run's input.
+    parts: the tensors written so far, [n, B, *shape] each, in row order.
+    """
 
     tensor: Carried
     rows: int
@@ -38,12 +44,12 @@ class CarriedBank:
 
     @property
     def input_port(self) -> BakedPort:
-        """The run's input."""
+        """The port of the run's input."""
         return BakedPort(CARRIED + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     @property
     def output_port(self) -> BakedPort:
-        """The run's output."""
+        """The port of the run's output."""
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     def add_read(self, into: Builder, ends: tuple[str, str], name: str) -> str:

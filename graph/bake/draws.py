@@ -25,8 +25,12 @@ START = 0  # the draw that most samples start from
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of a plan. later: numbers of the draws in `draws`. is_again: True if steps read draw 0 too. noise,
-    rest: the tensors of draw 0 and of the later draws."""
+    """The draws of a plan.
+
+    later: the numbers of the draws in the input `draws`.
+    is_again: True if steps read draw 0 too.
+    noise, rest: the tensors of draw 0 and of the later draws.
+    """
 
     has_noise: bool
     later: tuple[int, ...]
@@ -65,8 +69,8 @@ def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
 
 
 def draw_input(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
-    """Return an input for these seeds and this sample shape: `noise` [B, *shape], or `draws` and `chances` [D, B,
-    *shape] with these numbers."""
+    """Return the values of an input for these seeds and this sample shape: `noise` [B, *shape], or `draws` or `chances`
+    [D, B, *shape] with the draws of these numbers."""
     if meaning == NOISE:
         return noise.normal_batch(seeds, START, tuple(shape))
     if meaning == DRAWS:

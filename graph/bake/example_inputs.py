@@ -1,4 +1,4 @@
-"""Inputs of a baked run that it accepts, for a test vector and to find out shapes."""
+"""Valid inputs of a baked run, for its test vector and to find the shapes of its tensors."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from fewstep.graph.bake.metadata import TOKENS, Baked, BakedPort
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
 
-FILL = 0.5  # fills inputs other than integers
+FILL = 0.5  # the number that fills inputs of floats
 
 
 def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
@@ -26,7 +26,7 @@ def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
 
 def choose_fill(port: BakedPort, baked: Baked) -> float:
     """Return the number that fills an input: the lowest valid integer, otherwise FILL within the limits of the
-    condition. All tokens are open."""
+    condition. Inputs of known tokens are filled with -1, so that all positions are open."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):

@@ -21,10 +21,12 @@ HELD, MASK = "held", "held_mask"  # inputs
 
 @dataclass(frozen=True)
 class HoldInputs:
-    """A hold along a plan. value, mask: tensors [B, ...].
+    """A hold along a plan.
 
-    rows: the index of the state's row that is x, per step. alphas, sigmas: of each step, to noise the value. draws:
-    numbers of the draws used for that; empty if the value is restored without noise.
+    value, mask: tensors [B, ...].
+    rows: the index of the state's row that is x, for each step.
+    alphas, sigmas: the scales of each step with which the value is noised.
+    draws: the numbers of the draws used for that; empty if the value is restored without noise.
     """
 
     rows: tuple[int, ...]
@@ -35,10 +37,10 @@ class HoldInputs:
     mask: str = MASK
 
     def add_hold(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
-        """Add the row of x with the known part restored. scales: alpha and sigma, tensors of one element. noise [B,
-        ...]. Both are for a noised value only.
+        """Add the row of x with the known part restored. `row` and the result are [B, ...].
 
-        `row` and the result are [B, ...].
+        scales: alpha and sigma, tensors of one element; used only if the value is noised.
+        noise: the noise [B, ...] of the value; "" to restore it without noise.
         """
         held = self.value
         if noise:

@@ -42,7 +42,7 @@ def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> lis
     nexts, returned = add_step(run, inner, numbers, inner_batch, stretch, at, rows)
     inner.nodes[:0] = numbers.look_up()
     outer.constants |= _take_int8_codes(inner)
-    outer.optional |= inner.optional  # a Loop's body cannot have optional inputs, so it reads those of the outer graph
+    outer.optional |= inner.optional  # a Loop's body cannot have optional inputs, so it reads the outer graph's
     inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
     branches, written = len(stretch.branches), [bank for bank in run.banks if bank.writes[at]]
@@ -88,7 +88,7 @@ def add_step(
 
 
 def _take_int8_codes(inner: Builder) -> dict[str, Array]:
-    """Move the large int8 constants out of the body of a Loop; return them.
+    """Remove the large int8 constants from the body of a Loop, and return them, for the outer graph.
 
     onnxruntime holds constants of a body up to three times, and those of the outer graph once. Float constants stay in
     the body, since onnxruntime needs them there for fusions that change bits. int8 kernels read constants from
@@ -118,7 +118,7 @@ class _Step:
 
     @property
     def network(self) -> BakedNetwork:
-        """The graph that runs all steps of the range."""
+        """The network that runs all steps of the range."""
         return self.run.network(self.stretch.steps[0])
 
     def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
@@ -253,7 +253,8 @@ class _Step:
         return row
 
     def _tensor(self, plan: Plan, numbers: NDArray[np.int64], term: int) -> str:
-        """Return a term's tensor in this step, by numbers [S]; zeros if the step has none."""
+        """Return the tensor of a term in this step. `numbers` [S] selects it; it is zeros if the step has no such
+        term."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
         arrays: list[Array] = [tensor_values(plan.tensors[number]).astype(np.float32) for number in used]
         shape = np.broadcast_shapes(*(each.shape for each in arrays))

@@ -32,9 +32,12 @@ class BakedPort(Strict, frozen=True):
 class BakedSample(Strict, frozen=True):
     """A test vector: a sample that the file computed on the machine that baked it.
 
-    seed: seed of the first row's noise, with the draw numbers that the file lists; each following row has the next
-    seed. sizes: axis sizes of the call, by name. inputs: the number that fills each other input. sha256: of the
-    sample's float32 bytes. values: 64 of its numbers, evenly spaced from the first on.
+    seed: the seed of the first row's noise, with the draw numbers that the file lists. Each following row has the next
+        seed.
+    sizes: axis sizes of the call, by name.
+    inputs: the number that fills each other input.
+    sha256: the hash of the sample's float32 bytes.
+    values: 64 of the sample's numbers, evenly spaced, beginning with the first.
     """
 
     seed: int
@@ -45,18 +48,23 @@ class BakedSample(Strict, frozen=True):
 
 
 class Baked(Strict, frozen=True, kw_only=True):
-    """The facts of a baked file. A sampler calls the file in place of its steps if it runs the same plan and graphs,
-    with form "" and without around.
+    """The facts of a baked file. A sampler may call the file in place of its steps if plan and graphs are the same,
+    `form` is "" and `around` is False.
 
-    file_sha256: of the file with zeros in place of these 64 digits. sample: None if onnxruntime could not run the file.
-    plan: its name. guidance: its description. evaluations: network evaluations, each with all its branches.
-    draws: numbers of the plan's draws in the input `draws`, in order; the input `noise` is draw 0.
-    carried: outputs after the sample. The next run reads them as inputs named carried_...; the first run reads zeros.
-    vocabulary: of tokens, whose samples are ids.
-    plan_sha256, graphs_sha256: of the compiled plan, and of the bundle's graphs.
+    file_sha256: the hash of the file with zeros in place of these 64 digits.
+    sample: the test vector; None if onnxruntime could not run the file.
+    plan: the plan's name.
+    guidance: a description of the guidance.
+    evaluations: the number of network evaluations, each with all its branches.
+    draws: the numbers of the plan's draws in the input `draws`, in order. The input `noise` is draw 0.
+    carried: the outputs after the sample. The next run reads them as inputs named carried_...; the first run reads
+        zeros.
+    vocabulary: the vocabulary of a token denoiser, whose samples are ids.
+    plan_sha256, graphs_sha256: the hashes of the compiled plan and of the bundle's graphs.
     form: float16 or int8-weights, made from the body; "" for the body's own precision, None in files of older versions.
     around: whether a program changed the run (`--around`).
-    range: the model range of a sample, or of the picture that the file returns. units: maps it to a robot's units.
+    range: the model range of a sample, or of the picture that the file returns.
+    units: the map from a sample to a robot's units.
     """
 
     file_sha256: str = NO_CHECKSUM  # the first field, so that programs without a parser find it
@@ -89,7 +97,7 @@ class Baked(Strict, frozen=True, kw_only=True):
 
 KINDS = frozenset(Baked.__struct_fields__) - {
     "carried"
-}  # facts of a denoiser that a program needs; ports contain the others
+}  # facts of a denoiser that a program needs and that are not in the ports
 
 
 def describe_run(

@@ -15,8 +15,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 
 FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
-SOURCE = "float32"  # the body that they are made from
-CUDA = "-cuda"  # ends the names of forms for ONNX Runtime's CUDA provider: float32-cuda, float16-cuda
+SOURCE = "float32"  # the body from which forms are made
+CUDA = "-cuda"  # suffix of forms for ONNX Runtime's CUDA provider: float32-cuda, float16-cuda
 
 
 class BodyForm(NamedTuple):
@@ -44,8 +44,8 @@ def changed_form(named: BodyForm) -> str:
 def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
     """Return a network in this form. Its inputs and outputs stay float32.
 
-    entry: the network's inputs in its bundle. Raises UserError for a form for ONNX Runtime's CUDA provider that
-    computes something else.
+    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider computes
+        something else than the network.
     """
     if form.endswith(CUDA):
         name = form.removesuffix(CUDA)
@@ -68,7 +68,7 @@ def precision_in(form: str, precision: str) -> str:
 def dequantize_before_loops(graph: Graph) -> Graph:
     """Move each DequantizeLinear of a constant out of the Loops of a run, so that it runs once, not at each step.
 
-    onnxruntime 1.31 also refuses it inside: it looks for the weight of a MatMul in the Loop's body only.
+    Inside a Loop, onnxruntime 1.31 also refuses it, since it looks for the weight of a MatMul in the Loop's body only.
     """
     nodes: list[Node] = []
     made: set[str] = set()

@@ -1,5 +1,5 @@
-"""Write LoRA files in the format that onnxruntime loads with a baked file: one `.onnx_adapter` for any number of
-them."""
+"""Write LoRA files in the format that onnxruntime loads together with a baked file: one `.onnx_adapter` for any number
+of LoRA files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.sampling.adapters import slot_inputs
 
 SUFFIX = ".onnx_adapter"
-VERSION = 1  # of the adapter and of its model, which onnxruntime stores for programs
+VERSION = 1  # versions of the adapter and of its model, which onnxruntime stores for programs
 
 
 def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Path:

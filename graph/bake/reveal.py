@@ -1,7 +1,7 @@
 """A step of a token plan in ONNX: candidate tokens, their scores, and which positions are revealed.
 
-The rule is that of `fewstep.runtime.sampling.tokens.advance`, in float64. Both round scores to multiples of 2**-32. So
-an engine whose sums differ in the last bit orders positions alike.
+The rule is that of `fewstep.runtime.sampling.tokens.advance`, in float64. Both round scores to multiples of 2**-32, so
+that an engine whose sums differ in the last bit orders positions in the same way.
 """
 
 import math
@@ -21,27 +21,27 @@ from fewstep.plans.tokens.plan import IDS, TokenStep
 from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.sampling.tokens import CHANCES, EVEN, chances_of
 
-DOUBLE = 11  # of ONNX
+DOUBLE = 11  # ONNX's number of the type
 BEGINS_OPEN = "begins_open"  # tensor of the outer graph: the positions that are open at the start of a run
 
 
 def align_token_steps(steps: Sequence[TokenStep]) -> StepRange | None:
-    """Return steps of the same rule as one range. They have no columns: each reads the same numbers. None for others,
-    and for branches in different orders."""
+    """Return token steps as one range if all have the same rule and their branches in the same order, otherwise None.
+    Such a range has no columns, since all its steps read the same numbers."""
     branches, first, count = branch_ranges(steps)
     is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
     return StepRange(tuple(steps), branches, first, count, 1) if is_one else None
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """Return the part of a token step that is not numbers."""
+    """Return everything of a token step that is not a number."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
     """Add the ids [B, *shape] before the first step, from known tokens with -1 at open positions. The mask id is not a
-    known token; it is refused like -2."""
+    valid known token, and is refused like any other invalid id."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
     no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
     tokens = add_limit_check(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
@@ -67,7 +67,8 @@ def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
 
 @dataclass(frozen=True)
 class Reveal:
-    """Adds the rule of a range of steps that begins with step `at`. draws: all chances, a tensor of the outer graph."""
+    """Adds the rule of a range of steps that begins with step `at`. `draws` is the tensor of all chances, in the outer
+    graph."""
 
     outer: Builder
     inner: Builder
@@ -115,7 +116,7 @@ class Reveal:
 
     @property
     def step(self) -> TokenStep:
-        """One of the steps: all have its rule, with other numbers."""
+        """The first step of the range. All its steps have the same rule with different numbers."""
         first: TokenStep = self.stretch.steps[0]
         return first
 
@@ -162,7 +163,7 @@ class Reveal:
         return self.inner.node("LogSoftmax", (self._set_mask_logit(logits, -math.inf, name),), name, axis=-1)
 
     def _set_mask_logit(self, rows: str, value: float, name: str) -> str:
-        """Set the mask id's entry of [B, *shape, V] to a value, if the network has a logit for it."""
+        """Set the entry of the mask id in [B, *shape, V] to a value, if the network has a logit for the mask id."""
         if self.vocabulary.mask >= self.vocabulary.size:
             return rows
         is_mask = self.inner.constant(np.arange(self.vocabulary.size) == self.vocabulary.mask, "is_mask")

@@ -29,8 +29,12 @@ class BakedNetwork:
 class Run:
     """A run under construction.
 
-    outer: the graph outside the steps. batch: its batch. networks: the body's graphs of all networks. network_of: maps
-    a step to the index of its graph. ahead: setup tensors of each network. space: adds states.
+    outer: the graph outside the steps.
+    batch: the batch of the outer graph.
+    networks: the body's graphs of all networks.
+    network_of: the index of a step's graph among `networks`, for each step.
+    ahead: the setup tensors of each network.
+    space: the builder of states of the sample space.
     """
 
     outer: Builder

@@ -27,9 +27,10 @@ INT64 = 7  # in ONNX
 class SetupTensors:
     """Tensors of the outer graph that the steps read.
 
-    branches: of all steps, in order. by_branch: conditions and their rows, [branches * B, ...], by input name. by_pair:
-    rows [P * B, ...] for the P pairs of step and branch, step after step. first_pair: the index of each step's first
-    pair.
+    branches: the branches of all steps, in order.
+    by_branch: conditions and the rows that depend only on them, [branches * B, ...], by input name.
+    by_pair: rows [P * B, ...] for the P pairs of step and branch, step after step, by input name.
+    first_pair: the index of each step's first pair.
     """
 
     branches: tuple[str, ...]
@@ -64,7 +65,8 @@ def add_setup(
     """Add the conditioner and prologue of a network. `manifest` describes this network only, and the prologue computes
     the rows of its steps.
 
-    graphs: "conditioner" and "prologue", if the network has them. conditions: by name, from `add_conditions`.
+    graphs: the "conditioner" and the "prologue", if the network has them.
+    conditions: the conditions of all branches by name, from `add_conditions`.
     """
     under = "" if network == DENOISER else f"{network}_"
     branches, steps = _branches(plan), [step for step in plan.steps if step.network == network]
@@ -108,11 +110,11 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
 
 
 def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
-    """Return the tensor, multiplied by a one that is looked up at index 0 of a table, or at index 1 if a value is
-    wrong.
+    """Add a check that makes a call fail if a value is wrong, and return the checked tensor.
 
-    ONNX has no operation that refuses a value. onnxruntime refuses an index beyond the table, and its error names the
-    node.
+    ONNX has no operation that refuses a value. The tensor is therefore multiplied by a one that is looked up in a table
+    of one element: at index 0, or at index 1 if a value is wrong. onnxruntime refuses an index beyond the table, and
+    its error names the node.
     """
     place = builder.node("Cast", (is_wrong,), f"{name}_place", to=INT64)
     table = builder.constant(np.ones(1, dtype), f"{name}_one")
@@ -141,7 +143,7 @@ def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
 
 
 def _value(outer: Builder, condition: Condition, branch: str, tensor: str, nulls: Arrays) -> str:
-    """Return the condition [B, ...] in a branch, as `runtime.bundle.conditions.null`. The condition that switches
+    """Return the condition [B, ...] in a branch, as `runtime.bundle.conditions.null` does. The condition that switches
     perturbation on is 1 in the perturbed branch."""
     if branch == PERTURBED and condition.name == PERTURBED:
         condition = msgspec.structs.replace(condition, null=1.0)

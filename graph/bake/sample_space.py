@@ -25,7 +25,7 @@ Shape = tuple[int | str, ...]
 
 
 class StepBuilder(Protocol):
-    """The body of a range of steps under construction (`loop.py`)."""
+    """The interface of a builder of the Loop body that runs a range of steps (`loop.py`)."""
 
     inner: Builder
     numbers: StepNumbers
@@ -40,19 +40,19 @@ class StepBuilder(Protocol):
 
 
 class SpaceBuilder(Protocol):
-    """The functions that `assemble` needs for the plans and states of a space."""
+    """What `assemble` needs to build the states of a sample space and the steps of its plans."""
 
     def find_draws(self, plan: AnyPlan, held: Sequence[int]) -> Draws:
         """Return the draws that a plan reads, including those of a hold."""
 
     def ports(self, draws: Draws, sample: Shape) -> list[BakedPort]:
-        """Return the inputs that a sample starts from, besides given tensors."""
+        """Return the inputs from which a sample starts, except given tensors."""
 
     def begin(self, outer: Builder, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> tuple[list[str], Draws]:
-        """Add the state before the first step, and return it with the draws, checked."""
+        """Add the state before the first step. Return it, and the draws, whose values the file checks."""
 
     def align(self, plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
-        """Return the steps as a range that one body of a Loop runs, or None. A single step is always such a range."""
+        """Return the steps as a range that one Loop body can run, or None. A single step is always such a range."""
 
     def advance(self, step: StepBuilder, outer: Builder, plan: AnyPlan, draws: Draws, rows: Sequence[str]) -> list[str]:
         """Add the state after the steps of a range."""

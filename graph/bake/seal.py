@@ -1,4 +1,4 @@
-"""Seal a baked file: run it once for a test vector, and write that and a checksum into its metadata."""
+"""Seal a baked file: run it once for a test vector, and write the test vector and a checksum into its metadata."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
 
-SEED = 0  # of the first row
+SEED = 0  # seed of the first row
 HELD = 2  # copies of the weights that onnxruntime holds for a float network in loops
 LONGEST = 120.0  # seconds on one thread; a file that takes longer gets no test vector
 
@@ -38,7 +38,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
         values = tuple(float(f"{value:.7g}") for value in select_stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
         baked = msgspec.structs.replace(baked, sample=vector)
-    except UserError as error:  # a limit of this machine or engine: a wrong backbone was refused before
+    except UserError as error:  # a limit of this machine or engine; a wrong backbone was refused before
         LOG.warning("the file has no test vector: %s", error.what)
     io.set_metadata(file, encode_metadata(baked))
     content = file.read_bytes()

@@ -28,11 +28,11 @@ from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.kinds.sizes import resolve_dimension
 
 BAKE_AGAIN = "copy it again, or bake it again"
-MARK = b'{"file_sha256":"'  # before the digits, at the start of the metadata
+MARK = b'{"file_sha256":"'  # precedes the digits, at the start of the metadata
 UNSEALED = b'{"model":"'  # the start of the metadata in files without a checksum
 METADATA_LIMIT = 2**22  # bytes
-STORED = 64  # numbers of a sample in the metadata
-HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # of its content, in the name of a weight file
+STORED = 64  # how many numbers of a sample the metadata stores
+HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # hash of the content, in the name of a weight file
 
 
 def read_metadata(file: Path) -> Baked:
@@ -79,7 +79,7 @@ def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArr
     if vector is None:
         raise UserError(f"{file} has no test vector", "bake it again to have one")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal only: failures are raised too
+    options.log_severity_level = 4  # log fatal errors only, since failures are raised
     options.intra_op_num_threads = 1
     feeds = {port.name: _feed(port, baked, vector) for port in baked.inputs}
     call = ort.RunOptions()

@@ -20,10 +20,12 @@ from fewstep.runtime.kinds.graph_entry import NEXT
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a run. graph: inputs are `number`, `state` and `constant_inputs`; outputs are `nexts`.
+    """Consecutive steps of a run.
 
-    number: int64 [], 0 for the first of `count` steps. state and nexts: names of the K rows of the state [B, ...].
-    after: the run's names of those rows after the last step.
+    graph: one step. Its inputs are `number`, `state` and `constant_inputs`, its outputs `nexts`.
+    number: the name of the input int64 [], which is 0 for the first of `count` steps.
+    state, nexts: the names of the K rows of the state [B, ...], before and after the step.
+    after: the names of these rows in the run, after the last step.
     """
 
     graph: Graph
@@ -43,8 +45,10 @@ class Steps:
 class SplitRun:
     """A run in parts.
 
-    ahead: computes the first state and the tensors that steps read from the run's inputs, without inputs passed
-    through. start: names of the first state's rows. after: computes the run's output from the last state.
+    ahead: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except those
+        that are inputs of the run themselves.
+    start: the names of the rows of the first state.
+    after: the graph that computes the run's output from the last state.
     """
 
     ahead: Graph

@@ -24,9 +24,10 @@ NO_TENSOR = -1
 
 @dataclass(frozen=True)
 class StepRange:
-    """Consecutive steps of a plan, S of them, that one body of a Loop runs.
+    """Consecutive steps of a plan, S of them, that one Loop body runs.
 
-    branches: of all steps. Step s evaluates `count[s]` of them, starting at `first[s]`. heads: of the network's output.
+    branches: the branches of all steps. Step s evaluates `count[s]` of them, starting at `first[s]`.
+    heads: the number of heads of the network's output.
     """
 
     steps: tuple[Any, ...]
@@ -36,16 +37,18 @@ class StepRange:
     heads: int
 
 
-AlignSteps = Callable[[AnyPlan, Sequence[Any]], StepRange | None]  # None if no one body can run the steps
+AlignSteps = Callable[[AnyPlan, Sequence[Any]], StepRange | None]  # None if no single body can run the steps
 
 
 @dataclass(frozen=True)
 class AlignedSteps(StepRange):
-    """Steps of a `Plan`: K rows, C columns in the order rows, outputs, shaping, draws.
+    """Steps of a `Plan` with K rows and C columns. The order of the columns is rows, outputs, shaping, draws.
 
-    input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
-    bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 if the step reads none.
-    terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
+    input [S, K], shaping_of [S, values, C], update [S, K, C]: the coefficients.
+    bounds: [S, 2], the bounds of a clip.
+    draws: [S, D], the numbers of the plan's draws that each step reads; 0 if the step reads none.
+    terms: (row, column) of the coefficients that are tensors.
+    tensor_of: [S, terms], the numbers of these tensors, or NO_TENSOR.
     """
 
     steps: tuple[Step, ...]
@@ -106,7 +109,7 @@ def align(plan: Plan, steps: Sequence[Step]) -> AlignedSteps | None:
 
 
 def stretches(plan: AnyPlan, breaks: Sequence[bool], align_steps: AlignSteps) -> list[StepRange]:
-    """Return the plan's steps as a few ranges that `align_steps` returns. A new range starts at each step in
+    """Return the plan's steps as few ranges, each made by `align_steps`. A new range starts at each step in
     `breaks`."""
     parts: list[list[Any]] = []
     for step, is_break in zip(plan.steps, breaks, strict=True):

@@ -15,14 +15,14 @@ Values = NDArray[Any] | Sequence[float]
 
 @dataclass
 class StepNumbers:
-    """Columns of tables, one table per type. A column has one number for each of S steps."""
+    """Builds tables of numbers, one table per type. A column of a table has one number for each of S steps."""
 
     inner: Builder
     columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
 
     @property
     def number(self) -> str:
-        """int64 []: the number of the step."""
+        """The name of the tensor int64 []: the number of the step."""
         return f"{self.inner.prefix}/number"
 
     def float(self, values: Values) -> str:

@@ -1,8 +1,7 @@
-"""Compute ahead of time all tensors of a step that depend only on its number, so that the step has no integer
-arithmetic.
+"""Compute ahead of time all tensors of a step that depend only on its number. The step then has no integer arithmetic.
 
 Browsers' WebGPU has no kernels for most int64 operations, which would run on the CPU, with a copy before and after
-each. A step with these tensors as inputs has only the network, guidance and the update.
+each. If these tensors are inputs, the step consists only of the network, guidance and the update.
 """
 
 from collections.abc import Mapping
@@ -19,9 +18,10 @@ from fewstep.graph.types import infer_types
 
 @dataclass(frozen=True)
 class NumberedSteps:
-    """A step whose numbers are inputs.
+    """A step that takes as inputs whatever differs from step to step, instead of its number.
 
-    graph: has fixed shapes. rows: for each step, the values of the inputs that differ from step to step, by name.
+    graph: the step, with fixed shapes.
+    rows: for each step, the values of these inputs, by name.
     """
 
     graph: Graph

@@ -1,8 +1,8 @@
 """`fewstep bake --parts`: write a run as files for a program that runs the steps itself, such as a page with WebGPU.
 
 A folder receives `before.onnx`, one `step-N.onnx` for each kind of step, `after.onnx`, and `run.json` with the order
-and the numbers of the steps. All shapes are fixed. A program can so keep the state on its device, show the sample after
-each step, and stop between two steps.
+and the numbers of the steps. All shapes are fixed. A program can thus keep the state on its device, show the sample
+after each step, and stop between two steps.
 """
 
 import os
@@ -30,8 +30,8 @@ BEFORE, AFTER, DESCRIPTION = "before.onnx", "after.onnx", "run.json"
 
 
 class StateRow(Strict, frozen=True):
-    """One tensor of the state: its name as an output of what runs before these steps, as input and output of the step,
-    and as an input of what runs after them."""
+    """One tensor of the state. Its fields are its names: as an output of the part before these steps, as an input and
+    an output of the step, and as an input of the part after them."""
 
     start: str
     input: str
@@ -48,8 +48,11 @@ class RowInput(Strict, frozen=True):
 
 
 class StepKind(Strict, frozen=True):
-    """Consecutive steps with one graph. `shared` are its inputs that are the same in each step: outputs of
-    `before.onnx` or inputs of the run. `rows` has one entry per step: the numbers of each of `row_inputs`, flat."""
+    """Consecutive steps with one graph.
+
+    shared: the inputs of the graph that are the same in each step: outputs of `before.onnx`, or inputs of the run.
+    rows: for each step, the numbers of each of `row_inputs`, flattened.
+    """
 
     file: str
     state: tuple[StateRow, ...]

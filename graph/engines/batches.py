@@ -1,4 +1,4 @@
-"""Parse the batches and sizes that an engine is built for."""
+"""Parse the batches and sizes for which an engine is built."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,11 @@ FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
 def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
-    """Parse the batch and the free sizes from a text: {"batch": 4, "height": 96}.
+    """Parse an option such as --opt-batch, and return the batch and the free sizes that it gives: {"batch": 4,
+    "height": 96}.
 
-    A number is a batch. Shapes of inputs, separated by commas, have trtexec's or Polygraphy's form. They must agree
-    with the graph in all fixed sizes.
+    The text is a number, which is a batch, or the shapes of inputs in the form of trtexec or Polygraphy, separated by
+    commas. Raises UserError if the shapes do not agree with the graph's fixed sizes.
     """
     if NUMBER.fullmatch(text):
         return {BATCH: int(text)}
@@ -65,9 +66,9 @@ def profile_of(
     sizes: Sequence[Size],
     x_shape: Sequence[int],
 ) -> dict[str, tuple[int, int, int]]:
-    """Return the (least, preferred, greatest) batch and sizes. By default a size has its whole range, with its own
-    default as the preferred value. The preferred batch is USUAL_BATCH, or the nearest value that the other two
-    allow."""
+    """Return the (least, preferred, greatest) batch and sizes. By default, a size has its whole range, with the size's
+    own default as the preferred value. The default preferred batch is USUAL_BATCH, or the nearest value between the
+    other two."""
     ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
     ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
     profile = {}

@@ -54,15 +54,16 @@ class BuildOptions(Options):
     bundle: The bundle to build for.
     backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
         which it runs. qnn builds ahead of time for Qualcomm's Hexagon. onnxruntime-cuda compiles when it loads; its
-        float16 body is made here, and a form of the body with the provider's fastest operations.
+        `build` writes its float16 body, and a form of the body with the provider's fastest operations.
     device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
         and sm120. tensorrt: the GPU of this machine. qnn: sm8550, sm8650, sm8750, sm8850, or by default sc8380xp.
     precision: int8 builds the body that calibrate made for tensorrt; float16, bfloat16 and float32 build the float
         body. bfloat16 is for weights trained in bfloat16, and for activations beyond float16. It needs Ampere or later.
     min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, like
-        x:1x1x28x28 or x:[1,1,28,28]. Shapes also set the free sizes of a bundle; with a number they keep their ranges.
+        x:1x1x28x28 or x:[1,1,28,28]. Shapes also set the free sizes of a bundle; a number leaves their ranges as they
+        are.
     opt_batch: The preferred batch, or shapes, at which the engine is fastest; a qnn engine has only this one. Default:
-        4, moved into the range of the other two.
+        4, or the nearest batch between the other two.
     max_batch: The largest batch, or shapes.
     workspace: MiB of scratch memory that the builder may plan with. Default: all memory.
     version_compatible: Build tensorrt engines that later versions can run too.
@@ -204,7 +205,7 @@ def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBo
 
 
 def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
-    """Return the part with its body. A 16-bit body is converted from the float32 body before its first engine."""
+    """Return the network with its body. A 16-bit body that does not exist yet is converted from the float32 body."""
     if part.body is not None:
         return part
     base = part.bundle.body("float32").graph

@@ -39,7 +39,7 @@ OTHER, LONGER = "try another --precision or an older --device", "give a longer -
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """An engine to build. is_reduced: no convolution may compute in float32."""
+    """An engine to build. `is_reduced` is True if none of its convolutions may compute in float32."""
 
     body: str
     graph: GraphEntry
@@ -123,8 +123,8 @@ def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
 def _check_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
     """Return how many of an engine's convolutions multiply in each type, as far as the engine reveals it.
 
-    The program text is reliable, so an unexpected float32 in it is an error. An inspector's layer names differ between
-    versions, so a float32 there is a warning.
+    An unexpected float32 in the program text is an error, since that text is reliable. In the output of an inspector it
+    only causes a warning, since layer names differ between versions.
     """
     kernels = kernels_of(program)
     convolutions = () if kernels is None else kernels.convolutions
@@ -153,8 +153,9 @@ def run_worker(
 ) -> None:
     """Run the builder to completion. Raises a one-line UserError if it fails, hangs or dies.
 
-    other: the fix if the builder fails. longer: the fix if it exceeds `timeout` seconds. program: a script in this
-    folder, WORKER by default.
+    other: the fix if the builder fails.
+    longer: the fix if it takes more than `timeout` seconds.
+    program: the name of a script in this folder; WORKER by default.
     """
     worker = WORKER if program is None else WORKER.with_name(program)
     try:

@@ -1,8 +1,8 @@
 """Write a shell script of commands of NVIDIA's tools that build the engines of a bundle and compare them.
 
 trtexec builds the engines of `fewstep build --backend tensorrt`, and times nothing. Polygraphy runs the graph in
-TensorRT and in onnxruntime on equal inputs, and compares their outputs. The script fills in the shapes and flags, so
-that readers need not look them up in the bundle.
+TensorRT and in onnxruntime on equal inputs, and compares their outputs. The shapes and flags are written out, so that
+users need not look them up in the bundle.
 """
 
 import shlex
@@ -24,7 +24,7 @@ TOLERANCE = {
     "float16": (2e-2, 2e-2),
     "bfloat16": (5e-2, 5e-2),
     "int8": (5e-2, 5e-2),
-}  # absolute and relative
+}  # absolute and relative tolerance
 ENDS = ("min", "opt", "max")
 
 Profile = dict[str, tuple[int, int, int]]  # (least, preferred, greatest) batch and free sizes
@@ -38,8 +38,11 @@ def script(
     flags: Flags,
     network: str = DENOISER,
 ) -> str:
-    """Return the commands for these graphs of a network, by engine name; HEAD begins the script. profile: see
-    `batches.profile_of`."""
+    """Return the commands for the graphs of one network, which are given by engine name. HEAD precedes them in the
+    script.
+
+    profile: the (least, preferred, greatest) batch and sizes, see `batches.profile_of`.
+    """
     before = "" if network == DENOISER else f"{network}/"
     return "".join(
         f"\n# {before}{name}\n{_line(command)}\n"

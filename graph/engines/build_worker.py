@@ -2,8 +2,8 @@
 
     python build_worker.py GRAPH ENGINE REQUEST.json
 
-The script imports TensorRT and nothing of fewstep. Exit code 0 means that ENGINE was written. Otherwise stderr has the
-reason, marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX, with these differences:
+The script imports TensorRT, but nothing of fewstep. Exit code 0 means that ENGINE was written. Otherwise stderr
+contains the reason, marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX, with these differences:
 
 - 11 has only strongly typed networks, and ignores the flag that requests one from 10;
 - only TensorRT-RTX compiles for GPUs that are not present; only TensorRT has timing caches, DLA cores and an inspector
@@ -26,7 +26,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(graph):  # by path, since large weights are in the same folder
+    if not parser.parse_from_file(graph):  # parsed by path, since large weights are in the same folder
         errors = (parser.get_error(index) for index in range(parser.num_errors))
         _fail(*(f"{error.node_operator()} {error.node_name()!r}: {error.desc()}" for error in errors))
     config = builder.create_builder_config()
@@ -56,7 +56,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
 
 
 def _set_flags(trt: Any, builder: Any, config: Any, flags: dict[str, bool | int]) -> None:
-    if not flags["tf32"]:  # on by default
+    if not flags["tf32"]:  # TF32 is on by default
         config.clear_flag(trt.BuilderFlag.TF32)
     if "workspace" in flags:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, flags["workspace"] * MEBIBYTE)

@@ -29,7 +29,7 @@ COMPILED = MappingProxyType(
     }
 )
 COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
-FLOAT32_SCALES = "float32_scales"  # changes the graph, unlike the other flags, which change the builder's settings
+FLOAT32_SCALES = "float32_scales"  # this flag changes the graph; the others change the builder's settings
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class EngineBuilder:
     name: name of the backend that runs the engines.
     module: its Python module; None for a backend that compiles at run time.
     install: the command that installs the module.
-    bodies: candidate bodies of each precision; the first one in the bundle is compiled.
-    oldest: the first version with this API.
+    bodies: the names of bodies for each precision; the first one that the bundle has is compiled.
+    oldest: the oldest supported version.
     devices: compute capabilities, or chips, that it can compile for without the device; empty if it compiles only for
         the GPU of this machine.
     usual: the default devices.
     options: the supported flags, besides the workspace.
     sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
-    worker: the script in graph/engines/ that builds in the child process; None for TensorRT's.
+    worker: the script in graph/engines/ that builds in the child process; None for that of TensorRT.
     has_one_size: whether an engine has only the preferred batch and sizes.
     writes_forms: whether a body gets a form for the backend, which compiles it at run time.
     """

@@ -19,8 +19,10 @@ from fewstep.runtime.kinds.sizes import resolve_dimension
 class EngineCost(msgspec.Struct, frozen=True):
     """The cost of one evaluation of an engine, at its preferred batch and sizes.
 
-    kernels: number of kernels. bytes: bytes read and written, None if unknown. macs: by the type that is multiplied.
-    bounds: lower bounds in seconds, by device name; not measured times.
+    kernels: number of kernels.
+    bytes: bytes read and written; None if unknown.
+    macs: number of MACs, by the type that is multiplied.
+    bounds: lower bounds on the time in seconds, by device name. They are not measured.
     """
 
     batch: int
@@ -69,8 +71,8 @@ def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
 
 
 def cost_lines(engines: Sequence[EngineEntry], known: Mapping[str, EngineCost]) -> dict[str, tuple[str, ...]]:
-    """Return each engine's cost and bounds as lines of text, by file. An int8 engine's lines name the 16-bit engine of
-    the same device and batch, and the body with the lower bound."""
+    """Return each engine's cost and bounds as lines of text, by file. The lines of an int8 engine also compare it with
+    the 16-bit engine of the same device and batch, and name the body with the lower bound."""
     halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
     lines: dict[str, tuple[str, ...]] = {}
     for each in engines:
@@ -84,7 +86,8 @@ def cost_lines(engines: Sequence[EngineEntry], known: Mapping[str, EngineCost]) 
 
 
 def _compare_bounds(engine: EngineEntry, half: EngineEntry | None, known: Mapping[str, EngineCost]) -> tuple[str, ...]:
-    """Return the body with the lower bound on each device, for an int8 engine."""
+    """Return lines that name, for each device, the body with the lower bound: that of the int8 `engine` or of its
+    16-bit counterpart `half`."""
     if _is_half(engine, known) or not known[engine.file].int8_share:
         return ()
     if half is None:

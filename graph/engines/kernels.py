@@ -29,10 +29,11 @@ NO_KERNELS = ("signal", "wait")
 class Kernel:
     """A kernel of an engine.
 
-    kind: the program's word for it: "corrltn" is a convolution. A generated kernel with a product has its kind.
-    reads, writes: types of its tensors, like "float16", in program order: a convolution reads its activation first.
-    bytes: of all tensors that it reads and writes; None if a size is unknown.
-    macs: of convolutions and products with weights; 0 for other kernels, and if unknown.
+    kind: the program's word for it; "corrltn" is a convolution. A generated kernel that contains a product has the kind
+        of that product.
+    reads, writes: types of its tensors, such as "float16", in program order. A convolution reads its activation first.
+    bytes: bytes of all tensors that it reads and writes; None if a size is unknown.
+    macs: MACs of convolutions and of products with weights; 0 for other kernels, and if unknown.
     """
 
     name: str
@@ -83,7 +84,8 @@ class Kernels:
 def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Kernels | None:
     """Return the kernels of a TensorRT-RTX engine in order, for inputs of these shapes [batch, ...] by name.
 
-    `shapes` matter only for engines with free sizes. Return None if the engine carries no program: unknown, not none.
+    `shapes` matter only for engines with free sizes. Returns None if the engine carries no program, so that its kernels
+    are unknown.
     """
     program = program_of(engine)
     return None if program is None else Kernels(_kernels(program, program.numbers(shapes or {})))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 LINE = re.compile(r"^ *(\w+)=\{(.*)$", re.MULTILINE)
-DEVICES, GENERATED = "accelerators", "*}"  # the devices of a program: one, or any
+DEVICES, GENERATED = "accelerators", "*}"  # how a program names its devices: one, or any
 HEADS = ("inputs", DEVICES)  # lines before a program's tensors, in either order
 TENSORS = ("tensor", "sub_tensor")
 ON_HOST = 100  # a value of mem_prop
@@ -33,7 +33,7 @@ ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True)
 class ProgramTensor:
-    """A tensor of a program. A free dimension is the name of the host number that it equals."""
+    """A tensor of a program. A free dimension is given by the name of the host number to which it is equal."""
 
     dims: tuple[int | str, ...]
     type: str
@@ -47,7 +47,7 @@ class ProgramTensor:
 
 @dataclass(frozen=True)
 class EngineInstruction:
-    """A line that computes. constant: the value that a host memset writes."""
+    """A line of the program that computes something. `constant` is the value that a memset on the host writes."""
 
     kind: str
     name: str
@@ -73,7 +73,7 @@ class EngineProgram:
                 sizes = zip(tensor.dims, shape, strict=True)
                 known |= {size: number for size, number in sizes if isinstance(size, str)}
         copies = [each for each in self.instructions if each.kind == "copy"]
-        for copy in copies:  # the source of a copied input dimension is known too
+        for copy in copies:  # if a copied dimension of an input is known, so is its source
             for source, target in zip(copy.inputs, copy.outputs, strict=False):
                 if target in known:
                     known[source] = known[target]
@@ -87,8 +87,8 @@ class EngineProgram:
 
 
 def program_of(engine: bytes) -> EngineProgram | None:
-    """Return the program of an engine; None if it carries none, or one that this parser cannot read: unknown, not
-    empty."""
+    """Return the program of an engine. Returns None (unknown) if the engine carries no program, or one that this parser
+    cannot read."""
     parts: list[tuple[bool, EngineProgram]] = []
     lines: list[tuple[str, str]] = []
     for line in LINE.finditer(engine.decode("latin1")):

@@ -1,4 +1,4 @@
-"""Temporary engines for this GPU that return a graph's inner tensors; they are not kept."""
+"""Temporary engines for this GPU, for graphs that return their inner tensors."""
 
 import json
 import tempfile

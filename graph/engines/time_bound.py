@@ -1,7 +1,8 @@
 """A lower bound on the time of an engine's kernels on a device, not a measurement.
 
-Each kernel takes its bytes at the device's bandwidth or its MACs at the device's peak, whichever is longer, plus a
-launch. Bytes count as if nothing were cached, so a GPU whose cache holds a step can be faster than its bound.
+The bound of a kernel is the time of its bytes at the device's bandwidth, or of its MACs at the device's peak, whichever
+is longer, plus a launch. All bytes count as if nothing were cached. A GPU whose cache holds all tensors of a step can
+therefore be faster than the bound.
 """
 
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ LAUNCH = 0.5e-6  # seconds a kernel in a CUDA graph: 3.4 us for kernels of 2.9 u
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU by its data sheet: bytes and operations per second, dense, with 2 operations per MAC.
+    """A GPU as its data sheet describes it.
 
-    kernels: the compute capability whose engine is counted: its own, or the nearest one that TensorRT-RTX builds. int8,
-    float16: rates of tensor cores; float16 accumulates in float16, which is the faster mode.
+    kernels: the compute capability whose engine is counted: the GPU's own, or the nearest one for which TensorRT-RTX
+        builds.
+    bandwidth: bytes per second.
+    int8, float16: dense operations per second of the tensor cores, with 2 operations per MAC. float16 accumulates in
+        float16, which is the faster mode.
     """
 
     name: str
@@ -27,8 +31,8 @@ class Device:
     float16: float
 
     def peak(self, kind: str) -> float:
-        """Return the operations per second of tensor cores for this type; none is given for float32, which uses
-        float16's."""
+        """Return the operations per second of the tensor cores for this type. Data sheets give none for float32, so
+        that of float16 is used."""
         return self.int8 if kind in ("int8", "float8") else self.float16
 
 

@@ -20,7 +20,7 @@ def merge_affine(graph: Graph) -> Graph:
     """
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     moving = idx.dependents([X])
-    # bypassed nodes stay until `drop_unused`, so overlapping rewrites are valid
+    # bypassed nodes remain until `drop_unused`, so rewrites may overlap
     return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
 
 

@@ -2,7 +2,7 @@
 
 TensorRT-RTX 1.7 has one kernel for both products and the softmax between them, if the tensors have these four axes and
 the width is 16 or more. The program text of its engines shows this. It has no such kernel for values times transposed
-weights, nor for heads merged with the batch. In this form no engine transposes weights [tokens, tokens].
+weights, nor for heads merged with the batch. In the form written here, no engine transposes weights [tokens, tokens].
 """
 
 from dataclasses import replace

@@ -96,7 +96,7 @@ def _product(
     made, joined = (
         leading + row + columns,
         len(row) > 1 or len(columns) > 1,
-    )  # axes of the result; some are merged at first
+    )  # axes of the product, some of them still merged
     to_left, to_result = (_target(leading, groups, sizes) for groups in ((row, summed), (*row, *columns)))
     to_right = _target(batch, (summed, columns), sizes)
     if (joined or len(summed) > 1) and None in (to_left, to_result, to_right):

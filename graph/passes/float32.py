@@ -1,4 +1,4 @@
-"""Convert a 16-bit graph to float32, in which graphs are measured and from which they are lowered."""
+"""Convert a 16-bit graph to float32, the type in which graphs are calibrated and from which they are lowered."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,7 +42,7 @@ def _value(value: Value) -> Value:
 
 
 def _type_attribute(node: Node) -> int | None:
-    """Return the type that an attribute requests."""
+    """Return the element type that an attribute of a node requests, as an ONNX number, or None."""
     return None if node.domain else node.attributes.get(TYPE_ATTRIBUTES.get(node.op, ""))
 
 

@@ -15,7 +15,7 @@ ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 def float32_scales(graph: Graph) -> Graph:
     """Quantize and dequantize in float32 between casts. All other operations keep their type, and every inner tensor
-    its name.
+    keeps its name.
 
         Q(x, s)      ==>      Q(Cast(x), float32(s))
         D(q, s)      ==>      Cast(D(q, float32(s)))
@@ -24,7 +24,7 @@ def float32_scales(graph: Graph) -> Graph:
     product to 16 bits.
     """
     constants: dict[str, Array] = {}
-    nodes: dict[str, Node] = {}  # by output: two roundings may read one activation
+    nodes: dict[str, Node] = {}  # by the output, since two roundings may read one activation
     for node in graph.nodes:
         scale = graph.constants.get(node.inputs[1]) if node.op in ROUNDINGS else None
         if scale is None or scale.dtype not in HALVES.values():

@@ -10,7 +10,7 @@ from fewstep.graph.index import index
 from fewstep.graph.pattern import Match, match
 from fewstep.graph.types import Types, infer_types
 
-LEAST = 12_000  # elements of a sample: below this, the extra nodes cost more than the layout changes
+LEAST = 12_000  # elements of a sample; for fewer, the additional nodes cost more than the layout changes
 
 
 def expand_group_norm(graph: Graph) -> Graph:

@@ -1,7 +1,7 @@
 """Convert a graph to a 16-bit float type, for targets whose engines are strongly typed.
 
-Opset 20 defines bfloat16 for fewer operations than float16: Conv supports it from opset 22 on. The types are for
-engines. So bfloat16 is used wherever float16 is allowed, and the opset stays readable by the oldest parsers.
+Opset 20 defines bfloat16 for fewer operations than float16: Conv supports it from opset 22 on. Since the graphs are for
+engines, bfloat16 is used wherever float16 is allowed, and the opset stays one that the oldest parsers can read.
 onnxruntime's CPU has no such kernels: see `rounding.py`.
 """
 
@@ -52,17 +52,17 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 @dataclass(frozen=True)
 class _Conversion:
-    """Converts one graph node by node. `constants` and `types` grow."""
+    """Converts one graph node by node, and adds to `constants` and `types`."""
 
     graph: Graph
     half: np.dtype[Any]
     names: Mapping[str, str]  # 16-bit names of float32 ports
     exact: frozenset[str]  # sums of squares
-    inner: frozenset[str]  # members of `exact` that no other operation reads
+    inner: frozenset[str]  # those of `exact` that no other operation reads
     created: frozenset[str]
-    shared: frozenset[str]  # members of `created` that are also read in 16 bits
+    shared: frozenset[str]  # those of `created` that are also read in 16 bits
     is_saturated: bool  # whether created tensors are clipped to the type's range before rounding
-    types: dict[str, int | None]  # of the converted graph's tensors
+    types: dict[str, int | None]  # types of the converted graph's tensors
     constants: dict[str, Array] = field(default_factory=dict)
 
     def convert(self, node: Node) -> list[Node]:
@@ -106,7 +106,8 @@ class _Conversion:
         return {node.output: TensorProto.FLOAT for node in casts.values()}
 
     def _in_float32(self, name: str, node: Node, casts: dict[str, Node]) -> str:
-        """Return the float32 form of a node's input, through a Cast if there is none. Other types stay."""
+        """Return the float32 form of a node's input. If it does not exist yet, a Cast is added to `casts`. Inputs of
+        other types are returned unchanged."""
         if name in self.created:
             return _float32_of(name) if name in self.shared else name
         source = self.names.get(name, name)
@@ -231,8 +232,7 @@ def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
 def takes_half(node: Node, position: int) -> bool:
     """Return True if the operation's definition allows float16, and so bfloat16, at an input position.
 
-    onnx does not define the operations that onnxruntime adds. They count as allowed, since their weights mostly have
-    the type of x.
+    For operations that only onnxruntime defines, True is returned, since their weights mostly have the type of x.
     """
     try:
         schema = onnx.defs.get_schema(node.op, OPSET, node.domain)

@@ -25,7 +25,7 @@ def drop_identities(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = rename_inputs(node, names)
         source = _identity_input(node, graph, types)
-        if source is None or node.output in returned:  # an output keeps its name, so its node stays
+        if source is None or node.output in returned:  # a graph output keeps its name, so its node stays
             nodes.append(node)
         else:
             names[node.output] = source
@@ -33,12 +33,12 @@ def drop_identities(graph: Graph) -> Graph:
 
 
 def drop_expands(graph: Graph) -> Graph:
-    """Bypass an Expand if the other operand of its reader has the expanded shape.
+    """Bypass an Expand if its reader's other operand already has the expanded shape.
 
         Mul(time, Expand(1, Shape(x)[:1]))      ==>      Mul(time, 1)
 
-    The reader broadcasts the tensor itself. If a network makes a vector of ones with the batch of x, all that follows
-    would otherwise depend on x.
+    The reader broadcasts the tensor itself. Without the pass, a vector of ones that a network creates with the batch of
+    x would make everything after it depend on x.
     """
     idx, types = index(graph), infer_types(graph)
 
@@ -101,8 +101,8 @@ def _identity_input(node: Node, graph: Graph, types: Types) -> str | None:
 
 
 def _chosen_input(where: Node, graph: Graph, types: Types) -> str | None:
-    """Return the input that a Where returns as a whole, if its condition has one truth value throughout; None if it
-    mixes both or broadcasts."""
+    """Return the input that a Where returns unchanged, if its condition is constant and everywhere True or everywhere
+    False. None if the Where mixes both inputs, or broadcasts."""
     condition = graph.constants.get(where.inputs[0])
     if condition is None or not (np.all(condition) or not np.any(condition)):
         return None

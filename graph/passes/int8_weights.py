@@ -20,7 +20,7 @@ def store_weights_as_int8(graph: Graph) -> Graph:
     Weights of Conv, Gemm and MatMul are converted. The first and last layers, and layers of fewer than 16 channels,
     stay float, as in an int8 body (`selection.py`). Raises UserError if no weight is left, or a weight is not finite.
     """
-    inputs: dict[str, dict[int, str]] = {}  # of the nodes to change: the new names, by node output
+    inputs: dict[str, dict[int, str]] = {}  # new input names of the nodes to change, by node output
     nodes: dict[str, Node] = {}
     constants: dict[str, Array] = {}
     for op, reason in explain_selection(graph):
@@ -46,6 +46,6 @@ def store_weights_as_int8(graph: Graph) -> Graph:
 
 
 def _with_inputs(node: Node, changes: dict[int, str]) -> Node:
-    """Return the node with these inputs replaced, by their positions."""
+    """Return the node with some inputs replaced. `changes` maps their positions to new names."""
     names = tuple(changes.get(position, name) for position, name in enumerate(node.inputs))
     return replace(node, inputs=names) if changes else node

@@ -1,4 +1,4 @@
-"""Simulate a 16-bit float type in a float32 graph, to show its loss where the type has no kernels."""
+"""Simulate a 16-bit float type in a float32 graph, to measure its loss on machines that have no kernels for it."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Read the batch and the free sizes of a graph from inputs that add no dependency."""
+"""Read the batch and the free sizes of a graph from such inputs that tensors do not depend on x needlessly."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,14 +14,14 @@ from fewstep.graph.types import Types, infer_types
 
 
 def reroute_shape_reads(graph: Graph) -> Graph:
-    """Read sizes for tensors that do not depend on x from an input that they depend on anyway.
+    """Let tensors that do not depend on the values of x read sizes from another input, on which they depend anyway.
 
         Concat(Gemm(time), Expand(c, Shape(x)[:1]))  ==>  Concat(Gemm(time), Expand(c, Shape(time)))
 
-    All inputs have the same batch. Otherwise such tensors would depend on x and run at every step. Tensors that lost
-    the batch axis, such as one time for all samples, keep reading x's: a prologue has other times in its batch. In a
-    graph with free sizes, sizes of inner tensors that x has too are read from x, and a number n becomes [n] by
-    Unsqueeze. Shape inference follows both.
+    This is possible since all inputs have the same batch. Without it, such tensors would depend on x and run at every
+    step. Tensors that have lost the batch axis, such as one time for all samples, still read the batch of x, since a
+    prologue has other times in its batch. In a graph with free sizes, two rewrites help shape inference: sizes of inner
+    tensors that x has too are read from x, and a number n becomes [n] by Unsqueeze.
     """
     if graph.extents and any(value.name == X for value in graph.inputs):
         graph = _reroute_to_x(graph)
@@ -55,7 +55,7 @@ def reroute_shape_reads(graph: Graph) -> Graph:
 
 def _source_inputs(graph: Graph) -> dict[str, frozenset[str]]:
     """Return the inputs that each tensor's values depend on. Tensors that depend only on sizes and constants are left
-    out: they are computed again for each reader."""
+    out, since they are computed again for each reader."""
     follows = {value.name: frozenset([value.name]) for value in graph.inputs}
     sized = set[str]()
     for node in graph.nodes:
@@ -77,8 +77,8 @@ def _choose_input(node: Node, graph: Graph, follows: Mapping[str, frozenset[str]
 
 
 def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapping[str, Node]) -> list[Node]:
-    """Return the nodes `of_sizes` that a node reads, and that read sizes of tensors with more source inputs than its
-    own."""
+    """Return those of the nodes `of_sizes` that a node reads, and that take sizes from tensors with source inputs which
+    the node itself does not have."""
     made: dict[str, Node] = {}
 
     def visit(names: Iterable[str]) -> None:

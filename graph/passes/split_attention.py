@@ -10,7 +10,7 @@ from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
 LARGE = 2**26  # bytes of scores of one sample held at once; a softmax holds them twice
-RANK, HEADS, QUERIES = 4, -3, -2  # of scores [batch, heads, queries, keys], and axes from their end
+RANK, HEADS, QUERIES = 4, -3, -2  # axes of scores [batch, heads, queries, keys], counted from the end
 UNKNOWN = -1  # not an axis: axes of tensors count from 0
 SCALING = ("Mul", "Div", "Add", "Sub")  # allowed between the product and the softmax: scales and masks
 
@@ -30,9 +30,9 @@ def split_attention(graph: Graph, large: int | None = None) -> Graph:
 
         MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
 
-    `large` defaults to LARGE. Products and softmaxes treat each head separately, so the numbers are the same for any
-    leading axis. An attention with one head is split along its queries if their number is fixed. Its products then
-    differ by rounding.
+    `large` defaults to LARGE. Products and softmaxes treat each index of the leading axes separately, so splitting
+    these does not change any number. An attention with one head is split along its queries if their number is fixed;
+    its products then differ by rounding.
 
     An engine with a kernel for attention recognizes only the whole form. This pass is for engines without such a
     kernel.
@@ -95,7 +95,7 @@ def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: New
     others = [name for node in attention.between for name in node.inputs[1:]]
     along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
     of_keys = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
-    twice = along.keys() & of_keys.keys()  # tensors in two roles, one of which may need the whole tensor
+    twice = along.keys() & of_keys.keys()  # a tensor may have two roles, one of which needs the whole tensor
     if UNKNOWN in (along | of_keys).values() or any(along[name] != of_keys[name] for name in twice):
         return
     along |= of_keys
