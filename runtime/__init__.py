@@ -33,7 +33,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import numpy and the rest at first use: `fewstep --help` imports this package too."""
+    """Import numpy and the other modules at their first use, since `fewstep --help` imports this package too."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
-Arrays = Mapping[str, NDArray[Any]]  # by name
+Arrays = Mapping[str, NDArray[Any]]  # arrays by name
 MASKED = "masked values"
 
 
@@ -41,7 +41,8 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
 
 
 def find_missing(value: Any) -> str:
-    """Return "None" or MASKED if a number is missing, also within lists and mappings; "" if none is."""
+    """Return what a value lacks: "None", or MASKED for masked elements, also within lists and mappings. "" if nothing
+    is missing."""
     if isinstance(value, Mapping):
         value = list(value.values())
     elif isinstance(value, np.ndarray) and value.dtype == object:
@@ -66,7 +67,7 @@ def broadcast_to_samples(
 ) -> NDArray[Any]:
     """Broadcast a tensor to `shape` [B, *x_shape]. It may have that shape, or [*x_shape] for all samples.
 
-    `axes` is the least number of axes of other tensors, len(x_shape) by default.
+    `axes` is the minimum number of axes, len(x_shape) by default.
     """
     if (1, *array.shape) == tuple(shape):
         return array[None]

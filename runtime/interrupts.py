@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-RETRY = 0.01  # seconds until a swallowed interrupt is raised again: the callback has returned by then
+RETRY = 0.01  # seconds after which a swallowed interrupt is raised again, since the callback has returned by then
 INSISTS = 1.0  # seconds after which an interrupt counts as the second: a terminal and a wrapper both send the first
-SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
+SHOW_CURSOR = "\x1b[?25h"  # shows the cursor again, which progress bars hide
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Command:
 
     first: float | None = None  # time of the first interrupt (time.monotonic)
     code: int | None = None  # its exit code, once it is known
-    handler: Callable[[int, FrameType | None], None] | None = None  # of SIGINT
+    handler: Callable[[int, FrameType | None], None] | None = None  # the previous handler of SIGINT
     was_swallowed: bool = False
     is_delayed: bool = False
     is_due: bool = False  # whether an interrupt came while interrupts were delayed
@@ -136,7 +136,7 @@ def _delayed(is_delayed: bool) -> Iterator[None]:
 
 
 def _forget_ended() -> None:
-    """Forget a command that declared its exit code in a process that then did not exit, for example a test's."""
+    """Forget a command that declared its exit code although the process then continued, for example in a test."""
     if _command.code is not None:
         if signal.getsignal(signal.SIGINT) is _command.handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -151,16 +151,17 @@ def _raise_due() -> None:
 
 
 def end_with(code: int) -> int:
-    """Declare that the process only has to exit with this code, which an interrupt must not change.
+    """Declare that the command has ended with this exit code, which a later interrupt must not change. Returns the
+    code.
 
-    Call it inside `record_interrupts`, whose handler then stays installed. Returns the code.
+    Call it inside `record_interrupts`, whose handler then stays installed.
     """
     _command.code = code
     return code
 
 
 def _ignore_interrupts() -> None:
-    """Ignore SIGINT: after the atexit functions Python removes its handler, and SIGINT would kill the process."""
+    """Ignore SIGINT. After the atexit functions, Python removes its handler, and SIGINT would kill the process."""
     if _command.code is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -36,6 +36,6 @@ def add_prompt_conditions(
     values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in away_from.items()}
     if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:
         return values, {name: list(rows) for name, rows in away_from.items()}
-    if not any(values.get("negative_scale", ())):  # the negative prompt acts inside attention, at this scale
+    if not any(values.get("negative_scale", ())):  # it is used inside attention, at this scale
         raise UserError("a negative prompt has no effect at negative_scale 0", "give a scale: -c negative_scale=0.2")
     return {**away, **values}, {}

@@ -31,7 +31,7 @@ def sample_count(transform: Spectrogram, frames: int) -> int:
 
 
 def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
-    """Short-time Fourier transform, [..., samples] -> [..., bins, frames].
+    """Return the short-time Fourier transform [..., bins, frames] of a wave [..., samples].
 
     Raises UserError if there are too few samples to reflect.
     """
@@ -46,7 +46,7 @@ def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
 
 
 def istft(transform: Spectrogram, coefficients: Complex, samples: int) -> NDArray[np.float64]:
-    """Inverse transform by weighted overlap-add, [..., bins, frames] -> [..., samples].
+    """Return the inverse transform [..., samples] of coefficients [..., bins, frames], by weighted overlap-add.
 
     It returns the wave whose frames are nearest to the given ones. Samples after the last frame are 0.
     """

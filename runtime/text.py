@@ -28,7 +28,7 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.kinds.policies import state_words
 
 LOG = logging.getLogger("fewstep")
-BATCH = 8  # prompts per run: more would only take memory
+BATCH = 8  # prompts per run; with more, only the memory would grow
 SHOWN = 80  # characters of a prompt in a message
 
 Ids = NDArray[np.int64]

@@ -11,7 +11,7 @@ from fewstep.runtime.arrays import Arrays as Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-CONDITIONER, PROLOGUE = "conditioner", "prologue"  # names of these graphs, used like the names of bodies
+CONDITIONER, PROLOGUE = "conditioner", "prologue"  # names of the graphs that run once, used like the names of bodies
 RUN_ONCE = (CONDITIONER, PROLOGUE)  # the graphs that run before the first step
 
 

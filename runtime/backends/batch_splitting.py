@@ -10,7 +10,8 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 @dataclass(frozen=True)
 class BatchSplitter:
-    """A network with independent rows, called with any number of them, at most `most` at a time."""
+    """A network whose rows are independent. It may be called with any number of rows, and computes at most `most` at a
+    time."""
 
     network: LoadedGraph
     most: int

@@ -1,4 +1,4 @@
-"""Checks that backends share: of settings, calls and installed packages."""
+"""Checks that several backends need, of settings, calls and installed packages."""
 
 import importlib
 import os
@@ -24,7 +24,7 @@ def import_package(module: str, label: str, install: str) -> Any:
 
 
 def path_text(path: Path) -> str:
-    """Return a path as engines take it, in UTF-8. `str` differs from it if the locale is not UTF-8."""
+    """Return a path as UTF-8 text, which engines need. It differs from `str(path)` if the locale is not UTF-8."""
     if os.name == "nt":
         return str(path)
     try:
@@ -57,5 +57,5 @@ def check_threads(threads: int) -> None:
     if not isinstance(threads, Integral):
         raise UserError(f"threads {threads!r} is not a whole number", "give threads=2, or 0 for one per core")
     cores = os.cpu_count() or 1
-    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes per call
+    if not 0 <= threads <= cores:  # with more threads, spinning ones wait for each other for minutes
         raise UserError(f"{threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")

@@ -1,7 +1,7 @@
 """The parts of CUDA that running an engine needs: a device, streams, memory and copies, through `cuda.bindings`.
 
-Every CUDA function returns an error code first; `call` raises UserError for failures. The device is a setting of the
-calling thread, so callers must select it before they use memory or a stream.
+The first result of every CUDA function is an error code; `call` raises UserError for failures. The device is a setting
+of the calling thread, so callers must select it before they use memory or a stream.
 """
 
 import ctypes
@@ -68,7 +68,7 @@ def describe(device: int) -> tuple[str, int]:
 
 
 class CudaStream:
-    """A separate stream. Its work runs in order, and concurrently with other streams."""
+    """A CUDA stream. Its work runs in order, and concurrently with that of other streams."""
 
     def __init__(self) -> None:
         self.handle = call("cudaStreamCreateWithFlags", cuda_module().cudaStreamNonBlocking)

@@ -20,7 +20,7 @@ class Recording:
         )
         try:
             done = work()
-        except BaseException:  # errors of `_discard` must not replace this one
+        except BaseException:  # an error of `_discard` must not replace this one
             self._discard(stream)
             raise
         if not done:

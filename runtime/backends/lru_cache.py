@@ -20,7 +20,7 @@ class LruCache(dict[Key, Value]):
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
         """Return the value of a key, or create it with `make` and evict the least recently used value.
 
-        Other threads wait meanwhile.
+        Other threads that use the cache wait until it is created.
         """
         with self.lock:
             value = self.pop(key) if key in self else make()

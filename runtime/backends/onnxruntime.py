@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle
 
-FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: failures are raised, so they need not be logged too
+FATAL_ONLY = 4  # the highest of the log levels 0 to 4: failures are raised, so they need not be logged
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class OnnxRuntime:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         """The bodies for each precision, the best first.
 
-        A body for ARM gives the same samples on x86, and the reverse, but more slowly. Without VNNI, 8-bit weights may
-        saturate sums; 7-bit ones cannot.
+        A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. Without VNNI,
+        sums may saturate with 8-bit weights, but not with 7-bit ones.
         """
         from fewstep.runtime.machine.cpu import EXACT, this_cpu  # not needed if the caller names the body
 
@@ -86,7 +86,7 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_mem_pattern = not has_own_weights  # a pattern allocates all activations again outside the arena
+        options.enable_mem_pattern = not has_own_weights  # it would allocate all activations again outside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")

@@ -45,9 +45,9 @@ class OnnxRuntimeCuda:
 
     Steps are launched as CUDA graphs, unless the CPU computes a part of the body.
 
-    form: whether a body runs as the form that `fewstep build` wrote for this provider. None: if it is faster, as
-        `build` measured on this machine; where nothing was measured, in float16 only. A body without a form, or whose
-        form this version of the provider does not run, runs as the portable graph.
+    form: whether a body runs as the form that `fewstep build` wrote for this provider. None runs the form if it is
+        faster, as `build` measured on this machine; if nothing was measured, in float16 only. A body runs as the
+        portable graph if it has no form, or if this version of the provider does not run the form.
     """
 
     device: int = 0
@@ -70,7 +70,8 @@ class OnnxRuntimeCuda:
         return self._load_portable(onnxruntime, bundle, name)
 
     def load_form(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """Load the form of a body, whose failures are raised. Raises UserError if it has none, or is refused."""
+        """Load the form of a body. Its calls never fall back to the portable graph. Raises UserError if the body has no
+        form, or if the form is refused."""
         form = find_form(bundle, name)
         if form is None:
             fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
@@ -119,7 +120,7 @@ class OnnxRuntimeCuda:
 
     def _load_portable(self, onnxruntime: Any, bundle: Bundle, name: str) -> LoadedGraph:
         opener, lock = self._opener(onnxruntime, bundle, name), device_lock(DEVICE, self.device)
-        if name not in RUN_ONCE:  # those run once per sample
+        if name not in RUN_ONCE:  # these graphs run once per sample
             try:
                 return self._record(onnxruntime, opener)
             except UserError as error:  # for example if the provider leaves operations to the CPU
@@ -128,10 +129,11 @@ class OnnxRuntimeCuda:
             return LockedSession(opener(False), lock)
 
     def _record(self, onnxruntime: Any, opener: Callable[[bool], Session], has_plain: bool = True) -> CudaGraphSession:
-        """Open a session that records its calls. Raises UserError if the provider cannot.
+        """Open a session that records its calls as CUDA graphs. Raises UserError if the provider cannot record them.
 
-        has_plain: whether calls that cannot be recorded run in a session without recording. Otherwise they raise: a
-            form or a whole run is then slower than what it replaces.
+        has_plain: whether calls that cannot be recorded run in a session without recording. If not, they raise
+            UserError. This is for a form and a whole run, which without recording would be slower than what they
+            replace.
         """
         with device_lock(DEVICE, self.device).shared():
             plain = partial(opener, False) if has_plain else None
@@ -148,7 +150,7 @@ class OnnxRuntimeCuda:
         def open_graph(cuda_graph: bool) -> Session:
             settings = {**provider_settings(self.device, cuda_graph), **layout}
             session = open_session(onnxruntime, file, (PROVIDER, settings))
-            onnxruntime.set_default_logger_severity(FATAL_ONLY)  # its default logger reports cuDNN's trials as errors
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)  # the default logger reports cuDNN's trials as errors
             check_ports(bundle, graph, session.get_inputs, session.get_outputs)
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)  # LoRA slots are not tested on GPUs

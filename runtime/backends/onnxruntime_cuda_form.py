@@ -30,7 +30,7 @@ from fewstep.runtime.machine.gpu import these_gpus
 
 LOG = logging.getLogger("fewstep")
 BACKEND = "onnxruntime-cuda"
-VERSION = "3"  # of the form: a change of the pass that writes it changes this number
+VERSION = "3"  # version of the form, which increases with each change of the pass that writes it
 NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has this attribute
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
 # The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
@@ -49,8 +49,8 @@ class CudaForm:
 
 
 class FormChoice(msgspec.Struct, frozen=True):
-    """What was measured: the time of the form divided by that of the portable graph. `agrees`: whether their outputs
-    do; a form with other outputs never runs."""
+    """What was measured: the time of the form divided by that of the portable graph, and whether the outputs of the two
+    agree (`agrees`). A form with other outputs never runs."""
 
     ratio: float
     agrees: bool = True
@@ -61,7 +61,8 @@ class FormChoice(msgspec.Struct, frozen=True):
 
 
 def find_form(bundle: Bundle, name: str) -> CudaForm | None:
-    """Return the form of a body's graph; None if the bundle has none, or one of another graph, which a line names."""
+    """Return the form of a body's graph. None if the bundle has no form of it, or if the form is damaged or belongs to
+    another graph, which a warning says."""
     entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
     if entry is None:
         return None
@@ -117,7 +118,8 @@ def _record(form: CudaForm, version: str, device: int) -> str:
 
 
 class FormSession:
-    """A form, until a call of it fails where the portable graph's does not. From then on the portable graph runs."""
+    """A form that is replaced by the portable graph for all later calls once a call fails that the portable graph can
+    make."""
 
     takes_optional = False
 
@@ -144,7 +146,7 @@ class FormSession:
         with self._lock:
             if self._portable is None:
                 self._portable = self._open()
-        result = self._portable(feeds)  # raises for feeds that no graph takes
+        result = self._portable(feeds)  # raises an error if no graph accepts the feeds
         if reason and self._form is not None:
             LOG.warning("%s runs as the portable graph: %s", self._name, reason)
             self._form = None

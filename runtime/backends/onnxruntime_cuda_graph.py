@@ -18,7 +18,7 @@ from fewstep.runtime.backends.device_lock import DeviceLock, device_lock
 from fewstep.runtime.backends.onnxruntime import Session
 
 LOG = logging.getLogger("fewstep")
-SHAPES = 4  # how many graphs are recorded: ONNX Runtime never frees one, and each has separate memory
+SHAPES = 4  # how many graphs are recorded, since ONNX Runtime never frees one, and each has its own memory
 ALIGNMENT = 256  # bytes, the alignment of CUDA's allocations
 GRAPH, NONE = "gpu_graph_id", -1  # a setting of a run: runs with the same number replay one graph, NONE replays none
 
@@ -76,7 +76,7 @@ class DeviceTensors:
 
 @dataclass(frozen=True)
 class LockedSession:
-    """A session that does not record, on a device where other sessions may record."""
+    """A session that does not record its calls, on a device on which other sessions may be recording."""
 
     session: Session
     lock: DeviceLock
@@ -89,7 +89,7 @@ class LockedSession:
 
 @dataclass
 class Unrecorded:
-    """Shapes whose calls run kernel by kernel.
+    """Shapes whose calls are not recorded, and so run kernel by kernel.
 
     left: calls until the next attempt to record one.
     after: calls from a failed attempt to the next, doubled each time.
@@ -153,7 +153,7 @@ class CudaGraphSession:
                 raise
             else:
                 self._bound.clear()
-                self._room, self._session = 0, None  # frees its memory before another session allocates the same
+                self._room, self._session = 0, None  # freed before another session allocates as much
                 self._problem = reason
                 if self._plain is None:
                     raise

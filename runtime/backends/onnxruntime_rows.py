@@ -1,8 +1,8 @@
-"""ONNX Runtime on the CPU with a row of the batch per thread.
+"""ONNX Runtime on the CPU with one thread for each row of the batch.
 
-Operations between the matrix products of a small network are so short that two threads take longer for them than one.
-Threads that each compute another row share no operation. So calls of several rows are faster, above all in int8, and
-calls of one row are slower.
+The operations between the matrix products of a small network are so short that two threads together take longer for
+them than one thread. If each thread computes a different row instead, threads share no operation. So calls of several
+rows are faster, above all in int8, and calls of one row are slower.
 """
 
 from collections import deque
@@ -69,7 +69,7 @@ class ParallelRows:
         counts = {value.shape[:1] for name, value in feeds.items() if name in self.split}
         (count,) = next(iter(counts), ()) or (0,)
         if len(counts) > 1 or count < 2:
-            return self.graph(feeds)  # a single row, or inputs that do not fit: the engine explains what is wrong
+            return self.graph(feeds)  # a single row, or inputs that do not fit, which the engine explains
         results: list[dict[str, NDArray[np.float32]]] = [{} for _ in range(count)]
         waiting = deque(range(count))
 
@@ -77,14 +77,14 @@ class ParallelRows:
             try:
                 for row in _take_rows(waiting):
                     results[row] = self.graph(self._select(feeds, row))
-            except BaseException:  # also an interrupt: no thread begins another row
+            except BaseException:  # also after an interrupt: no thread begins another row
                 waiting.clear()
                 raise
 
         helping = [self.helpers.submit(compute_rows) for _ in range(min(self.threads, count) - 1)]
         compute_rows()
         for each in helping:
-            if not each.cancel():  # one that waited for a busy thread is no longer needed
+            if not each.cancel():  # tasks that still wait for a thread are no longer needed
                 each.result()
         return {name: np.concatenate([each[name] for each in results]) for name in results[0]}
 

@@ -4,8 +4,8 @@
 
 A body is compiled for each batch and each choice of its other free sizes when it first occurs. With a dynamic batch,
 the CPU plugin runs the operations between convolutions separately. With fixed sizes it fuses each chain into one
-kernel: a step takes 0.8 of the time in float32, and half of it in int8. (Measured in OpenVINO 2026.4 on AVX512-VNNI, a
-2.7 M parameter UNet.)
+kernel: a step takes 0.8 of the time in float32, and half of it in int8. (Measured in OpenVINO 2026.4 on AVX512-VNNI,
+    with a UNet of 2.7 M parameters.)
 """
 
 import os
@@ -38,7 +38,7 @@ from fewstep.runtime.machine import cache
 
 FloatType = Literal["f32", "bf16"]
 
-NO_SHAPE = "rank has to be known"  # of an operation that reads what another one did not make
+NO_SHAPE = "rank has to be known"  # OpenVINO's message for an operation whose input was not converted
 ELSEWHERE = "run the bundle on ONNX Runtime"
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
     "f32": "tensor(float)",
@@ -83,7 +83,8 @@ class OpenVino:
         return MappingProxyType({"float32": (body_name("float32"),), "int8": (body_name("int8", int8.name),)})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """Load a graph. Raises UserError too if OpenVINO computes it differently from onnxruntime.
+        """Load a graph. Raises UserError if it cannot be loaded, or if OpenVINO computes it differently from
+        onnxruntime.
 
         Each machine compares a graph once. Without onnxruntime, raises UserError for a graph with an operation that
         OpenVINO is known to compute incorrectly.
@@ -92,7 +93,8 @@ class OpenVino:
         opened = called_once(partial(self.open, bundle, name))
 
         def load_float(judged: str) -> LoadedGraph:
-            """Load a float graph for the comparison. The graph that is loaded anyway is not compiled twice."""
+            """Load a float graph for the comparison. If it is the graph that is being loaded, it is not compiled
+            twice."""
             return opened() if judged == name and self == exact else exact.open(bundle, judged)
 
         check(self, bundle, name, load_float)
@@ -129,12 +131,12 @@ class OpenVino:
                 graph, ResourcePool([kind(made.create_infer_request(), graph) for _ in range(self.contexts)])
             )
 
-        if name in RUN_ONCE:  # called once per sample, with any number of rows
+        if name in RUN_ONCE:  # graphs that run once per sample take any number of rows
             return compile_for(None)
         network = ShapeCache(graph, compile_for)
         network.graph_for_sizes(
             {"batch": self.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
-        )  # so that a failure comes while loading
+        )  # compiled now, so that it fails while loading if it fails
         return network
 
     def core(self) -> Any:
@@ -182,7 +184,7 @@ class OpenVino:
 
 @dataclass(frozen=True)
 class _Requests:
-    """A compiled graph. Each of its requests serves one call at a time."""
+    """A compiled graph with several inference requests, each of which serves one call at a time."""
 
     graph: GraphEntry
     lanes: ResourcePool[LoadedGraph]
@@ -227,7 +229,8 @@ def _dynamic_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
 
 
 def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:
-    """Return the inputs or outputs of a model. OpenVINO has no names of dynamic axes, so they are the graph's names."""
+    """Return the inputs or outputs of a model. OpenVINO has no names of dynamic axes, so they get those of the
+    graph."""
     named = {tensor.name: tensor.shape for tensor in tensors}
     return [_port(each, named.get(each.get_any_name(), ())) for each in ports]
 
@@ -277,8 +280,8 @@ def read_model(core: Any, file: Path) -> Any:
 
 
 def explain_conversion(message: str) -> str:
-    """The operations that OpenVINO does not convert, with their nodes and OpenVINO's reasons; "" if the message names
-    none. An operation that only lacks the shape of what another one makes is left out."""
+    """Describe the operations that OpenVINO does not convert, with their nodes and OpenVINO's reasons; "" if the
+    message names none. An operation that fails only because an operation before it was not converted is left out."""
     sections = re.split(r"^-- ", message.partition("Summary:")[0], flags=re.MULTILINE)[1:]
     causes = [each for each in sections if NO_SHAPE not in each] or sections
     found = [(re.search(r"<Node\((\w+)\): (.*?)>'", each), each.strip().splitlines()[-1]) for each in causes]

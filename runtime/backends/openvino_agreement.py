@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from fewstep.runtime.backends.openvino import OpenVino
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 1  # of the cached results
+SCHEMA = 1  # schema of the cached results
 FLOAT = "float32"  # the body that is compared, also for int8 bodies
 LARGEST = 1e-3  # allowed difference relative to the largest output; engines that agree differ by 1e-6 to 1e-5
 # A Resize that shrinks differs by 60 to 170 % with antialias=1, and by 3 to 9 % with exclude_outside=1. (Measured
 # against onnxruntime 1.31.1 in OpenVINO 2026.4.1, on the CPU.) The bytes are these attributes in an ONNX file.
 WRONG = {flag: bytes([len(flag), *flag.encode(), 0x18, 1]) for flag in ("antialias", "exclude_outside")}
-CALLS = 2  # one call may differ legitimately, if an input is on the edge of an argmax or a rounding
+CALLS = 2  # two, since one may differ legitimately: at an input on the edge of an argmax or of a rounding
 FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 

@@ -1,8 +1,8 @@
 """An extension that converts ONNX's DFT to OpenVINO operations correctly.
 
-Since opset 20 the axis is an input. OpenVINO 2026.4.1 without the extension ignores it and uses axis 1 (differences of
-100 % and more from onnxruntime 1.31.1, on the CPU). Its one-sided transform of real numbers keeps their axis of length
-1, and the inverse does not return that axis.
+Since opset 20 the axis is an input. Without the extension, OpenVINO 2026.4.1 ignores this input and uses axis 1 (which
+differs from onnxruntime 1.31.1 by 100 % and more, on the CPU). Its one-sided transform of real numbers also keeps the
+last axis, of length 1, and the inverse transform does not return that axis.
 
 The default axis is 1 in opset 17 and -2 since opset 20. An extension cannot read a node's opset.
 """

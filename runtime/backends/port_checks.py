@@ -20,7 +20,7 @@ TYPES = {  # onnxruntime's name of a type -> the manifest's
 
 
 class Port(NamedTuple):
-    """An input or output with onnxruntime's names of types."""
+    """An input or output of an engine. Its type has onnxruntime's name."""
 
     name: str
     type: str

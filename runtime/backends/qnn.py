@@ -41,8 +41,8 @@ CHIPS = {  # name -> Qualcomm's number of the chip, and the version of its HTP (
     "sc8380xp": (60, 73),
 }
 EMULATED = "sc8380xp"  # the chip that is emulated if there is no NPU
-STDOUT = Lock()  # file descriptors belong to the whole process
-REGISTERING = Lock()  # onnxruntime fails if a provider is registered twice
+STDOUT = Lock()  # a lock, since file descriptors belong to the whole process
+REGISTERING = Lock()  # a lock, since onnxruntime fails if a provider is registered twice
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A pool of lanes: resources that serve one call at a time (a context, a stream, buffers), shared by threads."""
+"""A pool of resources that threads share and of which each serves one call at a time. Such a resource (a context, a
+stream, buffers) is called a lane."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -25,7 +25,7 @@ class ShapeCache:
         self._names = tuple(dict.fromkeys(name for size in sizes for name in parse_dimension(size)[1]))
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        check_names(self._graph, feeds)  # before another graph is opened, which may close one
+        check_names(self._graph, feeds)  # before another graph is opened, which may close this one
         found = [infer_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
         return self.graph_for_sizes(
             {name: max((each.get(name, 1) for each in found), default=1) for name in self._names}

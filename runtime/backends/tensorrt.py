@@ -32,7 +32,7 @@ from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
-MANY = 16  # layers: each costs the CPU a launch of some microseconds, and fewer are not worth recording
+MANY = 16  # layers from which recording is worthwhile: each costs the CPU a launch of some microseconds
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "float32": (body_name("float32"),),
@@ -100,8 +100,8 @@ class TensorRt:
     ) -> LoadedEngine:
         """Load an engine that the caller trusts, and run it once. Its inputs and outputs must be those of its graph.
 
-        build: the command that builds it again.
-        brings: whether it is version-compatible, and so contains its own runtime.
+        build: the command that builds the engine again, for errors.
+        brings: whether the engine is version-compatible, and so contains its own runtime.
         is_kept: whether to cache the code that TensorRT-RTX compiles.
         """
         trt, here = self.module(), self.engine_facts()

@@ -133,7 +133,7 @@ class ExecutionLane:
         self.outputs = LaneBuffers(tensors.outputs, tensors.greatest_sizes)
         self.sizes: Sizes | None = None  # the sizes that the memory is arranged for
         self.records = contexts.records
-        self.recording: Recording | None = None  # of a call with these sizes
+        self.recording: Recording | None = None  # recording of a call with these sizes
         self.calls = 0  # number of calls with these sizes
         self.records_at = 2  # the number of the call that is recorded next
 
@@ -206,7 +206,7 @@ class ExecutionLane:
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A loaded engine. The order of the fields is that of destruction: contexts (in lanes), engine, runtime."""
+    """A loaded engine. Its fields are destroyed in their order: contexts (in lanes), engine, runtime."""
 
     lanes: ResourcePool[ExecutionLane]
     engine: Any
@@ -223,7 +223,7 @@ class LoadedEngine:
                 kind = "nothing" if value is None else str(value.dtype)
                 what = f"{self.what} takes {each.name!r} as {each.dtype}, not {kind}"
                 raise UserError(what, f"give {each.name!r} as {each.dtype}")
-            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input decides
+            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input determines the sizes
         sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
         for name, size in sizes.items():
             self._check(name, size, sizes)

@@ -10,7 +10,8 @@ LOG = logging.getLogger("fewstep")
 
 @functools.cache
 def logger(trt: Any) -> Any:
-    """Return the logger of this process; TensorRT keeps using the first one. It stores the last error, for messages."""
+    """Return the logger of this process, which also stores the last error, for messages. There is only one, since
+    TensorRT keeps using the first logger that it gets."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -17,7 +17,7 @@ ELEMENTS_LIMIT = 2**24  # of one value
 KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
 NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order
 DEFAULTS_KEPT = 64  # conditions and numbers of samples
-_DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by the identity of a condition, and samples
+_DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by identity of the condition, and samples
 DISTILLED = "guidance"  # the condition of a denoiser that takes the guidance weight as input: one branch suffices
 
 
@@ -95,12 +95,13 @@ def has_null(condition: Condition) -> bool:
 
 
 def has_unconditional_form(conditions: Sequence[Condition]) -> bool:
-    """Return True if a denoiser with these can be guided: each has a null value, and not all are shared."""
+    """Return True if a denoiser with these conditions can be guided: each has a value in the unconditional branch, and
+    not all conditions are shared."""
     return all(map(has_null, conditions)) and not all(condition.shared for condition in conditions)
 
 
 def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
-    """Return True if a denoiser with these is sampled with classifier-free guidance.
+    """Return True if a denoiser with these conditions is usually sampled with classifier-free guidance.
 
     It must allow guidance, and not take the weight as an input, as distilled denoisers do.
     """
@@ -220,7 +221,7 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         if (number := _first_beyond(array, ends.min, ends.max)) is not None:
             raise UnusableValue(f"{what}: {number.item()!r} is not a {kind} {dtype}", fix)
-    # the null value is allowed: it asks for an unconditional sample
+    # the null value is allowed, for an unconditional sample
     if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:
         raise UnusableValue(f"{what}: {number} is out of range", fix)
     return array.astype(dtype)

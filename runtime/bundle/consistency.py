@@ -31,7 +31,7 @@ Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 def manifest_problems(manifest: Manifest) -> Problems:
     """Yield the faults of a manifest, in the order of checks.
 
-    Only the first is certain, because later checks rely on earlier ones.
+    Only the first fault is certain, because later checks rely on earlier ones.
     """
     yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):

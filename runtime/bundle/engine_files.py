@@ -1,7 +1,7 @@
 """Select an engine of a bundle that may run on this machine.
 
-An engine is native code, so a process that loads one must trust its builder. A hash shows damage, not origin. An
-engine is therefore loaded only under two conditions:
+An engine is native code, so a process that loads one must trust its builder. A hash detects damage, but does not prove
+origin. An engine is therefore loaded only under two conditions:
 
 - Its key matches this machine: the graph, the backend and its version, the GPU.
 - This machine built it, according to a file in the user's cache folder, or the caller trusts its builder.
@@ -48,7 +48,7 @@ def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
     candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
     if not candidates:
         raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
-    graph = find_graph(bundle, name)  # its file is not read: the engine's key has the recorded hash
+    graph = find_graph(bundle, name)  # not read: its recorded hash is compared with the engine's key
     hashes = bundle.manifest.files
     weights = tuple(hashes[file] for file in graph.data)
     problems = {}

@@ -17,9 +17,10 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     graph: sha256 of the ONNX file.
     weights: sha256 of each file that the graph refers to.
     batches: (least, preferred, greatest) leading axis of all inputs.
-    flags: settings of the builder that are not its defaults everywhere.
+    flags: settings of the builder that differ from its defaults.
     device: the compute capability it is compiled for, e.g. "sm89", or "sm80+" if it is hardware-compatible.
-    multiprocessors: those of the GPU it was tuned on. None if it was built without a GPU, for all of that capability.
+    multiprocessors: the number of multiprocessors of the GPU on which it was tuned. None if it was built without a GPU,
+        for all GPUs of that capability.
     sizes: (least, preferred, greatest) of each free size of its inputs, such as "height".
     """
 
@@ -45,7 +46,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: int
     key: str
     built_from: EngineKey
-    sha256: str  # of the engine
+    sha256: str  # sha256 of the engine
     convolutions: dict[str, int]
 
 

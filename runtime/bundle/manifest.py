@@ -1,6 +1,6 @@
 """The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
-Nothing here touches a file: `reading.py` reads manifests, and `fewstep.graph.commit` writes them. The structs of
+This module does not access files: `reading.py` reads manifests, and `fewstep.graph.commit` writes them. The structs of
 optional properties are defined with their code in `kinds`, and exported from here too.
 """
 
@@ -47,16 +47,18 @@ class Coverage(Strict, frozen=True):
 
 
 class StepGraph(GraphEntry, frozen=True):
-    """A graph of a body. It runs the steps with lambda below `until` that no earlier graph runs; None is all others."""
+    """A graph of a body. It runs the steps with lambda below `until` that no earlier graph runs, or all remaining steps
+    if `until` is None."""
 
     coverage: Coverage | None = None
     until: float | None = None
 
 
 class Difference(Strict, frozen=True):
-    """The difference of two outputs at one state, of an int8 body compared with float32, at a step counted from 0.
+    """How an int8 body changes the difference between two outputs at one state, compared with float32. `step` counts
+    from 0.
 
-    gain: the least-squares factor from float32's difference to int8's; 1 means no change.
+    gain: the least-squares factor between float32's difference and int8's; 1 means no change.
     ratio: 10 log10(|float32's|^2 / |int8's - float32's|^2), in dB.
     share: the size of float32's difference relative to float32's predicted sample x0, or to the output's part in x0 if
         that is larger.
@@ -86,13 +88,14 @@ class Trial(Strict, frozen=True, omit_defaults=True):
 
     ranges: the method of its ranges.
     psnr, p5: PSNR in dB against float32 over samples of `seeds` seeds, the mean and the 5th percentile. For a token
-        denoiser they are of log-probabilities: their variance over their error, in dB.
-    is_chosen, has_bias, shift: of earlier versions, which chose among several trials. They also tried to subtract the
-        mean error of the output, and to leave thin convolutions in float. `shift` is the share of the error that was
-        one number for each channel.
+        denoiser they are the variance of log-probabilities over their error, in dB.
+    is_chosen, has_bias, shift: fields of earlier versions, which chose among several trials. Some trials subtracted the
+        mean error of the output, or left thin convolutions in float. `shift` is the share of the error that was one
+        number for each channel.
     in_float: operations that stay in float because they cause much of the error.
-    guidance: cond - uncond, at the step at which int8 preserves it worst; None without guidance.
-    condition: the change by another condition, at the step at which int8 preserves it worst; None without conditions.
+    guidance: the difference cond - uncond, at the step at which int8 preserves it worst; None without guidance.
+    condition: the difference that another condition makes, at the step at which int8 preserves it worst; None without
+        conditions.
     snr: the variance of float32's samples over the error, in dB.
     unrelated: the mean PSNR between float32's samples of two seeds, in dB.
     random_conditions: conditions that had random values, because none were given.
@@ -128,10 +131,10 @@ class Body(Strict, frozen=True):
     precision: Precision
     target: str  # the name of one of `platforms.PLATFORMS`, that of a plugin's target, or PORTABLE
     groups: tuple[float, ...] = ()
-    plan: str | None = None  # the plan it was calibrated along
-    trials: tuple[Trial, ...] = ()  # of int8 bodies, on seeds that have no other use
+    plan: str | None = None  # the plan along which the body was calibrated
+    trials: tuple[Trial, ...] = ()  # trials of int8 bodies, on seeds that have no other use
     ranges: str | None = None  # the table it was lowered with; None if all bodies share the manifest's table
-    platform: Platform | None = None  # of a plugin's target, so that readers do not need the plugin; None for others
+    platform: Platform | None = None  # of a plugin's target, which readers then need not import; else None
 
     @classmethod
     def from_graph(
@@ -162,12 +165,12 @@ class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
     null, null_file: the value in the unconditional branch of guidance, as one number for each element or as an array.
-    shared: all branches share the sample's value, such as a size or an image besides x. A denoiser has no unconditional
-        form if a condition has none of `null`, `null_file` and `shared`.
-    default: the flattened value of a sample without one; a single number is broadcast.
+    shared: whether all branches use the sample's value, as for a size or an image besides x. A denoiser has no
+        unconditional form if one of its conditions has none of `null`, `null_file` and `shared`.
+    default: the value of a sample for which none is given, flattened; a single number is broadcast.
     low, high: the limits of accepted values, both included.
-    typical: the range of random values, which verification draws, and calibration if no data is given. None is from
-        `low` to `high`.
+    typical: the range of random values, which verification draws, and calibration if no data is given. None means the
+        range from `low` to `high`.
     labels: names of the integers from 0.
     """
 
@@ -187,7 +190,8 @@ class Condition(Strict, frozen=True):
 
 
 class EngineEntry(Strict, frozen=True):
-    """A built engine. `key` is the digest of all that must match before it is loaded; the sidecar JSON repeats it."""
+    """A built engine. `key` is the digest of everything that must match before it is loaded; the sidecar JSON contains
+    it in full."""
 
     file: str
     sidecar: str
@@ -200,8 +204,8 @@ class EngineEntry(Strict, frozen=True):
 class FittedPlan(Strict, frozen=True):
     """A plan whose numbers were fitted to a body. Callers name it `fitted:EVALUATIONS`.
 
-    `nominal` is the plan that the fit started from. `nominal_psnr` and `psnr` are in dB against the teacher, means over
-    `seeds` held-out seeds. `error` is the standard error of their difference.
+    `nominal` is the plan that the fit started from. `nominal_psnr` and `psnr` are the mean PSNRs against the teacher
+    over `seeds` held-out seeds, in dB. `error` is the standard error of their difference.
     """
 
     evaluations: int
@@ -218,7 +222,7 @@ class FittedPlan(Strict, frozen=True):
 class Adapter(Strict, frozen=True):
     """A LoRA that was merged into the denoiser at a strength."""
 
-    file: str  # its name, without the folder
+    file: str  # the file's name, without the folder
     sha256: str
     strength: float
 
@@ -237,7 +241,7 @@ class Provenance(Strict, frozen=True):
 class NetworkEntry(Strict, frozen=True):
     """A network that replaces the denoiser in some steps: those with lambda below `until` that no earlier network runs.
 
-    With the end `plans.spec.PURE_NOISE` it runs only the steps at lambda -infinity. `inputs` maps its conditions, a
+    If `until` is `plans.spec.PURE_NOISE`, it runs only the steps at lambda -infinity. `inputs` maps its conditions, a
     subset of the manifest's, to graph inputs. `source` is its origin, as in `Provenance`. The other fields are those of
     a manifest.
     """
@@ -269,16 +273,16 @@ class Description(Strict, frozen=True, omit_defaults=True):
     heads: int = 1  # number of outputs of x's shape, concatenated along the first axis
     steers: By | None = None  # the second output is a gradient with respect to this, which `Steer` guidance reads
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
-    vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
-    positions: Positions | None = None  # a time for each position, and samples that roll on
+    vocabulary: Vocabulary | None = None  # the vocabulary of a token denoiser, whose x are ids
+    positions: Positions | None = None  # a separate time for each position of a sample
     policy: Policy | None = None
     units: Affine | None = None  # the units of samples, such as a robot's actions
     spectrogram: Spectrogram | None = None  # the transform from sound to x
     sizes: tuple[Size, ...] = ()  # free axes of x
     carried: tuple[Carried, ...] = ()  # tensors that bodies carry from run to run
     outputs: tuple[NamedOutput, ...] = ()  # tensors that bodies return besides the prediction
-    distilled: bool = False  # to few steps: plans of many steps are not exact
-    grid: str | None = None  # of plan names without one; None: chosen by a rule at export, trailing in older bundles
+    distilled: bool = False  # whether it was trained for few steps, so that plans of many steps are not exact
+    grid: str | None = None  # for plan names without one; None: by a rule at export, trailing in old bundles
 
     @property
     def space(self) -> SampleSpace:
@@ -307,11 +311,12 @@ class Manifest(Description, frozen=True, kw_only=True):
     text: TextEncoderEntry | None = None
     autoencoder: AutoencoderEntry | None = None
     fitted: tuple[FittedPlan, ...] = ()
-    networks: dict[str, NetworkEntry] = {}  # besides the denoiser, which the other fields describe; from the noise on
+    networks: dict[str, NetworkEntry] = {}  # besides the denoiser, starting at the noise
     lora_slots: LoraSlots | None = None  # of the denoiser
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:
-        """Return the hashes of all inputs to the results of some graphs: their files, and null values of conditions."""
+        """Return the hashes of everything that determines the results of some graphs: their files, and the files of
+        null values."""
         files = [file for graph in graphs for file in (graph.file, *graph.data)]
         files += [each.null_file for each in self.conditions if each.null_file is not None]
         return [self.files.get(file) for file in files]

@@ -22,7 +22,7 @@ def networks(manifest: Manifest) -> tuple[str, ...]:
 
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
-    """Return the name of the network that runs a step at this lambda; None is -infinity."""
+    """Return the name of the network that runs a step at this lambda, where None stands for -infinity."""
     level = -inf if lam is None else lam
     return next((name for name, each in manifest.networks.items() if level < each.until), DENOISER)
 

@@ -1,4 +1,4 @@
-"""Upgrade manifests of earlier schemas to the current one. Fields that they lack have defaults."""
+"""Upgrade manifests of earlier schemas to the current one. Fields that they lack get their defaults."""
 
 from typing import Any
 
@@ -26,7 +26,8 @@ def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
 def _upgrade_body(body: Any) -> Any:
     """Upgrade a body of schema 1 or 2.
 
-    These stored the graph of the last steps separately, and earlier graphs by the range group at which they ended.
+    In these schemas the graph of the last steps was stored separately, and earlier graphs with the range group at which
+    they ended.
     """
     if not isinstance(body, dict) or not isinstance(body.get("graph"), dict):
         return body

@@ -11,7 +11,7 @@ from pathlib import Path
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 WIDTH = {FIXED64: 8, FIXED32: 4}
 KEY = b"location"  # the key of the entry that names a file
-DEPTH = 100  # of nested messages; protobuf itself reads no deeper
+DEPTH = 100  # depth of nested messages; protobuf itself reads no deeper
 ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (onnx.proto)
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -51,7 +51,8 @@ def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) 
 
 
 def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (number, wire type, start, end) of each field's content. Raises ValueError if there is no message."""
+    """Yield (number, wire type, start, end) of the content of each field. Raises ValueError if the bytes are not a
+    message."""
     place = start
     while place < end:
         tag, place = _varint(data, place, end)

@@ -1,6 +1,6 @@
 """Platforms: where the bodies of each target run, and how bodies are named.
 
-The runtime selects bodies by this table, and reports open them by it. A `Target` of calibration creates the bodies.
+The runtime selects bodies by this table, and reports use it to open them. A `Target` of calibration creates the bodies.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """Open untrusted bundles: schema, paths, sizes and hashes are checked, and errors name a fix.
 
-A hash shows damage, not origin: someone who can edit a file can edit the manifest too. It catches accidents such as
-incomplete copies, Git LFS pointers, or a manually replaced graph.
+A hash detects damage, but does not prove origin, since someone who can edit a file can also edit the manifest. It
+detects accidents such as incomplete copies, Git LFS pointers, or a manually replaced graph.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from fewstep.runtime.kinds.kind import kinds
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"
-LOCK = ".fewstep-lock"  # held by the process that writes the folder; it remains if that process is killed
+LOCK = ".fewstep-lock"  # locked by the process that writes the folder; the file remains if that process is killed
 MANIFEST_LIMIT = 16 * 2**20  # bytes; an actual manifest has a few thousand
 EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
@@ -110,7 +110,7 @@ class Bundle:
         return self if not self.manifest.networks else Bundle(self.path, select_network(self.manifest, name))
 
     def check_continuous(self, verb: str) -> None:
-        """Raise UserError for a token denoiser, which the verb does not support."""
+        """Raise UserError for a token denoiser, if the verb does not support it."""
         self.manifest.space.check_continuous(self.path, verb)
 
     def body(self, name: str) -> Body:
@@ -211,7 +211,8 @@ def _plain_reason(reason: str) -> str:
 
 
 def files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
-    """Return, by verb, the files of a bundle that the verb can make again. None is a file that the bundle lacks."""
+    """Return, for each verb, the files of a bundle that the verb can make again. None stands for a file that the bundle
+    does not have."""
     made: dict[str, set[str | None]] = {}
     for name in networks(manifest):
         for verb, files in _network_files_by_verb(select_network(manifest, name)).items():
@@ -249,7 +250,7 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 
 
 def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
-    """Return how to recover a file of a bundle: by copying it, or with the verb that made it."""
+    """Return the fix for a missing or damaged file of a bundle: to copy it again, or to run the verb that made it."""
     lead = "make that file again: "
     ways = [f"{lead}fewstep {verb} {path}" for verb, files in files_by_verb(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):

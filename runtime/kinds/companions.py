@@ -9,8 +9,8 @@ from fewstep.runtime.kinds.kind import Kind, kinds
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description, Manifest
 
-LENGTH_LIMIT = 2**16  # ids of one prompt
-IMAGE_LIMIT = 2**28  # elements of one image
+LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
+IMAGE_LIMIT = 2**28  # maximum number of elements of one image
 
 
 class Tokens(Strict, frozen=True):
@@ -30,7 +30,8 @@ class Tokens(Strict, frozen=True):
 class StateWords(Strict, frozen=True):
     """An observation of numbers that a prompt contains as words.
 
-    Each word is the number of the bin of scale * value + shift, among `bins` bins from -1 to 1.
+    Each value becomes one word: the index of the bin that contains scale * value + shift, among `bins` bins from -1 to
+    1.
     """
 
     observation: str
@@ -52,7 +53,7 @@ class PromptForm(Strict, frozen=True, omit_defaults=True):
 
 
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
-    """A text encoder: its graph takes token ids, and returns conditions of the denoiser under their names."""
+    """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names."""
 
     EXPERTS: ClassVar = "without"
 

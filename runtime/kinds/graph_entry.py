@@ -16,7 +16,8 @@ DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 class TensorEntry(Strict, frozen=True):
     """An input or output of a graph. Its `shape` is in elements.
 
-    In the shape, "batch" is the dynamic leading axis. A free axis is the name of a size or a term of it ("height/8").
+    In the shape, "batch" is the dynamic leading axis. A free axis is given as the name of a size, or as a term of it
+    ("height/8").
     """
 
     name: str

@@ -27,7 +27,7 @@ class Kind(Strict, frozen=True):
     SECOND_TIME: ClassVar[bool] = True
 
     def problem(self, of: "Description") -> str | None:
-        """Return what is wrong with it in a denoiser, or None."""
+        """Return what is wrong with the property in the denoiser `of`, or None."""
         return None
 
     def mistake(self, of: "Description") -> str | None:
@@ -35,19 +35,19 @@ class Kind(Strict, frozen=True):
         return None
 
     def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-        """Return the inputs and the outputs that it adds to a body."""
+        """Return the inputs and the outputs that the property adds to a body."""
         return (), ()
 
     def companions(self) -> Mapping[str, GraphEntry]:
-        """Return its graphs besides the denoiser, by name."""
+        """Return the graphs that belong to the property, by name."""
         return {}
 
     def files(self) -> Sequence[str]:
-        """Return the paths of its files in the bundle, except graphs."""
+        """Return the paths of the property's files in the bundle, except graphs."""
         return ()
 
     def describe(self, of: "Description") -> str:
-        """Return its line in `fewstep inspect`, without graphs."""
+        """Return the line that describes the property in `fewstep inspect`, without its graphs."""
         return ""
 
 
@@ -61,6 +61,6 @@ def kinds(of: "Description") -> Iterator[tuple[str, Kind]]:
 
 
 def format_numbers(values: Sequence[float]) -> str:
-    """Format numbers as text. Of many, only the first NUMBERS_SHOWN."""
+    """Format numbers as text. If there are more than NUMBERS_SHOWN, only the first of them are shown."""
     more = len(values) - NUMBERS_SHOWN
     return ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""LoRA slots of a bundle's graphs: the layers that may have a LoRA at run time, and its inputs."""
+"""LoRA slots of a bundle's graphs: the layers that may get a LoRA at run time, and the names of the inputs."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +38,8 @@ def slot_port(layer: str, end: End) -> str:
 
 
 def slot_port_shape(layer: str, end: End, shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    """Return the shape of that input for a weight's shape. Ranks may differ, so each layer's rank has its own name."""
+    """Return the shape of the input `slot_port` for a weight of a shape. Each layer's rank has its own name, since
+    ranks may differ."""
     rank, (out, channels, *kernel) = f"rank.{layer}", shape
     if kernel:
         return (rank, channels, *kernel) if end == "down" else (out, rank, *[1] * len(kernel))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NamedTensor(Kind, frozen=True):
-    """Base class of named tensors with `shape` per sample. Ports of the body have their names."""
+    """Base class of named tensors with `shape` per sample. The ports of the body have the same names."""
 
     name: str
     shape: tuple[int, ...]

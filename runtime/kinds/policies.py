@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class Policy(Kind, frozen=True, omit_defaults=True):
     """The observations and actions of a policy, whose sample is a sequence of actions.
 
-    observations: how many of the last observations it sees, the latest last.
+    observations: how many of the last observations the policy receives, in order, the latest last.
     first: the index of the present action in the sequence.
     actions: how many actions are executed before the next sample.
     prefix, delay: conditions of a network that was trained to continue actions already decided (Black et al. 2025,
         arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided.
     most_delay: the largest `delay`.
-    discrete: the values, in units, that an action may take at some places.
+    discrete: for some places of an action, the values in units that are allowed there.
     width: how many leading places of x are an action. The others are padding, which is 0 in the training data. None
         means that all places are.
     """
@@ -75,7 +75,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         )
 
     def snap_discrete(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Round the discrete places of actions [..., places], in units, to the nearest of their values."""
+        """Round the discrete places of actions [..., places], in units, to the nearest allowed value."""
         rounded = actions.copy() if self.discrete else actions
         for place, levels in self.discrete.items():
             values = np.asarray(levels, np.float32)

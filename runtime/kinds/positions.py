@@ -1,4 +1,4 @@
-"""A separate time for each position of a sample, for denoisers whose samples roll on."""
+"""A separate time for each position of a sample, for denoisers whose samples continue from run to run."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,7 +22,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
     EXPERTS: ClassVar = "none"
     SECOND_TIME: ClassVar = False
 
-    axis: int  # of one sample, as Python counts
+    axis: int  # axis of one sample, counted as in Python
     leaves: int
     kept: int = 0
 

@@ -1,7 +1,7 @@
 """Sample spaces: what x is. A denoiser's samples are continuous, or they are ids of a vocabulary.
 
-`Description.space` is the space of a denoiser. Code that serves both spaces asks it, and does not ask which one it is.
-How samples of a space are run is in `fewstep.runtime.sampling.execution`.
+`Description.space` is the space of a denoiser. Code that serves both spaces calls its methods, and does not test which
+space it is. How samples of a space are run is in `fewstep.runtime.sampling.execution`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from fewstep.runtime.kinds.kind import Kind
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description
 
-LARGEST = 1.001  # magnitude of stored samples in [-1, 1], with the rounding errors of other programs
+LARGEST = 1.001  # largest magnitude of stored samples in [-1, 1], including rounding errors of other programs
 
 
 class SampleSpace(Protocol):
@@ -33,7 +33,7 @@ class SampleSpace(Protocol):
 
     @property
     def fill(self) -> int:
-        """A value that x may have everywhere."""
+        """A valid value for all elements of x."""
 
     @property
     def default_plan(self) -> str:
@@ -49,7 +49,7 @@ class SampleSpace(Protocol):
 
     @property
     def has_squared_error(self) -> bool:
-        """Whether samples are compared by squared errors, as PSNR does. Only there bounds of quality apply."""
+        """Whether samples are compared by squared errors, as PSNR does. Bounds of quality apply only to such spaces."""
 
     @property
     def ranges(self) -> tuple[str, ...]:
@@ -60,10 +60,11 @@ class SampleSpace(Protocol):
         """The content of a file of samples, for messages."""
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """Return x [B, ...] as a network meets it early in a run."""
+        """Return a random x [B, ...], like that of a run's early steps."""
 
     def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
-        """Return what is wrong with the values of stored samples, or None. Of floats only `head` samples are read."""
+        """Return what is wrong with the values of stored samples, or None. Of float samples only the first `head` are
+        read."""
 
     def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
         """Convert stored samples to those of a run."""
@@ -142,7 +143,7 @@ class Vocabulary(Kind, frozen=True):
         return f"ids from 0 to {self.size - 1}"
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """Return random ids, a random share of each sample's positions open."""
+        """Return random ids. In each sample, a random share of the positions is open."""
         ids = rng.integers(0, self.size, shape)
         return np.where(rng.random(shape) < rng.random((shape[0], *(1 for _ in shape[1:]))), self.mask, ids)
 

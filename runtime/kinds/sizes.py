@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 RESERVED = "batch"
-LARGEST = 2**24  # of one size
-ELEMENTS_LIMIT = 2**28  # of one sample: a larger shape is a damaged file, not a model
+LARGEST = 2**24  # upper limit of one size
+ELEMENTS_LIMIT = 2**28  # upper limit of a sample's elements; a larger shape comes from a damaged file
 
 T = TypeVar("T", bound="Description")
 
@@ -90,7 +90,8 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
 
 
 def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
-    """Return the sizes of an x of this shape [*x_shape], allowed or not. None if no sizes give x this shape."""
+    """Return the sizes of an x of this shape [*x_shape], also if they are outside their ranges. None if no sizes give x
+    this shape."""
     if len(x_shape) != len(takes.x_shape):
         return None
     free = {size.axis: size.name for size in takes.sizes}
@@ -135,7 +136,7 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
-    """Return a shape as graph ports have it: with terms of the sizes on free axes, instead of default numbers."""
+    """Return a shape as graph ports have it, with terms of the sizes on free axes instead of numbers."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
@@ -144,7 +145,8 @@ def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
 
 
 def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
-    """Return the shape of a prediction for x of a shape: heads along the first axis, and a last axis of logits."""
+    """Return the shape of a prediction for x of a shape. Heads are concatenated along the first axis, and logits are a
+    last axis."""
     first, *others = shape
     return (takes.heads * first if isinstance(first, int) else first, *others, *takes.space.logits)
 

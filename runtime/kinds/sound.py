@@ -31,7 +31,7 @@ class Spectrogram(Kind, frozen=True):
         return self.n_fft // 2 + 1
 
     def problem(self, of: "Description") -> str | None:
-        if not 2 <= 2 * self.hop <= self.n_fft:  # with less overlap, Hann windows leave samples without weight
+        if not 2 <= 2 * self.hop <= self.n_fft:  # with less overlap, Hann windows would give some samples no weight
             return f"hop {self.hop} is not in 1 .. n_fft / 2, {self.n_fft // 2}"
         if not (0 < self.exponent <= 1 and 0 < self.factor < 1e6):
             return f"exponent {self.exponent:g} or factor {self.factor:g} is out of range: (0, 1] and (0, 1e6)"

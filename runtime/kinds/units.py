@@ -31,7 +31,7 @@ class Affine(Kind, frozen=True):
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
-    axis: int = -1  # of one sample; negative axes count from the end
+    axis: int = -1  # axis of one sample; negative axes count from the end
     constant: float = 0.0
 
     def problem(self, of: "Description") -> str | None:
@@ -73,7 +73,7 @@ def _broadcast_affine(
     values = as_numbers(samples, "samples", fix, np.float64)
     if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(
         units.scale
-    ):  # other axes may be free
+    ):  # the other axes may be free
         raise UserError(f"samples have the shape {list(values.shape)}", fix)
     along = [1] * len(shape)
     along[units.axis] = -1

@@ -1,11 +1,11 @@
-"""Names of the layers of diffusers' networks in their original code, which other trainers use."""
+"""The names that layers of diffusers' networks have in the networks' original code. Other trainers use them."""
 
 import re
 from collections.abc import Collection, Iterator
 
-Aliases = Iterator[tuple[str, tuple[str, ...]]]  # (a name, its layers; it has their outputs concatenated)
+Aliases = Iterator[tuple[str, tuple[str, ...]]]  # (a name, its layers); of several, the outputs are concatenated
 
-RESNET = {  # within a residual block of the latent diffusion UNet (Rombach et al. 2022)
+RESNET = {  # layers in a residual block of the latent diffusion UNet (Rombach et al. 2022)
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
     "out_layers.3": "conv2",
@@ -20,7 +20,7 @@ UNET = {  # outside its blocks
     "out.2": "conv_out",
 }
 QKV, ADDED_QKV = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
-DOUBLE = {  # a block of FLUX that keeps two streams: part -> layers of transformer_blocks.N
+DOUBLE = {  # a block of FLUX with two separate streams: part -> layers of transformer_blocks.N
     "img_attn.qkv": tuple(f"attn.{part}" for part in QKV),
     "txt_attn.qkv": tuple(f"attn.{part}" for part in ADDED_QKV),
     "img_attn.proj": ("attn.to_out.0",),
@@ -32,7 +32,7 @@ DOUBLE = {  # a block of FLUX that keeps two streams: part -> layers of transfor
     "img_mod.lin": ("norm1.linear",),
     "txt_mod.lin": ("norm1_context.linear",),
 }
-SINGLE = {  # a block of FLUX that has joined them: layers of single_transformer_blocks.N
+SINGLE = {  # a block of FLUX with one joint stream: layers of single_transformer_blocks.N
     "linear1": (*(f"attn.{part}" for part in QKV), "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation.lin": ("norm.linear",),
@@ -113,7 +113,8 @@ def _unet(names: Collection[str]) -> Aliases:
 
 
 def _block_layer(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
-    """Yield the name of a layer of a residual block or an attention. Those of attentions are the same in both."""
+    """Yield the name of a layer of a residual block or an attention. Names within an attention are the same in both
+    codebases."""
     if kind == "attentions":
         yield f"{place}.{position}.{rest}", (name,)
     else:

@@ -1,7 +1,7 @@
 """The update that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
 
-Each form of `export/lora/delta.py` is exactly such a product. A Hadamard product of two products has rank r1 r2, and so
-has a Kronecker product. Magnitudes (DoRA) have no such form.
+Each form of `export/lora/delta.py` is exactly such a product. The Hadamard product or the Kronecker product of two such
+products has rank r1 r2. Magnitudes (DoRA) have no such form.
 """
 
 from typing import NamedTuple
@@ -53,7 +53,8 @@ def _apply_core(core: Floats | None, down: Floats) -> Floats:
 
 
 def _product(weight: Floats) -> Factors:
-    """Return a matrix as a product with the smallest inner dimension that always works."""
+    """Return a matrix as the product of itself and an identity matrix. Of the two possible orders, the one with the
+    smaller inner dimension is used."""
     matrix = _flatten(weight)
     out, columns = matrix.shape
     one = np.eye(min(out, columns), dtype=np.float32)

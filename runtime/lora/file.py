@@ -22,11 +22,11 @@ from fewstep.runtime.tensor_file import check_header
 CONFIG = "adapter_config.json"  # the file that peft writes besides adapter_model.safetensors
 PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft accepts any regular expression, but matching one may never end
 METADATA = "lora_adapter_metadata"  # diffusers' key in the file: fields, mostly prefixed with the network's name
-DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # prefixes of networks in the metadata
-FORMS = ("LORA", "LOHA", "LOKR")  # of peft's configuration
-NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts of a full update
+DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # prefixes of networks' names in the metadata
+FORMS = ("LORA", "LOHA", "LOKR")  # values of peft_type in peft's configuration
+NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts that each form needs
 NAMED = 3  # how many keys or layers an error names
-LARGEST = 1e6  # of a strength, and of a number in a configuration; larger ones are damage
+LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
 COPY_AGAIN = "copy it again"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
 KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
@@ -42,7 +42,7 @@ class AlphaScale:
     """The scale alpha / r from the configuration, for updates without an `alpha`. If alpha is None, it equals r."""
 
     alpha: float | None = None
-    rank: float | None = None  # for forms whose arrays do not show it
+    rank: float | None = None  # the rank, for forms whose arrays do not show it
     is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
 
     def update_factor(self, rank: int | None, array: Any | None) -> float:
@@ -72,7 +72,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class Lora:
-    """The updates of a file: the parts of each, by network and layer (as the file names it)."""
+    """The updates of a file. Their parts are given by network and layer, under the file's names."""
 
     name: str  # without a folder
     sha256: str
@@ -102,7 +102,7 @@ class Lora:
 
     @property
     def adapter(self) -> Adapter:
-        """Its entry in a manifest."""
+        """The manifest's entry for this file."""
         return Adapter(self.name, self.sha256, self.strength)
 
 
@@ -215,7 +215,7 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         values: NDArray[Any] = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     elif dtype == "F8_E5M2":  # the upper half of a float16
         values = (np.frombuffer(data, "u1").astype("<u2") << 8).view("<f2")
-    elif dtype == "F8_E4M3":  # it has no infinity, and one NaN of each sign
+    elif dtype == "F8_E4M3":  # this type has no infinity, and one NaN of each sign
         codes = np.frombuffer(data, "u1")
         exponent, fraction = (codes >> 3) & 15, codes & 7
         magnitude = np.ldexp(np.where(exponent, 8.0, 0.0) + fraction, np.maximum(exponent, 1).astype(int) - 10)

@@ -1,8 +1,8 @@
 """Parse the keys of a LoRA file: the part, its layer and its network.
 
-Trainers name layers in many ways, but without punctuation (`flatten_name`) most of their names are the same. So a name
-that is not found exactly is looked up in that form, also among the names that the network has in other code
-(`aliases.py`). Readers of a file report every key that cannot be parsed.
+Trainers name layers in many ways, but most names are the same once their punctuation is removed (`flatten_name`). A
+name that is not found exactly is therefore looked up in this form, also among the names that the network has in other
+code (`aliases.py`). Readers of a file report every key that cannot be parsed.
 """
 
 import re
@@ -26,7 +26,8 @@ PARTS: tuple[tuple[str, str], ...] = (
 )
 PATTERNS = tuple((re.compile(rf"(?P<layer>.+?){ending}"), part) for ending, part in PARTS)
 
-# Prefixes that name the network, in the order of the search: of two that begin alike, the longer one comes first.
+# Prefixes that name the network, in the order in which they are tried. Of two that begin alike, the longer one comes
+# first.
 ENCODERS: dict[str, Component] = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
@@ -38,13 +39,13 @@ ENCODERS: dict[str, Component] = {
 }
 WRAPPERS = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.", "module.")
 KOHYA = ("lora_unet_", "lora_transformer_", "lycoris_")
-TEXT_ATTENTION = {  # of a text encoder: current name -> name in diffusers' first LoRA files
+TEXT_ATTENTION = {  # layers of a text encoder: current name -> name in diffusers' first LoRA files
     ".q_proj": ".to_q",
     ".k_proj": ".to_k",
     ".v_proj": ".to_v",
     ".out_proj": ".to_out",
 }
-DEEPEST_ROOT = 3  # nested modules that may wrap a network: fewstep's and the user's
+DEEPEST_ROOT = 3  # how many nested modules may wrap a network: fewstep's and the user's
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _known_aliases(names: Collection[str]) -> Aliases:
 
 
 def group_keys(keys: Iterable[str]) -> tuple[Mapping[tuple[Component, str], Mapping[str, str]], tuple[str, ...]]:
-    """Group keys: ({(component, layer): {part: key}}, keys that are unknown or repeat another one)."""
+    """Group keys. Returns {(component, layer): {part: key}}, and the keys that are unknown or repeat another one."""
     updates: dict[tuple[Component, str], dict[str, str]] = {}
     unknown = []
     for key in keys:

@@ -1,4 +1,5 @@
-"""The inputs of a bundle's LoRA slots, from LoRA files. Several files act as one whose rank is the sum of theirs."""
+"""The inputs of a bundle's LoRA slots, from LoRA files. Several files act like one file whose rank is the sum of their
+ranks."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The content of the cache folder: its folders with their number of files, size and age, and their removal."""
+"""List the content of the cache folder (each folder with its number of files, size and age), and remove it."""
 
 import errno
 import os

@@ -2,7 +2,7 @@
 
 The CUDA compiler stores code in a library as "fat binaries": a header with a magic number, then one entry for each
 architecture. NVIDIA does not document the format; the fields read here are those of `fatbinary_section.h` and of
-cuobjdump's output. Nothing is loaded, so it needs no GPU.
+cuobjdump's output. Nothing is loaded, so no GPU is needed.
 """
 
 import mmap
@@ -19,7 +19,7 @@ HEADER, ENTRY = struct.Struct("<IHHQ"), struct.Struct("<HHIQ")  # magic, version
 HEADER_SIZE = 16  # of version 1
 SM_OFFSET = 28  # of the architecture, in an entry
 PTX, MACHINE = 1, 2  # kinds of entries: text that the driver compiles, and machine code
-TEGRA = frozenset({53, 62, 72, 87, 101, 110})  # of Jetson and Drive: their machine code is for them alone
+TEGRA = frozenset({53, 62, 72, 87, 101, 110})  # of Jetson and Drive: their machine code runs on no other GPU
 LIBRARIES = {  # the files with an engine's kernels
     "onnxruntime": r"onnxruntime_providers_cuda",
     "tensorrt": r"nvinfer(_lean|_builder_resource\w*)?",
@@ -50,9 +50,9 @@ class CudaCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def runs_on(self, sm: int) -> bool:
         """Return whether a GPU of architecture `sm` can run the code.
 
-        Machine code runs on later GPUs of the same major version, except on and from Jetson, whose machine code is for
-        one architecture. PTX runs on its architecture and all later ones. CUDA C++ Programming Guide, "Binary
-        Compatibility" and "PTX Compatibility".
+        Machine code runs on later GPUs of the same major version. The exception is Jetson, where machine code runs only
+        on the architecture for which it was made. PTX runs on its architecture and all later ones. (CUDA C++
+        Programming Guide, "Binary Compatibility" and "PTX Compatibility".)
         """
         if sm in self.machine or any(each <= sm for each in self.ptx):
             return True
@@ -106,7 +106,7 @@ def _entries(content: mmap.mmap) -> Iterator[tuple[int, int]]:
         if start + HEADER.size <= len(content):
             _, version, header, size = HEADER.unpack_from(content, start)
             end = start + header + size
-            if version == 1 and header == HEADER_SIZE and end <= len(content):  # else the bytes of other data
+            if version == 1 and header == HEADER_SIZE and end <= len(content):  # else other data
                 yield from _entries_between(content, start + header, end)
                 after = end
         start = content.find(MAGIC, after)

@@ -43,7 +43,8 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Jetson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Jetson: its model, its L4T release, its JetPack if installed as a package, and its row of MATRIX."""
+    """A Jetson: its model, its L4T release, the JetPack version if that is installed as a package, and the Jetson's row
+    of MATRIX."""
 
     model: str
     l4t: str

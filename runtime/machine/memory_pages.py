@@ -7,8 +7,8 @@ import mmap
 def release_free_memory() -> None:
     """Return freed memory to the system.
 
-    glibc keeps freed pages below memory that is still in use: some hundred MB after a large network (measured). Other
-    C libraries have no such call.
+    glibc keeps freed pages whose addresses are below memory that is still in use: some hundred MB after a large network
+    (measured). Other C libraries have no such call.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

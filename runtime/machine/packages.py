@@ -21,7 +21,7 @@ EXTRAS = {  # extra -> its purpose and its packages; a test compares this with p
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
     "qnn": ("run a bundle on Qualcomm's Hexagon", ("onnxruntime-qnn",)),
 }
-JETPACK = "tensorrt"  # the package that a Jetson's system provides, so that the extra leaves it out there
+JETPACK = "tensorrt"  # the package that a Jetson's system provides, and so is left out of the extra there
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 

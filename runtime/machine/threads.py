@@ -22,7 +22,8 @@ def imap_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
 
 def run_with_prefetch(work: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """Do `work` on each item in turn, while the next item is produced. At most two items are in memory."""
+    """Call `work` on each item in turn, while the iterable already produces the next item. At most two items are in
+    memory."""
     running: Future[object] | None = None
     with ThreadPoolExecutor(1) as executor:
         for item in items:

@@ -1,4 +1,5 @@
-"""Time contenders in rounds. Other programs delay all contenders of a round alike, so ratios within rounds are fair."""
+"""Time contenders in rounds. Other programs delay all contenders of a round equally, so ratios within a round are
+fair."""
 
 from collections.abc import Callable, Sequence
 from statistics import median

@@ -4,8 +4,9 @@
     x = sample_tiles(sampler, plan, (3, 1024, 1024), Tiles(overlap=64), seeds=[0])
 
 All windows of a step read the same state, so that they agree after every step (MultiDiffusion: Bar-Tal et al. 2023,
-arXiv 2302.08113). The state has the whole shape; the network never takes more than `batch` windows at once. Each axis
-along which the whole is larger has several windows: height and width of an image, or the frames of a recording.
+arXiv 2302.08113). The state has the whole shape; the network never takes more than `batch` windows at once. There are
+several windows along each axis on which the sample is larger than the network's input: height and width of an image, or
+the frames of a recording.
 """
 
 import operator
@@ -107,8 +108,8 @@ def tiled_steps(
     Args:
         plan: as in `Sampler.sample`; a compiled plan contains its guidance.
         shape: the shape of a whole sample [*x_shape], larger than the sampler's along some axes.
-        condition: for each condition, one value per sample. A condition that follows x has the same ratio to the whole
-            as to a window, and is cut like x.
+        condition: for each condition, one value per sample. A condition that follows x has the same size relative to
+            the whole sample as to a window, and is cut like x.
         given: tensors [len(seeds), *shape]. Arrays of `hold` have that shape too.
 
     Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.with_options`).
@@ -180,7 +181,7 @@ class _Windows:
         branch_values(self._takes.conditions, *self._values(first), samples, sampler.network().nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
-        self._multiple = int(np.lcm.reduce([1, *steps]))  # windows begin at its multiples
+        self._multiple = int(np.lcm.reduce([1, *steps]))  # windows begin at multiples of this
         self._whole_feeds = cache(self._shared_feeds)
 
     def step_network(self) -> StepNetwork:
@@ -261,7 +262,7 @@ class _Windows:
             return None
         try:
             sizes = np.shape(value)[1:]
-        except ValueError:  # values of several shapes, which the check of all conditions reports
+        except ValueError:  # the values differ in shape, which the check of all conditions reports
             return None
         if sizes == tuple(entry.shape) or len(sizes) != len(entry.shape) or len(sizes) > len(self._shape):
             return None

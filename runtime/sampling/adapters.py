@@ -1,4 +1,4 @@
-"""LoRA files in the slots of a loaded network. The graphs stay the same, and take further inputs at each call."""
+"""Apply LoRA files to the slots of a loaded network. The graphs stay the same, and take further inputs at each call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -18,7 +18,7 @@ from fewstep.runtime.sampling.fitted_plans import find_fitted
 def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
     """Return the body itself if it was calibrated along a plan, else the first body that was, or None.
 
-    So all bodies of a bundle have the same default plan, float32 included.
+    All bodies of a bundle, including float32, therefore have the same default plan.
     """
     return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
@@ -36,7 +36,7 @@ def own_plan(bundle: Bundle, body: Body) -> Any:
 
 
 def default_guidance(bundle: Bundle, body: Body, reference: PlanReference | None) -> Guidance | None:
-    """Return the guidance of a run that was given none, for programs and for the command line.
+    """Return the guidance of a run for which the caller gave none. Programs and the command line share this rule.
 
     It is the guidance of the calibrated plan if `reference` is a name, or None (the default plan). A fitted plan gets
     it only if it was fitted at that guidance. A compiled plan and a plan file keep theirs, so this returns None.
@@ -59,6 +59,6 @@ def shaping_of_calibration(bundle: Bundle, body: Body, name: str) -> Shaping | N
 
     own = calibrated_body(bundle.manifest, body)
     if own is None or with_grid(own.plan or "") != with_grid(name):
-        return None  # before its file is read
+        return None  # compared before the plan's file is read
     kept = calibrated_plan(bundle, own)
     return None if kept is None else shaping_of(kept)

@@ -72,7 +72,7 @@ class DenoiserNetworks:
         with parts.lock:
             kept = parts.get(key)
             if kept is not None and kept.plan is not plan:
-                del parts[key]  # of another plan, which was freed
+                del parts[key]  # the key of another plan, which was freed
             return parts.get_or_make(key, lambda: self._split_plan(plan, network, first))
 
     def _split_plan(self, plan: AnyPlan, network: str, first: int) -> _PlanPart:
@@ -111,7 +111,7 @@ class DenoiserNetworks:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
         shape = map(int, output_shape(self.networks[names[0]].bundle.manifest, x.shape[1:]))
         result = np.empty((len(x), *shape), np.float32)
-        for name, group in dict.fromkeys(keys):  # a call is for one range group of one network
+        for name, group in dict.fromkeys(keys):  # one call serves one range group of one network
             places = np.flatnonzero([each == (name, group) for each in keys])
             part = {key: values[places] for key, values in block.items()}
             result[places] = self.networks[name].evaluate(x[places], part, group)

@@ -147,7 +147,7 @@ def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws
     row, alpha, sigma = x_row(plan.steps[index])
     rows, held, kind = list(state), hold.value_at(index), state[0].dtype.type
     if not hold.clean:
-        left = len(plan.steps) - index  # counted from the end, so that a tail of the plan draws the same noise
+        left = len(plan.steps) - index  # counted from the end, so that a tail draws the same noise
         noise = np.asarray(draws(FRESH_DRAW + left if hold.fresh else HOLD_DRAW), state[0].dtype)
         held = kind(alpha) * held + kind(sigma) * noise
     rows[row] = hold.mask * held + (1 - hold.mask) * rows[row]
@@ -181,7 +181,7 @@ def advance(
     plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], draws: Draws, dtype: DTypeLike
 ) -> StepState:
     """Compute step `index` from the state and the network's outputs."""
-    step = plan.steps[index]  # as `build_evaluation` and `update`, without a struct between them
+    step = plan.steps[index]  # like `build_evaluation` and `update`, without a struct between them
     outputs = [np.asarray(output, dtype) for output in outputs]
     shaped = _shape(plan, step, state, outputs, dtype)
     columns = [*state, *outputs] if shaped is None else [*state, *outputs, shaped]
@@ -265,11 +265,12 @@ def _begin_run(
     given: Mapping[str, Array],
     hold: Hold | None,
 ) -> _Run:
-    """Begin a run. Its step is a plain step; holds, carried tensors and rolling positions wrap it where there are."""
+    """Begin a run. The function of a step is a plain step, wrapped by a hold, carried tensors and rolling positions if
+    the run has them."""
     started = draws if hold is None or hold.fresh else cache(draws)  # a hold reads the start's draw at every step
     if isinstance(network, CarryingNetwork):
         slots, rows, first = network.slots, network.slots.rows(plan), network.slots.first_step(plan)
-        if rows is not None:  # the first step enters places then, which it does not in a run from the start
+        if rows is not None:  # the first step then appends fresh rows, which it does not do in a run from the start
             plan = msgspec.structs.replace(plan, steps=(*plan.steps[:first], *steps_to_run(plan)))
         step = _carrying_step(plan, network, draws, dtype)
     else:
@@ -293,7 +294,7 @@ def _plain_step(plan: Plan, network: StepNetwork, draws: Draws, dtype: DTypeLike
 
 
 def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DTypeLike) -> RunStep:
-    """Return a plain step whose network reads the slots before it, and whose state has the slots after it."""
+    """Return a plain step whose network reads the slots, and whose state contains the slots after the step."""
 
     def run_step(index: int, rows: Rows, slots: Slots | None) -> StepState:
         assert slots is not None
@@ -312,12 +313,13 @@ def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DT
 
 
 def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> RunStep:
-    """Return a step before which x is set to the held value."""
+    """Return a function of a step that sets x to the held value first."""
     return lambda index, rows, slots: run_step(index, apply_hold(plan, index, rows, hold, draws), slots)
 
 
 def _roll_around(run_step: RunStep, plan: Plan, bank: Bank, draws: Draws, dtype: DTypeLike) -> RunStep:
-    """Return a step before which the state moves on, if it is a rolling step. A bank keeps the rows after it."""
+    """Return a function of a step that first rolls the state forward if it is a rolling step. `bank` keeps the rows
+    after the step."""
 
     def run_rolling(index: int, rows: Rows, slots: Slots | None) -> StepState:
         state = run_step(index, _roll_rows(plan, plan.steps[index], rows, draws, dtype), slots)

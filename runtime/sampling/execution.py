@@ -57,7 +57,8 @@ class Execution(Protocol):
         """Return the plan of a reference, compiled or checked, with steps in the body's range groups."""
 
     def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
-        """Raise UserError for a plan that a network, which reads the time or does not, cannot run."""
+        """Raise UserError for a plan that the network cannot run. `reads_time` says whether the network takes a
+        time."""
 
     def begin(self, plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
         """Check a run along a plan of `resolve`. Its states are computed lazily, and not checked."""
@@ -93,12 +94,12 @@ class ContinuousExecution:
                 return compile_plan(name, facts, guidance, own, body.groups, strength, renoise)
             case FittedReference(evaluations):
                 plan = find_fitted(evaluations, bundle, body, guidance, shaping, strength)
-                guidance = None  # `find_fitted` has checked it
+                guidance = None  # `find_fitted` has already checked it
             case SchedulerReference(steps):
                 if renoise is not None or shaping is not None:
                     what = f"plan '{reference}' takes no renoise and no shaping"
                     raise UserError(what, "give SOLVER:STEPS, which takes both")
-                from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed, slow to load
+                from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed and slow to load
 
                 plan = scheduler_plan(steps, guidance, facts.guided, bundle, strength)
             case _:

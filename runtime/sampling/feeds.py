@@ -95,11 +95,12 @@ class BodyInputs(NamedTuple):
     groups: tuple[str, ...]  # range groups
     rows: tuple[str, ...]  # rows of the conditioner and the prologue
     has_time: bool  # whether the body or the prologue takes the time
-    has_second_time: bool  # whether one of them also takes the time to go to
+    has_second_time: bool  # whether one of them also takes the second time, at which the step ends
 
     @classmethod
     def from_body(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """Return the inputs of all the body's graphs. They may differ: a float graph does not take the group."""
+        """Return the inputs of all the body's graphs together. These may differ, since a float graph does not take the
+        group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
         roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}

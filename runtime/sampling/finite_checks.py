@@ -83,7 +83,7 @@ def check_finite_state(state: State, plan: AnyPlan) -> None:
 
     Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
     """
-    first = len(state.before)  # the column of the first output: a row that reads it is finite only if it is
+    first = len(state.before)  # the column of the first output; a row that reads it is finite only if it is
     unread = [
         output
         for column, output in enumerate(state.outputs, first)
@@ -120,7 +120,8 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: AnyStep, plan
 def _is_surely_finite(array: NDArray[Any]) -> bool:
     """Return True only if all values are finite.
 
-    It is faster than `np.isfinite`, and returns False too if the sum of finite values or of their squares overflows.
+    It is faster than `np.isfinite`. It also returns False for finite values if their sum or the sum of their squares
+    overflows.
     """
     if array.size <= SMALL:  # larger products would start threads of the linear algebra library
         return isfinite(np.vdot(array, array))

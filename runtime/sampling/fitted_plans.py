@@ -32,8 +32,8 @@ def find_fitted(
 ) -> Plan:
     """Return the plan of a bundle that was fitted at a guidance. A plan fitted to this body is preferred.
 
-    A guidance weight within NEAR of the fit's is folded into the fitted numbers. If there is no such plan, raises
-    UserError with the command that fits one.
+    A plan is also found if the guidance weight is within NEAR of that of the fit; the difference is then folded into
+    the fitted numbers. Raises UserError with the command that fits a plan if there is none.
     """
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
     entries = [each for each in bundle.manifest.fitted if each.evaluations == evaluations]

@@ -32,7 +32,7 @@ class LazyGraph:
         return self._acquire()(feeds)
 
     def close(self) -> None:
-        """Free the network's memory. The next call opens it again."""
+        """Close the graph and free its memory. The next call opens it again."""
         with self.networks.lock:
             self.networks.pop(self.network, None)
 
@@ -45,5 +45,5 @@ class LazyGraph:
             return self.networks.get_or_make(self.network, partial(LruCache, inf)).get_or_make(self.name, self._open)
 
     def _open(self) -> LoadedGraph:
-        release_free_memory()  # of the network that was closed for this one
+        release_free_memory()  # frees the memory of the network that was closed for this one
         return self.backend.load(self.bundle, self.name)

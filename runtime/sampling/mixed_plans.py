@@ -20,7 +20,7 @@ from fewstep.runtime.sampling.step_call import Call, Feeds, split_outputs, stack
 
 
 def check_count(plans: Any, seeds: int) -> None:
-    """Raise UserError for anything except a list with one plan for each seed."""
+    """Raise UserError unless `plans` is a list with one plan for each seed."""
     if isinstance(plans, str) or not isinstance(plans, Sequence):
         one = str(getattr(plans, "name", plans))
         raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
@@ -41,7 +41,7 @@ class Cohort:
 
     @property
     def index(self) -> int:
-        """The next step; the number of steps once all are done."""
+        """The index of the next step, or the number of steps once all are done."""
         return 0 if self.last is None else self.last.index + 1
 
     @property

@@ -24,15 +24,17 @@ from fewstep.runtime.sampling.prologue_rows import Blocks, PairCache, RowCache, 
 from fewstep.runtime.sampling.step_call import Feeds, GraphCall
 
 PLANS_KEPT = 16
-LARGE = 2**18  # bytes of the times of a plan's steps, above which they are not kept
+LARGE = 2**18  # limit in bytes of the times of a plan's steps; larger ones are not kept
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the calls of a plan on as many samples share.
+    """What all calls of a plan on the same number of samples have in common.
 
-    branches: those of its steps. places: the index of each step's branches in them. times, groups: times and range
-    groups of its steps. pairs: the last distinct pairs of time and condition.
+    branches: the branches of the plan's steps, each choice once.
+    places: the index of each step's branches among `branches`.
+    times, groups: the times and the range groups of the steps.
+    pairs: the cache of the last distinct pairs of time and condition.
     """
 
     plan: AnyPlan
@@ -101,9 +103,10 @@ class Network:
         return self._feeds(Blocks(conditions, shared.places, shared.times), shared.groups, shared.pairs)
 
     def _share_plan(self, plan: AnyPlan, samples: int) -> "_Shared":
-        """Return what the calls of a plan on as many samples share. It is kept for the last plans, unless it is large.
+        """Return what all calls of a plan on this number of samples have in common. It is kept for the last plans,
+        unless it is large.
 
-        Raises UserError for a plan with as many times as the network does not take.
+        Raises UserError if the plan's number of times (one or two) is not that of the network.
         """
         key = id(plan), samples
         kept = self._last_plans.get(key)
@@ -119,7 +122,7 @@ class Network:
         if sum(array.nbytes for each in times for array in each.values()) > LARGE:
             return made
         with self._last_plans.lock:
-            self._last_plans.pop(key, None)  # of another plan, which was freed
+            self._last_plans.pop(key, None)  # the key of another plan, which was freed
         return self._last_plans.get_or_make(key, lambda: made)
 
     def _feeds(self, blocks: Blocks, groups: Sequence[NDArray[np.int64]], pairs: PairCache) -> Feeds:

@@ -1,7 +1,7 @@
 """Noise that is drawn ahead for calls with consecutive seeds, such as those of a control loop.
 
-A draw of little noise costs mainly the calls of numpy, which cost the same for the noise of many seeds. The noise of a
-seed does not depend on when it is drawn, so samples are bitwise the same.
+Drawing a small array of noise takes mainly the time of numpy's calls, which is the same for many seeds. The noise of a
+seed does not depend on when it is drawn, so samples are bitwise identical.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from math import prod
 from fewstep.plans import noise
 from fewstep.runtime.arrays import Float32
 
-SMALL = 2**12  # elements of a draw, above which its cost is that of its numbers
+SMALL = 2**12  # elements of a draw; a larger one takes mainly the time of its numbers, so drawing ahead gains nothing
 LARGEST_BLOCK = 2**11  # most elements that are drawn at once
 KEPT = 32  # draws whose noise is kept, by number and shape: at most 512 KiB
 
@@ -33,7 +33,7 @@ class NoiseAhead:
         if block is not None and start <= first and first + count <= start + len(block):
             return block[first - start : first - start + count].copy()
         wanted = count
-        if block is not None and first == start + len(block):  # the seeds go on where the last ones ended
+        if block is not None and first == start + len(block):  # the seeds continue where the last ones ended
             wanted = min(max(count, LARGEST_BLOCK // max(1, size)), 2**64 - first)
         made = noise.normal_batch(range(first, first + wanted), number, shape)
         if key not in self._kept and len(self._kept) >= KEPT:

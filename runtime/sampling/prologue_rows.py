@@ -18,9 +18,9 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-TIME, TO = "\0time", "\0to"  # keys of the network's times; the names of conditions do not begin so
+TIME, TO = "\0time", "\0to"  # keys of the network's times, which no name of a condition equals
 IN_CONDITIONER, IN_PROLOGUE = "\0place", "\0own"  # keys of the indexes of distinct conditions that each one takes
-AT_ONCE = 2**24  # bytes of conditioner rows that one call of the prologue takes: they repeat for each time
+AT_ONCE = 2**24  # bytes of the conditioner's rows in one call of the prologue, where they are repeated for each time
 FEW = 4  # conditions whose rows are cached: enough for an observation and its branches, not for a batch of prompts
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
@@ -97,7 +97,7 @@ class Blocks(NamedTuple):
     """The conditions and times of the calls of a network.
 
     conditions: [N, ...] by name, for each choice of branches. Blocks share the arrays, which may be images.
-    places: of each block, the index of its conditions. times: of each block, [N, ...] by TIME and TO.
+    places: for each block, the index of its conditions. times: for each block, arrays [N, ...] by TIME and TO.
     """
 
     conditions: Sequence[Arrays]
@@ -115,9 +115,9 @@ class Blocks(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the samples of each block are among distinct conditions.
+    """The indexes of the samples of each block among the distinct conditions.
 
-    by_branches: the indexes [N] for each choice of branches. places: of each block, that of its choice.
+    by_branches: the indexes [N] for each choice of branches. places: for each block, the index of its choice.
     """
 
     by_branches: Sequence[NDArray[np.intp]]
@@ -128,8 +128,8 @@ class Places(NamedTuple):
 
 
 class PairCache:
-    """A cache of the last distinct pairs of time and condition, for calls whose blocks have the same times: those of
-    one plan on as many samples. They depend on which samples share a condition, not on its values.
+    """A cache of the last distinct pairs of time and condition, for calls whose blocks have the same times, as for one
+    plan and one number of samples. The pairs depend on which samples share a condition, not on the condition's values.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class RowCache:
         last = self._last
         if last is not None and all(_has_same_bits(last[0][name], array) for name, array in fed.items()):
             return last[1]
-        last = self._last = None  # free the old rows before the new ones are computed
+        last = self._last = None  # frees the old rows before the new ones are computed
         rows = make()
         if count <= FEW:
             self._last = fed, rows

@@ -57,7 +57,8 @@ class RunSettings(PlanSettings, total=False):
 
 
 class PlannedRun(NamedTuple):
-    """A run along a plan: the states of its steps, and its held part. `sample` is its sample if it is known already."""
+    """A run along a plan: the states of its steps, and its held part. `sample` is set if the sample is already
+    known."""
 
     plan: AnyPlan
     states: Iterator[Any]
@@ -67,9 +68,10 @@ class PlannedRun(NamedTuple):
 
 @dataclass(frozen=True)
 class RunInputs:
-    """The inputs of a run along one compiled plan, of which seeds, sizes and conditions are checked.
+    """The inputs of a run along one compiled plan. Seeds, sizes and conditions are already checked.
 
-    step_call: returns the network calls of the plan's steps. reads_time: whether the network takes a time.
+    step_call: a function that returns the network calls of a plan's steps.
+    reads_time: whether the network takes a time.
     """
 
     manifest: Manifest
@@ -89,7 +91,7 @@ def check_settings(settings: Mapping[str, Any], kind: type, noun: str) -> None:
 
 
 def refuse_choices(names: Collection[str]) -> None:
-    """Raise UserError for an option that moved from the run to `Sampler.with_options`."""
+    """Raise UserError for an option of a run that is now an option of `Sampler.with_options`."""
     for name, successor in CHOSEN_ONCE.items():
         if name in names:
             fix = f"set it once: sampler = sampler.with_options({successor})"
@@ -212,7 +214,7 @@ def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Ma
 
 
 def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """Return network times [samples, *of] from one for all samples, one for each, or the full array."""
+    """Return network times [samples, *of]. `time` is one number for all samples, one for each, or the full array."""
     fix = "give one for all samples, or one for each"
     times, shape = as_numbers(time, "times", fix, np.float64), (samples, *of)
     if of and times.ndim < len(shape):
@@ -270,7 +272,7 @@ def check_plan(
         if plan.fitted is not None and strength is renoise is None and (form is None or weight_of(form) is not None):
             fix += f", or {refit_command(bundle.path, bundle.manifest, len(plan.steps), weight_of(form), 'fit one: ')}"
         raise UserError(f"plan {plan.name!r} {problem}", fix)
-    if not bundle.manifest.sizes:  # otherwise it depends on the sizes of the run
+    if not bundle.manifest.sizes:  # otherwise the check depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
 
 
@@ -312,7 +314,8 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:
-    """Return True if a plan's positions have the denoiser's separate times, and roll on as many places per run."""
+    """Return True if a plan's positions fit those of the denoiser: the same number of times, and the same number of
+    places that leave in each run."""
     times = {plan.tensors[step.times].shape for step in plan.steps if step.times is not None}
     stairs = None if manifest.positions is None else manifest.positions.stairs(manifest)
     if stairs is None or stairs.leaves == stairs.places:

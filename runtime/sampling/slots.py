@@ -39,8 +39,8 @@ class Slot(NamedTuple):
 class Slots:
     """The carried tensors of B samples by name, as slots; an empty slot is None.
 
-    `named` are the named outputs [B, *shape] of the last evaluation. If it has several branches, they are those of the
-    conditional one.
+    `named` are the named outputs [B, *shape] of the last evaluation. If that evaluation has several branches, they are
+    the outputs of the conditional one.
 
     A run returns its slots for the next run of the same plan and number of samples, or for the tail of the plan that
     continues it. `next` is that plan's name and the number of its next step; None allows any plan.
@@ -51,7 +51,8 @@ class Slots:
     next: tuple[str, int] | None = None
 
     def rows(self, plan: Plan) -> list[Array] | None:
-        """Return the rows of the state that a run of a plan continues from. None if it starts, or keeps no state."""
+        """Return the rows of the state from which a run of a plan continues. None if the run starts afresh, or if the
+        plan keeps no state."""
         bank = () if plan.rolling_bank is None else self.banks[plan.rolling_bank.name]
         return [slot.value for slot in bank if slot is not None] or None
 
@@ -97,7 +98,8 @@ def _places(samples: Sequence[int], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class CarryingNetwork:
-    """A network that returns carried tensors or named outputs besides its prediction, and its run's first slots."""
+    """A network that returns carried tensors or named outputs besides its prediction, with the slots at the start of
+    its run."""
 
     call: CarryingCall
     slots: Slots

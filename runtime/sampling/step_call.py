@@ -52,7 +52,8 @@ class StepCall:
         return split_outputs(self.graph_call(index, step, u).output, step)
 
     def call_carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
-        """Return the outputs of a step that takes the carried tensors `taken`, and its carried and named tensors."""
+        """Call a step with the carried tensors `taken`. Returns its outputs, and the carried and named tensors that it
+        returned."""
         made = self.graph_call(index, step, u, {CARRIED + name: array for name, array in taken.items()})
         banks = () if self.slots is None else self.slots.banks
         carried = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}

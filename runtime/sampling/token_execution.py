@@ -29,7 +29,7 @@ from fewstep.runtime.sampling.request import (
 )
 from fewstep.runtime.sampling.tokens import Ids, execute_tokens
 
-AnyX = Float32 | Ids  # states [B, *x_shape] of either space
+AnyX = Float32 | Ids  # x [B, *x_shape] of either sample space
 CONTINUOUS_ONLY = ("shaping", "strength", "renoise")  # settings that token plans do not have
 
 

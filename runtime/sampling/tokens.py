@@ -1,8 +1,8 @@
 """The executor of token plans on numpy arrays. It draws tokens, reveals positions in order, and skips evaluations that
 a step does not need.
 
-All numbers of a sample are float64 functions of its logits and of uniform draws, which its seed, the step and the
-position determine. So a sample is bitwise identical in any batch.
+All numbers of a sample are computed in float64, from its logits and from uniform draws that are functions of its seed,
+the step and the position. A sample is therefore bitwise identical in any batch.
 """
 
 from collections import deque
@@ -21,9 +21,9 @@ from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 Ids = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
-CHANCES = 3  # draws of a step: for tokens, for the order, for positions that are masked again
-EVEN = 2.0**32  # scores are rounded to multiples of 1 / EVEN: summation order and processor change them by less
-AT_ONCE = 2**17  # probabilities computed at once, few enough for a core's cache
+CHANCES = 3  # the draws of a step, for tokens, for the order, and for positions that are masked again
+EVEN = 2.0**32  # scores are rounded to multiples of 1 / EVEN, since summation order and processor change them by less
+AT_ONCE = 2**17  # number of probabilities computed at once, few enough for a core's cache
 
 
 class TokenState(msgspec.Struct, frozen=True):
@@ -248,7 +248,8 @@ def _may_change(plan: TokenPlan, step: TokenStep) -> NDArray[np.bool_]:
 def _counts(plan: TokenPlan, is_open: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """Return the minimum number of positions that each step reveals in each sample [B].
 
-    These are the plan's numbers if all positions are open at the start. Known tokens reduce them in proportion.
+    If all positions are open at the start, these are the numbers of the plan. If some tokens are known, they are
+    reduced in proportion.
     """
     totals: dict[tuple[int, int] | None, int] = {}
     for step in plan.steps:

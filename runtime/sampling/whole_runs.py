@@ -74,7 +74,7 @@ def graphs_digest(manifest: Manifest, body: Body) -> str:
 
 @dataclass
 class WholeRun:
-    """An open file. `problem` is why it failed, after which its calls run step by step."""
+    """An open file. `problem` is the reason why a call failed; all later calls then run step by step."""
 
     name: str
     facts: RunFacts
@@ -84,7 +84,9 @@ class WholeRun:
     def sample(self, values: Arrays, draws: Draws) -> Float32 | None:
         """Return samples [B, *x_shape]; None if the call failed, which a message explains.
 
-        values: conditions and given tensors, by name. A lack of memory may pass, so the next call tries again.
+        values: conditions and given tensors, by name.
+
+        After a lack of memory, which may be temporary, the next call tries again.
         """
         try:
             return self._check_output(self.call(self._feeds(values, draws))[self.facts.output.name])
@@ -118,7 +120,7 @@ class WholeRun:
         return found or ["other numbers of the plan, such as a clip"]
 
     def _feeds(self, values: Arrays, draws: Draws) -> dict[str, NDArray[Any]]:
-        """Return the inputs. The draws are those that the steps would make."""
+        """Return the inputs. The draws are those that the steps would take."""
         feeds = {}
         for port in self.facts.inputs:
             if port.meaning == NOISE:
@@ -135,7 +137,8 @@ class WholeRun:
 class WholeRuns:
     """The open files of a sampler, by the digest of their plan and the shape of their samples.
 
-    digests: those of the last plans, by identity. logged: reasons that were logged for calls without a file.
+    digests: the digests of the last plans, by identity. logged: the reasons that were already logged for calls without
+        a file.
     """
 
     runs: Mapping[tuple[str, tuple[int | str, ...]], WholeRun]
@@ -186,7 +189,7 @@ def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load:
         if facts.graphs_sha256 != graphs:
             fix = f"bake it from the {body.precision} body of this bundle"
             raise UserError(f"{file} runs another body or another bundle", fix)
-        if facts.form:  # forms are made from float32
+        if facts.form:  # forms are made from the float32 body
             fix = "bake it with --body float32, or with --body float32-cuda for OnnxRuntimeCuda"
             raise UserError(f"{file} runs the {body.precision} body in the form {facts.form}", fix)
         runs[facts.plan_sha256, facts.output.shape] = WholeRun(file.name, facts, graph)
