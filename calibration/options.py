@@ -34,7 +34,7 @@ class CalibrateOptions(SamplingOptions):
     target: Targets to lower for.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
-        several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: 2, or none where the denoiser cannot be guided.
+        several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: 2, or none without a null condition.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], like the program that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
