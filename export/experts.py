@@ -65,7 +65,9 @@ def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Seq
 def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
     """Raise UserError if an expert's samples differ in form from the denoiser's."""
     specs = spec, denoiser
-    fields = {field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards")}
+    fields = {
+        field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards", "self_condition")
+    }
     of_schedule = ScheduleSpec.__struct_fields__
     fields |= {f"schedule.{field}": [getattr(each.schedule, field) for each in specs] for field in of_schedule}
     for field, (value, expected) in fields.items():

@@ -18,7 +18,14 @@ from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
-from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_shape, free_x_shape, parse_dimension
+from fewstep.runtime.kinds.sizes import (
+    apply_sizes,
+    default_sizes,
+    free_shape,
+    free_x_shape,
+    input_shape,
+    parse_dimension,
+)
 
 LEAST_STEPS = 3  # minimum multiples of a size for tracing, if in range: torch.export treats an axis of 1 as a constant
 OTHER_OPERATION = ", or an operation that takes any batch"
@@ -38,7 +45,11 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
         }
 
     times: list[tuple[int | str, ...]] = [()] * len(spec.times)
-    shapes = (free_x_shape(spec), *times, *(free_shape(each.shape, each.follows) for each in spec.conditions))
+    shapes = (
+        input_shape(spec, free_x_shape(spec)),
+        *times,
+        *(free_shape(each.shape, each.follows) for each in spec.conditions),
+    )
     return [*({0: batch, **axes(shape)} for shape in shapes), *({0: batch} for _ in spec.carried)]
 
 

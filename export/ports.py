@@ -19,7 +19,7 @@ from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Val
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import free_shape, free_x_shape
+from fewstep.runtime.kinds.sizes import free_shape, free_x_shape, input_shape
 
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
@@ -34,7 +34,7 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
         what = "carries tensors" if spec.carried else "has named outputs"
         raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module with FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-    ports = {spec.x: Value(X, np.dtype(spec.space.dtype), (BATCH, *free_x_shape(spec)))}
+    ports = {spec.x: Value(X, np.dtype(spec.space.dtype), (BATCH, *input_shape(spec, free_x_shape(spec))))}
     ports |= {name: Value(port, FLOAT32, (BATCH, *time_shape(spec))) for port, name in spec.times.items()}
     ports |= {
         c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions

@@ -29,7 +29,7 @@ from fewstep.runtime.bundle.manifest import Carried, Condition, Description, DTy
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.kinds.lora_slots import LoraSlots
-from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.kinds.sizes import input_shape, output_shape
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -42,6 +42,7 @@ FIXES = {  # fixes for wrong fields of a Spec
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
     "distilled": "give True for a network that was distilled to few steps, or leave it out",
+    "self_condition": "give True for a network that takes its last x0 after x, without these, or leave it out",
     "heads": "give the number of outputs shaped like x along the channels: 2 or more with steers",
     "steers": "give 'x' or 'x0', the variable of the second output's gradient, or leave it out",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
@@ -79,6 +80,9 @@ class Spec(Description, frozen=True):
 
     A network with a separate time for each position, `positions`, takes time [B, places] (`plans.staircase`).
 
+    `self_condition` is for networks that also take the x0 that their previous evaluation predicted, zeros at first.
+    They receive x [B, 2 C, ...], which is x and then that x0.
+
     `towards` is for restoration networks: it names the given sample (a condition, or an array passed at run time) to
     which the noising process reverts. A network with several outputs, `heads`, concatenates them along the channels.
     With `steers`, the second output is a gradient with respect to that variable (`literature.gradients`). `sizes` are
@@ -110,6 +114,11 @@ class Spec(Description, frozen=True):
     def other_outputs(self) -> dict[str, Carried | NamedOutput]:
         """The outputs besides the prediction, by the port of the graph, in order."""
         return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample of the input x, with the last x0 after it if the network is self-conditioned."""
+        return tuple(map(int, input_shape(self, self.x_shape)))
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
     carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
-    x = torch.full((batch, *spec.x_shape), spec.space.fill, dtype=getattr(torch, spec.space.dtype))
+    x = torch.full((batch, *spec.input_shape), spec.space.fill, dtype=getattr(torch, spec.space.dtype))
     return (x, *(torch.ones(batch, *time_shape(spec)) for _ in spec.times), *conditions, *carried)
 
 

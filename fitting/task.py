@@ -85,6 +85,9 @@ def open_fit_task(options: FitOptions) -> FitTask:
         name = next((each.name for each in bundle.manifest.carried), STATE)
         what = f"{options.bundle} carries {name!r} from run to run"
         raise UserError(what, "run a plan by its name: only denoisers that carry nothing can be fitted")
+    if bundle.manifest.self_condition:
+        what = f"{options.bundle} takes its last prediction of x0, so a step changes the outputs of the next one"
+        raise UserError(what, "run a plan by its name: only denoisers that take x alone can be fitted")
     if BODY not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")

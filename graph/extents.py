@@ -16,7 +16,14 @@ import msgspec
 
 from fewstep.graph.graph import BATCH, OUTPUT, Extent, Graph, Value, X
 from fewstep.runtime.bundle.manifest import Description
-from fewstep.runtime.kinds.sizes import default_sizes, free_shape, free_x_shape, output_shape, resolve_dimension
+from fewstep.runtime.kinds.sizes import (
+    default_sizes,
+    free_shape,
+    free_x_shape,
+    input_shape,
+    output_shape,
+    resolve_dimension,
+)
 
 METADATA = "fewstep.sizes"  # the key of the metadata in a file
 FACTORS = 2  # sizes multiplied in one dimension: the tokens of a picture are height * width / 64
@@ -33,7 +40,9 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
     """Return a denoiser's graph whose ports have fewstep's names of free axes instead of the exporter's."""
     if not takes.sizes:
         return graph
-    shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
+    shapes = {X: input_shape(takes, free_x_shape(takes))} | {
+        each.input: free_shape(each.shape, each.follows) for each in takes.conditions
+    }
     shapes[OUTPUT] = output_shape(takes, free_x_shape(takes))
 
     def name_axes(value: Value) -> Value:

@@ -224,6 +224,8 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], in
         made = seen + (step.shaping is not None)
         shaped = 0 if step.shaping is None else shaping.value_count(step.shaping)
         yield f"steps[{i}].input", (step.input,), step.input_terms, 1, K
+        if step.estimate:
+            yield f"steps[{i}].estimate", (step.estimate,), (), 1, K
         yield f"steps[{i}].shape_of", step.shaping_of, step.shaping_terms, shaped, seen
         yield f"steps[{i}].x0", (step.x0,), step.x0_terms, 1, made
         yield f"steps[{i}].update", step.update, step.terms, K, made + len(step.draws)

@@ -2,7 +2,7 @@
 
 The state S has `rows` rows, each the size of a sample. It starts as S = start . [given; draws], and step i does
 
-    u  = input . S                            the network's input
+    u  = input . S                            the network's input, with estimate . S after it if there is one
     o  = network(u, time, branch)             one output per branch and head
     p  = shaping(shaping_of . [S; o])         only if the step has a shaping: clip, threshold, rescale
     S' = update . [S; o; p; draws]            guidance weights and the conversion to x0 are folded in
@@ -110,6 +110,8 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
         then those of the front.
     enters: if not None, the state shifts before the step as `Roll` describes, and these are the draws of the start's
         rows that are appended.
+    estimate: the x0 that the previous evaluation predicted, a row over the state, for a network that receives it with
+        its input (self-conditioning). Zeros at the first evaluation; empty for other networks.
     """
 
     network: str
@@ -135,6 +137,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
     shaping_terms: tuple[Term, ...] = ()
     x0_terms: tuple[Term, ...] = ()
     enters: tuple[int, ...] | None = None
+    estimate: Row = ()
 
 
 class Fitted(Strict, frozen=True):

@@ -127,6 +127,7 @@ class DenoiserFacts:
     networks: networks that run steps in its place, in the order of increasing `until`.
     distilled: it is distilled to few steps.
     stairs: its positions have separate times.
+    self_condition: its network also receives the x0 that its previous evaluation predicted.
     """
 
     schedule: ScheduleSpec
@@ -141,6 +142,7 @@ class DenoiserFacts:
     networks: tuple[NetworkFacts, ...] = ()
     distilled: bool = False
     stairs: Stairs | None = None
+    self_condition: bool = False
 
     @property
     def gradients(self) -> set[By]:

@@ -70,6 +70,7 @@ def build_plan(
                 update=update,
                 terms=terms,
                 draws=_draw_numbers(tracer, draws),
+                estimate=() if evaluation.estimate is None else _row(evaluation.estimate, columns, rows),
             )
         )
     return Plan(
@@ -125,7 +126,8 @@ def _live_buffers(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int
     for ready in range(len(tracer.evaluations), 0, -1):
         evaluation = tracer.evaluations[ready - 1]
         needed: set[int] = set()
-        for value in (evaluation.input, evaluation.x0, *evaluation.shaping_of):
+        estimate = Lin({}) if evaluation.estimate is None else evaluation.estimate
+        for value in (evaluation.input, evaluation.x0, estimate, *evaluation.shaping_of):
             needed |= value.terms.keys()
         for buffer in live[0]:
             needed |= values(ready, buffer).terms.keys()

@@ -77,6 +77,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     shaping_of: the values that the shaping reads, if there is one.
     shaped: the buffer of the shaping's result, or None.
     x0: the prediction, a combination of rows, outputs and `shaped`.
+    estimate: the x0 of the previous evaluation, which a self-conditioned network receives; None for other networks.
     """
 
     network: str
@@ -88,6 +89,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     shaping_of: tuple[Lin, ...]
     shaped: int | None
     x0: Lin
+    estimate: Lin | None = None
 
 
 @dataclass
@@ -106,6 +108,7 @@ class Tracer:
     draws: int = 0
     _reverts_to: Lin | None = None  # the row of y
     _reference: Lin = field(default_factory=lambda: Lin({}))  # Residual guidance: x0 of the unconditional branch
+    _estimate: Lin = field(default_factory=lambda: Lin({}))  # self-conditioning: x0 of the last evaluation, first zeros
 
     def _add(self, buffer: Buffer) -> Lin:
         self.buffers.append(buffer)
@@ -212,11 +215,11 @@ class Tracer:
         if isinstance(self.guidance, guide.CfgPlusPlus):
             unguided = self._x0(x, outputs[UNCOND][0], time)
             moved = self._add(Predicted(evaluation, x + time.alpha * (x0 - unguided)))
-            return moved, self._add(Predicted(evaluation, x0))
+            return moved, self._as_row(x0, evaluation)
         if keep_noise and self.shaping is not None and not isinstance(self.shaping, GUIDED):
             (unshaped,) = self.evaluations[-1].shaping_of
             x = self._add(Predicted(evaluation, x + time.alpha * (x0 - unshaped)))
-        return x, self._add(Predicted(evaluation, x0))
+        return x, self._as_row(x0, evaluation)
 
     def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
         """Evaluate the denoiser at (x, time). Return x as stored, and its raw outputs after guidance, one per head."""
@@ -268,7 +271,12 @@ class Tracer:
             x0 = self._add(Shaped(evaluation))
             (shaped,) = x0.terms
         scale = prediction.input_scale(network.prediction, time, self.schedule.spec)
-        self.evaluations.append(Evaluation(network.name, time, to, scale * seen, branches, ids, shaping_of, shaped, x0))
+        estimate = self._estimate if self.denoiser.self_condition else None
+        self.evaluations.append(
+            Evaluation(network.name, time, to, scale * seen, branches, ids, shaping_of, shaped, x0, estimate)
+        )
+        if self.denoiser.self_condition:
+            x0 = self._estimate = self._add(Predicted(evaluation, x0))
         return x, outputs, x0
 
     def _conditional(self, outputs: dict[str, list[Lin]]) -> Lin:
@@ -320,6 +328,10 @@ class Tracer:
             implied = implied + (1 - delta) / time.alpha * x
         a, b = prediction.x0_coefficients(self.network(time).prediction, time, self.schedule.spec)
         return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
+
+    def _as_row(self, x0: Lin, evaluation: int) -> Lin:
+        """Return an evaluation's x0 as a row. It is one already if the network is self-conditioned."""
+        return x0 if self.denoiser.self_condition else self._add(Predicted(evaluation, x0))
 
     def _store_input(self, x: Lin, evaluation: int) -> Lin:
         """Return x if it is a row already written for this evaluation (by `start` or `store`), else store it."""

@@ -24,7 +24,7 @@ from fewstep.report.bundle_contents import (
 )
 from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
-from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, TensorEntry
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import free_shape
 from fewstep.runtime.progress import Progress
@@ -46,8 +46,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
     """Return the contents of a bundle as a tree, one line per item."""
     manifest = contents.manifest
     root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
-    x, schedule = list(manifest.x_shape), manifest.schedule.kind
-    root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {schedule}"))
+    root.add(escape(_describe_x(manifest)))
     for _, kind in kinds(manifest):
         if said := kind.describe(manifest):
             root.add(escape(said))
@@ -103,6 +102,12 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
     return root
+
+
+def _describe_x(manifest: Manifest) -> str:
+    """Return the line of x."""
+    also = " with its last x0 after it" if manifest.self_condition else ""
+    return f"x {list(manifest.x_shape)}{also}, predicts {manifest.prediction}, schedule {manifest.schedule.kind}"
 
 
 def _describe_engine(engine: EngineEntry, size: str) -> str:

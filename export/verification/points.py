@@ -90,7 +90,7 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
     """Return feeds in the order of the network's arguments."""
     rng = np.random.default_rng(number)
     feeds: dict[str, Array] = {
-        X: spec.space.random_x((batch, *spec.x_shape), rng),
+        X: spec.space.random_x((batch, *spec.input_shape), rng),
         TIME: _times(spec, batch, time, rng),
     }
     if spec.to is not None:  # the end times: every cleaner time in turn

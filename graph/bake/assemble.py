@@ -26,7 +26,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import select_network
-from fewstep.runtime.kinds.sizes import free_shape
+from fewstep.runtime.kinds.sizes import free_shape, free_x_shape
 
 SAMPLE, PICTURE = "sample", "picture"  # names of the output; "image" is an input of some plans
 
@@ -71,8 +71,8 @@ def assemble(
     held = hold_for_plan(plan, hold)
     outer, space = Builder("run"), space_builder(manifest.space)
     draws = space.find_draws(plan, () if held is None else held.draws)
-    x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
-    sample = (BATCH, *(plan.shape or x.shape[1:]))
+    row = (BATCH, *free_x_shape(manifest))
+    sample = (BATCH, *(plan.shape or row[1:]))
     banks = banks_of(check_compiled(plan), manifest.carried) if plan.banks else []
     starts = space.ports(draws, sample)
     ports = (*starts, *_ports(manifest, plan, parts, held, sample), *(bank.input_port for bank in banks))
@@ -103,7 +103,7 @@ def assemble(
         for name, graphs in parts.ahead.items()
     }
     state, draws = space.begin(outer, plan, draws, tensors)
-    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, space)
+    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, space, row)
     state = add_unrolled_steps(run, state) if unroll else _add_loops(run, state)
     result = space.finish(outer, plan, state)
     if held is not None:

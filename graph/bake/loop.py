@@ -50,7 +50,7 @@ def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> lis
         bank.split_branches(inner, returned[bank.output_port.name], branches, bank.output_port.name) for bank in written
     ]
     x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
-    sample = next(value for value in network.graph.inputs if value.name == x.name)
+    sample = replace(next(value for value in network.graph.inputs if value.name == x.name), shape=run.sample)
     whole, flag = np.dtype(np.int64), np.dtype(bool)
     body = inner.graph(
         [
@@ -128,6 +128,9 @@ class _Step:
         if self.run.held is not None:
             rows = self._apply_hold(rows, self.run.held)
         u = inner.combine(self._row(stretch.input), rows, "u")
+        if stretch.estimate is not None:
+            x0 = inner.combine(self._row(stretch.estimate), rows, "last_x0")
+            u = inner.node("Concat", (u, x0), "u_and_last_x0", axis=1)
         outputs = self.outputs(u)
         columns = [*rows, *outputs]
         if stretch.shaping is not None:
@@ -136,7 +139,7 @@ class _Step:
                 inner.combine(self._row(stretch.shaping_of[:, i, :seen], len(rows)), columns, f"to_shape_{i}")
                 for i in range(stretch.shaping_of.shape[1])
             ]
-            sample = next(t.shape for t in self.network.entry.inputs if t.role == "x")[1:]
+            sample = self.run.sample[1:]
             bounds = (
                 [self.numbers.float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
             )

@@ -35,6 +35,7 @@ class Run:
     network_of: the index of a step's graph among `networks`, for each step.
     ahead: the setup tensors of each network.
     space: the builder of states of the sample space.
+    sample: the shape of a state's row, with the batch.
     """
 
     outer: Builder
@@ -47,6 +48,7 @@ class Run:
     held: HoldInputs | None
     banks: Sequence[CarriedBank]
     space: SpaceBuilder
+    sample: tuple[int | str, ...]
 
     def network(self, step: Any) -> BakedNetwork:
         """Return the graph that runs a step."""

@@ -44,7 +44,7 @@ AlignSteps = Callable[[AnyPlan, Sequence[Any]], StepRange | None]  # None if no 
 class AlignedSteps(StepRange):
     """Steps of a `Plan` with K rows and C columns. The order of the columns is rows, outputs, shaping, draws.
 
-    input [S, K], shaping_of [S, values, C], update [S, K, C]: the coefficients.
+    input and estimate [S, K], shaping_of [S, values, C], update [S, K, C]: the coefficients.
     bounds: [S, 2], the bounds of a clip.
     draws: [S, D], the numbers of the plan's draws that each step reads; 0 if the step reads none.
     terms: (row, column) of the coefficients that are tensors.
@@ -53,6 +53,7 @@ class AlignedSteps(StepRange):
 
     steps: tuple[Step, ...]
     input: Floats
+    estimate: Floats | None
     shaping: Shaping | None
     shaping_of: Floats
     bounds: Floats
@@ -94,6 +95,7 @@ def align(plan: Plan, steps: Sequence[Step]) -> AlignedSteps | None:
         count=count,
         heads=steps[0].heads,
         input=np.array([step.input for step in steps]),
+        estimate=np.array([step.estimate for step in steps]) if steps[0].estimate else None,
         shaping=None if shaped is None else shaped.shaping,
         shaping_of=np.array(shaping_of),
         bounds=np.array(bounds),

@@ -77,7 +77,8 @@ def with_gradient(
 
     In an unconditional branch a condition of the energy is the sample's own, unless it has a null value.
 
-    UserError for free sizes, carried tensors, a denoiser that restores, and an energy that takes other arguments.
+    UserError for free sizes, carried tensors, a denoiser that restores or takes its last x0, and an energy that takes
+    other arguments.
     """
     for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
         if choice not in choices:
@@ -86,6 +87,8 @@ def with_gradient(
     if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
         raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
+    if spec.self_condition:
+        raise UserError("a gradient of a denoiser that takes its last x0", "export it without the gradient")
     if spec.towards is not None:
         what = f"a gradient of a denoiser that restores {spec.towards!r}"
         raise UserError(what, "give one that starts from noise alone")

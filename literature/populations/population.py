@@ -35,6 +35,7 @@ from fewstep.runtime.sampling.execute import (
     begin,
     build_evaluation,
     combine,
+    network_input,
     update,
 )
 from fewstep.runtime.sampling.finite_checks import check_finite, finite_outputs
@@ -162,7 +163,7 @@ def evolve(
     log_weights, kept = np.zeros((groups, particles)), []
     for index, step in enumerate(plan.steps):
         with np.errstate(all="ignore"):
-            u = combine(step.input, state, np.float32)
+            u = network_input(plan, step, state, np.float32)
             evaluation = build_evaluation(plan, index, state, u, network(index, step, u))
         increments = _increments(weigh, evaluation, groups, particles)
         with np.errstate(over="ignore"):

@@ -93,6 +93,7 @@ def plan_from_scheduler_config(
     guided: bool = True,
     x_shape: Sequence[int] | None = None,
     strength: float | None = None,
+    self_condition: bool = False,
 ) -> Plan:
     """Return the plan that a diffusers scheduler runs.
 
@@ -112,6 +113,7 @@ def plan_from_scheduler_config(
         strength: in (0, 1]: start from the given "image" and run int(steps x strength) steps, as
             StableDiffusionImg2ImgPipeline does. Pipelines of FLUX and Stable Diffusion 3 round up. With pipeline
             "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
+        self_condition: whether the network takes the last x0 after x.
 
     Raises UserError for a config or an argument that a plan cannot reproduce.
     """
@@ -135,7 +137,7 @@ def plan_from_scheduler_config(
     check_choices(read_config, request, scheduler)
     spec, prediction = scheduler.schedule(read_config)
     recipe = RECIPES[read_config.scheduler](read_config, request, spec)
-    denoising = DenoiserFacts(spec, prediction, guided, heads=recipe.heads)
+    denoising = DenoiserFacts(spec, prediction, guided, heads=recipe.heads, self_condition=self_condition)
     name = f"{read_config.scheduler}:{steps}"
     times = recipe.times[request.skipped :]
     shaping = _only_shaping(read_config, request, recipe)

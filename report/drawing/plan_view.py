@@ -127,6 +127,8 @@ def step_equations(plan: Plan, index: int) -> Iterator[str]:
     step = plan.steps[index]
     state = [f"S{row}" for row in range(plan.rows)]
     yield f"u = {format_combination(step.input, state)}"
+    if step.estimate:
+        yield f"last x0 = {format_combination(step.estimate, state)}"
     columns = [*state, *output_names(step)]
     if step.shaping is not None:
         shaped = ", ".join(format_combination(row, columns) for row in step.shaping_of)
@@ -184,6 +186,9 @@ def extract_recurrence(plan: Plan) -> X0Recurrence:
         raise UserError(
             f"plan {plan.name!r} has shaping or tensor coefficients, so it cannot be plotted", "print its table: --show"
         )
+    plan = msgspec.structs.replace(  # the network's outputs are unknowns here, whatever it takes besides x
+        plan, steps=tuple(msgspec.structs.replace(step, estimate=()) for step in plan.steps)
+    )
     count = len(plan.steps)
     drawn = sorted({*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)})
     place = {draw: count + index for index, draw in enumerate(drawn)}

@@ -19,6 +19,7 @@ from fewstep.runtime.kinds.sizes import (
     follows_problem,
     free_shape,
     free_x_shape,
+    input_shape,
     output_shape,
 )
 
@@ -90,6 +91,8 @@ def interface_problems(of: Description) -> Problems:
     shape, conditions = of.x_shape, of.conditions
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
         yield "x_shape", f"{list(shape)} is not the shape of a sample of at most {ELEMENTS_LIMIT} elements"
+    if of.self_condition and (reason := _self_condition_problem(of)):
+        yield "self_condition", reason
     if of.heads < (least := 1 if of.steers is None else 2):
         yield "heads", f"{of.heads} is less than {least}"
     if of.prediction == "logits" and of.vocabulary is None:
@@ -104,6 +107,17 @@ def interface_problems(of: Description) -> Problems:
             yield f"conditions[{index}].{problem[0]}", problem[1]
         if reason := follows_problem(condition, of):
             yield f"conditions[{index}].follows", reason
+
+
+def _self_condition_problem(of: Description) -> str | None:
+    """Return what a network that takes its last x0 cannot have, or None."""
+    others = {
+        "a vocabulary": of.prediction == "logits",
+        "a time for each position": of.positions is not None,
+        "carried tensors of the sample": any(each.bank == "sample" for each in of.carried),
+        "a free first axis": any(each.axis == 0 for each in of.sizes),
+    }
+    return next((f"it does not go with {what}" for what, has in others.items() if has), None)
 
 
 def _row_problems(manifest: Manifest) -> Problems:
@@ -162,7 +176,7 @@ def _body_problems(manifest: Manifest) -> Problems:
             if ports != of_kinds:
                 yield field, f"its ports of {' or '.join(OF_KINDS)} tensors are {sorted(each.name for each in ports)}"
         for tensor in (*graph.inputs, *graph.outputs):
-            wanted = (BATCH, *(output_shape(manifest, shape) if tensor.role == "output" else shape))
+            wanted = (BATCH, *(output_shape if tensor.role == "output" else input_shape)(manifest, shape))
             if tensor.role == "x" and (tensor.dtype == "int64") != (manifest.space.dtype == "int64"):
                 yield field, f"x is {tensor.dtype} in a denoiser that predicts {manifest.prediction}"
             if tensor.role in ("x", "output") and tensor.shape != wanted:

@@ -282,6 +282,7 @@ class Description(Strict, frozen=True, omit_defaults=True):
     carried: tuple[Carried, ...] = ()  # tensors that bodies carry from run to run
     outputs: tuple[NamedOutput, ...] = ()  # tensors that bodies return besides the prediction
     distilled: bool = False  # whether it was trained for few steps, so that plans of many steps are not exact
+    self_condition: bool = False  # whether the network takes the last x0 after x, along its first axis
     grid: str | None = None  # for plan names without one; None: by a rule at export, trailing in old bundles
 
     @property

@@ -144,6 +144,13 @@ def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
+def input_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """Return the shape of a network's input for x of a shape. A self-conditioned network takes x0 after x along the
+    first axis."""
+    first, *others = shape
+    return (2 * first if takes.self_condition and isinstance(first, int) else first, *others)
+
+
 def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a prediction for x of a shape. Heads are concatenated along the first axis, and logits are a
     last axis."""

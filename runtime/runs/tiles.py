@@ -190,11 +190,11 @@ class _Windows:
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             places = self._places(index)
             count = len(step.branches) * step.heads
-            totals = [np.zeros(u.shape, np.float64) for _ in range(count)]
+            totals = [np.zeros((len(u), *self._shape), np.float64) for _ in range(count)]
             weights = np.zeros(self._shape, np.float64)
             for start in range(0, len(places), self._tiles.batch):
                 some = places[start : start + self._tiles.batch]
-                x = np.concatenate([u[(slice(None), *place)] for place in some])
+                x = np.concatenate([self._cut_window(u, place) for place in some])
                 call = finite_outputs(StepCall(self._sampler.denoiser, partial(self._window_feeds, some)), self._plan)
                 outputs = call(index, step, x)
                 for number, place in enumerate(some):
@@ -206,6 +206,12 @@ class _Windows:
             return [(total / weights).astype(np.float32) for total in totals]
 
         return evaluate
+
+    def _cut_window(self, u: Array, place: Place) -> Array:
+        """Return the network's input for one window. It includes the last x0 if the network is self-conditioned."""
+        if not self._takes.self_condition:
+            return u[(slice(None), *place)]
+        return np.concatenate([each[(slice(None), *place)] for each in np.split(u, 2, axis=1)], axis=1)
 
     def _places(self, index: int) -> list[Place]:
         """Return the windows of a step."""

@@ -111,6 +111,8 @@ class DenoiserNetworks:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)
         shape = map(int, output_shape(self.networks[names[0]].bundle.manifest, x.shape[1:]))
         result = np.empty((len(x), *shape), np.float32)
+        if denoiser.bundle.manifest.self_condition:
+            x = np.concatenate([x, np.zeros_like(x)], axis=1)
         for name, group in dict.fromkeys(keys):  # one call serves one range group of one network
             places = np.flatnonzero([each == (name, group) for each in keys])
             part = {key: values[places] for key, values in block.items()}

@@ -122,6 +122,13 @@ def make_rows(
     return rows
 
 
+def network_input(plan: Plan, step: Step, rows: Sequence[Array], dtype: DTypeLike) -> Array:
+    """Return a step's network input u [B, *x_shape]. A self-conditioned network's u is [B, 2 C, ...], where the last x0
+    follows x."""
+    (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
+    return np.concatenate([u, combine(step.estimate, rows, dtype)], axis=1) if step.estimate else u
+
+
 def begin(plan: Plan, draws: Draws, dtype: DTypeLike, given: Mapping[str, Array]) -> list[Array]:
     """Return the state before the first step."""
     columns = [np.asarray(given[name], dtype) for name in plan.given]
@@ -287,7 +294,7 @@ def _plain_step(plan: Plan, network: StepNetwork, draws: Draws, dtype: DTypeLike
 
     def run_step(index: int, rows: Rows, slots: Slots | None = None) -> StepState:
         step = plan.steps[index]
-        (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
+        u = network_input(plan, step, rows, dtype)
         return advance(plan, index, rows, u, network(index, step, u), draws, dtype)
 
     return run_step

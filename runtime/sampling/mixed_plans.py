@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.arrays import Arrays, Float32
-from fewstep.runtime.sampling.execute import Array, Draws, StepState, advance, begin, combine
+from fewstep.runtime.sampling.execute import Array, Draws, StepState, advance, begin, network_input
 from fewstep.runtime.sampling.finite_checks import check_finite_state, finite_sample
 from fewstep.runtime.sampling.step_call import Call, Feeds, split_outputs, stack_branches
 
@@ -81,7 +81,10 @@ def _step_group(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) ->
     """Advance cohorts by one step in one call. Their steps use the same range group of one network."""
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
-    inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
+    inputs = [
+        network_input(cohort.plan, step, state, np.float32)
+        for cohort, step, state in zip(cohorts, steps, states, strict=True)
+    ]
     x = np.concatenate([stack_branches(u, step) for u, step in zip(inputs, steps, strict=True)])
     fed = _join_feeds([cohort.feeds(cohort.index) for cohort in cohorts], shared)
     result, start = call(x, fed, steps[0].group, steps[0].network).output, 0

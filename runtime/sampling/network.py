@@ -17,7 +17,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.kinds.sizes import input_shape, output_shape
 from fewstep.runtime.sampling.feeds import BodyInputs, BranchValues, check_times, join_branches, plan_times
 from fewstep.runtime.sampling.feeds import tensor_name as name_of
 from fewstep.runtime.sampling.prologue_rows import Blocks, PairCache, RowCache, Rows, make_row_source
@@ -72,7 +72,10 @@ class Network:
         return RowCache()
 
     def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:
-        """Call the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...]."""
+        """Call the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...].
+
+        A self-conditioned network takes x with the last x0 after it, [N, 2 C, ...].
+        """
         manifest, is_single = self.bundle.manifest, len(self._graphs) == 1
         graph, entry, x_name, output_name = self._graphs[0 if is_single else self.body.graph_index(group)]
         others = fed if is_single else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
@@ -80,7 +83,7 @@ class Network:
         returned = graph(feeds)
         output = returned.get(output_name)
         is_like_x = output is not None and output.shape == x.shape and self._keeps_shape
-        if output is None or not (is_like_x or output.shape == (len(x), *output_shape(manifest, x.shape[1:]))):
+        if output is None or not (is_like_x or output.shape == (len(x), *output_shape(manifest, self._shape_of(x)))):
             what = f"{self.bundle.path}: {entry.file} does not return the output that the manifest describes"
             raise UserError(what, EXPORT_AGAIN)
         return GraphCall(feeds, returned, output)
@@ -154,7 +157,13 @@ class Network:
     @cached_property
     def _keeps_shape(self) -> bool:
         """Whether an output has the shape of x."""
-        return output_shape(self.bundle.manifest, (1, 1)) == (1, 1)
+        manifest = self.bundle.manifest
+        return output_shape(manifest, (1, 1)) == input_shape(manifest, (1, 1))
+
+    def _shape_of(self, x: NDArray[Any]) -> tuple[int, ...]:
+        """Return the shape of one sample of x, without the x0 that a self-conditioned network takes after it."""
+        channels, *others = x.shape[1:]
+        return (channels // 2 if self.bundle.manifest.self_condition else channels, *others)
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:

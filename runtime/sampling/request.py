@@ -114,6 +114,7 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         carried=manifest.carried,
         distilled=manifest.distilled,
         stairs=None if manifest.positions is None else manifest.positions.stairs(manifest),
+        self_condition=manifest.self_condition,
         networks=tuple(
             NetworkFacts(name, each.until, each.prediction, each.heads, each.steers)
             for name, each in manifest.networks.items()
@@ -302,6 +303,12 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
     if banks != carried:
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
         yield f"carries {has}, but this denoiser carries {wants}"
+    if any(bool(step.estimate) != manifest.self_condition for step in plan.steps):
+        yield (
+            "does not feed its last x0 to the network"
+            if manifest.self_condition
+            else "feeds its last x0 to the network"
+        )
     for index, step in enumerate(plan.steps):
         network = network_at(manifest, step.lam)
         if step.network != network:

@@ -38,6 +38,7 @@ def scheduler_plan(
         pipeline=pipeline if pipeline in PIPELINES else None,
         x_shape=manifest.x_shape,
         strength=strength,
+        self_condition=manifest.self_condition,
     )
     plan = add_banks(plan, manifest.carried, manifest.schedule)
     if manifest.positions is not None:
