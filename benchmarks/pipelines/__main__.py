@@ -43,6 +43,10 @@ class Outcome:
         return f"{self.name:48} {self.result:20} {difference:8} {self.reason}"
 
 
+class _OutOfTime(BaseException):
+    """No subclass of Exception: code that an export runs catches these."""
+
+
 class _Differences(logging.Handler):
     """Keeps the differences that exports print."""
 
@@ -72,6 +76,8 @@ def try_pipeline(pipeline: DummyPipeline, work: Path, seconds: int, loads_only: 
             _export(folder, bundle, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
+    except _OutOfTime:
+        return Outcome(pipeline.name, REFUSED, reason=f"more than {seconds} s")
     except Exception as error:
         return Outcome(pipeline.name, REFUSED, reason=f"crash: {_line(error)}")
     finally:
@@ -93,10 +99,10 @@ def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None
 
 @contextmanager
 def _limit(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError after some seconds."""
+    """Raise _OutOfTime after some seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        raise _OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.stand_ins import OutputShapes, randomize, recording_error
+from fewstep.export.sources.diffusers.recording.stand_ins import (
+    UNRECORDED,
+    OutputShapes,
+    randomize,
+    recording_error,
+)
 from fewstep.plans.errors import UserError
 
 
@@ -54,6 +59,10 @@ class CallRecord:
     failure: str | None = None
 
 
+class CallError(UserError):
+    """The pipeline's own code failed before its scheduler's last step."""
+
+
 class _Recorder:
     """Collects calls while a pipeline runs."""
 
@@ -74,7 +83,7 @@ def record(
 
     networks: denoisers with weights, whose outputs replace the probes.
     result: x that replaces the result of each step.
-    Raises UserError if the call fails before the scheduler's last step, or changes the denoiser.
+    Raises CallError if the call fails before the scheduler's last step, and UserError if it changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
     pipeline, scheduler = built.pipeline, _scheduler(built)
@@ -101,7 +110,7 @@ def record(
                 raise UserError(what, f"pip install {error.name}") from error
             failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
-                raise recording_error(f"the call of {built.name} failed: {failure}") from error
+                raise CallError(f"the call of {built.name} failed: {failure}", UNRECORDED) from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     return CallRecord(tuple(recorder.steps), recorder.times, returned, failure)

@@ -6,7 +6,7 @@ from typing import Any
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
+from fewstep.export.sources.diffusers.recording.record import CallError, CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
@@ -103,9 +103,9 @@ def record_pipeline(
 
 
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
-    """Return the error of a recording, with the given arguments in its fix if the usual call without them runs, or
-    fails in another way. Whether that call can be recorded in all settings is not tested."""
-    if not given or error.fix != UNRECORDED:
+    """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
+    runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
+    if not given or not isinstance(error, CallError):
         return error
     options = " ".join(f"--call {name}={value}" for name, value in given.items())
     try:

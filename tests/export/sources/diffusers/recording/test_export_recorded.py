@@ -16,7 +16,8 @@ from tests.recorded_pipelines import CALLS
 
 pytest.importorskip("diffusers")
 from fewstep.export.sources.diffusers.recording import recorded_pipeline
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.record import CallError
+from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 
 
 def call_options(name: str) -> tuple[str, ...]:
@@ -76,9 +77,15 @@ def test_the_given_arguments_of_a_call_that_fails_are_named_if_it_fails_otherwis
             raise recording_error(without)
 
     monkeypatch.setattr(recorded_pipeline, "record_usual_call", record_usual_call)
-    explained = recorded_pipeline.explain_given(recording_error("it failed"), Mock(), {"height": 13})
+    failed = CallError("it failed", UNRECORDED)
+    explained = recorded_pipeline.explain_given(failed, Mock(), {"height": 13})
     assert explained.what == "it failed" and explained.fix.startswith(fix)
-    assert recorded_pipeline.explain_given(recording_error("it failed"), Mock(), {}).fix.startswith("write a function")
+    assert recorded_pipeline.explain_given(failed, Mock(), {}).fix.startswith("write a function")
+
+
+def test_a_relation_that_is_not_found_is_refused_without_another_recording() -> None:
+    refused = recording_error("x changes")
+    assert recorded_pipeline.explain_given(refused, Mock(), {"height": 13}) is refused
 
 
 @pytest.mark.slow
