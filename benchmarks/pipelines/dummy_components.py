@@ -20,6 +20,8 @@ from tests.pipelines import randomized  # before the checkout's package of the s
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TEXTS = ("prompt", "negative_prompt")
 
+TEXT_LENGTH, TOKENS = "max_sequence_length", 64  # of texts if a test names none, since some pipelines take thousands
+
 UNUSED = (
     "parameterized",
     "requests_mock",
@@ -55,7 +57,8 @@ class DummyPipeline:
             pipeline.save_pretrained(folder, safe_serialization=True)
             takes = inspect.signature(test.get_dummy_inputs).parameters
             inputs = test.get_dummy_inputs("cpu") if takes else test.get_dummy_inputs()
-        return {
+        short = {TEXT_LENGTH: TOKENS} if TEXT_LENGTH in inspect.signature(type(pipeline).__call__).parameters else {}
+        return short | {
             name: value
             for name, value in inputs.items()
             if not name.startswith(CHOSEN)

@@ -17,6 +17,7 @@ from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import Argument, NetworkArguments, branch_values
 from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
@@ -25,7 +26,7 @@ from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
-from fewstep.runtime.sampling.execute import execute, finish
+from fewstep.runtime.sampling.execute import Hold, execute, finish, x_row
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
@@ -104,9 +105,10 @@ def _compare(
             raise recording_error(what)
     noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), made.draws)
     _check_noise(name, noise.first)
+    hold = _read_hold(name, plan, run, module, noise.first)
     with torch.no_grad():
-        mine = finish(plan, execute(plan, network, _replay(noise)))
-    theirs = run.steps[-1].result.numpy()
+        mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)
+    theirs = _final_x(run, hold)
     difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
     if not difference <= TOLERANCE:
         raise recording_error(
@@ -246,6 +248,31 @@ def _first_input(run: CallRecord, module: RecordedNetwork) -> Array:
     call, found, samples = run.steps[0].calls[0], module.found, len(run.steps[0].sample)
     first: Array = found.x_place.select(call.leaves[found.x])[:samples].numpy()
     return first
+
+
+def _read_hold(name: str, plan: Plan, run: CallRecord, module: RecordedNetwork, noise: Array) -> Hold | None:
+    """Return the part of x that a pipeline sets after each step as a hold: the picture that it noises there follows
+    from the last step, and the other steps are then compared with it. None if the pipeline holds nothing."""
+    mask = find_held_part(name, run)
+    if mask is None:
+        return None
+    found, last = module.found, run.steps[-1]
+    row, alpha, sigma = x_row(plan.steps[-1])
+    x = found.x_place.select(last.calls[0].leaves[found.x])[: len(noise)].numpy() / plan.steps[-1].input[row]
+    return Hold(np.where(mask, (x - sigma * noise) / alpha, 0).astype(np.float32), mask.numpy().astype(np.float32))
+
+
+def _final_x(run: CallRecord, hold: Hold | None) -> Array:
+    """Return the pipeline's final x. It sets a held part after its scheduler's last step, which only the result of its
+    call shows, if that is x."""
+    result: Array = run.steps[-1].result.numpy()
+    returned = run.returned[0] if isinstance(run.returned, tuple) else None
+    if hold is None:
+        return result
+    if isinstance(returned, Tensor) and tuple(returned.shape) == result.shape:
+        return returned.numpy()
+    held: Array = np.where(hold.mask, hold.value_at(len(run.steps)), result)
+    return held
 
 
 def _start_factor(plan: Plan) -> float:

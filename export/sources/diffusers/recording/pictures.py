@@ -23,7 +23,7 @@ def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int)
             count = int(given.get("num_frames") or FRAMES)
             made[name] = [_picture(random, height, width) for _ in range(count)]
         elif name in MASKS:
-            made[name] = Image.fromarray(random.integers(0, 2, (height, width)).astype("uint8") * 255, "L")
+            made[name] = _mask(height, width, seed)
         else:
             made[name] = _picture(random, height, width)
     return made
@@ -31,3 +31,14 @@ def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int)
 
 def _picture(random: np.random.Generator, height: int, width: int) -> Image.Image:
     return Image.fromarray(random.integers(0, 256, (height, width, 3)).astype("uint8"))
+
+
+def _mask(height: int, width: int, seed: int) -> Image.Image:
+    """Return a mask of one half, which stays a mask of 0 and 1 at any scale: the left one, or the upper one for an odd
+    seed."""
+    mask = np.zeros((height, width), "uint8")
+    if seed % 2:
+        mask[: height // 2] = 255
+    else:
+        mask[:, : width // 2] = 255
+    return Image.fromarray(mask, "L")

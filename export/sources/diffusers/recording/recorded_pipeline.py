@@ -6,6 +6,7 @@ from typing import Any
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.record import CallError, CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
@@ -20,7 +21,8 @@ MORE_STEPS = 8
 
 
 class RecordedPipeline:
-    """A pipeline with the relations and the arguments that its recordings show."""
+    """A pipeline with the relations and the arguments that its recordings show. `holds`: it sets a part of x to a
+    picture after each step."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class RecordedPipeline:
         rules = find_rules(name, records, scheduler, self._record_sigmas) | self._change_rule()
         self.scheduler = {**scheduler, RECORDED: rules}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
+        self.holds = find_held_part(name, base) is not None
 
     def _change_rule(self) -> dict[str, int]:
         """Return the field that `plans.configs.pipelines.read_recorded` reads for a change of the guided output."""

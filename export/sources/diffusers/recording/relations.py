@@ -25,6 +25,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
     round_number,
     select_rows,
 )
+from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
@@ -83,12 +84,8 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
 
 
 def check_steps(name: str, record: CallRecord) -> None:
-    """Raise UserError if x changes between steps, or if a step calls no network."""
-    for number, (step, following) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
-        if step.result.shape != following.sample.shape or not torch.equal(step.result, following.sample):
-            raise recording_error(
-                f"{name} changes x after step {number}, by a mask, a slice or noise that its scheduler does not add"
-            )
+    """Raise UserError if x changes between steps, except in a held part, or if a step calls no network."""
+    find_held_part(name, record)
     if not all(step.calls for step in record.steps):
         raise recording_error(f"{name} takes a step of its scheduler without calling its network")
 

@@ -110,6 +110,9 @@ def _make_source(
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
     LOG.warning("%s: %s", origin.label, describe_guidance(module, recorded.settings.forms.guided_by))
+    if recorded.holds:
+        what = "its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask)"
+        LOG.warning("%s: %s", origin.label, what)
     if without := recorded.settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
     return TorchSource(module, spec, origin.name, origin.sha256, None, recorded.scheduler, companions)

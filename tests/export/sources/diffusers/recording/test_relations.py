@@ -117,10 +117,10 @@ def test_other_forms_are_refused_in_words(changes: dict[str, Callable[..., objec
         find(**changes)
 
 
-def test_x_that_changes_between_steps_is_refused() -> None:
+def test_x_that_changes_after_one_step_is_refused() -> None:
     base = recording(0)
     blended = replace(base.steps[1], sample=base.steps[1].sample * 0.5)
-    with pytest.raises(UserError, match="Pipe changes x after step 1, by a mask, a slice or noise"):
+    with pytest.raises(UserError, match="Pipe changes x after its steps, at other places in each step"):
         find_relations("Pipe", replace(base, steps=(base.steps[0], blended, base.steps[2])), recording(1))
 
 

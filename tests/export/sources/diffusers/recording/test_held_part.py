@@ -1,0 +1,99 @@
+"""A pipeline that sets a part of x to a noised picture after each step: compared with a hold, or refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("diffusers")
+from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.source import load_pipeline
+from fewstep.plans.errors import UserError
+from tests.own_pipeline import CHANNELS, SIDE, OwnPipeline, make
+
+PICTURE = torch.linspace(-1, 1, CHANNELS * SIDE * SIDE).reshape(1, CHANNELS, SIDE, SIDE)
+LEFT = (torch.arange(SIDE) < SIDE // 2).expand(1, CHANNELS, SIDE, SIDE)
+
+
+class Inpainting(OwnPipeline):
+    """Keeps the left half of a picture, with the noise that x starts from."""
+
+    picture = PICTURE
+
+    def noise_at(self, index: int) -> Tensor:
+        return self.noise
+
+    def change(self, x: Tensor, index: int) -> Tensor:
+        times = self.scheduler.timesteps
+        if index + 1 == len(times):
+            return torch.where(LEFT, self.picture, x)
+        noised = self.scheduler.scale_noise(PICTURE.expand_as(x), times[index + 1 : index + 2], self.noise_at(index))
+        return torch.where(LEFT, noised, x)
+
+
+class WithOtherNoise(Inpainting):
+    """Noises the picture with other noise in each step."""
+
+    def noise_at(self, index: int) -> Tensor:
+        return torch.randn(self.noise.shape, generator=torch.Generator().manual_seed(index))
+
+
+class WithOtherPicture(Inpainting):
+    """Ends with another picture than that of the steps."""
+
+    picture = -PICTURE
+
+
+class Doubling(OwnPipeline):
+    """Doubles x after each step."""
+
+    def change(self, x: Tensor, index: int) -> Tensor:
+        return 2 * x
+
+
+def test_samples_with_a_held_part_are_those_of_the_pipeline(caplog: pytest.LogCaptureFixture) -> None:
+    load_pipeline(make(Inpainting), "mine", "0", {})
+    assert "mine: samples of Inpainting agree within" in caplog.text
+    assert "mine: its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (WithOtherNoise, "the plan of WithOtherNoise's scheduler feeds its network another x in step 2 of 8"),
+        (WithOtherPicture, "the samples of WithOtherPicture and of its scheduler's plan differ by"),
+        (Doubling, "Doubling changes all of x after each step"),
+    ],
+)
+def test_other_changes_of_x_are_refused(form: type[OwnPipeline], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load_pipeline(make(form), "mine", "0", {})
+
+
+def steps(*held: Tensor) -> CallRecord:
+    """Steps that return zeros, each followed by ones in a held part."""
+    x = torch.zeros(held[0].shape)
+    samples = [x, *(torch.where(each, 1.0, 0.0) for each in held)]
+    return CallRecord(tuple(SchedulerStep((), x, float(number), each, x) for number, each in enumerate(samples)))
+
+
+def test_the_held_part_is_where_x_is_not_what_the_scheduler_returned() -> None:
+    found = find_held_part("Pipe", steps(LEFT, LEFT))
+    assert found is not None and torch.equal(found, LEFT)
+
+
+def test_nothing_is_held_if_each_step_begins_where_the_last_one_ended() -> None:
+    assert find_held_part("Pipe", steps(LEFT & ~LEFT, LEFT & ~LEFT)) is None
+
+
+def test_a_part_that_changes_with_the_step_is_refused() -> None:
+    with pytest.raises(UserError, match="Pipe changes x after its steps, at other places in each step"):
+        find_held_part("Pipe", steps(LEFT, ~LEFT))
+
+
+def test_a_step_that_cuts_x_is_refused() -> None:
+    first, second, third = steps(LEFT, LEFT).steps
+    with pytest.raises(UserError, match="Pipe changes the shape of x between steps"):
+        find_held_part("Pipe", CallRecord((first, replace(second, sample=second.sample[:, :2]), third)))
