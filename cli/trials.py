@@ -10,13 +10,13 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
-    """Yield the verdict on the deployed body, its quality, and a line for each of guidance and condition."""
+    """Yield the verdict on the deployed body, its scale, and a line for each of guidance and condition."""
     for each in trials:
         if each.is_chosen:
             near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
             lost = each.guidance is not None and is_lost(each.guidance)
             yield judgement(near, each.p5, each.tokens, each.random_conditions, lost)
-            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{near.snr_text}, {seeds}{near.other_seed_text}"
+            yield f"on {seeds}{near.snr_text}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield (

@@ -28,7 +28,6 @@ from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
-from fewstep.report.verdict import describe_low_quality
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress
 
@@ -42,8 +41,6 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
         for name in made.lowered:
             for trial in made.bodies[name].trials:
                 near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-                if trial.is_chosen and (sentence := describe_low_quality(name, near, trial.tokens)):
-                    LOG.warning("%s", sentence.rstrip("."))
                 if near.is_diverged and options.clip is None:
                     LOG.warning("%s: %s", name, clip_hint(calibration.manifest))
                 if trial.condition is not None and is_lost(trial.condition):
