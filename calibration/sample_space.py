@@ -6,17 +6,18 @@ from typing import Any, Protocol
 
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.rollouts.nearness import beyond_data
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.output_differences import body_differences, float_differences, worst_difference
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
-from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import Difference
+from fewstep.runtime.bundle.manifest import Difference, Manifest
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 from fewstep.runtime.sampling.execute import StepState
 
@@ -44,6 +45,7 @@ class ContinuousJudgingRun:
     conditions."""
 
     recorded: RecordedRun
+    manifest: Manifest
 
     @property
     def groups(self) -> int:
@@ -58,7 +60,9 @@ class ContinuousJudgingRun:
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
         guidance, condition = (_worst_difference(each) for each in body_differences(self.recorded, graphs))
         snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
-        return {"snr": snr, "unrelated": unrelated, "guidance": guidance, "condition": condition}
+        beyond = beyond_data(quality.nearness, self.manifest, shaping_of(self.recorded.plan) is not None)
+        beyond = None if beyond is None else float(f"{beyond:.3g}")
+        return {"snr": snr, "unrelated": unrelated, "guidance": guidance, "condition": condition, "beyond": beyond}
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     if sampler.bundle.manifest.conditions:
         recorded = replace(recorded, differences=float_differences(recorded, sampler.network().graph))
     close(task.sampler.network().graph)  # float32 and a large int8 body do not fit in memory together
-    return ContinuousJudgingRun(recorded)
+    return ContinuousJudgingRun(recorded, sampler.bundle.manifest)
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:

@@ -15,7 +15,7 @@ def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
         if each.is_chosen:
             near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
             lost = each.guidance is not None and is_lost(each.guidance)
-            yield judgement(near, each.p5, each.tokens, each.random_conditions, lost)
+            yield judgement(near, each.p5, each.tokens, each.random_conditions, lost, beyond=each.beyond)
             yield f"on {seeds}{near.snr_text}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))

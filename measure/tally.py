@@ -82,7 +82,7 @@ class PairedSamples:
             self._ssim.append(ssim(samples, references))
         self._ours.add(samples)
         self._theirs.add(references)
-        self._signal.add(references)
+        self._signal.add(references, samples)
 
     def quality(self, reference: str) -> EndQuality:
         """Return the figures so far, against the reference of that name. At least one sample must have been added."""

@@ -7,7 +7,7 @@ from shlex import quote
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
-from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, clip_hint
+from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, beyond_data, clip_hint
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
@@ -52,7 +52,8 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
         return None
     first, lost = results.qualities[0], _loses_guidance(results)
     end = first.against_float
-    word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body)
+    beyond = beyond_data(end.nearness, bundle.manifest, results.shaping is not None)
+    word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond)
     given = _cost(results, bundle, quote(str(path)), lost)
     verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
     return replace(given, verdict=verdict)

@@ -6,7 +6,7 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 - good to ship: the mean reaches 40 dB and 30 dB, above which few people see a difference, and the 5th percentile is at
   most 5 dB below these limits; for tokens, at most 3 % of the most likely tokens differ;
 - not usable: the mean is below 25 dB or 15 dB, or int8 loses the direction of guidance;
-- look at it: everything between, and everything judged on random conditions.
+- look at it: everything between, and everything judged on random conditions or with samples beyond usual data.
 """
 
 from collections.abc import Sequence
@@ -28,21 +28,25 @@ def judgement(
     random_conditions: Sequence[str] = (),
     loses_guidance: bool = False,
     body: str = "int8",
+    beyond: float | None = None,
 ) -> str:
     """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
     53.2 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
-    conditions with random values. loses_guidance: whether int8 loses the direction of guidance at a step.
+    conditions with random values. loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the
+    largest magnitude in the samples, if it is beyond the range of usual data (`nearness.beyond_data`).
     """
     figures = f"{body} {_figures(near, p5, tokens)}"
     if loses_guidance:
         return f"{UNUSABLE}: {figures}, and loses the direction of guidance"
     word = _word(near, p5, tokens)
+    if beyond is not None:
+        figures += f"; samples reach {beyond:.3g}, beyond the range of usual data (--clip LIMIT keeps them in yours)"
     note = random_note(random_conditions)
-    if note is None or word == UNUSABLE:
+    if word == UNUSABLE or (note is None and beyond is None):
         return f"{word}: {figures}"
-    return f"{LOOK}: {figures}, judged {note}"
+    return f"{LOOK}: {figures}" if note is None else f"{LOOK}: {figures}, judged {note}"
 
 
 def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:

@@ -55,6 +55,7 @@ class EndQuality(Strict, frozen=True):
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
     snr: float | None = None  # as in `Nearness`; None also in results of earlier versions
     unrelated: float | None = None
+    largest: float | None = None
 
     @property
     def seeds(self) -> int:
@@ -62,7 +63,7 @@ class EndQuality(Strict, frozen=True):
 
     @property
     def nearness(self) -> Nearness:
-        return Nearness(self.mean, self.snr, self.unrelated)
+        return Nearness(self.mean, self.snr, self.unrelated, self.largest)
 
 
 def end_quality(
@@ -87,11 +88,12 @@ def end_quality(
         ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
         snr=nearness.snr,
         unrelated=nearness.unrelated,
+        largest=nearness.largest,
     )
 
 
 def compare_samples(samples: Floats, references: Floats, name: str) -> EndQuality:
     """Return the quality of samples [B, *x_shape] against references of this name, including their scale."""
     signal = ReferencePower()
-    signal.add(references)
+    signal.add(references, samples)
     return end_quality(psnr(samples, references), name, signal)

@@ -12,6 +12,7 @@ from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 from fewstep.runtime.bundle.manifest import Manifest
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: lower limits, relative to the peak and to the variance of the references
+PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes that are beyond usual data: pictures in [-1, 1], data of variance 1
 DIVERGED = -20.0  # dB between samples of two seeds, i.e. differences of ten times the peak
 CLIP = "--clip LIMIT"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
@@ -24,12 +25,13 @@ class Nearness:
     psnr: the mean over samples. snr: the variance of the references over the error; None if the references are
     constant,
         and for tokens. unrelated: the mean PSNR of a reference to the reference of another seed; None for a single
-        seed.
+        seed. largest: the largest magnitude in samples and references (not in dB); None if it is unknown.
     """
 
     psnr: float
     snr: float | None = None
     unrelated: float | None = None
+    largest: float | None = None
 
     @property
     def is_enough(self) -> bool:
@@ -73,8 +75,21 @@ def clip_hint(manifest: Manifest) -> str:
     what = f"float32's own samples leave the range of the data: clip each clean prediction, with {CLIP}"
     if manifest.autoencoder is not None:
         return f"{what}, the largest number in latents of your data"
-    has_pixels = len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
-    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels}"
+    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * _has_pixels(manifest)}"
+
+
+def beyond_data(near: Nearness, manifest: Manifest, is_clipped: bool) -> float | None:
+    """Return the largest magnitude in the samples if it is beyond the range of usual data, and no plan clips it.
+
+    A bundle does not store the range of the data. Usual data are pictures in [-1, 1], or have a variance of about 1.
+    """
+    limit = PICTURE_RANGE if _has_pixels(manifest) else USUAL_RANGE
+    return near.largest if near.largest is not None and near.largest > limit and not is_clipped else None
+
+
+def _has_pixels(manifest: Manifest) -> bool:
+    """Return whether samples are grey or RGB pictures rather than latents."""
+    return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
 
 
 class ReferencePower:
@@ -85,15 +100,18 @@ class ReferencePower:
         self._sum = self._squares = 0.0
         self._last: Floats | None = None
         self._unrelated: list[float] = []
+        self._largest = 0.0
 
-    def add(self, references: Floats) -> None:
-        """Add a batch. Each reference is compared with the previous one."""
+    def add(self, references: Floats, samples: Floats | None = None) -> None:
+        """Add a batch. Each reference is compared with the previous one. Of samples only the largest number counts."""
         if not len(references):
             return
         values = references.astype(np.float64)
         self._count += values.size
         self._sum += float(values.sum())
         self._squares += float(np.square(values).sum())
+        for each in (references,) if samples is None else (references, samples):
+            self._largest = max(self._largest, float(np.abs(each).max()))
         chain = references if self._last is None else np.concatenate([self._last, references])
         if len(chain) > 1:
             self._unrelated += psnr(chain[1:], chain[:-1]).tolist()
@@ -105,4 +123,4 @@ class ReferencePower:
         variance = self._squares / self._count - average**2
         is_constant = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)
         snr = None if is_constant else mean + float(10 * np.log10(variance / PEAK**2))
-        return Nearness(mean, snr, float(np.mean(self._unrelated)) if self._unrelated else None)
+        return Nearness(mean, snr, float(np.mean(self._unrelated)) if self._unrelated else None, self._largest)

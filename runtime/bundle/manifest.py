@@ -99,6 +99,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     snr: the variance of float32's samples over the error, in dB.
     unrelated: the mean PSNR between float32's samples of two seeds, in dB.
     random_conditions: conditions that had random values, because none were given.
+    beyond: the largest magnitude in float32's and the body's samples, if it is beyond the range of usual data.
     """
 
     ranges: str
@@ -115,6 +116,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     snr: float | None = None
     unrelated: float | None = None
     random_conditions: tuple[str, ...] = ()
+    beyond: float | None = None
 
 
 class Body(Strict, frozen=True):

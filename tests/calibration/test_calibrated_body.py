@@ -28,6 +28,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.bodies import ranges_files
+from fewstep.measure.rollouts import nearness
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.seeds import BODY_SEEDS
@@ -291,6 +292,15 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
     assert measured == [TENSORRT]
     assert len(parts) == 2 + 3  # of two graphs, and of three
     assert all(known == searched for known, searched in parts)
+
+
+def test_samples_beyond_usual_data_are_in_the_trial_unless_they_are_clipped(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judged(run(bundle)).beyond == pytest.approx(2.14, abs=0.01)
+    assert judged(run(bundle, clip=1.0)).beyond is None
+    monkeypatch.setattr(nearness, "PICTURE_RANGE", 2.2)
+    assert judged(run(bundle)).beyond is None
 
 
 def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,9 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     diverged = advice(replace(results, qualities=(far,)), bundle, path)
     assert diverged.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert advice(replace(results, qualities=()), bundle, path) is None
+    large = replace(results, qualities=(replace(body, against_float=replace(body.against_float, largest=37.4)),))
+    assert "; samples reach 37.4, beyond the range of usual data" in advice(large, bundle, path).verdict
+    assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
 
 
 def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluated, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.measure.rollouts.metrics import PEAK, psnr
-from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, clip_hint
+from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, beyond_data, clip_hint
 from fewstep.measure.tally import PairedSamples
 
 
@@ -45,6 +45,22 @@ def test_one_is_a_limit_for_pictures_alone(shape: Any, fields: dict[str, Any], e
     assert clip_hint(manifest).endswith(f"clip each clean prediction, with --clip LIMIT, {end}")
 
 
+@pytest.mark.parametrize(
+    ("shape", "fields", "limit"),
+    [((1, 8, 8), {}, 2.0), ((3, 8, 8), {"autoencoder": object()}, 10.0), ((4, 8, 8), {}, 10.0), ((16, 2), {}, 10.0)],
+)
+def test_pictures_and_other_data_have_a_usual_range(shape: Any, fields: dict[str, Any], limit: float) -> None:
+    manifest: Any = SimpleNamespace(**{"x_shape": shape, "autoencoder": None, **fields})
+    inside, outside = (Nearness(50.0, 40.0, 3.0, limit + more) for more in (0.0, 0.5))
+    assert beyond_data(inside, manifest, False) is None and beyond_data(outside, manifest, False) == limit + 0.5
+    assert beyond_data(outside, manifest, True) is None and beyond_data(Nearness(50.0), manifest, False) is None
+
+
+def test_the_largest_number_is_that_of_samples_and_references() -> None:
+    small, large = np.array([[[0.5, -1.0]]], np.float32), np.array([[[0.25, -37.5]]], np.float32)
+    assert compare_samples(small, large, "itself").largest == compare_samples(large, small, "itself").largest == 37.5
+
+
 def test_figures_follow_from_the_signal_however_it_is_cut() -> None:
     rng = np.random.default_rng(0)
     exact = (0.13 * rng.standard_normal((7, 1, 8, 8)) + 5).astype(np.float32)
@@ -62,7 +78,7 @@ def test_figures_follow_from_the_signal_however_it_is_cut() -> None:
 def test_one_number_has_no_signal_and_one_seed_no_other() -> None:
     signal = ReferencePower()
     signal.add(np.full((1, 1, 4, 4), 0.3, np.float32))
-    assert signal.nearness(30.0) == Nearness(30.0)
+    assert signal.nearness(30.0) == Nearness(30.0, largest=np.float32(0.3))
     signal = ReferencePower()
     signal.add(np.zeros((2, 1, 4, 4), np.float32))
     assert signal.nearness(30.0).snr is None
