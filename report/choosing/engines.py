@@ -30,10 +30,11 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.backends.registry import NAMED, create_backend
 from fewstep.runtime.bundle.networks import common_bodies, networks
-from fewstep.runtime.bundle.platforms import platform_of
+from fewstep.runtime.bundle.platforms import TENSORRT, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
+from fewstep.runtime.machine.gpu import has_gpu
 from fewstep.runtime.machine.packages import this_onnxruntime
 from fewstep.runtime.sampling.loading import choose_body
 
@@ -232,6 +233,8 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
     own = bundle.body(body)
     platform = platform_of(own.target, own.platform)
     home = REFERENCE if platform is None else platform.backend
+    if home == TENSORRT.backend and not has_gpu():  # no package of an engine would help
+        return UserError(f"{body} of {bundle.path} runs on NVIDIA GPUs only, and nvidia-smi lists none here", "")
     if not refused:
         return UserError(
             f"choose does not time any engine that runs {body} of {bundle.path}", "load it by its name: load(body=...)"

@@ -34,7 +34,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
-from fewstep.runtime.machine.gpu import these_gpus, this_jetson
+from fewstep.runtime.machine.gpu import has_gpu
 from fewstep.runtime.progress import SILENT, Progress
 
 CUDA = "onnxruntime-cuda"
@@ -65,16 +65,11 @@ def compare_engines(
                 elif isinstance(backend, OnnxRuntimeCuda) or not isinstance(network, Session):  # else the CPU runs it
                     yield _compare_graph(bundle, name, backend, graph, network)
             except UserError as error:
-                reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
+                reason = str(error) if name != CUDA or has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
                 if reason not in reasons:  # report a missing part once, not for each graph
                     yield NotCompared(name, reason)
                 reasons.add(reason)
         progress("engines", done, len(others))
-
-
-def _has_gpu() -> bool:
-    """Return whether this machine has a GPU, for which packages would be worth installing."""
-    return bool(these_gpus()) or this_jetson() is not None
 
 
 def _graph_names(bundle: Bundle, backend: Backend) -> Iterator[str]:

@@ -58,6 +58,11 @@ def these_gpus() -> tuple[Gpu, ...]:
     return parse_gpus(_output(["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]))
 
 
+def has_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU that its driver reports, or is a Jetson."""
+    return bool(these_gpus()) or this_jetson() is not None
+
+
 def gpu_of(jetson: Jetson) -> Gpu:
     """Return the GPU of a Jetson whose `nvidia-smi` is missing or prints nothing, as on JetPack 5."""
     sm = next((sm for family, sm in JETSON_SM.items() if family in jetson.model), "")

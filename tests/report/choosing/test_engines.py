@@ -24,6 +24,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
+from tests.bundles import changed
 
 CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntime", "openvino") for threads in (0, 1)]
 
@@ -260,6 +261,24 @@ def test_the_reason_is_of_the_platform_s_engine(
     assert "does not time any engine that runs float32" in str(
         measured._explain_no_engine(open_bundle(tiny_bundle), "float32", {})
     )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        (False, "runs on NVIDIA GPUs only, and nvidia-smi lists none here"),
+        (True, "tensorrt: tensorrt cannot be imported; pip install it (other engines: --verbose)"),
+    ],
+)
+def test_no_package_is_advised_for_a_gpu_that_is_not_there(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, said: str
+) -> None:
+    monkeypatch.setattr(measured, "has_gpu", lambda: gpu)
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    made = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
+    bundle = open_bundle(changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": made}))
+    absent = UserError("tensorrt cannot be imported", "pip install it")
+    assert str(measured._explain_no_engine(bundle, "int8-tensorrt", {"tensorrt": absent})).endswith(said)
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(

@@ -182,8 +182,8 @@ def test_packages_for_gpus_are_advised_where_there_is_one(
 ) -> None:
     only(monkeypatch, "onnxruntime-cuda")
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr("fewstep.report.engines.compare_engines.these_gpus", lambda: gpus)
-    monkeypatch.setattr("fewstep.report.engines.compare_engines.this_jetson", lambda: None)
+    monkeypatch.setattr("fewstep.runtime.machine.gpu.these_gpus", lambda: gpus)
+    monkeypatch.setattr("fewstep.runtime.machine.gpu.this_jetson", lambda: None)
     (note,) = compare_engines(open_bundle(tiny_bundle))
     assert isinstance(note, NotCompared)
     assert ("fewstep[gpu]" in note.reason) is bool(gpus)
