@@ -33,6 +33,13 @@ def cache_key(*facts: object) -> str:
     return sha256(msgspec.json.encode((here, facts))).hexdigest()[:32]
 
 
+def machine_facts() -> dict[str, str]:
+    """Return the facts of every key, by name, as text that two values can be compared by."""
+    gpus = ", ".join(f"{gpu.name} (driver {gpu.driver})" for gpu in these_gpus())
+    facts = {"processor": str(this_cpu()), "code of fewstep": f"{SCHEMA} {digest_code(PACKAGES).hex()}", "GPU": gpus}
+    return {**facts, **installed_versions()}
+
+
 def read_cached(name: str, kind: type[Value]) -> Value | None:
     """Return the stored measurement; None if there is none that this version can read."""
     content = cache.read(KIND, name)

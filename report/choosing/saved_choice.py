@@ -14,6 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Strict
+from fewstep.report.choosing.choice_facts import describe_changes, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -66,10 +67,11 @@ def load_choice(path: Path | str) -> SavedChoice:
 
     A choice is no longer found after a change of the bundle, the processor, or the versions of engines or fewstep.
     """
-    choice = read_cached(_choice_name(open_bundle(path)), SavedChoice)
+    bundle = open_bundle(path)
+    choice = read_cached(_choice_name(bundle), SavedChoice)
     if choice is None:
-        fix = f"fewstep choose {path} --within 20ms"
-        raise UserError(f"no choice is stored for {path} and the current state of this machine", fix)
+        what = describe_changes(bundle) or f"no choice is stored for {path} and the current state of this machine"
+        raise UserError(what, f"fewstep choose {path} --within 20ms")
     return choice
 
 
@@ -87,6 +89,7 @@ def describe_deployment(row: Deployment) -> str:
 def save_choice(bundle: Bundle, choice: SavedChoice) -> None:
     """Store a choice as the bundle's last choice."""
     write_cached(_choice_name(bundle), choice)
+    store_facts(bundle, choice.day)
 
 
 def _choice_name(bundle: Bundle) -> str:

@@ -20,11 +20,12 @@ from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.plan import Plan
+from fewstep.report.choosing import choice_facts, deployments, saved_choice
 from fewstep.report.choosing import choose as choosing
-from fewstep.report.choosing import deployments
 from fewstep.report.choosing.choose import choose, open_judging
 from fewstep.report.choosing.deployments import DeploymentJudge, pareto_front
 from fewstep.report.choosing.engines import TimedEngine
+from fewstep.report.choosing.measurement_cache import machine_facts
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import Deployment, load_choice, load_chosen_sampler
 from fewstep.runtime.bundle.manifest import Difference, Trial
@@ -234,7 +235,30 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
     with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
-    with pytest.raises(UserError, match=f"no choice is stored for {tiny_bundle} and the current state"):
+    said = r"^the choice of \d{4}-\d\d-\d\d no longer holds: body int8-cpu-x86 changed; fewstep choose "
+    with pytest.raises(UserError, match=said):
+        load_choice(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "said"),
+    [
+        ("onnxruntime", "1.0.0", r"onnxruntime changed from 1.0.0 to \d\S+"),
+        ("gone", "1.0.0", "gone changed from 1.0.0 to none"),
+        ("processor", "another", "processor changed"),
+    ],
+)
+def test_a_machine_that_changed_has_no_choice(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, label: str, value: str, said: str
+) -> None:
+    choose(options(tiny_bundle, within="8ms", at_least="0dB"))
+    load_choice(tiny_bundle)
+    facts = machine_facts()
+    monkeypatch.setattr(choice_facts, "machine_facts", lambda: {**facts, label: value})
+    choice_facts.store_facts(open_bundle(tiny_bundle), "2026-11-01")
+    monkeypatch.setattr(choice_facts, "machine_facts", lambda: facts)
+    monkeypatch.setattr(saved_choice, "read_cached", lambda *_: None)  # as under the key of another machine
+    with pytest.raises(UserError, match=f"^the choice of 2026-11-01 no longer holds: {said}; fewstep choose "):
         load_choice(tiny_bundle)
 
 

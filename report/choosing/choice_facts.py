@@ -1,0 +1,65 @@
+"""The facts on which a choice depends, by name, so that a choice that no longer holds says what changed."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+import msgspec
+
+from fewstep.plans.spec import Strict
+from fewstep.report.choosing.measurement_cache import machine_facts, read_cached, write_cached
+from fewstep.runtime.bundle.reading import Bundle
+
+LONG = ("processor", "code of fewstep")  # facts whose values say nothing to a reader
+
+
+class ChoiceFacts(Strict, frozen=True):
+    """Facts at the time of a bundle's last choice.
+
+    day: the date in ISO 8601. bodies: a digest of each body's entry, by name. files: a digest of the bundle's files.
+    machine: `machine_facts`.
+    """
+
+    day: str
+    bodies: dict[str, str]
+    files: str
+    machine: dict[str, str]
+
+
+def store_facts(bundle: Bundle, day: str) -> None:
+    """Store the present facts for the path of a bundle."""
+    write_cached(_name(bundle), _present_facts(bundle, day))
+
+
+def describe_changes(bundle: Bundle) -> str | None:
+    """Return what changed since the last choice for this path, as "the choice of 2026-11-28 no longer holds: body
+    int8-cpu-x86 was added". None if there was no choice, or nothing that is stored changed."""
+    then = read_cached(_name(bundle), ChoiceFacts)
+    changes = () if then is None else tuple(_changes(then, _present_facts(bundle, then.day)))
+    return f"the choice of {then.day} no longer holds: {', '.join(changes)}" if then and changes else None
+
+
+def _changes(then: ChoiceFacts, now: ChoiceFacts) -> Iterator[str]:
+    if then.bodies != now.bodies or then.files != now.files:
+        names = [name for name in {**then.bodies, **now.bodies} if then.bodies.get(name) != now.bodies.get(name)]
+        for name in names:
+            how = "was added" if name not in then.bodies else "was removed" if name not in now.bodies else "changed"
+            yield f"body {name} {how}"
+        if not names:
+            yield "files of the bundle changed"
+    for label in {**then.machine, **now.machine}:
+        before, after = (facts.machine.get(label) or "none" for facts in (then, now))
+        if before != after:
+            yield f"{label} changed{'' if label in LONG else f' from {before} to {after}'}"
+
+
+def _present_facts(bundle: Bundle, day: str) -> ChoiceFacts:
+    bodies = {name: _digest(body) for name, body in bundle.manifest.bodies.items()}
+    return ChoiceFacts(day, bodies, _digest(bundle.manifest.files), machine_facts())
+
+
+def _digest(value: object) -> str:
+    return sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:32]
+
+
+def _name(bundle: Bundle) -> str:
+    return _digest(("facts", str(bundle.path.resolve())))
