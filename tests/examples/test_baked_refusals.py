@@ -13,6 +13,7 @@ import pytest
 
 from fewstep.export.export import ExportOptions, export
 from tests.export.networks import labelled_denoiser
+from tests.runtime.text_bundle import with_companions
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES, PAGE = ROOT / "docs/examples/baked", ROOT / "docs/web"
@@ -113,6 +114,24 @@ def test_the_program_of_node_ends_in_one_line() -> None:
     assert done.stderr.startswith(
         "usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check"
     )
+
+
+def refused_by_steps(bundle: Path, *given: str) -> str:
+    """What steps.py says of a bundle."""
+    program = [sys.executable, str(EXAMPLES / "steps.py"), str(bundle), str(bundle.with_name("parts")), *given]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 1 and not bundle.with_name("parts").exists()
+    return done.stderr.splitlines()[-1]
+
+
+def test_steps_refuse_the_prompts_of_a_text_bundle(tiny_bundle: Path) -> None:
+    said = refused_by_steps(with_companions(tiny_bundle), "--plan", "ddim:2")
+    assert said == "steps: the run takes 'text' (an encoded prompt), which steps.cpp does not make; run the bundle"
+
+
+def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
+    said = refused_by_steps(tiny_bundle, "--plan", "ddim(eta=1):3")
+    assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not make; run the bundle"
 
 
 def refused_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:

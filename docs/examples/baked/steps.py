@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.bake.bake import BakeOptions, assemble_run
 from fewstep.graph.bake.example_inputs import example_inputs
 from fewstep.graph.bake.split_run import fix_shapes, split_run
@@ -19,6 +20,7 @@ from fewstep.graph.graph import BATCH
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.runtime import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
@@ -26,6 +28,7 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
     run, holds = assemble_run(
         BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True)
     )
+    _check_inputs(bundle, run)
     parts = split_run(run)
     (steps,) = parts.steps
     feeds = example_inputs(holds, {BATCH: batch})
@@ -38,6 +41,16 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
     rows = zip(parts.start, steps.state, steps.nexts, steps.after, strict=True)
     lines = [str(steps.count), steps.number, *map(" ".join, rows)]
     (folder / "steps.txt").write_text("\n".join(lines) + "\n")
+
+
+def _check_inputs(path: Path, run: BakedRun) -> None:
+    """Raise UserError for an input that steps.cpp does not make: it draws noise, and fills a condition with a number."""
+    text = open_bundle(path).manifest.text
+    encoded = () if text is None else tuple(value.name for value in text.graph.outputs)
+    for port in run.inputs:
+        if port.meaning not in ("noise", "condition") or port.name in encoded:
+            what = "an encoded prompt" if port.name in encoded else port.meaning
+            raise UserError(f"the run takes {port.name!r} ({what}), which steps.cpp does not make", "run the bundle")
 
 
 def main() -> None:
