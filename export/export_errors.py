@@ -37,7 +37,7 @@ class CallWatch:
     hooks: str = ""  # the hooks of the module and its submodules, in words
     inside: list[str] = field(default_factory=list)
     fixed_by: str | None = None
-    batch: Any = None  # the symbol of the batch size, once tracing has begun
+    batches: tuple[Any, ...] = ()  # symbols of the batch size, one for each tensor, once tracing has begun
 
     @property
     def innermost(self) -> str:
@@ -55,15 +55,21 @@ def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
     """Record the forward calls of a module and of its submodules while the block runs."""
     watch = CallWatch(root, describe_hooks(root))
 
+    def note_fixed() -> None:
+        """Called before a module is entered or left: a batch size that is a number by now was fixed by the innermost
+        module."""
+        if watch.fixed_by is None and watch.inside and any(map(_is_number, watch.batches)):
+            watch.fixed_by = watch.innermost
+
     def enter(name: str, inputs: Sequence[Any]) -> None:
-        if watch.batch is None and not name:
-            watch.batch = next((each.shape[0] for each in inputs if isinstance(each, torch.Tensor)), None)
+        if not watch.batches and not name:
+            watch.batches = tuple(each.shape[0] for each in inputs if isinstance(each, torch.Tensor))
+        note_fixed()
         watch.inside.append(name)
 
     def leave(name: str) -> None:
+        note_fixed()
         del watch.inside[len(watch.inside) - 1 - watch.inside[::-1].index(name) :]
-        if watch.fixed_by is None and _is_number(watch.batch):
-            watch.fixed_by = name
 
     with _hook_calls(root, enter, leave):
         yield watch

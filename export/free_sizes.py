@@ -7,6 +7,7 @@ is halved three times and upsampled again.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from fewstep.runtime.kinds.sizes import (
 )
 
 LEAST_STEPS = 3  # minimum multiples of a size for tracing, if in range: torch.export treats an axis of 1 as a constant
-OTHER_OPERATION = ", or an operation that takes any batch"
+OTHER_OPERATION = ", a tensor instead of a list, or an operation that takes any batch"
 WITHOUT = "give no sizes, or export that size only"
 Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
@@ -114,7 +115,18 @@ def _find_fixing_lines(
         stack: list[Mapping[str, Any]] = failure.data.get("user_stack") or []
         if fixes(failure.data) and stack:
             frame = stack[-1]
-            yield f" (line {frame['line']}: {str(frame.get('loc', '')).strip()})"
+            file = _file_name(frame.get("filename"))
+            yield f" ({file}{frame['line']}: {str(frame.get('loc', '')).strip()})"
+
+
+def _file_name(number: object) -> str:
+    """Return "network.py:" for the number of a file in torch's report, or "line " if this torch numbers none."""
+    try:
+        from torch._logging.structured import INTERN_TABLE  # private to torch
+    except ImportError:
+        INTERN_TABLE = {}
+    path = next((path for path, each in INTERN_TABLE.items() if each == number), None)
+    return "line " if path is None else f"{Path(path).name}:"
 
 
 def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:

@@ -179,6 +179,7 @@ ON_VALUES = (
 RANDOM = "at time 332, batch 4; remove its random draws: the sampler draws the noise"
 NO_FORM = "; write it with other operations, or leave it to what runs before the network"
 
+HERE = "test_export_errors.py:N"
 
 SAID = [
     (Branching, f"blocks.1 (Branching) of Net cannot be exported: {ON_VALUES}"),
@@ -193,10 +194,10 @@ SAID = [
     (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_export_errors.py:N)), {RANDOM}"),
     (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
     (Changing, "block (Changing) of First changes its input in place; create a new tensor, like x = x"),
-    (ThreeOnly, "blocks.1 (ThreeOnly) of Net fixes the batch (line N: return self.conv(x).reshape(3, 2, 4, 4)); use"),
+    (ThreeOnly, f"blocks.1 (ThreeOnly) of Net fixes the batch ({HERE}: return self.conv(x).reshape(3, 2, 4, 4)); use"),
     (
         Taking,
-        "fixes the batch (line N: return torch.take_along_dim(x, x.argsort(1), 1)); use x.shape",
+        f"fixes the batch ({HERE}: return torch.take_along_dim(x, x.argsort(1), 1)); use x.shape",
     ),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
     (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
