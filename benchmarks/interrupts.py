@@ -188,7 +188,7 @@ def _interrupt(work: Path, whole: Manifest, number: int, verb: str, after: float
         faults.append("130 without its line")
     if code not in (0, 130) or (code == 0 and state != "finished"):
         faults.append(f"code {code}, and the bundle is {state}")
-    if any(trace in text for trace in TRACES):
+    if code < 0 or any(trace in text for trace in TRACES):
         faults.append(f"it says {text!r}")
     shutil.rmtree(bundle, ignore_errors=True)
     return Ended(verb, after, code, second is not None and ran, state, seconds, tuple(faults))

@@ -4,6 +4,9 @@ Python does not propagate exceptions from weakref callbacks or `__del__`: it pri
 and continues. The import system and torch often run such callbacks, so a KeyboardInterrupt is sometimes raised in one.
 This module raises it again after the callback has returned. Other code catches BaseException. So an interrupt is also
 recorded, and `check_interrupted` raises it before anything is written.
+
+Compiled modules call Python while they are imported, and some of them end the process where that raises: torch aborts.
+So an interrupt waits until the import of an installed package has ended.
 """
 
 import _thread
@@ -20,6 +23,8 @@ from types import FrameType
 
 RETRY = 0.01  # seconds after which a swallowed interrupt is raised again, since the callback has returned by then
 INSISTS = 1.0  # seconds after which an interrupt counts as the second: a terminal and a wrapper both send the first
+INSTALLED = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
+OWN = __name__.partition(".")[0]
 SHOW_CURSOR = "\x1b[?25h"  # shows the cursor again, which progress bars hide
 
 
@@ -74,6 +79,9 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
         if _command.was_swallowed or _command.first is None:
             _command.was_swallowed = False
             _command.first = _command.first or now
+            if _is_importing(frame):
+                _retry()
+                return
             _command.is_due = _command.is_delayed
             if not _command.is_delayed:
                 raise KeyboardInterrupt
@@ -175,6 +183,17 @@ def _is_inside(frame: FrameType | None, function: Callable[..., None]) -> bool:
     while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
     return frame is not None
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame is inside the import of an installed package other than fewstep."""
+    while frame is not None:
+        code, package = frame.f_code, str(frame.f_globals.get("__name__")).partition(".")[0]
+        is_installed = any(folder in code.co_filename for folder in INSTALLED)
+        if code.co_name == "<module>" and is_installed and package not in ("__main__", OWN):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _retry() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,38 @@ except KeyboardInterrupt:
 """
     done = run(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\nTrue True\nFalse\n", "")
+
+
+ABORTS = """
+import os, signal
+try: signal.raise_signal(signal.SIGINT)
+except BaseException: os._exit(134)  # as a compiled module whose initialization calls Python
+print("imported", flush=True)
+"""
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_an_interrupt_waits_for_the_import_of_an_installed_package(tmp_path: Path, folder: str) -> None:
+    package = tmp_path / folder / "compiled_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(ABORTS)
+    done = end_of("import compiled_package\nfor _ in range(500): time.sleep(0.01)\nprint('ran on')", path(package))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "imported\n", f"{LINE}\n")
+
+
+def test_an_installed_program_is_interrupted(tmp_path: Path) -> None:
+    program = tmp_path / "site-packages" / "program" / "__main__.py"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"{BEGIN}\nwith interrupts.record_interrupts('', 130):\n    interrupt()\n    time.sleep(50)\n")
+    done = run(f"import sys, runpy; sys.argv[0] = ''; runpy.run_path({str(program.parent)!r}, run_name='__main__')")
+    assert done.returncode != 0 and done.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_an_interrupt_does_not_wait_for_a_file_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nprint('imported')\n")
+    done = end_of("import own_model", path(tmp_path / "own_model.py"))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}\n")
+
+
+def path(module: Path) -> str:
+    return f"sys.path.insert(0, {str(module.parent)!r})"
