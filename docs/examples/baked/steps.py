@@ -44,7 +44,7 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
 
 
 def _check_inputs(path: Path, run: BakedRun) -> None:
-    """Raise UserError for an input that steps.cpp does not make: it draws noise, and fills a condition with a number."""
+    """Raise UserError for an input that steps.cpp does not make. It makes noise, and conditions of one number."""
     text = open_bundle(path).manifest.text
     encoded = () if text is None else tuple(value.name for value in text.graph.outputs)
     for port in run.inputs:
