@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.carried_banks import add_banks
+from fewstep.plans.carry_check import check_carry
 from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
@@ -77,6 +78,11 @@ def compile_plan(
     plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
     own_grids = ("", denoiser.grid)  # a training on them may have evaluated sigma_min
     is_elsewhere = denoiser.distilled and (parsed.reference.grid or "") not in own_grids
+    if parsed.light is not None:
+        if denoiser.features is None:
+            what = f"plan {parsed.text!r} has light steps, but this denoiser has no light network"
+            raise UserError(what, "export it with --cache, or leave out what follows the plus sign")
+        plan = check_carry(parsed.light(plan, denoiser.features))
     if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied or is_elsewhere:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan

@@ -33,6 +33,7 @@ from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
+LIGHT = "light"  # the network of a step that reads features of an earlier one (`light_steps.py`)
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` restores
 STATE = "state"  # the bank of the state's rows, if a run continues from the state of the previous run
 NOISE = "noise"  # the given tensor that replaces the first draw, if the caller passes the noise

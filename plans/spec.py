@@ -128,6 +128,7 @@ class DenoiserFacts:
     distilled: it is distilled to few steps.
     stairs: its positions have separate times.
     self_condition: its network also receives the x0 that its previous evaluation predicted.
+    features: the name of the inner features that a light network reads; None without a light network.
     """
 
     schedule: ScheduleSpec
@@ -143,6 +144,7 @@ class DenoiserFacts:
     distilled: bool = False
     stairs: Stairs | None = None
     self_condition: bool = False
+    features: str | None = None
 
     @property
     def gradients(self) -> set[By]:

@@ -13,7 +13,7 @@ REGISTRIES = {"plans.solvers", "plans.grids"}  # which read what they do not onl
 BY_DECORATOR = {"Published", "published_orders"}  # of solvers, which plans find by it
 BY_NAME = re.compile(
     r"cli\.verbs\.\w+\.(verb|dry_run)|calibration\.lowering\.targets\..*|literature\..*"
-    r"|plans\.(transforms|tokens\.samplers)\..*|.*\.__\w+__"
+    r"|plans\.(transforms|tokens\.samplers|light_steps)\..*|.*\.__\w+__"
 )
 
 Modules = dict[str, ast.Module]

@@ -1,10 +1,12 @@
 """Parse the name of a plan: its solver, its number of steps and its grid of times.
 
-    SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]]
+    SOLVER[(parameter=value, ...)]:STEPS[@GRID[(parameter=value, ...)]][+LIGHT[(parameter=value, ...)]]
 
 Examples are "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)" and "ddim:4@flow_shift(shift=3)". Solvers are the functions
-of `fewstep.plans.solvers`, and grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after
-the first two. `ALIASES` of those modules are other names in the literature, which the canonical form replaces.
+of `fewstep.plans.solvers`, and grids the functions of `fewstep.plans.grids`. LIGHT chooses the steps that a light
+network runs, as in "dpmpp_2m:20+every(interval=3)"; it is a function of `fewstep.plans.light_steps`. The
+parentheses set their parameters after the first two. `ALIASES` of those modules are other names in the literature,
+which the canonical form replaces.
 
 A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). A solver for distilled denoisers uses the
 grid that the spec names for the training, or even steps, which are near the times of the distillation
@@ -17,12 +19,13 @@ A name is parsed by the grammar of Python's literals and never evaluated.
 """
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from fewstep.plans import solvers
+from fewstep.plans import light_steps, solvers
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import bind_call
 from fewstep.plans.names.grid_name import GRIDS, Grid
@@ -36,6 +39,7 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.names.plugins import describe_plugin, package_of
 from fewstep.plans.names.user_code import split_code
+from fewstep.plans.plan import Plan
 from fewstep.plans.publication import facts_of
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tokens import samplers as token_samplers
@@ -52,6 +56,9 @@ def _check_sample(label: str, made: Any) -> Lin:
     return made
 
 
+MakeLight = Callable[[Plan, str], Plan]  # a plan and the name of the features -> the plan with light steps
+
+LIGHT_STEPS = Namespace("choice of light steps", light_steps, lambda label, made: made, has_plugins=False)
 SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED_SOLVER, *token_samplers.__all__))
 
 
@@ -68,6 +75,7 @@ class PlanName:
     steps: int
     grid: Grid
     reference: NameParts = field(compare=False)
+    light: MakeLight | None = None
 
 
 def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
@@ -88,8 +96,9 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
         raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
     grid_home, where = (None, usual) if parts.grid is None else split_code(parts.grid) or (None, parts.grid)
     grid, grid_text = bind_call(where, parts.text, GRIDS, grid_home)
-    text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
-    return PlanName(text, solver, steps, grid, parts)
+    light, light_text = (None, None) if parts.light is None else bind_call(parts.light, parts.text, LIGHT_STEPS)
+    text = join_plan_name(solver_text, steps, None if grid_text == default == TRAILING else grid_text, light_text)
+    return PlanName(text, solver, steps, grid, parts, light)
 
 
 def split_name(name: str | NameParts) -> NameParts:
@@ -141,7 +150,7 @@ def with_grid(text: str) -> str:
     """
     parts = split_plan_name(text)
     is_named = parts.home is None and parts.grid is None and parts.function in SOLVERS
-    return f"{text}@{TRAILING}" if is_named else text
+    return join_plan_name(parts.solver, parts.steps, TRAILING, parts.light) if is_named else text
 
 
 def _refuse_other_tools(parts: NameParts) -> None:

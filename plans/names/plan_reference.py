@@ -2,7 +2,7 @@
 
 | text | reference | the plan |
 |---|---|---|
-| `SOLVER:STEPS`, `SOLVER:STEPS@GRID` | `NamedReference` | compiled by its name (`plan_name.py`) |
+| `SOLVER:STEPS`, `SOLVER:STEPS@GRID`, with `+LIGHT` | `NamedReference` | compiled by its name (`plan_name.py`) |
 | `fitted:EVALUATIONS` | `FittedReference` | made by `fewstep fit`, and stored in the bundle |
 | `scheduler:STEPS` | `SchedulerReference` | of the scheduler that came with the denoiser |
 | a text that ends in `.json` | `FileReference` | read from a plan file |
@@ -12,6 +12,7 @@ The options of verbs hold references, and functions that take a plan of any form
 plan stores only describes a plan: `split_plan_name` returns the parts of any of them.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ SCHEDULER_SOLVER = "scheduler"  # replaces the solver in the text of a `Schedule
 SCHEDULER = f"{SCHEDULER_SOLVER}:"  # prefix of that text
 FILE = ".json"  # suffix of the text of a `FileReference`
 MOST_FITTED = 64  # evaluations of a fitted plan; one with more would be its own teacher
+LIGHT_CALL = re.compile(r"(.+?:.+?)\+\s*([^\W\d]\w*(?:\(.*\))?)\s*", re.DOTALL)  # a name, and its choice of light steps
 DIGITS = 6  # of a number of steps of a scheduler or of a fitted plan
 
 
@@ -36,6 +38,7 @@ class NameParts:
     solver: the call of a solver, NAME or NAME(parameter=value, ...).
     steps: the number of steps, or any other text that follows the colon.
     grid: the call of a grid, which may begin with a file or module. None if the name has no grid.
+    light: the call that chooses light steps, after a plus sign. None if the name has none.
     """
 
     text: str
@@ -43,6 +46,7 @@ class NameParts:
     solver: str
     steps: str
     grid: str | None
+    light: str | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -128,19 +132,21 @@ def parse_plan_text(text: str) -> TextReference:
 
 def split_plan_name(text: str) -> NameParts:
     """Return the parts of a plan's name, which may be any text."""
-    home, rest = split_code(text) or (None, text)
+    found = LIGHT_CALL.fullmatch(text)
+    whole, light = (text, None) if found is None else found.groups()
+    home, rest = split_code(whole) or (None, whole)
     solver, _, rest = rest.partition(":")
     steps, at, grid = rest.partition("@")
-    return NameParts(text, home, solver.strip(), steps.strip(), grid.strip() if at else None)
+    return NameParts(text, home, solver.strip(), steps.strip(), grid.strip() if at else None, light)
 
 
-def join_plan_name(solver: str, steps: int | str, grid: str | None) -> str:
+def join_plan_name(solver: str, steps: int | str, grid: str | None, light: str | None = None) -> str:
     """Return the name of a plan: ("heun", 8, "karras") -> "heun:8@karras"."""
-    return f"{solver}:{steps}" + ("" if grid is None else f"@{grid}")
+    return f"{solver}:{steps}" + ("" if grid is None else f"@{grid}") + ("" if light is None else f"+{light}")
 
 
 def with_steps(name: str, steps: int) -> str:
-    """Return a plan name with another number of steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    """Return a plan name with another number of steps, all of them full: ("heun:4@karras", 8) -> "heun:8@karras"."""
     parts = split_plan_name(name)
     return join_plan_name(parts.solver, steps, parts.grid)
 

@@ -18,6 +18,8 @@ def parse_token_plan_name(name: str | NameParts) -> TokenPlanName:
         names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
         raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"take {names}")
     sampler, text = bind_call(parts.home or parts.solver, parts.text, SAMPLERS)
+    if parts.light is not None:
+        raise UserError(f"plan '{parts}' has light steps, but token plans have none", f"write it as {text}:8")
     if parts.grid is not None:
         raise UserError(f"plan '{parts}' has a grid, but token plans have none", f"write it as {text}:8")
     if not (steps := step_count(parts, text)):
