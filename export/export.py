@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,27 +13,22 @@ import msgspec
 
 from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.experts import Expert, join_conditions, load_expert, parse_experts
-from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
+from fewstep.export.export_network import ExportedNetwork, NetworkOptions, export_network
 from fewstep.export.licence import read_licence
+from fewstep.export.light_network import add_light_network, refuse_cache
 from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
-from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.describe import describe
+from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import TIME, X
-from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.io import store, store_weights
-from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.half import to_half
-from fewstep.graph.prologue import PreparedDenoiser
-from fewstep.graph.weights import collect_garbage, place_of, release
 from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import FittedReference
+from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
@@ -88,6 +83,8 @@ class ExportOptions(Options):
     check: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. A spec that
         contradicts them is refused before the module is traced, and the error names the likely mistake, as verify
         --data does.
+    cache: The name of a cut for feature caching, such as depth1 or F1B0. The bundle gets a light network, which some
+        steps of plans like dpmpp_2m:20+every(interval=3) run. An unknown name lists the cuts.
     """
 
     source: str
@@ -105,6 +102,7 @@ class ExportOptions(Options):
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
     check: Path | None = field(default=None, metadata={"unrecorded": True})
+    cache: str | None = None
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
@@ -123,7 +121,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if others:  # refuse a wrong expert before minutes of work
             deque(_load_sources(options, loras, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
-        denoiser = _export_network(writer, options, partial(_load_changed_source, options, loras), progress, check_spec)
+        how = NetworkOptions(options.dtype, options.verify, _package_versions(), options.cache)
+        denoiser = export_network(writer, how, partial(_load_changed_source, options, loras), progress, check_spec)
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
@@ -132,8 +131,10 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         entry = msgspec.structs.replace(_make_manifest(options, denoiser, loras), scheduler=scheduler)
         for expert in others:
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
-            own = _export_network(writer, options, load, prefix_stages(progress, expert.name))
+            own = export_network(writer, how, load, prefix_stages(progress, expert.name))
             entry = _add_expert(entry, expert, own, options.dtype)
+        if denoiser.features is not None:
+            entry = add_light_network(entry, denoiser.graphs[LIGHT], denoiser.features)
         entry = add_shipped_plans(writer, entry)
         if writer.manifest is not None and (gone := describe_additions(writer.manifest, entry)):
             LOG.warning(
@@ -142,15 +143,6 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if origin.companions is not None:
             entry = origin.companions.add(writer, entry, progress)
         return writer.commit(add_null_files(writer, entry, options.null))
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """A network whose graphs and verification table are files of the bundle."""
-
-    origin: "Origin"
-    graphs: Mapping[str, manifest.GraphEntry]
-    table: str
 
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
@@ -169,55 +161,6 @@ def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, 
     if found.mistake:
         raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
     LOG.warning("%s", found)
-
-
-def _export_network(
-    writer: Writer,
-    options: ExportOptions,
-    load: Callable[[], Source],
-    progress: Progress,
-    check: "Callable[[Spec, Evaluate], None] | None" = None,
-) -> ExportedNetwork:
-    """Trace, rewrite and verify a network, and write its graphs."""
-    from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
-    from fewstep.export.verification.verify import Verification, compare
-
-    verified_with = (options.dtype, repr(_package_versions()))
-    taken = load_and_trace(load, writer, progress, options.verify, *verified_with, check=check)
-    collect_garbage(taken.exported)
-    prepared = taken.prepared
-    warn_of_operations(prepared)
-    warn_of_repeated_work(prepared)
-    half = _convert_to_float16(writer, prepared) if options.dtype == "float16" else None
-    if isinstance(taken.expected, Verification):
-        verification = taken.expected
-        LOG.warning("the old bundle has the same graphs, verified with these versions: they are not run again")
-    else:
-        compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
-        verification = msgspec.structs.replace(compared, verified=taken.verified)
-    origin, deployed = taken.origin, half or prepared
-    inputs = [condition.input for condition in origin.spec.conditions]
-    graphs = {
-        part: describe(graph, *store(writer, graph, part), conditions=inputs)
-        for part, graph in (
-            ("conditioner", deployed.conditioner),
-            ("prologue", deployed.prologue),
-            ("body", deployed.body),
-        )
-        if graph is not None
-    }
-    content = msgspec.json.format(msgspec.json.encode(verification))
-    table = writer.add(content, folder="report", name="verification", suffix=".json")
-    return ExportedNetwork(origin, graphs, table)
-
-
-def _convert_to_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
-    """Convert the body to float16. Conditioner and prologue stay float32, since they run only once per call."""
-    body = drop_unused(to_half(prepared.body, FLOAT16))
-    if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network
-        (body,) = store_weights(writer, body)
-        release(prepared.body)
-    return replace(prepared, body=body)
 
 
 def _check_named_files(options: ExportOptions) -> None:
@@ -279,6 +222,8 @@ def _load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Sourc
     source = apply_changes(
         load_source(options.source, options.spec, options.statistics, options.call), loras, tuple(changes), slots
     )
+    if options.cache is not None:
+        refuse_cache(source.spec, options.expert, options.lora_slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 

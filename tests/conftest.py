@@ -31,7 +31,14 @@ from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, GraphEntr
 from fewstep.runtime.machine import code_digest
 from tests.bundles import node, small, value, write_graphs
 
-EXPORTED = {"exported_carrying", "exported_fashion_mnist", "exported_tokens", "layers_of_experts", "unet"}  # fixtures
+EXPORTED = {
+    "exported_carrying",
+    "exported_fashion_mnist",
+    "exported_light",
+    "exported_tokens",
+    "layers_of_experts",
+    "unet",
+}  # fixtures
 EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file
 TEACHERS = 80  # steps of the shortest one
 FROZEN = [0]  # modules at the last freeze of the garbage collector
@@ -217,6 +224,15 @@ def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.bundle_of_experts import export_layers
 
     return export_layers(tmp_path_factory.mktemp("experts"))
+
+
+@pytest.fixture(scope="session")
+def exported_light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `tests.bundle_with_light_network`, exported once; copy it before changing it."""
+    pytest.importorskip("torch")
+    from tests.bundle_with_light_network import export_light
+
+    return export_light(tmp_path_factory.mktemp("light"))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from fewstep.report.bundle_contents import (
 )
 from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
-from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import free_shape
 from fewstep.runtime.progress import Progress
@@ -69,8 +69,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
     _add_bodies(root, manifest.bodies, contents, lists_operations)
     for name, network in contents.networks.items():
         entry = manifest.networks[name]
-        steps = "at pure noise" if entry.until == PURE_NOISE else f"with lambda below {entry.until:.4g}"
-        said = f"network {name}, for steps {steps}: predicts {entry.prediction}, from {entry.source}"
+        said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
         _add_ahead(branch, network)
         _add_bodies(branch, entry.bodies, network, lists_operations)
@@ -108,6 +107,13 @@ def _describe_x(manifest: Manifest) -> str:
     """Return the line of x."""
     also = " with its last x0 after it" if manifest.self_condition else ""
     return f"x {list(manifest.x_shape)}{also}, predicts {manifest.prediction}, schedule {manifest.schedule.kind}"
+
+
+def _describe_steps(network: NetworkEntry) -> str:
+    """Return, as text, which steps a network runs."""
+    if network.until is None:
+        return "for light steps"
+    return f"for steps {'at pure noise' if network.until == PURE_NOISE else f'with lambda below {network.until:.4g}'}"
 
 
 def _describe_engine(engine: EngineEntry, size: str) -> str:

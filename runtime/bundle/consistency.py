@@ -6,11 +6,11 @@ from math import isfinite
 from operator import mul
 
 from fewstep.plans.names.user_code import split_code
-from fewstep.plans.plan import DENOISER
+from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.conditions import condition_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
-from fewstep.runtime.bundle.networks import select_network
+from fewstep.runtime.bundle.networks import interval_ends, select_network
 from fewstep.runtime.bundle.platforms import is_core
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import (
@@ -71,11 +71,12 @@ def _step_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 def _network_problems(manifest: Manifest) -> Problems:
     """Yield faults of the networks besides the denoiser: in their intervals and conditions, and in each network."""
     names = {condition.name for condition in manifest.conditions}
-    untils = [network.until for network in manifest.networks.values()]
+    untils = [*interval_ends(manifest).values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
         yield "networks", f"they end at lambda {untils}, which is not in increasing order"
     if manifest.networks and (lone := next((kind.NOUN for _, kind in kinds(manifest) if kind.EXPERTS == "none"), "")):
         yield "networks", f"a bundle with {lone} has one network"
+    yield from _light_problems(manifest)
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"
         if name == DENOISER or not name.isidentifier():
@@ -84,6 +85,21 @@ def _network_problems(manifest: Manifest) -> Problems:
             yield f"{field}.inputs", f"the manifest has no condition {min(unknown)!r}"
         for place, reason in manifest_problems(select_network(manifest, name)):
             yield f"{field}.{place}", reason
+
+
+def _light_problems(manifest: Manifest) -> Problems:
+    """Yield faults of the light network, which reads the features that the denoiser returns."""
+    for name, network in manifest.networks.items():
+        if network.until is None and name != LIGHT:
+            yield f"networks[{name!r}].until", f"it is missing, which it may be only in the network {LIGHT}"
+    if manifest.features is not None and manifest.features.is_read:
+        return  # the light network by itself
+    light = manifest.networks.get(LIGHT)
+    of_light = None if light is None or light.features is None else light.features
+    read = None if of_light is None else (of_light.name, of_light.shape, of_light.is_read)
+    returned = None if manifest.features is None else (manifest.features.name, manifest.features.shape, True)
+    if returned != read:
+        yield "features", f"the network {LIGHT} reads the features {read}, and the denoiser returns {returned}"
 
 
 def interface_problems(of: Description) -> Problems:

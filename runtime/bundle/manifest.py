@@ -23,6 +23,7 @@ from fewstep.runtime.kinds.graph_entry import Role as Role
 from fewstep.runtime.kinds.graph_entry import TensorEntry as TensorEntry
 from fewstep.runtime.kinds.lora_slots import LoraSlots
 from fewstep.runtime.kinds.named_tensors import Carried as Carried
+from fewstep.runtime.kinds.named_tensors import Features as Features
 from fewstep.runtime.kinds.named_tensors import NamedOutput as NamedOutput
 from fewstep.runtime.kinds.policies import Policy as Policy
 from fewstep.runtime.kinds.positions import Positions as Positions
@@ -243,12 +244,12 @@ class Provenance(Strict, frozen=True):
 class NetworkEntry(Strict, frozen=True):
     """A network that replaces the denoiser in some steps: those with lambda below `until` that no earlier network runs.
 
-    If `until` is `plans.spec.PURE_NOISE`, it runs only the steps at lambda -infinity. `inputs` maps its conditions, a
-    subset of the manifest's, to graph inputs. `source` is its origin, as in `Provenance`. The other fields are those of
-    a manifest.
+    If `until` is `plans.spec.PURE_NOISE`, it runs only the steps at lambda -infinity. If it is None, the network is the
+    light one, which runs the steps that a plan assigns to it. `inputs` maps its conditions, a subset of the manifest's,
+    to graph inputs. `source` is its origin, as in `Provenance`. The other fields are those of a manifest.
     """
 
-    until: float
+    until: float | None
     prediction: Prediction
     inputs: dict[str, str]
     bodies: dict[str, Body]
@@ -262,6 +263,7 @@ class NetworkEntry(Strict, frozen=True):
     ranges: str | None = None
     precision: str | None = None
     verification: str | None = None
+    features: Features | None = None
 
 
 class Description(Strict, frozen=True, omit_defaults=True):
@@ -316,6 +318,7 @@ class Manifest(Description, frozen=True, kw_only=True):
     fitted: tuple[FittedPlan, ...] = ()
     networks: dict[str, NetworkEntry] = {}  # besides the denoiser, starting at the noise
     lora_slots: LoraSlots | None = None  # of the denoiser
+    features: Features | None = None  # inner features that a light network reads
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:
         """Return the hashes of everything that determines the results of some graphs: their files, and the files of

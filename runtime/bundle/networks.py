@@ -1,7 +1,8 @@
 """The networks of a bundle by name, and views of a bundle with a single network.
 
 Most bundles have one network, the denoiser, which the manifest itself describes. Further networks replace it in the
-steps of an interval of lambda (`NetworkEntry`). Verbs that work on one network at a time see it as a separate bundle.
+steps of an interval of lambda (`NetworkEntry`), or in the light steps of a plan. Verbs that work on one network at a
+time see it as a separate bundle.
 """
 
 from math import inf
@@ -22,9 +23,15 @@ def networks(manifest: Manifest) -> tuple[str, ...]:
 
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
-    """Return the name of the network that runs a step at this lambda, where None stands for -infinity."""
+    """Return the name of the network that runs a step at this lambda, where None stands for -infinity, unless the step
+    is light."""
     level = -inf if lam is None else lam
-    return next((name for name, each in manifest.networks.items() if level < each.until), DENOISER)
+    return next((name for name, until in interval_ends(manifest).items() if level < until), DENOISER)
+
+
+def interval_ends(manifest: Manifest) -> dict[str, float]:
+    """Return the lambda at which the interval of each network ends, without the light network, which has none."""
+    return {name: each.until for name, each in manifest.networks.items() if each.until is not None}
 
 
 def common_bodies(manifest: Manifest) -> dict[str, Body]:

@@ -1,4 +1,4 @@
-"""Tensors that a network returns besides its prediction, or that are carried from run to run."""
+"""Tensors that a network returns besides its prediction, or that are carried from step to step or from run to run."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -73,3 +73,36 @@ class Carried(NamedTensor, frozen=True):
     def describe(self, of: "Description") -> str:
         to = "each step to that step" if self.bank == "step" else "the sample to all steps"
         return f"carries {self.name} {list(self.shape)}, {self.dtype}, from {to} of the next run"
+
+
+class Features(Kind, frozen=True):
+    """Inner features of a denoiser for feature caching: its full network returns them, and its light network reads them
+    instead of computing them. Plans carry them from step to step (`plans.light_steps`).
+
+    shape: per sample; a free axis is a term of a size, such as "height/2".
+    cut: the name of the cut (`graph.feature_cuts`).
+    share: the work of the light network as a share of the full one's, in multiply-adds.
+    is_read: whether this network reads them, so that it is the light one.
+    """
+
+    NOUN: ClassVar = "a light network"
+
+    name: str
+    shape: tuple[int | str, ...]
+    cut: str
+    share: float
+    is_read: bool = False
+
+    def problem(self, of: "Description") -> str | None:
+        if not self.name.isidentifier() or not 0 <= self.share <= 1:
+            return f"{self.name!r} of {self.share} of the work"
+        return None
+
+    def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+        port = TensorEntry((CARRIED if self.is_read else NEXT) + self.name, "carried", ("batch", *self.shape))
+        return ((port,), ()) if self.is_read else ((), (port,))
+
+    def describe(self, of: "Description") -> str:
+        shape = ", ".join(map(str, self.shape))
+        verb = "reads" if self.is_read else "returns"
+        return f"{verb} {self.name} [{shape}] of the cut {self.cut}: light steps take {self.share:.0%} of the work"

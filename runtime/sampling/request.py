@@ -14,14 +14,14 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference
-from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
+from fewstep.plans.plan import DENOISER, IMAGE, LIGHT, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime.arrays import Float32, as_finite, as_model_range, as_numbers, broadcast_to_samples
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import network_at
+from fewstep.runtime.bundle.networks import interval_ends, network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, free_x_shape, sizes_of
 from fewstep.runtime.sampling.execute import Draws, Hold, x_row
@@ -116,9 +116,11 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         stairs=None if manifest.positions is None else manifest.positions.stairs(manifest),
         self_condition=manifest.self_condition,
         networks=tuple(
-            NetworkFacts(name, each.until, each.prediction, each.heads, each.steers)
-            for name, each in manifest.networks.items()
+            NetworkFacts(name, until, each.prediction, each.heads, each.steers)
+            for name, until in interval_ends(manifest).items()
+            for each in (manifest.networks[name],)
         ),
+        features=None if manifest.features is None else manifest.features.name,
     )
 
 
@@ -300,7 +302,8 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
     if not _is_at_positions(plan, manifest):
         yield f"does not match the positions that have their own times in {bundle.path}"
     banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
-    if banks != carried:
+    features = set() if manifest.features is None else {manifest.features.name}
+    if banks - features != carried:
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
         yield f"carries {has}, but this denoiser carries {wants}"
     if any(bool(step.estimate) != manifest.self_condition for step in plan.steps):
@@ -310,13 +313,15 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
             else "feeds its last x0 to the network"
         )
     for index, step in enumerate(plan.steps):
-        network = network_at(manifest, step.lam)
+        is_light = step.network == LIGHT and bool(features)
+        network = LIGHT if is_light else network_at(manifest, step.lam)
         if step.network != network:
             yield f"runs the network {step.network} at step {index}, but {bundle.path} runs {network} there"
         heads = manifest.heads if network == DENOISER else manifest.networks[network].heads
         if step.heads != heads:
             yield f"reads {step.heads} outputs of the {network} at step {index}, but it has {heads}"
-        if missing := carried - {plan.banks[read.bank].name for read in step.carry_in}:
+        read = features if is_light else carried
+        if missing := read - {plan.banks[read.bank].name for read in step.carry_in}:
             yield f"does not feed {min(missing)!r} to the {network} at step {index}"
 
 

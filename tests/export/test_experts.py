@@ -106,7 +106,7 @@ def test_every_source_is_read_before_one_is_traced_and_is_counted(
     assert counted[1]["evaluations"] == 2 * counted[0]["evaluations"]
     assert needed[0].disk < needed[1].disk < needed[2].disk == 2 * needed[0].disk
     assert needed[2].memory == needed[0].memory  # one after the other
-    monkeypatch.setattr(exporting, "_export_network", _fails)
+    monkeypatch.setattr(exporting, "export_network", _fails)
     with pytest.raises(UserError, match="expert noisy has schedule.kind cosine"):
         export(replace(plain, expert=(f"noisy={other}:thin@0",)))
 

@@ -71,9 +71,9 @@ COMPANIONS = [
     ("conditions.0.default", [1.5], "default"),
 ]
 EXPERTS = [
-    ("networks.noisy.until", "0", ".until: expected `float`"),
+    ("networks.noisy.until", "0", ".until: expected `float | null`"),
     ("networks.noisy.until", GONE, "missing field `until`"),
-    ("networks.noisy.until", float("inf"), "expected `float`, got `null`"),
+    ("networks.noisy.until", float("inf"), "it is missing, which it may be only in the network light"),
     ("networks.noisy.inputs", {"colour": "label"}, "networks['noisy'].inputs: the manifest has no condition 'colour'"),
     ("networks.noisy.inputs", {}, "networks['noisy'].prologue: no condition feeds the input 'label'"),
     ("networks.noisy.prologue", None, "networks['noisy'].bodies['float32'].graphs[0]: the prologue does not return"),

@@ -1,0 +1,109 @@
+"""Export one network: trace, rewrite and verify it, split it for feature caching, and write its graphs."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
+from fewstep.export.light_network import cut_features
+from fewstep.export.spec import Source, Spec
+from fewstep.export.verification.points import Scope
+from fewstep.graph.commit import Writer
+from fewstep.graph.describe import describe
+from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.io import store, store_weights
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.half import to_half
+from fewstep.graph.weights import collect_garbage, place_of, release
+from fewstep.plans.plan import LIGHT
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.kinds.named_tensors import Features
+from fewstep.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from fewstep.export.load_and_trace import Evaluate, Origin
+
+LOG = logging.getLogger("fewstep")
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """A network whose graphs and verification table are files of the bundle.
+
+    graphs: "conditioner", "prologue", "body", and "light" with a cut for feature caching, those that it has.
+    features: the inner features that the body returns and the light graph reads.
+    """
+
+    origin: "Origin"
+    graphs: Mapping[str, GraphEntry]
+    table: str
+    features: Features | None = None
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network is exported: the type of its bodies, the scope of its verification, the versions of packages, and
+    the name of its cut for feature caching."""
+
+    dtype: Literal["float32", "float16"]
+    scope: Scope
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cut: str | None = None
+
+
+def export_network(
+    writer: Writer,
+    options: NetworkOptions,
+    load: Callable[[], Source],
+    progress: Progress,
+    check: "Callable[[Spec, Evaluate], None] | None" = None,
+) -> ExportedNetwork:
+    """Trace, rewrite and verify a network, and write its graphs."""
+    from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
+    from fewstep.export.verification.verify import Verification, compare
+
+    verified_with = (options.dtype, repr(dict(options.versions)))
+    taken = load_and_trace(load, writer, progress, options.scope, *verified_with, check=check)
+    collect_garbage(taken.exported)
+    origin, prepared, light, features = taken.origin, taken.prepared, None, None
+    warn_of_operations(prepared)
+    warn_of_repeated_work(prepared)
+    if options.cut is not None:
+        prepared, light, features = cut_features(prepared, options.cut, origin.spec)
+    bodies = [prepared.body] if light is None else [prepared.body, light]
+    deployed = _convert_to_float16(writer, bodies) if options.dtype == "float16" else bodies
+    half = replace(prepared, body=deployed[0]) if options.dtype == "float16" else None
+    if isinstance(taken.expected, Verification):
+        verification = taken.expected
+        LOG.warning("the old bundle has the same graphs, verified with these versions: they are not run again")
+    else:
+        compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+        verification = msgspec.structs.replace(compared, verified=taken.verified)
+    if light is not None:
+        deployed = list(store_weights(writer, *deployed))  # both read one file
+    parts = {"conditioner": prepared.conditioner, "prologue": prepared.prologue}
+    parts |= dict(zip(("body", LIGHT), deployed, strict=False))
+    inputs = [condition.input for condition in origin.spec.conditions]
+    graphs = {
+        part: describe(graph, *store(writer, graph, part), conditions=inputs)
+        for part, graph in parts.items()
+        if graph is not None
+    }
+    content = msgspec.json.format(msgspec.json.encode(verification))
+    table = writer.add(content, folder="report", name="verification", suffix=".json")
+    return ExportedNetwork(origin, graphs, table, features)
+
+
+def _convert_to_float16(writer: Writer, bodies: Sequence[Graph]) -> list[Graph]:
+    """Convert bodies to float16. Conditioner and prologue stay float32, since they run only once per call."""
+    half = [drop_unused(to_half(body, FLOAT16)) for body in bodies]
+    large = [any(place_of(array) is not None for array in body.constants.values()) for body in bodies]
+    if any(large):
+        half = list(store_weights(writer, *half))
+        for body in bodies:
+            release(body)
+    return half

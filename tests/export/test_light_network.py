@@ -1,0 +1,136 @@
+"""Export with a light network: it reads features of the full one, shares its weights, and runs the light steps."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.cli.main import main
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.session import run
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.consistency import manifest_problems
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests.bundle_with_light_network import SKIPPING, export_light
+
+CONDITION = {"class": [0, 1]}
+
+
+def test_both_networks_read_one_file_of_weights(exported_light: Path) -> None:
+    manifest = open_bundle(exported_light).manifest
+    full, light = manifest.bodies["float32"].graph, manifest.networks["light"].bodies["float32"].graph
+    assert full.data == light.data and len(full.data) == 1
+    assert sum((exported_light / each.file).stat().st_size for each in (full, light)) < 2**16
+    assert manifest.networks["light"].prologue == manifest.prologue is not None
+
+
+def test_the_light_network_takes_the_features_that_the_full_one_returns(exported_light: Path) -> None:
+    manifest = open_bundle(exported_light).manifest
+    full, light = manifest.bodies["float32"].graph, manifest.networks["light"].bodies["float32"].graph
+    assert [(each.name, each.shape) for each in full.outputs][1:] == [("next_features", ("batch", 24, 8, 8))]
+    assert ("carried_features", ("batch", 24, 8, 8)) in [(each.name, each.shape) for each in light.inputs]
+    assert manifest.features is not None and (manifest.features.cut, manifest.features.is_read) == ("depth1", False)
+
+
+def test_the_share_of_the_work_is_that_of_its_multiply_adds(exported_light: Path) -> None:
+    features = open_bundle(exported_light).manifest.features
+    first, near, joined, last = (9 * 64 * given * made for given, made in ((1, 24), (24, 24), (24, 24), (24, 1)))
+    down, deep, up = 9 * 16 * 24 * 32, 9 * 16 * 32 * 32, 9 * 64 * 32 * 24
+    light = first + near + last  # the convolution that reads both sides is a sum of two, and one of them is deep
+    assert features is not None and features.share == round(light / (light + joined + down + deep + up), 4)
+
+
+def test_a_plan_without_light_steps_is_not_changed_by_the_light_network(exported_light: Path, tmp_path: Path) -> None:
+    (tmp_path / "skipping.py").write_text(SKIPPING)
+    export(ExportOptions(f"{tmp_path / 'skipping.py'}:make", tmp_path / "plain", verify="quick"))
+    samples = [load(each).sample("ddim:4", [1, 2], CONDITION, 2.0) for each in (exported_light, tmp_path / "plain")]
+    np.testing.assert_allclose(samples[0], samples[1], atol=1e-6)
+
+
+def test_a_light_step_is_the_light_graph_on_the_features_of_the_step_before(exported_light: Path) -> None:
+    """The second of two steps of DDIM, by hand."""
+    sampler = load(exported_light)
+    manifest = sampler.bundle.manifest
+    states = list(sampler.steps("ddim:2@trailing+every", [1, 2], CONDITION))
+    full, light = (
+        io.load(exported_light / each.bodies["float32"].graph.file, root=exported_light)
+        for each in (manifest, manifest.networks["light"])
+    )
+    feeds = []
+    for network, state in zip(("denoiser", "light"), states, strict=True):
+        call = sampler.denoiser.networks[network].feeds(sampler.compile("ddim:2@trailing"), 2, lambda _: {
+            "class": np.array([0, 1])})(state.index)  # fmt: skip
+        feeds.append({"x": state.u, **call})
+    features = run(full, feeds[0])["next_features"]
+    expected = run(light, {**feeds[1], "carried_features": features})["output"]
+    np.testing.assert_allclose(states[1].outputs[0], expected, atol=1e-5)
+    plain = list(sampler.steps("ddim:2@trailing", [1, 2], CONDITION))
+    assert np.abs(expected - plain[1].outputs[0]).max() > 1e-3  # not what a full step returns
+
+
+@pytest.mark.parametrize("seeds", [[3], [3, 4, 5]])
+def test_a_sample_with_light_steps_does_not_depend_on_its_batch(exported_light: Path, seeds: list[int]) -> None:
+    sampler, plan = load(exported_light), "dpmpp_2m:6+every(interval=3, linear=True)"
+    whole = sampler.sample(plan, [3, 4, 5, 6], {"class": [0, 1, 2, 0]}, 2.0)
+    part = sampler.sample(plan, seeds, {"class": [0, 1, 2][: len(seeds)]}, 2.0)
+    np.testing.assert_allclose(part, whole[: len(seeds)], atol=1e-6)
+
+
+def test_an_unknown_cut_lists_the_cuts_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no cut 'depth9'; choose depth1"):
+        export_light(tmp_path, "depth9")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"expert": ("noisy=fashion_mnist@-1",)}, "--cache with --expert"),
+        ({"lora_slots": ("*",)}, "--cache with --lora-slots"),
+    ],
+)
+def test_what_a_light_network_excludes_is_refused_by_name(
+    options: dict[str, tuple[str, ...]], what: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=what):
+        export_light(tmp_path, **options)
+
+
+def test_a_denoiser_that_carries_tensors_has_no_light_network(tmp_path: Path) -> None:
+    from tests.export.networks import carrying_denoiser
+
+    source = f"{carrying_denoiser.__file__}:make"
+    with pytest.raises(UserError, match="--cache: a denoiser with carried tensors has no light network"):
+        export(ExportOptions(source, tmp_path / "bundle", cache="depth1"))
+
+
+def test_calls_that_carry_nothing_refuse_light_steps(exported_light: Path) -> None:
+    sampler = load(exported_light)
+    with pytest.raises(UserError, match="carries 'features'"):
+        sampler.sample_each(["ddim:4+every"], [1], {"class": [0]})
+
+
+def test_a_plan_with_light_steps_is_refused_by_another_bundle(exported_light: Path, tmp_path: Path) -> None:
+    (tmp_path / "skipping.py").write_text(SKIPPING)
+    export(ExportOptions(f"{tmp_path / 'skipping.py'}:make", tmp_path / "plain", verify="quick"))
+    plan = load(exported_light).compile("ddim:4+every")
+    with pytest.raises(UserError, match="carries features, but this denoiser carries none"):
+        load(tmp_path / "plain").sample(plan, [1], {"class": [0]})
+
+
+def test_a_manifest_with_only_one_side_of_the_cut_is_damaged(exported_light: Path) -> None:
+    manifest = open_bundle(exported_light).manifest
+    for damaged in (
+        msgspec.structs.replace(manifest, networks={}),
+        msgspec.structs.replace(manifest, networks={"other": manifest.networks["light"]}),
+    ):
+        assert any("light" in reason for _, reason in manifest_problems(damaged))
+
+
+def test_inspect_names_the_cut_and_the_light_network(exported_light: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(exported_light)]) == 0
+    printed = capsys.readouterr().out
+    assert "returns features [24, 8, 8] of the cut depth1" in printed and "network light, for light steps" in printed
