@@ -1,4 +1,4 @@
-"""Functions for both types of plan, of continuous samples and of tokens. Both are tables of steps."""
+"""Functions for both types of plan: plans of continuous samples, and token plans. Both are tables of steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ from fewstep.plans.tokens.plan import USUAL, TokenPlan, TokenStep
 AnyStep = Step | TokenStep
 AnyPlan = Plan | TokenPlan
 Made = TypeVar("Made", bound=AnyPlan)
-Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups, for all steps or by network name
+Edges = Sequence[float] | Mapping[str, Sequence[float]]  # edges between range groups, for all steps or by network name
 
 
 def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
@@ -26,7 +26,8 @@ def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
 
 
 def shaping_of(plan: AnyPlan) -> Shaping | None:
-    """Return the shaping of a plan's steps, or None. Single steps may have none, and token plans have none."""
+    """Return the shaping that a plan's steps have in common, or None. Some steps of a plan may have none, and token
+    plans never have one."""
     return next((step.shaping for step in plan.steps if isinstance(step, Step) and step.shaping is not None), None)
 
 

@@ -37,7 +37,7 @@ def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample",
     """Return the plan if it is a compiled plan of continuous samples.
 
     Raises UserError for the name of a plan, which only a sampler can compile, for any other object, and for a token
-    plan. `taker` names the caller in the message, and `fix` is its advice for a token plan."""
+    plan. `taker` names the caller in the message, and `fix` is the fix for a token plan."""
     if isinstance(plan, Plan):
         return plan
     if isinstance(plan, AnyPlan):

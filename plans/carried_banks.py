@@ -19,7 +19,7 @@ from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import BankedTensor, ScheduleSpec
 
-Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # of a step, for one bank
+Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # what a step reads and writes of one bank
 
 
 def add_banks(
@@ -27,8 +27,8 @@ def add_banks(
 ) -> Plan:
     """Return the plan with a bank for each tensor that its denoiser carries from run to run.
 
-    If a bank is of the sample, the plan ends with an additional evaluation. It has all branches, and nothing reads its
-    output.
+    If a bank is of the kind "sample", the plan ends with an additional evaluation of all branches, which only writes
+    the bank: no step reads its output.
     """
     if not carried:
         return plan

@@ -1,4 +1,5 @@
-"""Check the carried tensors of a plan: that every slot which a step reads has been written, in all its branches."""
+"""Check the carried tensors of a plan: each slot that a step reads must have been written, in all branches of the
+step."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +18,7 @@ def check_carry(plan: Plan, fix: str = "begin with a step that writes what it re
 
 
 def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None) -> str | None:
-    """Return the problem with the reads and writes of banks, or None.
+    """Return, as text, what is wrong with a plan's reads and writes of banks, or None.
 
     begins: the branches of each slot at the start, by bank. By default kept slots have all branches before a first run,
         and a second run begins with the slots that the first one leaves.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def bind_plan_name(name: str | NameParts, denoiser: DenoiserFacts, strength: float | None = None) -> "PlanName":
-    """Parse the name of a plan for a denoiser, which sets the grid of a name without one.
+    """Parse the name of a plan for a denoiser. A name without a grid gets the denoiser's default grid.
 
     `text` of the result is the name of the compiled plan. Raises UserError for an invalid name.
     """
@@ -56,8 +56,8 @@ def compile_plan(
             conditional branch is evaluated.
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
-        strength: in (0, 1]: start from the given "image", noised to the time where this share of the steps is left. A
-            name without a grid then uses `trailing`, on which that is also the share of the training's time.
+        strength: in (0, 1]: start from the given "image", noised to the time at which this share of the steps remains.
+            A name without a grid then uses `trailing`, on which it is also the share of the training's time.
         renoise: in [0, 1]: the share of that noise that is added to the image (`Tracer.start`); None is 1.
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
@@ -70,13 +70,13 @@ def compile_plan(
         "choose parameters nearer to the usual ones",
     ):
         times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
-        if len(times) != parsed.steps + 1:  # a user-supplied grid: those of fewstep raise an error themselves
+        if len(times) != parsed.steps + 1:  # a user-supplied grid, since those of fewstep raise an error themselves
             what = f"the grid of plan {parsed.text!r} returned {len(times)} times for {parsed.steps} steps"
             raise UserError(what, f"return {parsed.steps + 1}, from noisy to clean")
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
     plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
-    own_grids = ("", denoiser.grid)  # a training on them may have evaluated sigma_min
+    own_grids = ("", denoiser.grid)  # a network that was trained on these times may have been evaluated at sigma_min
     is_elsewhere = denoiser.distilled and (parsed.reference.grid or "") not in own_grids
     if parsed.light is not None:
         if denoiser.features is None:
@@ -134,8 +134,8 @@ def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Seque
     """Prepend a time at pure noise if the denoiser has a network for that step only, and the schedule does not reach it
     (One More Step: Hu et al. 2023, arXiv 2311.15744).
 
-    The network receives the time of the first step, while the authors' network receives none. The plan's solver takes
-    the step, while theirs is ancestral."""
+    The network receives the time of the first step, while the authors' network receives none. Here the plan's solver
+    takes the step, while theirs is ancestral."""
     first = times[0]
     if first.alpha == 0 or not any(each.until == PURE_NOISE for each in denoiser.networks):
         return times

@@ -50,7 +50,7 @@ def compile_tokens(
         guided = {"branches": tuple(branches), "weights": tuple(branches.values())}
         steps.append(msgspec.structs.replace(step, **position, **guided))
         revealed = step.chance if step.chance is not None else step.reveal / count / share
-        share = max(share * (1 - revealed) + (1 - share) * step.again, 1 / (2 * count))  # the mean share of open ones
+        share = max(share * (1 - revealed) + (1 - share) * step.again, 1 / (2 * count))  # mean share of open positions
     plan = TokenPlan(SCHEMA, parsed.text, schedule.fingerprint, vocabulary, tuple(shape), form, tuple(steps))
     if problem := token_plan_problem(plan):
         raise UserError(

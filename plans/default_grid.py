@@ -7,7 +7,7 @@ from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 ANGLES = "arctan"
 TRAINED = "trailing"
 KEPT = ("sample", "residual", "consistency")  # predictions that keep `trailing`
-FEW = 80  # timesteps; with fewer, times between them are far from the trained ones
+FEW = 80  # timesteps; with fewer, times between them are too far from the trained ones
 
 
 def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:

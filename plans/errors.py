@@ -1,6 +1,6 @@
 """The two exceptions for callers, `UserError` and `Cancelled`, and functions that make text safe to print."""
 
-LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
+LONGEST = 2000  # characters of a printed text, since the names of a bundle may have millions
 END = 400  # characters kept at the end of a text, where a message usually states the problem
 NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become a UserError where a plan is compiled
 

@@ -19,10 +19,10 @@ from fewstep.plans.tokens.plan import decode_tokens, is_token_plan
 
 FIX = "compile it again (a plan NAME:STEPS needs no file)"
 FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
-OLDER = (1, 2)  # schemas that are read too
-FROM_STEP = r" from step (\d{1,9})"  # in the names of tails: older files store their first step only there
-HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
-FILE_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps take a few MB
+OLDER = (1, 2)  # older schemas that are also read
+FROM_STEP = r" from step (\d{1,9})"  # separates the parts of a tail's name; older files store the first step only there
+HEADS_LIMIT = 64  # maximum number of a network's outputs; real networks have one to three
+FILE_LIMIT = 64 * 2**20  # maximum bytes of a plan file; thousands of steps take a few MB
 
 
 def encode(plan: AnyPlan) -> bytes:

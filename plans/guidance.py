@@ -19,7 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import By, Strict, canonicalize
 
 COND, UNCOND = "cond", "uncond"
-PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
+PERTURBED = "perturbed"  # the perturbed branch, and the condition that is 1 in it
 PAG, STEER, CFG_PLUS_PLUS = "pag:", "steer:", "cfg++:"
 FIX = "give values that fewstep.plans.guidance documents"
 
@@ -64,8 +64,8 @@ class Pag(Strict, frozen=True, tag="pag"):
     """Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377): o = o_cond + scale (o_cond - o_perturbed),
     written "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --change pag`.
 
-    weight: of additional classifier-free guidance, which adds (weight - 1) (o_cond - o_uncond), as in the pipelines of
-        diffusers; written "WEIGHT+pag:SCALE". A weight of 1 evaluates no unconditional branch.
+    weight: the weight of additional classifier-free guidance, which adds (weight - 1) (o_cond - o_uncond), as in the
+        pipelines of diffusers; written "WEIGHT+pag:SCALE". A weight of 1 evaluates no unconditional branch.
     """
 
     scale: float
@@ -74,7 +74,7 @@ class Pag(Strict, frozen=True, tag="pag"):
 
 class Residual(Strict, frozen=True, tag="residual"):
     """Residual classifier-free guidance (StreamDiffusion: Kodaira et al. 2023, arXiv 2312.12491, section 3.2): the
-    network does not predict the unconditional noise. A reference y gives it: n = (x - alpha y) / sigma.
+    unconditional noise is not predicted by the network, but follows from a reference y: n = (x - alpha y) / sigma.
 
     The guided noise is delta n + weight (eps_cond - delta n), so that x0 is
     weight x0_cond + (1 - weight) (delta y + (1 - delta) x / alpha). Any solver can use it, with one more row for y.
@@ -94,12 +94,12 @@ class Steer(Strict, frozen=True, tag="steer"):
     x0' = x0 + w s h, with h of the conditional branch, after any other guidance and before any shaping.
 
     weight: w, or one weight per evaluation, of which the last applies to all further evaluations.
-    scale: s. "sigma2/alpha" is for h with respect to x. With h = grad log p(y | x) and weight 1 it samples p(x0 | y),
-        since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song et al.
-        2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x for
-        data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
-        None selects "sigma2/alpha" or "variance", whichever suits the network's gradient.
-    guidance: another form to combine with, whose branch "cond" has the gradient.
+    scale: the factor s. "sigma2/alpha" is for h with respect to x. With h = grad log p(y | x) and weight 1 the plan
+        samples p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM:
+        Song et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0
+        given x for data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv
+        2209.14687). None selects "sigma2/alpha" or "variance", whichever suits the network's gradient.
+    guidance: another form with which it is combined. The gradient is that of its branch "cond".
 
     At pure noise (alpha = 0), where x contains no information about x0, "sigma2/alpha" does not steer. Networks
     without a gradient do not steer either.
@@ -214,7 +214,7 @@ def branch_weights(guidance: Guidance | None, evaluation: int, lam: float) -> di
     out, unless the form also reads it outside of the sum."""
     if isinstance(guidance, Steer):
         weights = branch_weights(guidance.guidance, evaluation, lam)
-        return {COND: 0.0} | weights  # Steer reads COND's gradient, whatever the weight
+        return {COND: 0.0} | weights  # Steer reads the gradient of COND, whatever its weight
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):

@@ -33,7 +33,7 @@ class SolverListing:
     """A solver.
 
     evaluations: calls of the denoiser per inner step.
-    is_fitted: its parameters hold fitted numbers, and at their defaults it is another solver.
+    is_fitted: whether its parameters hold fitted numbers. With their defaults it is the same as another solver.
     rows: K, the number of state rows, each the size of a sample.
     parameters: defaults by name.
     given: the names of tensors that the caller passes.
@@ -101,7 +101,7 @@ class GridListing(TokenSamplerListing):
     """A grid. A default of None means that the schedule decides.
 
     needs: the names of parameters without a default.
-    is_default: plan names without a grid use this one.
+    is_default: whether plan names without a grid use this grid.
     """
 
     needs: tuple[str, ...]
@@ -119,8 +119,8 @@ class PluginListing:
     """A plugin of another package.
 
     kind: "solver" or "grid".
-    value: of its entry point.
-    is_refused: fewstep or another package has the same name, so a plan with this name is refused.
+    value: the value of its entry point.
+    is_refused: whether fewstep or another package has the same name, so that a plan with this name is refused.
     """
 
     kind: str

@@ -19,12 +19,12 @@ from fewstep.plans.errors import UserError
 DRAWS_LIMIT = 2**32
 # Streams: the fourth word of a counter
 NORMALS = 0  # the noise of a sample, and of particle 0
-CONDITIONS = 1  # conditions that calibration draws
+CONDITIONS = 1  # the conditions that calibration draws
 STEPS = 2  # the subset of a long trajectory's steps that calibration draws
-POSITIONS = 3  # of `uniforms`
+POSITIONS = 3  # the numbers of `uniforms`
 PARTICLES = 2**16  # + p: the noise of particle p >= 1
 CHANCES = 2**32 - 1  # of `uniform`
-AT_ONCE = 2**12  # blocks of four elements: this many fit the cache of a core
+AT_ONCE = 2**12  # number of blocks of four elements that fit in the cache of a core
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)

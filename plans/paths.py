@@ -23,7 +23,8 @@ class Path:
 
     first, last: the range of t. timesteps: the number of timesteps in training, from 0; None for continuous time.
     at, at_lam: (alpha, sigma) at t, and at a lambda. time_of: t for an array of lambdas.
-    clock: t for the process's own time, from 1 (noisiest) towards 0, in which its authors place steps uniformly.
+    clock: t as a function of the process's own time, which runs from 1 (noisiest) towards 0 and in which its authors
+        place steps uniformly.
     share: the coefficient of y in x at t, for restoration schedules where that is not 1 - alpha.
     """
 
@@ -38,19 +39,20 @@ class Path:
 
 
 def preserving_pair(lam: float) -> Pair:
-    """(alpha, sigma) with alpha^2 + sigma^2 = 1. Each uses its own logistic function, so neither loses digits."""
+    """Return (alpha, sigma) with alpha^2 + sigma^2 = 1, each by its own logistic function, so that no digits are
+    lost."""
     if abs(lam) > 300:
         return (0.0, 1.0) if lam < 0 else (1.0, math.exp(-lam))
     return 1 / math.sqrt(1 + math.exp(-2 * lam)), 1 / math.sqrt(1 + math.exp(2 * lam))
 
 
 def straight_pair(lam: float) -> Pair:
-    """(alpha, sigma) with alpha + sigma = 1."""
+    """Return (alpha, sigma) with alpha + sigma = 1."""
     return (0.0, 1.0) if lam < -700 else (1 / (1 + math.exp(-lam)), math.exp(-lam) / (1 + math.exp(-lam)))
 
 
 def exploding_pair(lam: float) -> Pair:
-    """(alpha, sigma) with alpha = 1."""
+    """Return (alpha, sigma) with alpha = 1."""
     return 1.0, math.exp(-lam)
 
 
@@ -79,17 +81,14 @@ def betas(spec: ScheduleSpec) -> Array:
 
 
 def lambdas(log_alpha_bar: Array) -> Array:
-    """lambda = (log alpha_bar - log(1 - alpha_bar)) / 2, without cancellation where alpha_bar is near 1."""
+    """Return lambda = (log alpha_bar - log(1 - alpha_bar)) / 2, without cancellation where alpha_bar is near 1."""
     table: Array = 0.5 * (log_alpha_bar - np.log(-np.expm1(log_alpha_bar)))
     return table
 
 
 def table(spec: ScheduleSpec) -> Array:
-    """Return lambda_t, t = 0 .. T - 1, decreasing. With zero terminal SNR the last is -inf.
-
-    Zero terminal SNR is Algorithm 1 of Lin et al. 2024 (arXiv 2305.08891): sqrt(alpha_bar) is shifted to end at 0, and
-    scaled to keep its first value.
-    """
+    """Return lambda_t, t = 0 .. T - 1, decreasing. With zero terminal SNR (Lin et al. 2024, arXiv 2305.08891, Algorithm
+    1) sqrt(alpha_bar) is shifted to end at 0 and scaled to keep its first value, so the last lambda is -inf."""
     log_alpha_bar = np.cumsum(np.log1p(-betas(spec)))
     if spec.zero_terminal_snr:
         root = np.exp(log_alpha_bar / 2)
@@ -99,13 +98,13 @@ def table(spec: ScheduleSpec) -> Array:
 
 
 def table_path(spec: ScheduleSpec) -> Path:
-    """A table, interpolated between its timesteps: linearly in lambda, and towards pure noise, where lambda is -inf,
-    linearly in alpha."""
+    """Return the path of a table. Between timesteps it is interpolated linearly in lambda, or linearly in alpha towards
+    pure noise, where lambda is -inf."""
     return path_through(table(spec))
 
 
 def path_through(lams: Array) -> Path:
-    """The variance-preserving path through lambda_t, t = 0 .. T - 1."""
+    """Return the variance-preserving path through lambda_t, t = 0 .. T - 1."""
     T = len(lams)
     steps = np.arange(T, dtype=np.float64)
     finite = T if np.isfinite(lams[-1]) else T - 1
@@ -132,7 +131,7 @@ def path_through(lams: Array) -> Path:
 
 
 def flow(spec: ScheduleSpec) -> Path:
-    """alpha = 1 - t / T, sigma = t / T: rectified flow (Liu et al. 2023, arXiv 2209.03003)."""
+    """Return the path alpha = 1 - t / T, sigma = t / T of rectified flow (Liu et al. 2023, arXiv 2209.03003)."""
     T = float(spec.timesteps)
     return Path(
         first=0.0,
@@ -146,8 +145,8 @@ def flow(spec: ScheduleSpec) -> Path:
 
 
 def variance_exploding(spec: ScheduleSpec) -> Path:
-    """alpha = 1 and a geometric sigma, which is also the network's time (Song et al. 2021, arXiv 2011.13456,
-    NCSN++)."""
+    """Return the path of NCSN++ (Song et al. 2021, arXiv 2011.13456): alpha = 1, and a geometric sigma, which is also
+    the network's time."""
     low, high = sigma_range(spec)
     scale = spec.time_scale
     return Path(
@@ -162,8 +161,8 @@ def variance_exploding(spec: ScheduleSpec) -> Path:
 
 
 def edm(spec: ScheduleSpec) -> Path:
-    """alpha = 1; the network's time is c_noise = log(sigma) / 4 (Karras et al. 2022, arXiv 2206.00364, table 1). Its
-    own clock is equation 5 with rho = 7."""
+    """Return the path of EDM (Karras et al. 2022, arXiv 2206.00364): alpha = 1, and the network's time is c_noise =
+    log(sigma) / 4 (table 1). The process's own time is that of equation 5 with rho = 7."""
     low, high = sigma_range(spec)
     scale = spec.time_scale / 4
     ends = low ** (1 / 7), high ** (1 / 7)
@@ -179,8 +178,8 @@ def edm(spec: ScheduleSpec) -> Path:
 
 
 def trigonometric(spec: ScheduleSpec) -> Path:
-    """alpha = cos(pi t / 2), sigma = sin(pi t / 2), t in [0, 1]: Albergo & Vanden-Eijnden 2023 (arXiv 2209.15571), and
-    with time_scale pi / 2 TrigFlow, Lu & Song 2025 (2410.11081)."""
+    """Return the path alpha = cos(pi t / 2), sigma = sin(pi t / 2), t in [0, 1] (Albergo & Vanden-Eijnden 2023, arXiv
+    2209.15571). With time_scale pi / 2 it is TrigFlow (Lu & Song 2025, 2410.11081)."""
     scale = spec.time_scale
 
     def at(t: float) -> Pair:
@@ -199,7 +198,7 @@ def trigonometric(spec: ScheduleSpec) -> Path:
 
 
 def interpolated_path(spec: ScheduleSpec) -> Path:
-    """alpha and sigma given at evenly spaced times, linearly interpolated; t in [0, 1].
+    """Return the linear interpolation of alpha and sigma that are given at evenly spaced times, t in [0, 1].
 
     With `shares`, x is alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden
     2023 (arXiv 2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Then sigma^2
@@ -218,7 +217,8 @@ def interpolated_path(spec: ScheduleSpec) -> Path:
 
 
 def ou(spec: ScheduleSpec) -> Path:
-    """The mean decays from x0 to y at rate theta while noise grows: OUVE, Richter et al. 2023 (arXiv 2208.05830).
+    """Return the path of OUVE, in which the mean decays from x0 to y at rate theta while noise grows: Richter et al.
+    2023 (arXiv 2208.05830).
 
     It solves dx = theta (y - x) dt + sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)) dw, and
     describes x - y; t in [0, 1]. Networks are trained on t >= 0.03.
@@ -236,10 +236,8 @@ def ou(spec: ScheduleSpec) -> Path:
 
 
 def residual_shift(spec: ScheduleSpec) -> Path:
-    """alpha = 1 - eta_t, sigma = kappa sqrt(eta_t) for x - y: ResShift, Yue et al. 2023 (arXiv 2307.12348).
-
-    sqrt(eta) grows geometrically in (t / (T - 1))^power, from eta_min to eta_max (its section 2.2).
-    """
+    """Return the path of ResShift for x - y, alpha = 1 - eta_t and sigma = kappa sqrt(eta_t): Yue et al. 2023 (arXiv
+    2307.12348). sqrt(eta) grows geometrically in (t / (T - 1))^power, from eta_min to eta_max (section 2.2)."""
     T, kappa, power = spec.timesteps, spec.kappa, spec.power or 0.3
     low, high = eta_range(spec)
 
@@ -266,7 +264,7 @@ def residual_shift(spec: ScheduleSpec) -> Path:
 
 
 def rddm(spec: ScheduleSpec) -> Path:
-    """alpha = 1 - abar_t, sigma = bbar_t for x - y: RDDM, Liu et al. 2024 (arXiv 2308.13712).
+    """Return the path of RDDM for x - y, alpha = 1 - abar_t and sigma = bbar_t: Liu et al. 2024 (arXiv 2308.13712).
 
     The increments of the noise variance bbar^2 grow as (t + 1)^power, to a total of `noise_variance`. The increments of
     the residual's share abar decrease in the same way, to a total of 1."""
@@ -283,7 +281,8 @@ def rddm(spec: ScheduleSpec) -> Path:
 
 
 def bridge(spec: ScheduleSpec) -> Path:
-    """Schroedinger bridge between x0 and y in its variance-exploding form, Jukic et al. 2024 (arXiv 2407.16074).
+    """Return the path of the Schroedinger bridge between x0 and y in its variance-exploding form: Jukic et al. 2024
+    (arXiv 2407.16074).
 
     It describes x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0, so x is y.
     With s2(t) = rate (growth^2t - 1) / (2 log growth) and r = s2(t) / s2(1): alpha = 1 - r, sigma^2 = s2(1) r (1 - r).
@@ -309,9 +308,9 @@ def bridge(spec: ScheduleSpec) -> Path:
 
 
 def mean_reverting(spec: ScheduleSpec) -> Path:
-    """The mean decays from x0 to y at rate theta_t, until alpha is alpha_min: IR-SDE, Luo et al. 2023
-    (arXiv 2301.11699). It describes x - y, with alpha^2 + (sigma / sigma_max)^2 = 1 and the theta of the paper's cosine
-    schedule; t in [0, T]."""
+    """Return the path of IR-SDE, in which the mean decays from x0 to y at rate theta_t until alpha is alpha_min: Luo et
+    al. 2023 (arXiv 2301.11699). It describes x - y, with alpha^2 + (sigma / sigma_max)^2 = 1 and the theta of the
+    paper's cosine schedule; t in [0, T]."""
     T, high = spec.timesteps, 50 / 255 if spec.sigma_max is None else spec.sigma_max
     f = np.cos((np.arange(T + 3) / (T + 2) + 0.008) / 1.008 * math.pi / 2) ** 2
     total = np.cumsum(1 - f[2:-1] / f[0])
@@ -336,7 +335,7 @@ def mean_reverting(spec: ScheduleSpec) -> Path:
 def _closed_form_path(
     at: Callable[[float], Pair], first: float, last: float, timesteps: int | None, clock: Callable[[float], float]
 ) -> Path:
-    """A path of which only `at` is known. Its inverse, t(lambda), is computed by bisection."""
+    """Return a path that is given by the function `at` only. The inverse, t(lambda), is computed by bisection."""
 
     def time_of_one(lam: float) -> float:
         low, high = first, last
@@ -357,13 +356,13 @@ SIGMAS = {"exploding": (0.01, 50.0), "edm": (0.002, 80.0), "ou": (0.05, 0.5)}  #
 
 
 def sigma_range(spec: ScheduleSpec) -> Pair:
-    """(sigma_min, sigma_max) of a spec. The published values of its kind replace None."""
+    """Return (sigma_min, sigma_max) of a spec. The published values of its kind replace None."""
     low, high = SIGMAS.get(spec.kind, (0.0, 0.0))
     return low if spec.sigma_min is None else spec.sigma_min, high if spec.sigma_max is None else spec.sigma_max
 
 
 def eta_range(spec: ScheduleSpec) -> Pair:
-    """(eta_min, eta_max) of ResShift. By default sqrt(eta) is from min(0.04 / kappa, 0.04) to 0.99."""
+    """Return (eta_min, eta_max) of ResShift. By default sqrt(eta) is from min(0.04 / kappa, 0.04) to 0.99."""
     low = min(0.04 / spec.kappa, 0.04) ** 2 if spec.eta_min is None else spec.eta_min
     return low, 0.99**2 if spec.eta_max is None else spec.eta_max
 
@@ -387,8 +386,8 @@ PATHS: dict[str, Callable[[ScheduleSpec], Path]] = {
     "mean-reverting": mean_reverting,
 }
 RESTORING = ("residual-shift", "rddm", "ou", "bridge", "mean-reverting", "interpolant")  # schedules of x - y
-EVEN = ("flow", "trigonometric", "table", "interpolant")  # t is proportional to the process's own time: velocity exists
-STEP = 1e-4  # of finite differences, as a share of the range of t
+EVEN = ("flow", "trigonometric", "table", "interpolant")  # their t is proportional to the process's own time
+STEP = 1e-4  # step of finite differences, as a share of the range of t
 
 
 def rates(spec: ScheduleSpec, t: float) -> Pair:

@@ -32,12 +32,12 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
-DENOISER = "denoiser"  # the network of a step, unless a plan has several
+DENOISER = "denoiser"  # the name of a step's network, if the plan has only one
 LIGHT = "light"  # the network of a step that reads features of an earlier one (`light_steps.py`)
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` restores
 STATE = "state"  # the bank of the state's rows, if a run continues from the state of the previous run
 NOISE = "noise"  # the given tensor that replaces the first draw, if the caller passes the noise
-AXES_LIMIT = 32  # of a tensor: the limit of the oldest numpy
+AXES_LIMIT = 32  # maximum number of axes of a tensor: the limit of the oldest numpy
 
 Row = tuple[float, ...]
 
@@ -83,14 +83,16 @@ class Bank(Strict, frozen=True, omit_defaults=True):
 
 
 class CarryIn(Strict, frozen=True):
-    """A carried tensor that a step feeds to the network: `row` over the slots of bank number `bank`."""
+    """A carried tensor that a step feeds to the network: the combination with the coefficients `row` of the slots of
+    bank number `bank`."""
 
     bank: int
     row: Row
 
 
 class Carry(Strict, frozen=True):
-    """The content of a slot after a step: `row` over the slots of its bank before the step, and the network's output.
+    """The content of a slot after a step: the combination with the coefficients `row` of the slots of its bank before
+    the step, and of the network's output.
 
     A slot without an entry keeps its content.
     """
@@ -117,7 +119,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
     network: str
     time: float
-    to: float | None  # the second time that some networks take
+    to: float | None  # the second time, which some networks take
     lam: float | None
     alpha: float | None  # of x at this time; None in plans of an older schema
     sigma: float | None
@@ -142,12 +144,12 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
 
 class Fitted(Strict, frozen=True):
-    """The origin of fitted numbers: the plan that the fit started from, and the body that it was fitted to.
+    """The origin of fitted numbers: the plan from which the fit started, and the body to which it was fitted.
 
     nominal: the name of that plan.
     graph: SHA-256 of the body's graph.
     source: SHA-256 of the source that the denoiser was exported from.
-    method: of the fit.
+    method: the method of the fit.
     """
 
     nominal: str
@@ -164,8 +166,9 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     strength: the share of the steps that is run from a given image; None starts from noise.
     renoise: the share of the noise that is added to the given image; None is all of it.
     fitted: the origin of numbers that were fitted to a denoiser; None for the numbers of a solver.
-    banks: of carried tensors.
-    tail_of: the name of the whole plan, if this is its tail (`transforms/tail.py`). Its own name only describes it.
+    banks: the banks of carried tensors.
+    tail_of: the name of the whole plan, if this plan is a tail (`transforms/tail.py`). A tail's own name only describes
+        it.
     first_step: the number of a tail's first step in the whole plan.
     """
 

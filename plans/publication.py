@@ -1,4 +1,4 @@
-"""The publication of a solver, which decorates its function: `@Published(...)`. Lists, docs and tests read it.
+"""The publication of a solver, given as a decorator of its function: `@Published(...)`. Lists, docs and tests read it.
 
 A family of orders is one function with a parameter `order`. Plan names have a separate solver for each order: the
 function `unipc` gives unipc_1 to unipc_4.
@@ -24,14 +24,14 @@ class Published:
     It decorates the solver's function, `(trace, times, *, parameters) -> sample`, whose name is its name in plans.
 
     Args:
-        order: of convergence between two times that are neither pure noise nor clean. The tests measure it, also on
-            uneven grids. None for solvers of distilled denoisers, which do not converge to a trajectory of the data,
-            and for exact inverses.
+        order: the order of convergence between two times that are neither pure noise nor clean. The tests measure it,
+            also on uneven grids. None for solvers of distilled denoisers, which do not converge to a trajectory of the
+            data, and for exact inverses.
         rows: K, the number of state rows, each the size of a sample.
         made_for: a denoiser that the solver works with, if it does not work with every one.
-        distilled: for distilled denoisers, which know only the times of their distillation.
-        tied: for functions that return x itself at sigma_min.
-        fitted: its parameters hold fitted numbers, and at their defaults it is another solver.
+        distilled: whether it is for distilled denoisers, which know only the times of their distillation.
+        tied: whether it is for consistency functions that return x itself at sigma_min.
+        fitted: whether its parameters hold fitted numbers. With their defaults it is the same as another solver.
         lacks: parameters of a family's function that this order does not have.
     """
 

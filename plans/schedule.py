@@ -43,11 +43,11 @@ class Time:
         return self.sigma / self.alpha if self.alpha else math.inf
 
 
-TIMESTEPS_LIMIT = 1_000_000  # of a table; training uses 1000
+TIMESTEPS_LIMIT = 1_000_000  # maximum number of timesteps of a table; training usually has 1000
 BETA_LEAST = 1e-12  # smaller values add no noise, and lambda leaves the range of exp
-LARGEST = 1e6  # sigma, and other scales
+LARGEST = 1e6  # upper limit of sigma and other scales
 CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # the end of every grid; no network is evaluated here
-ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # fields in every fingerprint
+ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # fields that are part of every fingerprint
 
 
 def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:

@@ -1,4 +1,5 @@
-"""A shaping is the only operation of a plan besides sums with fixed weights: p = shaping(values), of one value or two.
+"""A shaping is the only operation of a plan besides sums with fixed weights: p = shaping(values), with one value or
+two.
 
 Everything else in a plan is multiplication and addition. Published samplers apply these few operations between the
 network and the update.
@@ -46,7 +47,7 @@ class MatchNorm(Strict, frozen=True, tag="match_norm"):
     """Give the guided output the norm of the conditional one: p = o |o_cond| / |o|, with Euclidean norms along one axis
     of a sample, as the pipelines of Qwen-Image and Lumina 2 do.
 
-    axis: counted from the last, which is -1.
+    axis: the axis, counted from the last, which is -1.
     """
 
     axis: int = -1
@@ -56,7 +57,7 @@ class GuideChannels(Strict, frozen=True, tag="guide_channels"):
     """Guide the first channels of a sample, and take the others from the conditional output, as the pipeline of Lumina
     does.
 
-    count: of guided channels, along the first axis of a sample.
+    count: the number of guided channels, along the first axis of a sample.
     """
 
     count: int

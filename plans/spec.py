@@ -30,11 +30,11 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
         "sigmoid",
         "betas",
         "flow",  # straight path between data and noise
-        "trigonometric",  # quarter circle between them
+        "trigonometric",  # quarter circle between data and noise
         "exploding",  # variance exploding: sigma grows geometrically in time, or as in EDM
         "edm",
         "table",  # alpha and sigma as lists of numbers
-        "interpolant",  # from a sample y to the data, as lists of numbers
+        "interpolant",  # interpolants from a sample y to the data, as lists of numbers
         "residual-shift",  # from the data to a degraded sample: ResShift, RDDM, OUVE, Schroedinger bridge, IR-SDE
         "rddm",
         "ou",
@@ -45,10 +45,10 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     betas: tuple[float, ...] = ()
-    alphas: tuple[float, ...] = ()  # of a table: at evenly spaced times, beginning at the data
+    alphas: tuple[float, ...] = ()  # for lists of numbers: values at evenly spaced times, beginning at the data
     sigmas: tuple[float, ...] = ()
-    shares: tuple[float, ...] = ()  # of y, if not 1 - alpha
-    zero_terminal_snr: bool = False  # of a table: rescale it so that its last timestep is pure noise
+    shares: tuple[float, ...] = ()  # the shares of y, if they are not 1 - alpha
+    zero_terminal_snr: bool = False  # rescale a table so that its last timestep is pure noise
     sigma_min: float | None = None
     sigma_max: float | None = None
     sigma_data: float = 0.5  # standard deviation of the data, in EDM's preconditioning
@@ -57,7 +57,7 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     eta_min: float | None = None
     eta_max: float | None = None
     power: float | None = None
-    noise_variance: float = 0.01  # RDDM: at the last timestep
+    noise_variance: float = 0.01  # RDDM: the noise variance at the last timestep
     theta: float = 1.5  # OU: how fast the mean moves to the degraded sample
     growth: float = 2.6  # bridge: the noise added at time t has the variance rate growth^2t
     rate: float = 0.4
@@ -81,7 +81,7 @@ class Stairs:
     """Positions that are denoised in blocks of `leaves`, each block later than the one before it
     (`runtime.kinds.positions.Positions`).
 
-    axis: of a sample, negative (counted from the end), with `places` positions.
+    axis: the axis of a sample that has `places` positions, negative (counted from the end).
     kept: the number of positions at the front that are finished already.
     """
 
@@ -101,9 +101,9 @@ By = Literal["x", "x0"]  # the variable of a gradient
 class NetworkFacts:
     """What plans read of one network of a denoiser.
 
-    until: it runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are only the
-        steps at -infinity.
-    steers: the variable of the gradient that its second output is, or None if that is not a gradient.
+    until: the network runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are
+        only the steps at -infinity.
+    steers: if the second output is a gradient, the variable of the gradient; otherwise None.
     """
 
     name: str
@@ -117,17 +117,17 @@ class NetworkFacts:
 class DenoiserFacts:
     """What plans read of a denoiser.
 
-    guided: it has an unconditional branch.
-    heads: the number of outputs. The first is the prediction; a second could be a learned variance.
-    steers: the variable of the gradient that the second output is, which `Steer` reads, or None.
+    guided: whether it has an unconditional branch.
+    heads: the number of outputs. The first is the prediction; a second may be a learned variance, for example.
+    steers: if the second output is a gradient, which `Steer` reads, the variable of the gradient; otherwise None.
     towards: for restoration, the name of the given tensor that noising reverts to (`Tracer.start`).
     grid: the grid of plan names without one. `plans.default_grid` chooses it for new bundles.
-    perturbed: it has a branch of perturbed attention.
+    perturbed: whether it has a branch of perturbed attention.
     carried: tensors that it carries from run to run.
     networks: networks that run steps in its place, in the order of increasing `until`.
-    distilled: it is distilled to few steps.
-    stairs: its positions have separate times.
-    self_condition: its network also receives the x0 that its previous evaluation predicted.
+    distilled: whether it was distilled to few steps.
+    stairs: set if its positions have separate times.
+    self_condition: whether its network also receives the x0 that its previous evaluation predicted.
     features: the name of the inner features that a light network reads; None without a light network.
     """
 
@@ -155,8 +155,9 @@ class DenoiserFacts:
 def canonicalize(value: T, problem: Callable[[T], str | None], fix: str) -> T:
     """Return the value with its fields converted to their declared types: 2 to 2.0, a list to a tuple, numpy to Python.
 
-    A constructor does not check types, and a plan that contains a list would differ from the plan in its file.
-    Raises UserError, which names the field, for values that cannot be converted, and for a value with a `problem`.
+    This is necessary since a constructor does not check types, and a plan that contains a list would differ from the
+    plan in its file. Raises UserError, which names the field, for values that cannot be converted, and for a value with
+    a `problem`.
     """
     try:
         made = msgspec.convert(msgspec.to_builtins(value, enc_hook=_to_python), type(value))

@@ -1,4 +1,4 @@
-"""Plans over positions: each block of a sample is at its own step, and the state continues from run to run.
+"""Plans over positions: each block of a sample is at a different step, and the state continues from run to run.
 
 A run advances each block by some steps. Then the block at the front is clean and leaves, the others move forward, and
 noise is appended at the end: Rolling Diffusion (Ruhe et al. 2024, arXiv 2402.09470), Streaming Diffusion Policy (Hoeg
@@ -89,7 +89,8 @@ class _AlignedBlocks:
     tensors: dict[Tensor, int] = field(default_factory=dict)  # tensor -> its number
 
     def step(self, number: int, before: NDArray[np.intp], after: NDArray[np.intp], front: int, is_last: bool) -> Step:
-        """Return step `number`. `before` and `after` it, each block has done this many steps of the ordinary plan."""
+        """Return step `number`. `before` and `after` give, for each block, how many steps of the ordinary plan it has
+        done before and after this step."""
         plan, like = self.plan, self.plan.steps[front]
         most = max(len(step.draws) for step in plan.steps)
         first = 1 + max(plan.start_draws) + number * most

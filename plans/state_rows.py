@@ -27,8 +27,8 @@ def build_plan(
 ) -> Plan:
     """Return the plan of a traced solver that returned `sample`.
 
-    Its given tensors are all that the solver requested, also those with coefficient 0 such as an image at pure noise.
-    `guidance`, `strength` and `renoise` are recorded as the caller passed them.
+    Its given tensors are all those that the solver requested, including those with coefficient 0, such as an image at
+    pure noise. `guidance`, `strength` and `renoise` are recorded as the caller passed them.
     """
     final = tracer.store(sample)
     values_of = _make_expansion(tracer)
@@ -99,7 +99,7 @@ def _second_time(to: Time, schedule: NoiseSchedule) -> float:
 
 def _make_expansion(tracer: Tracer) -> Expansion:
     """Return a function that expands a buffer of the state after `ready` evaluations to a sum over the previous rows,
-    the evaluation's outputs and draws. An older row expands to itself."""
+    the evaluation's outputs and draws. A buffer that is already in a row expands to that row."""
 
     @cache
     def expand(ready: int, buffer: int) -> Lin:
@@ -160,7 +160,8 @@ def _draw_numbers(tracer: Tracer, buffers: Iterable[int]) -> tuple[int, ...]:
 
 
 def _row(value: Lin, columns: Mapping[int, int], width: int) -> Row:
-    """Return one line of numbers. The network's input and prediction cannot have tensor coefficients."""
+    """Return a Lin as one line of numbers over the columns. It must have no tensor coefficients, as in the network's
+    input and prediction."""
     row = [0.0] * width
     for buffer, coefficient in value.terms.items():
         if isinstance(coefficient, np.ndarray):

@@ -61,7 +61,8 @@ class Shaped(msgspec.Struct, frozen=True):
 
 
 class Predicted(msgspec.Struct, frozen=True):
-    """A result of an evaluation, such as its x0 prediction. `value` combines earlier rows and its outputs."""
+    """A result of an evaluation, such as its x0 prediction. `value` is the combination of earlier rows and the
+    evaluation's outputs that gives it."""
 
     evaluation: int
     value: Lin
@@ -102,13 +103,13 @@ class Tracer:
     guidance: Guidance | None = None
     shaping: Shaping | None = None
     from_image: bool = False  # start from the given image, noised, rather than from noise
-    renoise: float = 1.0  # of that start: 1 noises the image to the first time, 0 leaves it unchanged
+    renoise: float = 1.0  # share of that noise: 1 noises the image to the first time, 0 leaves it unchanged
     buffers: list[Buffer] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     draws: int = 0
     _reverts_to: Lin | None = None  # the row of y
-    _reference: Lin = field(default_factory=lambda: Lin({}))  # Residual guidance: x0 of the unconditional branch
-    _estimate: Lin = field(default_factory=lambda: Lin({}))  # self-conditioning: x0 of the last evaluation, first zeros
+    _reference: Lin = field(default_factory=lambda: Lin({}))  # for Residual guidance: x0 of the unconditional branch
+    _estimate: Lin = field(default_factory=lambda: Lin({}))  # for self-conditioning: x0 of the last evaluation, first 0
 
     def _add(self, buffer: Buffer) -> Lin:
         self.buffers.append(buffer)
@@ -235,7 +236,8 @@ class Tracer:
         return x, tuple(self._add(Predicted(evaluation, head)) for head in heads)
 
     def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
-        """Record an evaluation. Return x as a row, the outputs by branch, and x0 (of the shaping's result if any)."""
+        """Record an evaluation. Return x as a row, the outputs by branch, and x0 (from the shaping's result if there is
+        a shaping)."""
         network = self.network(time)
         prediction.check_prediction(network.prediction, time, self.schedule.spec)
         evaluation = len(self.evaluations)
@@ -280,7 +282,8 @@ class Tracer:
         return x, outputs, x0
 
     def _conditional(self, outputs: dict[str, list[Lin]]) -> Lin:
-        """Return the output that the shaping of a guided one reads. Raises UserError without such a branch."""
+        """Return the conditional output, which the shaping of a guided output reads. Raises UserError if there is no
+        such branch."""
         if COND not in outputs:
             name = type(self.shaping).__name__
             raise UserError(

@@ -25,12 +25,12 @@ BETAS = {
     "steps_offset": 0,
 }
 OTHER_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-# Classes with OTHER_SIGMAS read these from their config, also those that do not have them as arguments.
+# Classes with OTHER_SIGMAS read these from their config, even if their constructor does not have these arguments.
 ENDS = {"sigma_min": None, "sigma_max": None}
 THRESHOLDING = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 ZERO_SNR = {"rescale_betas_zero_snr": False}
 CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
-LATENT = {"beta_start": 0.00085, "beta_end": 0.012}  # of Stable Diffusion 1
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012}  # the betas of Stable Diffusion 1
 
 # -- tables of alpha_bar
 
@@ -160,7 +160,7 @@ FLOW_ANCESTRAL = {**FLOW_SHIFTED, "eta": 1.0, "s_noise": 1.0}  # the fields of E
 class SchedulerClass:
     """A scheduler class of diffusers.
 
-    defaults: of its fields.
+    defaults: the defaults of its fields.
     schedule: returns the noise schedule and prediction that its fields describe.
     arguments: the arguments that a pipeline may pass to it.
     choices: by field, the values that it accepts if these are fewer than in `config.CHOICES`, and the fix for others.
@@ -271,6 +271,6 @@ def schedule_from_scheduler_config(config: str | Path | Mapping[str, Any], *, pi
 
 
 def is_distilled_sampler(fields: Mapping[str, Any]) -> bool:
-    """True if a config is of a class that samples distilled networks."""
+    """True if the class of a config samples distilled networks."""
     known = CLASSES.get(fields.get("_class_name", ""))
     return known is not None and known.is_distilled

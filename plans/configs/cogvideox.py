@@ -17,13 +17,14 @@ from fewstep.plans.tracer import Solver, Tracer
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CogVideoXDDIMScheduler, which does not clip and ignores eta."""
+    """Return the recipe of CogVideoXDDIMScheduler, which does not clip and ignores eta."""
     points, targets = _strides(config, request, spec)
     return SchedulerRecipe([*points, targets[-1]], ddim_to_targets(targets, 0.0), start=1.0)
 
 
 def dpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CogVideoXDPMScheduler with the previous prediction and timestep, which its pipelines pass."""
+    """Return the recipe of CogVideoXDPMScheduler, called with the previous prediction and timestep, as its pipelines
+    call it."""
     points, targets = _strides(config, request, spec)
     stride = config["num_train_timesteps"] // request.steps
     return SchedulerRecipe([*points, targets[-1]], _sde(targets, stride), start=1.0)
@@ -35,7 +36,8 @@ def _strides(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSp
 
 
 def _sde(targets: Sequence[Time], stride: int) -> Solver:
-    """SDE-DPM-Solver++(2M) from each time to its target. It has first order in the first step, and below `stride`."""
+    """Return SDE-DPM-Solver++(2M) from each time to its target. Its order is 1 in the first step, and in steps from
+    timesteps below `stride`."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x, before = trace.start(), None

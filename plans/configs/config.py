@@ -91,8 +91,8 @@ def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, 
 
 
 def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
-    """Return the class's fields. Like diffusers when it changes a pipeline's scheduler, ignore fields that were saved
-    as defaults of another class (`_use_default_values`), and fields that the class does not have."""
+    """Return the class's fields. Fields that were saved as defaults of another class (`_use_default_values`) and fields
+    that the class does not have are ignored, as diffusers does when it changes the scheduler of a pipeline."""
     absent = raw.get("_use_default_values", [])
     if not isinstance(absent, list | tuple):
         raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "correct the file")

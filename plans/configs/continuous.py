@@ -1,4 +1,4 @@
-"""Schedulers on neither a table of timesteps nor a flow: those of EDM, Stable Audio and consistency models."""
+"""Schedulers that use neither a table of timesteps nor a flow: those of EDM, Stable Audio and consistency models."""
 
 from contextlib import suppress
 from math import atan, log, pi
@@ -26,12 +26,12 @@ from fewstep.plans.tracer import Solver
 
 
 def edm_euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """EDMEulerScheduler."""
+    """Return the recipe of EDMEulerScheduler."""
     return _edm(config, request, bind_solver("ddim"))
 
 
 def edm_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """EDMDPMSolverMultistepScheduler."""
+    """Return the recipe of EDMDPMSolverMultistepScheduler."""
     return _edm(config, request, multistep_solver(config, request))
 
 
@@ -59,8 +59,8 @@ def _sigmas(config: SchedulerConfig, request: ScheduleRequest) -> list[float]:
 
 
 def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CosineDPMSolverMultistepScheduler of Stable Audio. Its noise comes from a Brownian tree, and has the same
-    distribution as the noise of plans."""
+    """Return the recipe of CosineDPMSolverMultistepScheduler, of Stable Audio. Its noise comes from a Brownian tree,
+    and has the same distribution as the noise of plans."""
     if config["solver_order"] > 2:
         raise config.field_error("solver_order", "the class does not have this order", "set 2")
     *sigmas, end = _sigmas(config, request)
@@ -76,7 +76,8 @@ def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sc
 
 
 def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CMStochasticIterativeScheduler: N of T Karras sigmas, T // N apart, starting at the noisiest."""
+    """Return the recipe of CMStochasticIterativeScheduler. Its times are N of T Karras sigmas, T // N apart, starting
+    at the noisiest."""
     T, low = config["num_train_timesteps"], float(config["sigma_min"])
     if config["s_noise"] != 1.0:
         raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")

@@ -2,7 +2,7 @@
 
     plan = plan_from_scheduler_config("model/scheduler", steps=20)
 
-The plans give the samples of its schedulers, including their errors. docs/samplers.md describes some of them.
+The plans give the same samples as its schedulers, including their errors. docs/samplers.md describes some of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -107,12 +107,12 @@ def plan_from_scheduler_config(
             `tokens` (flows with a dynamic shift).
         pipeline: apply the rules of this pipeline for its scheduler (`pipelines.py`): StableDiffusionPipeline sets
             steps_offset 1 and clip_sample False, FluxPipeline passes sigmas, and most pipelines of Stable Diffusion
-            pass eta 0, which TCD has 0.3 without.
+            pass eta 0, instead of TCD's default of 0.3.
         guided: whether the denoiser has an unconditional branch.
         x_shape: [channels, height, width], from which a pipeline's dynamic shift follows if `arguments` has none.
         strength: in (0, 1]: start from the given "image" and run int(steps x strength) steps, as
             StableDiffusionImg2ImgPipeline does. Pipelines of FLUX and Stable Diffusion 3 round up. With pipeline
-            "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
+            "LatentConsistencyModelImg2ImgPipeline" all steps run, and begin at the noise of the strength.
         self_condition: whether the network takes the last x0 after x.
 
     Raises UserError for a config or an argument that a plan cannot reproduce.
@@ -187,7 +187,8 @@ def _only_shaping(config: SchedulerConfig, request: ScheduleRequest, recipe: Sch
 
 
 def _eta_argument(config: SchedulerConfig, eta: float | None) -> dict[str, float]:
-    """Return the argument eta that a pipeline passes. One of 0 means nothing to a class whose steps have no noise."""
+    """Return the argument eta that a pipeline passes, by name. An eta of 0 is left out for a class whose steps have no
+    noise."""
     is_idle = eta == 0 and "eta" not in CLASSES[config.scheduler].arguments
     return {} if eta is None or is_idle else {"eta": eta}
 

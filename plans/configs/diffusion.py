@@ -1,7 +1,7 @@
 """Schedulers in terms of alpha_bar: DDPM, DDIM, PNDM, iPNDM, and those of distilled models, LCM and TCD.
 
-They start at standard deviation 1. DDIM and PNDM of diffusers step from t to t - T // N, which is the next timestep
-only for the spacing `leading`. For other spacings the next evaluation assumes more or less noise than x has.
+They start at standard deviation 1. In diffusers, DDIM and PNDM step from t to t - T // N, which is the next timestep
+only with the spacing `leading`. For other spacings the next evaluation assumes more or less noise than x has.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,8 @@ from fewstep.plans.tracer import Solver, Tracer
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDIMScheduler. `eta` is an argument of its step. It adds back the network's noise, not that of a clipped x0."""
+    """Return the recipe of DDIMScheduler. `eta` is an argument of its step. It adds back the network's noise, not that
+    of a clipped x0."""
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
     points, targets = stride_times(config, request, tables.alpha_bars(spec))
@@ -42,13 +43,14 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDIMInverseScheduler, from the given "x" to the noise. The network receives x of a time with the next time."""
+    """Return the recipe of DDIMInverseScheduler, from the given "x" to the noise. The network receives x of one time
+    together with the next time."""
     if config["prediction_type"] == "sample":
         raise config.field_error(
             "prediction_type", "a clean x and its prediction do not determine the noise", "set epsilon"
         )
     noisier, cleaner = stride_times(config, request, tables.alpha_bars(spec))
-    almost_clean = variance_preserving_time(0.0, 1e-8)  # some noise in a clean x, from which x0 gives the noise
+    almost_clean = variance_preserving_time(0.0, 1e-8)  # a clean x gets some noise, so that the noise follows from x0
     pairs = [(t, s if s.sigma else almost_clean) for t, s in zip(noisier, cleaner)]
     times = [noisier[0], *(Time(t.network, s.alpha, s.sigma) for t, s in pairs)]
     solver = invert_solver(ddim_to_targets(noisier[::-1], 0.0))
@@ -58,7 +60,8 @@ def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: Schedu
 def stride_times(
     config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array
 ) -> tuple[list[Time], list[Time]]:
-    """Return the times of a grid, and for each the time T // N timesteps below, which may differ from the next one."""
+    """Return the times of a grid, and for each of them the time T // N timesteps below, which may differ from the next
+    time of the grid."""
     timesteps = space_timesteps(config, request.steps, whole=True)
     points = _points(config, bars, timesteps)
     end = CLEAN if config["set_alpha_to_one"] else _points(config, bars, np.zeros(1))[0]
@@ -69,8 +72,8 @@ def stride_times(
 
 
 def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
-    """DDIM from each time to its target, which may differ from the next time. If x0 is clipped it uses the network's
-    noise. `targets` has one target for each time of the whole grid."""
+    """Return DDIM with steps from each time to its target, which may differ from the next time. If x0 is clipped it
+    uses the network's noise. `targets` has one target for each time of the whole grid."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = trace.start()
@@ -88,8 +91,8 @@ def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
 
 
 def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDPMScheduler with a fixed variance. With the large variance diffusers adds noise in the last step too, unless
-    that step starts at timestep 0."""
+    """Return the recipe of DDPMScheduler with a fixed variance. With the large variance diffusers adds noise in the
+    last step too, unless that step starts at timestep 0."""
     variance = config["variance_type"]
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
         is_log = variance == "fixed_large_log"
@@ -115,7 +118,7 @@ def _add_final_noise(solver: Solver) -> Solver:
 
 
 def pndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """PNDMScheduler: PLMS with skip_prk_steps, else a Runge-Kutta start."""
+    """Return the recipe of PNDMScheduler: PLMS with skip_prk_steps, otherwise with a Runge-Kutta start."""
     if config["timestep_spacing"] != "leading":
         why = "diffusers steps to timesteps at which it does not evaluate"
         raise config.field_error("timestep_spacing", why, "set leading, or use the plan pndm:N")
@@ -135,7 +138,7 @@ def pndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LCMScheduler, on the timesteps of the distillation for any spacing."""
+    """Return the recipe of LCMScheduler. It uses the timesteps of the distillation, whatever the spacing."""
     solver = bind_solver("lcm", timestep_scaling=float(config["timestep_scaling"]))
     points = _points(
         config, tables.alpha_bars(spec), _choose_timesteps(request, lambda: _distillation_timesteps(config, request))
@@ -144,7 +147,8 @@ def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 
 def tcd(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """TCDScheduler. `eta`, an argument of its step (default 0.3), is the paper's gamma. It ends at timestep 0."""
+    """Return the recipe of TCDScheduler. `eta`, an argument of its step (default 0.3), is the paper's gamma. It ends at
+    timestep 0."""
     gamma = request.argument("eta", 0.3)
     points = _points(
         config,
@@ -187,8 +191,8 @@ def _recipe(config: SchedulerConfig, times: Sequence[Time], solver: Solver) -> S
 
 
 def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """IPNDMScheduler: v on a trigonometric schedule, with sigma = sin^2 of even steps. In its first step, from pure
-    noise, x0 is 0 in diffusers, so x is the noise."""
+    """Return the recipe of IPNDMScheduler: v on a trigonometric schedule, with sigma = sin^2 of even steps. In its
+    first step, from pure noise, x0 is 0 in diffusers, so x is the noise."""
     if config["trained_betas"] is not None:
         raise config.field_error("trained_betas", "this class would need one for each step", "leave them out")
     sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]
@@ -198,7 +202,8 @@ def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
 
 
 def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """iPNDM that takes x itself as the noise at pure noise, and includes it in the combinations."""
+    """A variant of iPNDM that takes x itself as the predicted noise at pure noise, and includes it in the
+    combinations."""
     x = trace.start()
     history: list[Lin] = []
     for s, t in pairwise(times):

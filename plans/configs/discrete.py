@@ -1,4 +1,4 @@
-"""Common parts of schedulers on a table of timesteps: their sigmas and times."""
+"""What schedulers on a table of timesteps have in common: sigmas and times."""
 
 from dataclasses import dataclass
 from math import inf, log
@@ -50,7 +50,8 @@ class SigmaTable:
 def space_timesteps(
     config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, last: int | None = None
 ) -> Array:
-    """Return `steps` timesteps, noisiest first: the first ones of `steps + extra` from `last` - 1 down."""
+    """Return `steps` timesteps, noisiest first. They are the first ones of `steps + extra` timesteps that begin at
+    `last` - 1."""
     T = config["num_train_timesteps"]
     if not 1 <= steps <= T:
         raise UserError(f"{config.source}: {steps} steps of {T} timesteps", f"use 1 to {T} steps")

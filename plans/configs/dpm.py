@@ -1,8 +1,8 @@
 """Multistep and singlestep solvers in lambda: DPM-Solver, DPM-Solver++, DEIS, UniPC, SA-Solver.
 
-Their grid has one more point than there are steps, of which they drop the last. They do not scale x, and start at
-standard deviation 1. The network receives a timestep that is truncated to an integer, even for a sigma between two
-timesteps.
+Their grid is computed with one more point than there are steps, and the last point is dropped. They do not scale x, and
+start at standard deviation 1. The network receives a timestep that is truncated to an integer, even for a sigma between
+two timesteps.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ from fewstep.plans.tracer import Solver
 
 
 def multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DPMSolverMultistepScheduler."""
+    """Return the recipe of DPMSolverMultistepScheduler."""
     _check_mu(config, request)
     return _recipe(config, request, spec, multistep_solver(config, request), last=_last_timestep(config, spec))
 
@@ -76,7 +76,8 @@ def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
 
 
 def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on its grid of increasing sigmas."""
+    """Return the recipe of DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on its grid of
+    increasing sigmas."""
     if config["solver_order"] == 1:
         raise config.field_error("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
     for field in ("use_flow_sigmas", *OTHER_SIGMAS):
@@ -100,7 +101,8 @@ def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: S
 
 
 def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DPMSolverSinglestepScheduler: blocks of its order, with shorter ones at the end, always on spacing `linspace`."""
+    """Return the recipe of DPMSolverSinglestepScheduler: blocks of its order, with shorter blocks at the end, always
+    with the spacing `linspace`."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
@@ -120,7 +122,8 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
 
 
 def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DEISMultistepScheduler, which always ends at the sigma of timestep 0, or at the last one of its grid."""
+    """Return the recipe of DEISMultistepScheduler, which always ends at the sigma of timestep 0, or at the last sigma
+    of its grid."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     lower = uses_lower_order_final(config, request) or None
@@ -129,7 +132,7 @@ def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """UniPCMultistepScheduler."""
+    """Return the recipe of UniPCMultistepScheduler."""
     if config["use_dynamic_shifting"] and "mu" not in request.arguments:
         raise config.field_error("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     order = _order(config, "solver_order", 4)
@@ -144,7 +147,7 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
         raise config.field_error("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
         raise config.field_error("predict_x0", "a velocity is not a noise prediction", "leave it out")
-    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # with sigma_min, the last sigma
+    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # with sigma_min, it is the last sigma
     lowers = config["lower_order_final"] or min(order, request.steps) < 3
     if repeats and not lowers and config["final_sigmas_type"] == "sigma_min":
         raise config.field_error("solver_order", "the last step has length 0 and no solution", "set lower_order_final")
@@ -165,7 +168,7 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
 
 
 def sa_solver(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """SASolverScheduler with its default tau: 1 at timesteps 200 .. 800, and 0 at others."""
+    """Return the recipe of SASolverScheduler with its default tau: 1 at timesteps 200 .. 800, and 0 at others."""
     if config["tau_func"] is not None:
         raise config.field_error("tau_func", "plans cannot call a function", "leave it out")
     if config["algorithm_type"] != "data_prediction":
@@ -199,7 +202,7 @@ def _recipe(
 
     ends: with final_sigmas_type sigma_min (the only one of DEIS and SA-Solver), respaced grids end at the table's
         smallest sigma ("table"), or at their own last sigma ("own", "last").
-    karras_whole: round the timesteps of Karras grids. None does so unless the betas are cosine.
+    karras_whole: whether to round the timesteps of Karras grids. None rounds them unless the betas are cosine.
     """
     fields = config.fields
     to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
@@ -218,7 +221,8 @@ def _recipe(
 
 
 def _heads(config: SchedulerConfig) -> int:
-    """Return the outputs of the network: two if one is the variance, which these classes do not read."""
+    """Return the number of outputs of the network. It is two if one is the variance, which these classes do not
+    read."""
     return 2 if str(config.fields.get("variance_type")).startswith("learned") else 1
 
 

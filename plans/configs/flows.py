@@ -22,7 +22,8 @@ from fewstep.plans.tracer import Solver
 
 
 def flow_euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchEulerDiscreteScheduler. If it is called with a number of steps it shifts twice.
+    """Return the recipe of FlowMatchEulerDiscreteScheduler. If it is called with a number of steps, it shifts the
+    sigmas twice.
 
     With use_dynamic_shifting it needs the argument `mu`, or `tokens`, the image's sequence length, from which mu
     follows.
@@ -31,14 +32,14 @@ def flow_euler(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
 
 
 def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchLCMScheduler: the grid of the Euler class, with fresh noise at each step."""
+    """Return the recipe of FlowMatchLCMScheduler: the grid of the Euler class, with fresh noise at each step."""
     if config["scale_factors"]:
         raise config.field_error("scale_factors", "a plan's samples keep their size", "leave it out")
     return _euler(config, request, spec, bind_solver("renoise"))
 
 
 def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LTXEulerAncestralRFScheduler, called with a number of steps. Its sigmas are those of
+    """Return the recipe of LTXEulerAncestralRFScheduler, called with a number of steps. Its sigmas are those of
     FlowMatchEulerDiscreteScheduler with the same fields, which its config keeps although it does not read them."""
     if config["s_noise"] != 1.0:
         raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
@@ -46,7 +47,8 @@ def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: Sche
 
 
 def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """SCMScheduler as SanaSprintPipeline runs it: angles from 1.5708 down. For two steps the second angle is 1.3.
+    """Return the recipe of SCMScheduler as SanaSprintPipeline runs it, with angles from 1.5708 down. For two steps, the
+    second angle is 1.3.
 
     x at an angle, divided by sigma_data (cos + sin), is the x of a flow at sigma = sin / (cos + sin): Chen et al. 2025,
     arXiv 2503.09641, section 3.1.
@@ -70,7 +72,8 @@ def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchHeunDiscreteScheduler, which also shifts twice, and is even in sigma from 1 to the smallest one."""
+    """Return the recipe of FlowMatchHeunDiscreteScheduler, which also shifts twice. Its grid is even in sigma, from 1
+    to the smallest sigma."""
     return _flow(spec, _shift_sigmas(config, request, spec, dynamic=False), bind_solver("heun"))
 
 

@@ -1,7 +1,7 @@
 """Schedulers from k-diffusion: Euler, Heun, DPM2, their ancestral variants, and LMS.
 
-Their x is our x / alpha, and the network receives our x. They start at the first sigma, or with `leading` so that the
-network's input has standard deviation 1.
+Their x is x / alpha in the terms of plans, and the network receives x. They start at the first sigma, or with `leading`
+so that the network's input has standard deviation 1.
 """
 
 import numpy as np
@@ -25,7 +25,8 @@ from fewstep.plans.spec import ScheduleSpec
 
 
 def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None) -> Recipe:
-    """Return the recipe of a class that runs a solver. `whole_karras`: it rounds the timesteps of Karras grids.
+    """Return a function that makes the recipe of a class which runs a solver. `whole_karras` says whether the class
+    rounds the timesteps of Karras grids.
 
     Noise that a class draws from a Brownian tree has the same distribution as the noise of a plan.
     """
@@ -44,7 +45,7 @@ def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None)
 
 
 def lms(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LMSDiscreteScheduler. `order` is an argument of its step, 4 by default."""
+    """Return the recipe of LMSDiscreteScheduler. `order` is an argument of its step, 4 by default."""
     order = request.argument("order", 4)
     if order not in (1, 2, 3, 4):
         raise UserError(f"{config.source}: {config.scheduler} has no order={order:g}", "give 1, 2, 3 or 4")

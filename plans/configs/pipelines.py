@@ -22,9 +22,9 @@ class PipelineRules:
 
     changes: fields of the config that the pipeline silently sets.
     even: the pipeline passes the sigmas 1 .. 1 / N of a flow, which are then shifted once.
-    own_flow_sigmas: it passes none to a scheduler with `use_flow_sigmas`.
+    own_flow_sigmas: the pipeline passes no sigmas to a scheduler with `use_flow_sigmas`.
     patch: pixels of x per token along each axis. A dynamic shift follows from the number of tokens.
-    max_shift: of a dynamic shift, if the config has none.
+    max_shift: the maximum of a dynamic shift, if the config has none.
     shortens: all steps run for any strength, which instead shortens the distillation's timesteps.
     rounds_up: of N steps a strength runs N - int(N - N x strength), instead of int(N x strength).
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
@@ -40,7 +40,7 @@ class PipelineRules:
     passes_eta: bool = False
 
 
-PLAIN = PipelineRules()  # passes the number of steps; with a strength int(N x strength) steps run
+PLAIN = PipelineRules()  # such a pipeline passes the number of steps; with a strength, int(N x strength) steps run
 WITH_ETA = PipelineRules(passes_eta=True)
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False}, passes_eta=True)
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
@@ -188,8 +188,11 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
 class RecordedTimes:
     """What a recorded pipeline passes to its scheduler for a number of steps.
 
-    even: the sigmas 1 .. 1 / N, unless there are other `sigmas`. arguments: mu. eta: of the scheduler's
-    steps, None if the pipeline passes none. shaping: of the network's guided output.
+    even: whether it passes the sigmas 1 .. 1 / N.
+    sigmas: other sigmas that it passes, or none.
+    arguments: the argument mu, if it passes one.
+    eta: the argument of the scheduler's steps; None if the pipeline passes none.
+    shaping: the shaping of the network's guided output, or None.
     """
 
     even: bool
@@ -203,8 +206,8 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
 
     Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, `norm_axis` that of a
-    `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so
-    on. Raises UserError if it lists none for this number.
+    `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so on.
+    Raises UserError if `sigmas` has no entry for this number of steps.
     """
     if (problem := recorded_problem(fields)) is not None:
         raise UserError(f"scheduler config: {problem}", CORRECT)
@@ -226,7 +229,7 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
 
 
 def recorded_problem(fields: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the recording and the pipeline's name of a config; None if they can be read."""
+    """Return what is wrong with a config's recording or with its pipeline's name; None if both can be read."""
     if not isinstance(fields.get(PIPELINE), str | None):
         return f"{PIPELINE} {fields[PIPELINE]!r:.80} is not a name"
     rules = fields.get(RECORDED)

@@ -27,11 +27,11 @@ class ScheduleRequest:
     """The request of a pipeline to its scheduler.
 
     arguments: the arguments of `step` (eta, order) and of `set_timesteps` (mu).
-    even: the pipeline also passes the sigmas of a flow, before their shift.
+    even: whether the pipeline also passes the sigmas of a flow, before their shift.
     timesteps, sigmas: the times that a caller passes, one for each step.
     strength: the steps cover this share of a distillation's timesteps, from the clean end.
     skipped: the number of first steps that do not run because the run starts from an image.
-    shaping: of the guided output, which the pipeline applies before the scheduler's step.
+    shaping: the shaping of the guided output, which the pipeline applies before the scheduler's step.
     """
 
     steps: int
@@ -59,8 +59,8 @@ class ScaledShaping:
 class SchedulerRecipe:
     """The plan of a scheduler, before it is traced.
 
-    start: standard deviation of the first x; None is the schedule's sigma there.
-    scale: factor of the sample, for schedulers whose x is our x / alpha.
+    start: standard deviation of the first x; None means the schedule's sigma there.
+    scale: factor of the sample, for schedulers whose x is x / alpha of a plan.
     """
 
     times: Sequence[Time]
@@ -82,7 +82,7 @@ def check_shift(config: SchedulerConfig, field: str, shift: float) -> float:
 
 
 def bounded_exp(mu: float) -> float:
-    """Return e^mu, without overflow: for a large mu the result is out of every valid range."""
+    """Return e^mu. For a large mu, which would overflow, the result is a number outside every valid range."""
     return exp(min(mu, 700.0))
 
 
@@ -95,7 +95,8 @@ def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
 
 
 def bind_solver(solver: str, **parameters: Any) -> Solver:
-    """Return a solver by its name, or by a family's name and order, with parameters. None keeps a default."""
+    """Return a solver by its name, or by the name and order of a family, with parameters. A parameter of None keeps its
+    default."""
     return partial(getattr(solvers, solver), **{name: each for name, each in parameters.items() if each is not None})
 
 
@@ -120,7 +121,8 @@ def append_end(times: list[Time], way: int = 1) -> list[Time]:
     """Return the times, with an end that differs from the time before it.
 
     Some schedulers end with a step of length 0. It costs an evaluation and does not change x, but it counts when the
-    order decreases in the last steps. Here its length is NOWHERE, with `way` -1 towards more noise."""
+    order decreases in the last steps. Such a step gets the length NOWHERE here, towards less noise, or towards more
+    noise if `way` is -1."""
     s, t = times[-2:]
     if abs(t.lam - s.lam) > 1e-5:
         return times

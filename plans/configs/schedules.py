@@ -97,7 +97,8 @@ def flow(config: SchedulerConfig) -> Described:
 
 
 def scm(config: SchedulerConfig) -> Described:
-    """Return a flow whose time is its sigma, to which SanaSprintPipeline converts the class's angles and velocities."""
+    """Return the flow of SCMScheduler, whose network time is sigma. SanaSprintPipeline converts the class's angles and
+    velocities to those of this flow."""
     if not config["sigma_data"] > 0:
         raise config.field_error("sigma_data", "it is a standard deviation", "give a number above 0")
     return ScheduleSpec("flow", 1), "flow"

@@ -1,7 +1,7 @@
 """Tables of alpha_bar = alpha^2 and sigma / alpha over the training timesteps, as diffusers computes them.
 
 diffusers computes betas and their products in float32. This changes sigma at timestep 0 by a few parts in 10 000. It
-also decides the result where diffusers truncates timesteps to integers.
+also affects where diffusers truncates timesteps to integers.
 """
 
 import numpy as np

@@ -24,12 +24,13 @@ BLOCKS = {
 
 
 def amused(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep, ...]:
-    """AmusedScheduler, at the temperatures 2 to 0 that its `set_timesteps` has by default."""
+    """Return the steps of AmusedScheduler with the default temperatures of its `set_timesteps`, from 2 to 0."""
     return maskgit(shape, steps, linear=config["masking_schedule"] == "linear")
 
 
 def blocks(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep, ...]:
-    """BlockRefinementScheduler as LLaDA2's pipeline runs it: `steps` steps per block, at temperature 0.
+    """Return the steps of BlockRefinementScheduler as LLaDA2's pipeline runs it: `steps` steps per block, at
+    temperature 0.
 
     A shorter last block has the counts of a whole block, until no positions are left.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time, check_times
 
-STEPS_LIMIT = 10_000  # for continuous time, where the number of timesteps sets no limit
+STEPS_LIMIT = 10_000  # maximum number of steps, also in continuous time
 
 
 def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Calls in the name of a plan: NAME or NAME(parameter=value, ...), parsed by the grammar of Python's literals.
+"""Parse calls in the name of a plan: NAME or NAME(parameter=value, ...), with Python's literals as values.
 
 A call is never evaluated. Its function is looked up, and its parameters are checked and bound.
 """
@@ -19,9 +19,9 @@ from fewstep.plans.publication import facts_of
 
 Value = bool | int | float | tuple[float, ...]
 
-LARGEST = 1e300  # absolute value of a parameter
-NEAR = 0.7  # similarity of names that a message suggests, 1 for equal names: below it, cfgpp suggested rfpp
-MOST_LISTED = 40  # names that a message lists: more would fill the screen
+LARGEST = 1e300  # largest absolute value of a parameter
+NEAR = 0.7  # least similarity of a suggested name, 1 for equal names; with less, cfgpp suggested rfpp
+MOST_LISTED = 40  # maximum number of names that a message lists
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {
     bool: "True or False",
@@ -57,7 +57,7 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
 
     Args:
         text: NAME or NAME(parameter=value, ...).
-        name: of the plan, for messages.
+        name: the name of the plan, for messages.
         among: the known functions.
         home: the file or module of user-supplied code; if given, the function is looked up there instead.
 
@@ -131,7 +131,7 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
         return text, {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", SyntaxWarning)  # on 0x4or, which Python reads as two words
+            warnings.simplefilter("error", SyntaxWarning)  # Python warns of 0x4or, which it reads as two words
             node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
             arguments = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
@@ -139,7 +139,7 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
                 return node.func.id, arguments
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
-    if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # as `code_name` writes it
+    if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # the form that `code_name` writes
         fix = "name its file or module as well, as in my_solver.py:heun3:8, or run the file of the plan"
         raise UserError(f"'{text}' in plan '{name}' is user-supplied code, which this name does not load", fix)
     what = f"'{name}' is not a plan: '{text}' is not NAME or NAME(parameter=number, ...)"

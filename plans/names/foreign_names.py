@@ -1,4 +1,4 @@
-"""Names of solvers in other tools, which the message about an unknown name translates.
+"""Names of solvers in other tools. The message about an unknown name translates them.
 
 Examples are `euler_a`, `DPM++ 2M Karras`, `dpmpp_2m_sde_gpu` and `EulerAncestralDiscreteScheduler`. Other tools often
 name a solver and a grid in one word. In a plan's name the grid follows an `@`.
@@ -28,7 +28,7 @@ ELSEWHERE = {
     "k_dpm2": "kdpm_2",
     "k_dpm2_ancestral": "dpm_2_ancestral",
     "lms": "lms_4",
-    "res": "res_2m",  # from "res_multistep"
+    "res": "res_2m",  # what is left of "res_multistep"
     "unipc": "unipc_2",
     "uni_pc": "unipc_2",
     "uni_pc_bh2": "unipc_2",

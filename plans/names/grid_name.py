@@ -22,6 +22,6 @@ GRIDS = Namespace("grid", grids, _check_times)
 
 
 def parse_grid(text: str, plan: str) -> tuple[Grid, str]:
-    """Return the grid that a bundle or a spec names, and the text in canonical form. `plan` is the name of a plan with
+    """Return the grid that a bundle or a spec names, and its name in canonical form. `plan` is the name of a plan with
     that grid, for errors."""
     return bind_call(text, plan, GRIDS)

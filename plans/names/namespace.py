@@ -1,4 +1,4 @@
-"""Functions that a plan's name may call: core functions, plugins, and user-supplied code.
+"""The functions that a plan's name may call: core functions, plugins, and user-supplied code.
 
 A plugin `solver.NAME` or `grid.NAME` (`plans.names.plugins`) adds a name. User-supplied code needs no registration.
 """

@@ -8,9 +8,9 @@ network runs, as in "dpmpp_2m:20+every(interval=3)"; it is a function of `fewste
 parentheses set their parameters after the first two. `ALIASES` of those modules are other names in the literature,
 which the canonical form replaces.
 
-A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). A solver for distilled denoisers uses the
-grid that the spec names for the training, or even steps, which are near the times of the distillation
-(`default_grid.py`).
+A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). With a solver for distilled denoisers, it
+uses the grid of the distillation if the spec names one, otherwise even steps, which are near the times of the
+distillation (`default_grid.py`).
 
 Plugins add names (`plugins.py`). For user-supplied code the file or module precedes the function's name, as in
 "my_solver.py:heun3:8@my_grids.py:even" (`user_code.py`). The canonical form has neither its folder nor a colon.
@@ -45,8 +45,8 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tokens import samplers as token_samplers
 from fewstep.plans.tracer import Solver
 
-DIGITS = 9  # of a number of steps: far more than any plan has
-LENGTH = 4000  # characters of a name: enough for some hundred custom times
+DIGITS = 9  # maximum digits of a number of steps: far more than any plan has
+LENGTH = 4000  # maximum characters of a name: enough for some hundred custom times
 TRAILING = "trailing"  # the grid of names without one, unless the denoiser has another
 
 
@@ -66,8 +66,8 @@ SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED_SOLVER, 
 class PlanName:
     """A parsed name. `solver` and `grid` have their parameters bound.
 
-    `text` is the canonical form, with sorted parameters and without defaults. It omits the grid if both this grid and
-    the denoiser's are `trailing`, so that names from versions with no other default keep their meaning.
+    `text` is the canonical form, with sorted parameters and without defaults. The grid is omitted if both it and the
+    denoiser's grid are `trailing`, so that names from versions in which that was the only default keep their meaning.
     `reference` has the parts of the name as given."""
 
     text: str
@@ -92,7 +92,7 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
     steps = step_count(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
     usual = distilled if facts_of(solver).distilled else default
     if parts.grid is None and (plugin := GRIDS.foreign(function_name(usual))) is not None:
-        fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle names it
+        fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle chose it
         raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
     grid_home, where = (None, usual) if parts.grid is None else split_code(parts.grid) or (None, parts.grid)
     grid, grid_text = bind_call(where, parts.text, GRIDS, grid_home)

@@ -24,9 +24,9 @@ FITTED = f"{FITTED_SOLVER}:"  # prefix of that text
 SCHEDULER_SOLVER = "scheduler"  # replaces the solver in the text of a `SchedulerReference`
 SCHEDULER = f"{SCHEDULER_SOLVER}:"  # prefix of that text
 FILE = ".json"  # suffix of the text of a `FileReference`
-MOST_FITTED = 64  # evaluations of a fitted plan; one with more would be its own teacher
+MOST_FITTED = 64  # maximum evaluations of a fitted plan; one with more would be its own teacher
 LIGHT_CALL = re.compile(r"(.+?:.+?)\+\s*([^\W\d]\w*(?:\(.*\))?)\s*", re.DOTALL)  # a name, and its choice of light steps
-DIGITS = 6  # of a number of steps of a scheduler or of a fitted plan
+DIGITS = 6  # maximum digits of the number of steps of a scheduler or of a fitted plan
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
     "source.lerobot" = "fewstep.robots.lerobot.kind:LEROBOT"
 
 fewstep registers some of its own code in this way. Names are read from the packages' metadata, and a plugin is imported
-only when a caller names it. The meaning of a name never depends on the order of import paths: if a package has a name
-of fewstep, or two packages have the same name, using that name raises UserError.
+only when a caller names it. The meaning of a name never depends on the order of import paths: using a name raises
+UserError if two packages register it, or if it is also a name of fewstep.
 """
 
 from collections.abc import Callable

@@ -15,8 +15,8 @@ from fewstep.plans.names.user_code import load_function, split_code
 class NamedCall:
     """A function, and the arguments from a text, which follow the caller's arguments.
 
-    text: its name and arguments, without folders.
-    files: the files among its code and arguments.
+    text: the function's name and the arguments, without folders.
+    files: the files of its code and among its arguments.
     """
 
     text: str

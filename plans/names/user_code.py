@@ -1,4 +1,4 @@
-"""User-supplied code that a text names in the place of a core name: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
+"""User-supplied code, which a text names instead of a name of fewstep: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
 
 A plan's name may begin with such a text, as in "my_solver.py:heun3:8", and `fewstep export --change` accepts one. Only
 a name that the caller writes runs code. Names in a bundle or a plan file are never such texts: readers refuse them, and

@@ -1,7 +1,8 @@
 """Solvers are plain arithmetic on symbolic states, `solver(trace, times) -> sample`, traced into plans.
 
-`__all__` lists the solver names of plans ("dpmpp_2m:8"). `ALIASES` maps names of the literature to the same arithmetic
-("euler:8" is "ddim:8"). Each order of a family has a separate name: "unipc_2:8" is `unipc` with order 2.
+`__all__` lists the solver names of plans ("dpmpp_2m:8"). `ALIASES` maps further names of the literature to solvers with
+the same arithmetic ("euler:8" is "ddim:8"). Each order of a family has a separate name: "unipc_2:8" is `unipc` with
+order 2.
 
 A new solver needs only a file: this package finds it by its decorator (docs/developing.md, "Add a solver").
 """

@@ -77,7 +77,7 @@ def edm_heun(
 
 @dataclass(frozen=True)
 class _Churn:
-    """The increase of noise before a step. `share` is s_churn / N."""
+    """Raises the noise before a step. `share` is s_churn / N."""
 
     share: float
     tmin: float

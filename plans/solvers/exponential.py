@@ -1,4 +1,4 @@
-"""Common parts of exponential solvers: the first-order step, the phi functions of higher orders, and the two forms.
+"""What exponential solvers have in common: the first-order step, the phi functions of higher orders, and the two forms.
 
 The probability-flow ODE and the diffusion SDE are linear in x except for the prediction m. In lambda their solution is
 
@@ -80,11 +80,11 @@ class DataPrediction:
         check_share("eta", self.eta)
 
     def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
-        """m."""
+        """Return m."""
         return x0
 
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
-        """m as a row."""
+        """Store m as a row, and return it."""
         return x0
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
@@ -96,7 +96,7 @@ class DataPrediction:
         return x if t.sigma == 0 else x + t.sigma * sqrt(-expm1(-2 * self.eta * h)) * trace.noise()
 
     def curve(self, s: Time, t: Time) -> tuple[float, float]:
-        """scale and z."""
+        """Return (scale, z) of a step."""
         return -t.alpha, -(1 + self.eta) * (t.lam - s.lam)
 
 
@@ -108,11 +108,11 @@ class NoisePrediction:
     is_stochastic: bool = False
 
     def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
-        """m."""
+        """Return m."""
         return predicted_noise(x, x0, s)
 
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
-        """m as a row."""
+        """Store m as a row, and return it."""
         return trace.store(self.value(x, x0, s))
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
@@ -123,7 +123,7 @@ class NoisePrediction:
         return x + t.sigma * sqrt(expm1(2 * z)) * trace.noise() if self.is_stochastic else x
 
     def curve(self, s: Time, t: Time) -> tuple[float, float]:
-        """scale and z."""
+        """Return (scale, z) of a step."""
         return -(1 + self.is_stochastic) * t.sigma, t.lam - s.lam
 
 

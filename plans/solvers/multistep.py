@@ -29,9 +29,9 @@ Array = NDArray[np.float64]
 class Variable:
     """The variable q of a method.
 
-    of: its value at a time.
+    of: the value of q at a time.
     quadrature: points q and masses m of a step, with alpha_t int f(q) d rho = sum m f(q) for polynomials f.
-    reaches_clean: `quadrature` works up to rho = 0.
+    reaches_clean: whether `quadrature` works up to rho = 0.
     """
 
     of: Callable[[Time], float]

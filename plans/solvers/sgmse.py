@@ -20,7 +20,7 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-MOST_CORRECTIONS = 100  # at each time; published samplers use one or two
+MOST_CORRECTIONS = 100  # maximum Langevin steps at each time; published samplers use one or two
 MADE_FOR = DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")
 
 

@@ -35,13 +35,13 @@ def unipc(
     """UniPC-p: a predictor of order p, corrected to p + 1.
 
     Args:
-        order: p, of the predictor.
-        bh1: use B1(h) = h as the paper's B, else B2(h) = e^h - 1. B cancels if weights are solved for, so it matters
-            only for the predictor of order 2 and the corrector of order 1.
+        order: the order p of the predictor.
+        bh1: use B1(h) = h as the paper's B instead of B2(h) = e^h - 1. B cancels where weights are solved for, so it
+            matters only for the predictor of order 2 and the corrector of order 1.
         on_noise: integrate the predicted noise instead of x0.
         lower_order_final: lower the order in the last steps also for grids that do not end clean.
-        uncorrected: numbers of steps, from 0, without a corrector: `disable_corrector` of diffusers, for guidance that
-            makes the first corrections overshoot.
+        uncorrected: the steps without a corrector, counted from 0, for guidance that makes the first corrections
+            overshoot (`disable_corrector` of diffusers).
     """
     return predict_and_correct(trace, times, order, bh1, on_noise, lower_order_final, uncorrected)
 
@@ -58,7 +58,7 @@ def predict_and_correct(
 ) -> Lin:
     """Multistep UniP-p and UniC-p with p up to `order`. m is x0 or the noise, and B takes z = -h or z = h.
 
-    `compensated(number of the step, time, m)` returns the m that replaces it from that step on (`dc_solver.py`).
+    `compensated(number of the step, time, m)` returns the value that replaces m from that step on (`dc_solver.py`).
     """
     form: Form = NoisePrediction() if on_noise else DataPrediction()
     x, x0 = trace.denoise(trace.start(), times[0])

@@ -1,6 +1,6 @@
 """A token plan is a sampler of masked denoisers as a table of numbers, compiled ahead of time and run by one executor.
 
-The state of a sample is its tokens. Some positions are open: there the network receives the vocabulary's mask id. A
+The state of a sample is its tokens. Some positions are open: the network receives the vocabulary's mask id there. A
 step evaluates the network, draws a candidate for each open position, scores the candidates, and reveals some of them:
 
     log q  = sum_b weights_b log softmax(logits_b) / temperature       normalised, without the mask id
@@ -25,7 +25,7 @@ from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import Bank, Fitted, Tensor
 from fewstep.plans.spec import Prediction, Strict
 
-SCHEMA = 1  # of token plans
+SCHEMA = 1  # schema of token plans
 COLDEST = 1e-30  # the lowest temperature above 0: float32 logits divided by it remain finite
 USUAL = "maskgit:8"  # the default plan of a token denoiser
 LOGITS: Literal["logits"] = "logits"  # the prediction of a token denoiser
@@ -42,9 +42,9 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
     score: "probability" is that of the likeliest token, "drawn" that of the candidate. "margin" is the difference of
         the two likeliest tokens.
     noise: the temperature of Gumbel noise on the score.
-    penalty: subtracted from the score for each codebook, along the first axis.
+    penalty: a number that is subtracted from the score once for each codebook before the position's own (first axis).
     positions: (first, last) along the last axis, `last` excluded, of the positions that may change; None is all.
-    weights: of the branches in the guided logarithm of the probabilities; they sum to 1.
+    weights: the weights of the branches in the guided log-probabilities. They sum to 1.
     """
 
     reveal: int = 0
@@ -83,7 +83,7 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
 
     prediction: ClassVar[Prediction] = LOGITS
     rows: ClassVar[int] = 1  # the state is only the ids
-    given: ClassVar[tuple[str, ...]] = ()  # known tokens are an optional argument of any run
+    given: ClassVar[tuple[str, ...]] = ()  # known tokens are an optional argument of every run
     banks: ClassVar[tuple[Bank, ...]] = ()
     tensors: ClassVar[tuple[Tensor, ...]] = ()
     fitted: ClassVar[Fitted | None] = None

@@ -1,9 +1,9 @@
 """Samplers of masked denoisers by their names in plans: `sampler(shape, steps, *, parameters)` returns the steps.
 
 `shape` is that of a sample, [T] or [codebooks, T]. Each function is the table of one released sampler. Its counts are
-integers, and tests compare them with the authors' rule. The exported module contains whatever is specific to a network:
-the use of a time, a shift of its logits, prompts before or after the sample. All samplers exclude the mask id before
-they compute probabilities, and ties go to the lowest position.
+integers, and tests compare them with the authors' rule. Whatever is specific to a network belongs to the exported
+module: the use of a time, a shift of its logits, prompts before or after the sample. All samplers exclude the mask id
+before they compute probabilities, and ties go to the lowest position.
 """
 
 import math
@@ -134,8 +134,8 @@ def block_entropy(
     shape: Shape, steps: int, *, size: int = 32, bound: float = 0.1, temperature: float = 1.0
 ) -> tuple[TokenStep, ...]:
     """The sampler "entropy_bounded" of TraDo's code (Ben-Hamu et al. 2025, arXiv 2505.24857): a step reveals the
-    positions of its block with the lowest entropies, as long as these sum to less than `bound` nats. If the steps are
-    too few for that, they reveal evenly."""
+    positions of its block with the lowest entropies, as long as these sum to less than `bound` nats. It reveals at
+    least as many as even steps would."""
     return _block_steps(shape, steps, size, TokenStep(score="entropy", bound=bound), temperature)
 
 

@@ -1,4 +1,4 @@
-"""Checks of transforms: the noise levels of a plan, and the row that it starts from noise."""
+"""Checks that transforms share: of the noise levels of a plan, and of the state row that starts as noise."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def noise_levels(plan: Plan) -> tuple[Time, ...]:
 
 
 def check_start(plan: Plan) -> int:
-    """Return the row that a plan starts from noise. Raises UserError for a plan that does not start from noise only."""
+    """Return the state row that starts as noise. Raises UserError for a plan that does not start from noise only."""
     start = np.array(plan.start)
     if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
         raise UserError(f"plan {plan.name!r} does not start from noise only", "take one that does")
