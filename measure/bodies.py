@@ -48,7 +48,8 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
 
 
 def excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
-    """Return int8 bodies whose backend computes float32 wrong, with the error: int8 would be blamed for it."""
+    """Return the int8 bodies whose backend computes float32 wrong, with the error. They are not judged, since the
+    figures would count that error as one of int8."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and FLOAT in bundle.manifest.bodies:

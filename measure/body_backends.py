@@ -17,7 +17,7 @@ from fewstep.runtime.bundle.platforms import (
     platform_of,
 )
 
-CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # compared with onnxruntime in float32
+CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # backends that are compared with onnxruntime in float32
 SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of a body whose backend is not here
 
 

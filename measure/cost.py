@@ -11,9 +11,9 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 
-BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
-MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch: larger ones save no time
-PROCESS_BYTES = 200 * 10**6  # of the command and its inference engines, without a bundle
+BATCH = 16  # seeds per batch: enough to use the cores, few enough for the caches
+MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch; larger batches save no time
+PROCESS_BYTES = 200 * 10**6  # bytes of the command and its inference engines, without a bundle
 PER_WEIGHT = 1.25  # bytes per byte of a body's weights: onnxruntime packs some of them, and maps all
 PER_ACTIVATION = 2.5  # bytes per live byte: convolutions are unfolded, and allocations grow by doubling
 
@@ -29,8 +29,8 @@ def sampling_needs(
 ) -> Needs:
     """Estimate the needs of sampling a batch with float32 and some bodies, all open at once.
 
-    Either this process samples, or `workers` processes do and this one only has float32. `written` are the bytes of the
-    output files. With `by_rows` the bodies run one row at a time.
+    If `workers` is 0, this process samples. Otherwise that many processes sample, and this one only has float32.
+    `written` are the bytes of the output files. With `by_rows` the bodies run one row at a time.
     """
     activations = row_bytes(bundle) * (1 if by_rows else batch * max_branches(plan))
     return Needs(round(_total_memory(bundle, bodies, activations, workers)), sum(written), len(written))

@@ -18,7 +18,7 @@ LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
 class Estimate:
     """The estimated duration of work, at the current speed of the machine.
 
-    evaluations: maximum number, each of a single sample with all branches of guidance.
+    evaluations: maximum number of evaluations, each of a single sample with all branches of guidance.
     sampling: seconds of these evaluations.
     timing: maximum seconds of the turns in which contenders are timed.
     """
@@ -49,8 +49,8 @@ def seconds_per_evaluation(
     """Measure the seconds of one evaluation of one sample with all branches, in a batch of these seeds, as the mean
     over the plan.
 
-    Each network is timed at its latest step run before all networks had a second step, since a first step allocates
-    memory. A network with a single step is timed at that.
+    Steps run until each network has run a second one, and its latest step counts, since a first step also allocates
+    memory. A network with a single step is timed at that step.
     """
     conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
     runs = [step.network for step in plan.steps]

@@ -1,4 +1,4 @@
-"""Judging of bodies: float32 and contenders sample the same held-out seeds, and are compared by sample and as sets.
+"""Judge bodies: float32 and contenders sample the same held-out seeds, and are compared sample by sample and as sets.
 
 Work is split into `Question`s, each about a batch of seeds. The process that has the bodies open answers them: this
 process, or workers. Figures are added in the order of the batches, so they do not depend on which process answers. Only
@@ -26,14 +26,14 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array
 
-Ask = Callable[[Iterable[Any]], Iterator[Any]]  # answers `Question`s, in order
-BatchOf = Callable[[range], SeedBatch]  # returns seeds with their conditions
+Ask = Callable[[Iterable[Any]], Iterator[Any]]  # a function that answers `Question`s, in order
+BatchOf = Callable[[range], SeedBatch]  # a function that returns a batch of seeds with their conditions
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """The result of `judge`: the teacher's samples, float32 along the judged plan, and each contender. `apart` are
-    features of float32 samples from other seeds. Fields that were not requested are empty."""
+    """The result of `judge`: the teacher's samples, float32 along the judged plan, and each contender. `apart` holds
+    the features of float32 samples from other seeds. Fields that were not requested are empty."""
 
     teacher: Array
     reference: Judgement
@@ -53,9 +53,9 @@ def judge(
 ) -> Judgements:
     """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1.
 
-    A contender may use fewer seeds, but at least those whose features are requested: compared sets have the same seeds.
-    In a space whose judging needs it (`Judging.covers`), one contender must use all seeds. Raises UserError for other
-    numbers of seeds.
+    A contender may use fewer seeds, but must use those whose features are requested, since compared sets have the same
+    seeds. In a space whose judging needs it (`Judging.covers`), one contender must use all seeds. Raises UserError for
+    other numbers of seeds.
     """
     taught, seeds = want.teacher_sample_count if want.teacher is not None else 0, [each.seeds for each in contenders]
     least = max(1, min(count, want.featured))

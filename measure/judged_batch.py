@@ -14,7 +14,7 @@ from fewstep.plans.any_plan import AnyPlan
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """The question for runs of float32 and of contenders from the same seeds, along the judged plan."""
+    """The request for the runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
     contenders: tuple[Contender, ...]

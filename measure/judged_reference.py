@@ -32,8 +32,8 @@ class ReferenceOptions(ConditionOptions):
 class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
-    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_reference: the one that
-    the user named, or None. records: user-supplied conditions, or None.
+    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_reference: the teacher
+        that the user named, or None. records: user-supplied conditions, or None.
     """
 
     reference: Sampler
@@ -51,7 +51,8 @@ class JudgedReference:
         return SeedBatch.from_manifest(self.bundle.manifest, seeds, self.records)
 
     def plan_to_time(self) -> Plan:
-        """Return the plan to time: a plan of one step, which allocates memory, is replaced by its teacher if any."""
+        """Return the plan to time. It is the teacher if the judged plan has only one step, since a first step also
+        allocates memory."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def find_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:

@@ -28,25 +28,26 @@ from fewstep.runtime.sampling.step_call import StepCall
 
 class JudgedBody(Protocol):
     """The interface of a body that is judged; `Sampler` has it. `step_call` takes a compiled plan, the number of
-    samples in a batch, and the values of the conditions for each."""
+    samples in a batch, and the values of each condition."""
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
     def step_call(self, plan: Plan, samples: int, conditions: ConditionRecords, /) -> StepCall: ...
 
 
-JudgedBodies = Callable[[str], Any]  # returns a body by name: a JudgedBody, or for tokens a Sampler
+JudgedBodies = Callable[[str], Any]  # a function that returns a body by name: a JudgedBody, or for tokens a Sampler
 
 
 @dataclass(frozen=True)
 class Contender:
     """A body to be judged on the first `seeds` seeds. On the first `forced_seeds` of them forced steps run too.
 
-    plan: a separate plan along which it is compared with float32; None for the judged plan, as for all tokens.
+    plan: a plan of its own along which it is compared with float32; None for the judged plan, which token bodies always
+        use.
     """
 
     name: str
-    groups: Edges  # of lambda, between its range groups
+    groups: Edges  # values of lambda between its range groups
     seeds: int
     forced_seeds: int = 0
     plan: Plan | None = None
@@ -140,8 +141,8 @@ def _compare_forced_steps(
 
 
 def _single_step_network(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:
-    """Return the network for single steps, each fed the tensors that float32 carried: in a plan file, steps may share a
-    slot."""
+    """Return the network for single steps. Each step gets the tensors that float32 carried at that step, since several
+    steps of a plan file may share a slot."""
 
     def network(index: int, step: Step, u: Array) -> Sequence[Array]:
         if (before := exact.states[index - 1].slots if index else call.slots) is None:

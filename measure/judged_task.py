@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementOptions(ReferenceOptions, SamplingOptions):
-    """The plans and the seeds that bodies are judged along, and the turns in which they are timed.
+    """The plans and the seeds on which bodies are judged, and the turns in which they are timed.
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
     seeds: Number of held-out seeds, from 0 on, that are compared sample by sample.
-    teacher_seeds: Number of seeds that the teacher samples. Default: 32, of a report 10, or all seeds if there are
+    teacher_seeds: Number of seeds that the teacher samples. Default: 32, or 10 for a report, or all seeds if there are
         fewer.
     batches: Samples in one timed call of the body; a guided plan doubles its rows.
     rounds: Turns that each contender takes.
@@ -52,7 +52,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     batches: tuple[int, ...] = (1, 8)
     rounds: int = field(default=7, metadata={"expert": True})
     turn_seconds: float = field(default=0.5, metadata={"expert": True})
-    MOST_TAUGHT = 32  # seeds, by default
+    MOST_TAUGHT = 32  # seeds that the teacher samples by default
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,13 +79,13 @@ class JudgedTask(JudgedReference):
     Attributes:
         setup: the workers that sample.
         by_rows: whether float32 and all bodies run one row at a time.
-        bodies: by name. `plan` is the plan of the first.
-        plans: of the bodies, by name. They differ only if each body has its own fitted plan.
+        bodies: the judged bodies, by name. `plan` is the plan of the first.
+        plans: the plan of each body, by name. They differ only if each body has its own fitted plan.
         contenders: the bodies, each with its number of seeds, out of `count`. The teacher samples
             `teacher_sample_count` of them.
         random: names of conditions with random values (`conditions_file.GivenConditions`).
         featured: number of samples of each set whose features `extractor` extracts. They are also compared with `data`.
-        resamples: of the bootstrap for each interval.
+        resamples: number of bootstrap resamples for each interval.
         has_samples: whether samples are kept, for a report page.
     """
 
@@ -105,8 +105,8 @@ class JudgedTask(JudgedReference):
 
     @property
     def evaluations(self) -> int:
-        """The network runs for one sample: of all bodies and float32, of the teacher and its check (assuming that the
-        first teacher suffices), and of other seeds."""
+        """The number of evaluations, counted for one sample: those of all bodies and of float32, of the teacher and its
+        check (assuming that the first teacher suffices), and of other seeds."""
         steps, bodies = len(self.plan.steps), len(self.contenders)
         apart = self.featured if self.extractor else 0
         further = max(0, apart - self.count) * (1 + bodies)  # seeds that are sampled only for their features

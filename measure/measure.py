@@ -33,7 +33,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 COLUMNS = ("psnr", "fd", "ms", "bytes")
-LEAST_SAMPLES = 100  # for a distance of sets: fewer give only noise
+LEAST_SAMPLES = 100  # minimum number of samples for a distance of sets; fewer give only noise
 ROOM = 2**20  # bytes reserved for the figures, which rarely take more
 
 
@@ -42,10 +42,10 @@ class MeasureOptions(JudgementOptions):
     """Measure the bodies of a bundle side by side: what int8 costs in quality, and what it gains in time and size.
 
     bundle: The bundle. It stores figures of quality, and the next report shows them.
-    columns: What is measured: psnr, to float32 and to the teacher; fd, distances of sets of samples; ms, of one call of
-        each body, in turns; bytes.
-    output: A JSON file for the figures instead; the bundle stays unchanged. A plan or a guidance other than the
-        calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
+    columns: What is measured: psnr, against float32 and against the teacher; fd, distances between sets of samples; ms,
+        the time of one call of each body, measured in turns; bytes.
+    output: A JSON file to which the figures are written instead; the bundle stays unchanged. A plan or a guidance other
+        than the calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
     body: Names of int8 bodies to judge. Default: those that run here natively; others are simulated, slowly.
     samples: Samples in each set of a distribution.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the shipped extractor
@@ -160,8 +160,9 @@ def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping
 
 
 def _plans_by_body(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """Return a plan for each body of the bundle: by `select_plans` for calibrated bodies among `names`. Other bodies
-    get the plan of the first of these; without any, that of the bundle's first calibrated body, or float32's."""
+    """Return a plan for each body of the bundle. Calibrated bodies among `names` get that of `select_plans`. Other
+    bodies get the plan of the first of these; if there are none, the plan of the bundle's first calibrated body, or
+    that of float32."""
     bodies = bundle.manifest.bodies
     reference = open_body(bundle, FLOAT if FLOAT in bodies else names[0], options.threads)
     calibrated = [name for name, body in bodies.items() if body.plan is not None]

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 class MeasureTask:
     """The task of a measurement, after all checks.
 
-    command: the command line that requests it. setup: the workers that sample. judged, timed: None if no column needs
-    them. sizes: bytes of bodies. notes: for readers of the figures.
+    command: the command line that requests it.
+    setup: the workers that sample.
+    judged, timed: the tasks of judging and of timing; None if no column needs them.
+    sizes: bytes of the bodies.
+    notes: sentences for readers of the figures.
     """
 
     bundle: Bundle
@@ -67,10 +70,10 @@ class MeasureTask:
 def run_measurement(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Judgements | None]:
-    """Measure the figures of a task. Also return the judgements, with samples if the task keeps them, or None if it
-    judges nothing.
+    """Measure the figures of a task. Also return the judgements (with samples, if the task keeps them), or None if
+    nothing is judged.
 
-    `workers`, if given, sample instead of the task's own. The task's own end before bodies are timed.
+    `workers`, if given, sample instead of the task's own. The task's own workers end before bodies are timed.
     """
     start, plan, timed, judgements = perf_counter(), task.plan, task.timed, None
     results = Results(
@@ -154,7 +157,7 @@ def _measure_distances(
     task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
 ) -> tuple[ExtractorFacts, dict[str, tuple[Distance, ...]]]:
     """Return the extractor, and the distances of each body to float32 samples from other seeds and to the data."""
-    from fewstep.measure.distances.set_distances import (  # not needed for a page, which compares no sets
+    from fewstep.measure.distances.set_distances import (  # imported only here, since a page compares no sets
         extract_features,
         extractor_facts,
         measure_distances,

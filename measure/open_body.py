@@ -1,4 +1,4 @@
-"""Opening a body of a bundle for judging, in this process or as a worker's job."""
+"""Open a body of a bundle for judging, in this process or as a worker's job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) ->
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """A job that answers questions about a bundle's bodies. by_rows: whether bodies run one row at a time."""
+    """A job that answers questions to a bundle's bodies. `by_rows` says whether bodies run one row at a time."""
 
     bundle: PinnedBundle
     by_rows: bool

@@ -18,14 +18,14 @@ SCHEMA = 1
 
 
 class StepQuality(Strict, frozen=True):
-    """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
+    """One step of the plan: signal-to-noise ratios of int8 against float32 in dB, over all samples.
 
-    forced: of the guided network output, with both networks on the float trajectory (the error of this step only).
-        None if no seed has forced steps.
-    guidance, condition: also on the float trajectory, of cond - uncond and of the change due to another condition.
-        None if there is no such difference, and in results of earlier versions.
-    x0, x: of the predicted clean sample and of the state after the step, each on its own trajectory (the accumulated
-        error). A single-step measure misses the difference between the two.
+    forced: the ratio of the guided network output, with both networks on the float trajectory (the error of this step
+        only). None if no seed has forced steps.
+    guidance, condition: also on the float trajectory, the ratios of cond - uncond and of the change due to another
+        condition. None if there is no such difference, and in results of earlier versions.
+    x0, x: the ratios of the predicted clean sample and of the state after the step, each network on its own trajectory
+        (the accumulated error). A single-step measure misses the difference between the two.
     """
 
     index: int
@@ -64,8 +64,8 @@ class TokenQuality(Strict, frozen=True):
 class JointError(Strict, frozen=True):
     """The errors of one joint of a policy's actions against float32's, in the robot's units.
 
-    `spread` is the standard deviation of float32's actions. `levels` is the number of values that the joint takes, 0
-    for any. `moved` is the share of actions that are rounded to another of these values.
+    `spread` is the standard deviation of float32's actions. `levels` is the number of values that the joint can take, 0
+    for a continuous joint. `moved` is the share of actions that are rounded to another of these values.
     """
 
     place: int  # index of the joint in an action
@@ -90,10 +90,10 @@ class Distance(Strict, frozen=True):
     """
 
     reference: str  # as text: "float32, dpmpp_2m:8, other seeds", or the name of the data
-    samples: int  # in the body's set
-    references: int  # in the reference set
+    samples: int  # number of samples in the body's set
+    references: int  # number of samples in the reference set
     frechet: float
-    frechet_float: float  # of the float32 body's samples
+    frechet_float: float  # the distance of the float32 body's samples
     difference: float  # frechet - frechet_float
     low: float  # 95 % bootstrap interval of the difference
     high: float
@@ -106,7 +106,7 @@ class ExtractorFacts(Strict, frozen=True):
 
     name: str
     sha256: str
-    size: int  # features of a sample
+    size: int  # number of features of a sample
     bias: float  # the expected noise floor for a Gaussian with the covariance of the features
 
 
@@ -114,7 +114,8 @@ class Quality(Strict, frozen=True):
     """One int8 body: how it was run, and its distance from float32, by sample and as a set.
 
     `joints` are for policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need an
-    extractor. `graphs` are the measured files: if a body of that name has other files, these figures are stale.
+    extractor. `graphs` are the measured files. If the body of that name now has other files, these figures are out of
+    date.
     """
 
     body: str
@@ -135,10 +136,10 @@ class Operation(Strict, frozen=True):
 
     name: str
     kind: str
-    channels: tuple[int, int] | None  # in, out; None: no factor is a weight
+    channels: tuple[int, int] | None  # (in, out); None if no factor is a weight
     macs: int  # per sample
     precision: str  # int8, float, or the name of the float type
-    reason: str  # for float; empty for int8
+    reason: str  # reason for float; empty for int8
 
 
 class BodyCoverage(Strict, frozen=True):
@@ -151,7 +152,7 @@ class BodyCoverage(Strict, frozen=True):
     body: str
     coverage: Coverage
     operations: tuple[Operation, ...]
-    share: float  # of multiply-accumulates in int8
+    share: float  # share of multiply-accumulates in int8
     network: str = DENOISER
     work: int = 1  # multiply-accumulates of the network's steps of the plan
 
@@ -161,11 +162,11 @@ class Results(Strict, frozen=True):
 
     schema: int
     bundle: str
-    plan: str  # its name: bodies and float32 are compared along it
-    guidance: str | None  # the weight, or the form with its numbers
-    teacher: str | None  # the name of its plan; None: tokens, or a distilled denoiser
+    plan: str  # name of the plan along which bodies and float32 are compared
+    guidance: str | None  # the guidance: its weight, or the form with its numbers
+    teacher: str | None  # name of the teacher's plan; None for tokens, and for a distilled denoiser
     batch: int  # number of seeds sampled at once
-    float_against_teacher: EndQuality | None  # the cost of few steps
+    float_against_teacher: EndQuality | None  # float32 against the teacher: the cost of few steps
     qualities: tuple[Quality, ...]  # of each int8 body
     covered: tuple[BodyCoverage, ...]  # in a report, of each int8 body in each network
     races: tuple[Race, ...]  # one for each batch size
@@ -177,8 +178,8 @@ class Results(Strict, frozen=True):
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # sentences on bodies that were calibrated along another plan or with other options
-    features: ExtractorFacts | None = None  # of distances; None without
-    shaping: str | None = None  # of the plan's predictions, as text: "clipped to [-1, 1]"
+    features: ExtractorFacts | None = None  # the extractor of distances; None without distances
+    shaping: str | None = None  # the shaping of the plan's predictions, as text: "clipped to [-1, 1]"
     random_conditions: tuple[str, ...] = ()  # conditions of the judged samples whose values were drawn, not given
     spinning: bool = True  # whether waiting threads spin while bodies are timed
 

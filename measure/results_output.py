@@ -1,4 +1,4 @@
-"""Where a judgement's figures are written: the judged bundle, or a file that the user names."""
+"""Write a judgement's figures to the judged bundle, or to a file that the user names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -20,7 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.tokens.plan import TokenPlan
 
-LOGITS_HELD = 2**26  # logits of a run in memory, for each body
+LOGITS_HELD = 2**26  # maximum number of logits of a run in memory, for each body
 
 
 class Judging(Protocol):
@@ -41,8 +41,8 @@ class Judging(Protocol):
         """Return the number of runs of the network along the plan, of float32 on `count` seeds and of contenders."""
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
-        """Return whether a plan of more steps is nearer to the truth. Raises UserError for a plan that no body can be
-        judged along, and for a referenced teacher where there is none."""
+        """Return whether plans of more steps are nearer to an exact result, so that there is a teacher. Raises
+        UserError for a plan along which no body can be judged, and if the user names a teacher where there is none."""
 
 
 class ContinuousJudging:
@@ -66,7 +66,7 @@ class ContinuousJudging:
         return True
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
-        """A forced seed also runs both bodies under another condition."""
+        """Return the number of runs. Each forced seed adds runs of both bodies under another condition."""
         return count + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
@@ -102,11 +102,11 @@ class TokenJudging:
         return count in seeds
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
-        """A body runs at float32's states, and by itself."""
+        """Return the number of runs. Each body runs at float32's states, and along its own run."""
         return 3 * sum(each.seeds for each in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
-        """Return False: more steps draw other tokens."""
+        """Return False, since more steps draw other tokens."""
         if reference is not None:
             raise UserError(f"--teacher {reference} for tokens, which have no exact trajectory", "leave it out")
         check_counts(plan, "judge along a plan of counts, such as maskgit:8 or likeliest:8")

@@ -13,12 +13,12 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.sampling.execute import Array
 from fewstep.runtime.sampling.sampler import Sampler
 
-FLOAT = "float32"  # the body with which all are compared
+FLOAT = "float32"  # the body with which all others are compared
 FEW = 2  # seeds at once along a plan of many steps
 
 Answer = TypeVar("Answer")
 Made = TypeVar("Made", covariant=True)
-Bodies = Callable[[str], Sampler]  # returns an opened body by its name
+Bodies = Callable[[str], Sampler]  # a function that returns an opened body by its name
 
 
 class Question(Protocol[Made]):
@@ -29,7 +29,7 @@ class Question(Protocol[Made]):
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """The question for samples [seeds, *x_shape] of a body along a plan."""
+    """The request for samples [seeds, *x_shape] of a body along a plan."""
 
     body: str
     plan: AnyPlan

@@ -22,8 +22,8 @@ from fewstep.runtime.bundle.reading import Bundle
 def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
     """Open a graph for judging on a machine without its backend. `threads` of 0 means one for each core.
 
-    A large graph is neither constant-folded, which would take as much memory as float32's weights, nor packed, which
-    would take twice as much.
+    The constants of a large graph are not folded, which would take as much memory as float32's weights, and its weights
+    are not prepacked, which would take twice as much.
     """
     is_small = not io.exceeds_one_file(graph)
     return open_session(make_runnable(graph), optimize=is_small, arena=is_small, threads=threads, fuse_qdq=False)
@@ -40,7 +40,7 @@ class Simulation:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty: bodies are opened by name, and none is chosen by its precision."""
+        """Empty, since bodies are opened by name here, and none is chosen by its precision."""
         return {}
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:

@@ -1,8 +1,9 @@
-"""Check of a spec against data: samples are noised to several times, and each is denoised in one call.
+"""Check a spec against data: samples are noised to several noise levels, and each is denoised in one call.
 
-With a right spec the network is at most as far from the data as the best linear denoiser, which knows only the mean and
-the variance of each element (Wiener 1949). A network that gets a wrong time, or whose output is misread, is much
-further away. Common mistakes are tried in turn, and the one that lowers the error is named.
+If the spec is right, the network is at least as near to the data as the best linear denoiser, which knows only the mean
+and the variance of each element (Wiener 1949). If the network gets a wrong time, or its output is interpreted wrongly,
+the result is much further away. Common mistakes are corrected in turn, and the one whose correction lowers the error is
+named.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,19 +24,19 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32
 
-LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
-RIGHT = 1.2  # limit of the error relative to the linear denoiser's, as geometric mean over times, of a trained network
-FITS = 1.05  # the same for a good fit: after little training, most wrong readings have 1.05 to 1.2
+LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of standard deviation 1; else shifted
+RIGHT = 1.2  # limit of a trained network's error over the linear denoiser's, as geometric mean over times
+FITS = 1.05  # the same for a good fit; after little training, most wrong readings have 1.05 to 1.2
 BETTER = 1.25  # factor by which a correction must lower the error to be named, as geometric mean over times
 # A different schedule alone gives the network another time for the same input. For right specs of five networks no
 # correction lowered the error more than 1.06 times at any time; for wrong ones it did so 1.3 to 5.5 times at one time,
 # and 1.07 to 3 in the mean. Three more networks were not used to choose, and pass: all thresholds rest on these eight.
 AT_ONE_TIME, IN_MEAN = 1.2, 1.05
 PER_CHANGE = 1.1  # further factor for each further field of the spec that a correction changes
-SAMPLES = 16  # to denoise
-FIRST = 4  # of them, by which useless corrections are discarded
+SAMPLES = 16  # number of samples that are denoised
+FIRST = 4  # how many of them are used to discard useless corrections
 LEAST_COST = 0.25  # of the data's variance, summed over times: if others' conditions cost less, null is not judged
-NULL_COST = 0.55  # most share of it for a right null value: the mean of the data is half as far as other samples
+NULL_COST = 0.55  # largest share for a right null value: the mean of the data is half as far as other samples
 SAME = "its output is the same at every time"
 Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  # x, times, conditions -> output
 
@@ -58,7 +59,7 @@ class SpecCheck(msgspec.Struct, frozen=True):
     unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The verdict as a sentence."""
+        """Return the verdict as a sentence."""
         if not self.mistake:
             unknown = "".join(f"; the check cannot tell {each}" for each in self.unknown)
             return f"the spec seems right: {self.samples} samples are denoised as a trained network does{unknown}"
@@ -77,7 +78,7 @@ def check_spec(
 ) -> SpecCheck:
     """Check a network against samples [N, *x_shape] of its data, N at least 2.
 
-    conditions: of each sample, by name. nulls: of the unconditional branch, or None.
+    conditions: the values for each sample, by name. nulls: the values of the unconditional branch, or None.
     """
     if len(data) < 2:
         raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
@@ -121,7 +122,7 @@ def _check_time(
     rows: NDArray[Any],
     mistake: str,
 ) -> tuple[str, str]:
-    """Check what the errors hardly show: whether the time reaches the network, and the end of the schedule.
+    """Check what the errors hardly show: whether the network reads its time, and the noisy end of the schedule.
 
     `mistake` is the one that was found so far. Returns it or another one, and what cannot be told; "" for none.
     """
@@ -185,8 +186,9 @@ def _select_rows(conditions: ConditionRecords, rows: NDArray[Any]) -> ConditionR
 
 
 def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
-    """Return conditions in which these rows have the values of others, and a correction factor: the share of all pairs
-    of rows that differ, over the share of the exchanged pairs that do; 0 if none does."""
+    """Return conditions in which these rows have the values of other rows, and a correction factor: the share of all
+    pairs of rows whose values differ, divided by that share among the exchanged pairs. The factor is 0 if no exchanged
+    pair differs."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
     order = np.random.default_rng(0).permutation(len(rows))
     here = sum(values[row] != values[other] for row, other in enumerate(order)) / len(values)
@@ -207,8 +209,8 @@ def _score(errors: ErrorsByLam) -> float:
 
 
 def _improvement(stated: ErrorsByLam, corrected: ErrorsByLam) -> tuple[float, float]:
-    """Return the factor by which the errors of a reading are lower than those of the spec as stated, at common times:
-    as geometric mean, and at most. 0 if they have no time in common."""
+    """Return the factor by which the errors of a reading are lower than those of the stated spec at their common times:
+    its geometric mean, and its maximum. Both are 0 if there is no common time."""
     both = [lam for lam in stated if lam in corrected]
     before, after = (np.array([_ratio(errors[lam]) for lam in both]) for errors in (stated, corrected))
     if not both or not np.isfinite(after).all():

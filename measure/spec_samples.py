@@ -27,7 +27,8 @@ class DataSamples:
     conditions: ConditionRecords
 
     def check(self, network: Network, denoiser: Description, null_files: ConditionRecords) -> SpecCheck:
-        """Check a network. null_files: null values [*shape] that are arrays, by name."""
+        """Check a network against these samples. `null_files` holds the null values [*shape] that are stored as arrays,
+        by condition name."""
         conditions, nulls = denoiser.conditions, None
         if conditions and all(each.null is not None or each.name in null_files for each in conditions):
             nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in conditions}
@@ -38,7 +39,8 @@ class DataSamples:
 def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:
     """Read samples `x` from a .npz or .safetensors file, with an array named after each condition.
 
-    is_one: whether the denoiser is a single network with a single time. Raises UserError if it cannot be checked.
+    is_one: whether the denoiser is a single network with a single time. Raises UserError if it is not, since such a
+        denoiser cannot be checked.
     """
     arrays = dict(read_arrays(file))
     if denoiser.towards or denoiser.carried or denoiser.heads > 1 or denoiser.prediction == "logits" or not is_one:

@@ -47,12 +47,12 @@ class Judgement:
     """The measurements of one body.
 
     Attributes:
-        against_float: None for float32 itself.
-        against_teacher: None without a teacher.
-        steps: of continuous plans; empty for float32 itself.
-        tokens: of token plans.
-        features: [featured, D]; empty if not requested.
-        samples: [seeds, *x_shape], if requested; `reference` are float32's along its plan.
+        against_float: the quality against float32; None for float32 itself.
+        against_teacher: the quality against the teacher; None without a teacher.
+        steps: the quality of each step of a continuous plan; empty for float32 itself.
+        tokens: the agreement of tokens, for token plans.
+        features: the features of samples, [featured, D]; empty if not requested.
+        samples: [seeds, *x_shape], if requested; `reference` are float32's samples along the same plan.
     """
 
     against_float: EndQuality | None
@@ -96,9 +96,11 @@ class PairedSamples:
 class Tally:
     """The figures of a body over the batches so far.
 
-    teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape]. plan: in the body's range
-    groups. is_float: the body is float32, which is only compared with the teacher. seen: number of seeds so far. steps:
-    empty for tokens and for float32.
+    teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape].
+    plan: the body's plan, divided into its range groups.
+    is_float: whether the body is float32, which is only compared with the teacher.
+    seen: the number of seeds so far.
+    steps: the sums at each step; empty for tokens and for float32.
     """
 
     want: JudgementRequest

@@ -2,8 +2,8 @@
 noise.
 
 The teacher is checked: on a few seeds its samples are compared with samples of twice as many steps, which are exact up
-to a small error. A distilled denoiser has no teacher: its few steps do not approximate many steps, and it was not
-trained for many.
+to a small error. A distilled denoiser has no teacher, since its few steps do not approximate many steps, for which it
+was not trained.
 """
 
 import logging
@@ -32,24 +32,24 @@ from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
 
-FIRST_STEPS = 80  # of the default plan, before it is doubled
-MOST_STEPS = 320  # beyond them float32 rounding is as large as the difference
+FIRST_STEPS = 80  # steps of the default plan, before they are doubled
+MOST_STEPS = 320  # maximum steps; with more, float32 rounding is as large as the difference
 CHECK_SEEDS = 4
-TEACHER_MARGIN = 10.0  # dB: a teacher that much closer to the exact trajectory adds a tenth to the judged plan's error
+TEACHER_MARGIN = 10.0  # dB: a teacher that is this much more exact adds a tenth to the judged plan's error
 NO_TEACHER = "was distilled to few steps, so that no plan is its teacher"
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 LOG = logging.getLogger("fewstep")
-Sample = Callable[[Plan, SeedBatch], Floats]  # returns float32's samples [seeds, *x_shape] along a plan
+Sample = Callable[[Plan, SeedBatch], Floats]  # a function that returns float32's samples [seeds, *x_shape] along a plan
 
 
 class TeacherCheck(Strict, frozen=True):
     """The distances of a teacher and of the judged plan from the exact trajectory, for which samples with twice the
-    teacher's steps are taken. PSNR in dB, the mean over `seeds` seeds; None if there is no such plan."""
+    teacher's steps are taken. Distances are mean PSNRs over `seeds` seeds, in dB; None if there is no such plan."""
 
     teacher: str  # the name of its plan
-    exactness: float | None  # of the teacher's samples
-    judged: float | None  # of the judged plan's samples, by the float32 body
+    exactness: float | None  # PSNR of the teacher's samples
+    judged: float | None  # PSNR of the judged plan's samples from the float32 body
     seeds: int
 
     @property
@@ -60,7 +60,7 @@ class TeacherCheck(Strict, frozen=True):
         return self.exactness >= self.judged + TEACHER_MARGIN
 
     def __str__(self) -> str:
-        """The check as a sentence."""
+        """Return the check as a sentence."""
         if self.exactness is None or self.judged is None:
             return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
         distance = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
@@ -83,9 +83,10 @@ class Teacher:
 def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyPlan) -> Plan:
     """Compile the referenced plan, or the default for None, with the guidance and shaping of the judged plan.
 
-    Guidance weights by evaluation are spread over the teacher's evaluations. The default is `dpmpp_2m` in 80 steps over
-    `arctan`, or `ctm` for a network that takes two times. If the schedule has fewer timesteps, all are used. Raises
-    UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as the table.
+    If the guidance weight changes from evaluation to evaluation, the weights are spread over the teacher's evaluations.
+    The default is `dpmpp_2m` in 80 steps over `arctan`, or `ctm` for a network that takes two times. If the schedule
+    has fewer timesteps, all are used. Raises UserError for a grid that interpolates a table of few steps: many steps on
+    it are as uneven as the table.
     """
     if reference is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or FIRST_STEPS

@@ -18,7 +18,7 @@ from fewstep.runtime.arrays import Float32
 
 FLAG = "zero_terminal_snr"
 TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid", "betas")
-LEAST_ALPHA = 0.02  # of the last timestep; with a smaller one, the flag changes samples by less than rounding to 8 bits
+LEAST_ALPHA = 0.02  # of the last timestep; with less, the flag changes samples by less than rounding to 8 bits
 QUIET = 0.1  # most variance of the data, relative to the noise's, in the directions that are used
 LEAST_QUIET = 1 / 16  # share of all directions that have to be quiet
 LAST = 0.2  # share of the timesteps that are evaluated, at the noisy end
@@ -31,8 +31,9 @@ def check_terminal_snr(
 ) -> tuple[str, str]:
     """Return (mistake, unknown) as text: the first if the network contradicts the flag, the second if it cannot tell.
 
-    evaluate: from x [B, *x_shape], B = len(x0), and a time to the output. data [N, *x_shape]: all samples. x0: those to
-    noise. Both texts are empty if the flag is right, or hardly changes the schedule.
+    evaluate: a function from x [B, *x_shape], with B = len(x0), and a time to the output. data: all samples, [N,
+        *x_shape]. x0: the samples that are noised. Both texts are empty if the flag is right, or hardly changes the
+        schedule.
     """
     spec = facts.schedule
     if spec.kind not in TABLE_KINDS or spec.timesteps < TIMES / LAST:

@@ -32,7 +32,8 @@ class Data:
 
 
 def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINUOUS) -> Data:
-    """Open a .npy file without reading it; only token ids are read. [N, H, W] is accepted for grey images [N, 1, H, W].
+    """Open a .npy file without reading it; only token ids are read. Grey images [N, 1, H, W] may have the shape [N, H,
+    W].
 
     Raises UserError if the file has no such samples, or fewer than 2.
     """

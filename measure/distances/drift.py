@@ -1,4 +1,5 @@
-"""Drift, which a mean error hides: on average over many samples, a body softens, shifts or saturates them.
+"""Drift: systematic changes of samples, which a mean error hides. A body may soften, shift or saturate samples on
+average.
 
 PSNR rewards blur and punishes harmless changes of content, so it is never reported without drift.
 """
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from fewstep.measure.rollouts.end_quality import Channel, Drift
 from fewstep.measure.rollouts.metrics import Floats
 
-BANDS = 8  # of radial frequency, from 0 to half a cycle per pixel (Nyquist); the last one includes the corners
-LEAST_PIXELS = 4  # of a side: smaller samples have no meaningful spectrum
+BANDS = 8  # bands of radial frequency from 0 to half a cycle per pixel (Nyquist); the last includes the corners
+LEAST_PIXELS = 4  # minimum pixels of a side; smaller samples have no meaningful spectrum
 
 
 class Moments:

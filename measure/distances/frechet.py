@@ -1,7 +1,7 @@
 """The Frechet distance between two sets of samples, computed on their features [N, D].
 
-It depends on the feature extractor, so a figure carries the extractor's name, as FD(fashion-mnist-cnn). Figures are
-only comparable for the same extractor and the same N.
+It depends on the feature extractor, so a figure is given with the extractor's name, as FD(fashion-mnist-cnn). Figures
+are only comparable for the same extractor and the same N.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,12 @@ def fit_gaussian(features: Floats) -> Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2): the squared 2-Wasserstein distance of Gaussians.
+    """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2): the squared 2-Wasserstein distance of
+    Gaussians.
 
-    Frechet 1957; as a measure of generated images Heusel et al. 2017 (arXiv 1706.08500). Square roots are of symmetric
-    matrices, by eigendecomposition, so there are no imaginary parts, and covariances may be singular. Estimated from
-    finite sets, the distance is biased upwards by about 1/N: see `expected_bias`.
+    Frechet 1957; as a measure of generated images Heusel et al. 2017 (arXiv 1706.08500). Square roots are computed for
+    symmetric matrices, by eigendecomposition, so there are no imaginary parts, and covariances may be singular.
+    Estimated from finite sets, the distance is biased upwards by about 1/N: see `expected_bias`.
     """
     root = _matrix_root(a.covariance)
     product = root @ b.covariance @ root
@@ -65,7 +66,8 @@ def expected_bias(gaussian: Gaussian, count: int, other: int) -> float:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """The distance of a set to a reference, that of another set from the same seeds, and the first minus the second.
+    """The distance of a set to a reference, the distance of another set from the same seeds, and the first minus the
+    second.
 
     error, low, high: the standard error of the difference and its 95 % interval, from sets resampled with replacement
     (bootstrap: Efron 1979). The interval is centred on the measured difference, since duplicates in the resampled sets

@@ -33,8 +33,8 @@ def measure_distances(
 ) -> dict[str, tuple[Distance, ...]]:
     """Return the distance of each body to each reference set, on features [N, D].
 
-    floats: of float32 samples from the bodies' seeds. sets: references by display name; the first are float32 samples
-        from other seeds, which give the noise floor.
+    floats: the features of float32 samples from the bodies' seeds. sets: the features of the reference sets, by display
+        name; the first are float32 samples from other seeds, which give the noise floor.
     """
     found: dict[str, list[Distance]] = {name: [] for name in bodies}
     noise_floor: float | None = None

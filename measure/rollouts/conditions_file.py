@@ -25,7 +25,7 @@ from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
-SEPARATOR = "."  # between a branch and a condition in the name of an array
+SEPARATOR = "."  # separates branch and condition in the name of an array
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ConditionOptions(Options):
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch, and
-    for values of other branches of guidance, which take null values here."""
+    for values of other branches of guidance, since those branches get null values here."""
     arrays = read_arrays(path)
     if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
         what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"

@@ -1,6 +1,7 @@
 """The quality of finished samples against references of the same seeds, as used by calibration, bounds and verbs.
 
-It is a PSNR with its scale (`nearness.py`), plus SSIM and drift (`distances/drift.py`) if a verb measures them.
+It consists of a PSNR and the figures that show its scale (`nearness.py`), plus SSIM and drift (`distances/drift.py`) if
+a verb measures them.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class EndQuality(Strict, frozen=True):
     p5: float
     worst: float
     standard_error: float  # of the mean
-    values: tuple[float, ...]  # per seed
+    values: tuple[float, ...]  # PSNR of each seed
     drift: Drift | None  # None: tokens, or not measured
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
     snr: float | None = None  # as in `Nearness`; None also in results of earlier versions

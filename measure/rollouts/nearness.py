@@ -12,8 +12,8 @@ from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 from fewstep.runtime.bundle.manifest import Manifest
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: lower limits, relative to the peak and to the variance of the references
-PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes that are beyond usual data: pictures in [-1, 1], data of variance 1
-DIVERGED = -20.0  # dB between samples of two seeds, i.e. differences of ten times the peak
+PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes beyond usual data: pictures in [-1, 1], data of variance 1
+DIVERGED = -20.0  # dB between samples of two seeds; below it, differences exceed ten times the peak
 CLIP = "--clip LIMIT"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
 
@@ -35,7 +35,7 @@ class Nearness:
 
     @property
     def is_enough(self) -> bool:
-        """True if samples reach the lower limits. Above the peak, SNR replaces PSNR. Not finite figures give False."""
+        """True if samples reach the lower limits (see `reaches`). False if a figure is not finite."""
         return self.reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
@@ -49,7 +49,8 @@ class Nearness:
         return self.unrelated is not None and self.unrelated < DIVERGED
 
     def reaches(self, least_psnr: float, least_snr: float) -> bool:
-        """Return whether the figures reach these limits in dB. Above the peak, SNR replaces PSNR."""
+        """Return whether the figures reach these limits in dB. If references are larger than the peak of PSNR, the SNR
+        is larger than the PSNR, and is compared with both limits."""
         if self.snr is None:
             return self.psnr >= least_psnr
         return max(self.psnr, self.snr) >= least_psnr and self.snr >= least_snr
@@ -60,12 +61,12 @@ class Nearness:
 
     @property
     def snr_text(self) -> str:
-        """ ", the signal 26.1 dB above the error", or ""."""
+        """Return ", the signal 26.1 dB above the error", or ""."""
         return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
 
     @property
     def other_seed_text(self) -> str:
-        """ "; another seed's sample has 12.3 dB", or ""."""
+        """Return "; another seed's sample has 12.3 dB", or ""."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 
 

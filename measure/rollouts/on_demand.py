@@ -1,4 +1,5 @@
-"""Bodies that open at their first run, and can be closed, so that memory holds one session of a large network."""
+"""Bodies that are opened at their first run and can be closed, so that memory holds only one session of a large
+network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ class HashOnceBundle(Bundle):
 
 @dataclass(frozen=True)
 class LazyOnnxRuntime(OnnxRuntime):
-    """onnxruntime with bodies of type `LazyGraph`. Small graphs that run before the first step open at once."""
+    """onnxruntime with bodies of type `LazyGraph`. Small graphs that run before the first step are opened
+    immediately."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         engine = OnnxRuntime(threads=self.threads)

@@ -1,4 +1,4 @@
-"""Differences due to guidance and conditions: between two outputs at one state, for int8 and float32.
+"""Differences that guidance and conditions make between two outputs at one state, for int8 and float32.
 
 Guidance adds a multiple of cond - uncond, or of cond - perturbed, to an output. This direction may be a twentieth of
 the output, so a body may lose it although its samples have a fair PSNR. The second difference is between a sample's
@@ -22,8 +22,8 @@ from fewstep.runtime.bundle.manifest import Difference
 from fewstep.runtime.sampling.execute import Array, StepState
 from fewstep.runtime.sampling.step_call import split_outputs
 
-GAINS, LEAST_RATIO = (0.5, 2.0), 0.0  # limits: below half, above twice, or with noise above the signal it is lost
-LARGE = 0.1  # share from which noise counts: a smaller difference may be below int8's noise even in bodies with 40 dB
+GAINS, LEAST_RATIO = (0.5, 2.0), 0.0  # limits: lost if less than half, more than twice, or below its noise
+LARGE = 0.1  # share from which noise counts; a smaller difference may be below int8's noise even in bodies of 40 dB
 LEAST_SHARE = 1e-4  # smaller differences are due to float32 rounding
 GUIDANCE, CONDITION = "direction of guidance", "difference of two conditions"
 
@@ -38,11 +38,12 @@ def roll_batch(u: Array) -> Array:
 
 def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
     """Return the part of x0 from the output under each sample's condition, and its changes by guidance's direction and
-    by the next sample's condition. The direction is from the other branch, or the mean of several, to cond.
+    by the next sample's condition. The direction leads from the other branch, or the mean of several other branches, to
+    cond.
 
-    outputs, outputs_moved: of the network at a step, for its inputs and for `roll_batch` of them, [B, *x_shape] each.
-    Returns [3, B, *x_shape]. Missing differences are 0: the direction at a step without guidance, and the condition's
-    for a single sample.
+    outputs, outputs_moved: the network's outputs at a step, for its inputs and for `roll_batch` of them, [B, *x_shape]
+        each. Returns [3, B, *x_shape]. Missing differences are 0: the direction at a step without guidance, and the
+        condition's for a single sample.
     """
     named = dict(zip(step.branches, outputs[:: step.heads], strict=True))
     cond = named.get(COND, np.zeros_like(outputs[0]))
@@ -54,7 +55,7 @@ def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequ
 def _x0_gain(step: Step) -> float:
     """Return the change of x0 if the prediction of each branch changes by 1: x0 of state 0 and predictions 1."""
     columns = [0.0] * len(step.input) + [1.0, *[0.0] * (step.heads - 1)] * len(step.branches)
-    if step.shaping is not None:  # its result is a column too; here as if it changed nothing
+    if step.shaping is not None:  # the shaping's result is a column too; here it is treated as if it changed nothing
         columns.append(sum(a * b for a, b in zip(step.shaping_of[0], columns, strict=True)))
     return sum(a * b for a, b in zip(step.x0, columns, strict=True))
 
@@ -119,13 +120,13 @@ def body_differences(
 
 
 def worst_difference(steps: Iterable[Difference | None]) -> Difference | None:
-    """Return the lost difference with the lowest ratio, or if none is lost, the lowest of all; None if there is
-    none."""
+    """Return the lost difference with the lowest ratio; if none is lost, the difference with the lowest ratio of all.
+    None if there are no differences."""
     return min(filter(None, steps), key=lambda each: (not is_lost(each), each.ratio), default=None)
 
 
 def is_lost(difference: Difference) -> bool:
-    """Return whether int8 leaves too little of a difference, or too much, or noise hides a large one."""
+    """Return whether int8 makes a difference too small or too large, or hides a large one in noise."""
     low, high = GAINS
     is_hidden = difference.share >= LARGE and difference.ratio < LEAST_RATIO
     return is_hidden or not low <= difference.gain <= high

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from fewstep.runtime.bundle.manifest import Condition, Description
 
 LEAVES = 24
-LEAST_RADIUS, MOST_RADIUS = 0.05, 0.5  # of a leaf, as shares of the shorter side
+LEAST_RADIUS, MOST_RADIUS = 0.05, 0.5  # radii of a leaf, as shares of the shorter side
 LEAST_SIDE = 4  # pixels of a picture
 MOST_CONTRAST = 3.0  # above 1, values outside the range are clipped to black and white surfaces
 
 Floats = NDArray[np.float64]
-Uniform = Callable[[int], Floats]  # returns `count` numbers in (0, 1), new ones at each call
+Uniform = Callable[[int], Floats]  # a function that returns `count` numbers in (0, 1), new ones at each call
 
 
 def picture_axes(takes: Description) -> tuple[int, ...]:

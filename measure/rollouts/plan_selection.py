@@ -21,7 +21,7 @@ from fewstep.runtime.sampling.execution import NO_SETTINGS, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 
-MISFIT = "ranges may not fit"  # for a body that runs along another plan than its calibration's
+MISFIT = "ranges may not fit"  # warning for a body that runs along another plan than the one of its calibration
 
 
 def describe_plan(plan: AnyPlan) -> str:
@@ -54,7 +54,7 @@ def select_plan(
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)
-    names = (name, calibrated.name) if manifest.grid is None else (name,)  # with a grid, a bare name implies it
+    names = (name, calibrated.name) if manifest.grid is None else (name,)  # with the grid, which a bare name implies
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if (asked is None or str(asked) in names) and form == calibrated.guidance and not is_changed:

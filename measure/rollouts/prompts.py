@@ -22,7 +22,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
-FILE_LIMIT = 16 * 2**20  # bytes of a file of prompts
+FILE_LIMIT = 16 * 2**20  # maximum bytes of a file of prompts
 FORMS = (
     "a photograph of {}",
     "a close-up of {}, shallow depth of field",

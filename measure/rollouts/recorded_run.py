@@ -1,4 +1,4 @@
-"""Judging a set of graphs: run seeds along one plan, with any graph for each range group.
+"""Judge a set of graphs: run seeds along one plan, with any graph for each range group.
 
 The final sample is compared with float32's from the same noise (closed loop), since errors of single steps neither add
 up nor keep their order along the way.
@@ -26,8 +26,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
 
-AT_ONCE = len(SEARCH_SEEDS)  # samples, so that judging takes no more memory than searching
-RUNS = 4  # of a denoiser that carries tensors: the first starts with zeros, and the later ones fill its past
+AT_ONCE = len(SEARCH_SEEDS)  # samples per run, so that judging takes no more memory than searching
+RUNS = 4  # runs of a denoiser that carries tensors: the first starts with zeros, and the later ones fill its past
 
 
 def runs_per_trajectory(plan: AnyPlan) -> int:
@@ -39,10 +39,13 @@ def runs_per_trajectory(plan: AnyPlan) -> int:
 class RecordedRun(ReferenceRun):
     """A float32 run along a plan with range groups, made by `record_run`. Other graphs can run its steps.
 
-    feeds: a body's inputs except x at each step, including the range group. ports: names of the body's x and output.
-    differences: float32's at each step, from `output_differences.float_differences`; if empty, no body's differences
-    are judged. slots: carried tensors at the start. network: the name of the network whose steps a body's graphs run.
-    float32: runs the steps of other networks; None if there are none.
+    feeds: a body's inputs except x at each step, including the range group.
+    ports: the names of the body's x and output.
+    differences: float32's differences at each step, from `output_differences.float_differences`. If it is empty, no
+        body's differences are judged.
+    slots: the carried tensors at the start.
+    network: the name of the network whose steps a body's graphs run.
+    float32: the float32 network for the steps of other networks; None if there are none.
     """
 
     feeds: tuple[Arrays, ...]

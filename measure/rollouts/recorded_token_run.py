@@ -1,7 +1,8 @@
-"""Judging the graphs of a token denoiser: at the states of float32's run, and by separate runs.
+"""Judge the graphs of a token denoiser, at the states of float32's run and by separate runs.
 
-One different token changes all that follow, so a separate run says little about a body's error. So logits are compared
-at float32's states: the share of open positions whose likeliest token differs, and the divergence of probabilities.
+One different token changes all that follow, so a separate run says little about a body's error. Therefore logits are
+compared at float32's states. The figures are the share of open positions whose likeliest token differs, and the
+divergence of the probabilities.
 """
 
 from collections.abc import Sequence
@@ -50,9 +51,12 @@ class TokenOutputs:
 class RecordedTokenRun:
     """A float32 run along a token plan with range groups, made by `record_token_run`.
 
-    seeds: of its samples. mask: the id of an open position. feeds: a body's inputs except x at each step. ports: names
-    of the body's x and output. float_states: float32's states at each step. reference: float32's logits there, and its
-    finished tokens.
+    seeds: the seeds of its samples.
+    mask: the id of an open position.
+    feeds: a body's inputs except x at each step.
+    ports: names of the body's x and output.
+    float_states: float32's states at each step.
+    reference: float32's logits at these states, and its finished tokens.
     """
 
     plan: TokenPlan

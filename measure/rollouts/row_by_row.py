@@ -16,11 +16,11 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 
 def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
-    """Return the graph, called once for each row; its results are joined along the first axis. The result of a single
-    row is returned without a copy: joining large activations takes a third of the graph's own time.
+    """Return a graph that calls the given one once for each row, and joins the results along the first axis. The result
+    of a single row is returned without a copy, since joining large activations takes a third of the graph's own time.
 
-    `inputs` whose first axis is the batch have rows. The others, such as the range group, go to each call whole. At
-    least one input has rows.
+    `inputs` are the inputs whose first axis is the batch (at least one). All other inputs, such as the range group, are
+    passed to each call unchanged.
     """
     batched = frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
 
@@ -37,7 +37,7 @@ def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) ->
                 start = filled.get(name, 0)
                 if name not in results:  # filled in place: joining a list of parts would hold the data twice
                     results[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
-                elif start + size > len(results[name]):  # rows routed to a layer, whose number varies
+                elif start + size > len(results[name]):  # the number of rows that are routed to a layer varies
                     more = np.empty(((count - row) * size, *result.shape[1:]), result.dtype)
                     results[name] = np.concatenate((results[name][:start], more))
                 results[name][start : start + size] = result
@@ -58,7 +58,7 @@ def with_row_by_row_body(sampler: Sampler) -> Sampler:
 
 def with_row_by_row_prologue(sampler: Sampler) -> Sampler:
     """Return the sampler with conditioner and prologue that run one row at a time, so that a trajectory depends,
-    bitwise, only on its seed. The body is unchanged: counting opens its own."""
+    bitwise, only on its seed. The body is unchanged, since counting opens one itself."""
     network, manifest = sampler.network(), sampler.bundle.manifest
     conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:

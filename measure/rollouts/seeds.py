@@ -1,7 +1,7 @@
 """Seeds: their ranges by purpose, and the noise and conditions that follow from a seed.
 
-Ranges of different purposes are disjoint. Seeds for evaluation and for choices are held out of trajectories; their
-integer conditions cycle through the values. Calibration draws all of its conditions.
+Ranges of different purposes are disjoint. Seeds for evaluation and for choices are not used for trajectories, and their
+integer conditions cycle through the values. Calibration draws the values of all conditions.
 """
 
 import itertools
@@ -42,7 +42,7 @@ Same = TypeVar("Same", bound="SeedBatch")
 
 @dataclass(frozen=True)
 class SeedBatch:
-    """The inputs of samples: their seeds and shape, and a value of each condition for each."""
+    """The inputs of samples: their seeds, their shape, and a value of each condition for each sample."""
 
     seeds: Sequence[int]
     x_shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class SeedBatch:
         return noise.normal_batch(self.seeds, number, self.x_shape)
 
     def given_tensors(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
-        """Return the tensors that a plan starts from: each, such as a degraded sample, is a condition."""
+        """Return the given tensors from which a plan starts, such as a degraded sample. Each of them is a condition."""
         return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
 
     def run(self, plan: Plan, network: StepNetwork | CarryingNetwork) -> Iterator[StepState]:
@@ -102,8 +102,8 @@ def held_out_conditions(
 
 
 def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Return the names of conditions that `draw_condition` cannot represent well: several numbers, drawn independently.
-    A single number in its range is like a given value."""
+    """Return the names of conditions for which random values are not realistic: those of several numbers, which
+    `draw_condition` draws independently. A random single number in its range is as good as a given one."""
     return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
 
 
@@ -179,7 +179,8 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
 
 
 def _numbers(seed: int, number: int) -> Uniform:
-    """Return the random numbers of a condition: the first call returns those of block 0, and so on."""
+    """Return a function that returns the random numbers of a condition: those of block 0 at the first call, and so
+    on."""
     blocks = itertools.count()
     return lambda count: uniform(seed, number, noise.CONDITIONS, count, next(blocks))
 

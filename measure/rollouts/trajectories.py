@@ -21,7 +21,7 @@ from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
-RUN_STRIDE = 2**32  # between the seeds of a trajectory's runs
+RUN_STRIDE = 2**32  # difference between the seeds of a trajectory's runs
 PER_SIZE = 4  # successive trajectories of one size, if there are several sizes
 
 
@@ -29,8 +29,8 @@ PER_SIZE = 4  # successive trajectories of one size, if there are several sizes
 class BodyCall:
     """One call of a network's body for a batch of trajectories.
 
-    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
-    after the other. `is_last`: this is the network's last call along these trajectories.
+    `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...], with the branches of `state.step` one
+    after the other. `is_last` is True for the network's last call along these trajectories.
     """
 
     state: StepState
@@ -74,7 +74,7 @@ def roll_out(
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
-                if calls:  # empty after a step of another network
+                if calls:  # empty if the step was another network's
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
             carried = state.slots
@@ -99,13 +99,13 @@ def split_seeds(
 
 
 def min_seeds_for_sizes(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
-    """Return the least number of seeds from `seed` on that cover each of `sizes` sizes."""
+    """Return the smallest number of successive seeds, beginning with `seed`, in which each of `sizes` sizes occurs."""
     return max(1, per_size * (sizes - 1) - seed % per_size + 1)
 
 
 def max_seeds_per_size(seeds: range, sizes: int) -> int:
-    """Return the largest number of successive seeds of one size, at most PER_SIZE, with which these seeds cover each of
-    `sizes` sizes; 0 if there are fewer seeds."""
+    """Return the largest number of successive seeds per size, at most PER_SIZE, for which each of `sizes` sizes occurs
+    among these seeds; 0 if there are fewer seeds than sizes."""
     counts = range(PER_SIZE, 0, -1)
     return next((count for count in counts if min_seeds_for_sizes(seeds.start, sizes, count) <= len(seeds)), 0)
 

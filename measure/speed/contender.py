@@ -32,7 +32,7 @@ class TimedGraph:
 
 @dataclass(frozen=True)
 class TimedContender:
-    """A contender with the graphs that run the steps of its plan, each as often per call as in the plan."""
+    """A contender: the graphs that run the steps of its plan. A call runs each graph as often as the plan does."""
 
     name: str
     graphs: tuple[TimedGraph, ...]
@@ -43,7 +43,7 @@ class TimedContender:
 
     @property
     def steps(self) -> dict[str, int]:
-        """Steps of a call: of all graphs (""), and of each network's."""
+        """The number of steps of a call, in all ("") and for each network."""
         counts = {"": sum(each.steps for each in self.graphs)}
         for each in self.graphs:
             counts[each.network] = counts.get(each.network, 0) + each.steps

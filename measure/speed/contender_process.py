@@ -10,9 +10,9 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-WARM_UP = 0.05  # seconds of calls before the counted ones: caches hold another contender's data
-LONG_CALL = 0.5  # seconds of a call that is counted although it is the first
-PROFILES = "*kinds*"  # the call that returns, for each call, seconds by operation type; empty if unknown
+WARM_UP = 0.05  # seconds of calls before the counted ones, since caches hold another contender's data at first
+LONG_CALL = 0.5  # a call of at least this many seconds is counted although it is the first
+PROFILES = "*kinds*"  # name of the call that returns, for each call, seconds by operation type; empty if unknown
 
 Call = Callable[[], Any]
 Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # runs it, and returns its seconds by operation type

@@ -1,8 +1,8 @@
-"""The faster of two contenders on a machine with other load: they take turns until the result is certain.
+"""Find the faster of two contenders on a machine with other load: they take turns until the result is certain.
 
-Other programs delay both contenders of a round, or one in this round and the other in the next. So the median over
-rounds of the ratio of both decides. Rounds end when a confidence interval of this median (binomial, so valid for any
-distribution) shows that one is faster, or that both are within a few percent.
+Other programs delay both contenders of a round, or one in this round and the other in the next. The result is therefore
+decided by the median over rounds of the ratio of the two times. Rounds end when a confidence interval of this median
+(binomial, so valid for any distribution) shows that one is faster, or that both are within a few percent.
 """
 
 import math
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from fewstep.runtime.machine.turns import Rounds, median_ratio, take_turns
 
-Turn = Callable[[], float]  # runs one turn and returns the milliseconds of a call
+Turn = Callable[[], float]  # a function that runs one turn and returns the milliseconds of a call
 
-CLEAR = 1.5  # ratio of times from which the slower one is given up
+CLEAR = 1.5  # ratio of times from which the slower contender is given up
 LEAST_ROUNDS = 2  # rounds before that
 EQUAL = 0.02  # difference of the logarithms of times below which the choice does not matter
 DOUBT = 0.05  # probability that the median is outside its interval
-DUEL_SECONDS = 8.0  # after which no further round starts; one always runs
+DUEL_SECONDS = 8.0  # seconds after which no further round starts; one round always runs
 
 
 class Duel(NamedTuple):

@@ -12,8 +12,9 @@ REPORTED = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openv
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The processor's name by its operating system, and the cores this process may use. `gpus` are named with their
-    compute capability and driver, `jetson` with its L4T and JetPack; "" if this is none."""
+    """The processor's name as the operating system reports it, and the cores that this process may use. `gpus` are the
+    GPUs with compute capability and driver. `jetson` is the Jetson's model with its L4T and JetPack, or "" on other
+    machines."""
 
     processor: str
     cores: int

@@ -15,7 +15,7 @@ from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.sampler import Sampler
 
-LONGEST_CALL = 12  # steps; for longer plans, a timed call approximates the plan's proportions
+LONGEST_CALL = 12  # maximum steps of a timed call; for longer plans it approximates the plan's proportions
 
 
 def graph_steps(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:

@@ -13,7 +13,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-PROFILED_RUNS = 9  # the median over runs counts, for each operation
+PROFILED_RUNS = 9  # number of runs; for each operation, the median over them counts
 KINDS = {
     "products in int8": "QLinearConv ConvInteger QLinearMatMul MatMulInteger MatMulIntegerToFloat QGemm"
     " DynamicQuantizeMatMul QLinearConvTranspose QAttention",
@@ -40,7 +40,7 @@ def profile_graph(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str
     with TemporaryDirectory() as folder:
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "run"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for _ in range(PROFILED_RUNS + 1):  # the first allocates memory
+        for _ in range(PROFILED_RUNS + 1):  # the first run allocates memory
             session.run(None, feeds)
         return seconds_by_kind(json.loads(Path(session.end_profiling()).read_text()))
 

@@ -61,7 +61,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p90: float
     p99: float
     runs: int  # number of timed calls
-    ratio: float  # how many times faster than the first contender: the median over rounds
+    ratio: float  # how many times as fast as the first contender: the median over rounds
     ratio_low: float  # the slowest round
     ratio_high: float  # the fastest round
     load: float  # seconds to open the graphs
@@ -89,7 +89,7 @@ def run_race(
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
     batch = batches.pop()
-    names = [*contenders[0].steps]  # "" for all steps, then one for each network's
+    names = [*contenders[0].steps]  # "" for all steps, then the name of each network for its steps
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
@@ -105,7 +105,7 @@ def run_race(
             return len(done) >= turns.rounds
 
         timed = [partial(processes[place].wall_times, turns.seconds, name) for place, name in calls]
-        walls = zip(*take_turns(timed, until), strict=True)  # of each call: by rounds, then by repetitions
+        walls = zip(*take_turns(timed, until), strict=True)  # seconds of each call: by rounds, then by repetitions
         kinds = [_kind_shares(each) if profiled else {} for each in processes]
     steps = {
         (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]

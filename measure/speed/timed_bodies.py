@@ -30,9 +30,9 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 class TimedBodies:
     """The bodies to time, and the turns that they take.
 
-    here: names of bodies on their own backends; ratios are relative to the first (`select_local_bodies`).
+    here: names of the bodies that run on their own backends; ratios are relative to the first (`select_local_bodies`).
     elsewhere: (backend, body) of bodies on backends that a user names (`select_backend_bodies`).
-    plans: of each body, from which its feeds are taken.
+    plans: the plan of each body, from which its feeds are taken.
     """
 
     here: Sequence[str]

@@ -1,4 +1,4 @@
-"""A child process that runs calls for this one in order: module-level functions with their arguments."""
+"""A child process that runs calls for its parent in order. A call is a module-level function with its arguments."""
 
 import json
 import logging
@@ -16,13 +16,13 @@ from fewstep.measure.workers.worker_process import receive, send
 
 LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("worker_process.py")
-PATIENCE = 120.0  # seconds of one call after which a line names the process; repeated after twice as many, and so on
+PATIENCE = 120.0  # seconds of one call after which a warning names the process; repeated after twice as many, and so on
 ENDING = 5.0  # seconds that a process has to exit
 
 
 class Child:
-    """A running `worker_process.py`. `if_ended` is appended to the warning about a slow process: what happens if the
-    user ends it. Raises OSError if no process can be started."""
+    """A running `worker_process.py`. `if_ended` is appended to the warning about a slow process, and says what happens
+    if the user ends it. Raises OSError if no process can be started."""
 
     def __init__(self, patience: float = PATIENCE, name: str = "worker", if_ended: str = "") -> None:
         self._patience, self._name, self._if_ended = patience, name, if_ended
@@ -38,7 +38,7 @@ class Child:
             raise
 
     def ask(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> tuple[bool, Any]:
-        """Return True and the result of a function there, or False and its error.
+        """Call a function in the child. Return True and its result, or False and its error.
 
         Raises EOFError or OSError if the process died.
         """

@@ -1,4 +1,4 @@
-"""Jobs, which are opened once in each process and run item by item, with results in the order of the items.
+"""Jobs. A job is opened once in each process, and runs item by item. Results are returned in the order of the items.
 
 Items are independent, so results do not depend on which process runs them. Jobs and items are pickled between a command
 and the processes that it started. Merged results depend neither on the number of workers nor on their speed. Only a few
@@ -25,14 +25,14 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Job(Protocol[Taken, Made]):
-    """A small picklable value, since it is sent with each item. `open` returns the function that runs its items, with
-    `threads` for each, or one for each core if 0."""
+    """A small picklable value, since it is sent with each item. `open` returns the function that runs its items, each
+    with `threads` threads, or one thread for each core if it is 0."""
 
     def open(self, threads: int) -> Callable[[Taken], Made]: ...
 
 
 _OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that is open in this process
-_LOCK = Lock()  # a caller's workers may be threads, which share the open job
+_LOCK = Lock()  # guards it, since a caller's workers may be threads
 
 
 def run_item(job: bytes, threads: int, item: Any) -> Any:
@@ -50,8 +50,8 @@ def run_item(job: bytes, threads: int, item: Any) -> Any:
 class Workers:
     """An executor that runs items: processes of this machine, of a cluster, or the caller's.
 
-    count: number of items run at once. threads: of one item, 1 or more; their number may change a backend's order of
-    sums.
+    count: number of items that run at once. threads: number of threads of one item, 1 or more, which may change a
+        backend's order of sums.
     """
 
     executor: Executor

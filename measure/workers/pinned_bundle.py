@@ -1,4 +1,4 @@
-"""A bundle as it was when a command started. Each process opens it by its path."""
+"""A reference to a bundle as it was when a command started. Each process opens the bundle by its path."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -14,11 +14,11 @@ TRIES = 3  # attempts at a call whose worker died
 
 
 class ProcessPool(ThreadPoolExecutor):
-    """Up to `count` workers, each with `threads`, so that sums do not depend on the number of workers. A thread waits
-    for each worker.
+    """Up to `count` workers, each with `threads` threads, so that sums do not depend on the number of workers. For each
+    worker, a thread of this process waits.
 
     Workers start with their first calls, and end with the `with` block, whatever they are doing. (The standard process
-    pool breaks as a whole if one of them dies.) Raises UserError for less than one.
+    pool breaks as a whole if one of them dies.) Raises UserError for fewer than one worker.
     """
 
     def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
@@ -40,7 +40,7 @@ class ProcessPool(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         """End all workers. Calls that have not begun are cancelled."""
-        super().shutdown(wait=False, cancel_futures=True)  # first, since threads fail any further calls once closed
+        super().shutdown(wait=False, cancel_futures=True)  # closed first, since then threads refuse any further calls
         self._is_open = False
         for child in tuple(self._children):
             child.kill()
@@ -60,7 +60,7 @@ class ProcessPool(ThreadPoolExecutor):
                 if self._is_open:
                     LOG.warning("a worker %s: another one takes its place and repeats its call", why)
                 continue
-            except Exception:  # the worker may be in the middle of a message
+            except Exception:  # the worker may have been interrupted in the middle of a message
                 self._end(worker)
                 raise
             if is_done:

@@ -18,15 +18,15 @@ from fewstep.runtime.backends.checks import check_threads, import_package
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
-ITEM_THREADS = 1  # of an item of workers, by default
+ITEM_THREADS = 1  # threads of an item in workers, by default
 UNKNOWN_COUNT = 32  # concurrent calls for a caller's executor without a `count`
 SCHEDULER_TIMEOUT = 10  # seconds within which a scheduler must answer
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Processes of this machine, 0 for none; threads of an item, 0 for `ITEM_THREADS`; a Dask scheduler's address.
-    Raises UserError for invalid values."""
+    """The workers of a verb: the number of processes of this machine (0 for none), the threads of an item (0 for
+    `ITEM_THREADS`), and the address of a Dask scheduler or None. Raises UserError for invalid values."""
 
     count: int = 0
     threads: int = 0
@@ -41,10 +41,10 @@ class WorkerSetup:
 
 @contextmanager
 def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
-    """Yield workers for the block; None if this process runs everything. `open_already` is the caller's, and stays
-    open.
+    """Yield workers for the block; None if this process runs everything. `open_already` is an executor of the caller,
+    which stays open.
 
-    Raises UserError if it is no executor, or if no scheduler answers.
+    Raises UserError if `open_already` is not an executor, or if no scheduler answers.
     """
     threads = setup.threads or ITEM_THREADS
     if open_already is not None:

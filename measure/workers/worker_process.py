@@ -53,7 +53,7 @@ def main() -> None:
         try:
             function, arguments, named = pickle.loads(call)
             answer = pickle.dumps((True, function(*arguments, **named)), protocol=5)
-        except Exception as error:  # of the call, or due to a result that cannot be pickled
+        except Exception as error:  # an error of the call, or of a result that cannot be pickled
             answer = pickle.dumps((False, picklable_error(error)), protocol=5)
         write(answers, answer)
 
