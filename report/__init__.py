@@ -1,1 +1,2 @@
-"""The results that verbs show: the report page, the choice of a deployment, bundles, this machine, and pictures."""
+"""What verbs show: the report page, the choice of a deployment, the contents of a bundle, this machine, and
+pictures."""

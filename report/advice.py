@@ -32,7 +32,7 @@ LongWork = CalibrateOptions | ChooseOptions | FitOptions
 
 @dataclass(frozen=True)
 class Advice:
-    """A verdict in sentences, and the next command line, with its options if it can take minutes."""
+    """A verdict in sentences, and the next command line. `options` are those of the command if it can take minutes."""
 
     verdict: str
     command: str
@@ -45,8 +45,8 @@ class Advice:
 def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     """Return the verdict on the first body, which runs here, and the largest loss from the teacher's samples to int8's.
 
-    The loss is due to few steps, int8, a lost guidance direction, or nothing. `path` is the bundle's in the command.
-    Returns None if no quality was measured.
+    The loss is due to few steps, int8, a lost guidance direction, or nothing. `path` is the bundle's path in the
+    command. Returns None if no quality was measured.
     """
     if not results.qualities:
         return None
@@ -103,7 +103,7 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
 
 
 def _advise(verdict: str, options: LongWork, path: str) -> Advice:
-    """Return the advice of a verb with these options."""
+    """Return the advice to run a verb with these options."""
     verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
     return Advice(verdict, options.command_line(verb, of=path), options)
 

@@ -19,9 +19,9 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Damage
 
-# dB: rounding in other kernels stays above these limits, another body does not
+# dB: limits that rounding in other kernels does not fall below, but another body does
 LEAST = {"float32": 70.0, "float16": 40.0, "bfloat16": 30.0, "int8": 30.0}
-LEAST_SAME = 0.5  # of the tokens: a token that differs by rounding changes some later ones
+LEAST_SAME = 0.5  # share of the tokens, since a token that differs by rounding changes some later ones
 
 
 class BakedIntegrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,5 @@
-"""The contents of a bundle: graphs as they run here, the type of each operation with its reason, plans, sizes.
+"""The contents of a bundle: its graphs as they run here, the type of each operation and the reason for it, plans,
+sizes.
 
 The structs of this file are the JSON of `fewstep inspect`.
 """
@@ -38,7 +39,7 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 NCHWC = f"{CONTRIB}.nchwc"
-LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # change the memory layout, and fuse nothing
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are no fusions
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class GraphContents(Struct, frozen=True):
 
     optimized: nodes by operation; None if another engine runs the graph.
     fused: onnxruntime's own operations that only the optimized graph has: fusions, or faster forms.
-    engine: the oldest TensorRT that parses the graph, or the operations that none parses; None for a graph for another
-        engine.
+    engine: the oldest TensorRT that parses the graph, or the operations that no TensorRT parses; None for a graph that
+        is for another engine.
     """
 
     file: str
@@ -77,7 +78,8 @@ class GraphContents(Struct, frozen=True):
 
 
 class Share(Struct, frozen=True):
-    """The operations of one type. `reasons`: why they are not int8, with the number of operations for each reason."""
+    """The operations of one type. `reasons` says why they are not int8, with the number of operations for each
+    reason."""
 
     type: str
     operations: int
@@ -86,7 +88,8 @@ class Share(Struct, frozen=True):
 
 
 class StepGraphContents(Struct, frozen=True):
-    """A graph that runs the steps with lambda below `until` instead of the body's last graph, with more in float."""
+    """A graph that runs the steps with lambda below `until` instead of the body's last graph, and has more operations
+    in float."""
 
     until: float
     graph: GraphContents
@@ -120,8 +123,8 @@ class RangesContents(Struct, frozen=True):
 
 
 class FittedContents(FittedPlan, frozen=True):
-    """A fitted plan, with its guidance as text, and the command that fits it again, or a text that says where it
-    runs."""
+    """A fitted plan, with its guidance as text, and the command that fits it again (or a text that says in which
+    bundle)."""
 
     guidance: str
     command: str
@@ -165,8 +168,8 @@ class Contents(NetworkContents, frozen=True):
     files: dict[str, int]
     companions: dict[str, GraphContents]
     scheduler: str | None  # the diffusers class of the denoiser's own scheduler
-    unreadable: dict[str, str]  # missing or damaged file -> the fault and its fix
-    networks: dict[str, NetworkContents]  # in addition to the denoiser
+    unreadable: dict[str, str]  # each missing or damaged file -> its fault and the fix
+    networks: dict[str, NetworkContents]  # networks besides the denoiser
     engines: dict[str, EngineCost]  # the work of a step in the denoiser's engines, by file, if it is known
 
 

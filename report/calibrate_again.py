@@ -16,8 +16,9 @@ from fewstep.runtime.sampling.sampler import PLAN
 def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
     """Return the options that calibrate a body again along the calibrated plan.
 
-    Guidance and clip are those of the plan, and the operations kept in float, groups and sizes those of the recorded
-    command. Default values are left out. A plan that only a file has cannot be named: the default plan takes its place.
+    Guidance and clip are those of the plan. The operations kept in float, the groups and the sizes are those of the
+    recorded command. Default values are left out. A plan that exists only as a file cannot be named, so the default
+    plan is used instead.
     """
     body = bundle.manifest.bodies.get(body_name)
     recorded = {} if body is None else recorded_options(bundle.manifest, body)

@@ -29,12 +29,12 @@ from fewstep.runtime.machine.packages import (
 )
 from fewstep.runtime.options import Options
 
-LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest tested version
-LEAST_MEMORY = 2 * 2**30  # bytes for the calibration of a small denoiser
+LEAST_RUNTIME = (1, 21)  # the oldest tested version of onnxruntime
+LEAST_MEMORY = 2 * 2**30  # bytes that the calibration of a small denoiser needs
 LEAST_DISK = 2**30
 
 TENSORRTS = ("tensorrt", "tensorrt-rtx")
-CUDA = "cuda-bindings"  # also needed to run their engines
+CUDA = "cuda-bindings"  # packages that are also needed to run their engines
 
 Level = Literal["problem", "missing", "note", "optional"]
 
@@ -52,8 +52,8 @@ class DoctorOptions(Options):
 class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A finding about this machine.
 
-    level: "problem" if no bundle can run here, "missing" if hardware of this machine is unused, "note" for a fact to
-    know, "optional" for a part that other uses need.
+    level: "problem" if no bundle can run here, "missing" if hardware of this machine is unused, "note" for a useful
+        fact, "optional" for a package that is only needed for some uses.
     """
 
     level: Level

@@ -5,7 +5,7 @@ from html import escape
 
 from fewstep.report.elements import Html, join, paragraph, section
 
-WORDS = {  # a term -> its other forms on the page, and its definition
+WORDS = {  # each term -> its other forms on the page, and its definition
     "body": (
         ("bodies",),
         "The graph that runs at every step, in one precision, such as float32, or int8 for one kind of CPU.",

@@ -1,6 +1,7 @@
 """Verify a bundle: hash every file, decode every plan, and compare every graph with the manifest.
 
-`load` checks each file at its first use. This module checks all files at once, after a copy or before a deployment.
+`load` checks each file at its first use. This module checks all files at once, for use after a copy or before a
+deployment.
 """
 
 import json
@@ -75,7 +76,7 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
     engines: tuple[EngineComparison, ...] = ()
-    differing: tuple[Damage, ...] = ()  # engines with different outputs; the bundle itself may be intact
+    differing: tuple[Damage, ...] = ()  # damage of engines whose outputs differ; the bundle itself may be intact
 
     @property
     def is_whole(self) -> bool:
@@ -179,7 +180,8 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 
 
 def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Yield faults of other files: invalid ranges tables, null values of a wrong shape, key files of other engines."""
+    """Yield the faults of other files: invalid ranges tables, null values of a wrong shape, sidecar files that belong
+    to other engines."""
     manifest = bundle.manifest
     for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
         if file is not None and file in sound:

@@ -81,5 +81,5 @@ def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
 
 
 def _format_figure(value: float) -> Html:
-    """Format with three significant digits, since units may be metres or degrees."""
+    """Format a figure with three significant digits, since units may be metres or degrees."""
     return data(value, f"{value:.3g}")

@@ -1,4 +1,4 @@
-"""The verdict on an int8 body: good to ship, look at it, or not usable, and the reason.
+"""The verdict on an int8 body, with its reason: good to ship, look at it, or not usable.
 
 It compares int8 with float32 along the same plan, by the mean over seeds and by the 5th percentile, so that single bad
 samples count. There are limits for the PSNR and for the signal-to-error ratio (`nearness`):

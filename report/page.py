@@ -53,9 +53,9 @@ def build_page(
 
     samples: None for a token denoiser.
     evaluation: the results of `fewstep measure` for the same bodies.
-    maps: the precision searches that the bodies come from.
+    maps: the precision searches that selected the bodies.
     engines: the engines of `describe_engines`.
-    advised: the verdict.
+    advised: the verdict and the next command.
     """
     sections = [
         *([] if advised is None else [lead_paragraph(str(advised))]),
@@ -188,7 +188,7 @@ def coverage_section(results: Results) -> Html:
 
 
 def _coverage(alike: Sequence[BodyCoverage]) -> Html:
-    """Return one table for all bodies whose operations have the same types."""
+    """Return one table for these bodies, whose operations have the same types."""
     covered = alike[0]
     total = covered.coverage.total_macs
     head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]
@@ -272,7 +272,7 @@ def speed_section(results: Results) -> Html:
 
 
 def _other_engines(results: Results) -> dict[str, str]:
-    """Return the bodies that another engine ran, with its name. onnxruntime ran float32 and the others."""
+    """Return, by name, the engine of each body that onnxruntime did not run."""
     usual = (ONNXRUNTIME, SIMULATION)
     return {quality.body: quality.computed_by for quality in results.qualities if quality.computed_by not in usual}
 

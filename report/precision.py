@@ -1,4 +1,5 @@
-"""The page's section on precision maps: quality against speed, and the sensitivity of each operation."""
+"""The page's section on precision maps (`calibration/precision/precision_map.py`): quality against speed, and the
+sensitivity of each operation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class ShownMap:
 
 
 def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
-    """Return the searches that the bundle's bodies come from."""
+    """Return the precision searches that selected the bundle's bodies."""
     file = bundle.manifest.precision
     if file is None:
         return ()
@@ -46,7 +47,7 @@ def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
-    """Return the stored maps with the operation names of the float graph. A map itself names tensors."""
+    """Return the stored maps with the names of operations in the float graph. A stored map names only tensors."""
     maps = read_maps(bundle)
     if not maps:
         return ()
@@ -56,7 +57,7 @@ def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
 
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:
-    """Return the section with every map: its Pareto frontier, the deployed point, and the sensitivities."""
+    """Return the section with every precision map: its Pareto frontier, the deployed point, and the sensitivities."""
     lead = lead_paragraph(
         "The quality and the time of keeping operations in float. Quality is measured closed loop on the deployed "
         f"graphs. The {len(SEARCH_SEEDS)} seeds of the search favour the points that it chooses. The deployed point is "

@@ -35,7 +35,7 @@ from fewstep.runtime.bundle.networks import common_bodies, edges_of, networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
-WRITTEN = 2**23, 0, 0  # usual largest bytes of the page with its pictures, of its figures, and of its address
+WRITTEN = 2**23, 0, 0  # bytes that a page with its pictures, its figures and its address usually take at most
 
 T = TypeVar("T")
 
@@ -117,7 +117,8 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
 
 
 def _make_contender(task: JudgedTask, name: str, options: ReportOptions) -> Contender:
-    """A body on its seeds, fewer where its numerics are simulated. All run the first plan but one that has another."""
+    """Return a body with its seeds, which are fewer if its numerics are simulated. A body whose plan differs from the
+    first one keeps its own plan."""
     simulated, plan = is_simulated(task.bodies[name]), task.plans[name]
     seeds = min(options.seeds, options.simulated_seeds) if simulated else options.seeds
     forced = min(seeds, options.forced_seeds // 2 or 1 if simulated else options.forced_seeds)

@@ -23,7 +23,7 @@ from fewstep.report.elements import (
 )
 
 COLUMNS = 10
-SCALE_TO = 96  # pixels: small samples are enlarged by a whole factor to about this, so that browsers do not blur them
+SCALE_TO = 96  # pixels to which small samples are enlarged by a whole factor, so that browsers do not blur them
 
 Array = NDArray[np.floating]
 
@@ -32,7 +32,8 @@ Array = NDArray[np.floating]
 class Samples:
     """Samples [N, *x_shape]: row i is from seed i, and `labels[i]` describes its conditions.
 
-    teacher: N is 0 for a distilled denoiser. bodies: the samples of each body, and of float32 along the body's plan.
+    teacher: the teacher's samples; N is 0 for a distilled denoiser. bodies: the samples of each body, and those of
+        float32 along the body's plan.
     """
 
     teacher: Array

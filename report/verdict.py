@@ -16,8 +16,8 @@ from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 
 def list_warnings(results: Results) -> Iterator[str]:
-    """Yield the warnings. There are none if int8 is close to float32 and faster, and all bodies were calibrated
-    alike."""
+    """Yield the warnings. There are none if int8 is close to float32 and faster, and if all bodies were calibrated in
+    the same way."""
     yield from results.unlike
     yield from filter(
         None, (describe_low_quality(each.body, each.against_float.nearness, each.tokens) for each in results.qualities)

@@ -73,7 +73,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
             fewest, most = _rows_of_calls(judging)
             engine = find_fastest_engine(judging.bundle, body, most, options.threads, fewest)
             rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
-        except UserError as error:  # no engine, or samples that are not finite
+        except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
     if not rows:
@@ -162,13 +162,14 @@ def _timing_seconds(
     tried = [plan for own in plans.values() for plan in own.values()]
     pairs = len(plans) * (len(list(candidate_engines(threads, _rows_of_calls(judging)[0]))) - 1)
     pairs += 1  # int8 and bf16
-    # per turn, one call that is not counted, and one that ends after the turn's time
+    # per turn: one call that is not counted, and one that ends after the turn's time
     calls = 2 * seconds * judging.batch * _count_steps(tried)
     return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
 
 
 def _rows_of_calls(judging: DeploymentJudge) -> tuple[int, int]:
-    """Return the rows of x in the smallest and the largest call of the network: steps may differ in their branches."""
+    """Return the rows of x in the smallest and in the largest call of the network, since steps may have different
+    branches."""
     rows = [judging.batch * len(step.branches) for step in judging.plan.steps]
     return min(rows), max(rows)
 
@@ -208,8 +209,8 @@ def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, d
 def _choose_by_budget(
     bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]
 ) -> SavedChoice:
-    """Return the best deployment within the time, or the fastest with the quality. It is below the floor of quality
-    only if the requested quality is."""
+    """Return the best deployment within the time, or the fastest one of the requested quality. Its quality is at least
+    the minimum quality, unless the user requested less."""
     within = np.inf if options.milliseconds is None else options.milliseconds
     least, floor = options.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
     asked = " and ".join(

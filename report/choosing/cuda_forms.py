@@ -51,8 +51,8 @@ def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterato
 def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> FormMeasurement:
     """Time a form against the portable graph.
 
-    A form that the provider refuses never runs. After a failure that may pass, such as a lack of memory, there is no
-    choice.
+    If the provider refuses a form, the stored choice is never to run it. After a failure that may be temporary, such as
+    a lack of memory, no choice is stored.
     """
     with ExitStack() as stack:
         processes = []

@@ -1,9 +1,10 @@
-"""Deployments: a plan on a body on its fastest engine, with the time of a call and the quality of its samples.
+"""Deployments. A deployment is a plan run by a body on its fastest engine, with the time of a call and the quality of
+its samples.
 
 A call is a whole sampling run, from noise to finished samples, including the prologue. A body runs in a separate
-process, in turns with the unit: one call of float32's network in another process. Other programs slow both equally. The
-cache stores the median ratio of a plan's call to the unit. Each choice measures the unit again, so a ratio stays valid
-under any load.
+process, in turns with the unit of time, which is one call of float32's network in another process. Other programs slow
+both equally. The cache stores the median ratio of a plan's call to the unit. Each choice measures the unit again, so a
+cached ratio remains valid under any load.
 """
 
 import logging
@@ -55,8 +56,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 LOG = logging.getLogger("fewstep")
 STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # steps of the default plans
 ROUNDS, MOST_ROUNDS = 5, 15
-ALIKE = 0.98  # tolerated ratio: a plan with more evaluations may seem faster by 2 %
-FAR = 2.0  # times the budget: a plan that is expected to take longer is not tried
+ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may seem faster by 2 %
+FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
 
 Floats = NDArray[np.floating]
 
@@ -267,7 +268,7 @@ def make_sampler_calls(
     sampler = load(path, body=body, backend=make_backend(engine, rows))
 
     def call(plan: Plan) -> Floats:
-        sampler.forget()  # in use, the conditions change with each call
+        sampler.forget()  # as in deployment, where the conditions change with each call
         return sampler.sample(plan, seeds, conditions)
 
     return {name: partial(call, plan) for name, plan in plans.items()}

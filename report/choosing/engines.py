@@ -39,18 +39,18 @@ from fewstep.runtime.machine.packages import this_onnxruntime
 from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
-REFERENCE = "onnxruntime"  # the backend that others are compared with
+REFERENCE = "onnxruntime"  # the backend with which others are compared
 LARGEST = {  # allowed difference from onnxruntime, relative to the largest output
     "float32": 1e-3,
     "float16": 2e-2,
     "bfloat16": 0.1,
     "int8": 0.1,
 }
-FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's: engines round at other places
+FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's, since engines round at other places
 ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
 ON_CPU = ("onnxruntime", ROWS, "openvino")  # backends that have threads
-BF16 = "openvino-bf16"  # a coarser float type than requested, so it runs only bodies that were calibrated for it
-LEFT_OUT = ("qnn",)  # an NPU that x86 only simulates
+BF16 = "openvino-bf16"  # its float type is coarser than requested, so it runs only bodies that were calibrated for it
+LEFT_OUT = ("qnn",)  # an NPU, which x86 only emulates
 
 
 class TimedEngine(Strict, frozen=True):
@@ -148,7 +148,7 @@ def _measure_engines(
     """Return the fastest engine, and the errors of backends that failed. The best so far is timed against each other
     candidate, and the slower one is closed before the next is loaded."""
     for part in map(bundle.select_network, networks(bundle.manifest)):
-        part.graph(find_graph(part, body))  # raises for a damaged graph, before any backend is blamed
+        part.graph(find_graph(part, body))  # raises UserError for a damaged graph, before any backend is blamed
     refused: dict[str, UserError] = {}  # by backend, since its other settings would fail too
     here = this_onnxruntime()
     if here is None or here.error:
@@ -207,7 +207,8 @@ def _set_milliseconds(running: _Running, milliseconds: float) -> _Running:
 
 
 def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
-    """Return whether a backend would select this body for its precision, and computes it as precisely as asked."""
+    """Return whether a backend would select this body for its precision, and computes it in a sufficiently precise
+    type."""
     with suppress(UserError):
         if not _is_precise_enough(bundle, body, engine.backend):
             return False
@@ -216,7 +217,8 @@ def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, 
 
 
 def _is_precise_enough(bundle: Bundle, body: str, backend: str) -> bool:
-    """Return False for BF16 and a body that was not calibrated for it: nobody has judged its samples in bf16."""
+    """Return False if a backend computes in bf16 and the body was not calibrated for that, since its samples in bf16
+    have not been judged."""
     platform = platform_of(bundle.body(body).target, bundle.body(body).platform)
     return backend != BF16 or (platform is not None and platform.backend == BF16)
 

@@ -1,16 +1,16 @@
-"""A struct for the measured time of a form. This module imports no large library."""
+"""The result of measuring a form, as a struct. It has its own module, which imports no large library."""
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends.onnxruntime_cuda_form import PREFERRED, FormChoice
 
-USUAL_ROWS = 2  # of a call: a guided sample
+USUAL_ROWS = 2  # rows of a call: those of a guided sample
 
 
 class FormMeasurement(Strict, frozen=True):
     """The form of a body's graph for ONNX Runtime's CUDA provider, compared with the portable graph.
 
-    graph: its name. precision: of the body. rows: of a call. choice: None if nothing was measured. reason: why the form
-    was not measured, or does not run.
+    graph: the graph's name. precision: that of the body. rows: the rows of a call. choice: what was measured; None if
+        nothing was. reason: why the form was not measured, or does not run.
     """
 
     graph: str

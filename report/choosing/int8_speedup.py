@@ -1,7 +1,8 @@
-"""Whether int8 is worth its calibration on this machine: its speed against float32's body in bf16 on OpenVINO.
+"""Compare the speed of int8 with that of float32's body in bf16 on OpenVINO, to show whether int8 is worth its
+calibration on this machine.
 
 OpenVINO's bf16 needs no calibration, and a processor with bf16 products may run it as fast as int8. `choose` does not
-judge its samples, so it is no deployment, and this only says what int8 gains.
+judge samples in bf16, so bf16 is not a deployment. This module only shows what int8 gains.
 """
 
 import logging
@@ -15,7 +16,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 
 LOG = logging.getLogger("fewstep")
-WORTH = 1.1  # times as fast, below which int8 is not worth its calibration
+WORTH = 1.1  # speedup below which int8 is not worth its calibration
 
 
 def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, threads: int) -> str | None:

@@ -1,4 +1,5 @@
-"""Measurements of a choice in the user's cache folder, keyed by all facts that determine them."""
+"""Cache of a choice's measurements in the user's cache folder. The key is a hash of all facts that determine a
+measurement."""
 
 from contextlib import suppress
 from hashlib import sha256
@@ -16,7 +17,7 @@ from fewstep.runtime.machine.packages import installed_versions
 
 SCHEMA = 11  # version of the stored measurements and of the way they are measured
 KIND: cache.Purpose = "choices"
-PACKAGES = (fewstep.plans, fewstep.runtime)  # a change of their code invalidates the cache
+PACKAGES = (fewstep.plans, fewstep.runtime)  # packages whose code invalidates the cache when it changes
 
 Value = TypeVar("Value")
 

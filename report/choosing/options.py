@@ -15,13 +15,13 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # by the unit of a time
-LEAST_SEEDS = 2  # for a standard error
+LEAST_SEEDS = 2  # minimum number of seeds, for a standard error
 
 
 @dataclass(frozen=True)
 class ChooseOptions(ReferenceOptions):
-    """Choose sampling plan, precision and engine on this machine: the best samples within a time, or the fastest of a
-    quality.
+    """Choose sampling plan, precision and engine on this machine: the best samples within a time, or the fastest ones
+    of a quality.
 
     Every precision that an engine here runs is judged along several plans, and timed in turns. Measurements are cached,
     so a second choice takes moments. `fewstep run --chosen` runs the winner.

@@ -4,7 +4,7 @@
     with load_chosen_sampler("bundle", choice) as sampler:
         x = sampler.sample(choice.winner.plan, seeds=[0], guidance=choice.guidance, shaping=choice.shaping)
 
-The control loop of a robot uses `choice.family`: plans of the same body and engine, best first.
+The control loop of a robot uses `choice.family`, plans of the same body and engine, best first.
 """
 
 from pathlib import Path
@@ -25,8 +25,9 @@ from fewstep.runtime.sampling.sampler import Sampler
 class Deployment(Strict, frozen=True):
     """A plan on a body on an engine.
 
-    milliseconds: time of a call. ratio: the same, as a multiple of a call of float32's network. quality: against the
-    teacher. gain: the share of guidance's direction that the body keeps (1: all), if calibration measured it.
+    milliseconds: the time of a call. ratio: this time as a multiple of a call of float32's network. quality: the
+        quality against the teacher. gain: the share of guidance's direction that the body keeps (1 means all), if
+        calibration measured it.
     """
 
     body: str

@@ -14,7 +14,7 @@ from fewstep.report.drawing.plots import Series
 TITLE_HEIGHT, GAP = 34, 26
 LAG_NAMES = ("x0 of this evaluation", "x0 of the previous evaluation", "two before", "three before")
 EARLIER = "all earlier ones, sum of absolute values"
-NEGLIGIBLE = 1e-12  # of the largest coefficient: rounding, not part of the solver
+NEGLIGIBLE = 1e-12  # share of the largest coefficient; smaller ones are due to rounding, not part of the solver
 
 
 def draw_plan(plan: Plan) -> str:

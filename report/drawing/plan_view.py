@@ -33,7 +33,7 @@ from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 Array = NDArray[np.float64]
-LAGS = 4  # the newest outputs, which a recurrence lists separately
+LAGS = 4  # number of newest outputs that a recurrence lists separately
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
 def _compile_for_bundle(
     bundle: Bundle, reference: TextReference, guidance: float | guidances.Guidance | None
 ) -> AnyPlan:
-    """Return the plan for the float32 body, or else for the first body.
+    """Return the plan for the float32 body, or for the first body if there is none.
 
     Without a guidance, a fitted plan takes its own guidance if all fits of that name have the same.
     """

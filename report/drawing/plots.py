@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, isfinite, log10
 
-WIDTH, HEIGHT = 880, 300  # user units, about pixels: the page scales the drawing to its column
+WIDTH, HEIGHT = 880, 300  # in user units, about a pixel each; the page scales the drawing to its column
 BARS_WIDTH = 440  # two of them fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 LETTER = 6.6  # average width of a letter in a 12-unit sans-serif font
@@ -88,7 +88,7 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
         parts.append(f'<polyline class="curve c{one.colour % COLOURS}{" dashed" * one.dashed}" points="{path}"/>')
         for (a, b), (left, up) in zip(zip(one.x, one.y, strict=True), points, strict=True):
             title = escape(f"{one.name}: {format_number(b)} at {format_number(a)}")
-            radius = 3 if len(points) > 1 else 6  # a single point, such as the winner, must stand out
+            radius = 3 if len(points) > 1 else 6  # a series of a single point, such as the winner, must stand out
             circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="{radius}"'
             parts.append(f"<circle {circle}><title>{title}</title></circle>")
         for (left, up), label in zip(points, one.labels, strict=False):

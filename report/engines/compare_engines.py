@@ -1,6 +1,6 @@
 """Compare each engine of this machine with onnxruntime, on equal inputs.
 
-The engines are loaded as by the runtime, so the comparison covers what a product runs.
+Engines are loaded as the runtime loads them, so the comparison covers what a product runs.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -38,10 +38,10 @@ from fewstep.runtime.machine.gpu import has_gpu
 from fewstep.runtime.progress import SILENT, Progress
 
 CUDA = "onnxruntime-cuda"
-CALLS = 2  # with different inputs, in the first and in the last range group
+CALLS = 2  # number of calls, with different inputs, in the first and in the last range group
 HTP = 1e-3  # 60 dB: standard deviation of the difference, relative to the output's
-HTP_8BIT = 3e-2  # the same for 8-bit inputs, of which neighbouring codes differ by 40 dB
-ROWS = 2  # of a call, unless the engine prefers another number
+HTP_8BIT = 3e-2  # the same for 8-bit inputs, whose neighbouring codes differ by 40 dB
+ROWS = 2  # rows of a call, unless the engine prefers another number
 
 
 def compare_engines(

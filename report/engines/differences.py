@@ -7,8 +7,8 @@ from fewstep.runtime.bundle.platforms import QNN
 class DifferentLayer(Strict, frozen=True):
     """An operation of the graph, and its output tensor.
 
-    difference: relative to the largest value of that tensor. alone: the engine agrees if all tensors are outputs, so a
-    fusion around this operation causes the difference.
+    difference: relative to the largest value of that tensor. alone: whether the engine agrees if all tensors are
+        outputs. If so, a fusion around this operation causes the difference.
     """
 
     operation: str
@@ -22,7 +22,7 @@ class EngineComparison(Strict, frozen=True):
 
     difference: the largest of all calls, relative to the largest output. limit: the largest difference that rounding
         explains. For qnn both are standard deviations, relative to the output's.
-    layer: the first layer that differs, if the graph does. unknown: the reason why it was not found.
+    layer: the first layer that differs, if the outputs do. unknown: the reason why it was not found.
     """
 
     backend: str

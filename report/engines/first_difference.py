@@ -1,8 +1,8 @@
 """Find the first layer of a graph whose result in an engine differs from onnxruntime's.
 
-First, one engine is compiled with all float tensors as outputs. If none of them differs there, the difference comes
-from a fusion that the outputs prevent. Then engines are compiled with a single tensor as an additional output, which
-leaves most fusions unchanged.
+First, one engine is compiled with all float tensors as outputs. If none of them differs, the difference is caused by a
+fusion that these outputs prevent. Then engines are compiled with a single tensor as an additional output, which leaves
+most fusions unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,8 +39,8 @@ def find_inner_opener(backend: Backend) -> Inner | None:
 
 
 def find_first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: float) -> DifferentLayer | None:
-    """Return the first operation, in graph order, whose result differs by more than `limit` of its largest value; None
-    without one."""
+    """Return the first operation, in graph order, whose result differs by more than `limit` of its largest value. None
+    if there is none."""
     fixed = _fix_sizes(graph, feeds)
     types = infer_types(fixed).values
     tensors = [each for node in fixed.nodes for each in node.outputs if each in types and types[each].dtype.kind == "f"]
