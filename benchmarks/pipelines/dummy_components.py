@@ -51,12 +51,13 @@ class DummyPipeline:
                 components["safety_checker"] = None
             pipeline = self.test.pipeline_class(**components)
             _shorten_template(pipeline)
+            _fit_vocabulary(pipeline)
             for each in pipeline.components.values():
                 if type(each).__module__.startswith("diffusers.models."):
                     randomized(each)  # some begin with zeros, and return zeros
             pipeline.save_pretrained(folder, safe_serialization=True)
             takes = inspect.signature(test.get_dummy_inputs).parameters
-            inputs = test.get_dummy_inputs("cpu") if takes else test.get_dummy_inputs()
+            inputs = test.get_dummy_inputs("cpu") if "device" in takes else test.get_dummy_inputs()
         short = {TEXT_LENGTH: TOKENS} if TEXT_LENGTH in inspect.signature(type(pipeline).__call__).parameters else {}
         return short | {
             name: value
@@ -71,13 +72,33 @@ class DummyPipeline:
 def _shorten_template(pipeline: Any) -> None:
     """Let a tokenizer of single characters read the text before a prompt as the number of tokens that the pipeline
     removes after encoding, as the tokenizer of its model does."""
-    template, start = (getattr(pipeline, f"prompt_template_encode{each}", None) for each in ("", "_start_idx"))
-    if not isinstance(template, str) or not isinstance(start, int) or "{}" not in template:
+    found = next((each for each in _templates(pipeline) if each[0] and isinstance(each[1], int)), None)
+    if found is None:
         return
-    before = template.partition("{}")[0]
+    before, start = found
     ends = [round(part * len(before) / start) for part in range(start + 1)]
     pieces = [before[first:last] for first, last in itertools.pairwise(ends)]
     pipeline.tokenizer.add_tokens(pieces)
+
+
+def _templates(pipeline: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the texts before a prompt with the number of their tokens, as pipelines name them."""
+    template = getattr(pipeline, "prompt_template_encode", None)
+    start = getattr(pipeline, "prompt_template_encode_start_idx", None)
+    yield template.partition("{}")[0] if isinstance(template, str) and "{}" in template else "", start
+    yield getattr(pipeline, "prompt_template_encode_prefix", ""), start
+    system = getattr(pipeline, "system_prompt", "")
+    yield f"user: {system}" if isinstance(system, str) else "", getattr(pipeline, "user_prompt_begin_id", None)
+
+
+def _fit_vocabulary(pipeline: Any) -> None:
+    """Give text encoders the embeddings that their tokenizers of single characters need."""
+    for name, each in pipeline.components.items():
+        tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"), None)
+        if not (name.startswith("text_encoder") and hasattr(each, "resize_token_embeddings")) or tokenizer is None:
+            continue
+        if hasattr(tokenizer, "vocab") and each.get_input_embeddings().num_embeddings < len(tokenizer):
+            each.resize_token_embeddings(len(tokenizer))
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:

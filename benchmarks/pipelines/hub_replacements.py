@@ -18,6 +18,7 @@ CHAT = (  # a template of messages with texts
 KINDS = {"llama": "LlamaConfig", "gemma": "Gemma2Config", "bert": "BertConfig", "qwen": "Qwen2Config"}
 VISION = {"depth": 2, "embed_dim": WIDTH, "num_heads": 4, "out_hidden_size": WIDTH, "fullatt_block_indexes": [1]}
 LARGEST = 50 * 10**6  # weights of a tiny model
+NARROW = {"tiny-random-llama": 16, "tiny-random-qwen2vl": 16}  # widths of the models that other networks expect
 SIZES = {
     "hidden_size": WIDTH,
     "intermediate_size": WIDTH,
@@ -75,7 +76,8 @@ def make_config(cls: Any, name: str) -> Any:
 def _make_model(cls: Any, name: str) -> Any:
     import torch
 
-    config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _sized(cls.config_class)
+    width = next((each for part, each in NARROW.items() if part in name.lower()), WIDTH)
+    config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _sized(cls.config_class, width)
     with torch.device("meta"):
         count = sum(each.numel() for each in cls(config).parameters())
     if count > LARGEST:
@@ -93,21 +95,33 @@ def _t5_config(kind: Any) -> Any:
     return kind(vocab_size=1000, d_model=WIDTH, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0)
 
 
-def _sized(kind: Any) -> Any:
-    return kind(**_resize(kind().to_dict()))
+def _sized(kind: Any, width: int = WIDTH) -> Any:
+    return kind(**_resize(kind().to_dict(), width))
 
 
-def _resize(known: dict[str, Any]) -> dict[str, Any]:
+def _resize(known: dict[str, Any], width: int) -> dict[str, Any]:
     """Return tiny sizes for the fields of a config that define sizes, also in the configs inside of it."""
     inside = {
-        name: _resize(each) for name, each in known.items() if name.endswith("_config") and isinstance(each, dict)
+        name: _resize(each, width)
+        for name, each in known.items()
+        if name.endswith("_config") and isinstance(each, dict)
     }
-    return {name: value for name, value in {**SIZES, **VISION}.items() if name in known} | inside
+    widths = {"hidden_size": width, "embed_dim": width, "out_hidden_size": width}
+    sizes = {name: value for name, value in {**SIZES, **VISION, **widths}.items() if name in known} | inside
+    rope = known.get("rope_parameters")
+    if isinstance(rope, dict) and "_vl" in str(
+        known.get("model_type")
+    ):  # half of a head's width, for time, height and width
+        half = width // SIZES["num_attention_heads"] // 2
+        sections = [half - 2 * (half // 3), half // 3, half // 3]
+        sizes["rope_parameters"] = {**rope, "mrope_section": sections}
+    return sizes
 
 
 def make_tokenizer(cls: Any, name: str) -> Any:
     """Return a tokenizer of single characters for the model that a hub stores under this name."""
     import transformers
+    from tokenizers.processors import TemplateProcessing
 
     lower, letters = f"{cls.__name__} {name}".lower(), byte_characters()
     if "t5" in lower:
@@ -121,6 +135,10 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         vocabulary = {token: number for number, token in enumerate([*letters, "<|endoftext|>"])}
         made = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
         made.chat_template = CHAT
+        if "glm" in lower:  # begins each text with a token
+            made.backend_tokenizer.post_processor = TemplateProcessing(
+                single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", len(letters))]
+            )
         return made
     if "llama" in lower or "gemma" in lower:
         kind = transformers.LlamaTokenizer if "llama" in lower else transformers.GemmaTokenizer

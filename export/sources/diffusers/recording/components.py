@@ -63,7 +63,7 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
     for name, entry in folder.index.items():
         if name.startswith("_"):
             continue
-        if not isinstance(entry, list):  # a setting of the pipeline, such as boundary_ratio
+        if not _is_component(entry):  # a setting of the pipeline, such as boundary_ratio
             built[name] = entry
         elif name in LEFT_OUT or not folder.has(name):
             built[name] = None
@@ -111,6 +111,12 @@ def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{label}: {made.__name__} cannot be built ({reason})", GIVE_PIPELINE) from error
+
+
+def _is_component(entry: Any) -> bool:
+    """Return True for the library and the class of a component, which are null for one that is absent. A setting may be
+    a list too, of numbers."""
+    return isinstance(entry, list) and len(entry) == 2 and all(each is None or isinstance(each, str) for each in entry)
 
 
 def _build_component(

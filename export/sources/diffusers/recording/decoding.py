@@ -4,7 +4,6 @@ Nothing of it is listed. The pipeline's call runs with chosen tensors in place o
 autoencoder's `decode` shows where each element goes. Another run shows what the call does with a decoded image.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,7 @@ from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, 
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import is_close
 from fewstep.export.sources.diffusers.recording.settings import OUTPUT
-from fewstep.export.sources.diffusers.recording.stand_ins import ENTRIES
+from fewstep.export.sources.diffusers.recording.stand_ins import ENTRIES, copy_network
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import TensorEntry
 
@@ -206,7 +205,7 @@ def _show_stored_values(built: BuiltPipeline, stored: Mapping[str, nn.Module]) -
     known = vars(built.pipeline)
     with ExitStack() as stack:
         for name, network in stored.items():
-            shown, stand_in = copy.deepcopy(network).cpu().float(), known[name]
+            shown, stand_in = copy_network(network), known[name]
             for entry in ("forward", *ENTRIES):
                 if hasattr(stand_in, entry):
                     stack.enter_context(patch.object(shown, entry, getattr(stand_in, entry), create=True))

@@ -19,6 +19,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     OutputShapes,
     build_on_cpu,
     build_on_meta,
+    copy_network,
     is_small,
     respond_randomly,
 )
@@ -60,7 +61,7 @@ def _is_denoiser(component: nn.Module) -> bool:
 
 
 def _copier(component: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: copy.deepcopy(component).float()
+    return lambda: copy_network(component)
 
 
 def _build_on_meta(component: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ A stand-in has no weights. It learns the shapes of its outputs from a run on the
 Networks that read the values of their inputs cannot run there; a small one then runs on the CPU, with random weights.
 """
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
@@ -39,6 +40,18 @@ def build_on_cpu(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build().eval().requires_grad_(False)
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Return a copy on the CPU in float32. Tensors that a module computes from its weights, as `weight_norm` does, are
+    copied by value."""
+    computed = (
+        each
+        for module in network.modules()
+        for each in vars(module).values()
+        if isinstance(each, torch.Tensor) and not each.is_leaf
+    )
+    return copy.deepcopy(network, {id(each): each.detach().clone() for each in computed}).cpu().float()
 
 
 def is_small(module: nn.Module) -> bool:

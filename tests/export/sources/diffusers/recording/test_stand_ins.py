@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.utils import weight_norm
 
-from fewstep.export.sources.diffusers.recording.stand_ins import build_on_meta, respond_randomly
+from fewstep.export.sources.diffusers.recording.stand_ins import build_on_meta, copy_network, respond_randomly
 from tests.pipelines import autoencoder, t5
 
 pytest.importorskip("diffusers")
@@ -51,3 +52,13 @@ def test_a_mask_of_a_text_encoder_is_not_read() -> None:
     network = respond_randomly(build_on_meta(lambda: t5(16)), "text_encoder", 0)
     ids = torch.tensor([[3, 4, 1, 0]])
     assert network(ids, attention_mask=(ids > 0).long())[0].shape == (1, 4, 16)
+
+
+def test_a_copy_has_the_weights_that_a_module_computes() -> None:
+    network = weight_norm(torch.nn.Linear(2, 2))
+    copied = copy_network(network)
+    x = torch.ones(1, 2)
+    assert not network.weight.is_leaf and torch.equal(copied(x), network(x))
+    with torch.no_grad():
+        network.weight_g.mul_(2)
+    assert not torch.equal(copied(x), network(x))
