@@ -1,38 +1,44 @@
 """How the plans of a sample space are compiled, checked and run. `execution_of` returns the execution of a space.
 
-`ContinuousExecution` is here, and `TokenExecution` in `token_execution.py`.
+`ContinuousExecution` is here, and `TokenExecution` in `token_execution.py`. `PlanCompiler` compiles the plans of a
+sampler's runs.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import PlanReference, check_compiled
+from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.names.plan_reference import FileReference, FittedReference, NamedReference, SchedulerReference
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.shaping import as_shaping
-from fewstep.plans.spec import DenoiserFacts
-from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
-from fewstep.runtime.sampling.calibrated_plans import shaping_of_calibration
+from fewstep.runtime.sampling.calibrated_plans import default_guidance, shaping_of_calibration
 from fewstep.runtime.sampling.execute import execute
 from fewstep.runtime.sampling.fitted_plans import find_fitted
 from fewstep.runtime.sampling.request import (
     PlannedRun,
+    PlanRequest,
     PlanSettings,
     Resolved,
     RunInputs,
+    RunSettings,
+    check_branches,
     check_given,
     check_hold,
     check_plan,
+    check_tensors,
     check_x,
     denoiser_facts,
     recompile_hint,
@@ -40,20 +46,13 @@ from fewstep.runtime.sampling.request import (
 from fewstep.runtime.sampling.token_execution import AnyX, TokenExecution
 
 NO_SETTINGS = PlanSettings()
+PLANS_KEPT = 16
 
 
 class Execution(Protocol):
     """The functions that a sampler needs for the plans and samples of a space."""
 
-    def resolve(
-        self,
-        reference: Resolved,
-        facts: DenoiserFacts,
-        bundle: Bundle,
-        body: Body,
-        guidance: float | Guidance | None,
-        settings: PlanSettings,
-    ) -> AnyPlan:
+    def resolve(self, reference: Resolved, request: PlanRequest) -> AnyPlan:
         """Return the plan of a reference, compiled or checked, with steps in the body's range groups."""
 
     def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
@@ -70,21 +69,14 @@ class Execution(Protocol):
 class ContinuousExecution:
     """The execution of plans of continuous samples, by `execute`."""
 
-    def resolve(
-        self,
-        reference: Resolved,
-        facts: DenoiserFacts,
-        bundle: Bundle,
-        body: Body,
-        guidance: float | Guidance | None,
-        settings: PlanSettings,
-    ) -> Plan:
+    def resolve(self, reference: Resolved, request: PlanRequest) -> Plan:
+        facts, bundle, body, guidance = request.facts, request.bundle, request.body, request.guidance
         if guidance is not None:
             from fewstep.plans.compile import check_guidance
 
             check_guidance(guidance, facts)  # before the plan: no plan works with a guidance that the denoiser lacks
-        shaping, strength = as_shaping(settings.get("shaping")), settings.get("strength")
-        renoise = settings.get("renoise")
+        shaping, strength = as_shaping(request.settings.get("shaping")), request.settings.get("strength")
+        renoise = request.settings.get("renoise")
         match reference:
             case NamedReference(parts):
                 from fewstep.plans.compile import bind_plan_name, compile_plan  # load all solvers; only names need them
@@ -119,7 +111,7 @@ class ContinuousExecution:
         given = check_given(plan.given, settings.get("given"), inputs.condition, x_shape, len(inputs.seeds))
         return PlannedRun(plan, execute(plan, network, inputs.draws, np.float32, given, hold), hold)
 
-    def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
+    def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
         return check_x(x, manifest)
 
 
@@ -144,4 +136,45 @@ def plan_for(
         facts = replace(facts, guided=True)
     if isinstance(reference, FileReference):
         reference = read_plan(bundle.check_path(reference.path))
-    return execution_of(bundle.manifest.space).resolve(reference, facts, bundle, body, guidance, settings)
+    request = PlanRequest(facts, bundle, body, guidance, settings)
+    return execution_of(bundle.manifest.space).resolve(reference, request)
+
+
+@dataclass(frozen=True)
+class PlanCompiler:
+    """Compiles plans for a denoiser. The last plans that it returned are not checked again.
+
+    body: of the network DENOISER. groups_of_others: the range groups of the other networks' bodies.
+    """
+
+    bundle: Bundle
+    body: Body
+    groups_of_others: Mapping[str, tuple[float, ...]]
+
+    def compile(self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
+        """Return the plan of a reference. `Sampler.compile` documents the arguments; settings of a run are allowed."""
+        is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
+        if is_plain and isinstance(reference, AnyPlan) and self._checked_plans.get(id(reference)) is reference:
+            return reference
+        compiled = regroup(plan_for(self.bundle, self.body, reference, guidance, settings), self.groups_of_others)
+        return self._checked_plans.get_or_make(id(compiled), lambda: compiled)
+
+    def compile_for_run(
+        self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
+    ) -> list[AnyPlan]:
+        """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
+        compiled = []
+        for reference in map(parse_plan_reference, plans):
+            weight = default_guidance(self.bundle, self.body, reference) if guidance is None else guidance
+            compiled.append(self.compile(reference, weight, settings))
+        check_branches(settings.get("branches"), compiled, guidance)
+        for plan in compiled:
+            check_tensors(plan, self.bundle.manifest.x_shape)
+            if settings.get("carried") is not None and not plan.banks:
+                raise UserError(f"{self.bundle.path} carries no tensors from run to run", "leave carried out")
+        return compiled
+
+    @cached_property
+    def _checked_plans(self) -> LruCache[int, AnyPlan]:
+        """The most recently checked plans, by identity."""
+        return LruCache(PLANS_KEPT)

@@ -20,7 +20,7 @@ from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime.arrays import Float32, as_finite, as_model_range, as_numbers, broadcast_to_samples
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.fit_command import refit_command
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.networks import interval_ends, network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, free_x_shape, sizes_of
@@ -54,6 +54,20 @@ class RunSettings(PlanSettings, total=False):
     carried: Slots | None
     hold: Hold | None
     cancel: Cancel | None
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan is compiled for: a denoiser, one of its bodies, and the guidance and settings of a run.
+
+    facts: of the denoiser in `bundle`, guided too if the run gives the conditions of "uncond".
+    """
+
+    facts: DenoiserFacts
+    bundle: Bundle
+    body: Body
+    guidance: float | Guidance | None
+    settings: PlanSettings
 
 
 class PlannedRun(NamedTuple):

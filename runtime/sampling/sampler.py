@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, parse_plan_reference
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import PlanLike, check_compiled, parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.arrays import Float32
-from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
@@ -30,10 +29,9 @@ from fewstep.runtime.kinds import units
 from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.sampling import mixed_plans
-from fewstep.runtime.sampling.calibrated_plans import default_guidance
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState
-from fewstep.runtime.sampling.execution import execution_of, plan_for
+from fewstep.runtime.sampling.execution import PlanCompiler, execution_of
 from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, run_to_sample
 from fewstep.runtime.sampling.network import Network
@@ -43,11 +41,9 @@ from fewstep.runtime.sampling.request import (
     PlanSettings,
     RunInputs,
     RunSettings,
-    check_branches,
     check_given,
     check_seeds,
     check_settings,
-    check_tensors,
     slots_at_start,
     stop_on_cancel,
 )
@@ -61,7 +57,6 @@ if TYPE_CHECKING:
     from fewstep.runtime.sampling.whole_runs import WholeRuns
 
 PLAN = CONTINUOUS.default_plan
-PLANS_KEPT = 16
 
 
 @dataclass(frozen=True, repr=False)
@@ -235,7 +230,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if settings.get("hold") is not None:
             raise UserError("hold does not work with a plan for each sample", "give one plan")
         mixed_plans.check_count(plans, len(seeds))
-        compiled = list(map(check_compiled, self._compile_plans(plans, guidance, settings)))
+        compiled = list(map(check_compiled, self._plans.compile_for_run(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
             """Return the samples of the batch that follow one plan."""
@@ -338,43 +333,18 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition has no null value: guidance then needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
-        reference = parse_plan_reference(plan)
-        return cast(Plan, self._compile_plan(reference, guidance, settings))  # most callers do not run tokens
-
-    def _compile_plan(
-        self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings
-    ) -> AnyPlan:
-        """Return the plan of `compile`; settings of a run are allowed too. Recent plans are not checked again."""
-        is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
-        if is_plain and isinstance(reference, AnyPlan) and self._plans.get(id(reference)) is reference:
-            return reference
-        groups_of_others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
-        compiled = regroup(plan_for(self.bundle, self.body, reference, guidance, settings), groups_of_others)
-        return self._plans.get_or_make(id(compiled), lambda: compiled)
+        compiled = self._plans.compile(parse_plan_reference(plan), guidance, settings)
+        return cast(Plan, compiled)  # most callers do not run tokens
 
     @cached_property
     def _noise(self) -> NoiseAhead:
         return NoiseAhead()
 
     @cached_property
-    def _plans(self) -> LruCache[int, AnyPlan]:
-        """The most recently checked plans, by identity, so that a call does not check them again."""
-        return LruCache(PLANS_KEPT)
-
-    def _compile_plans(
-        self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
-    ) -> list[AnyPlan]:
-        """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
-        compiled = []
-        for reference in map(parse_plan_reference, plans):
-            weight = default_guidance(self.bundle, self.body, reference) if guidance is None else guidance
-            compiled.append(self._compile_plan(reference, weight, settings))
-        check_branches(settings.get("branches"), compiled, guidance)
-        for plan in compiled:
-            check_tensors(plan, self.bundle.manifest.x_shape)
-            if settings.get("carried") is not None and not plan.banks:
-                raise UserError(f"{self.bundle.path} carries no tensors from run to run", "leave carried out")
-        return compiled
+    def _plans(self) -> PlanCompiler:
+        networks = self.denoiser.networks
+        groups_of_others = {name: each.body.groups for name, each in networks.items() if name != DENOISER}
+        return PlanCompiler(self.bundle, self.body, groups_of_others)
 
     def _run(
         self,
@@ -392,7 +362,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         check_settings(settings, RunSettings, "run")
         seeds, manifest, carried = check_seeds(seeds), self.bundle.manifest, settings.get("carried")
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
-        (compiled,) = self._compile_plans([plan], guidance, settings)
+        (compiled,) = self._plans.compile_for_run([plan], guidance, settings)
         if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
             shape = (len(seeds), *manifest.x_shape)
             given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))

@@ -11,16 +11,15 @@ from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference, split_plan_name
-from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens.plan import IDS, USUAL, TokenPlan
 from fewstep.runtime.arrays import Float32, as_numbers, broadcast_to_samples
-from fewstep.runtime.bundle.manifest import Body, Manifest, Vocabulary
+from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import free_x_shape
 from fewstep.runtime.sampling.request import (
     GivenTensors,
     PlannedRun,
-    PlanSettings,
+    PlanRequest,
     Resolved,
     RunInputs,
     check_given_mapping,
@@ -39,35 +38,28 @@ class TokenExecution:
 
     vocabulary: Vocabulary
 
-    def resolve(
-        self,
-        reference: Resolved,
-        facts: DenoiserFacts,
-        bundle: Bundle,
-        body: Body,
-        guidance: float | Guidance | None,
-        settings: PlanSettings,
-    ) -> TokenPlan:
-        if refused := [name for name in CONTINUOUS_ONLY if settings.get(name) is not None]:
+    def resolve(self, reference: Resolved, request: PlanRequest) -> TokenPlan:
+        if refused := [name for name in CONTINUOUS_ONLY if request.settings.get(name) is not None]:
             raise UserError(f"a token plan takes no {refused[0]}", "leave it out")
+        facts, bundle, guidance, groups = request.facts, request.bundle, request.guidance, request.body.groups
         shape, size = bundle.manifest.x_shape, self.vocabulary.size
         match reference:
             case NamedReference(parts):
                 from fewstep.plans.compile_tokens import compile_tokens  # loads all solvers; only a name needs them
 
-                return compile_tokens(parts, facts, shape, size, guidance, body.groups)
+                return compile_tokens(parts, facts, shape, size, guidance, groups)
             case SchedulerReference(steps):
                 from fewstep.plans.compile_tokens import compile_tokens
                 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
                 from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 
                 sampler = sampler_from_scheduler_config(read_scheduler_config(bundle), steps)
-                return compile_tokens(replace(sampler, text=str(reference)), facts, shape, size, guidance, body.groups)
+                return compile_tokens(replace(sampler, text=str(reference)), facts, shape, size, guidance, groups)
             case FittedReference():
                 what = f"plan '{reference}' is for continuous samples, but this denoiser predicts tokens"
                 raise UserError(what, f"take {USUAL}")
             case _:
-                return self._check_plan(check_tokens(reference), bundle, guidance, body.groups)
+                return self._check_plan(check_tokens(reference), bundle, guidance, groups)
 
     def _check_plan(
         self, plan: TokenPlan, bundle: Bundle, guidance: float | Guidance | None, groups: tuple[float, ...]

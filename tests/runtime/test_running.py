@@ -19,7 +19,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling import sampler as running
+from fewstep.runtime.sampling import execution
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
 from tests.bundles import changed
@@ -222,7 +222,9 @@ def test_a_compiled_plan_is_checked_once(sampler: Sampler, monkeypatch: pytest.M
     """Each call of a robot's policy runs the same one; a copy is another."""
     plan = sampler.compile("ddim:4", 2.0)
     checked: list[Any] = []
-    monkeypatch.setattr(running, "plan_for", lambda *given, **named: checked.append(given) or plan_for(*given, **named))
+    monkeypatch.setattr(
+        execution, "plan_for", lambda *given, **named: checked.append(given) or plan_for(*given, **named)
+    )
     first = sampler.sample(plan, **GIVEN)
     np.testing.assert_array_equal(sampler.sample(plan, **GIVEN), first)
     assert not checked
