@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("stored_weights.txt")
 
 
-def stored_weights(listed: str) -> dict[str, str]:
+def parse_listing(listed: str) -> dict[str, str]:
     """Paths and their blobs, from lines of a blob and a path."""
     return {path: blob for blob, path in (line.split() for line in listed.splitlines())}
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = options.parser_of(__doc__)
     parser.parse_args()
     with options.refusing(parser):
-        for file in fetch_weights(ROOT, stored_weights(LIST.read_text())):
+        for file in fetch_weights(ROOT, parse_listing(LIST.read_text())):
             print(file.relative_to(ROOT), f"{file.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 

@@ -118,7 +118,7 @@ def real_features(extractor: Extractor, folder: Path | None, work: Path) -> Gaus
     return fit_gaussian(np.load(file))
 
 
-def kept_rows() -> dict[Cell, Row]:
+def read_kept_rows() -> dict[Cell, Row]:
     """What was measured so far."""
     return {row.cell: row for row in read_rows(KEPT, Row)}
 
@@ -140,7 +140,7 @@ def measure(given: Namespace, rows: dict[Cell, Row]) -> None:
             features = np.concatenate([judge.features(cell, each) for each in range(block + 1)])
             values = tuple(round(float(each), 3) for each in jackknife_distances(features, real))
             row = Row(cell, len(features), values, follows_from)
-            rows |= kept_rows() | {cell: row}  # another process may measure other cells
+            rows |= read_kept_rows() | {cell: row}  # another process may measure other cells
             write_rows(KEPT, order_rows(rows.values()))
             print(f"{cell}: {row.mean:.1f} ± {row.error:.1f}", file=sys.stderr, flush=True)
     if given.pictures:
@@ -161,7 +161,7 @@ def main() -> None:
     options.add_page(parser, PAGE)
     given = parser.parse_args()
     with options.refusing(parser):
-        rows = kept_rows()
+        rows = read_kept_rows()
         if not given.page:
             measure(given, rows)
         elif not rows:

@@ -9,7 +9,7 @@ LISTS = ("keep_float", "size")
 WORDS = ("groups", "half")
 
 
-def recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
+def find_recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
     """Return the fields of `CalibrateOptions` that affect a body and cannot be read from the rest of its bundle:
     operations kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded.
     """

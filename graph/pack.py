@@ -88,9 +88,9 @@ def pack(options: PackOptions) -> Manifest:
 def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a network that is alone in its manifest, with the wanted bodies."""
     manifest = bundle.manifest
-    ahead = {name: getattr(manifest, name) for name in RUN_ONCE}
+    setup = {name: getattr(manifest, name) for name in RUN_ONCE}
     copied = {
-        name: None if graph is None else _pack_graph(writer, bundle, name, graph) for name, graph in ahead.items()
+        name: None if graph is None else _pack_graph(writer, bundle, name, graph) for name, graph in setup.items()
     }
     bodies = {name: _body(writer, bundle, name, bundle.body(name)) for name in wanted}
     for name, body in bodies.items():
@@ -127,8 +127,8 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
     """Return the engines of these bodies, and those of the graphs that run before them on the same devices."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
-    ahead = (engine for engine in manifest.engines if engine.body in RUN_ONCE)
-    return [*(engine for engine in ahead if (engine.backend, engine.device) in places), *own]
+    setup = (engine for engine in manifest.engines if engine.body in RUN_ONCE)
+    return [*(engine for engine in setup if (engine.backend, engine.device) in places), *own]
 
 
 def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:

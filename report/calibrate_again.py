@@ -1,7 +1,7 @@
 """The calibration that made a body, as options for the commands that a report prints."""
 
 from fewstep.calibration.options import GUIDANCE, CalibrateOptions
-from fewstep.calibration.recorded_options import recorded_options
+from fewstep.calibration.recorded_options import find_recorded_options
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.names.plan_name import is_plan_name
@@ -21,7 +21,7 @@ def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
     plan is used instead.
     """
     body = bundle.manifest.bodies.get(body_name)
-    recorded = {} if body is None else recorded_options(bundle.manifest, body)
+    recorded = {} if body is None else find_recorded_options(bundle.manifest, body)
     kept = None if body is None else own_plan(bundle, body)
     if kept is None or not is_plan_name(kept.name):
         return CalibrateOptions(bundle.path, **recorded)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import options
 from benchmarks.gpu.deployed import Preparation
-from benchmarks.gpu.machine import NO_GPU, described, seen
+from benchmarks.gpu.machine import NO_GPU, describe_machine, seen
 from benchmarks.gpu.page import page_of
 from benchmarks.gpu.results import FILE, Results, read_results
 from benchmarks.gpu.run import PARTS, Run, run_parts
@@ -69,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if gpu is None and not arguments.rehearse:
         print(NO_GPU)
         return 0
-    results.add(described(gpu))
+    results.add(describe_machine(gpu))
     until = time.monotonic() + 60 * arguments.minutes
     device = "cpu" if gpu is None else "cuda"
     run_parts(Run(names, arguments.work, results, until, device, arguments.minutes / 8), arguments.part or PARTS)

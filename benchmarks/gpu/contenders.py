@@ -60,7 +60,7 @@ def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterat
 def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
     """The bundle as a product runs it, in the form for the provider. An error where none runs."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         sampler = load(of.bundle, body=body, backend=OnnxRuntimeCuda(form=True))
         graph, plan = sampler.network().graph, sampler.compile(of.member.plan, of.member.guidance)
 
@@ -73,14 +73,14 @@ def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
 
         return sample
 
-    return opened
+    return open_sampler
 
 
 def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
     """The product's sampler with a file of all steps for each batch, in the form for the provider. On the CPU, which
     cannot run the form, the portable graph."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         files = [of.unrolled_file(body if device == "cpu" else f"{body}-cuda", batch) for batch in BATCHES]
         backend = OnnxRuntimeCuda() if device == "cuda" else OnnxRuntime()
         sampler = load(of.bundle, body=body, backend=backend, whole_runs=files)
@@ -97,13 +97,13 @@ def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
         return sample
 
-    return opened
+    return open_sampler
 
 
 def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
     """The baked file, whose Loop keeps the state where the provider computes."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
         _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.member.guidance))
         find_libraries(device)
@@ -115,13 +115,13 @@ def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
         return sample
 
-    return opened
+    return open_sampler
 
 
 def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
     """A file of all steps for each batch. A run is one CUDA graph: the host does nothing between steps."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         draw, calls = inputs_of(of), dict[int, Callable[[Any], Any]]()
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
@@ -134,7 +134,7 @@ def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sampl
 
         return sample
 
-    return opened
+    return open_sampler
 
 
 def recorded(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:

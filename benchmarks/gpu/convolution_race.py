@@ -39,7 +39,7 @@ class PlanJob:
     def run(self) -> Iterable[AnyRecord]:
         import torch
 
-        cudnn, handle = opened()
+        cudnn, handle = open_cudnn()
         graph = fused_graph(cudnn, self.of, self.form, handle)
         total = graph.get_execution_plan_count()
         if self.first == 0:
@@ -50,7 +50,7 @@ class PlanJob:
         for number in range(self.first, min(self.first + self.count, total)):
             yield from run_plan(graph, number, self, operands)
 
-    def failed(self, reason: str) -> PlanTime:
+    def failure(self, reason: str) -> PlanTime:
         return PlanTime(self.of.name, self.form, f"plans from {self.first} on", reason=reason)
 
 
@@ -67,7 +67,7 @@ def plan_jobs(turn: Path, convolutions: Sequence[Convolution] = CONVOLUTIONS) ->
 
 
 @cache
-def opened() -> tuple[Any, Any]:
+def open_cudnn() -> tuple[Any, Any]:
     """The module cudnn and a handle, whose stream is this process's own."""
     stream()  # torch loads the library that the module cudnn takes, so it comes first
     cudnn = import_module("cudnn")
@@ -111,7 +111,7 @@ def run_once(graph: Any, number: int, operands: Operands) -> Callable[[], None]:
     operands.result.fill_(77)  # what no kernel writes is seen
 
     def call() -> None:
-        graph.execute_plan_at_index(operands.by_number, workspace, number, handle=opened()[1])
+        graph.execute_plan_at_index(operands.by_number, workspace, number, handle=open_cudnn()[1])
 
     torch.cuda.synchronize()
     with torch.cuda.stream(stream()):

@@ -72,7 +72,7 @@ def deployed(name: str, folder: Path) -> Deployed:
 def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample]:
     """The bundle as a product runs it."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         sampler = load(of.bundle, body=body, backend=backend)
         plan = sampler.compile(of.member.plan, of.member.guidance)
 
@@ -82,7 +82,7 @@ def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample
 
         return sample
 
-    return opened
+    return open_sampler
 
 
 def expected_samples(of: Deployed, seeds: int | None = None) -> np.ndarray:
@@ -125,7 +125,7 @@ class Preparation:
             build_engines(of, self.tensorrt)
         yield from ()
 
-    def failed(self, reason: str) -> DenoiserRow:
+    def failure(self, reason: str) -> DenoiserRow:
         return DenoiserRow(self.name, "all", "", reason=reason)
 
 

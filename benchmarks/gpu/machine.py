@@ -28,7 +28,7 @@ def seen() -> Gpu | None:
     return next(iter(these_gpus()), None) or (gpu_of(jetson) if jetson is not None else None)
 
 
-def described(gpu: Gpu | None) -> Machine:
+def describe_machine(gpu: Gpu | None) -> Machine:
     """This machine, today."""
     versions = {each: version for each in PACKAGES if (version := version_of(each)) is not None}
     return Machine(REHEARSAL if gpu is None else named(gpu), versions, time.strftime("%Y-%m-%d"))

@@ -38,7 +38,7 @@ class Measurement:
         is_engine = bool(self.tensorrt) and each.name.startswith(self.tensorrt)
         yield msgspec.structs.replace(row, bounds=bounds(of, each.precision, self.gpu) if is_engine else ())
 
-    def failed(self, reason: str) -> DenoiserRow:
+    def failure(self, reason: str) -> DenoiserRow:
         each = self._contender()
         return DenoiserRow(self.name, each.name, each.precision, reason=reason)
 

@@ -36,7 +36,7 @@ class ChainJob:
     device: str
 
     def run(self) -> Iterable[AnyRecord]:
-        found = self.failed("")
+        found = self.failure("")
         chain, x = self.chain, input_of(self.chain)
         compared = run_chain(chain, COMPARED, x, self.device)[0]
         expected = reference(chain)
@@ -45,7 +45,7 @@ class ChainJob:
         each = 1e6 * (long - short) / (chain.long - chain.short)
         yield OperatorTime(found.operator, found.precision, found.shape, found.launched, each, difference)
 
-    def failed(self, reason: str) -> OperatorTime:
+    def failure(self, reason: str) -> OperatorTime:
         launched = "CUDA graph" if self.device == "cuda" else "on the CPU"
         return OperatorTime(self.chain.name, self.chain.precision, self.chain.shape, launched, reason=reason)
 

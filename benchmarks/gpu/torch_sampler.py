@@ -48,7 +48,7 @@ class CompiledNetwork:
         for batch in BATCHES:
             for _ in range(3):  # compiles, and records what is recorded
                 sample(range(batch))
-        row = self.failed("")
+        row = self.failure("")
         with locked(self.turn):
             try:
                 row = agreement(row, sample, expected, max(BATCHES))
@@ -58,7 +58,7 @@ class CompiledNetwork:
                 row = msgspec.structs.replace(row, reason=reason_of(error))
         yield row
 
-    def failed(self, reason: str) -> DenoiserRow:
+    def failure(self, reason: str) -> DenoiserRow:
         return DenoiserRow(self.name, f"torch, compiled, {self.mode}", self.precision, reason=reason)
 
 
@@ -76,7 +76,7 @@ def in_torch(of: Deployed, device: str, precision: str, mode: str | None) -> Cal
     """The network along the plan. Its state stays on the device. float16 and bfloat16 are by autocast: networks make
     features of the time in float32. float32 is without TF32. mode: of torch.compile, None without it."""
 
-    def opened() -> Sample:
+    def open_sampler() -> Sample:
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -99,20 +99,20 @@ def in_torch(of: Deployed, device: str, precision: str, mode: str | None) -> Cal
             values = branch_values(manifest.conditions, of.conditions(seeds), None, len(seeds), nulls)
             branches = {branch for step in plan.steps for branch in step.branches}
             parts = {branch: [there(each) for each in values(branch).values()] for branch in branches}
-            state = [combined(row, [drawn]) for row in plan.start]
+            state = [combine(row, [drawn]) for row in plan.start]
             for step in plan.steps:
-                u = combined(step.input, state)
+                u = combine(step.input, state)
                 given = [torch.cat(column) for column in zip(*(parts[each] for each in step.branches), strict=True)]
                 x = torch.cat([u] * len(step.branches))
                 times = torch.full((len(x),), step.time, device=device)
                 outputs = network(x, times, *given).to(torch.float32).clone().chunk(len(step.branches))
-                state = [combined(row, [*state, *outputs]) for row in step.update]
-            return np.asarray(combined(plan.output, state).cpu())
+                state = [combine(row, [*state, *outputs]) for row in step.update]
+            return np.asarray(combine(plan.output, state).cpu())
 
         check_plan(plan)
         return sample
 
-    return opened
+    return open_sampler
 
 
 def network_of(member: Member) -> Any:
@@ -122,7 +122,7 @@ def network_of(member: Member) -> Any:
     return source.module
 
 
-def combined(row: Row, tensors: Sequence[Any]) -> Any:
+def combine(row: Row, tensors: Sequence[Any]) -> Any:
     """sum_j row[j] * tensors[j]."""
     return sum(coefficient * tensor for coefficient, tensor in zip(row, tensors, strict=True) if coefficient)
 

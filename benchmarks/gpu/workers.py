@@ -25,7 +25,7 @@ class Job(Protocol):
     def run(self) -> Iterable[AnyRecord]:
         """The records, each as soon as it is there."""
 
-    def failed(self, reason: str) -> AnyRecord:
+    def failure(self, reason: str) -> AnyRecord:
         """The record that says why there is no other."""
 
 
@@ -57,7 +57,7 @@ def run_jobs(
             now = time.monotonic()
             if now > until:
                 while waiting:
-                    add(waiting.pop().failed(OVER))
+                    add(waiting.pop().failure(OVER))
             if now > until + GRACE:
                 return
             _give(waiting, running, workers, nice, environment or {})
@@ -97,14 +97,14 @@ def _take(worker: _Worker, running: list[_Worker], add: Callable[[AnyRecord], No
     except (EOFError, OSError):
         worker.process.join(GRACE)
         running.remove(worker)
-        add(worker.job.failed(f"the process ended with {_code(worker.process.exitcode)}"))
+        add(worker.job.failure(f"the process ended with {_code(worker.process.exitcode)}"))
         return
     if isinstance(said, bool):
         worker.job = None
         if not said:
             running.remove(worker)
     elif isinstance(said, str):
-        add(worker.job.failed(said))
+        add(worker.job.failure(said))
     else:
         worker.is_done = True
         add(said)
@@ -112,7 +112,7 @@ def _take(worker: _Worker, running: list[_Worker], add: Callable[[AnyRecord], No
 
 def _end(worker: _Worker, add: Callable[[AnyRecord], None]) -> None:
     if worker.job is not None and not worker.is_done:
-        add(worker.job.failed(OVER))
+        add(worker.job.failure(OVER))
     worker.process.kill()
     worker.process.join(GRACE)
     worker.connection.close()

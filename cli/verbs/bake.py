@@ -9,7 +9,7 @@ from fewstep.cli.describe_baked import describe_guidance, describe_ports
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_calibration_mismatch
-from fewstep.graph.bake.bake import BakeOptions, bake, chosen_body, resolve_run
+from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run, select_body
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.write_parts import write_parts
 from fewstep.graph.output_files import check_writable
@@ -41,6 +41,6 @@ def _set_default_guidance(options: BakeOptions) -> BakeOptions:
     if options.guidance is not None:
         return options
     bundle = open_bundle(options.bundle)
-    chosen = chosen_body(options, bundle)
+    chosen = select_body(options, bundle)
     body, _ = body_form(bundle.manifest, chosen)
     return replace(options, guidance=default_guidance(bundle, bundle.body(body), options.plan))

@@ -14,7 +14,7 @@ from onnxscript import ir
 from onnxscript import opset20 as op
 from onnxscript.function_libs.torch_lib.ops import nn
 
-from fewstep.export.tracing.nearest import fixed_sizes
+from fewstep.export.tracing.nearest import find_fixed_sizes
 
 ATEN = torch.ops.aten
 
@@ -36,7 +36,7 @@ def _make_form(mode: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
         scales_h: float | None = None,
         scales_w: float | None = None,
     ) -> Any:
-        sizes, found = fixed_sizes(x, output_size, None)
+        sizes, found = find_fixed_sizes(x, output_size, None)
         if not sizes:
             return otherwise(x, output_size, align_corners, scales_h, scales_w)
         swapped = [*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2]

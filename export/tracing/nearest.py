@@ -32,7 +32,7 @@ def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | No
     A Resize is kept if a size is free, or if each output size is a multiple of the input's, a form that engines support
     well.
     """
-    sizes, found = fixed_sizes(x, output_size, scale_factors)
+    sizes, found = find_fixed_sizes(x, output_size, scale_factors)
     if not sizes or not any(to % size for size, to in zip(sizes, found, strict=True)):
         return nn.aten_upsample_nearestnd_vec(x, output_size, scale_factors)
     first = len(x.shape) - len(sizes)
@@ -42,7 +42,7 @@ def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | No
     return x
 
 
-def fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None) -> tuple[list[int], list[int]]:
+def find_fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None) -> tuple[list[int], list[int]]:
     """Return the input and output sizes of the resized axes; both empty if a size is free."""
     given: Any = output_size if scale_factors is None else scale_factors
     if not isinstance(given, Sequence):  # a tensor of sizes

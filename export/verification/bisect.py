@@ -14,7 +14,7 @@ import numpy as np
 
 from fewstep.export.spec import Reference
 from fewstep.export.verification.difference import differs
-from fewstep.export.verification.float_types import computed_type
+from fewstep.export.verification.float_types import other_float_type
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
@@ -127,7 +127,7 @@ def explain_mismatch(
     else:
         inner = partial(reference.inner_tensors, point.feeds)
         first = _find_first_difference(exported, reference.tensor_names(), inner, of_exported, reference.tolerance)
-        dtype = None if first is None else computed_type(exported, first)
+        dtype = None if first is None else other_float_type(exported, first)
         what, fix = f"the exported graph differs from {reference.engine}", reference.fix
         if dtype is not None:
             fix = f"it computes in {dtype}, which each engine rounds at other places: compute it in float32"

@@ -12,7 +12,7 @@ OTHER_TYPES = ("float16", "bfloat16", "float64")
 NODE = re.compile(r"node with name '([^']*)'|in node \(([^)]*)\)")  # in messages of onnxruntime
 
 
-def computed_type(graph: Graph, tensor: str) -> str | None:
+def other_float_type(graph: Graph, tensor: str) -> str | None:
     """Return the float type of a tensor that a node of the graph computes; None for float32 and other types."""
     value = infer_types(graph).values.get(tensor)
     return value.dtype.name if value is not None and value.dtype.name in OTHER_TYPES else None

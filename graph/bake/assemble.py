@@ -37,14 +37,14 @@ class Parts:
 
     networks: the body's graphs of all networks.
     network_of: the index of a step's graph among `networks`, for each step.
-    ahead: the "conditioner" and "prologue" of each network.
+    setup: the "conditioner" and "prologue" of each network.
     text, decoder: the companions that are baked in; None for those that are not.
     nulls: null values that are stored in files.
     """
 
     networks: Sequence[BakedNetwork]
     network_of: Callable[[Any], int]
-    ahead: Mapping[str, Mapping[str, Graph]]
+    setup: Mapping[str, Mapping[str, Graph]]
     text: Graph | None = None
     decoder: Graph | None = None
     nulls: Arrays = field(default_factory=dict)
@@ -98,12 +98,12 @@ def assemble(
     for condition in manifest.conditions:
         tensors[condition.name] = add_limit_check(outer, condition, tensors[condition.name])
     conditions = add_conditions(outer, manifest, plan, tensors, parts.nulls)
-    ahead = {
+    setup = {
         name: add_setup(outer, batch, select_network(manifest, name), graphs, plan, conditions, name)
-        for name, graphs in parts.ahead.items()
+        for name, graphs in parts.setup.items()
     }
     state, draws = space.begin(outer, plan, draws, tensors)
-    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, space, row)
+    run = Run(outer, batch, plan, parts.networks, parts.network_of, setup, draws, held, banks, space, row)
     state = add_unrolled_steps(run, state) if unroll else _add_loops(run, state)
     result = space.finish(outer, plan, state)
     if held is not None:

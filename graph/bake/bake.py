@@ -17,9 +17,9 @@ from fewstep.graph.bake.metadata import Baked, describe_run, encode_metadata
 from fewstep.graph.bake.network_form import (
     INT8_WEIGHTS,
     body_form,
-    changed_form,
     convert_network,
     dequantize_before_loops,
+    lossy_form,
     precision_in,
 )
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
@@ -145,12 +145,10 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
     baked = describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
     named = body_form(bundle.manifest, options.body or body)
     precision = precision_in(named.form, baked.precision)
-    return run, msgspec.structs.replace(
-        baked, precision=precision, form=changed_form(named), around=bool(options.around)
-    )
+    return run, msgspec.structs.replace(baked, precision=precision, form=lossy_form(named), around=bool(options.around))
 
 
-def chosen_body(options: BakeOptions, bundle: Bundle) -> str:
+def select_body(options: BakeOptions, bundle: Bundle) -> str:
     """Return the name of the body to bake. Raises UserError if the bundle has none of the precision."""
     if options.body is None and options.precision in ("float16", "bfloat16"):
         fix = "choose float32 or int8, or bake float16 with --body float16"
@@ -162,7 +160,7 @@ def resolve_run(options: BakeOptions) -> Planned:
     """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
     _check_output(options)
     bundle = open_bundle(options.bundle)
-    chosen = chosen_body(options, bundle)
+    chosen = select_body(options, bundle)
     name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)
     if name not in common_bodies(bundle.manifest):
@@ -279,7 +277,7 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
             for number, (_, entry) in enumerate(entries)
         ],
         network_of=network_of,
-        ahead={network: setup_graphs(part.manifest) for network, part in each.items()},
+        setup={network: setup_graphs(part.manifest) for network, part in each.items()},
         text=open_graph(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=open_graph(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
         nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},

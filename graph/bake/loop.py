@@ -234,13 +234,13 @@ class _Step:
             begin = np.array(bank.first[self.at : self.at + len(steps)])
             ends = (self.numbers.integer(begin), self.numbers.integer(begin + len(self.stretch.branches)))
             return bank.add_read(self.inner, ends, name)
-        ahead = self.run.ahead[steps[0].network]
-        if name in ahead.by_pair:
-            source, first = ahead.by_pair[name], list(ahead.first_pair[self.at : self.at + len(steps)])
+        setup = self.run.setup[steps[0].network]
+        if name in setup.by_pair:
+            source, first = setup.by_pair[name], list(setup.first_pair[self.at : self.at + len(steps)])
         else:
-            source = ahead.by_branch[name]
-            first = [ahead.branches.index(step.branches[0]) for step in steps]
-            if all(step.branches == ahead.branches for step in steps):
+            source = setup.by_branch[name]
+            first = [setup.branches.index(step.branches[0]) for step in steps]
+            if all(step.branches == setup.branches for step in steps):
                 return source
         start = self.inner.node("Mul", (self.numbers.integer(np.array(first)), self.batch.size), f"{name}_start")
         where = self.inner.node("Add", (places, start), f"{name}_places")

@@ -35,7 +35,7 @@ def body_form(manifest: Manifest, name: str) -> BodyForm:
     return BodyForm(SOURCE, name) if is_form else BodyForm(name)
 
 
-def changed_form(named: BodyForm) -> str:
+def lossy_form(named: BodyForm) -> str:
     """Return the form if its network computes other values than the body, or "" if they differ by rounding only."""
     form = named.form.removesuffix(CUDA)
     return "" if form == named.body else form

@@ -33,7 +33,7 @@ class Run:
     batch: the batch of the outer graph.
     networks: the body's graphs of all networks.
     network_of: the index of a step's graph among `networks`, for each step.
-    ahead: the setup tensors of each network.
+    setup: the tensors of each network that are computed once, before the steps.
     space: the builder of states of the sample space.
     sample: the shape of a state's row, with the batch.
     """
@@ -43,7 +43,7 @@ class Run:
     plan: AnyPlan
     networks: Sequence[BakedNetwork]
     network_of: Callable[[Any], int]
-    ahead: Mapping[str, SetupTensors]
+    setup: Mapping[str, SetupTensors]
     draws: Draws
     held: HoldInputs | None
     banks: Sequence[CarriedBank]

@@ -45,13 +45,13 @@ class Steps:
 class SplitRun:
     """A run in parts.
 
-    ahead: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except those
+    before: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except those
         that are inputs of the run themselves.
     start: the names of the rows of the first state.
     after: the graph that computes the run's output from the last state.
     """
 
-    ahead: Graph
+    before: Graph
     start: tuple[str, ...]
     steps: tuple[Steps, ...]
     after: Graph
@@ -70,8 +70,8 @@ def split_run(run: BakedRun) -> SplitRun:
     if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
         raise UserError("a run with a fixed batch cannot be split at its Loops", "bake without --batch")
     after_loops = index(graph).dependents(name for node in loops for name in node.outputs)
-    before = tuple(node for node in graph.nodes if after_loops.isdisjoint(node.outputs))
-    inferred = infer_types(replace(graph, nodes=before, outputs=())).values
+    not_after = tuple(node for node in graph.nodes if after_loops.isdisjoint(node.outputs))
+    inferred = infer_types(replace(graph, nodes=not_after, outputs=())).values
     described = {value.name: value for value in (*graph.inputs, *graph.described)}
     types = {name: _name_free_axes(value) for name, value in {**inferred, **described}.items()}
     steps = tuple(_extract_loop_body(graph, node, types) for node in loops)
@@ -82,11 +82,11 @@ def split_run(run: BakedRun) -> SplitRun:
     unmade = {*graph.constants, *(value.name for value in graph.optional)}  # optional inputs default to zeros
     read |= {name for name in _free_names(last_nodes, unmade) if name not in last.outputs}
     inputs = {value.name for value in graph.inputs}
-    ahead = _select_nodes(graph, [*start, *sorted(read)])
+    first_nodes = _select_nodes(graph, [*start, *sorted(read)])
     wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
     rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free_names(last_nodes, unmade))))]
     return SplitRun(
-        ahead=drop_unused(replace(graph, name="ahead", nodes=ahead, outputs=tuple(wanted))),
+        before=drop_unused(replace(graph, name="ahead", nodes=first_nodes, outputs=tuple(wanted))),
         start=start,
         steps=steps,
         after=drop_unused(replace(graph, name="behind", nodes=last_nodes, inputs=tuple(rest))),

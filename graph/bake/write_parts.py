@@ -82,7 +82,7 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     run, holds = assemble_run(replace(options, batch=None), planned)
     parts = split_run(run)
     sizes = {BATCH: batch, **default_sizes(plan.shape or bundle.manifest.x_shape, bundle.manifest.sizes), **run.sizes}
-    before = _fix(parts.ahead, sizes)
+    before = _fix(parts.before, sizes)
     numbered = _number_steps(parts, before, example_inputs(holds, sizes))
     after = _fix(parts.after, sizes)
     kinds = tuple(_describe_kind(parts, index, each) for index, each in enumerate(numbered))

@@ -22,7 +22,7 @@ ITSELF = "the same in float32"  # a control of int8, and no rival of the system
 
 @dataclass(frozen=True)
 class Claim:
-    """A system and the plain way, at so many evaluations per sample. `score` is the figures of what they make, one for
+    """A system and the plain way, at `evaluations` per sample. `score` is the figures of what they make, one for
     each seed or as many as there are; the larger is better. Making is timed, scoring is not.
 
     control: the plain way, in words.
@@ -31,7 +31,7 @@ class Claim:
     asked: how many times the plain way's figure the claim asks for.
     unit: of which there is a figure each: the deviation of the mean is over these.
     plain_evaluations: of a plain way that has a number of its own.
-    has_longer: whether the plain way stands at equal time too. Of one plan beside another equal
+    has_longer: whether the plain way stands at equal time too. Between two plans equal
         evaluations are equal time.
     """
 
@@ -90,7 +90,7 @@ def always(way: Way) -> PlainWay:
     return lambda s, n: way(s)
 
 
-def beside(
+def claims(
     system: str,
     claim: str,
     evaluations: int,

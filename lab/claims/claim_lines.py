@@ -139,7 +139,7 @@ class Line(msgspec.Struct, frozen=True):
 LineName = tuple[str, str, str, str]  # model, system, figure, control
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusedClaim(msgspec.Struct, frozen=True):
     """A claim whose figure judges nothing on this model, and why."""
 
     name: LineName

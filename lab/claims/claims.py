@@ -30,7 +30,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from lab.claims.claim import Claim
-from lab.claims.claim_lines import Line, Refused
+from lab.claims.claim_lines import Line, RefusedClaim
 from lab.claims.measure_claim import judged, timed
 from lab.claims.settings import FIRST_SEED, MODELS, opened
 
@@ -55,7 +55,7 @@ def main() -> int:
         try:
             for line in in_processes(options):
                 print(line, flush=True)
-                if options.keep and isinstance(line, Refused):
+                if options.keep and isinstance(line, RefusedClaim):
                     claim_lines.drop(line.name)
                 elif options.keep:
                     claim_lines.keep(line)
@@ -65,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def in_processes(options: argparse.Namespace) -> Iterator[Line | Refused]:
+def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
     """The lines of all parts as they are measured. A process a core takes a part after the other, the longest first.
     An error of one part is raised behind the lines of all others."""
     models = options.model or MODELS
@@ -74,7 +74,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line | Refused]:
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
     with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
-        found: Queue[Line | Refused | None] = manager.Queue()
+        found: Queue[Line | RefusedClaim | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
@@ -104,7 +104,7 @@ def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
             yield claim
 
 
-def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | Refused | None]") -> None:
+def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | RefusedClaim | None]") -> None:
     """Put the lines of a part's claims: those that the folder has as they are, and others measured."""
     seeds, (model, ways) = seeds_of(options), part
     setting = opened(model, work / ways, seeds)
@@ -114,7 +114,7 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[L
         try:
             found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
         except RisingDistance as error:
-            found.put(Refused(name, str(error)))
+            found.put(RefusedClaim(name, str(error)))
 
 
 def tree() -> str:

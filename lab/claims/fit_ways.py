@@ -23,7 +23,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.request import denoiser_facts
-from lab.claims.claim import SHIPPED, beside, plan
+from lab.claims.claim import SHIPPED, claims, plan
 from lab.claims.settings import Setting, W, exported, sampler_of
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
@@ -80,6 +80,6 @@ CLAIMS = [
     claim
     for system, method in (("AutoDiffusion", "auto_diffusion"), ("S³", "solver_search"), ("OLSS", "olss"),
                            ("DC-Solver", "compensation"), ("analytical teleportation", "teleportation"))
-    for claim in beside(system, "nearer to the data in 5 steps", 10, partial(of_literature, method=method), SHIPPED[:1],
+    for claim in claims(system, "nearer to the data in 5 steps", 10, partial(of_literature, method=method), SHIPPED[:1],
                         {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)})
 ]  # fmt: skip

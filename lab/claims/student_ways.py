@@ -16,7 +16,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.runtime import Sampler
 from lab.claims.caption_settings import MODEL, colourless, colours
-from lab.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, beside, plan
+from lab.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, claims, plan
 from lab.claims.fit_ways import fitted
 from lab.claims.plan_ways import changed
 from lab.claims.settings import Setting, exported, sampler_of
@@ -125,25 +125,25 @@ def without(s: Setting, plan: str) -> Floats:
 
 
 CLAIMS = [
-    *beside("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
+    *claims("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
         "guidance by two rows": (8, lambda s: kept_away(s, "dpmpp_2m:4", False)),
         "no negative text": (8, lambda s: without(s, "dpmpp_2m:8"))}, (OTHER,)),
     *[claim for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
-      for claim in beside(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {
+      for claim in claims(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {
           ITSELF: (8, partial(way, precision="float32")),
           "one row without it": (8, plan(EIGHT[0])),
           "two rows, 4 steps": (8, plan(*FOUR)),
           "two rows, 8 steps": (16, plan(*EIGHT))})],
     *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
-      for claim in beside("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
+      for claim in claims("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
           f"the best plan at {rows}": (rows, plan(best, weight)),
           f"guided_lora at {rows}": (rows, partial(filled, precision="int8", plan=guided)),
           f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))})],
     *[claim for rows in (2, 4)
-      for claim in beside("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
+      for claim in claims("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
                           {f"lcm at {rows}": (rows, consistent("lcm", rows))})],
     *[claim for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
-      for claim in beside(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
+      for claim in claims(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
           ITSELF: (5, partial(way, precision="float32")),
           f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other)),
           "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (CLEAN, FD))],
@@ -152,8 +152,8 @@ CLAIMS = [
          {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predicted)}),
         ("a corrector is worth its evaluations",
          {"the predictor alone": (60, plan("sgmse(corrections=0):60@linspace")), "the best plan": (6, plan(OF_SGMSE))}))
-      for claim in beside("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
-    *beside("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
+      for claim in claims("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
+    *claims("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
         ITSELF: (6, partial(storm, precision="float32")),
         "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
         "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),

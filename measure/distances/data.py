@@ -28,7 +28,7 @@ class Data:
     def batches(self) -> Iterator[NDArray[Any]]:
         """Yield the samples in model range [-1, 1], or their ids, in order."""
         for start in range(0, len(self.array), ROWS_AT_ONCE):
-            yield self.space.from_stored(self.array[start : start + ROWS_AT_ONCE])
+            yield self.space.from_file(self.array[start : start + ROWS_AT_ONCE])
 
 
 def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINUOUS) -> Data:
@@ -37,7 +37,7 @@ def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINU
 
     Raises UserError if the file has no such samples, or fewer than 2.
     """
-    fix = f"give a .npy of {space.stored}, [N, {', '.join(map(str, x_shape))}]"
+    fix = f"give a .npy of {space.file_content}, [N, {', '.join(map(str, x_shape))}]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -49,6 +49,6 @@ def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINU
         array = array.reshape(len(array), *x_shape)
     if array.shape[1:] != x_shape or len(array) < 2:
         raise UserError(f"{path} has the shape {list(array.shape)}", fix)
-    if problem := space.stored_problem(array, ROWS_AT_ONCE):
+    if problem := space.file_problem(array, ROWS_AT_ONCE):
         raise UserError(f"{path} {problem}", fix)
     return Data(path.stem, array, space)

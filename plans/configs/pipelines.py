@@ -209,7 +209,7 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so on.
     Raises UserError if `sigmas` has no entry for this number of steps.
     """
-    if (problem := recorded_problem(fields)) is not None:
+    if (problem := recording_problem(fields)) is not None:
         raise UserError(f"scheduler config: {problem}", CORRECT)
     rules = fields.get(RECORDED)
     if rules is None:
@@ -228,7 +228,7 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     return RecordedTimes(False, arguments, sigmas, eta, shaping)
 
 
-def recorded_problem(fields: Mapping[str, Any]) -> str | None:
+def recording_problem(fields: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a config's recording or with its pipeline's name; None if both can be read."""
     if not isinstance(fields.get(PIPELINE), str | None):
         return f"{PIPELINE} {fields[PIPELINE]!r:.80} is not a name"

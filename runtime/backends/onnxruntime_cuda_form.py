@@ -67,13 +67,13 @@ def find_form(bundle: Bundle, name: str) -> CudaForm | None:
     if entry is None:
         return None
     try:
-        return _checked(bundle, name, entry)
+        return _check_form(bundle, name, entry)
     except UserError as error:
         LOG.warning("%s runs as the portable graph: %s; %s", name, error.what, error.fix)
         return None
 
 
-def _checked(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
+def _check_form(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
     """Return a form, or raise UserError if it is damaged or belongs to another graph."""
     graph, hashes = find_graph(bundle, name), bundle.manifest.files
     key: EngineKey = engine_files.read_sidecar(bundle, entry).built_from

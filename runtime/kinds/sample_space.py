@@ -56,17 +56,17 @@ class SampleSpace(Protocol):
         """The values of x, if they are integers, for messages."""
 
     @property
-    def stored(self) -> str:
+    def file_content(self) -> str:
         """The content of a file of samples, for messages."""
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         """Return a random x [B, ...], like that of a run's early steps."""
 
-    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+    def file_problem(self, array: NDArray[Any], head: int) -> str | None:
         """Return what is wrong with the values of stored samples, or None. Of float samples only the first `head` are
         read."""
 
-    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+    def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
         """Convert stored samples to those of a run."""
 
     def check_continuous(self, path: Path, verb: str) -> None:
@@ -84,19 +84,19 @@ class ContinuousSpace:
     fixes_shape: ClassVar[bool] = False
     has_squared_error: ClassVar[bool] = True
     ranges: ClassVar[tuple[str, ...]] = ()
-    stored: ClassVar[str] = "uint8, or of floats in [-1, 1]"
+    file_content: ClassVar[str] = "uint8, or of floats in [-1, 1]"
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         return rng.standard_normal(shape, np.float32)
 
-    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+    def file_problem(self, array: NDArray[Any], head: int) -> str | None:
         if array.dtype == np.uint8:
             return None
         if not np.issubdtype(array.dtype, np.floating):
             return f"holds {array.dtype}"
         return "holds values outside [-1, 1]" if float(np.abs(array[:head]).max()) > LARGEST else None
 
-    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+    def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(np.float32) / 127.5 - 1 if array.dtype == np.uint8 else array.astype(np.float32)
 
     def check_continuous(self, path: Path, verb: str) -> None:
@@ -139,7 +139,7 @@ class Vocabulary(Kind, frozen=True):
         return (f"ids to {self.size - 1}, the mask {self.mask}",)
 
     @property
-    def stored(self) -> str:
+    def file_content(self) -> str:
         return f"ids from 0 to {self.size - 1}"
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
@@ -147,11 +147,11 @@ class Vocabulary(Kind, frozen=True):
         ids = rng.integers(0, self.size, shape)
         return np.where(rng.random(shape) < rng.random((shape[0], *(1 for _ in shape[1:]))), self.mask, ids)
 
-    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+    def file_problem(self, array: NDArray[Any], head: int) -> str | None:
         is_of_ids = array.dtype.kind in "iu" and array.min() >= 0 and array.max() < self.size
         return None if is_of_ids else "has numbers that are no ids"
 
-    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+    def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(np.int64)
 
     def check_continuous(self, path: Path, verb: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-from fewstep.plans.configs.pipelines import CORRECT, PIPELINE, PIPELINES, needs_mu, recorded_problem
+from fewstep.plans.configs.pipelines import CORRECT, PIPELINE, PIPELINES, needs_mu, recording_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
@@ -65,6 +65,6 @@ def read_scheduler_config(bundle: Bundle) -> dict[str, Any]:
         raise UserError(f"{bundle.path} has no scheduler: none came with its source", fix)
     file = bundle.manifest.scheduler
     config: dict[str, Any] = bundle.decode(file, dict[str, Any])
-    if (problem := recorded_problem(config)) is not None:
+    if (problem := recording_problem(config)) is not None:
         raise UserError(f"{bundle.path / file}: {problem}", CORRECT)
     return config

@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 from lab.zoo.denoising import Trained
 from lab.zoo.members import FOLDER
 
-STORED = fetch_weights.stored_weights(fetch_weights.LIST.read_text())
+STORED = fetch_weights.parse_listing(fetch_weights.LIST.read_text())
 MOST = 64_000_000  # bytes of a checkout
 
 
@@ -31,7 +31,7 @@ def clone(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     blob = git(tmp_path, "rev-parse", "HEAD:large").strip()
     git(tmp_path, "rm", "-q", "large")
     git(tmp_path, "commit", "-qm", "remove")
-    return tmp_path, fetch_weights.stored_weights(f"{blob} large\n")
+    return tmp_path, fetch_weights.parse_listing(f"{blob} large\n")
 
 
 def test_a_file_of_the_history_comes_back_byte_for_byte(clone: tuple[Path, dict[str, str]]) -> None:

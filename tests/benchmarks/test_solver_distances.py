@@ -80,19 +80,19 @@ def test_a_curve_that_falls_judges_solvers(page: Path) -> None:
 class Judge:
     """A stand-in for a denoiser's judge. Its features are normal; `asked` has the blocks that were sampled."""
 
-    def __init__(self, asked: list[tuple[Cell, int]]) -> None:
-        self.asked = asked
+    def __init__(self, blocks: list[tuple[Cell, int]]) -> None:
+        self.blocks = blocks
 
     def digest(self, cell: Cell) -> str:
         return "a"
 
     def features(self, cell: Cell, block: int) -> np.ndarray:
-        self.asked.append((cell, block))
+        self.blocks.append((cell, block))
         return RNG.standard_normal((BLOCK, 4)).astype(np.float32)
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cell, int]]:
+def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cell, int]]:
     """The blocks that stand-ins sample, with the figures in a folder of their own."""
     found: list[tuple[Cell, int]] = []
     real = fit_gaussian(RNG.standard_normal((1_000, 4)))
@@ -109,25 +109,25 @@ def options(tmp_path: Path, seeds: int) -> Namespace:
     )
 
 
-def test_a_run_continues_with_the_seeds_that_are_missing(tmp_path: Path, asked: list[tuple[Cell, int]]) -> None:
+def test_a_run_continues_with_the_seeds_that_are_missing(tmp_path: Path, blocks: list[tuple[Cell, int]]) -> None:
     rows = dict[Cell, Row]()
     measure(options(tmp_path, BLOCK), rows)
     assert {row.samples for row in rows.values()} == {BLOCK} and len(rows) == 2
-    asked.clear()
-    measure(options(tmp_path, 2 * BLOCK), solver_distances.kept_rows())
-    assert {block for _, block in asked} == {0, 1}  # features of the first are read again
-    assert {row.samples for row in solver_distances.kept_rows().values()} == {2 * BLOCK}
+    blocks.clear()
+    measure(options(tmp_path, 2 * BLOCK), solver_distances.read_kept_rows())
+    assert {block for _, block in blocks} == {0, 1}  # features of the first are read again
+    assert {row.samples for row in solver_distances.read_kept_rows().values()} == {2 * BLOCK}
 
 
-def test_what_is_known_is_not_measured_again(tmp_path: Path, asked: list[tuple[Cell, int]]) -> None:
+def test_what_is_known_is_not_measured_again(tmp_path: Path, blocks: list[tuple[Cell, int]]) -> None:
     measure(options(tmp_path, BLOCK), {})
-    asked.clear()
-    measure(options(tmp_path, BLOCK), solver_distances.kept_rows())
-    assert asked == []
+    blocks.clear()
+    measure(options(tmp_path, BLOCK), solver_distances.read_kept_rows())
+    assert blocks == []
 
 
 def test_samples_of_the_distribution_of_the_data_have_a_distance_of_zero(
-    tmp_path: Path, asked: list[tuple[Cell, int]]
+    tmp_path: Path, blocks: list[tuple[Cell, int]]
 ) -> None:
     rows = dict[Cell, Row]()
     measure(options(tmp_path, 4 * BLOCK), rows)

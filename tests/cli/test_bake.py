@@ -35,15 +35,15 @@ def test_int8_away_from_its_calibration_is_told(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, plan: str, given: tuple[str, ...], said: bool
 ) -> None:
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
-    told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / "s.onnx").err
-    assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
-    assert ("its ranges may not fit" in told) is said
+    message = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / "s.onnx").err
+    assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in message) is said
+    assert ("its ranges may not fit" in message) is said
     for output, wrong in (
         ("none/s.onnx", "there is no folder "),
         ("s.png", "is not an ONNX file"),
     ):  # without a warning
-        told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / output, code=1).err
-        assert wrong in told and "int8 was calibrated" not in told
+        message = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / output, code=1).err
+        assert wrong in message and "int8 was calibrated" not in message
 
 
 def test_the_plan_is_compiled_once(
@@ -57,5 +57,5 @@ def test_the_plan_is_compiled_once(
 
 def test_float16_without_a_body_names_the_body(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:
     given = ("--plan", "ddim:3", "--precision", "float16", "-o", tmp_path / "s.onnx")
-    told = fewstep("bake", tiny_bundle, *given, code=1).err
-    assert "bake float16 with --body float16" in told and "backend" not in told
+    message = fewstep("bake", tiny_bundle, *given, code=1).err
+    assert "bake float16 with --body float16" in message and "backend" not in message

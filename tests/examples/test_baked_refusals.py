@@ -134,7 +134,7 @@ def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
     assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not make; run the bundle"
 
 
-def refused_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
+def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
     """What sample.mjs says of a file with these inputs and a condition `pattern` from 0 to 3."""
     package = folder / "node_modules/onnxruntime-node"  # a file is refused before the engine opens it
     package.mkdir(parents=True)
@@ -155,7 +155,7 @@ def port(name: str, meaning: str, *shape: int) -> dict[str, object]:
 @pytest.mark.skipif(NODE is None, reason="there is no node")
 @pytest.mark.parametrize("given", [(), ("ids=1",)])
 def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, given: tuple[str, ...]) -> None:
-    said = refused_by_node(tmp_path, [port("noise", "noise", 4), port("ids", "ids", 77)], *given)
+    said = refusal_by_node(tmp_path, [port("noise", "noise", 4), port("ids", "ids", 77)], *given)
     assert said == (
         "baked.onnx: it takes the token ids of a prompt, ids [batch, 77], which this program does not make: "
         "see docs/bake.md\n"
@@ -173,4 +173,4 @@ def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, give
 )
 def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given: str, said: str) -> None:
     conditions = [port("pattern", "condition"), port("strength", "condition")]
-    assert refused_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"
+    assert refusal_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"

@@ -17,7 +17,7 @@ LEAST_ROWS = 32  # of a product by torch._int_mm, which takes more than 16
 
 
 @cache
-def opened() -> tuple[Any, Any]:
+def open_cudnn() -> tuple[Any, Any]:
     """The module cudnn and a handle."""
     torch.zeros(1, device="cuda")  # torch loads the library that the module cudnn takes, so it comes first
     cudnn = import_module("cudnn")
@@ -56,7 +56,7 @@ class Kernel:
         for number, step in enumerate(self.operation.epilogue):
             if step not in ACTIVATIONS:
                 given[FIRST_OPERAND + number] = next(rest)
-        cudnn, handle = opened()
+        cudnn, handle = open_cudnn()
         cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream().cuda_stream)
         self.graph.execute_plan_at_index(given, self.workspace, self.number, handle=handle)
         return result
@@ -128,16 +128,16 @@ class CudnnKernels:
         pairs = zip(reading(of), operands, strict=True)
         given = (with_channels_last(x), weights, [_operand(of, step, operand) for step, operand in pairs])
         if of not in self._groups:  # the first call, which nothing traces
-            self._groups[of] = self._chosen(of, *given)
+            self._groups[of] = self._choose_group(of, *given)
         self.groups.setdefault(name, (self._groups[of], given))
         return self._groups[of](*given)
 
-    def _chosen(self, of: Operation, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Group:
+    def _choose_group(self, of: Operation, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Group:
         """A kernel of the whole group, or one of its sums with scale and bias and then torch: what takes less time."""
         options = []
-        for kernel_of, rest in divided(of):
+        for kernel_of, rest in kernel_options(of):
             try:
-                kernel = Kernel(kernel_of, operation_graph(opened()[0], kernel_of, opened()[1]))
+                kernel = Kernel(kernel_of, operation_graph(open_cudnn()[0], kernel_of, open_cudnn()[1]))
                 count = len(reading(kernel_of))
                 spent = self._choose(kernel, x, weights, operands[:count])
             except Exception as error:  # cuDNN's errors share no base class but Exception
@@ -154,7 +154,7 @@ class CudnnKernels:
         return min(options, key=lambda option: option[0])[1]
 
 
-def divided(of: Operation) -> list[tuple[Operation, Operation | None]]:
+def kernel_options(of: Operation) -> list[tuple[Operation, Operation | None]]:
     """An operation for one kernel; and for one of the sums with scale, factor and bias, with the rest for torch."""
     first = tuple(step for step in of.epilogue if step in ("scale", "factor", "bias"))
     if first == of.epilogue:

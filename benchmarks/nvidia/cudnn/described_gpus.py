@@ -22,7 +22,7 @@ ALIKE = {
 }
 
 
-def described(
+def describe_gpu(
     name: str,
     version: int,
     processors: int,
@@ -53,7 +53,7 @@ def described(
 
 
 GPUS: Mapping[str, dict[str, Any]] = {
-    "H100": described("H100", 900, 132, 80, 232_448, 2048, 32, (1980, 2619), 5120, 50),
-    "Orin": described("Orin", 870, 16, 32, 166_912, 1536, 16, (1300, 3200), 256, 4),
-    "RTX 3060": described("RTX 3060", 860, 28, 12, 101_376, 1536, 16, (1777, 7501), 192, 3),
+    "H100": describe_gpu("H100", 900, 132, 80, 232_448, 2048, 32, (1980, 2619), 5120, 50),
+    "Orin": describe_gpu("Orin", 870, 16, 32, 166_912, 1536, 16, (1300, 3200), 256, 4),
+    "RTX 3060": describe_gpu("RTX 3060", 860, 28, 12, 101_376, 1536, 16, (1777, 7501), 192, 3),
 }

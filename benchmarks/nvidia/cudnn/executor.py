@@ -48,7 +48,7 @@ class Executor:
         }
         for node in graph.nodes:
             if node.op == FUSED:
-                self._constants[node.inputs[1]] = laid_out(self._constants[node.inputs[1]])
+                self._constants[node.inputs[1]] = lay_out_weights(self._constants[node.inputs[1]])
         self._steps = [_step(node, graph, compute) for node in graph.nodes]
         self._outputs = [value.name for value in graph.outputs]
 
@@ -65,10 +65,10 @@ class Executor:
 def _step(node: Node, graph: Graph, compute: Compute) -> _Step:
     if node.op != FUSED:
         return _Step(call_of(node, graph.constants), node.inputs, node.outputs)
-    return _Step(_fused(node, compute), node.inputs, node.outputs)
+    return _Step(_group_call(node, compute), node.inputs, node.outputs)
 
 
-def _fused(node: Node, compute: Compute) -> Callable[..., Tensor]:
+def _group_call(node: Node, compute: Compute) -> Callable[..., Tensor]:
     """The call of a group: shapes as cuDNN has them, there and back."""
     is_product, name = "strides" not in node.attributes, node.attributes["product"]
 
@@ -85,7 +85,7 @@ def _fused(node: Node, compute: Compute) -> Callable[..., Tensor]:
     return call
 
 
-def laid_out(weights: Tensor) -> Tensor:
+def lay_out_weights(weights: Tensor) -> Tensor:
     """Weights as kernels take them: with channels last, and the window of a signal with a height of 1; or column by
     column."""
     if weights.ndim == 2:

@@ -69,7 +69,7 @@ def fuse_groups(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         if node.output in groups:
-            nodes.append(_fused_node(groups[node.output], constants))
+            nodes.append(_group_node(groups[node.output], constants))
         elif node.output not in taken:
             nodes.append(node)
     return _without_unread(graph.with_nodes(nodes, constants))
@@ -167,7 +167,7 @@ def _by_channel(constant: Array, channels: int, rank: int, is_conv: bool) -> Arr
     return constant.reshape(channels)
 
 
-def _fused_node(group: _Group, constants: dict[str, Array]) -> Node:
+def _group_node(group: _Group, constants: dict[str, Array]) -> Node:
     first, output = group.nodes[0], group.nodes[-1].output
     names = []
     for number, operand in enumerate((group.weights, *group.operands)):

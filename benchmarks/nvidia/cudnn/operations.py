@@ -73,21 +73,21 @@ class Operation:
             return f"{self.x[-1]}->{self.weights[-1]}, {self.x[-2]} rows"
         size = f"{self.x[1]}->{self.weights[0]} {_sizes(self.weights[2:])} at {_sizes(self.x[2:])}"
         before, after = self.pads[:2], self.pads[2:]
-        told = {
+        facts = {
             "stride": _sizes(self.strides) if max(self.strides) > 1 else "",
             "dilation": _sizes(self.dilations) if max(self.dilations) > 1 else "",
             "pads": "" if not any(self.pads) else _sizes(before if before == after else self.pads),
             "groups": str(self.x[1] // self.weights[1]) if self.x[1] > self.weights[1] else "",
             "batch": str(self.x[0]),
         }
-        return ", ".join([size, *(f"{name} {value}" for name, value in told.items() if value)])
+        return ", ".join([size, *(f"{name} {value}" for name, value in facts.items() if value)])
 
     @property
-    def described_epilogue(self) -> str:
+    def epilogue_text(self) -> str:
         """The epilogue and the type of the result, such as `scale, bias to half`."""
         return " ".join([*([", ".join(self.epilogue)] if self.epilogue else []), "to", self.result])
 
-    def encoded(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
@@ -97,6 +97,6 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 
 
 def decode(fields: dict[str, Any]) -> Operation:
-    """The operation of `Operation.encoded`."""
+    """The operation of `Operation.encode`."""
     given: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
     return Operation(**given)

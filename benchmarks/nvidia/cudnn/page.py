@@ -50,12 +50,12 @@ def page_of(records: Sequence[AnyRecord]) -> str:
     )
     steps = newest(records, StepTime, lambda each: (each.denoiser, each.batch, each.engine))
     groups = newest(records, GroupTime, lambda each: (each.denoiser, each.batch, each.product))
-    parts = [HEAD, told(records, is_described=True), plan_tables(plans) if plans else ""]
+    parts = [HEAD, describe_machine(records, is_described=True), plan_tables(plans) if plans else ""]
     if steps:
         exact = newest(records, Agreement, lambda each: (each.convolution, each.form, each.plan))
         parts += [
             MEASURED,
-            told(records, is_described=False),
+            describe_machine(records, is_described=False),
             agreements(exact),
             step_times(steps),
             qualities(steps),
@@ -76,7 +76,7 @@ def agreements(rows: Sequence[Agreement]) -> str:
     return "\n".join(["One convolution in int8, with scales that are powers of two:", "", *lines]) if lines else ""
 
 
-def told(records: Sequence[AnyRecord], is_described: bool) -> str:
+def describe_machine(records: Sequence[AnyRecord], is_described: bool) -> str:
     """The last machine whose lines are on the page, with its versions."""
     machines = [each for each in records if isinstance(each, Machine) and (each.gpu == DESCRIBED) == is_described]
     if not machines:

@@ -28,7 +28,7 @@ WHEELS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class BodyOperation:
     """One operation of a body. count: how many groups are this operation."""
 
     denoiser: str
@@ -47,18 +47,18 @@ def body_graphs(bundle: Path) -> list[Graph]:
     return [io.load(opened.graph(entry), root=bundle) for entry in opened.manifest.bodies[BODY].graphs]
 
 
-def asked_operations(name: str, bundle: Path, batch: int) -> list[Asked]:
+def body_operations(name: str, bundle: Path, batch: int) -> list[BodyOperation]:
     """The operations of all groups of a body, each once."""
     graphs = body_graphs(bundle)
     asked = []
     for number, graph in enumerate(graphs):
         every = list(operations_of(graph, fuse_groups(graph), batch).values())
         own = name if len(graphs) == 1 else f"{name}, graph {number + 1} of {len(graphs)}"
-        asked += [Asked(own, each, every.count(each)) for each in dict.fromkeys(every)]
+        asked += [BodyOperation(own, each, every.count(each)) for each in dict.fromkeys(every)]
     return asked
 
 
-def ask_cudnn(asked: Sequence[Asked], python: Path, cache: Path, date: str) -> Iterator[GroupPlans | Machine]:
+def ask_cudnn(asked: Sequence[BodyOperation], python: Path, cache: Path, date: str) -> Iterator[GroupPlans | Machine]:
     """Ask in a process of another environment, for all described GPUs.
 
     python: of the environment that has the wheels `WHEELS`. cache: a folder for the library without a driver.
@@ -66,7 +66,7 @@ def ask_cudnn(asked: Sequence[Asked], python: Path, cache: Path, date: str) -> I
     Raises UserError if cuDNN cannot be asked.
     """
     distinct = list(dict.fromkeys(each.operation for each in asked))
-    request = {"gpus": GPUS, "operations": [each.encoded() for each in distinct]}
+    request = {"gpus": GPUS, "operations": [each.encode() for each in distinct]}
     finished = subprocess.run(
         [python, "-m", "benchmarks.nvidia.cudnn.ask_plans"],
         input=json.dumps(request),
@@ -80,7 +80,7 @@ def ask_cudnn(asked: Sequence[Asked], python: Path, cache: Path, date: str) -> I
         raise UserError(f"cuDNN cannot be asked: {said[-1]}", f"give --python of an environment with {WHEELS}")
     versions, *answers = map(json.loads, finished.stdout.splitlines())
     yield Machine(
-        DESCRIBED, {"cuDNN": dotted(versions["backend"]), "nvidia-cudnn-frontend": versions["frontend"]}, date
+        DESCRIBED, {"cuDNN": format_version(versions["backend"]), "nvidia-cudnn-frontend": versions["frontend"]}, date
     )
     by_key = {(answer["gpu"], distinct[answer["operation"]]): answer for answer in answers}
     for gpu in GPUS:
@@ -95,14 +95,14 @@ def environment(python: Path, stub: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": ":".join([str(stub), *own]), "PYTHONPATH": str(ROOT)}
 
 
-def record_of(each: Asked, gpu: str, answer: Mapping[str, Any]) -> GroupPlans:
+def record_of(each: BodyOperation, gpu: str, answer: Mapping[str, Any]) -> GroupPlans:
     """An answer as a line of results."""
     of = each.operation
     macs = each.count * of.macs
-    fields = (each.denoiser, gpu, of.name, of.described_epilogue, of.precision, each.count, macs)
+    fields = (each.denoiser, gpu, of.name, of.epilogue_text, of.precision, each.count, macs)
     return GroupPlans(*fields, answer["engines"], answer["reason"])
 
 
-def dotted(version: int) -> str:
+def format_version(version: int) -> str:
     """A version of cuDNN, such as 9.28.1 for 92801."""
     return f"{version // 10000}.{version // 100 % 100}.{version % 100}"

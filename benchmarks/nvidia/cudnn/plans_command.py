@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import options
 from benchmarks.gpu.results import FILE, Results
 from benchmarks.nvidia.cudnn.bundles import MODELS, int8_bundle
-from benchmarks.nvidia.cudnn.plans import ask_cudnn, asked_operations
+from benchmarks.nvidia.cudnn.plans import ask_cudnn, body_operations
 from benchmarks.nvidia.int8_forms import KNOWN
 
 
@@ -24,7 +24,7 @@ def main(given: Sequence[str]) -> None:
         asked = [
             each
             for name in arguments.model or MODELS
-            for each in asked_operations(name, int8_bundle(name, arguments.work), arguments.batch)
+            for each in body_operations(name, int8_bundle(name, arguments.work), arguments.batch)
         ]
         results = Results(arguments.output / FILE)
         for record in ask_cudnn(asked, arguments.python, arguments.work, time.strftime("%Y-%m-%d")):

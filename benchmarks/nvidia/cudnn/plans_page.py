@@ -53,12 +53,12 @@ def by_operation(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
     for key in dict.fromkeys((each.precision, each.operation, each.epilogue) for each in records):
         own = [each for each in records if (each.precision, each.operation, each.epilogue) == key]
         users = [f"{each.count} {each.denoiser}" for each in own if each.gpu == gpus[0]]
-        plans = [next(told(each) for each in own if each.gpu == gpu) for gpu in gpus]
+        plans = [next(describe_plans(each) for each in own if each.gpu == gpu) for gpu in gpus]
         rows.append([key[0], key[1], key[2], ", ".join(users), *plans])
     return table(("type", "operation", "epilogue", "groups", *gpus), rows)
 
 
-def told(each: GroupPlans) -> str:
+def describe_plans(each: GroupPlans) -> str:
     """The number of plans and their engines, such as `9 (2, 4, 7)`."""
     engines = ", ".join(sorted((name.removeprefix("eng") for name in each.engines), key=int))
     return f"{sum(each.engines.values())} ({engines})" if each.engines else "none"

@@ -39,16 +39,16 @@ def prepare(name: str, work: Path, output: Path) -> Path:
     float32 = io.load(opened.graph(opened.body(FLOAT32).graph), root=bundle)
     save_graph(fuse_groups(drop_unused(to_half(float32, FLOAT16))), partly / HALF)
     body = opened.manifest.bodies[BODY]
-    run = recorded(name, bundle, body.groups)
+    run = record_member(name, bundle, body.groups)
     graph_of = [body.graph_index(group) for group in range(run.groups)]
     sessions = [open_simulated(graph) for graph in graphs]
     simulated = run.final_samples(run.run([sessions[number] for number in graph_of]))
-    prepared_run(run, graph_of, {FLOAT32: run.sample, BODY: simulated}).save(partly)
+    prepare_run(run, graph_of, {FLOAT32: run.sample, BODY: simulated}).save(partly)
     partly.rename(folder)
     return folder
 
 
-def recorded(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:
+def record_member(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:
     """The run of some held-out seeds in float32, with the range groups of the int8 body."""
     member, seeds = KNOWN[name], FEW if name == BLOCK.name else SEEDS
     with load(bundle, body=FLOAT32, backend=OnnxRuntime()) as sampler:
@@ -57,7 +57,7 @@ def recorded(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:
         return record_run(sampler, regroup(plan, {DENOISER: groups}), range(seeds), member.rows(seeds, HELD_OUT))
 
 
-def prepared_run(run: RecordedRun, graph_of: list[int], expected: dict[str, np.ndarray]) -> PreparedRun:
+def prepare_run(run: RecordedRun, graph_of: list[int], expected: dict[str, np.ndarray]) -> PreparedRun:
     """The numbers of a recorded run."""
     plan = run.plan
     steps = tuple(StepRows(step.input, step.update, graph_of[step.group]) for step in plan.steps)

@@ -37,7 +37,7 @@ def save_graph(graph: Graph, file: Path) -> None:
 def load_graph(file: Path) -> Graph:
     """The graph of `save_graph`."""
     with np.load(file) as stored:
-        fields = _parsed(stored["graph"])
+        fields = _parse_json(stored["graph"])
         constants = {name: np.asarray(stored[key]) for name, key in fields["constants"].items()}
     inputs, outputs = (
         tuple(Value(name, np.dtype(kind), tuple(shape)) for name, kind, shape in fields[key])
@@ -77,7 +77,7 @@ def _text(fields: Any) -> Array:
     return np.frombuffer(json.dumps(fields).encode(), np.uint8)
 
 
-def _parsed(array: Array) -> Any:
+def _parse_json(array: Array) -> Any:
     return json.loads(array.tobytes())
 
 
@@ -130,7 +130,7 @@ class PreparedRun:
 def load_run(folder: Path) -> PreparedRun:
     """The run of `PreparedRun.save`."""
     with np.load(folder / RUN) as stored:
-        fields = _parsed(stored["run"])
+        fields = _parse_json(stored["run"])
         arrays = {name: np.asarray(stored[name]) for name in stored.files}
     steps = tuple(StepRows(tuple(each[0]), _rows(each[1]), each[2]) for each in fields["steps"])
     feeds = tuple({name: arrays[f"{number} {name}"] for name in fields["names"]} for number in range(len(steps)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.gpu.convolution_race import FIRST, PlanJob
-from benchmarks.gpu.machine import NO_GPU, described, seen
+from benchmarks.gpu.machine import NO_GPU, describe_machine, seen
 from benchmarks.gpu.results import FILE, AnyRecord, PartEnd, Results
 from benchmarks.gpu.workers import OVER, run_jobs
 from benchmarks.nvidia.cudnn.whole_steps import StepJob
@@ -36,7 +36,7 @@ def main(given: Sequence[str]) -> None:
         print(NO_GPU)
         return
     started, until = time.monotonic(), time.monotonic() + 60 * arguments.minutes
-    results.add(described(gpu))
+    results.add(describe_machine(gpu))
     batches = tuple(arguments.batch or BATCHES)
     names = arguments.model or sorted(each.name for each in arguments.programs.iterdir() if each.is_dir())
     compared = COMPARED if COMPARED in batches else max(batches)

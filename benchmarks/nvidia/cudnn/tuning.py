@@ -54,14 +54,14 @@ class Tuner:
 
 def plan_time(call: Callable[[], Any], fastest: float) -> float:
     """Microseconds of a call, by few of them."""
-    first = timed(call, 1)  # loads what it needs
-    once = min(first, timed(call, 1))
+    first = time_call(call, 1)  # loads what it needs
+    once = min(first, time_call(call, 1))
     if once > TOO_SLOW * fastest + 100:  # a launch by itself takes some microseconds
         return once
     return graph_time(call, CALLS, REPLAYS)
 
 
-def timed(call: Callable[[], Any], calls: int) -> float:
+def time_call(call: Callable[[], Any], calls: int) -> float:
     """Microseconds of a call, each launched by the host."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
@@ -77,7 +77,7 @@ def graph_time(call: Callable[[], Any], calls: int, replays: int) -> float:
     cache."""
     recorded = record(lambda: [call() for _ in range(calls)])
     recorded.replay()
-    return min(timed(recorded.replay, 1) for _ in range(replays)) / calls
+    return min(time_call(recorded.replay, 1) for _ in range(replays)) / calls
 
 
 def record(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:

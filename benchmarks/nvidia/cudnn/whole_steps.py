@@ -20,7 +20,7 @@ from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, ENGINES, INT8, SIMU
 from benchmarks.nvidia.cudnn.executor import Compute, Executor, IntegerKernels
 from benchmarks.nvidia.cudnn.operations import Operation
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, int8_files, load_graph, load_run
-from benchmarks.nvidia.cudnn.tuning import Tuner, differing_sums, graph_time, is_exact, record, timed
+from benchmarks.nvidia.cudnn.tuning import Tuner, differing_sums, graph_time, is_exact, record, time_call
 from fewstep.graph.graph import GROUP
 from fewstep.measure.rollouts.metrics import psnr
 
@@ -52,7 +52,7 @@ class StepJob:
         if self.device == "cpu":
             run = first_seeds(run, REHEARSED)
         if self.is_compared:
-            yield compared(StepTime(self.name, self.batch, SIMULATED), run.expected[BODY], run)
+            yield add_psnr(StepTime(self.name, self.batch, SIMULATED), run.expected[BODY], run)
         for engine in ENGINES:
             try:
                 bodies[engine] = opened = self._open(engine, run)
@@ -65,7 +65,7 @@ class StepJob:
             yield from self._groups(bodies[INT8], bodies[CUDNN])
             yield from self._products(bodies[INT8])
 
-    def failed(self, reason: str) -> StepTime:
+    def failure(self, reason: str) -> StepTime:
         return StepTime(self.name, self.batch, "all", reason=reason)
 
     def _turn(self) -> AbstractContextManager[None]:
@@ -81,12 +81,12 @@ class StepJob:
         row = StepTime(self.name, self.batch, engine)
         if self.device == "cuda":
             with self._turn():
-                times = [timed(body.networks[-1].replay, 1) for _ in range(STEP_REPLAYS)]
+                times = [time_call(body.networks[-1].replay, 1) for _ in range(STEP_REPLAYS)]
             row = msgspec.structs.replace(row, least_time=min(times), median=float(np.median(times)))
         if self.is_compared:
             with self._turn():
                 samples = draw(run, body, self.batch, is_int8=engine == INT8, device=self.device)
-            row = compared(row, samples, run)
+            row = add_psnr(row, samples, run)
         yield row
 
     def _groups(self, int8: "Body", half: "Body") -> Iterator[GroupTime]:
@@ -103,9 +103,7 @@ class StepJob:
                 theirs = None if other is None else graph_time(partial(other[0], *other[1]), CALLS, REPLAYS)
             plans = (kernel.name, "" if other is None else KERNELS[other[0].number].name)
             of = kernel.operation
-            yield GroupTime(
-                self.name, self.batch, name, of.name, of.described_epilogue, ours, theirs, *plans, different
-            )
+            yield GroupTime(self.name, self.batch, name, of.name, of.epilogue_text, ours, theirs, *plans, different)
 
     def _products(self, int8: "Body") -> Iterator[GroupTime]:
         """The products of matrices, without what follows them, which torch fuses with other operations."""
@@ -118,7 +116,7 @@ class StepJob:
             yield GroupTime(*fields, "torch._int_mm", "torch.matmul")
 
 
-def compared(row: StepTime, samples: np.ndarray, run: PreparedRun) -> StepTime:
+def add_psnr(row: StepTime, samples: np.ndarray, run: PreparedRun) -> StepTime:
     """The row with the PSNR of samples."""
     decibels, own = psnr(samples, run.expected[FLOAT32]), psnr(samples, run.expected[BODY])
     return msgspec.structs.replace(
@@ -184,7 +182,7 @@ class Network:
             if device == "cuda":
                 traced(*tensors)  # compiles
                 with turn():
-                    recorded, self._output = recorded_call(self.replay)
+                    recorded, self._output = record_call(self.replay)
                 self.replay = recorded.replay
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> Tensor:
@@ -197,7 +195,7 @@ class Network:
         return self._output if found is None else found
 
 
-def recorded_call(call: Callable[[], Tensor]) -> tuple[Any, Tensor]:
+def record_call(call: Callable[[], Tensor]) -> tuple[Any, Tensor]:
     """A CUDA graph of a call, and its output."""
     outputs: list[Tensor] = []
     graph = record(lambda: outputs.append(call()))
@@ -229,19 +227,19 @@ def draw_part(run: PreparedRun, body: Body, part: range, is_int8: bool, device: 
         [np.arange(part.start, part.stop) + len(run.noise) * branch for branch in range(run.branches)]
     )
     noise = torch.from_numpy(run.noise[part.start : part.stop]).to(device)
-    state = [combined(row, [noise]) for row in run.start]
+    state = [combine(row, [noise]) for row in run.start]
     for step, arrays in zip(run.steps, run.feeds, strict=True):
         network = body.networks[step.graph if is_int8 else 0]
-        u = combined(step.input, state)
+        u = combine(step.input, state)
         feeds = {
             name: torch.from_numpy(array if name == GROUP else array[places]).to(device)
             for name, array in arrays.items()
         }
         outputs = network({**feeds, run.x: torch.cat([u] * run.branches)})[: len(places)].float().clone()
-        state = [combined(row, [*state, *outputs.chunk(run.branches)]) for row in step.update]
-    return np.asarray(combined(run.output, state).cpu())
+        state = [combine(row, [*state, *outputs.chunk(run.branches)]) for row in step.update]
+    return np.asarray(combine(run.output, state).cpu())
 
 
-def combined(row: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+def combine(row: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
     """sum_j row[j] * tensors[j]."""
     return sum(number * tensor for number, tensor in zip(row, tensors, strict=True) if number)  # type: ignore[return-value]

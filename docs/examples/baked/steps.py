@@ -32,11 +32,11 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
     parts = split_run(run)
     (steps,) = parts.steps
     feeds = example_inputs(holds, {BATCH: batch})
-    values = {**feeds, **open_session(parts.ahead)(feeds)}
+    values = {**feeds, **open_session(parts.before)(feeds)}
     for before, state in zip(parts.start, steps.state, strict=True):
         values[state] = values[before]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in (("ahead", parts.ahead), ("step", fix_shapes(steps, values)), ("behind", parts.after)):
+    for name, graph in (("ahead", parts.before), ("step", fix_shapes(steps, values)), ("behind", parts.after)):
         save(graph, folder / f"{name}.onnx")
     rows = zip(parts.start, steps.state, steps.nexts, steps.after, strict=True)
     lines = [str(steps.count), steps.number, *map(" ".join, rows)]

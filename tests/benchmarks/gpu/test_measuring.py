@@ -149,7 +149,7 @@ def test_a_known_gpu_has_bounds(tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_model_that_cannot_be_prepared_is_a_row() -> None:
     job = Preparation("fashion_mnist", Path("folder"))
-    row = job.failed("UserError: there is no file")
+    row = job.failure("UserError: there is no file")
     assert (row.denoiser, row.engine, row.reason) == ("fashion_mnist", "all", "UserError: there is no file")
 
 

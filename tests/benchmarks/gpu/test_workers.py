@@ -32,7 +32,7 @@ class Step:
             raise RuntimeError("CUDA error: an illegal memory access")
         yield PartEnd(self.name, float(os.getpid()))
 
-    def failed(self, reason: str) -> PartEnd:
+    def failure(self, reason: str) -> PartEnd:
         return PartEnd(self.name, 0.0, reason)
 
 
@@ -52,13 +52,13 @@ def test_a_crash_loses_one_job() -> None:
 
 
 def test_an_error_is_one_line_and_the_process_goes_on() -> None:
-    first, failed, last = outcome("first", "fail", "last")
-    assert failed.reason == "ValueError: no such plan" and first.seconds == last.seconds
+    first, failure, last = outcome("first", "fail", "last")
+    assert failure.reason == "ValueError: no such plan" and first.seconds == last.seconds
 
 
 def test_a_process_whose_gpu_is_lost_takes_no_other_job() -> None:
-    first, failed, last = outcome("first", "spoil", "last")
-    assert failed.reason == "RuntimeError: CUDA error: an illegal memory access"
+    first, failure, last = outcome("first", "spoil", "last")
+    assert failure.reason == "RuntimeError: CUDA error: an illegal memory access"
     assert last.reason == "" and first.seconds != last.seconds
 
 

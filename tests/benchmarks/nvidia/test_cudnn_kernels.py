@@ -20,8 +20,8 @@ from benchmarks.nvidia.cudnn.cudnn_kernels import (  # noqa: E402
     KERNELS,
     CudnnKernels,
     Kernel,
-    divided,
     groups_in_torch,
+    kernel_options,
     product_in_torch,
 )
 from benchmarks.nvidia.cudnn.executor import Executor, IntegerKernels, finish  # noqa: E402
@@ -40,13 +40,13 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
         found = IntegerKernels()(kernel.operation, "", x, weights, operands)
         return found.contiguous(memory_format=torch.channels_last)
 
-    monkeypatch.setattr(cudnn_kernels, "opened", lambda: (None, None))
+    monkeypatch.setattr(cudnn_kernels, "open_cudnn", lambda: (None, None))
     monkeypatch.setattr(cudnn_kernels, "operation_graph", lambda *_: None)
     monkeypatch.setattr(Kernel, "run", run)
 
 
 def kernels(rest: float) -> CudnnKernels:
-    """Kernels whose rest in torch takes so many microseconds."""
+    """Kernels whose rest in torch takes `rest` microseconds."""
     return CudnnKernels(lambda kernel, *_: WHOLE if "residual" in kernel.operation.epilogue else PART, lambda _: rest)
 
 
@@ -93,10 +93,10 @@ def epilogue(number: int) -> tuple[str, ...]:
 
 
 def test_what_follows_the_bias_may_be_left_to_torch() -> None:
-    whole, (kernel, rest) = divided(SUMMED)
+    whole, (kernel, rest) = kernel_options(SUMMED)
     assert whole == (SUMMED, None)
     assert (kernel.epilogue, rest and rest.epilogue) == (("scale", "bias"), ("residual", "silu"))
-    assert divided(kernel) == [(kernel, None)]
+    assert kernel_options(kernel) == [(kernel, None)]
 
 
 def test_a_product_of_few_rows_is_padded() -> None:

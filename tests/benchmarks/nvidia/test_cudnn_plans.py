@@ -11,7 +11,7 @@ from benchmarks.gpu.results import Agreement, GroupPlans, GroupTime, Machine, St
 from benchmarks.nvidia.cudnn.__main__ import VERBS, main
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
 from benchmarks.nvidia.cudnn.page import page_of
-from benchmarks.nvidia.cudnn.plans import DESCRIBED, ask_cudnn, dotted
+from benchmarks.nvidia.cudnn.plans import DESCRIBED, ask_cudnn, format_version
 from benchmarks.nvidia.cudnn.stub_driver import FUNCTIONS, stub_folder
 from fewstep.plans.errors import UserError
 
@@ -78,7 +78,7 @@ def test_the_first_convolution_is_compared_bit_for_bit() -> None:
 
 
 def test_versions_of_cudnn_have_dots() -> None:
-    assert [dotted(version) for version in (92801, 91900)] == ["9.28.1", "9.19.0"]
+    assert [format_version(version) for version in (92801, 91900)] == ["9.28.1", "9.19.0"]
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the library")

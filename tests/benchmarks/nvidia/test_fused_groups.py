@@ -19,15 +19,15 @@ torch = pytest.importorskip("torch")
 from benchmarks.nvidia.cudnn.executor import Executor, IntegerKernels  # noqa: E402
 
 
-def lowered(spatial: int = 2) -> Graph:
+def lower_body(spatial: int = 2) -> Graph:
     return lower(body(spatial), table(body(spatial), EDGES), TENSORRT).graph
 
 
-def given_to(spatial: int) -> dict[str, np.ndarray]:
+def body_feeds(spatial: int) -> dict[str, np.ndarray]:
     return {**feeds(body(spatial)), GROUP: np.array([1])}
 
 
-def executed(graph: Graph, given: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple], IntegerKernels]:
+def execute(graph: Graph, given: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple], IntegerKernels]:
     """The output of the groups, what each int8 group read, and its kernels."""
     kernels, read = IntegerKernels(), {}
 
@@ -57,7 +57,7 @@ def integers_of_onnxruntime(of: Operation, x: np.ndarray, weights: np.ndarray) -
 
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_integers_are_those_of_onnxruntime(spatial: int) -> None:
-    _, read, kernels = executed(lowered(spatial), given_to(spatial))
+    _, read, kernels = execute(lower_body(spatial), body_feeds(spatial))
     assert len(read) == len(SELECTED)
     for name, (of, x, weights) in read.items():
         expected = integers_of_onnxruntime(of, x.numpy(), weights.numpy())
@@ -68,15 +68,15 @@ def test_integers_are_those_of_onnxruntime(spatial: int) -> None:
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_samples_are_those_of_the_simulation(spatial: int) -> None:
     """Up to the rounding of float16, which moves some numbers to the next step of int8."""
-    graph, given = lowered(spatial), given_to(spatial)
+    graph, given = lower_body(spatial), body_feeds(spatial)
     expected = open_simulated(graph)(given)["output"]
-    found, *_ = executed(graph, given)
+    found, *_ = execute(graph, given)
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_groups_hold_what_follows_their_sums() -> None:
     """One of two sums takes the other as a residual, with the SiLU after them. h2 is followed by a modulation."""
-    graph = lowered()
+    graph = lower_body()
     found = {
         name: of.epilogue for name, of in operations_of(graph, fuse_groups(graph), 2).items() if of.precision == "int8"
     }
@@ -89,18 +89,18 @@ def test_groups_hold_what_follows_their_sums() -> None:
 
 
 def test_convolutions_in_half_are_groups_too() -> None:
-    graph = lowered()
+    graph = lower_body()
     half = [of for of in operations_of(graph, fuse_groups(graph), 2).values() if of.precision == "half"]
     assert [(of.weights[:2], of.epilogue) for of in half] == [((16, 3), ("bias", "silu")), ((3, 16), ("bias",))]
 
 
 def test_operations_have_the_shapes_of_a_batch() -> None:
-    graph = lowered()
+    graph = lower_body()
     product = next(of for of in operations_of(graph, fuse_groups(graph), 5).values() if not of.is_convolution)
     assert (product.x, product.weights) == ((1, 5 * 64, 32), (1, 32, 32))
 
 
-def rounded_pair(last: str) -> Graph:
+def group_before(last: str) -> Graph:
     """QuantizeLinear -> int8 convolution -> bias -> SiLU -> `last`."""
     constants = {
         "step": np.array(0.5, np.float16),
@@ -126,24 +126,24 @@ def rounded_pair(last: str) -> Graph:
 
 
 def test_a_rounding_that_alone_reads_a_group_is_a_part_of_it() -> None:
-    fused = fuse_groups(rounded_pair("y"))
+    fused = fuse_groups(group_before("y"))
     (group,) = [node for node in fused.nodes if node.op == FUSED]
     assert group.attributes["epilogue"] == ("scale", "bias", "silu", "inverse_step")
     x = np.linspace(-2, 2, 36, dtype=np.float32).reshape(2, 2, 3, 3)
-    found, *_ = executed(rounded_pair("y"), {"x": x})
-    expected = run(rounded_pair("y"), {"x": x})["output"]
+    found, *_ = execute(group_before("y"), {"x": x})
+    expected = run(group_before("y"), {"x": x})["output"]
     np.testing.assert_allclose(found, expected, atol=0.25)  # one step, where float16 rounds to another
     assert np.mean(found != expected) < 0.1
 
 
 def test_what_another_operation_reads_ends_a_group() -> None:
-    fused = fuse_groups(rounded_pair("silu"))
+    fused = fuse_groups(group_before("silu"))
     (group,) = [node for node in fused.nodes if node.op == FUSED]
     assert group.attributes["epilogue"] == ("scale", "bias", "silu")
 
 
 def test_other_floats_are_refused() -> None:
-    graph = rounded_pair("y")
+    graph = group_before("y")
     other = graph.with_nodes(graph.nodes, {"fine": np.array(0.25, ml_dtypes.bfloat16)})
     with pytest.raises(UserError, match="type bfloat16"):
         fuse_groups(other)

@@ -34,7 +34,7 @@ def test_the_type_of_a_result_follows_from_the_epilogue() -> None:
 
 
 def test_operations_pass_through_json() -> None:
-    assert decode(json.loads(json.dumps(STRIDED.encoded()))) == STRIDED
+    assert decode(json.loads(json.dumps(STRIDED.encode()))) == STRIDED
 
 
 def test_operands_are_one_number_a_channel_or_the_whole_result() -> None:

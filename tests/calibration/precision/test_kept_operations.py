@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
-from fewstep.calibration.recorded_options import recorded_options
+from fewstep.calibration.recorded_options import find_recorded_options
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from tests.calibration.precision.deep_body import deep, run
@@ -68,10 +68,10 @@ def test_the_command_repeats_the_patterns(tmp_path: Path) -> None:
 def test_the_advice_repeats_the_patterns(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", named())
     manifest = run(bundle, keep_float=("middle.*", "h4"), half="bfloat16").manifest
-    options = recorded_options(manifest, manifest.bodies["int8-cpu-x86"])
+    options = find_recorded_options(manifest, manifest.bodies["int8-cpu-x86"])
     assert options["keep_float"] == ("middle.*", "h4") and options["half"] == "bfloat16"
     assert "--keep-float 'middle.*,h4'" in CalibrateOptions(bundle, **options).command_line("calibrate")
-    assert recorded_options(manifest, manifest.bodies["float32"]) == {}
+    assert find_recorded_options(manifest, manifest.bodies["float32"]) == {}
 
 
 def test_a_bound_keeps_them_too(tmp_path: Path) -> None:

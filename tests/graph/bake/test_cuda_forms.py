@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
-from fewstep.graph.bake.network_form import BodyForm, body_form, changed_form
+from fewstep.graph.bake.network_form import BodyForm, body_form, lossy_form
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.session import run
@@ -52,7 +52,7 @@ def options(bundle: Path, body: str) -> BakeOptions:
     ],
 )
 def test_the_form_of_the_same_precision_computes_the_values_of_the_body(named: BodyForm, form: str) -> None:
-    assert changed_form(named) == form
+    assert lossy_form(named) == form
 
 
 def test_a_form_with_attention_has_its_samples_and_a_test_vector(attention: Path) -> None:

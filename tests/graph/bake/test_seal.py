@@ -177,4 +177,4 @@ def test_a_part_keeps_the_optional_inputs_that_it_reads(tiny_bundle: Path, tmp_p
     assert (
         parts.steps[0].graph.optional == optional and parts.steps[0].constant_inputs == whole.steps[0].constant_inputs
     )
-    assert parts.ahead.outputs == whole.ahead.outputs and parts.after.inputs == whole.after.inputs
+    assert parts.before.outputs == whole.before.outputs and parts.after.inputs == whole.after.inputs

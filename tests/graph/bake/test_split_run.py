@@ -25,7 +25,7 @@ def test_the_samples_are_those_of_the_executor(tiny_bundle: Path, plan: str, gui
         if port.meaning in DRAWN:
             sample = port.shape[1 + (port.meaning != NOISE) :]
             values[port.name] = draw_input(port.meaning, run.draws, range(3), [*map(int, sample)])
-    values |= open_session(parts.ahead, optimize=True)(values)
+    values |= open_session(parts.before, optimize=True)(values)
     (steps,) = parts.steps
     fixed = {name: values[name] for name in steps.constant_inputs}
     state = dict(zip(steps.state, (values[name] for name in parts.start), strict=True))

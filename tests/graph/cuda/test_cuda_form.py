@@ -205,25 +205,25 @@ QKV = """(float[batch, 5, 12] x) => (float[batch, 5, 4] y) {{
 PARTS = {"five": np.int64([0, 5, 3, 2, 2]), "whole": np.int64([0, 5, 4]), "zero": np.int64(0), "one": np.int64(1)}
 
 
-def packed(between: str = "w = Softmax <axis = -1> (s)") -> Graph:
+def attention_of_parts(between: str = "w = Softmax <axis = -1> (s)") -> Graph:
     numbers = {"mask": RANDOM.standard_normal((5, 5)).astype(np.float32)} if "mask" in between else {}
     return written(QKV.format(between=between), **PARTS, two=np.int64(2), scale=np.float32(0.7), **numbers)
 
 
 def test_parts_of_one_product_are_a_split_and_one_attention() -> None:
-    after = assert_same_form(packed())
+    after = assert_same_form(attention_of_parts())
     assert after.ops() == ("Split", "MultiHeadAttention")
     assert after.nodes[1].attributes == {"num_heads": 2, "scale": pytest.approx(0.7)}
 
 
 def test_a_scale_of_the_scores_is_part_of_the_attention() -> None:
-    after = assert_same_form(packed("h = Div(s, scale) w = Softmax <axis = -1> (h)"))
+    after = assert_same_form(attention_of_parts("h = Div(s, scale) w = Softmax <axis = -1> (h)"))
     assert after.nodes[1].attributes["scale"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("between", ["m = Add(s, mask) w = Softmax <axis = -1> (m)", "w = Softmax <axis = 2> (s)"])
 def test_masks_and_other_axes_stay(between: str) -> None:
-    before = packed(between)
+    before = attention_of_parts(between)
     assert cuda_form(before).ops() == before.ops()
 
 

@@ -20,8 +20,8 @@ from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.claims import claim_lines, claim_ways, scores, settings, systems
-from lab.claims.claim import ITSELF, Claim, beside, nearest
-from lab.claims.claim_lines import Gain, Kept, Line, Longer, Refused, gain, written
+from lab.claims.claim import ITSELF, Claim, claims, nearest
+from lab.claims.claim_lines import Gain, Kept, Line, Longer, RefusedClaim, gain, written
 from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, measure, wanted
 from lab.claims.measure_claim import Timing, in_turns, judged, timed
 from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
@@ -255,10 +255,10 @@ class Steps:
 def test_a_distance_that_rises_with_steps_judges_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "likeness", lambda s, x: -x)
     timing = Timing(1.0, 1.0, 5, 1.0, True)
-    claims = beside(
+    found = claims(
         "A", "nearer", 5, lambda s: s.sample("ddim:20"), ("tiny",), {"B": (5, lambda s: s.sample("ddim:50"))}
     )
-    claim = replace(claims[0], score=scores.likeness, seeds=None, guidance=1.0)
+    claim = replace(found[0], score=scores.likeness, seeds=None, guidance=1.0)
     assert judged("tiny", Steps({"ddim:20": 30.0, "ddim:50": 20.0}), claim, timing, []).ours == -30.0
     with pytest.raises(
         RisingDistance, match="FD of tiny with guidance 1 rises from 20.0 with 20 steps to 30.0 with 50"
@@ -285,12 +285,12 @@ def test_a_refused_claim_does_not_end_its_part(tmp_path: Path, monkeypatch: pyte
             raise RisingDistance("FD rises", "judge by PSNR")
         return line(Gain(1.0, 0.1), None)
 
-    module, found = "lab.claims.claims", Queue[Line | Refused | None]()
+    module, found = "lab.claims.claims", Queue[Line | RefusedClaim | None]()
     monkeypatch.setattr(f"{module}.opened", lambda *_: None)
     monkeypatch.setattr(f"{module}.timed", lambda *_: ())
     monkeypatch.setattr(f"{module}.judged", measured)
     monkeypatch.setattr(f"{module}.wanted", lambda *_: [first, second])
     measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
     refused, taken = found.get(), found.get()
-    assert isinstance(refused, Refused) and "FD rises; judge by PSNR" in str(refused)
+    assert isinstance(refused, RefusedClaim) and "FD rises; judge by PSNR" in str(refused)
     assert isinstance(taken, Line)

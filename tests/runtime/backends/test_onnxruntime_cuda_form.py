@@ -265,7 +265,7 @@ def test_lack_of_memory_is_no_reason_to_leave_the_form(attention: Path) -> None:
     assert network.runs_form
 
 
-def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch, calls: Any) -> list[Any]:
+def measure(bundle: Path, monkeypatch: pytest.MonkeyPatch, calls: Any) -> list[Any]:
     here = OnnxRuntimeImport(onnxruntime.__version__, (onnxruntime_cuda.PROVIDER,), "")
     monkeypatch.setattr(cuda_forms, "PROVIDER", onnxruntime_cuda.PROVIDER)
     monkeypatch.setattr(cuda_forms, "this_onnxruntime", lambda: here)
@@ -273,23 +273,23 @@ def measured(bundle: Path, monkeypatch: pytest.MonkeyPatch, calls: Any) -> list[
     return [*measure_forms(open_bundle(bundle), DENOISER, "float32", 2)]
 
 
-def sleeping(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def wait(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     """Calls that wait: the form half as long."""
     return {"": lambda: time.sleep(0.002 if is_form else 0.004) or {"v": np.ones(2)}}
 
 
-def other(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def differ(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     return {"": lambda: {"v": np.ones(2) + is_form}}
 
 
-def refusing(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def refuse_form(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     if is_form:
         raise UserError("no such operation", "")
     return {"": lambda: {"v": np.ones(2)}}
 
 
 def test_the_faster_one_is_measured_and_remembered(attention: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = measured(attention, monkeypatch, sleeping)
+    (found,) = measure(attention, monkeypatch, wait)
     form = find_form(open_bundle(attention), "float32")
     assert form is not None and found.choice.agrees and 0.3 < found.choice.ratio < 0.8
     assert prefers_form(form, "float32", onnxruntime.__version__, 0)
@@ -298,30 +298,30 @@ def test_the_faster_one_is_measured_and_remembered(attention: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("calls", "reason"),
-    [(other, "the form's outputs differ by 1 of the largest output"), (refusing, "no such operation")],
+    [(differ, "the form's outputs differ by 1 of the largest output"), (refuse_form, "no such operation")],
 )
 def test_a_form_that_is_wrong_or_refused_never_runs(
     attention: Path, monkeypatch: pytest.MonkeyPatch, calls: Any, reason: str
 ) -> None:
-    (found,) = measured(attention, monkeypatch, calls)
+    (found,) = measure(attention, monkeypatch, calls)
     form = find_form(open_bundle(attention), "float32")
     assert form is not None and not prefers_form(form, "float16", onnxruntime.__version__, 0)
     assert str(found) == f"float32: the portable graph runs, because {reason}"
 
 
-def dying(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def die(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     if is_form:
         os._exit(9)
     return {"": lambda: {"v": np.ones(2)}}
 
 
-def lacking_memory_to_open(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def lack_memory_to_open(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     if is_form:
         raise UserError("CUDA failure 2: out of memory", "")
     return {"": lambda: {"v": np.ones(2)}}
 
 
-def lacking_memory(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+def lack_memory(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
     def run() -> Any:
         if is_form:
             raise RuntimeError("CUDA failure 2: out of memory")
@@ -333,15 +333,15 @@ def lacking_memory(path: Path, network: str, name: str, is_form: bool, rows: int
 @pytest.mark.parametrize(
     ("calls", "reason"),
     [
-        (dying, "the process of float32, form "),
-        (lacking_memory_to_open, "CUDA failure 2: out of memory"),
-        (lacking_memory, "float32, form failed: CUDA failure 2: out of memory"),
+        (die, "the process of float32, form "),
+        (lack_memory_to_open, "CUDA failure 2: out of memory"),
+        (lack_memory, "float32, form failed: CUDA failure 2: out of memory"),
     ],
 )
 def test_a_failure_that_may_pass_decides_nothing(
     attention: Path, monkeypatch: pytest.MonkeyPatch, calls: Any, reason: str
 ) -> None:
-    (found,) = measured(attention, monkeypatch, calls)
+    (found,) = measure(attention, monkeypatch, calls)
     form = find_form(open_bundle(attention), "float32")
     assert found.choice is None and found.reason.startswith(reason)
     assert form is not None and prefers_form(form, "float16", onnxruntime.__version__, 0)

@@ -34,8 +34,8 @@ def test_default_plans_compile_for_their_space() -> None:
 
 def test_stored_bytes_become_the_model_range() -> None:
     stored = np.array([[0, 255]], np.uint8)
-    assert CONTINUOUS.stored_problem(stored, 8) is None
-    np.testing.assert_array_equal(CONTINUOUS.from_stored(stored), np.array([[-1, 1]], np.float32))
+    assert CONTINUOUS.file_problem(stored, 8) is None
+    np.testing.assert_array_equal(CONTINUOUS.from_file(stored), np.array([[-1, 1]], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_stored_bytes_become_the_model_range() -> None:
     ],
 )
 def test_other_stored_samples_are_refused(space: SampleSpace, values: np.ndarray, problem: str) -> None:
-    assert space.stored_problem(values, 8) == problem
+    assert space.file_problem(values, 8) == problem

@@ -47,7 +47,7 @@ def negate(run: BakedRun) -> BakedRun:
     return replace(run, graph=graph.with_nodes([*nodes, Node("Neg", ("positive",), (name,))]))
 
 
-def baked(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
+def bake_run(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
     """A file of two samples, next to the bundle."""
     file = bundle.with_name(f"run-{plan.replace(':', '-')}-{len(options)}.onnx")
     given = {"guidance": 2.0, "batch": 2, "unroll": True, **options}
@@ -66,7 +66,7 @@ def only_run(sampler: Sampler) -> WholeRun:
     return run
 
 
-def counted(sampler: Sampler) -> list[Arrays]:
+def count_calls(sampler: Sampler) -> list[Arrays]:
     """The calls of its only file from now on."""
     run, calls = only_run(sampler), list[Arrays]()
     inner = run.call
@@ -82,8 +82,8 @@ def counted(sampler: Sampler) -> list[Arrays]:
 @pytest.mark.parametrize("plan", [PLAN, "ddim:3", "sa_solver:4", "euler_ancestral:3"])
 def test_a_whole_run_has_the_samples_of_the_steps(tiny_bundle: Path, plan: str) -> None:
     """Deterministic plans, and plans with noise in their steps: from the same draws."""
-    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle, plan))
-    calls = counted(whole)
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle, plan))
+    calls = count_calls(whole)
     for seeds in ([5, 6], [7, 2**40], [5, 6]):
         call = {**CALL, "seeds": seeds}
         np.testing.assert_allclose(whole.sample(plan, **call), steps.sample(plan, **call), rtol=0, atol=1e-5)
@@ -91,8 +91,8 @@ def test_a_whole_run_has_the_samples_of_the_steps(tiny_bundle: Path, plan: str) 
 
 
 def test_one_call_has_all_inputs_and_the_network_none(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
-    calls = counted(whole)
+    _, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle))
+    calls = count_calls(whole)
     whole = replace(whole, denoiser=replace(whole.denoiser, networks={
         name: replace(network, graph=lambda feeds: pytest.fail("a step ran"), prologue=None)
         for name, network in whole.denoiser.networks.items()
@@ -124,14 +124,14 @@ STEPWISE: dict[str, Callable[[Sampler], Any]] = {
 
 @pytest.mark.parametrize("call", STEPWISE.values(), ids=STEPWISE)
 def test_all_other_calls_run_their_steps_bit_for_bit(tiny_bundle: Path, call: Callable[[Sampler], Any]) -> None:
-    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
-    calls = counted(whole)
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle))
+    calls = count_calls(whole)
     np.testing.assert_array_equal(call(whole), call(steps))
     assert calls == []
 
 
 def test_a_compiled_plan_finds_its_file_too(tiny_bundle: Path) -> None:
-    _, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle), baked(tiny_bundle, "ddim:4"))
+    _, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle), bake_run(tiny_bundle, "ddim:4"))
     assert whole.whole_runs is not None and len(whole.whole_runs.runs) == 2
     plan = whole.compile(PLAN, 2.0)
     assert whole.whole_runs.find(plan, (2, 1, 4, 4)) is not None
@@ -153,7 +153,7 @@ def failing(sampler: Sampler, reason: str) -> list[int]:
 
 
 def test_a_file_that_fails_is_replaced_by_its_steps(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    steps, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    steps, whole = steps_and_whole(tiny_bundle, file := bake_run(tiny_bundle))
     calls = failing(whole, "CUDA failure 700")
     with caplog.at_level(logging.WARNING, "fewstep"):
         for _ in range(3):
@@ -172,7 +172,7 @@ def test_a_file_that_fails_is_replaced_by_its_steps(tiny_bundle: Path, caplog: p
 def test_an_output_unlike_the_metadata_is_replaced_by_the_steps(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, change: Callable[[np.ndarray], np.ndarray], reason: str
 ) -> None:
-    steps, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    steps, whole = steps_and_whole(tiny_bundle, file := bake_run(tiny_bundle))
     run, inner = only_run(whole), only_run(whole).call
     run.call = lambda feeds: {name: change(value) for name, value in inner(feeds).items()}
     with caplog.at_level(logging.WARNING, "fewstep"):
@@ -192,7 +192,7 @@ def test_an_output_unlike_the_metadata_is_replaced_by_the_steps(
 def test_a_call_without_a_file_says_once_how_it_differs(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, plan: str, call: dict[str, Any], difference: str
 ) -> None:
-    _, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    _, whole = steps_and_whole(tiny_bundle, file := bake_run(tiny_bundle))
     with caplog.at_level(logging.INFO, "fewstep"):
         for _ in range(3):
             whole.sample(plan, **{**CALL, **call})
@@ -201,7 +201,7 @@ def test_a_call_without_a_file_says_once_how_it_differs(
 
 
 def test_a_lack_of_memory_is_tried_again(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle))
     calls = failing(whole, "CUDA failure 2: out of memory")
     with caplog.at_level(logging.WARNING, "fewstep"):
         for _ in range(3):
@@ -211,7 +211,7 @@ def test_a_lack_of_memory_is_tried_again(tiny_bundle: Path, caplog: pytest.LogCa
 
 def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -> None:
     """The steps run, whose error names one; here they are finite."""
-    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle))
     only_run(whole).call = lambda feeds: {"sample": np.full((2, 1, 4, 4), np.nan, np.float32)}
     np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
 
@@ -230,7 +230,7 @@ def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -
 def test_files_that_cannot_replace_the_steps_are_refused(
     tiny_bundle: Path, options: dict[str, Any], reason: str
 ) -> None:
-    file = baked(tiny_bundle, **options)
+    file = bake_run(tiny_bundle, **options)
     with pytest.raises(UserError, match=reason):
         fewstep.runtime.load(tiny_bundle, whole_runs=[file])
 
@@ -301,7 +301,7 @@ def test_a_run_on_the_device_is_recorded_once(
     tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all steps, one launch a call from the second call on."""
-    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle), backend=OnnxRuntimeCuda())
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle), backend=OnnxRuntimeCuda())
     session, launches = only_run(whole).call, list[bool]()
     assert isinstance(session, CudaGraphSession) and on_cpu[-1]["enable_cuda_graph"] == "1"
     run = onnxruntime.InferenceSession.run_with_iobinding
@@ -326,7 +326,7 @@ def test_a_run_that_cannot_be_recorded_is_replaced_by_its_steps_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle), backend=OnnxRuntimeCuda())
+    _, whole = steps_and_whole(tiny_bundle, file := bake_run(tiny_bundle), backend=OnnxRuntimeCuda())
     session, run = only_run(whole).call, onnxruntime.InferenceSession.run_with_iobinding
     assert isinstance(session, CudaGraphSession) and session._session is not None
     recorded = session._session.session
@@ -350,9 +350,9 @@ def test_first_calls_of_two_samplers_and_eight_threads_are_right(
 ) -> None:
     share = onnxruntime.OrtValue.numpy
     monkeypatch.setattr(onnxruntime.OrtValue, "numpy", lambda self: share(self).copy())  # as from a GPU
-    file = baked(tiny_bundle)
+    file = bake_run(tiny_bundle)
     samplers = [fewstep.runtime.load(tiny_bundle, backend=OnnxRuntimeCuda(), whole_runs=[file]) for _ in range(2)]
-    steps, calls = fewstep.runtime.load(tiny_bundle), [counted(sampler) for sampler in samplers]
+    steps, calls = fewstep.runtime.load(tiny_bundle), [count_calls(sampler) for sampler in samplers]
     together = Barrier(8)
 
     def work(thread: int) -> list[np.ndarray]:
@@ -372,7 +372,7 @@ def test_first_calls_of_two_samplers_and_eight_threads_are_right(
 def test_a_file_that_the_provider_does_not_record_is_refused(
     tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, inner = baked(tiny_bundle), onnxruntime_cuda.open_session
+    file, inner = bake_run(tiny_bundle), onnxruntime_cuda.open_session
 
     def refuse(module: Any, graph: Path, provider: tuple[str, dict[str, str]]) -> Any:
         if graph == file:
@@ -390,7 +390,7 @@ def test_a_whole_run_on_a_gpu_has_the_samples_of_the_cpu(exported_fashion_mnist:
     file = tmp_path / "run.onnx"
     bake(BakeOptions(exported_fashion_mnist, parse_plan_text("dpmpp_2m:8"), file, guidance=2.0, batch=2, unroll=True))
     whole = fewstep.runtime.load(exported_fashion_mnist, backend=OnnxRuntimeCuda(), whole_runs=[file])
-    calls = counted(whole)
+    calls = count_calls(whole)
     steps = fewstep.runtime.load(exported_fashion_mnist)
     for seed in range(4):
         call: dict[str, Any] = {"seeds": [seed, seed + 9], "condition": {"class": [seed, 3]}, "guidance": 2.0}

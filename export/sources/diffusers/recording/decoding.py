@@ -218,29 +218,29 @@ def _find_order(
 ) -> tuple[str, Tensor, Tensor, Tensor]:
     """Return the autoencoder, the index in x of each element of its input, and their scale and shift."""
 
-    def decoded(x: Tensor) -> tuple[str, Tensor]:
+    def decode(x: Tensor) -> tuple[str, Tensor]:
         return _decode_input(built, components, settings, x[None])
 
     elements = prod(x_shape)
-    component, shift = decoded(torch.zeros(x_shape))
-    scale = decoded(torch.ones(x_shape))[1] - shift
+    component, shift = decode(torch.zeros(x_shape))
+    scale = decode(torch.ones(x_shape))[1] - shift
     if shift.numel() != elements or not bool((scale != 0).all()):
         raise _CannotDecode("its autoencoder does not receive each element of x once")
     numbers, order = torch.arange(elements), torch.zeros(elements, dtype=torch.int64)
     for power in range(3):  # the index of an element, digit by digit
         digits = (numbers // DIGIT**power % DIGIT).reshape(x_shape)
         if digits.any():
-            found = (decoded(digits.float())[1] - shift) / scale
+            found = (decode(digits.float())[1] - shift) / scale
             order += found.flatten().round().long() * DIGIT**power
     if not torch.equal(order.sort().values, numbers):
         raise _CannotDecode("its autoencoder does not receive the elements of x in some order")
     x = torch.randn(x_shape, generator=torch.Generator().manual_seed(0))
-    if not is_close(LatentMap(order, scale, shift, x_shape).to_latents(x[None])[0], decoded(x)[1]):
+    if not is_close(LatentMap(order, scale, shift, x_shape).to_latents(x[None])[0], decode(x)[1]):
         raise _CannotDecode("its autoencoder receives another function of x than a scale and a shift")
     return component, order, scale, shift
 
 
-class _Decoded(Exception):
+class _InputReceived(Exception):
     """Ends a call as soon as its autoencoder has received its input."""
 
 
@@ -253,7 +253,7 @@ def _decode_input(
     def decode_of(name: str) -> Callable[..., Any]:
         def decode(*args: Any, **kwargs: Any) -> Any:
             seen.append((name, [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]))
-            raise _Decoded
+            raise _InputReceived
 
         return decode
 
