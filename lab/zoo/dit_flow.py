@@ -1,5 +1,7 @@
 """A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) on Fashion-MNIST, trained by rectified flow."""
 
+from abc import ABC, abstractmethod
+
 import pictures
 import torch
 from denoising import Trained
@@ -40,7 +42,7 @@ class Block(nn.Module):
         return tokens + gate2 * self.last(F.gelu(self.first(h), approximate="tanh"))
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module, ABC):
     """The velocity eps - x0 of images x [B, C, H, W] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`.
 
     tokens: the number of patches of an image. hidden: the features of a block's perceptron.
@@ -70,9 +72,9 @@ class Transformer(nn.Module):
         scale, shift = self.modulation_out(embedding)[:, None].chunk(2, dim=2)
         return self.join_patches(self.pixels(self.norm_out(tokens) * (1 + scale) + shift))
 
+    @abstractmethod
     def join_patches(self, pixels: Tensor) -> Tensor:
         """Images of patches [B, tokens, channels * patch ** 2]."""
-        raise NotImplementedError
 
 
 class Network(Transformer):

@@ -13,13 +13,12 @@ from torch.utils import _pytree as pytree
 from fewstep.export.sources.diffusers.recording.combination import select_rows
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same
-from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS
+from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS, STEP_NUMBER
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.runtime.bundle.manifest import Condition
 
 BEFORE, AFTER = "before x in ", "after x in "
 BATCH = "batch"  # a variant of settings
-STEP_NUMBER = "number of steps"  # a variant of settings
 ENCODERS = "weights of the encoders"
 BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
 MOST_VALUES = 2**24  # elements of one condition

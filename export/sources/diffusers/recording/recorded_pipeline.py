@@ -11,7 +11,7 @@ from fewstep.export.sources.diffusers.recording.record import CallError, CallRec
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
 from fewstep.plans.configs.pipelines import RECORDED
@@ -51,7 +51,7 @@ class RecordedPipeline:
             [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
         )
         for each in longer:
-            check_relations(name, self.relations, each, "number of steps")
+            check_relations(name, self.relations, each, STEP_NUMBER)
         self.row_lists: frozenset[str] = frozenset() if batch is None else find_row_lists(self.relations, base, batch)
         base = shorten_lists(base, self.row_lists)
         variants = {setting: shorten_lists(each, self.row_lists) for setting, each in variants.items()}

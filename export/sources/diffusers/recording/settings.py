@@ -18,6 +18,7 @@ LONGEST = " ".join(
 )  # 1200 words: more than pipelines take, so that all are cut to one length
 LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
 LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variants
+STEP_NUMBER = "number of steps"  # a variant
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
@@ -149,5 +150,5 @@ def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
         if isinstance(default, int | float) and not isinstance(default, bool):
             variants[each] = {each: default + 0.5}
     if STEP_COUNT in takes:
-        variants["number of steps"] = {STEP_COUNT: STEPS + 2}
+        variants[STEP_NUMBER] = {STEP_COUNT: STEPS + 2}
     return variants
