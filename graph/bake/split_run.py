@@ -45,8 +45,8 @@ class Steps:
 class SplitRun:
     """A run in parts.
 
-    before: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except those
-        that are inputs of the run themselves.
+    before: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except
+        those that are inputs of the run themselves.
     start: the names of the rows of the first state.
     after: the graph that computes the run's output from the last state.
     """
