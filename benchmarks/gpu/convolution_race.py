@@ -43,7 +43,7 @@ class PlanJob:
         graph = fused_graph(cudnn, self.of, self.form, handle)
         total = graph.get_execution_plan_count()
         if self.first == 0:
-            yield PlanCount(self.of.name, self.form, total, engines_of(graph))
+            yield PlanCount(self.of.name, self.form, total, engines=engines_of(graph))
         with locked(self.turn):
             operands = draw_operands(self.of, self.form, "cuda")
             torch.cuda.synchronize()

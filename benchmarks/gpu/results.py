@@ -56,14 +56,19 @@ class DenoiserRow(Record, frozen=True, tag="denoiser"):
     reason: str = ""
 
 
-class PlanCount(Record, frozen=True, tag="plans"):
-    """The plans that cuDNN lists for a convolution. engines: how many plans each has."""
+class ListedPlans(Record, frozen=True, kw_only=True):
+    """Plans that cuDNN lists. engines: how many plans each has. reason: why there is none."""
+
+    engines: dict[str, int]
+    reason: str = ""
+
+
+class PlanCount(ListedPlans, frozen=True, tag="plans"):
+    """The number of plans that cuDNN lists for a convolution."""
 
     convolution: str
     form: str
     count: int
-    engines: dict[str, int]
-    reason: str = ""
 
 
 class Agreement(Record, frozen=True, tag="agreement"):
@@ -105,11 +110,10 @@ class OperatorTime(Record, frozen=True, tag="operator"):
     reason: str = ""
 
 
-class GroupPlans(Record, frozen=True, tag="group_plans"):
+class GroupPlans(ListedPlans, frozen=True, tag="group_plans"):
     """cuDNN's plans of one operation of a body, on a described GPU.
 
-    count: how many groups of the body are this operation. macs: of a sample in all of them. engines: how many plans
-    each has. reason: why there is none.
+    count: how many groups of the body are this operation. macs: of a sample in all of them.
     """
 
     denoiser: str
@@ -119,8 +123,6 @@ class GroupPlans(Record, frozen=True, tag="group_plans"):
     precision: str
     count: int
     macs: int
-    engines: dict[str, int]
-    reason: str = ""
 
 
 class GroupTime(Record, frozen=True, tag="group_time"):

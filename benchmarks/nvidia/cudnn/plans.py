@@ -100,7 +100,7 @@ def record_of(each: BodyOperation, gpu: str, answer: Mapping[str, Any]) -> Group
     of = each.operation
     macs = each.count * of.macs
     fields = (each.denoiser, gpu, of.name, of.epilogue_text, of.precision, each.count, macs)
-    return GroupPlans(*fields, answer["engines"], answer["reason"])
+    return GroupPlans(*fields, engines=answer["engines"], reason=answer["reason"])
 
 
 def format_version(version: int) -> str:

@@ -16,9 +16,9 @@ MACHINE = Machine("a GPU", {"torch": "2.11.0", "triton": "3.6.0"}, "2026-11-27")
 ROW = DenoiserRow("cifar10", "torch", "float16", 70.26, 60.25, (Timing(1, 2.5, 3.0), Timing(8, 4.0, 4.5)))
 NAME = "64->64 3x3 at 28x28, batch 2"
 RACE = (
-    PlanCount(NAME, "silu", 9, {"eng4": 9}),
-    PlanCount(NAME, "half_silu", 13, {"eng4": 13}),
-    PlanCount(NAME, "half_bias", 40, {"eng41": 40}),
+    PlanCount(NAME, "silu", 9, engines={"eng4": 9}),
+    PlanCount(NAME, "half_silu", 13, engines={"eng4": 13}),
+    PlanCount(NAME, "half_bias", 40, engines={"eng41": 40}),
     PlanTime(NAME, "silu", "eng4_a", 1.0, 12.0),
     PlanTime(NAME, "silu", "eng4_b", 1.0, 10.0),
     PlanTime(NAME, "silu", "eng7", 1.0, reason="RuntimeError: no"),

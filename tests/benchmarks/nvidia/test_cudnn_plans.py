@@ -21,14 +21,20 @@ HALF = ("cifar10", "H100", "3->64 3x3 at 32x32, batch 8", "bias to half", "half"
 
 
 def test_groups_with_a_plan_are_counted() -> None:
-    page = page_of([MACHINE, GroupPlans(*INT8_GROUP, {"eng4": 5, "eng2": 2}), GroupPlans(*HALF, {"eng41": 31})])
+    page = page_of(
+        [MACHINE, GroupPlans(*INT8_GROUP, engines={"eng4": 5, "eng2": 2}), GroupPlans(*HALF, engines={"eng41": 31})]
+    )
     assert "| cifar10 | 3 | 75 % | 3 |" in page
     assert "| 7 (2, 4) |" in page and "No group is without a plan" in page
 
 
 def test_a_group_without_a_plan_is_named_with_its_reason() -> None:
     page = page_of(
-        [MACHINE, GroupPlans(*INT8_GROUP, {}, "no engine supports it ___ {knobs}"), GroupPlans(*HALF, {"eng41": 31})]
+        [
+            MACHINE,
+            GroupPlans(*INT8_GROUP, engines={}, reason="no engine supports it ___ {knobs}"),
+            GroupPlans(*HALF, engines={"eng41": 31}),
+        ]
     )
     assert "| cifar10 | 3 | 75 % | 0 |" in page
     named = "| cifar10 | H100 | int8 | 64->64 3x3 at 32x32, batch 8 | scale, bias to half | no engine supports it |"
@@ -36,7 +42,9 @@ def test_a_group_without_a_plan_is_named_with_its_reason() -> None:
 
 
 def test_a_later_answer_replaces_an_earlier_one() -> None:
-    page = page_of([MACHINE, GroupPlans(*INT8_GROUP, {}, "none"), GroupPlans(*INT8_GROUP, {"eng4": 5})])
+    page = page_of(
+        [MACHINE, GroupPlans(*INT8_GROUP, engines={}, reason="none"), GroupPlans(*INT8_GROUP, engines={"eng4": 5})]
+    )
     assert "No group is without a plan" in page
 
 
@@ -69,7 +77,7 @@ def test_an_engine_that_failed_is_named_with_its_reason() -> None:
 
 
 def test_without_a_gpu_the_page_says_so() -> None:
-    assert "No GPU has run them yet" in page_of([MACHINE, GroupPlans(*INT8_GROUP, {"eng4": 5})])
+    assert "No GPU has run them yet" in page_of([MACHINE, GroupPlans(*INT8_GROUP, engines={"eng4": 5})])
 
 
 def test_the_first_convolution_is_compared_bit_for_bit() -> None:
