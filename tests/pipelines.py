@@ -16,6 +16,8 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+SMALL: dict[str, Any] = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}  # a transformer's sizes
+WITHOUT_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def randomized(network: Any) -> Any:
@@ -82,6 +84,13 @@ def clip(tokenizer: Path, projected: bool = False, width: int = 12, layers: int 
     return randomized(kind(config))
 
 
+def qwen_tokenizer() -> Any:
+    import transformers
+
+    vocabulary = {token: number for number, token in enumerate([*byte_characters(), "<|endoftext|>"])}
+    return transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
+
+
 T5_PIECES = ("<pad>", "</s>", "<unk>", "\u2581", "a", "c", "t", "d", "o", "g", "\u2581a", "\u2581cat", "\u2581dog", ",")
 
 
@@ -123,34 +132,60 @@ def autoencoder(**config: Any) -> Any:
     return randomized(diffusers.AutoencoderKL(**given))
 
 
-def stable_diffusion(home: Path) -> Any:
-    """Write the folder of a text-to-image pipeline, its vocabulary in two files as in published ones; the pipeline."""
+def flux_transformer(channels: int, text: int, pooled: int, **more: Any) -> Any:
+    """FLUX's network with one block of each kind, for encoded texts of these widths."""
     import diffusers
-    import transformers
 
-    torch.manual_seed(0)  # the same pipeline each time
-    files = write_clip_tokenizer(home / "tokenizer")
-    unet = diffusers.UNet2DConditionModel(
+    return diffusers.FluxTransformer2DModel(
+        in_channels=channels,
+        num_single_layers=1,
+        joint_attention_dim=text,
+        pooled_projection_dim=pooled,
+        axes_dims_rope=(2, 2, 4),
+        **SMALL,
+        **more,
+    )
+
+
+def attention_unet(**more: Any) -> Any:
+    """Stable Diffusion's network with one block on each side, for latents [4, 8, 8] and texts of 12 numbers."""
+    import diffusers
+
+    return diffusers.UNet2DConditionModel(
         sample_size=8,
         layers_per_block=1,
         norm_num_groups=4,
         block_out_channels=(16,),
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type=None,
         attention_head_dim=4,
         cross_attention_dim=12,
+        **more,
     )
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=autoencoder(),
-        text_encoder=clip(files),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(files),
-        unet=randomized(unet),
-        scheduler=diffusers.DDIMScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+
+
+def clip_components(files: Path, unet: Any) -> dict[str, Any]:
+    """The components of a pipeline with a network, and CLIP with the tokenizer in `files`."""
+    import diffusers
+    import transformers
+
+    return {
+        "vae": autoencoder(),
+        "text_encoder": clip(files),
+        "tokenizer": transformers.CLIPTokenizer.from_pretrained(files),
+        "unet": randomized(unet),
+        "scheduler": diffusers.DDIMScheduler(**SCHEDULER),
+    }
+
+
+def stable_diffusion(home: Path) -> Any:
+    """Write the folder of a text-to-image pipeline, its vocabulary in two files as in published ones; the pipeline."""
+    import diffusers
+
+    torch.manual_seed(0)  # the same pipeline each time
+    files = write_clip_tokenizer(home / "tokenizer")
+    components = clip_components(files, attention_unet(mid_block_type=None))
+    pipeline = diffusers.StableDiffusionPipeline(**components, **WITHOUT_CHECKER)
     for name in ("unet", "vae", "text_encoder", "scheduler"):
         getattr(pipeline, name).save_pretrained(home / name)
     write_index(home, pipeline)

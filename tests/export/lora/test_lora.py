@@ -17,6 +17,7 @@ from fewstep.runtime.lora.keys import NamedLayers, layers_of
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
 from tests.families import tiny
+from tests.pipelines import flux_transformer
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -195,16 +196,7 @@ def test_a_fused_layer_of_flux_is_that_of_diffusers(tmp_path: Path) -> None:
     """One matrix for q, k, v and the MLP in the first code, four in diffusers."""
     pytest.importorskip("peft")
     torch.manual_seed(0)
-    base = diffusers.FluxTransformer2DModel(
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        pooled_projection_dim=10,
-        axes_dims_rope=(2, 2, 4),
-    ).requires_grad_(False)
+    base = flux_transformer(4, 12, 10).requires_grad_(False)
     sizes = {  # layer: outputs, inputs
         "double_blocks_0_img_attn_qkv": (48, 16),
         "double_blocks_0_txt_mlp_2": (16, 64),

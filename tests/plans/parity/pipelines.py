@@ -30,28 +30,18 @@ def network(family: str, channels: int) -> Any:
     """A network of the family that takes as many channels, with random weights."""
     import diffusers
 
+    from tests.pipelines import SMALL, flux_transformer
+
     if family == "StableDiffusion3":
         return diffusers.SD3Transformer2DModel(
             sample_size=16,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             joint_attention_dim=WIDTH,
             caption_projection_dim=16,
             pooled_projection_dim=WIDTH,
             pos_embed_max_size=16,
+            **SMALL,
         ).eval()
-    return diffusers.FluxTransformer2DModel(
-        in_channels=channels,
-        out_channels=64,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        axes_dims_rope=(2, 2, 4),
-    ).eval()
+    return flux_transformer(channels, WIDTH, WIDTH, out_channels=64).eval()
 
 
 def network_times(name: str, scheduler: Any, steps: int, strength: float | None) -> list[float]:

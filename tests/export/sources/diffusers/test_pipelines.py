@@ -13,6 +13,7 @@ from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
+from tests.pipelines import flux_transformer
 
 diffusers = pytest.importorskip("diffusers")
 TOKENS = 64
@@ -20,17 +21,7 @@ TOKENS = 64
 
 def flux(folder: Path, pipeline: Any, channels: int = 64) -> Path:
     """A folder of FLUX.1 with a dynamic shift, without texts and autoencoder."""
-    network = diffusers.FluxTransformer2DModel(
-        in_channels=channels,
-        out_channels=64,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=8,
-        pooled_projection_dim=8,
-        axes_dims_rope=(2, 2, 4),
-    )
+    network = flux_transformer(channels, 8, 8, out_channels=64)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     configs = {"tokenizer_2/tokenizer_config.json": {"model_max_length": 5}}
     path = Path(tiny.diffusers_folder(folder, network, "transformer", scheduler, pipeline=pipeline, configs=configs))

@@ -1,0 +1,91 @@
+"""Pipelines of videos."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.pipelines import clip_components, randomized, write_clip_tokenizer
+from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, make_network, write
+
+
+def wan(folder: Path, patch: int = 1, **more: Any) -> Path:
+    """Wan: two calls per step, classifier-free guidance. Latents [8, 2, 2, 2] for 5 frames of 16 by 16 pixels."""
+    import diffusers
+
+    network = randomized(make_network("wan", patch_size=(1, patch, patch)))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    parts = {"transformer": network, "vae": None, "scheduler": scheduler, "transformer_2": None}
+    return write(folder, "WanPipeline", **{**parts, **more})
+
+
+def wan_with_times_of_positions(folder: Path) -> Path:
+    """Wan 2.2 with 5 billion weights: a time for each position, all of which are equal without a picture."""
+    return wan(folder, patch=2, expand_timesteps=True)
+
+
+def ltx(folder: Path) -> Path:
+    """LTX: one call of two rows, sizes as plain numbers, a shift by the number of tokens."""
+    import diffusers
+
+    network = randomized(make_network("ltx"))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.1)
+    return write(folder, "LTXPipeline", transformer=network, vae=None, scheduler=scheduler)
+
+
+def cogvideox_transformer(channels: int) -> Any:
+    return randomized(make_network("cogvideox", in_channels=channels))
+
+
+def cogvideox(folder: Path) -> Path:
+    """CogVideoX: frames before channels, v prediction, integer times."""
+    import diffusers
+
+    scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
+    return write(folder, "CogVideoXPipeline", transformer=cogvideox_transformer(4), vae=None, scheduler=scheduler)
+
+
+def cogvideox_image_to_video(folder: Path) -> Path:
+    """CogVideoX from a picture: channels of its encoded frames come after x."""
+    import diffusers
+
+    vae = diffusers.AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+        scaling_factor=0.7,
+    )
+    scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
+    parts = {"transformer": cogvideox_transformer(8), "vae": randomized(vae), "scheduler": scheduler}
+    return write(folder, "CogVideoXImageToVideoPipeline", **parts)
+
+
+def allegro(folder: Path) -> Path:
+    """Allegro: rotary positions as arguments."""
+    import diffusers
+
+    network = randomized(make_network("allegro"))
+    scheduler = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
+    return write(folder, "AllegroPipeline", transformer=network, vae=None, scheduler=scheduler)
+
+
+def mochi(folder: Path) -> Path:
+    """Mochi: sigmas that are linear, then quadratic."""
+    import diffusers
+
+    network = randomized(make_network("mochi"))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return write(folder, "MochiPipeline", transformer=network, vae=None, scheduler=scheduler)
+
+
+def text_to_video(folder: Path) -> Path:
+    """AnimateDiff's network: the text of a sample recurs for each frame."""
+    import diffusers
+
+    files = write_clip_tokenizer(folder.with_name("vocabulary"))
+    components = clip_components(files, make_network("text_to_video"))
+    pipeline = diffusers.AnimateDiffPipeline(**components, motion_adapter=None)
+    pipeline.save_pretrained(folder)
+    return folder
