@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import options
 from benchmarks.markdown import put_part, table
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_sampling import run
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import run
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Results
 from fewstep.runtime.bundle.reading import open_bundle

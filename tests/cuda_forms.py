@@ -17,6 +17,10 @@ ATTENTION = """(float[batch, 5, 8] x) => (float[batch, 5, 8] v) {
     keys = Transpose <perm = [0, 2, 1]> (x) scaled = Mul(x, third) scores = MatMul(scaled, keys)
     shares = Softmax <axis = -1> (scores) v = MatMul(shares, x)
 }"""
+NORM = """(float[batch, 4, 3, 3] x) => (float[batch, 4, 3, 3] v) {
+    c = Conv(x, mix) g = Reshape(c, groups) i = InstanceNormalization(g, ones, zeros) n = Reshape(i, whole)
+    s = Sigmoid(n) v = Mul(n, s)
+}"""
 
 
 @pytest.fixture(name="provider")

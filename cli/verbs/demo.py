@@ -11,9 +11,9 @@ from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.results_table import format_results, suggest_after_measure
-from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import run
 from fewstep.cli.run_plan import check_reference
-from fewstep.cli.run_sampling import run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check_sources as check_export
 from fewstep.measure.results import Results

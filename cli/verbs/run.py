@@ -3,9 +3,9 @@
 import time
 
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_request import open_request
-from fewstep.cli.run_sampling import sample_to_files
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.request import open_request
+from fewstep.cli.run.sampling import sample_to_files
 from fewstep.plans.guidance import as_guidance, describe
 from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.progress import Progress

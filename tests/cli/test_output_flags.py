@@ -12,7 +12,7 @@ import pytest
 
 from fewstep.cli.outcome import Outcome, print_outcome, to_json
 from fewstep.cli.output_flags import OutputOptions, split_flags
-from fewstep.cli.run_sampling import RunSamples
+from fewstep.cli.run.sampling import RunSamples
 from fewstep.measure.estimate import Estimate
 from tests.cli.conftest import Command, Document
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fewstep.cli.conditions import parse_sizes
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_request import check_picture
-from fewstep.cli.run_sampling import run
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.request import check_picture
+from fewstep.cli.run.sampling import run
 from fewstep.cli.verbs.run import verb
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
@@ -95,7 +95,7 @@ def test_samples_that_are_no_pictures(shape: tuple[int, ...], tmp_path: Path) ->
 
 
 def test_a_file_that_cannot_be_written(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.cli.run_sampling.sample_request", lambda *_: pytest.fail("samples were made"))
+    monkeypatch.setattr("fewstep.cli.run.sampling.sample_request", lambda *_: pytest.fail("samples were made"))
     with pytest.raises(UserError, match="/proc/x.npy cannot be written"):
         run(RunOptions(tiny_bundle, plan="ddim:2", output=Path("/proc/x.npy")))
 

@@ -9,8 +9,8 @@ import torch
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_sampling import run
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace
 from fewstep.graph.bake.bake import BakeOptions, bake

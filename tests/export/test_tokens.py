@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fewstep.cli.main import main
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_sampling import batch_size
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import batch_size
 from fewstep.export import Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export

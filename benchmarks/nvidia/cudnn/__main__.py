@@ -24,7 +24,7 @@ def main(given: list[str]) -> int:
     if not given or given[0] not in VERBS:
         print(f"usage: python -m benchmarks.nvidia.cudnn {{{','.join(VERBS)}}} [--help]\n\n{__doc__}")
         return 0 if given[:1] in (["-h"], ["--help"]) else 2
-    import_module(f"benchmarks.nvidia.cudnn.{given[0]}_command").main(given[1:])
+    import_module(f"benchmarks.nvidia.cudnn.commands.{given[0]}").main(given[1:])
     return 0
 
 

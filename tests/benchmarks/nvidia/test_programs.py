@@ -87,6 +87,6 @@ def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_machine_with_a_gpu_needs_neither_onnx_nor_onnxruntime() -> None:
-    code = "import sys; import benchmarks.nvidia.cudnn.run_command; print({'onnx', 'onnxruntime'} & {*sys.modules})"
+    code = "import sys; import benchmarks.nvidia.cudnn.commands.run; print({'onnx', 'onnxruntime'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "set()"

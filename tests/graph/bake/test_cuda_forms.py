@@ -17,9 +17,9 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends.onnxruntime_cuda_form import has_contrib_norms
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import write_graphs
+from tests.cuda_forms import ATTENTION, NORM
 from tests.graph.small_graphs import assert_close
 from tests.onnx_text import written
-from tests.runtime.backends.test_onnxruntime_cuda_form import ATTENTION, NORM
 
 PLAN = parse_plan_text("ddim:3")
 

@@ -21,8 +21,8 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import entry, write_graphs
+from tests.cuda_forms import NORM
 from tests.onnx_text import written
-from tests.runtime.backends.test_onnxruntime_cuda_form import NORM
 
 
 @pytest.fixture

@@ -20,13 +20,8 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from tests.bundles import changed, write_graphs
-from tests.cuda_forms import write_attention  # noqa: F401 - a fixture
+from tests.cuda_forms import NORM, write_attention  # noqa: F401 - a fixture
 from tests.onnx_text import written
-
-NORM = """(float[batch, 4, 3, 3] x) => (float[batch, 4, 3, 3] v) {
-    c = Conv(x, mix) g = Reshape(c, groups) i = InstanceNormalization(g, ones, zeros) n = Reshape(i, whole)
-    s = Sigmoid(n) v = Mul(n, s)
-}"""
 
 
 def test_build_writes_the_form_and_keeps_it(attention: Path) -> None:

@@ -29,8 +29,8 @@ from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, De
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, read_facts
 from tests.bundles import write_graphs
+from tests.cuda_forms import NORM
 from tests.onnx_text import written
-from tests.runtime.backends.test_onnxruntime_cuda_form import NORM
 
 PLAN = "dpmpp_2m:4"
 CALL: dict[str, Any] = {"seeds": [5, 6], "condition": {"class": [0, 2]}, "guidance": 2.0}

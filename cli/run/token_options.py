@@ -1,6 +1,6 @@
 """The options of a run that depend on the sample space of its denoiser."""
 
-from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run.options import RunOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_output import ARRAY, write_samples
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.output import ARRAY, write_samples
+from fewstep.cli.run.request import RunRequest, open_request
 from fewstep.cli.run_plan import check_given_by_options, default_plan, describe_calibration_mismatch
-from fewstep.cli.run_request import RunRequest, open_request
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights

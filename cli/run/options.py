@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from fewstep.cli.run_output import ARRAY, PICTURE
+from fewstep.cli.run.output import ARRAY, PICTURE
 from fewstep.cli.run_plan import check_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
-from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_output import default_scale, square_columns
-from fewstep.cli.run_tiles import Tiling, parse_tiling
-from fewstep.cli.token_options import check_token_options
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.output import default_scale, square_columns
+from fewstep.cli.run.tiles import Tiling, parse_tiling
+from fewstep.cli.run.token_options import check_token_options
 from fewstep.graph.output_files import check_writable
 from fewstep.measure.rollouts.conditions_file import read_branches
 from fewstep.plans.errors import UserError

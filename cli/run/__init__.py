@@ -1,0 +1,1 @@
+"""`fewstep run`: its options, its request, sampling in batches, and its files."""
