@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from fewstep.graph.graph import Graph, Node
+from fewstep.graph.graph import OPSET, Graph, Node
 from fewstep.graph.half_types import onnx_type
-from fewstep.graph.io import OPSET
 from fewstep.graph.selection import LEAST_CHANNELS, SIZES, match_weighted_op
 
 FLOAT16, BFLOAT16 = int(TensorProto.FLOAT16), int(TensorProto.BFLOAT16)

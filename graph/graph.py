@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewstep.runtime.kinds.graph_entry import CARRIED
 
 Array = NDArray[Any]
+OPSET = 20  # of the files that fewstep reads and writes
 BATCH = "batch"  # the name of the dynamic dimension of every graph, the leading axis of its inputs and outputs
 # A denoiser's ports; conditions and rows have their own names.
 X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
@@ -73,7 +74,7 @@ class Graph:
 
     `extents` are the free sizes besides the batch, like "height". `described` are inner tensors whose shapes a reader
     of the file could not infer. `optional` are inputs that a caller may omit. An omitted input consists of zeros, with
-    one element along its free axis.
+    one element along its free axis. `opset` is the version of ONNX's operations in a file; they are defined as in OPSET.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Graph:
     extents: Mapping[str, Extent] = field(default_factory=dict)
     described: tuple[Value, ...] = ()
     optional: tuple[Value, ...] = ()
+    opset: int = OPSET
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
         """Return a graph with the same inputs and outputs and other nodes. `constants` are added to those of this

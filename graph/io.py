@@ -17,7 +17,7 @@ from onnx import helper, inliner, numpy_helper
 
 from fewstep.graph import extents, weights
 from fewstep.graph.additions import unique_node_names
-from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.graph import BATCH, OPSET, Array, Graph, Node, Value
 from fewstep.graph.index import sort_topologically
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import file_sha256
@@ -25,7 +25,6 @@ from fewstep.runtime.bundle.reading import file_sha256
 if TYPE_CHECKING:
     from fewstep.graph.commit import Writer
 
-OPSET = 20
 IR_VERSION = 10
 EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights; more are stored in a separate file (protobuf is limited to 2 GiB)
 WRITE_AGAIN = "copy or write the bundle again"
@@ -48,7 +47,7 @@ def to_model(
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
     domains = sorted({node.domain for each in graph.walk_graphs() for node in each.nodes if node.domain})
-    opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    opsets = [helper.make_opsetid("", graph.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
     helper.set_model_props(model, {**extents.encode(graph.extents), **(metadata or {})})
     return model

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import onnx
 from onnx import inliner, version_converter
 
-from fewstep.graph.io import OPSET, WRITE_AGAIN
+from fewstep.graph.graph import OPSET
+from fewstep.graph.io import WRITE_AGAIN
 from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
 

@@ -120,6 +120,7 @@ def assemble(
     output = _fix_batch(output, batch_size)
     extents = {name: extent for network in parts.networks for name, extent in network.graph.extents.items()}
     graph = outer.graph([*map(value_of, inputs)], [*map(value_of, (output, *carried))], extents)
+    graph = replace(graph, opset=max(network.graph.opset for network in parts.networks))
     return BakedRun(graph, inputs, output, draws.later, carried)
 
 

@@ -70,7 +70,8 @@ class BakeOptions(Options):
     precision: float32 or int8. Default: the precision of --body, or float32.
     body: Name of a body, such as int8-tensorrt. float16 and int8-weights are made from the float32 body; int8-weights
         stores weights as int8 and computes in float32, for engines without int8 convolutions, such as WebGPU's.
-        float32-cuda and float16-cuda have the operations of ONNX Runtime's CUDA provider, and run there only.
+        float32-cuda, float16-cuda and bfloat16-cuda have the operations of ONNX Runtime's CUDA provider, and run there
+        only.
         Default: the body of that precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for a gradient.
         Join several with a plus, like 2+pag:3. cfg++:WEIGHT is CFG++. 1 runs only the conditional branch.

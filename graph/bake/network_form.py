@@ -6,17 +6,20 @@ from typing import NamedTuple
 from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.int8_weights import store_weights_as_int8
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 
 FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
 SOURCE = "float32"  # the body from which forms are made
-CUDA = "-cuda"  # suffix of forms for ONNX Runtime's CUDA provider: float32-cuda, float16-cuda
+CUDA = "-cuda"  # suffix of forms for ONNX Runtime's CUDA provider
+HALF_FORMS = {FLOAT16_FORM: FLOAT16, "bfloat16": BFLOAT16}
+CUDA_FORMS = tuple(name + CUDA for name in (SOURCE, *HALF_FORMS))
 
 
 class BodyForm(NamedTuple):
@@ -28,7 +31,7 @@ class BodyForm(NamedTuple):
 
 def body_form(manifest: Manifest, name: str) -> BodyForm:
     """Return the body and form of a name: a body of the bundle, or a form of a float body."""
-    if name in (SOURCE + CUDA, FLOAT16_FORM + CUDA) and name not in manifest.bodies:
+    if name in CUDA_FORMS and name not in manifest.bodies:
         base = name.removesuffix(CUDA)
         return BodyForm(base if base in manifest.bodies else SOURCE, name)
     is_form = name in (FLOAT16_FORM, INT8_WEIGHTS) and name not in manifest.bodies
@@ -53,16 +56,19 @@ def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
         converted = cuda_form(network)
         problem = form_problem(network, converted, entry)
         if problem:
-            raise UserError(f"{entry.file} has no form {form}: {problem}", f"bake --body {name}")
+            fix = "bake --body float32" if name == FORM_ONLY else f"bake --body {name}"
+            raise UserError(f"{entry.file} has no form {form}: {problem}", fix)
         return converted
-    if form == FLOAT16_FORM and not has_type(graph, FLOAT16):
-        return drop_unused(to_half(graph, FLOAT16))
+    half = HALF_FORMS.get(form)
+    if half is not None:
+        return graph if has_type(graph, half) else drop_unused(to_half(graph, half))
     return store_weights_as_int8(graph) if form == INT8_WEIGHTS else graph
 
 
 def precision_in(form: str, precision: str) -> str:
     """Return the precision of a body's arithmetic in this form."""
-    return FLOAT16_FORM if form.removesuffix(CUDA) == FLOAT16_FORM else precision
+    name = form.removesuffix(CUDA)
+    return name if name in HALF_FORMS else precision
 
 
 def dequantize_before_loops(graph: Graph) -> Graph:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from fewstep.graph.cuda.bfloat16 import bfloat16_form
 from fewstep.graph.cuda.channels_last import FIRST, LAST, channels_last
 from fewstep.graph.cuda.contrib_attention import fuse_attention
 from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.index import index
+from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.types import infer_types
 
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel: the provider keeps the memory
@@ -16,10 +19,14 @@ def cuda_form(graph: Graph) -> Graph:
 
     GroupNorm with SiLU is one operation with channels last, and so are the convolutions and everything between them.
     Attention is one operation. The types stay those of the graph: float32 or float16. Results are equal up to the
-    rounding of that type. Only providers with these operations of com.microsoft run the form.
+    rounding of that type. Only providers with these operations of com.microsoft run the form. A bfloat16 graph keeps
+    its channels first, since the provider has no other kernels of that type (`bfloat16.py`).
+
+    Raises UserError for a bfloat16 graph with an operation that the provider does not compute on the GPU.
     """
     types = infer_types(graph)  # ONNX's inference does not know the outputs of operations of com.microsoft
-    return channels_last(fuse_attention(graph, types), types)
+    fused = fuse_attention(graph, types)
+    return bfloat16_form(fused, types) if has_type(graph, BFLOAT16) else channels_last(fused, types)
 
 
 @dataclass(frozen=True)

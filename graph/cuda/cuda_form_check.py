@@ -8,9 +8,10 @@ import numpy as np
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.extents import fix_batch, fix_sizes, probe_sizes
 from fewstep.graph.graph import BATCH, Array, Graph
-from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.index import sort_topologically
 from fewstep.graph.passes.float32 import has_type
+from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
@@ -20,8 +21,8 @@ from fewstep.runtime.kinds.sizes import parse_dimension
 LOG = logging.getLogger("fewstep")
 ROWS = 2  # more than one, so that a form that mixes samples differs
 # Allowed difference relative to the largest output. In float32, forms of ten denoisers differ by 1e-6. In float16 they
-# round at other places, as engines do.
-LARGEST, LARGEST_FLOAT16 = 1e-4, 2e-2
+# round at other places, as engines do, and in bfloat16 with a tenth of the precision.
+LARGEST, LARGEST_HALF = 1e-4, {FLOAT16: 2e-2, BFLOAT16: 0.1}
 
 
 def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
@@ -29,8 +30,9 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
 
     Each node of the form must follow the nodes whose outputs it reads. Both graphs must have equal outputs, up to
     rounding, for one random input of ROWS samples at the usual sizes. There the GroupNorms of com.microsoft are
-    replaced by their definition, because onnxruntime has no kernel for them on the CPU. The outputs of a graph with
-    weights in separate files are not compared, which a line says, because it takes much time and memory.
+    replaced by their definition, and bfloat16 is simulated, because onnxruntime has no kernels for them on the CPU. The
+    outputs of a graph with weights in separate files are not compared, which a line says, because it takes much time
+    and memory.
 
     entry: the graph's inputs in its bundle.
     """
@@ -52,7 +54,7 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
     if any(array.shape != found[name].shape for name, array in expected.items()):
         return "its outputs have other shapes"
     difference = relative_difference(expected, found)
-    largest = LARGEST_FLOAT16 if has_type(graph, FLOAT16) else LARGEST
+    largest = next((limit for half, limit in LARGEST_HALF.items() if has_type(graph, half)), LARGEST)
     return f"its outputs differ by {difference:.2g} of the largest output" if difference > largest else ""
 
 
@@ -65,5 +67,5 @@ def _sizes_of(entry: GraphEntry) -> set[str]:
 def _outputs(graph: Graph, entry: GraphEntry) -> Mapping[str, Array]:
     """Return the outputs for a random input at the usual sizes."""
     sizes = probe_sizes(graph.extents)[0]
-    fixed = fix_batch(fix_sizes(graph, sizes), ROWS)
+    fixed = make_runnable(fix_batch(fix_sizes(graph, sizes), ROWS))
     return run(fixed, random_feeds(entry, {BATCH: ROWS, **sizes}, seed=0))

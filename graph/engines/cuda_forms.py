@@ -11,6 +11,9 @@ from fewstep.graph.commit import Writer
 from fewstep.graph.cuda.cuda_form import cuda_form, form_size
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines.build_engine import add_sidecar
+from fewstep.graph.half_types import BFLOAT16
+from fewstep.graph.passes.float32 import has_type
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, NHWC, VERSION
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE, SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
@@ -37,22 +40,26 @@ def write_form(
 
     keys: from `form_keys`.
 
-    Large weights stay in the files of the graph, which the form reads too.
+    Large weights stay in the files of the graph, which the form reads too. A bfloat16 body runs in its form only, so a
+    UserError says why it has none.
     """
     portable = io.load(bundle / graph.file, root=bundle)
     form = cuda_form(portable)
     before, after = form_size(portable), form_size(form)
-    if after.kernels >= before.kernels:
+    is_needed = has_type(portable, BFLOAT16)
+    if after.kernels >= before.kernels and not is_needed:
         text = "%s gets no form for %s: it would have %d kernels, and the graph has %d"
         LOG.info(text, name, BACKEND, after.kernels, before.kernels)
         return None
     problem = form_problem(portable, form, graph)
     if problem:
+        if is_needed:
+            raise UserError(f"{name} gets no form for {BACKEND}: {problem}", "choose float16 or float32")
         LOG.warning("%s gets no form for %s: %s", name, BACKEND, problem)
         return None
     LOG.info("the form of %s for %s has %d kernels a step instead of %d", name, BACKEND, after.kernels, before.kernels)
     file, data = io.store(writer, form, f"{name.replace('/', '-')}-{BACKEND}", external_above=0 if graph.data else None)
-    if not {*data} <= {*graph.data}:
+    if not {*data} <= {*graph.data} and not is_needed:
         LOG.info("%s gets no form for %s: it would need other weight files", name, BACKEND)
         return None
     key = keys[after.norms > 0]

@@ -14,10 +14,9 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from fewstep.graph.created_tensors import created_tensors, result_types, tensor_types
-from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.graph import OPSET, Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
 from fewstep.graph.index import Index, index
-from fewstep.graph.io import OPSET
 from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
 

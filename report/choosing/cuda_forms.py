@@ -18,7 +18,7 @@ from fewstep.report.choosing.form_measurement import FormMeasurement
 from fewstep.runtime.backends import find_graph, graph_names
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
-from fewstep.runtime.backends.onnxruntime_cuda_form import FormChoice, find_form, remember_choice
+from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY, FormChoice, find_form, remember_choice
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
@@ -41,6 +41,9 @@ def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterato
         if here is None or not has_provider:
             reason = f"onnxruntime has no {PROVIDER} here"
             yield FormMeasurement(name, own.body(body).precision, rows, reason=reason)
+            continue
+        if own.body(body).precision == FORM_ONLY:
+            yield FormMeasurement(name, FORM_ONLY, rows, reason="the provider does not open the portable graph")
             continue
         found = _measure(bundle.path, network, name, own.body(body).precision, rows)
         if found.choice is not None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on NVIDIA GPUs: its CUDA provider, in float32 or float16.
+"""ONNX Runtime on NVIDIA GPUs: its CUDA provider, in float32, float16 or bfloat16.
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
@@ -23,6 +23,7 @@ from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
 from fewstep.runtime.backends.onnxruntime_cuda_form import (
     BACKEND,
+    FORM_ONLY,
     NHWC,
     CudaForm,
     FormSession,
@@ -36,7 +37,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
-BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",), "float16": ("float16",)})
+BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({each: (each,) for each in ("float32", "float16", "bfloat16")})
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class OnnxRuntimeCuda:
 
     form: whether a body runs as the form that `fewstep build` wrote for this provider. None runs the form if it is
         faster, as `build` measured on this machine; if nothing was measured, in float16 only. A body runs as the
-        portable graph if it has no form, or if this version of the provider does not run the form.
+        portable graph if it has no form, or if this version of the provider does not run the form. bfloat16 always runs
+        as the form.
     """
 
     device: int = 0
@@ -59,6 +61,8 @@ class OnnxRuntimeCuda:
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         onnxruntime = self._import()
+        if name not in RUN_ONCE and bundle.body(name.partition("/")[0]).precision == FORM_ONLY:
+            return self.load_form(bundle, name)
         form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
         if form is not None:
             try:

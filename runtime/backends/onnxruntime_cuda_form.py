@@ -35,7 +35,8 @@ NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
 # The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
 # float32 convolutions and attention of small tensors are slower.
-PREFERRED: Mapping[str, bool] = MappingProxyType({"float16": True, "float32": False})
+PREFERRED: Mapping[str, bool] = MappingProxyType({"float16": True, "bfloat16": True, "float32": False})
+FORM_ONLY = "bfloat16"  # the precision whose portable graph the provider does not open
 FACTS = EngineFacts(BACKEND, VERSION, ANY_DEVICE, 0)
 
 
@@ -62,13 +63,18 @@ class FormChoice(msgspec.Struct, frozen=True):
 
 def find_form(bundle: Bundle, name: str) -> CudaForm | None:
     """Return the form of a body's graph. None if the bundle has no form of it, or if the form is damaged or belongs to
-    another graph, which a warning says."""
+    another graph, which a warning says.
+
+    Raises UserError in the second case if the body runs in its form only.
+    """
     entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
     if entry is None:
         return None
     try:
         return _check_form(bundle, name, entry)
     except UserError as error:
+        if bundle.body(name.partition("/")[0]).precision == FORM_ONLY:
+            raise
         LOG.warning("%s runs as the portable graph: %s; %s", name, error.what, error.fix)
         return None
 

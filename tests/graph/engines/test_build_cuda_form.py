@@ -91,3 +91,11 @@ def test_an_outdated_form_is_written_again(attention: Path) -> None:
 def test_a_batch_that_is_no_number_is_refused(attention: Path, text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         verb(BuildOptions(attention, BACKEND, precision="float32", opt_batch=text), SILENT)
+
+
+def test_a_bfloat16_body_without_kernels_is_refused(tmp_path: Path) -> None:
+    graph = written("(float[batch, 5, 8] x) => (float[batch, 5, 8] v) { v = Elu(x) }")
+    path = write_graphs(tmp_path / "elu", {"body": graph}, {"float32": {}})
+    with pytest.raises(UserError, match="onnxruntime-cuda has no bfloat16 kernel for Elu"):
+        build(BuildOptions(path, BACKEND, precision="bfloat16"))
+    assert "bfloat16" not in open_bundle(path).manifest.bodies

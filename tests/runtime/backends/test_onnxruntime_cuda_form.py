@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -26,7 +27,9 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.gpu import Gpu
-from tests.cuda_forms import run_on_cpu, write_attention  # noqa: F401 - fixtures
+from tests.bundles import write_graphs
+from tests.cuda_forms import ATTENTION, run_on_cpu, write_attention  # noqa: F401 - fixtures
+from tests.onnx_text import written
 
 
 def run_alike(network: LoadedGraph, bundle: Path) -> None:
@@ -190,3 +193,32 @@ def test_the_form_of_the_shipped_denoiser_agrees_on_a_gpu(
         expected = OnnxRuntime().load(bundle, "float32")(feeds)
         assert relative_difference(expected, network(feeds)) < limit
     assert isinstance(network, FormSession) and network.runs_form
+
+
+def test_a_bfloat16_body_runs_as_its_form_only(
+    tmp_path: Path, provider: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = {"body": written(ATTENTION, third=np.float32(0.3))}
+    path = write_graphs(tmp_path / "attention", graph, {"float32": {}})
+    (entry,) = build(BuildOptions(path, BACKEND, precision="bfloat16")).manifest.engines
+    opened = list[Path]()
+
+    def open_session(module: Any, graph: Path, chosen: tuple[str, dict[str, str]]) -> Any:
+        opened.append(graph)
+        raise UserError("the CPU has no bfloat16 kernels", "none")
+
+    monkeypatch.setattr(onnxruntime_cuda, "open_session", open_session)
+    with pytest.raises(UserError, match="no bfloat16 kernels"):
+        OnnxRuntimeCuda().load(open_bundle(path), "bfloat16")
+    assert opened == [path / entry.file]
+
+
+def test_a_bfloat16_body_without_a_form_names_the_command(tmp_path: Path, provider: list[dict[str, str]]) -> None:
+    graph = {"body": written(ATTENTION, third=np.float32(0.3))}
+    path = write_graphs(tmp_path / "attention", graph, {"float32": {}})
+    with_form = build(BuildOptions(path, BACKEND, precision="bfloat16")).manifest
+    without = open_bundle(path)
+    without = replace(without, manifest=msgspec.structs.replace(with_form, engines=()))
+    fix = f"has no form for {BACKEND}; fewstep build .* --backend {BACKEND} --precision bfloat16"
+    with pytest.raises(UserError, match=fix):
+        OnnxRuntimeCuda().load(without, "bfloat16")
