@@ -1,11 +1,12 @@
 """Write attention as MultiHeadAttention of com.microsoft, one kernel from queries, keys and values to their mixture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fewstep.graph.additions import NewNodes
+from fewstep.graph.cuda.attention_mask import MaskConverter, is_sum, split_mask
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index, sort_topologically
 from fewstep.graph.passes.constants import drop_unused
@@ -21,16 +22,18 @@ TOKENS_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2]}
 
 
 def fuse_attention(graph: Graph, types: Types) -> Graph:
-    """Write each attention without a mask as one MultiHeadAttention.
+    """Write each attention as one MultiHeadAttention.
 
-        MatMul(Softmax(MatMul(q * a, k)), v) [B, h, n, d]
-            ==>      MultiHeadAttention(q', k', v', num_heads=h, scale=a) [B, n, h * d]
+        MatMul(Softmax(MatMul(q * a, k) + m), v) [B, h, n, d]
+            ==>      MultiHeadAttention(q', k', v', attention_bias=m', num_heads=h, scale=a) [B, n, h * d]
 
     Here q', k', v' are the queries, keys and values as [B, tokens, h * d]. Transposes and Gathers that only arranged
-    the heads disappear. Three parts of one product become a Split of it. Attention with a mask stays as it is, and so
-    does attention whose shapes are not in `types`.
+    the heads disappear. Three parts of one product become a Split of it. m' is the mask m, if there is one, as
+    [B or 1, h or 1, n, keys]. A selection of 0 for queries without a key follows the kernel. Attention whose shapes are
+    not in `types` stays as it is, and so does attention with a mask for a free number of tokens.
     """
-    change = _Change(graph, index(graph), types, NewNodes(graph))
+    idx, new = index(graph), NewNodes(graph)
+    change = _Change(graph, idx, types, new, MaskConverter(graph, idx, types, new))
     for node in graph.nodes:
         if node.op == "Softmax" and not node.domain:
             change.fuse(node)
@@ -49,12 +52,13 @@ class _Change:
     idx: Index
     types: Types
     new: NewNodes
+    masks: MaskConverter
     replaced: dict[str, tuple[Node, ...]] = field(default_factory=dict)
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def fuse(self, softmax: Node) -> None:
-        """Replace the attention of a softmax, unless it has a mask or unknown shapes."""
-        attention = attention_of(softmax, self.idx, self._is_scale)
+        """Replace the attention of a softmax, unless its mask or its shapes are of another kind."""
+        attention = attention_of(softmax, self.idx, self._may_precede)
         rank = self.types.rank(softmax.output)
         if attention is None or rank not in TOKENS_FIRST or softmax.attributes.get("axis", -1) not in (-1, rank - 1):
             return
@@ -66,12 +70,17 @@ class _Change:
         ]
         shapes = [self._shape(name, axes) for name, axes in operands]
         heads = 1 if rank == 3 else (shapes[0] or (0, 0, "?"))[2]
-        if not isinstance(heads, int) or not _fit(shapes):
+        split, sizes = split_mask(attention), _score_sizes(shapes, heads)
+        if split is None or sizes is None:
+            return
+        scales, mask = split
+        if mask and not self.masks.is_supported(mask, attention.scores.output, sizes):
             return
         nodes: list[Node] = []
         flat = tuple(self._flatten(name, axes, nodes) for name, axes in operands)
-        scale *= self._product(attention.between[:-1])
-        self._replace(attention, flat, {"num_heads": heads, "scale": float(scale)}, nodes)
+        bias = ("", "", self.masks.bias(mask, sizes, rank, nodes)) if mask else ()
+        scale *= self._product(scales)
+        self._replace(attention, (*flat, *bias), {"num_heads": heads, "scale": float(scale)}, nodes)
 
     def _replace(
         self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]
@@ -79,17 +88,29 @@ class _Change:
         """Replace an attention by its kernel and the nodes before it."""
         product = attention.product
         name, rank = product.name or product.output, self.types.rank(product.output)
-        joins = self._joins(product) if rank == 4 else ()
+        selection = self.masks.selection(product)
+        joins = self._joins(selection or product) if rank == 4 else ()
+        selection = selection if joins else None
         last = joins[-1] if joins else product
-        mixed = last.output if joins or rank == 3 else self.new.name(f"{product.output}_mixed")
+        is_last = rank == 3 or (joins and selection is None)
+        mixed = last.output if is_last else self.new.name(f"{product.output}_mixed")
         nodes.append(Node("MultiHeadAttention", flat, (mixed,), attributes, name, CONTRIB))
-        if mixed != last.output:
+        if selection is not None:
+            has_key = self.new.name(f"{product.output}_has_key")
+            axis = self.new.constant("axis_of_heads", np.array([1], np.int64))
+            nodes.append(Node("Squeeze", (selection.inputs[0], axis), (has_key,), name=has_key))
+            nodes.append(replace(selection, inputs=(has_key, mixed, selection.inputs[2]), outputs=last.outputs))
+        elif mixed != last.output:
             apart, sizes = self.new.name(f"{product.output}_apart"), [0, 0, attributes["num_heads"], -1]
             shape = self.new.constant("shape_of_heads", np.array(sizes, np.int64))
             nodes.append(Node("Reshape", (mixed, shape), (apart,), name=apart))
             nodes.append(Node("Transpose", (apart,), product.outputs, {"perm": HEADS}, f"{name}_heads"))
-        gone = (attention.scores, *attention.between, product, *joins)
+        gone = (attention.scores, *attention.between, product, *([selection] if selection else []), *joins)
         self.replaced.update({node.output: () for node in gone} | {last.output: tuple(nodes)})
+
+    def _may_precede(self, node: Node) -> bool:
+        """Return True for a scale, and for a sum with a mask, before a softmax."""
+        return self._is_scale(node) or is_sum(node)
 
     def _is_scale(self, node: Node) -> bool:
         number = self.graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") and not node.domain else None
@@ -175,10 +196,12 @@ class _Change:
         return (turned, joined) if is_joined else ()
 
 
-def _fit(shapes: Sequence[tuple[int | str, ...] | None]) -> bool:
-    """Return True if shapes [B, tokens, (heads,) width] are those of queries, keys and values of one attention."""
-    if any(shape is None for shape in shapes):
-        return False
+def _score_sizes(shapes: Sequence[tuple[int | str, ...] | None], heads: int | str) -> tuple[int | str, ...] | None:
+    """Return the sizes [B, h, n, keys] of the scores, if shapes [B, tokens, (heads,) width] are those of queries, keys
+    and values of one attention; otherwise None."""
+    if any(shape is None for shape in shapes) or not isinstance(heads, int):
+        return None
     query, keys, values = (shape for shape in shapes if shape is not None)
     is_alike = query[0] == keys[0] == values[0] and query[2:] == keys[2:] and keys[1:-1] == values[1:-1]
-    return is_alike and isinstance(query[-1], int) and isinstance(values[-1], int)
+    fits = is_alike and isinstance(query[-1], int) and isinstance(values[-1], int)
+    return (query[0], heads, query[1], keys[1]) if fits else None

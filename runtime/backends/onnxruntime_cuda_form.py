@@ -30,7 +30,7 @@ from fewstep.runtime.machine.gpu import these_gpus
 
 LOG = logging.getLogger("fewstep")
 BACKEND = "onnxruntime-cuda"
-VERSION = "3"  # version of the form, which increases with each change of the pass that writes it
+VERSION = "4"  # version of the form, which increases with each change of the pass that writes it
 NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has this attribute
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
 # The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
