@@ -74,7 +74,7 @@ class Graph:
 
     `extents` are the free sizes besides the batch, like "height". `described` are inner tensors whose shapes a reader
     of the file could not infer. `optional` are inputs that a caller may omit. An omitted input consists of zeros, with
-    one element along its free axis. `opset` is the version of ONNX's operations in a file; they are defined as in OPSET.
+    one element along its free axis. `opset` is the version of ONNX in a file; all definitions are those of OPSET.
     """
 
     name: str
