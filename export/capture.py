@@ -28,8 +28,8 @@ from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
 from fewstep.export.tracing.stacking import STACKS
-from fewstep.graph.graph import Array, Graph
-from fewstep.graph.io import OPSET, from_model
+from fewstep.graph.graph import OPSET, Array, Graph
+from fewstep.graph.io import from_model
 
 DROPPED_BELOW = 1e-8  # onnxscript treats smaller constants as 0
 

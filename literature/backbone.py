@@ -20,7 +20,7 @@ from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
-from fewstep.graph.graph import BATCH, Graph, Node, Value, X
+from fewstep.graph.graph import BATCH, OPSET, Graph, Node, Value, X
 from fewstep.graph.session import open_session
 from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
@@ -162,7 +162,7 @@ def _check_rules(graph: Graph) -> None:
         try:
             open_session(skeleton)
         except UserError as error:
-            fix = f"correct the operation that it names, and write the backbone again in opset {io.OPSET}"
+            fix = f"correct the operation that it names, and write the backbone again in opset {OPSET}"
             raise UserError(f"the backbone is no valid ONNX graph: {error.what}", fix) from error
 
 

@@ -3,8 +3,7 @@
 import onnx
 
 from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, find_unparsed, minimum_version
-from fewstep.graph.graph import Graph, Node
-from fewstep.graph.io import OPSET
+from fewstep.graph.graph import OPSET, Graph, Node
 from tests.graph.operations_page import PAGE, filled
 from tests.graph.small_graphs import node, small, value
 

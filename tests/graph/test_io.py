@@ -15,8 +15,8 @@ import pytest
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import Graph
-from fewstep.graph.io import OPSET, from_model, load
+from fewstep.graph.graph import OPSET, Graph
+from fewstep.graph.io import from_model, load
 from fewstep.graph.output_files import atomic_file, check_writable, write_atomic
 from fewstep.graph.session import run
 from fewstep.graph.stored_graphs import load_stored
