@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.cli.errors import CommandLineError
 from fewstep.cli.generate import Verb, field_help, options_of
 from fewstep.cli.verbs import VERBS
-from fewstep.plans.names.plan_reference import FittedReference
+from fewstep.plans.names.plan_reference import FittedReference, SchedulerReference
 from fewstep.runtime.bundle.reading import open_bundle
 
 
@@ -31,13 +31,18 @@ def missing_parameter(error: Exception, name: str, verb: Verb) -> CommandLineErr
 
 def _plan_fix(bundle: Path) -> str:
     """Return the plans that a bundle has, and how to name another."""
-    manifest = open_bundle(bundle).manifest
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
     calibrated = dict.fromkeys(each.plan for each in manifest.bodies.values() if each.plan is not None)
     fitted = [str(FittedReference(each)) for each in sorted({each.evaluations for each in manifest.fitted})]
     known = [f"{bundle} is calibrated along --plan {' or '.join(calibrated)}"] if calibrated else []
     known += [f"{bundle} has --plan {' or '.join(fitted)}"] if fitted else []
     usual = manifest.space.default_plan
-    such = f"scheduler:8 or {usual}" if manifest.scheduler is not None else usual
+    such = usual
+    if manifest.scheduler is not None:
+        from fewstep.runtime.sampling.scheduler_plans import usual_steps  # slow to load
+
+        such = f"{SchedulerReference(usual_steps(opened, 8))} or {usual}"
     others = (
         "`fewstep plan --list` shows other solvers"
         if known

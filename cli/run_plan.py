@@ -28,8 +28,6 @@ from fewstep.runtime.sampling.execution import NO_SETTINGS
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
-OWN_PLAN = SchedulerReference(20)  # of the scheduler that came with a denoiser
-
 
 def check_reference(reference: TextReference) -> None:
     """Raise UserError for a plan that is invalid for any denoiser, before anything is loaded."""
@@ -65,7 +63,7 @@ def default_plan(
     body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return select_plan(sampler, sampler.body, OWN_PLAN if is_own else None, guidance, settings)
+        return select_plan(sampler, sampler.body, _own_plan(bundle) if is_own else None, guidance, settings)
     reference: TextReference | None = None
     if not _names_solver(body.plan):
         if has_strength:
@@ -73,6 +71,13 @@ def default_plan(
         elif not split_plan_name(body.plan).is_of_scheduler and body.plan in manifest.plans:
             reference = FileReference(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
     return select_plan(sampler, body, reference, guidance, settings)
+
+
+def _own_plan(bundle: Bundle) -> SchedulerReference:
+    """Return the plan of the scheduler that came with a denoiser."""
+    from fewstep.runtime.sampling.scheduler_plans import usual_steps  # slow to load
+
+    return SchedulerReference(usual_steps(bundle))
 
 
 def _names_solver(name: str) -> bool:

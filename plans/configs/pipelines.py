@@ -11,6 +11,7 @@ from fewstep.plans.shaping import GuideChannels, MatchNorm
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
+STORED_STEPS = "steps"  # the field of a recording with steps that no rule gives (`recorded_steps.py`)
 CORRECT = "export the pipeline again"  # the fix of a field that `fewstep export` did not write
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
@@ -217,7 +218,7 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     even, mu, eta, listed = (rules.get(name) for name in ("even", "mu", "eta", "sigmas"))
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
     eta = None if eta is None else float(eta)
-    shaping = _read_shaping(rules)
+    shaping = read_change(fields)
     if listed is None:
         return RecordedTimes(bool(even), arguments, eta=eta, shaping=shaping)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
@@ -267,8 +268,9 @@ def _are_numbers(values: Any) -> bool:
     )
 
 
-def _read_shaping(rules: Mapping[str, Any]) -> MatchNorm | GuideChannels | None:
-    """Return the shaping of the guided output in a recording."""
+def read_change(fields: Mapping[str, Any]) -> MatchNorm | GuideChannels | None:
+    """Return the shaping of the guided output in the recording of a config."""
+    rules = fields.get(RECORDED) or {}
     if rules.get("norm_axis") is not None:
         return MatchNorm(int(rules["norm_axis"]))
     channels = rules.get("guided_channels")
@@ -296,7 +298,7 @@ def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -
 def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
     """True if a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine it."""
     recorded = fields.get(RECORDED)
-    if isinstance(recorded, Mapping) and recorded.get("mu") is not None:
+    if isinstance(recorded, Mapping) and (recorded.get("mu") is not None or recorded.get(STORED_STEPS) is not None):
         return False
     rules = PIPELINES.get(pipeline or "")
     return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

@@ -9,13 +9,18 @@ import msgspec
 from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import CORRECT, PIPELINE, PIPELINES, needs_mu, recording_problem
+from fewstep.plans.configs.recorded_steps import compile_recorded_steps, read_steps
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
+from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.staircase import staircase
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
+
+USUAL_STEPS = 20  # of the default plan
 
 
 def scheduler_plan(
@@ -23,23 +28,15 @@ def scheduler_plan(
 ) -> Plan:
     """Return the plan of a scheduler config for samples of the manifest's shape, each step with its network."""
     manifest, config, name = bundle.manifest, read_scheduler_config(bundle), str(SchedulerReference(steps))
-    pipeline = config.get(PIPELINE)
-    if needs_mu(config, pipeline):
-        raise UserError(
-            f"plan {name!r}: its scheduler's shift depends on the number of tokens, and fewstep does not know the rule "
-            f"of {pipeline or 'a pipeline without a name'}",
-            f"name a solver and the number of tokens, such as {_with_tokens(steps, manifest.x_shape)!r}",
-        )
-    plan = plan_from_scheduler_config(
-        config,
-        steps=steps,
-        guidance=guidance,
-        guided=guided,
-        pipeline=pipeline if pipeline in PIPELINES else None,
-        x_shape=manifest.x_shape,
-        strength=strength,
-        self_condition=manifest.self_condition,
-    )
+    stored = read_steps(config)
+    if stored is None:
+        plan = _plan_by_rules(steps, guidance, guided, manifest, config, strength)
+    elif strength is not None:
+        what = f"plan {name!r} of {bundle.path} is recorded from noise, and not from an image"
+        raise UserError(what, "leave --strength out, or give SOLVER:STEPS")
+    else:
+        facts = DenoiserFacts(manifest.schedule, manifest.prediction, guided)
+        plan = compile_recorded_steps(stored, steps, facts, config, guidance)
     plan = add_banks(plan, manifest.carried, manifest.schedule)
     if manifest.positions is not None:
         plan = staircase(plan, manifest.positions.stairs(manifest), bundle.schedule)
@@ -49,6 +46,41 @@ def scheduler_plan(
             raise UserError(what, "give SOLVER:STEPS")
     named = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
     return msgspec.structs.replace(plan, name=name, steps=named)  # the name from which it can be compiled again
+
+
+def usual_steps(bundle: Bundle, usual: int = USUAL_STEPS) -> int:
+    """Return a number of steps for which a bundle has a plan "scheduler:STEPS": the largest whose steps were recorded,
+    or `usual`."""
+    stored = read_steps(read_scheduler_config(bundle))
+    return usual if stored is None else max(stored)
+
+
+def _plan_by_rules(
+    steps: int,
+    guidance: float | Guidance | None,
+    guided: bool,
+    manifest: Manifest,
+    config: dict[str, Any],
+    strength: float | None,
+) -> Plan:
+    """Return the plan of a scheduler config by the rules of its class and its pipeline."""
+    pipeline, name = config.get(PIPELINE), str(SchedulerReference(steps))
+    if needs_mu(config, pipeline):
+        raise UserError(
+            f"plan {name!r}: its scheduler's shift depends on the number of tokens, and fewstep does not know the rule "
+            f"of {pipeline or 'a pipeline without a name'}",
+            f"name a solver and the number of tokens, such as {_with_tokens(steps, manifest.x_shape)!r}",
+        )
+    return plan_from_scheduler_config(
+        config,
+        steps=steps,
+        guidance=guidance,
+        guided=guided,
+        pipeline=pipeline if pipeline in PIPELINES else None,
+        x_shape=manifest.x_shape,
+        strength=strength,
+        self_condition=manifest.self_condition,
+    )
 
 
 def _with_tokens(steps: int, x_shape: Sequence[int]) -> str:

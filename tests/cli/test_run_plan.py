@@ -30,6 +30,10 @@ Asked = Callable[..., object]
 
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
     body = msgspec.structs.replace(sampler.body, plan=plan)
+    if scheduler is not None:
+        content = b'{"_class_name": "DDIMScheduler"}'
+        (sampler.bundle.path / scheduler).write_bytes(content)
+        sampler.bundle.manifest.files[scheduler] = sha256(content).hexdigest()
     return described(sampler, plans=plans, scheduler=scheduler).with_network_parts(body=body)
 
 

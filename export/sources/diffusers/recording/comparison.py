@@ -1,12 +1,9 @@
 """Compare the plan scheduler:N of a recorded denoiser with the pipeline's own samples, from the same noise."""
 
 import logging
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,9 +17,10 @@ from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
+from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
+from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
-from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
@@ -47,7 +45,7 @@ def compare_samples(
     module: RecordedNetwork,
     settings: CallSettings,
     batch: Mapping[str, Any],
-    config: Mapping[str, Any],
+    scheduler: PipelineScheduler,
 ) -> float:
     """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
 
@@ -57,13 +55,13 @@ def compare_samples(
     """
     call = settings.of(None, batch)
     run = _run(built, module, call)
-    differences = [_compare(built, module, call, config, run, _StepNetwork(run.record, module))]
+    differences = [_compare(built, module, call, scheduler, run, _StepNetwork(run.record, module))]
     if settings.texts:
         padded = _run(built, module, settings.of()).record
     try:
         for row, text in enumerate(settings.texts):
             network = _StepNetwork(padded, module, slice(row, row + 1))
-            differences.append(_compare(built, module, text, config, _run(built, module, text), network))
+            differences.append(_compare(built, module, text, scheduler, _run(built, module, text), network))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise recording_error(what) from error
@@ -79,7 +77,7 @@ class _Run:
 
 
 def _run(built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any]) -> _Run:
-    with _keep_draws(type(built.pipeline.scheduler)) as draws:
+    with keep_draws(type(built.pipeline.scheduler)) as draws:
         return _Run(record(built, settings, SEED, networks={module.found.component: module.network}), draws)
 
 
@@ -87,7 +85,7 @@ def _compare(
     built: BuiltPipeline,
     module: RecordedNetwork,
     settings: Mapping[str, Any],
-    config: Mapping[str, Any],
+    scheduler: PipelineScheduler,
     made: _Run,
     network: "_StepNetwork | _RecordedOutputs",
 ) -> float:
@@ -96,14 +94,16 @@ def _compare(
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples says nothing", name)
     weights = check_relations(name, found, record(built, settings, SEED), "seed")  # probes are independent
-    plan = _plan(config, weights, module, tuple(run.steps[0].sample.shape[1:]), built)
+    plan = _plan(scheduler, weights, module, tuple(run.steps[0].sample.shape[1:]), built)
     if len(plan.steps) != len(run.steps):
         raise recording_error(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
     for step, own in zip(plan.steps, run.steps, strict=True):
         if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
-    noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), made.draws)
+    noise = RecordedNoise(
+        _first_input(run, module) / _start_factor(plan), scheduler.select_draws(made.draws, len(run.steps))
+    )
     _check_noise(name, noise.first)
     hold = _read_hold(name, plan, run, module, noise.first)
     with torch.no_grad():
@@ -119,13 +119,13 @@ def _compare(
 
 
 def check_updates(
-    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], config: Mapping[str, Any]
+    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], scheduler: PipelineScheduler
 ) -> None:
     """Raise UserError unless the plan of the scheduler makes the steps of a call: with random outputs in place of the
     network's, it feeds the network the same inputs, and ends at the same x. No network runs."""
-    with _keep_draws(type(built.pipeline.scheduler)) as draws:
+    with keep_draws(type(built.pipeline.scheduler)) as draws:
         run = _Run(record(built, settings, SEED), draws)
-    _compare(built, module, settings, config, run, _RecordedOutputs(built.name, run.record, module))
+    _compare(built, module, settings, scheduler, run, _RecordedOutputs(built.name, run.record, module))
 
 
 class _RecordedOutputs:
@@ -226,7 +226,7 @@ def _join(names: Sequence[str], weights: Sequence[float]) -> str:
 
 
 def _plan(
-    config: Mapping[str, Any],
+    scheduler: PipelineScheduler,
     weights: Sequence[Sequence[float]],
     module: RecordedNetwork,
     x_shape: tuple[int, ...],
@@ -238,7 +238,7 @@ def _plan(
         guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})
     count = int(len(weights))
     try:
-        return plan_from_scheduler_config(config, steps=count, guidance=guidance, x_shape=x_shape)
+        return scheduler.plan(count, guidance, x_shape)
     except UserError as error:
         raise UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix) from error
 
@@ -325,25 +325,6 @@ def _replay(noise: RecordedNoise) -> Any:
         return known[number]
 
     return draws
-
-
-@contextmanager
-def _keep_draws(scheduler: type) -> Iterator[list[Array]]:
-    """Keep the noise that the steps of a scheduler draw."""
-    kept: list[Array] = []
-    module = sys.modules[scheduler.__module__]
-    original = getattr(module, "randn_tensor", None)
-    if original is None:
-        yield kept
-        return
-
-    def drawing(*args: Any, **kwargs: Any) -> Any:
-        drawn = original(*args, **kwargs)
-        kept.append(drawn.numpy())
-        return drawn
-
-    with patch.object(module, "randn_tensor", drawing):
-        yield kept
 
 
 def is_comparable(network: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.record import CallError, CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
-from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
+from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
@@ -21,8 +21,11 @@ MORE_STEPS = 8
 
 
 class RecordedPipeline:
-    """A pipeline with the relations and the arguments that its recordings show. `holds`: it sets a part of x to a
-    picture after each step."""
+    """A pipeline with the relations and the arguments that its recordings show.
+
+    holds: it sets a part of x to a picture after each step.
+    rules_error: why no rules describe what it passes to its scheduler, or None.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,14 @@ class RecordedPipeline:
         variants = {setting: shorten_lists(each, self.row_lists) for setting, each in variants.items()}
         self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
         records = [base, reseeded, *variants.values(), *longer]
-        rules = find_rules(name, records, scheduler, self._record_sigmas) | self._change_rule()
-        self.scheduler = {**scheduler, RECORDED: rules}
+        self.change_rule = self._change_rule()
+        self.rules_error: UserError | None = None
+        rules: Mapping[str, Any] = {}
+        try:
+            rules = find_rules(name, records, scheduler, self._record_sigmas)
+        except UserError as error:
+            self.rules_error = error
+        self.scheduler = {**scheduler, RECORDED: {**rules, **self.change_rule}}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
         self.holds = find_held_part(name, base) is not None
 

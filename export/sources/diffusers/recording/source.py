@@ -12,22 +12,17 @@ from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.comparison import (
-    check_updates,
-    compare_samples,
-    describe_guidance,
-    is_comparable,
-)
+from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.export.sources.diffusers.recording.components import build_pipeline
 from fewstep.export.sources.diffusers.recording.decoding import read_companions, read_from_memory, read_stored
 from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
-from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline, record_pipeline
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEPS, STRENGTH, CallSettings
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline, record_pipeline
+from fewstep.export.sources.diffusers.recording.settings import STRENGTH, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.stored_steps import find_scheduler
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE
 
 LOG = logging.getLogger("fewstep")
@@ -92,18 +87,15 @@ def _make_source(
 ) -> TorchSource:
     """Wrap a denoiser with its weights, and compare its samples with those of its pipeline."""
     found, pipeline = recorded.relations, recorded.built.name
-    schedule, prediction = schedule_from_scheduler_config(recorded.scheduler)
-    spec = Spec(origin.name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
     module = RecordedNetwork(network.float().eval(), found, recorded.arguments)
     settings = recorded.settings
-    if STEP_COUNT in settings.usual:
-        for count in (MORE_STEPS,) if is_comparable(network) else (STEPS, MORE_STEPS):
-            call = settings.of(None, {STEP_COUNT: count})
-            with silence_libraries():
-                check_updates(recorded.built, module, call, recorded.scheduler)
+    with silence_libraries():
+        scheduler = find_scheduler(recorded, module, origin.label)
+    schedule, prediction = scheduler.described
+    spec = Spec(origin.name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
     if is_comparable(network):
         with silence_libraries():
-            difference = compare_samples(recorded.built, module, settings, recorded.batch, recorded.scheduler)
+            difference = compare_samples(recorded.built, module, settings, recorded.batch, scheduler)
         LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
@@ -115,7 +107,7 @@ def _make_source(
         LOG.warning("%s: %s", origin.label, what)
     if without := recorded.settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
-    return TorchSource(module, spec, origin.name, origin.sha256, None, recorded.scheduler, companions)
+    return TorchSource(module, spec, origin.name, origin.sha256, None, scheduler.config, companions)
 
 
 def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:

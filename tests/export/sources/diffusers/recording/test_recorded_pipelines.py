@@ -1,6 +1,7 @@
 """Pipelines of diffusers that are recorded: the relations, the conditions and the rules that recordings show."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,9 @@ from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.comparison import check_updates
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
+from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder, record_folder
+from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, RecordedTimes, read_recorded
 from fewstep.plans.errors import UserError
@@ -205,12 +208,19 @@ def test_a_network_that_returns_zeros_makes_the_comparison_empty(
     assert "the network of WanPipeline returns zeros: the comparison of its samples says nothing" in caplog.text
 
 
-def test_samples_that_differ_are_refused(tmp_path: Path) -> None:
+def test_steps_that_differ_from_the_rules_are_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = recorded_pipelines.wan(tmp_path / "wan")
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
-    with pytest.raises(UserError, match="WanPipeline steps at time 947.543, and the plan of its scheduler at 967"):
-        load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
+    source = load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
+    reason = r"WanPipeline steps at time 9\d\d\.\d+, and the plan of its scheduler at 9\d\d\.\d+"
+    says = f"stores the steps of FlowMatchEulerDiscreteScheduler as recorded, since {reason}. It has scheduler:8 and"
+    assert re.search(says, caplog.text)
+    assert "samples of WanPipeline agree within" in caplog.text
+    assert source.scheduler is not None
+    (first, second, third) = source.scheduler[RECORDED]["steps"]["3"]["steps"]
+    assert second["time"] == pytest.approx(750, abs=2)  # of the pipeline's own shift of 3
+    assert first["outputs"] == pytest.approx([(second["time"] - first["time"]) / 1000], abs=1e-5)
 
 
 def test_a_network_whose_attention_changes_during_the_call_is_refused(tmp_path: Path) -> None:
@@ -303,7 +313,9 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
 
 def check_steps(found: RecordedPipeline, scheduler: Mapping[str, Any], count: int) -> None:
     module = RecordedNetwork(torch.nn.Identity(), found.relations, found.arguments)
-    check_updates(found.built, module, found.settings.of(None, {"num_inference_steps": count}), scheduler)
+    described = schedule_from_scheduler_config(scheduler)
+    call = found.settings.of(None, {"num_inference_steps": count})
+    check_updates(found.built, module, call, PipelineScheduler(scheduler, described))
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "mochi"])

@@ -1,0 +1,1 @@
+"""The scheduler of a recorded pipeline: its rules, or its steps as they were recorded."""

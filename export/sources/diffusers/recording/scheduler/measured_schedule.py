@@ -1,0 +1,121 @@
+"""The noise schedule and the prediction of a scheduler whose class fewstep does not know, as far as they show.
+
+The scheduler's own function that noises a sample gives alpha and sigma at the times of a recording. The last step ends
+at the predicted x0, and shows what the network predicts.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps
+from fewstep.plans.configs.schedules import Described
+from fewstep.plans.errors import UserError
+from fewstep.plans.prediction import check_prediction, x0_coefficients
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+TOLERANCE = 1e-4
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v", "flow")
+
+
+def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
+    """Return the schedule and the prediction of a scheduler that has set the times of some recorded steps.
+
+    Raises UserError, which names its class, if they are none that fewstep knows.
+    """
+    name = type(scheduler).__name__
+    levels = [_noise_level(scheduler, step.time) for step in recorded.steps]
+    if any(level is None for level in levels):
+        raise recording_error(f"{name} has no scale_noise or add_noise that shows its noise schedule")
+    for spec in _candidates(scheduler):
+        schedule = NoiseSchedule(spec)
+        with np.errstate(all="ignore"):
+            if all(_agrees(schedule, step.time, level) for step, level in zip(recorded.steps, levels, strict=True)):
+                return spec, _find_prediction(name, schedule, recorded.steps)
+    raise recording_error(f"the noise schedule of {name} is neither a straight path nor that of its alphas_cumprod")
+
+
+def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
+    """Return alpha and sigma at a time, from a sample and noise of which one is 0."""
+    sample, noise, times = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([time, time])
+    steps = getattr(scheduler, "timesteps", None)
+    if isinstance(steps, torch.Tensor):
+        times = times.to(steps.dtype)
+    for function, arguments in (("scale_noise", (sample, times, noise)), ("add_noise", (sample, noise, times))):
+        if hasattr(scheduler, function):
+            try:
+                noised = getattr(scheduler, function)(*arguments)
+            except Exception:  # of a class that is not known
+                continue
+            return float(noised[0]), float(noised[1])
+    return None
+
+
+def _candidates(scheduler: Any) -> Iterator[ScheduleSpec]:
+    """Yield the schedules that a scheduler may have."""
+    count = scheduler.config.get("num_train_timesteps", 1000)
+    yield ScheduleSpec("flow", timesteps=count)
+    bars = getattr(scheduler, "alphas_cumprod", None)
+    if isinstance(bars, torch.Tensor) and bars.ndim == 1 and len(bars) > 1:
+        products = np.concatenate([[1.0], bars.double().numpy()])
+        betas = 1 - products[1:] / products[:-1]
+        if np.isfinite(betas).all() and ((betas > 0) & (betas < 1)).all():
+            yield ScheduleSpec("betas", timesteps=len(betas), betas=tuple(map(float, betas)))
+
+
+def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | None) -> bool:
+    try:
+        point = schedule.time(time)
+    except UserError:
+        return False
+    return level is not None and np.allclose(level, (point.alpha, point.sigma), atol=TOLERANCE)
+
+
+def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
+    """Return the prediction whose x0 is the result of the last step. If there are several, it is the one for which the
+    other steps without noise and earlier outputs are first-order steps. Raises UserError if it is none, or several."""
+    times = [schedule.time(step.time) for step in steps]
+    found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
+    alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]
+    if len(found) > 1 and alone:
+        found = [
+            each
+            for each in found
+            if all(_is_first_order(each, schedule, steps[at], times[at], times[at + 1]) for at in alone)
+        ]
+    if len(found) != 1:
+        raise recording_error(
+            f"the last step of {name} does not show what its network predicts: {' or '.join(found) or 'it is no x0'}"
+        )
+    return found[0]
+
+
+def _is_alone(step: RecordedStep) -> bool:
+    """Return True if a step reads nothing but x and its own output."""
+    return len(step.outputs) == 1 and not step.noise and not step.first
+
+
+def _agrees_at_end(prediction: Prediction, schedule: NoiseSchedule, last: RecordedStep, times: Sequence[Time]) -> bool:
+    """Return True if a prediction is defined at all times, and its x0 is the result of the last step."""
+    try:
+        for time in times:
+            check_prediction(prediction, time, schedule.spec)
+            expected = x0_coefficients(prediction, time, schedule.spec)
+    except UserError:
+        return False
+    return _is_alone(last) and _is_close((last.x, last.outputs[0]), expected)
+
+
+def _is_first_order(prediction: Prediction, schedule: NoiseSchedule, step: RecordedStep, s: Time, t: Time) -> bool:
+    """Return True if a step is alpha_t x0 + sigma_t eps (DDIM: Song et al. 2021)."""
+    a, b = x0_coefficients(prediction, s, schedule.spec)
+    of_x0 = t.alpha - t.sigma * s.alpha / s.sigma
+    return _is_close((step.x, step.outputs[0]), (t.sigma / s.sigma + of_x0 * a, of_x0 * b))
+
+
+def _is_close(found: tuple[float, float], expected: tuple[float, float]) -> bool:
+    return bool(np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE))

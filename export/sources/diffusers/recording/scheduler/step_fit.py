@@ -1,0 +1,125 @@
+"""The steps of a scheduler as sums with fixed weights, found in recordings by least squares.
+
+Each step is a sum of x, the guided outputs of this step and of earlier ones, and the noise that the scheduler draws
+(`plans.configs.recorded_steps`). A scheduler that clips, that measures its outputs, or that draws noise by other means
+than `randn_tensor` is no such sum, and is refused.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.record import CallRecord, record
+from fewstep.export.sources.diffusers.recording.relations import Relations
+from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import Array, keep_draws
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps
+
+TOLERANCE = 1e-5  # of a step's result, relative to its range
+SEEDS = (41, 42)  # of two recordings: weights that depend on the data differ between them
+ELEMENTS = 4  # per weight that is fitted, at least
+
+Floats = NDArray[np.float64]
+Column = tuple[str, int]  # ("x", 0), ("first", 0), ("output", steps ago), ("noise", number of the draw)
+
+
+@dataclass(frozen=True)
+class _StepRun:
+    """A recording with random outputs. inputs: of the network at each step. targets: the next input, or at the end x,
+    from what each step returned. outputs: what the scheduler got. draws: its noise. All are flat."""
+
+    inputs: Sequence[Floats]
+    targets: Sequence[Floats]
+    outputs: Sequence[Floats]
+    draws: Mapping[int, Floats]
+    times: tuple[float, ...]
+    scale: float  # of x in the network's first input
+
+
+def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any]) -> RecordedSteps:
+    """Return the steps of a call. Raises UserError if they are no sums with fixed weights."""
+    runs = [_record_run(built, found, settings, seed) for seed in SEEDS]
+    if len({run.times for run in runs}) != 1:
+        raise recording_error(f"the times of {built.name}'s scheduler depend on the data")
+    name = type(built.pipeline.scheduler).__name__
+    steps = [_fit_step(name, runs, index) for index in range(len(runs[0].times))]
+    deviation = float(getattr(built.pipeline.scheduler, "init_noise_sigma", 1.0))
+    return RecordedSteps(runs[0].scale * deviation, tuple(steps))
+
+
+def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any], seed: int) -> _StepRun:
+    with keep_draws(type(built.pipeline.scheduler)) as draws:
+        made = record(built, settings, seed)
+    samples = [_flatten(step.sample.numpy()) for step in made.steps]
+    inputs = [_read_input(made, found, index) for index in range(len(made.steps))]
+    scales = [float(u @ x / (x @ x)) for u, x in zip(inputs, samples, strict=True)]
+    targets = [
+        scale * _flatten(step.result.numpy()) for step, scale in zip(made.steps, [*scales[1:], 1.0], strict=True)
+    ]
+    return _StepRun(
+        inputs,
+        targets,
+        [_flatten(step.model_output.numpy()) for step in made.steps],
+        {number: _flatten(draw) for number, draw in enumerate(draws) if draw.size == len(samples[0])},
+        tuple(step.time for step in made.steps),
+        scales[0],
+    )
+
+
+def _read_input(made: CallRecord, found: Relations, index: int) -> Floats:
+    step = made.steps[index]
+    return _flatten(found.x_place.select(step.calls[0].leaves[found.x])[: len(step.sample)].numpy())
+
+
+def _flatten(array: Array) -> Floats:
+    return array.astype(np.float64).reshape(-1)
+
+
+def _fit_step(name: str, runs: Sequence[_StepRun], index: int) -> RecordedStep:
+    """Return one step, as the sum of the fewest terms that give it in all runs."""
+    target = np.concatenate([run.targets[index] for run in runs])
+    spread = max(float(np.ptp(target)), 1e-12)
+    for columns in _choose_columns(index, sorted(set.intersection(*({*run.draws} for run in runs)))):
+        if ELEMENTS * len(columns) > len(target):
+            break
+        matrix = np.stack([np.concatenate([_column(run, index, each) for run in runs]) for each in columns], axis=1)
+        weights, *_ = np.linalg.lstsq(matrix, target, rcond=None)
+        weights[np.abs(weights) * np.ptp(matrix, axis=0) < TOLERANCE * spread] = 0.0
+        if np.abs(matrix @ weights - target).max() <= TOLERANCE * spread:
+            return _make_step(runs[0].times[index], dict(zip(columns, map(float, weights), strict=True)))
+    raise recording_error(
+        f"step {index + 1} of {name} is no sum of x, outputs and its noise with fixed weights: it may clip, or draw "
+        "noise that is not recorded"
+    )
+
+
+def _choose_columns(index: int, draws: Sequence[int]) -> Iterator[list[Column]]:
+    """Yield the terms of a sum: x and the last outputs, of which more and more, then all outputs and the first x."""
+    noise: list[Column] = [("noise", number) for number in draws]
+    outputs: list[Column] = [("output", ago) for ago in range(index + 1)]
+    for ago in range(index + 1):
+        yield [("x", 0), *outputs[: ago + 1]]
+        if noise:
+            yield [("x", 0), *outputs[: ago + 1], *noise]
+    yield [("first", 0), *outputs, *noise]
+
+
+def _column(run: _StepRun, index: int, column: Column) -> Floats:
+    kind, number = column
+    if kind == "output":
+        return run.outputs[index - number]
+    return run.draws[number] if kind == "noise" else run.inputs[0 if kind == "first" else index]
+
+
+def _make_step(time: float, weights: Mapping[Column, float]) -> RecordedStep:
+    outputs = [weights[column] for column in sorted(each for each in weights if each[0] == "output")]
+    while len(outputs) > 1 and outputs[-1] == 0:
+        outputs.pop()
+    noise = [(number, weight) for (kind, number), weight in weights.items() if kind == "noise" and weight]
+    return RecordedStep(
+        time, weights.get(("x", 0), 0.0), tuple(outputs), tuple(sorted(noise)), weights.get(("first", 0), 0.0)
+    )

@@ -1,0 +1,95 @@
+"""Steps of a recorded pipeline that its bundle stores, where no rule of fewstep gives them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import to_builtins
+
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.comparison import check_updates
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline
+from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import measure_schedule
+from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
+from fewstep.export.sources.diffusers.recording.scheduler.step_fit import fit_steps
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT
+from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
+from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+
+
+def find_scheduler(recorded: RecordedPipeline, module: RecordedNetwork, label: str) -> PipelineScheduler:
+    """Return the scheduler of a pipeline, by the rules of its class if they give the recorded steps, else with the
+    recorded steps themselves.
+
+    Steps are compared for the number of the usual call, and for `MORE_STEPS`. No network runs. Raises UserError if
+    neither works.
+    """
+    calls = _calls(recorded)
+    try:
+        return _check(recorded, module, calls, _read_rules(recorded))
+    except UserError as reason:
+        try:
+            found = _check(recorded, module, calls, _store_steps(recorded, calls))
+        except UserError as error:
+            what = reason.what if error.what == reason.what else f"{reason.what}; {error.what}"
+            raise UserError(what, error.fix) from error
+        numbers = " and ".join(f"scheduler:{number}" for number in found.config[RECORDED][STORED_STEPS])
+        LOG.warning(
+            "%s: the bundle stores the steps of %s as recorded, since %s. It has %s; for another number of steps, "
+            "export with --call %s=N",
+            *(label, _class_name(recorded), reason.what, numbers, STEP_COUNT),
+        )
+        return found
+
+
+def _calls(recorded: RecordedPipeline) -> list[Mapping[str, Any]]:
+    """Return the calls whose steps are compared."""
+    usual = recorded.settings.of()
+    if STEP_COUNT not in usual or usual[STEP_COUNT] == MORE_STEPS:
+        return [usual]
+    return [recorded.settings.of(None, {STEP_COUNT: MORE_STEPS}), usual]
+
+
+def _class_name(recorded: RecordedPipeline) -> str:
+    return type(recorded.built.pipeline.scheduler).__name__
+
+
+def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
+    """Return the scheduler by the rules of its class. Raises UserError without such rules."""
+    if recorded.rules_error is not None:
+        raise recorded.rules_error
+    return PipelineScheduler(recorded.scheduler, schedule_from_scheduler_config(recorded.scheduler))
+
+
+def _check(
+    recorded: RecordedPipeline,
+    module: RecordedNetwork,
+    calls: Sequence[Mapping[str, Any]],
+    scheduler: PipelineScheduler,
+) -> PipelineScheduler:
+    """Return the scheduler. Raises UserError unless its plans make the steps of the calls."""
+    for call in calls:
+        check_updates(recorded.built, module, call, scheduler)
+    return scheduler
+
+
+def _store_steps(recorded: RecordedPipeline, calls: Sequence[Mapping[str, Any]]) -> PipelineScheduler:
+    """Return the scheduler with its recorded steps. Raises UserError for steps that are no sums with fixed weights, and
+    for a class whose noise schedule is not known and cannot be measured."""
+    built, stored, described = recorded.built, {}, None
+    is_known = recorded.scheduler.get("_class_name") in CLASSES
+    for call in calls:
+        steps = fit_steps(built, recorded.relations, call)
+        stored[str(call.get(STEP_COUNT, len(steps.steps)))] = to_builtins(steps)
+        if described is None:
+            described = (
+                schedule_from_scheduler_config(recorded.scheduler)
+                if is_known
+                else measure_schedule(built.pipeline.scheduler, steps)
+            )
+    assert described is not None, "a pipeline has a usual call"
+    rules = {**recorded.change_rule, STORED_STEPS: stored}
+    return PipelineScheduler({**recorded.scheduler, RECORDED: rules}, described)
