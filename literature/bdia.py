@@ -13,7 +13,7 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.ddim_inverse import ddim_step
+from fewstep.plans.solvers.ddim import ddim_step
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer

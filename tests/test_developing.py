@@ -41,7 +41,16 @@ def test_modules_that_the_recipes_run_exist() -> None:
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
-@pytest.mark.parametrize("what", ["solver", "grid", "target", "backend", "source", "family"])
+def test_the_tour_takes_an_hour() -> None:
+    """14 files, at 40 lines a minute."""
+    tour = PAGE.partition("## A tour of one hour\n")[2].partition("\n## ")[0]
+    files = re.findall(r"^\| (\d+) \| `([\w/]+\.py)` \|", tour, re.MULTILINE)
+    assert [int(number) for number, _ in files] == [*range(1, 15)]
+    lines = {file: len((ROOT / file).read_text().splitlines()) for _, file in files}
+    assert len(lines) == 14 and sum(lines.values()) <= 2_500, lines
+
+
+@pytest.mark.parametrize("what", ["solver", "grid", "target", "backend", "kind of condition", "source", "family"])
 def test_each_recipe_ends_with_its_proof(what: str) -> None:
     recipe = PAGE.partition(f"## Add a {what}\n")[2].partition("\n## ")[0]
     assert "\n1. " in recipe and "\nProof: `python -m pytest " in recipe

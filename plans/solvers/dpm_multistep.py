@@ -16,12 +16,12 @@ from math import expm1, isinf
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
+from fewstep.plans.solvers.dpmpp_2m import DPMPP
 from fewstep.plans.solvers.exponential import DataPrediction, Form, NoisePrediction, phi
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 DPM = "Lu et al. 2022, arXiv 2206.00927"
-DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 
 
 @Published(DPM, order=2, rows=2)
@@ -50,12 +50,6 @@ def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
 def dpm_2m_sde(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """SDE-DPM-Solver-2M, on the noise."""
     return _multistep(trace, times, 2, NoisePrediction(is_stochastic=True), midpoint, lower_order_final)
-
-
-@Published(DPMPP, order=2, rows=2)
-def dpmpp_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """DPM-Solver++(2M) (Algorithm 2)."""
-    return _multistep(trace, times, 2, DataPrediction(), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=2, rows=2)

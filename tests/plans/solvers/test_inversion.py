@@ -8,7 +8,7 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.grids import trailing
 from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.solvers.ddim_inverse import ddim_inverse
+from fewstep.plans.solvers.ddim import ddim_inverse
 from tests.plans.execute_plan import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.run_inversions import NOISE, run
