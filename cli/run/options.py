@@ -57,6 +57,9 @@ class RunOptions(Options):
     threads: CPU threads of onnxruntime and openvino; 0 for one per physical core.
     backend: The inference engine: onnxruntime, onnxruntime-rows (a row of the batch per thread), onnxruntime-cuda,
         openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
+    whole_run: FILE.onnx of `fewstep bake --unroll --batch N`: one call computes all steps of N samples, on onnxruntime
+        or onnxruntime-cuda. It must be of the plan, guidance, body and size of this run. The samples run in batches of
+        N; fewer that are left run step by step. Give it several times for several N.
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 
@@ -82,6 +85,7 @@ class RunOptions(Options):
     scale: int | None = None
     threads: int = 0
     backend: str = CPU
+    whole_run: tuple[str, ...] = field(default=(), metadata={"whole": True})
     chosen: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +103,8 @@ class RunOptions(Options):
                 raise UserError(f"--{name} is {value}", "give at least 1")
         if self.scale is not None and self.scale > SCALE_LIMIT:
             raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
+        if self.whole_run and self.tiles is not None:
+            raise UserError("--whole-run does not apply to tiles, which run step by step", "leave one of them out")
         if (self.image is None) != (self.strength is None):
             given, other = ("--strength", "--image FILE") if self.image is None else ("--image", "--strength 0.6")
             raise UserError(f"{given} needs a second option", f"add {other}")

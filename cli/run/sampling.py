@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.output import ARRAY, write_samples
 from fewstep.cli.run.request import RunRequest, open_request
+from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.cli.run_plan import check_given_by_options, default_plan, describe_calibration_mismatch
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
@@ -74,7 +75,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     """Return the samples of a request, computed in batches."""
     options, tiled, branches = request.options, request.tiled, request.branches
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
-    with load(options.bundle, options.precision, backend=_backend(options, request.choice, batch)) as loaded:
+    backend = _backend(options, request.choice, batch)
+    with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (split_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
@@ -83,14 +85,19 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
         unlike = describe_calibration_mismatch(sampler.bundle, sampler.body, plan)
         if unlike is not None and request.choice is None:  # a choice measured this plan with this body
             LOG.warning("%s", unlike)
-        for start in range(0, options.count, batch):
-            places = range(start, min(start + batch, options.count))
+        for places in batches_of(options.count, batch, whole_run_sizes(sampler, plan, branches, options)):
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
                 "condition": _cycle_values(request.values, places),
-                "branches": {branch: _cycle_values(rows, places) for branch, rows in branches.items()},
                 "given": {name: np.stack(rows) for name, rows in _cycle_values(request.given, places).items()},
             }
+            if branches:
+                asked["branches"] = {branch: _cycle_values(rows, places) for branch, rows in branches.items()}
+            shape = (len(seeds), *sampler.bundle.manifest.x_shape)
+            if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape) is not None:
+                parts.append(sampler.sample(plan, seeds, **asked))
+                progress(_describe_seeds(seeds), len(plan.steps), len(plan.steps))
+                continue
             states = (
                 sampler.steps(plan, seeds, **asked)
                 if tiled is None
@@ -139,6 +146,10 @@ def _plan(request: RunRequest, sampler: Sampler) -> Plan:
     return plan
 
 
+def _describe_seeds(seeds: Sequence[int]) -> str:
+    return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
 def _cycle_values(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
     """Return the values for the samples at these places, cycling through the given values."""
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
@@ -148,7 +159,7 @@ def _sample(
     states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
 ) -> NDArray[np.float32]:
     """Return the final samples of a run, reporting progress after each step. Append the named outputs to `left`."""
-    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    which = _describe_seeds(seeds)
 
     def count_steps() -> Iterator[StepState]:
         for state in states:

@@ -1,0 +1,44 @@
+"""The batches of `fewstep run --whole-run`: files that compute all steps of a certain number of samples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fewstep.cli.run.options import RunOptions
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.prompts import Values
+from fewstep.runtime.sampling.sampler import Sampler
+
+
+def whole_run_sizes(
+    sampler: Sampler, plan: Plan, branches: Mapping[str, Values], options: RunOptions
+) -> tuple[int, ...]:
+    """Return the numbers of samples of the files that compute this plan, the largest first.
+
+    Raises UserError for a file that would compute none of the samples.
+    """
+    runs = sampler.whole_runs
+    if runs is None:
+        return ()
+    if branches:
+        raise UserError("--whole-run does not apply to a negative prompt", "leave one of them out")
+    shape, sizes = sampler.bundle.manifest.x_shape, set[int]()
+    for (_, (size, *_)), run in runs.runs.items():
+        assert isinstance(size, int), "a whole run has a fixed batch"
+        called = (min(size, options.count), *shape)
+        if runs.find(plan, called) is not run:
+            unlike = "; ".join(run.differences(plan, called))
+            raise UserError(f"{run.name} computes another run: {unlike}", "bake one for this run, or leave it out")
+        sizes.add(size)
+    return tuple(sorted(sizes, reverse=True))
+
+
+def batches_of(count: int, batch: int, sizes: Sequence[int]) -> Iterator[range]:
+    """Yield the places of the samples of each call: as many as the largest file that still fits, else up to `batch`.
+
+    list(batches_of(11, 64, (4, 2))) == [range(0, 4), range(4, 8), range(8, 10), range(10, 11)]
+    """
+    start = 0
+    while start < count:
+        size = next((size for size in sizes if size <= count - start), min(batch, count - start))
+        yield range(start, start + size)
+        start += size

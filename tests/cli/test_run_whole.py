@@ -1,0 +1,74 @@
+"""`fewstep run --whole-run`: files of `fewstep bake --unroll` in place of steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import run
+from fewstep.cli.run.whole_runs import batches_of
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.runtime.sampling.whole_runs import WholeRun
+
+PLAN = "dpmpp_2m:4"
+
+
+def baked(bundle: Path, batch: int, plan: str = PLAN) -> str:
+    file = bundle.with_name(f"run{batch}.onnx")
+    bake(BakeOptions(bundle, parse_plan_text(plan), file, guidance=2.0, batch=batch, unroll=True))
+    return str(file)
+
+
+def options(bundle: Path, *files: str, **changed: Any) -> RunOptions:
+    given: dict[str, Any] = {"samples": 5, "condition": ("class=0", "class=2"), "guidance": 2.0, **changed}
+    return RunOptions(bundle, parse_plan_text(PLAN), output=bundle.with_name("x.npy"), whole_run=files, **given)
+
+
+def test_files_of_several_sizes_compute_all_that_they_can(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples are those of the steps, from the same draws."""
+    expected, called, inner = run(options(tiny_bundle)).x, list[str](), WholeRun.sample
+
+    def sample(self: WholeRun, *arguments: Any) -> Any:
+        called.append(self.name)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(WholeRun, "sample", sample)
+    steps = list[tuple[str, int, int]]()
+    asked = options(tiny_bundle, baked(tiny_bundle, 2), baked(tiny_bundle, 1))
+    found = run(asked, lambda *each: steps.append(each)).x
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert called == ["run2.onnx", "run2.onnx", "run1.onnx"]
+    assert steps == [("seeds 0 to 1", 4, 4), ("seeds 2 to 3", 4, 4), ("seed 4", 4, 4)]
+
+
+def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
+    steps = list[tuple[str, int, int]]()
+    run(options(tiny_bundle, baked(tiny_bundle, 4)), lambda *each: steps.append(each))
+    assert steps == [("seeds 0 to 3", 4, 4), *(("seed 4", index, 4) for index in (1, 2, 3, 4))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"samples": 1}, "run2.onnx computes another run: samples 1, not 2; bake one for this run, or leave it out"),
+        ({"guidance": 3.0}, "run2.onnx computes another run: guidance 3, not 2"),
+        ({"tiles": "4:2"}, "--whole-run does not apply to tiles, which run step by step; leave one of them out"),
+    ],
+)
+def test_a_file_that_would_compute_nothing_is_refused(tiny_bundle: Path, changed: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        run(options(tiny_bundle, baked(tiny_bundle, 2), **changed))
+
+
+def test_a_file_of_another_plan_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="run2.onnx computes another run: plan dpmpp_2m:4, not ddim:4"):
+        run(options(tiny_bundle, baked(tiny_bundle, 2, "ddim:4")))
+
+
+def test_batches_without_files_are_as_large_as_allowed() -> None:
+    assert list(batches_of(5, 2, ())) == [range(0, 2), range(2, 4), range(4, 5)]
+    assert list(batches_of(11, 64, (4, 2))) == [range(0, 4), range(4, 8), range(8, 10), range(10, 11)]
