@@ -36,7 +36,7 @@ from fewstep.plans.names.plan_reference import (
     parse_plan_text,
     split_plan_name,
 )
-from fewstep.plans.plan import DENOISER
+from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.runtime.bundle.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Condition
@@ -72,7 +72,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     )
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
-        raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
+        fix = "give light steps (--plan SOLVER:STEPS+every)" if network == LIGHT else "give a longer plan (--plan)"
+        raise UserError(f"plan {plan.name} has no step of the network {network}", fix)
     if isinstance(graph := sampler.network().graph, LazyGraph):
         sampler = sampler.with_network_parts(bundle=graph.bundle)  # a `HashOnceBundle`, which hashes each file once
     prepared = load_stored(sampler.bundle, sampler.body.graph)

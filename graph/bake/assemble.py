@@ -10,6 +10,7 @@ import numpy as np
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
 from fewstep.graph.bake.draws import DRAWS, NOISE
+from fewstep.graph.bake.features import features_of
 from fewstep.graph.bake.hold import HELD, MASK, HeldAs, HoldInputs, hold_for_plan
 from fewstep.graph.bake.loop import add_loop, add_step
 from fewstep.graph.bake.metadata import BakedPort
@@ -21,7 +22,6 @@ from fewstep.graph.bake.step_numbers import ConstantNumbers
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
@@ -66,14 +66,16 @@ class BakedRun:
 def assemble(
     manifest: Manifest, plan: AnyPlan, parts: Parts, batch_size: int | None, unroll: bool, hold: HeldAs
 ) -> BakedRun:
-    """Return the run of a plan as one graph. `batch_size` None keeps the batch dynamic. With `unroll`, every step is
-    written out instead of a Loop."""
+    """Return the run of a plan as one graph. `batch_size` None keeps the batch dynamic. With `unroll`, and for a plan
+    with light steps, every step is written out instead of a Loop."""
     held = hold_for_plan(plan, hold)
     outer, space = Builder("run"), space_builder(manifest.space)
     draws = space.find_draws(plan, () if held is None else held.draws)
     row = (BATCH, *free_x_shape(manifest))
     sample = (BATCH, *(plan.shape or row[1:]))
-    banks = banks_of(check_compiled(plan), manifest.carried) if plan.banks else []
+    features = features_of(plan)
+    unroll = unroll or features is not None
+    banks = banks_of(plan, manifest.carried)
     starts = space.ports(draws, sample)
     ports = (*starts, *_ports(manifest, plan, parts, held, sample), *(bank.input_port for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, manifest.space.dtype)
@@ -103,7 +105,7 @@ def assemble(
         for name, graphs in parts.setup.items()
     }
     state, draws = space.begin(outer, plan, draws, tensors)
-    run = Run(outer, batch, plan, parts.networks, parts.network_of, setup, draws, held, banks, space, row)
+    run = Run(outer, batch, plan, parts.networks, parts.network_of, setup, draws, held, banks, space, row, features)
     state = add_unrolled_steps(run, state) if unroll else _add_loops(run, state)
     result = space.finish(outer, plan, state)
     if held is not None:
@@ -152,6 +154,8 @@ def add_unrolled_steps(run: Run, state: Sequence[str]) -> list[str]:
             if bank.writes[at]:
                 name = bank.output_port.name
                 bank.parts.append(bank.split_branches(inner, made[name], len(step.branches), name))
+        if run.features is not None and step.carry:
+            run.features.write(step, made)
         run.outer.add(inner)
     return rows
 

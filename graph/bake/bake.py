@@ -12,6 +12,7 @@ import msgspec
 
 from fewstep.graph import io, weights
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
+from fewstep.graph.bake.features import features_of
 from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.metadata import Baked, describe_run, encode_metadata
 from fewstep.graph.bake.network_form import (
@@ -246,6 +247,8 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> N
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is not a number of samples", "give 1 or more")
     execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
+    if options.parts and features_of(plan) is not None:
+        raise UserError(f"plan {plan.name!r} has light steps, so no one step repeats", "bake one file, without --parts")
     for step in plan.steps:
         check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)

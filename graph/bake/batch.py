@@ -33,8 +33,11 @@ class RunBatch:
 
     def pair(self, count: int) -> str:
         """Return the name of int64 [2]: (count, B)."""
-        first = self.builder.constant(np.array([count], np.int64), f"number_{count}")
-        return self.builder.node("Concat", (first, self.size), f"shape_{count}", axis=0)
+        name = f"shape_{count}"
+        if name not in self._made:  # networks with as many pairs share it
+            first = self.builder.constant(np.array([count], np.int64), f"number_{count}")
+            self._made[name] = self.builder.node("Concat", (first, self.size), name, axis=0)
+        return self._made[name]
 
     def places(self, count: int) -> str:
         """Return the name of int64 [count * B]: 0, 1, ..."""

@@ -12,13 +12,15 @@ from itertools import accumulate
 
 import numpy as np
 
+from fewstep.graph.bake.features import features_of
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.step_alignment import branch_offset
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Value
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.carried_banks import bank_rows, entries_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
 
@@ -80,9 +82,12 @@ class CarriedBank:
         return (self.rows, BATCH, *self.tensor.shape)
 
 
-def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """Return the banks of a plan with the layout of `plans.carried_banks`. Raises UserError for other layouts, such as
-    mixed slots or positions."""
+def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
+    """Return the banks of a plan with the layout of `plans.carried_banks`, which features do not have. Raises UserError
+    for other layouts, such as mixed slots or positions."""
+    if not plan.banks or features_of(plan) is not None:
+        return []
+    plan = check_compiled(plan)
     tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
     if plan.rolling_bank is not None:
         raise UserError(f"plan {plan.name!r} rolls on from run to run", "run the bundle: a baked file cannot do that")

@@ -229,6 +229,8 @@ class _Step:
             times = [step.time if role == "time" else step.to or 0.0 for step in steps]
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
             return self.inner.node("Expand", (self.numbers.float(np.array(times)), shape), f"{name}_now")
+        if role == PORT and self.run.features is not None:
+            return self.run.features.add_read(self.inner, self.batch, steps[0])
         if role == PORT:
             (bank,) = (each for each in self.run.banks if each.input_port.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])

@@ -7,6 +7,7 @@ from typing import Any
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import CarriedBank
 from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.features import FeatureSlots
 from fewstep.graph.bake.hold import HoldInputs
 from fewstep.graph.bake.run_setup import SetupTensors
 from fewstep.graph.bake.sample_space import SpaceBuilder
@@ -36,6 +37,7 @@ class Run:
     setup: the tensors of each network that are computed once, before the steps.
     space: the builder of states of the sample space.
     sample: the shape of a state's row, with the batch.
+    features: the slots of inner features, if the plan has light steps.
     """
 
     outer: Builder
@@ -49,6 +51,7 @@ class Run:
     banks: Sequence[CarriedBank]
     space: SpaceBuilder
     sample: tuple[int | str, ...]
+    features: FeatureSlots | None = None
 
     def network(self, step: Any) -> BakedNetwork:
         """Return the graph that runs a step."""

@@ -7,8 +7,10 @@ up nor keep their order along the way.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, varies_per_call
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -20,7 +22,7 @@ from fewstep.plans.transforms.repeat import repeat_plan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, carry_in
+from fewstep.runtime.sampling.execute import Array, StepState, carry_in
 from fewstep.runtime.sampling.feeds import tensor_name
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import Slots
@@ -53,7 +55,7 @@ class RecordedRun(ReferenceRun):
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
     network: str = DENOISER
-    float32: StepNetwork | None = None
+    float32: StepCall | None = None
 
     @property
     def float_states(self) -> list[StepState]:
@@ -76,13 +78,21 @@ class RecordedRun(ReferenceRun):
     def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
         """Run a body's graphs, one for each range group, and return every state. States may be not finite."""
         body = StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
-        called = body.step_network if self.float32 is None else _route_by_network(self.network, body, self.float32)
-        return list(self.batch.run(self.plan, called))
+        if self.float32 is not None:
+            body = _route_by_network(self.network, self.plan, body, self.float32)
+        return list(self.batch.run(self.plan, body.step_network))
 
 
-def _route_by_network(network: str, body: StepNetwork, float32: StepNetwork) -> StepNetwork:
-    """Return a network that runs the body at the steps of one network, and float32 at those of the others."""
-    return lambda index, step, u: (body if step.network == network else float32)(index, step, u)
+def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCall) -> StepCall:
+    """Return the calls of a body at the steps of one network, and of float32 at those of the others."""
+
+    def call(x: NDArray[Any], fed: Arrays, group: int, of: str) -> GraphCall:
+        return (body if of == network else float32).call(x, fed, group, of)
+
+    def feeds(index: int) -> Arrays:
+        return (body if plan.steps[index].network == network else float32).feeds(index)
+
+    return replace(body, call=call, feeds=feeds)
 
 
 def record_search_runs(
@@ -116,7 +126,8 @@ def record_run(
     records: user-supplied conditions [N, *shape]; seed i takes record i mod N. network: the name of the network whose
     bodies are judged; float32 runs the steps of others.
     """
-    manifest, plan = sampler.bundle.manifest, repeat_plan(plan, runs_per_trajectory(plan)) if plan.banks else plan
+    manifest, runs = sampler.bundle.manifest, runs_per_trajectory(plan)
+    plan = repeat_plan(plan, runs) if runs > 1 else plan
     batch = SeedBatch.from_manifest(manifest, seeds, records)
     graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
@@ -133,7 +144,7 @@ def record_run(
     float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
-    has_others = len(sampler.denoiser.networks) > 1  # never for a denoiser that carries tensors
-    float32 = sampler.step_network(plan, len(seeds), batch.conditions) if has_others else None
+    has_others = len(sampler.denoiser.networks) > 1
+    float32 = sampler.step_call(plan, len(seeds), batch.conditions) if has_others else None
     feeds = tuple(fixed_feeds.get(index, {}) for index in range(len(plan.steps)))
     return RecordedRun(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

@@ -109,7 +109,7 @@ def test_a_denoiser_that_carries_tensors_has_no_light_network(tmp_path: Path) ->
 
 def test_calls_that_carry_nothing_refuse_light_steps(exported_light: Path) -> None:
     sampler = load(exported_light)
-    with pytest.raises(UserError, match="carries 'features'"):
+    with pytest.raises(UserError, match="has light steps, which read features"):
         sampler.sample_each(["ddim:4+every"], [1], {"class": [0]})
 
 

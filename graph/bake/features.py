@@ -1,0 +1,76 @@
+"""Inner features in a baked run: a full step writes the slots of their bank, and light steps read them.
+
+The slots live within a run, so they are neither inputs nor outputs of the file. Networks alternate from step to step,
+so such a run is written out step by step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.step_alignment import branch_offset
+from fewstep.graph.builder import Builder
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import LIGHT, Plan, Step
+from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
+
+Slot = tuple[tuple[str, ...], str]  # the branches of a slot, and the tensor [branches * B, ...] that it holds
+
+
+@dataclass
+class FeatureSlots:
+    """The features of a run under construction. `slots` are those after the steps that were added so far."""
+
+    name: str
+    slots: list[Slot | None] = field(default_factory=list)
+
+    @property
+    def input_port(self) -> str:
+        """The input of the light network."""
+        return CARRIED + self.name
+
+    def add_read(self, into: Builder, batch: RunBatch, step: Step) -> str:
+        """Add the features that a light step reads, [branches * B, ...]."""
+        (read,) = step.carry_in
+        held = [
+            (number, slot) for number, slot in zip(read.row, self.slots, strict=True) if slot is not None and number
+        ]
+        tensors = [
+            _add_branches(into, batch, slot, step.branches, f"{self.name}_{at}") for at, (_, slot) in enumerate(held)
+        ]
+        return into.combine([number for number, _ in held], tensors, f"{self.name}_now")
+
+    def write(self, step: Step, made: Mapping[str, str]) -> None:
+        """Set the slots after a full step whose network returned the tensors `made`."""
+        before: list[Slot | None] = [*self.slots, (step.branches, made[NEXT + self.name])]
+        for each in step.carry:
+            (source,) = (slot for number, slot in zip(each.row, before, strict=True) if number)
+            self.slots[each.slot] = source
+
+
+def features_of(plan: AnyPlan) -> FeatureSlots | None:
+    """Return the empty slots of a plan with light steps; None for any other plan."""
+    if not isinstance(plan, Plan) or all(step.network != LIGHT for step in plan.steps):
+        return None
+    (bank,) = plan.banks
+    if any(sum(map(bool, each.row)) != 1 or max(each.row) != 1 for step in plan.steps for each in step.carry):
+        raise UserError(
+            f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: a baked file cannot do that"
+        )
+    return FeatureSlots(bank.name, [None] * bank.slots)
+
+
+def _add_branches(into: Builder, batch: RunBatch, slot: Slot, branches: tuple[str, ...], name: str) -> str:
+    """Add the rows of some consecutive branches of a slot."""
+    there, tensor = slot
+    if there == branches:
+        return tensor
+    if (first := branch_offset(branches, there)) < 0:
+        what = f"a light step reads the branches {', '.join(branches)} of {', '.join(there)}, in another order"
+        raise UserError(what, "run the bundle: a baked file cannot do that")
+    ends = (batch.times(first), batch.times(first + len(branches)))
+    axis = into.constant(np.array([0], np.int64), f"{name}_axis")
+    return into.node("Slice", (tensor, *ends, axis), f"{name}_branches")
