@@ -1,1 +1,2 @@
-"""Published methods that lost or that few need. It is a plugin: found by name, and no other package imports it."""
+"""Published methods that were not better in our measurements, or that few users need. The package is a plugin: it is
+found by name, and no other package imports it."""

@@ -1,4 +1,5 @@
-"""The noisy end of a plan without the network: where x is nearly pure noise, a denoiser's output is known."""
+"""Replace the first evaluations of a plan by a formula: where x is nearly pure noise, the output of a denoiser is
+known."""
 
 import msgspec
 import numpy as np
@@ -14,13 +15,14 @@ Matrix = NDArray[np.float64]
 
 
 def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
-    """The plan with x0 = `mean` at its first evaluation, which is left out (AFS: Dockhorn, Vahdat, Kreis 2022, arXiv
-    2210.05475, with 0; with the data's mean Liu et al. 2023, arXiv 2312.07243).
+    """Return the plan without its first evaluation, in whose place x0 = `mean` is assumed.
 
-    It is right where x says nothing of the data, as at the noisiest time. The start keeps its draws.
+    The analytic first step of Dockhorn, Vahdat, Kreis 2022 (arXiv 2210.05475) has the mean 0; Liu et al. 2023 (arXiv
+    2312.07243) use the mean of the data. It is exact where x contains no information about the data, as at the noisiest
+    time. The start keeps its draws.
 
     Args:
-        mean: of the data, one number or shaped as a sample.
+        mean: the mean of the data, as one number or with the shape of a sample.
     """
     if len(plan.steps) < 2:
         raise UserError(
@@ -29,7 +31,8 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
     first = plan.steps[0]
     if first.terms or plan.start_terms or first.heads > 1 or isinstance(first.shaping, Rescale):
         raise UserError(
-            f"the first step of plan {plan.name!r} holds tensors, several outputs or a rescaling", "leave it evaluated"
+            f"the first step of plan {plan.name!r} holds tensors, several outputs or a rescaling",
+            "use the plan without an analytic first step",
         )
     K, outputs = plan.rows, len(first.branches)
     x0 = np.array(first.shaping_of[0] if first.shaping is not None else first.x0)
@@ -55,25 +58,25 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
 
 
 def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, variance: ArrayLike) -> Plan:
-    """The plan from a later start. x begins where Gaussian data of this mean and variance would have come from the
-    schedule's noisiest time ("teleportation": Wang & Vastola 2024, arXiv 2412.09726).
+    """Return the plan from a later start, at the x that Gaussian data of this mean and variance would have reached from
+    the schedule's noisiest time ("teleportation": Wang & Vastola 2024, arXiv 2412.09726).
 
     With a_T, s_T at the noisiest time and a, s at the plan's first evaluation,
 
-        x = a mean + sqrt((a^2 variance + s^2) / (a_T^2 variance + s_T^2)) (s_T z - a_T mean),
+        x = a mean + sqrt((a^2 variance + s^2) / (a_T^2 variance + s_T^2)) (s_T z - a_T mean).
 
-    the probability-flow ODE's exact solution for such data, and nearly so for others while noise prevails. There it
-    saves a plan its first 15 to 30 %. Only independent elements are a plan; a full covariance needs a product by its
-    eigenvectors before the plan begins.
+    This is the exact solution of the probability-flow ODE for such data, and nearly exact for other data while noise
+    dominates. It saves the first 15 to 30 % of a plan. Elements are treated as independent: a full covariance would
+    need a product with its eigenvectors, which a plan cannot contain.
 
     Args:
-        plan: over times from where the network takes over; from one draw.
-        mean, variance: of the data, numbers or shaped as a sample.
+        plan: a plan that starts from one draw. Its first time is the one from which the network is evaluated.
+        mean, variance: of the data, as numbers or with the shape of a sample.
     """
     row, first, noisiest, start = check_start(plan), noise_levels(plan)[0], schedule.noisiest, np.array(plan.start)
     mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
     if not (variance >= 0).all():
-        raise UserError("a variance below 0", "give the data's")
+        raise UserError("the variance is negative", "give the variance of the data")
     spread = np.sqrt((first.alpha**2 * variance + first.sigma**2) / (noisiest.alpha**2 * variance + noisiest.sigma**2))
     at_row = np.zeros(plan.rows)
     at_row[row] = 1.0
@@ -91,7 +94,7 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
 def _constants(
     shares: Matrix, value: Matrix, tensors: tuple[Tensor, ...]
 ) -> tuple[tuple[Term, ...], tuple[Tensor, ...]]:
-    """Terms that add shares[row] * value to each row, and the tensors with theirs."""
+    """Return terms that add shares[row] * value to each row, and the tensors extended by those of the terms."""
     terms = []
     for row in np.flatnonzero(shares):
         if value.any():

@@ -1,10 +1,10 @@
-"""Autoregression with a diffusion head in one file, by `fewstep bake --around backbone:FILE.onnx`: each round runs a
-backbone, then the head's whole plan, in a Loop.
+"""Autoregression with a diffusion head in one file, by `fewstep bake --around backbone:FILE.onnx`. Each round runs a
+backbone, then all steps of the head's plan, in an ONNX Loop.
 
-The backbone is any graph that makes conditions of the head (MAR: Li et al. 2024, arXiv 2406.11838; VibeVoice: Peng et
-al. 2025, arXiv 2508.19205). It may take the sample of the round before as `x`, zeros or the file's input at first, and
-the number of the round as `number`. What it takes as carried_NAME and returns as next_NAME goes from round to round.
-All else that it takes is an input of the file, the same in each round.
+The backbone is any graph that computes conditions of the head (MAR: Li et al. 2024, arXiv 2406.11838; VibeVoice: Peng
+et al. 2025, arXiv 2508.19205). It may take the sample of the previous round as `x`, which is zero or an input of the
+file in the first round, and the index of the round as `number`. A tensor that it returns as next_NAME is its input
+carried_NAME in the next round. All its other inputs are inputs of the file, and equal in all rounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,13 @@ Shape = tuple[int | str, ...]
 
 
 def backbone(run: BakedRun, file: str) -> BakedRun:
-    """A run in rounds behind the backbone of an .onnx file. UserError for a file that is none, or does not fit."""
+    """Return a run of several rounds, each of which runs the backbone of an .onnx file first. Raises UserError if the
+    file is missing, or does not fit the run."""
     return add_backbone(run, read_backbone(Path(file)))
 
 
 def read_backbone(path: Path) -> Graph:
-    """The graph of an .onnx file, in fewstep's opset. UserError where there is none."""
+    """Read the graph of an .onnx file, converted to fewstep's opset. Raises UserError if there is none."""
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
         raise UserError(what, "give the .onnx file of the backbone")
@@ -45,8 +46,8 @@ def read_backbone(path: Path) -> Graph:
 
 
 def add_backbone(run: BakedRun, backbone: Graph) -> BakedRun:
-    """A run of a head in rounds behind a backbone. `noise` becomes [rounds, B, ...], `draws` [D, rounds, B, ...], and
-    the sample [rounds, B, ...]. UserError where the two do not fit."""
+    """Return a run of several rounds, each of which runs the backbone and then the head. `noise` becomes [rounds, B,
+    ...], `draws` [D, rounds, B, ...], and the sample [rounds, B, ...]. Raises UserError if the two do not fit."""
     _check(run, backbone)
     conditions = {value.name for value in backbone.outputs}
     read = [_port(value, run.output.shape) for value in backbone.inputs if value.name != NUMBER]
@@ -68,7 +69,8 @@ def add_backbone(run: BakedRun, backbone: Graph) -> BakedRun:
 
 
 def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
-    """The body of the Loop: the backbone, then the run at this round's noise. It returns the state and the sample."""
+    """Return the body of the Loop: the backbone, then the run with this round's noise. It returns the state and the
+    sample."""
     inner = Builder("round")
     number, goes_on = (f"{inner.prefix}/{name}" for name in (NUMBER, "goes_on"))
     fed = {value.name: value.name for value in backbone.inputs} | {NUMBER: number}
@@ -82,7 +84,7 @@ def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[
     inner.nodes += head.nodes
     inner.constants |= head.constants
     inner.described |= {value.name: value for value in head.described}
-    outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
+    outer.optional |= inner.optional  # a Loop's body cannot have optional inputs, so it reads those of the outer graph
     inner.optional = {}
     sources = [sample if value.name == X else names[_next_name(value.name)] for value in state]
     nexts = [inner.node("Identity", (source,), f"{v.name}_next") for source, v in zip(sources, state, strict=True)]
@@ -104,7 +106,7 @@ def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[
 
 
 def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """The nodes of a graph under other names of some tensors, in the bodies of its loops too."""
+    """Return the graph with some tensors renamed, also in the bodies of its loops."""
 
     def rename_node(node: Node) -> Node:
         inputs, outputs = (tuple(names.get(each, each) for each in tensors) for tensors in (node.inputs, node.outputs))
@@ -117,13 +119,15 @@ def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 
 def _check(run: BakedRun, backbone: Graph) -> None:
-    """UserError where a backbone does not fit a head."""
+    """Raise UserError if a backbone does not fit a head."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
-        raise UserError("a backbone for a run that carries tensors or begins without noise", "leave the backbone out")
+        raise UserError(
+            "a run that carries tensors or begins without noise cannot have a backbone", "leave the backbone out"
+        )
     for kind, values in (("inputs", backbone.inputs), ("outputs", backbone.outputs)):
         names = [value.name for value in values]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"two {kind} of the backbone are {name!r}", "give each a name of its own")
+            raise UserError(f"two {kind} of the backbone have the name {name!r}", "give them different names")
     nexts = {value.name: value for value in backbone.outputs if value.name.startswith(NEXT)}
     carried = {_next_name(value.name): value for value in backbone.inputs if value.name.startswith(CARRIED)}
     for name in sorted({*nexts} ^ {*carried}):
@@ -147,10 +151,11 @@ def _check(run: BakedRun, backbone: Graph) -> None:
 
 
 def _check_rules(graph: Graph) -> None:
-    """UserError for a graph that breaks the rules of ONNX, as a mistake of who wrote it, and that onnxruntime refuses.
+    """Raise UserError for a graph that breaks the rules of ONNX and that onnxruntime refuses: its author made a
+    mistake.
 
-    A graph that ONNX allows is not at fault where onnxruntime lacks something, as operations of another engine. Weights
-    are not looked at: they may be gigabytes.
+    A valid ONNX graph that onnxruntime cannot run, such as one with operations of another engine, is accepted. Weights
+    are not checked, since they may have gigabytes.
     """
     large = weights.large_constants(graph)
     given = tuple(Value(each, array.dtype, array.shape) for each, array in large.items())
@@ -163,11 +168,11 @@ def _check_rules(graph: Graph) -> None:
             open_session(skeleton)
         except UserError as error:
             fix = f"correct the operation that it names, and write the backbone again in opset {OPSET}"
-            raise UserError(f"the backbone is no valid ONNX graph: {error.what}", fix) from error
+            raise UserError(f"the backbone is not a valid ONNX graph: {error.what}", fix) from error
 
 
 def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
-    """UserError where an input or output is of another type or rank, or of another size than where it comes from."""
+    """Raise UserError if an input or output differs in type, rank or size from the tensor that it is connected to."""
     differs = any(isinstance(own, int) and own != size for own, size in zip(value.shape, shape, strict=False))
     if differs or len(value.shape) != len(shape) or value.dtype != dtype:
         what = f"the backbone's {value.name!r} is {value.dtype} {list(value.shape)}"
@@ -175,7 +180,7 @@ def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
 
 
 def _port(value: Value, sample: Shape) -> BakedPort:
-    """An input of the file that the backbone reads, of as many samples as the head's."""
+    """Return the input of the file that the backbone reads, with the batch axis of the head's sample."""
     meaning = X if value.name == X else PORT if value.name.startswith(CARRIED) else "condition"
     known = (sample[0] if size == BATCH else size for size in value.shape)
     shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(known))
@@ -183,12 +188,13 @@ def _port(value: Value, sample: Shape) -> BakedPort:
 
 
 def _axis(port: BakedPort) -> int:
-    """The axis of the rounds in an input: in front of the batch."""
+    """Return the axis of the rounds in an input. It is before the batch axis."""
     return int(port.name == DRAWS)
 
 
 def _add_round_axis(port: BakedPort) -> BakedPort:
-    """The port of all rounds, of noise and samples; any other is the same in each."""
+    """Return a port of noise or samples with an axis for the rounds. Other ports, which are equal in all rounds, are
+    returned unchanged."""
     if port.meaning not in (NOISE, DRAWS, SAMPLE, PICTURE):
         return port
     at = _axis(port)

@@ -1,10 +1,12 @@
-"""BDIA (Zhang, Lewis, Kleijn 2023, arXiv 2307.10829): bidirectional integration approximation, exactly invertible.
+"""BDIA (Zhang, Lewis, Kleijn 2023, arXiv 2307.10829): bidirectional integration approximation, which can be inverted
+exactly.
 
-DDIM's step from i to j is D(i -> j), in either direction. BDIA averages over two steps,
+D(i -> j) is DDIM's step from i to j, in either direction. BDIA averages over two steps,
 
     x_{i-1} = gamma (x_{i+1} - D(i -> i+1)) + D(i -> i-1),
 
-where i + 1 is the noisier neighbour; only x_i is evaluated, so the same line solved for x_{i+1} runs backwards.
+where i + 1 is the noisier neighbour. Only x_i is evaluated, so the same equation, solved for x_{i+1}, gives the
+inverse.
 """
 
 from collections.abc import Sequence
@@ -23,10 +25,10 @@ PAPER = "Zhang, Lewis, Kleijn 2023, arXiv 2307.10829"
 
 @Published(PAPER, order=2, rows=2)
 def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
-    """BDIA-DDIM. The order is 2 with gamma 1, else 1.
+    """Sample with BDIA-DDIM, of order 2 for gamma 1 and otherwise of order 1.
 
     Args:
-        gamma: in [0, 1]; 0 is DDIM. The authors take 0.5 for 10 steps and 1 for 40.
+        gamma: in [0, 1]; 0 is DDIM. The authors use 0.5 for 10 steps and 1 for 40.
     """
     check_share("gamma", gamma)
     x, before, before_time = trace.start(), Lin({}), None
@@ -41,10 +43,11 @@ def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
 
 @Published(PAPER, order=None, rows=2)
 def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
-    """The x that `bdia` with the same times and gamma started from, out of its last two: given "x", its sample, and
-    given "x_before", what it denoised last. One evaluation for each time between the first and the last.
+    """Compute the x that `bdia` with the same times and gamma started from, from the last two x of that run. The given
+    tensor "x" is its sample, and "x_before" is the last x that it evaluated. One evaluation for each time between the
+    first and the last.
 
-    Exact but for rounding, which 1 / gamma magnifies at every step: in float32 take gamma 1.
+    The result is exact up to rounding errors, which 1 / gamma amplifies at every step. In float32, use gamma 1.
 
     Args:
         times: as for `bdia`, from noisy to clean, at least two steps.
@@ -52,7 +55,7 @@ def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) ->
     """
     if not 0 < gamma <= 1 or len(times) < 3:
         raise UserError(
-            f"bdia_inverse with gamma {gamma:g} over {len(times) - 1} steps",
+            f"bdia_inverse cannot run with gamma {gamma:g} over {len(times) - 1} steps",
             "choose gamma in (0, 1] and 2 steps or more",
         )
     cleaner, x = trace.given("x"), trace.given("x_before")

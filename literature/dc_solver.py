@@ -1,8 +1,8 @@
 """DC-Solver (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755): UniPC with dynamic compensation.
 
-The prediction that a step starts from was made at the uncorrected x. It is replaced, there and in all later history, by
-the polynomial through the last three predictions at a time slightly off its own, t' = rho t_0 + (1 - rho) t_1, with rho
-fitted for each step.
+A step starts from a prediction that was made at the uncorrected x. That prediction is replaced, in this step and in all
+later ones, by the value of the polynomial through the last three predictions at a slightly different time, t' = rho t_0
++ (1 - rho) t_1. rho is fitted for each step.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,23 @@ def dc_solver(
     bh1: bool = False,
     lower_order_final: bool = False,
 ) -> Lin:
-    """UniPC of this order on x0 with its predictions compensated; order + 1 rows, with ratios max(order, 3) + 1.
+    """Sample with UniPC on x0, with compensated predictions. Its plans have order + 1 rows, or with ratios max(order,
+    3) + 1.
 
     Args:
-        ratios: rho of each step, from `fewstep.literature.fits.compensation`; 1 leaves a prediction as it
-            is. The first two have no three predictions and are not used. Empty for all 1, which is UniPC.
-        order: of the predictor, 1 to 4.
+        ratios: rho of each step, from `fewstep.literature.fits.compensation`; 1 leaves a prediction unchanged. The
+            first two values are not used, since three predictions are not available yet. An empty list means 1 for all
+            steps, which is UniPC.
+        order: order of the predictor, 1 to 4.
         bh1, lower_order_final: as for `unipc`.
     """
     if ratios and len(ratios) != len(times) - 1:
-        raise UserError(f"dc_solver with {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step")
+        raise UserError(
+            f"dc_solver was given {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step"
+        )
     if not 1 <= order <= 4:
-        raise UserError(f"dc_solver of order {order}", "choose 1 to 4")
-    history: list[tuple[float, Lin]] = []  # the network's time and x0, newest first
+        raise UserError(f"dc_solver has no order {order}", "choose 1 to 4")
+    history: list[tuple[float, Lin]] = []  # pairs of the network's time and x0, newest first
 
     def compensate(i: int, s: Time, x0: Lin) -> Lin:
         nonlocal history

@@ -1,12 +1,13 @@
-"""DPM-Solver-v3 (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268): multistep on what empirical model statistics do not
-explain.
+"""DPM-Solver-v3 (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268): a multistep solver that uses empirical model statistics.
 
-With the statistics l, s, b over lambda, each shaped as a sample, the noise prediction along a trajectory is
+With statistics l, s, b as functions of lambda, each with the shape of a sample, the predicted noise along a trajectory
+is
 
-    sigma eps = l x + alpha f,    df / d lambda close to s f + b,
+    sigma eps = l x + alpha f,    df / d lambda close to s f + b.
 
-so that f, all that is left to approximate, moves as little as one linear law can make it. l = 1, s = b = 0 leaves
-f = -x0, which is DPM-Solver++. For Gaussian data f is known, and any step is exact. `fits/ems.py` measures them.
+Only f is left to be approximated, and the statistics are chosen so that it changes as little as possible. l = 1, s = b
+= 0 gives f = -x0, which is DPM-Solver++. For Gaussian data f is known, and steps of any length are exact. `fits/ems.py`
+estimates the statistics.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,14 +27,14 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 Array = NDArray[np.float64]
-Basis = Callable[[Sequence[float], Array], Array]  # (nodes, points) -> what each node's value contributes at the points
-WINDOW = 6  # points of the polynomials that tables are integrated and read by
+Basis = Callable[[Sequence[float], Array], Array]  # (nodes, points) -> the weight of each node's value at the points
+WINDOW = 6  # points of the polynomials that integrate and interpolate tables
 
 
 @dataclass(frozen=True, eq=False)
 class Ems:
-    """`lams` [n], increasing; `l`, `s`, `b` [n, ...], each line broadcast to a sample. n of 6 and more, 100 and more to
-    be accurate."""
+    """Statistics over lambda. `lams` [n] increases; each line of `l`, `s` and `b` [n, ...] broadcasts to a sample. n is
+    at least 6, and should be 100 or more for accuracy."""
 
     lams: Array
     l: Array  # noqa: E741 (the paper's name)
@@ -54,21 +55,21 @@ class Ems:
 
     @cached_property
     def L(self) -> Array:
-        """int l, from the first lambda."""
+        """The integral of l from the first lambda."""
         return integrate(self.l, self.lams)
 
     @cached_property
     def S(self) -> Array:
-        """int s."""
+        """The integral of s from the first lambda."""
         return integrate(self.s, self.lams)
 
     @cached_property
     def B(self) -> Array:
-        """int e^-S b."""
+        """The integral of e^-S b from the first lambda."""
         return integrate(np.exp(-self.S) * self.b, self.lams)
 
     def interpolate(self, lams: Array, *tables: Array) -> list[Array]:
-        """Tables between their lambdas: of each a line for each of `lams` [P]."""
+        """Interpolate tables over lambda. The result for each table has one line for each of `lams` [P]."""
         slack = 1e-9 * (1 + np.abs(lams))
         outside = (lams < self.lams[0] - slack) | (lams > self.lams[-1] + slack)
         if outside.any():
@@ -80,7 +81,7 @@ class Ems:
         nodes = self.lams[np.array(starts)[:, None] + np.arange(WINDOW)]
         gaps = nodes[:, :, None] - nodes[:, None, :] + np.eye(WINDOW)
         away = np.where(np.eye(WINDOW, dtype=bool), 1.0, (lams[:, None] - nodes)[:, None, :])
-        weights = np.prod(away / gaps, axis=2)  # Lagrange's, at each of lams
+        weights = np.prod(away / gaps, axis=2)  # Lagrange polynomials at each of lams
         made = []
         for table in tables:
             flat = table.reshape(len(table), -1)
@@ -90,7 +91,8 @@ class Ems:
 
 
 def integrate(table: Array, lams: Array) -> Array:
-    """The integral of a table from its first lambda to each, by the polynomial through the points around each gap."""
+    """Return the integral of a table from its first lambda to each lambda. Each interval is integrated by the
+    polynomial through the points around it."""
     gauss, weights = np.polynomial.legendre.leggauss(WINDOW // 2)
     steps = [np.zeros_like(table[0])]
     for i, (low, high) in enumerate(zip(lams, lams[1:])):
@@ -102,31 +104,32 @@ def integrate(table: Array, lams: Array) -> Array:
 
 
 def _window(lams: Array, after: int) -> slice:
-    """`WINDOW` points around the gap that ends at point `after`."""
+    """Return `WINDOW` points around the interval that ends at point `after`."""
     start = int(min(max(after - WINDOW // 2, 0), len(lams) - WINDOW))
     return slice(start, start + WINDOW)
 
 
 def dpm_v3(ems: Ems, order: int = 3, corrector: bool = True) -> Callable[[Tracer, Sequence[Time]], Lin]:
-    """The solver with these statistics; its plans hold tensors. Order 2, or `order` without the corrector; exact in one
-    step on Gaussian data. One evaluation a step, `order` rows (+ 1 with the corrector).
+    """Return the solver for these statistics. Its plans contain tensors. It evaluates the network once per step and has
+    `order` rows, or one more with the corrector.
 
-    A step to the clean end or from pure noise is infinitely long in lambda, hence first order on x0; the orders rise in
-    the first steps and, where the grid ends clean, fall in the last ones.
+    The solver has order 2, or `order` without the corrector, and is exact in one step for Gaussian data. A step to the
+    clean end or from pure noise is infinitely long in lambda, so it has order 1 on x0. The order increases in the first
+    steps and, if the grid ends at the clean end, decreases in the last ones.
 
     Args:
-        ems: over all finite lambdas of the plan.
-        order: values of f that the predictor's polynomial goes through, 1 to 3.
-        corrector: redo each step with the value at its end. It takes one value more than the predictor, and plain
-            divided differences for derivatives ("better in most cases", say the authors, and so it is on the shipped
-            model with 5 and 8 steps).
+        ems: statistics over all finite lambdas of the plan.
+        order: the number of values of f in the predictor's polynomial, 1 to 3.
+        corrector: repeat each step with the value at its end. The corrector uses one value more than the predictor, and
+            plain divided differences as derivatives. According to the authors this is better in most cases; it was on
+            the shipped model with 5 and 8 steps.
     """
     if not 1 <= order <= 3:
-        raise UserError(f"dpm_v3 of order {order}", "choose 1, 2 or 3")
+        raise UserError(f"dpm_v3 has no order {order}", "choose 1, 2 or 3")
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x, x0 = trace.denoise(trace.start(), times[0])
-        known: list[tuple[float, Lin]] = []  # lambda and f of evaluations, newest first
+        known: list[tuple[float, Lin]] = []  # pairs of lambda and f of evaluations, newest first
         steps, ends_clean = len(times) - 1, times[-1].sigma == 0
         for i, (s, t) in enumerate(pairwise(times)):
             is_last = i == steps - 1
@@ -149,8 +152,8 @@ def dpm_v3(ems: Ems, order: int = 3, corrector: bool = True) -> Callable[[Tracer
                 corrected = trace.store(redone.apply(trace, x, (values[0], Lin({}), *values[1:])))  # all but f at t
                 predicted = trace.store(predicted)
                 x, x0 = trace.denoise(predicted, t)
-                f = _f(trace, ems, x, x0, t)  # which stays what it is at the uncorrected x
-                x = corrected + redone.weights[1] * f + (x - predicted)  # moved as CFG++ moved the predicted x
+                f = _f(trace, ems, x, x0, t)  # evaluated at the uncorrected x
+                x = corrected + redone.weights[1] * f + (x - predicted)  # as CFG++ moved the predicted x
             else:
                 x, x0 = trace.denoise(predicted, t)
                 f = _f(trace, ems, x, x0, t)
@@ -162,7 +165,8 @@ def dpm_v3(ems: Ems, order: int = 3, corrector: bool = True) -> Callable[[Tracer
 
 @dataclass(frozen=True, eq=False)
 class _Integrals:
-    """x_t = factor x_s + sum_j weights_j f_j + constant; each a number or shaped as a sample."""
+    """The coefficients of x_t = factor x_s + sum_j weights_j f_j + constant. Each is a number or has the shape of a
+    sample."""
 
     factor: Array
     weights: Sequence[Array]
@@ -176,20 +180,21 @@ class _Integrals:
 
 
 def _f(trace: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
-    """(sigma eps - l x) / alpha."""
+    """Return f = (sigma eps - l x) / alpha."""
     (l,) = ems.interpolate(np.array([s.lam]), ems.l)  # noqa: E741 (the paper's name)
     return trace.store((1 - l[0]) / s.alpha * x - x0)
 
 
 def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis]) -> list[_Integrals]:
-    """The step's exact solution where g is a curve through nodes, for each set of them and form of curve:
+    """Return the exact solution of the step for each set of nodes and form of curve, where g is the curve through the
+    nodes:
 
         x_t = alpha_t / alpha_s E(s) x_s - alpha_t int E(lambda) (g(lambda) + B(lambda) - B(s)) d lambda
 
-    with E(lambda) = e^(L(lambda) - L(t) + S(lambda)) and g = e^-S f - (B - B(s)), which s and b hold still. (E(s) is
-    without S there.)
+    with E(lambda) = e^(L(lambda) - L(t) + S(lambda)) and g = e^-S f - (B - B(s)), which is constant as far as s and b
+    describe f. (E(s) does not contain S.)
     """
-    edges = np.linspace(s.lam, t.lam, ceil(2 * (t.lam - s.lam)) + 1)  # the statistics change over some unit of lambda
+    edges = np.linspace(s.lam, t.lam, ceil(2 * (t.lam - s.lam)) + 1)  # statistics change on a scale of about 1
     points, masses = gauss_legendre(edges, 8)
     P = len(points)
     L, S, B = ems.interpolate(
@@ -211,8 +216,8 @@ def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis
 
 
 def divided_differences(nodes: Sequence[float], points: Array) -> Array:
-    """The share of each node's value g_j in the curve sum_n [g_0 .. g_n] (q - q_0)^n: Taylor's series around the first
-    node with the divided differences of all for derivatives, "pseudo-order" in the paper."""
+    """Return the weight of each node's value g_j in the curve sum_n [g_0 .. g_n] (q - q_0)^n. This is the Taylor series
+    around the first node, with divided differences as derivatives, called "pseudo-order" in the paper."""
     lines = np.zeros((len(nodes), len(points)))
     for n in range(len(nodes)):
         for j, node in enumerate(nodes[: n + 1]):

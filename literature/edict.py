@@ -1,7 +1,7 @@
-"""EDICT (Wallace, Gokul, Naik 2022, arXiv 2211.12446): exact inversion by two coupled states.
+"""EDICT (Wallace, Gokul, Naik 2022, arXiv 2211.12446): exact inversion with two coupled states.
 
-Each state moves by the noise predicted at the other, so that every line can be solved for what it started from; mixing
-with weight p keeps the two together.
+Each state is updated with the noise that is predicted at the other state, so that every update can be inverted. Mixing
+with weight p keeps the two states close to each other.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ PAPER = "Wallace, Gokul, Naik 2022, arXiv 2211.12446"
 
 @Published(PAPER, order=1, rows=2)
 def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
-    """EDICT from one noise for both states.
+    """Sample with EDICT, starting both states from the same noise.
 
-    A step from pure noise, where the noise predicted is x itself, is DDIM's, with one evaluation.
+    A step from pure noise, where the predicted noise is x itself, is a DDIM step with one evaluation.
 
     Args:
-        p: weight of a state's own value when they are mixed, in (0, 1]. The authors take 0.93.
-        second: return the second state; inverting needs both.
+        p: weight of a state's own value when the two are mixed, in (0, 1]. The authors use 0.93.
+        second: also return the second state, which inversion needs.
     """
     _check("edict", p)
     x = y = trace.start()
@@ -47,18 +47,23 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
 
 @Published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
-    """The two states at the start of `edict` with the same times and p, out of those at its end: given "x" and given
-    "y" (for a picture to edit, the picture twice). `edict` starts from one noise for both, so that an edit goes on from
-    the rows before the last evaluation here: `tail_inputs` of them is what `tail(plan, 1)` of `edict` is given.
+    """Compute the two states at the start of `edict` with the same times and p, from the states at its end. These are
+    the given tensors "x" and "y"; to edit a picture, both are the picture.
+
+    `edict` starts both states from the same noise, so an edit cannot start from the states returned here. It continues
+    from the rows before the last evaluation of this plan: their `tail_inputs` are the given tensors of `tail(plan, 1)`
+    of `edict`.
 
     Args:
-        times: as for `edict`, from noisy to clean; the first may not be pure noise.
+        times: as for `edict`, from noisy to clean; the first cannot be pure noise.
         p: as for `edict`.
-        second: return the second state.
+        second: also return the second state.
     """
     _check("edict_inverse", p)
     if times[0].alpha == 0:
-        raise UserError("edict_inverse up to pure noise, where a step has no inverse", "give times that start later")
+        raise UserError(
+            "edict_inverse cannot go up to pure noise, where a step has no inverse", "give times that start later"
+        )
     x, y = trace.given("x"), trace.given("y")
     for t, s in pairwise(times[::-1]):
         a, b = _ddim(s, t)
@@ -73,10 +78,10 @@ def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, seco
 
 
 def _ddim(s: Time, t: Time) -> tuple[float, float]:
-    """(a, b) of DDIM's step a x + b eps from s to t."""
+    """Return (a, b) of DDIM's step a x + b eps from s to t."""
     return t.alpha / s.alpha, t.sigma - t.alpha * s.sigma / s.alpha
 
 
 def _check(name: str, p: float) -> None:
     if not 0 < p <= 1:
-        raise UserError(f"{name} with p {p:g}", "choose p in (0, 1]")
+        raise UserError(f"{name} cannot run with p {p:g}", "choose p in (0, 1]")

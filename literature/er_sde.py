@@ -1,16 +1,17 @@
-"""ER-SDE-Solver (Cui et al. 2023, arXiv 2309.06169): the extended reverse-time SDE, on the predicted x0.
+"""ER-SDE-Solver (Cui et al. 2023, arXiv 2309.06169): a solver of the extended reverse-time SDE, which uses the
+predicted x0.
 
 With y = x / alpha and rho = sigma / alpha, the extended SDE has the solution
 
     y_t = r y_s + (1 - r) x0_s + ((rho_t - rho_s) + phi_t I_0) x0' + ((rho_t - rho_s)^2 / 2 + phi_t I_1) x0''
         + sqrt(rho_t^2 - r^2 rho_s^2) z,     r = phi_t / phi_s,     I_k = int_t^s (rho - rho_s)^k / phi(rho) d rho,
 
-where x0' and x0'' are derivatives in rho. The noise scale phi chooses the SDE: phi = rho is the ODE, phi = rho^2 the
-reverse-time SDE. The one here is the authors' choice, phi = rho (e^(rho^0.3) + 10). It is near the ODE where little
-noise is left.
+where x0' and x0'' are derivatives in rho. The noise scale phi selects the SDE: phi = rho is the ODE, and phi = rho^2 is
+the reverse-time SDE. This module uses the authors' choice, phi = rho (e^(rho^0.3) + 10), which approaches the ODE for
+small noise.
 
-Derivatives are divided differences. As in the authors' code x0'' does not correct x0', so both orders above the first
-are exact for an x0 that is linear in rho. Their code sums I_k over 100 points; here it is exact to rounding.
+Derivatives are divided differences. As in the authors' code, x0'' does not correct x0', so orders 2 and 3 are exact for
+an x0 that is linear in rho. The authors' code sums I_k over 100 points; here it is exact up to rounding errors.
 """
 
 from collections.abc import Sequence
@@ -27,22 +28,22 @@ from fewstep.plans.solvers.multistep import gauss_legendre
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-NODES = 64  # of the integrals: a step from the noisiest time to nearly clean is exact to rounding
+NODES = 64  # quadrature points: even a step from the noisiest time to nearly clean is exact up to rounding
 
 
 @Published("Cui et al. 2023, arXiv 2309.06169", order=2, rows=3)
 def er_sde(trace: Tracer, times: Sequence[Time], *, order: int = 3) -> Lin:
-    """VE and VP ER-SDE-Solver, which are one in y and rho.
+    """Sample with the VE and VP ER-SDE-Solver, which are the same in terms of y and rho.
 
-    The first steps are of first, second, ... order. Steps from pure noise and to the clean end are of first order.
+    The order increases from 1 in the first steps. Steps from pure noise and to the clean end have order 1.
 
     Args:
-        order: 1 to 3, the terms above in x0, x0' and x0''.
+        order: 1 to 3, the number of the terms in x0, x0' and x0'' that are used.
     """
     if not 1 <= order <= 3:
-        raise UserError(f"er_sde with order {order}", "choose order in 1 .. 3")
+        raise UserError(f"er_sde has no order {order}", "choose order in 1 .. 3")
     x = trace.start()
-    x0s: list[Lin] = []  # predictions and their rho, newest first
+    x0s: list[Lin] = []  # pairs of predictions and their rho, newest first
     rhos: list[float] = []
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
@@ -58,12 +59,12 @@ def er_sde(trace: Tracer, times: Sequence[Time], *, order: int = 3) -> Lin:
 
 
 def _excess(rho: float) -> float:
-    """log(phi / rho)."""
+    """Return log(phi / rho)."""
     return float(np.logaddexp(rho**0.3, log(10)))
 
 
 def _weights(s: Time, t: Time) -> tuple[float, float]:
-    """The weights of x0' and x0''. The integrals are over log rho, in which phi / rho is smooth."""
+    """Return the weights of x0' and x0''. The integrals are taken over log rho, in which phi / rho is smooth."""
     above, below = s.rho, t.rho
     points, shares = gauss_legendre(np.log([below, above]), NODES)
     rho = np.exp(points)
@@ -73,7 +74,7 @@ def _weights(s: Time, t: Time) -> tuple[float, float]:
 
 
 def _derivatives(x0s: Sequence[Lin], rhos: Sequence[float]) -> list[Lin]:
-    """x0' and x0'' in rho from divided differences, as many as there are predictions for. A difference to pure noise,
-    where rho is infinite, is zero."""
+    """Return x0' and x0'' in rho, by divided differences, as far as the number of predictions allows. A difference to
+    pure noise, where rho is infinite, is zero."""
     slopes = [(x0s[i] - x0s[i + 1]) / (rhos[i] - rhos[i + 1]) for i in range(len(x0s) - 1)]
     return slopes[:1] + [2 * (slopes[0] - slopes[1]) / (rhos[0] - rhos[2]) for _ in slopes[1:]]

@@ -1,5 +1,5 @@
 """Stochastic interpolants (Albergo, Boffi, Vanden-Eijnden 2023, arXiv 2303.08797): one pair of networks, velocity and
-score, and a family of equations between the ODE and ever noisier SDEs."""
+score, for a family of equations from the ODE to SDEs with more and more noise."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -25,21 +25,24 @@ MADE_FOR = DenoiserFacts(BROWNIAN, "velocity", heads=2, towards="y")
 
 @Published("Albergo et al. 2023, arXiv 2303.08797", order=1, rows=2, made_for=MADE_FOR)
 def interpolant(trace: Tracer, times: Sequence[Time], *, epsilon: float = 0.0, power: float = 0.0) -> Lin:
-    """Euler-Maruyama for dx = (b + e score) dt + sqrt(2 e) dw from y to the data, where e(t) = epsilon sigma_t^power.
+    """Sample with Euler-Maruyama for dx = (b + e score) dt + sqrt(2 e) dw from y to the data, where e(t) = epsilon
+    sigma_t^power.
 
-    The denoiser's outputs are first the velocity (prediction "velocity": from the data to y, so that b is minus it) and
-    then the score -eta / sigma. With one output the equation is the ODE, and `epsilon` stays 0.
+    The denoiser's first output is the velocity (prediction "velocity": from the data to y, so that b is minus the
+    velocity). Its second output is the score, -eta / sigma. With one output only the ODE is possible, and `epsilon`
+    must be 0.
 
     Args:
-        epsilon: 0 or more. 0 is the ODE; a constant above it is the SDE of the authors' code.
-        power: 0 or more. With 1 or more the noise leaves with sigma towards both ends, where a score is infinite.
+        epsilon: 0 or more. 0 is the ODE; a constant above 0 is the SDE of the authors' code.
+        power: 0 or more. With 1 or more, the noise vanishes together with sigma at both ends, where the score is
+            infinite.
     """
     check_not_negative("epsilon", epsilon)
     check_not_negative("power", power)
     if trace.prediction != "velocity" or trace.heads < (2 if epsilon else 1):
         raise UserError(
-            f"interpolant for a denoiser of {trace.heads} output(s) that predicts {trace.prediction}",
-            'give it one of prediction "velocity", and where epsilon is not 0 of heads 2: velocity and score',
+            f"interpolant cannot use a denoiser of {trace.heads} output(s) that predicts {trace.prediction}",
+            'give one with prediction "velocity", and for epsilon above 0 with heads 2: velocity and score',
         )
     x, whole = trace.start(), trace.schedule.path.last
     for s, t in pairwise(times):

@@ -1,14 +1,15 @@
 """Kinetic-optimal paths: the alpha and sigma whose probability flow has the least kinetic energy (Shaul, Chen, Nickel,
 Le & Lipman 2023, arXiv 2306.06626).
 
-Data of second moment 1 a dimension enters through one function of s = alpha / sigma, its separation: 1 less 1 + s^2
-times the mean squared error of the best denoiser. It is 0 for Gaussian data and 1 where the data are far apart. With
-alpha = r sin(phi), sigma = r cos(phi) and d theta = sqrt(separation) d phi the energy is a point's in the plane,
+For data with second moment 1 per dimension, the energy depends on the data through one function of s = alpha / sigma,
+called the separation: 1 - (1 + s^2) times the mean squared error of the best denoiser. It is 0 for Gaussian data, and 1
+where the data points are far apart. With alpha = r sin(phi), sigma = r cos(phi) and d theta = sqrt(separation) d phi,
+the energy is that of a point in the plane,
 
     int E|u_t(x_t)|^2 dt = int r'^2 + r^2 theta'^2 dt,
 
-so that the best path is a straight line in polar coordinates (r, theta), at even speed. The integral of theta is all
-that is to be solved. Where the separation is 1 the line is alpha = 1 - t, sigma = t.
+so the best path is a straight line in polar coordinates (r, theta) at constant speed. Only the integral of theta has to
+be computed. If the separation is 1, the line is alpha = 1 - t, sigma = t.
 """
 
 from collections.abc import Callable
@@ -20,15 +21,15 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 
 Array = NDArray[np.float64]
-ANGLES = 20_000  # of the integral
+ANGLES = 20_000  # points of the integral
 
 
 def kinetic_optimal(separation: Callable[[Array], Array], deviation: float = 1.0, nodes: int = 129) -> ScheduleSpec:
-    """The schedule, as a table of `nodes` even times.
+    """Return the schedule, as a table over `nodes` evenly spaced times.
 
     Args:
-        separation: of s = alpha / sigma in 0 .. inf, for data that are divided by `deviation`: values in 0 .. 1, as
-            `estimate_separation` makes it.
+        separation: the separation as a function of s = alpha / sigma from 0 to infinity, with values from 0 to 1, for
+            data that are divided by `deviation`. `estimate_separation` returns such a function.
         deviation: the root of the data's second moment, above 0.
     """
     phi = np.linspace(0, np.pi / 2, ANGLES + 1)
@@ -48,11 +49,11 @@ def kinetic_optimal(separation: Callable[[Array], Array], deviation: float = 1.0
 
 
 def estimate_separation(ratios: Array, errors: Array) -> Callable[[Array], Array]:
-    """The separation of data, from the errors of a denoiser.
+    """Return the separation of data as a function, from the errors of a denoiser.
 
     Args:
-        ratios: alpha / sigma [N], increasing, above 0, of data that are divided by the root of their second moment.
-        errors: the mean squared error a dimension [N] of the predicted x0 at these.
+        ratios: alpha / sigma [N], increasing and above 0, for data that are divided by the root of their second moment.
+        errors: the mean squared error per dimension [N] of the predicted x0 at these ratios.
     """
     angles, values = np.arctan(ratios), np.clip(1 - (1 + ratios**2) * errors, 0.0, 1.0)
     return lambda s: np.interp(np.arctan(s), angles, values)

@@ -1,5 +1,5 @@
-"""Heavy ball (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118); the paper's generalized
-form is `fewstep.plans.solvers.momentum`."""
+"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118). The paper's
+generalised form is `fewstep.plans.solvers.momentum`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,12 +14,12 @@ from fewstep.plans.tracer import Tracer
 
 @Published(PAPER, order=1, rows=3)
 def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
-    """Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. Order 1 where beta < 1;
-    `order` + 1 rows.
+    """Sample with Polyak's heavy ball, v <- (1 - beta) v + beta AB(eps), y <- y + (rho_t - rho_s) v. The order is 1 for
+    beta < 1. Plans have `order` + 1 rows.
 
     Args:
-        beta: in (0, 1]; the smaller, the more damped.
-        order: 1 to 4, values of the predicted noise that Adams-Bashforth combines.
+        beta: in (0, 1]; smaller values damp more.
+        order: 1 to 4, the number of predicted noises that Adams-Bashforth combines.
     """
     check_momentum("hb", beta, order)
     x = trace.start()

@@ -14,23 +14,24 @@ from fewstep.plans.transforms.start_checks import noise_levels
 
 
 def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:
-    """The plan with the predicted noise divided by a scale at each evaluation.
+    """Return the plan with the predicted noise divided by a scale at each evaluation.
 
-    On its own samples a denoiser predicts noise that is a little too long, and each step adds to it. The authors
-    measure its norm against the training's and divide (by 1.002 to 1.03, uniform or growing).
+    On its own samples a denoiser predicts noise with a norm that is slightly too large, and each step adds to the
+    error. The authors measure the norm relative to that in training, and divide by it (1.002 to 1.03, constant or
+    growing).
 
     Args:
         scales: one number, or one for each evaluation.
     """
-    if denoiser.towards is not None and plan.prediction not in ("epsilon", "score"):  # what is scaled has y in it
+    if denoiser.towards is not None and plan.prediction not in ("epsilon", "score"):  # the scaled output has y in it
         raise UserError(
-            f"noise scales for a denoiser that restores {denoiser.towards!r} and predicts {plan.prediction}",
+            f"noise cannot be scaled for a denoiser that restores {denoiser.towards!r} and predicts {plan.prediction}",
             "scale the noise of one that predicts epsilon or score",
         )
     each = [float(scales)] * len(plan.steps) if isinstance(scales, int | float) else [float(c) for c in scales]
     if len(each) != len(plan.steps) or not all(c > 0 for c in each):
         raise UserError(
-            f"{len(each)} noise scales from {min(each, default=0):g} up for {len(plan.steps)} evaluations",
+            f"{len(each)} noise scales from {min(each, default=0):g} up do not fit {len(plan.steps)} evaluations",
             "give one positive number for each, or one for all",
         )
     steps = zip(plan.steps, noise_levels(plan), each, strict=True)
@@ -38,11 +39,12 @@ def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[fl
 
 
 def _scale_step(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFacts) -> Step:
-    """Output o of each branch becomes o / c + extra . S, such that x0 implies the scaled noise."""
+    """Return the step in which output o of each branch is replaced by o / c + extra . S, so that x0 corresponds to the
+    scaled noise."""
     K, count = plan.rows, len(step.branches)
     outputs = range(K, K + count)
     if step.heads > 1 or any(term.column in outputs for term in step.terms):
-        raise UserError(f"plan {plan.name!r} has several outputs, or tensors on them", "scale the noise of another")
+        raise UserError(f"plan {plan.name!r} has several outputs, or tensors on them", "give another plan")
     a, b = x0_coefficients(plan.prediction, time, denoiser.schedule)
     x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)
     extra = (1 - 1 / c) * (1 / time.alpha - a) / b * x if time.alpha else 0.0 * x

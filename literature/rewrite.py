@@ -1,7 +1,7 @@
-"""Change calls of a function in a module, before it is traced, by conditions that the changed module takes.
+"""Replace calls of a function in a module before it is traced, with conditions that control the replacement.
 
-The network is the former one where these conditions have their defaults. The module that is traced, and the one that
-the graphs are compared with, are the changed one.
+With the default values of these conditions, the network computes the same as before. The changed module is the one that
+is traced, and that the graphs are compared with.
 """
 
 from abc import ABC, abstractmethod
@@ -20,16 +20,18 @@ from fewstep.export.spec import Spec
 from fewstep.literature.gradients.gradient import GradientModule
 from fewstep.runtime.bundle.manifest import Condition
 
-Change = Callable[..., Tensor]  # of the call, which takes its operands, and of its operands
-Changes = Mapping[int, Change]  # by the number of the call
+Change = Callable[..., Tensor]  # arguments: the call, and its operands
+Changes = Mapping[int, Change]  # the key is the index of the call
 Forward = Callable[..., Any]
-LAYER = "_rewritten_by_fewstep"  # an attribute of a module
+LAYER = "_rewritten_by_fewstep"  # name of an attribute of a module
 
 
 class Calls(TorchFunctionMode, ABC):
-    """Within it `change(number)` takes the place of the calls that `computed` makes. One for each run: it counts them.
+    """A context in which `change(number)` replaces the calls that `computed` makes. It counts calls, so each run needs
+    a new one.
 
-    A kind of calls is a subclass: its `functions` of torch are computed by `computed`, which ends in `change`.
+    A subclass defines a kind of calls: `functions` are the functions of torch, and `compute` evaluates them by
+    `change`.
     """
 
     functions: tuple[Any, ...] = ()
@@ -39,13 +41,13 @@ class Calls(TorchFunctionMode, ABC):
         self._change, self._count = change, 0
 
     def change(self, call: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-        """The next call: `call(*operands)`, or what is in its place."""
+        """Return the result of the next call: of `call(*operands)`, or of its replacement."""
         number, self._count = self._count, self._count + 1
         return self._change(number)(call, *operands)
 
     @abstractmethod
     def compute(self, func: Any, *args: Any, **named: Any) -> Any:
-        """The result of one of the functions."""
+        """Return the result of one of the functions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = partial(self.compute, func) if func in self.functions else func
@@ -54,8 +56,8 @@ class Calls(TorchFunctionMode, ABC):
 
 @dataclass(frozen=True)
 class Rewrite:
-    """`begin(forward, inputs, values)` gives the changes of one run: `forward` is the module's own, `inputs` are its
-    (x, time, *conditions), and `values` [B, *shape] are of the rewrite's own `conditions`."""
+    """`begin(forward, inputs, values)` returns the changes of one run. `forward` is the original forward of the module,
+    `inputs` are its (x, time, *conditions), and `values` [B, *shape] belong to the `conditions` of the rewrite."""
 
     conditions: tuple[Condition, ...]
     begin: Callable[[Forward, Sequence[Tensor], Sequence[Tensor]], Changes]
@@ -63,7 +65,8 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A rewrite of a module: `forward` and `spec` are of before, `conditions` of behind it."""
+    """A rewrite of a module: `forward` and `spec` are those before the rewrite, and `conditions` are those that it
+    adds."""
 
     kind: type[Calls]
     forward: Forward
@@ -73,9 +76,10 @@ class _Layer:
 
 
 def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Sequence[Rewrite]) -> Spec:
-    """Change the module's calls of a kind, each rewrite around those before it; returns the spec with their conditions.
+    """Change the module's calls of a kind, each rewrite around the previous ones; return the spec with their
+    conditions.
 
-    Of a gradient, the denoiser's calls are changed, and the gradient goes through what they became.
+    If the module computes a gradient, the calls of its denoiser are changed, and the gradient includes the changes.
     """
     computes, former = _computes(module), _last(module, spec, kind)
     forward = getattr(module, computes) if former is None else former.forward
@@ -85,13 +89,13 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
     start = first_condition(before) + len(before.conditions)
 
     def run_rewritten(*inputs: Tensor) -> Any:
-        own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
+        own = inputs[:start] + inputs[start + len(conditions) :]  # carried tensors come after all conditions
         values = list(inputs[start : start + len(conditions)])
         changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in every]
         with kind(partial(_join_changes, changes)):
             return forward(*own)
 
-    setattr(module, computes, run_rewritten)  # not a module around it: names of layers stay what they are
+    setattr(module, computes, run_rewritten)  # do not wrap the module, so that the names of its layers do not change
     made = msgspec.structs.replace(before, conditions=(*before.conditions, *conditions))
     setattr(module, LAYER, _Layer(kind, forward, before, made.conditions, every))
     return made
@@ -99,7 +103,7 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
 
 @contextmanager
 def suspend_rewrites(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> Iterator[Spec]:
-    """The module as it was before its rewrites of a kind, if they were the last; yields its spec."""
+    """Restore the module as it was before its rewrites of a kind, if these were the last ones; yield its spec."""
     layer, computes = _last(module, spec, kind), _computes(module)
     if layer is None:
         yield spec
@@ -113,7 +117,7 @@ def suspend_rewrites(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> 
 
 
 def _last(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> _Layer | None:
-    """The rewrites of a kind that a further one joins: nothing was changed behind them."""
+    """Return the rewrites of a kind, if nothing was changed after them, so that a further one can join them."""
     layer: _Layer | None = vars(module).get(LAYER)
     return None if layer is None or (layer.kind, layer.conditions) != (kind, spec.conditions) else layer
 
@@ -123,7 +127,7 @@ def _computes(module: torch.nn.Module) -> str:
 
 
 def _join_changes(changes: Sequence[Changes], number: int) -> Change:
-    """All changes of a call: the first is innermost."""
+    """Return the composition of all changes of a call. The first is the innermost."""
 
     def change(call: Callable[..., Tensor], *operands: Tensor) -> Tensor:
         for each in changes:
@@ -135,5 +139,5 @@ def _join_changes(changes: Sequence[Changes], number: int) -> Change:
 
 
 def first_condition(spec: Spec) -> int:
-    """The place of the first condition among the inputs of a module: behind x and the times."""
+    """Return the index of the first condition among the inputs of a module, after x and the times."""
     return 1 + len(spec.times)

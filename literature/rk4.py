@@ -13,10 +13,10 @@ from fewstep.plans.tracer import Tracer
 
 @Published("Kutta 1901", order=4, rows=3)
 def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Runge-Kutta on d(x / alpha) / d rho = eps with rho = sigma / alpha, which DPM-Solver's authors compare with
-    (Lu et al. 2022, arXiv 2206.00927, table 2).
+    """Integrate d(x / alpha) / d rho = eps with rho = sigma / alpha by the classical Runge-Kutta method. DPM-Solver's
+    authors compare with it (Lu et al. 2022, arXiv 2206.00927, table 2).
 
-    Steps from pure noise or to the clean end are first order, with one evaluation.
+    Steps from pure noise or to the clean end have order 1 and one evaluation.
     """
     x = trace.start()
     for s, t in pairwise(times):

@@ -1,10 +1,11 @@
 """Predictor-corrector sampling (Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole 2021, arXiv 2011.13456, section 4.2):
-a reverse-diffusion step, and Langevin steps that bring x nearer to the law of its time.
+a reverse-diffusion step, and Langevin steps that bring the distribution of x closer to that of its time.
 
-The published corrector sizes its step by the data, 2 a (r |z| / |score|)^2 with the norms of this very noise and score:
-no static plan. But score = -eps / sigma and |eps| is close to |z|, both near the root of the number of elements, so the
-ratio is close to sigma, which is the *annealed* Langevin step of NCSN (Song & Ermon 2019) and a plan. What remains of
-the difference is one number a time: `norm_ratios` measures it on rollouts, and `ratios` puts it into the plan.
+The published corrector computes the size of its step from the data, 2 a (r |z| / |score|)^2 with the norms of the
+current noise and score, which a static plan cannot do. But score = -eps / sigma, and |eps| is close to |z|, since both
+are close to the root of the number of elements. The ratio is therefore close to sigma, which gives the *annealed*
+Langevin step of NCSN (Song & Ermon 2019), and a static plan. The remaining difference is one number for each time:
+`norm_ratios` measures it on rollouts, and `ratios` puts it into the plan.
 """
 
 from collections.abc import Sequence
@@ -32,25 +33,27 @@ def score_sde_pc(
     corrections: int = 1,
     ratios: tuple[float, ...] = (),
 ) -> Lin:
-    """Langevin steps (Algorithms 4 and 5), then a step of reverse diffusion (equation 46), in the order of the authors'
-    code. Made for many small steps. `corrections` + 1 evaluations a step.
+    """Sample with Langevin steps (Algorithms 4 and 5) before each step of reverse diffusion (equation 46), as in the
+    authors' code. It needs many small steps, of `corrections` + 1 evaluations each.
 
-    The last step adds no noise, which is the papers' denoising. A step from pure noise, whose score says nothing of the
-    data, is a step of `ddpm` and not corrected.
+    The last step adds no noise, as in the papers' denoising step. A step from pure noise, where the score contains no
+    information about the data, is a step of `ddpm` without corrections.
 
     Args:
-        snr: r, the corrector's ratio of signal to noise; 0.16 as published for variance-exploding schedules.
-        corrections: Langevin steps at each time; 0 leaves the predictor.
-        ratios: |z| / |score| at each time but the last, from `norm_ratios`; empty for sigma.
+        snr: r, the corrector's signal-to-noise ratio; published for variance-exploding schedules as 0.16.
+        corrections: number of Langevin steps at each time; 0 uses only the predictor.
+        ratios: |z| / |score| at each time but the last, from `norm_ratios`. If empty, sigma is used.
     """
     check_not_negative("snr", snr)
     check_count("corrections", corrections, MOST_CORRECTIONS)
     if ratios and len(ratios) != len(times) - 1:
-        raise UserError(f"score_sde_pc with {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step")
+        raise UserError(
+            f"score_sde_pc was given {len(ratios)} ratios for {len(times) - 1} steps", "give one for each step"
+        )
     x = trace.start()
     for i, (s, t) in enumerate(pairwise(times)):
-        kept = s.alpha / t.alpha  # of x in the forward process from t to s
-        added = s.sigma**2 - kept**2 * t.sigma**2  # variance
+        kept = s.alpha / t.alpha  # factor of x in the forward process from t to s
+        added = s.sigma**2 - kept**2 * t.sigma**2  # variance of the noise
         if s.alpha == 0:
             x, x0 = trace.denoise(x, s)
             x = t.alpha * x0
@@ -69,11 +72,11 @@ def score_sde_pc(
 
 
 def norm_ratios(noises: Sequence[NDArray[np.floating]], times: Sequence[Time]) -> tuple[float, ...]:
-    """The mean of |z| / |score| at each time, as `ratios` of `score_sde_pc` take it.
+    """Return the mean of |z| / |score| at each time, as the `ratios` of `score_sde_pc`.
 
     Args:
-        noises: predicted noise [B, ...] at each time, from rollouts of the plan with `ratios` left out.
-        times: where they were predicted.
+        noises: predicted noise [B, ...] at each time, from rollouts of the plan without `ratios`.
+        times: the times of these predictions.
     """
     ratios = []
     for eps, time in zip(noises, times, strict=True):

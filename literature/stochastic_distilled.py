@@ -13,8 +13,9 @@ from fewstep.plans.tracer import Tracer
 
 @Published("Meng et al. 2023, arXiv 2210.03142", order=None, rows=1, distilled=True)
 def stochastic_distilled(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """A step of DDIM over two intervals, then noise back over the second of them, so that each evaluation passes one.
-    The last interval is a step of DDIM. The network takes the weight of guidance as a condition."""
+    """Sample with DDIM steps over two intervals, each followed by noise back over the second interval, so that each
+    evaluation advances by one interval. The last interval is a plain DDIM step. The network takes the weight of
+    guidance as a condition."""
     x = trace.start()
     for s, t, beyond in zip(times, times[1:], [*times[2:], None], strict=False):
         x, x0 = trace.denoise(x, s)

@@ -1,8 +1,8 @@
-"""Time shift (Li, Qu, Yao, Sun, Moens 2024, arXiv 2305.15583): the network takes the time that x looks like.
+"""Time shift (Li, Qu, Yao, Sun, Moens 2024, arXiv 2305.15583): pass the network the time that fits the variance of x.
 
-The published sampler compares the variance of each sample with sigma^2 of each timestep nearby while it runs. That
-depends on the data, and is no plan. But the variance over thousands of elements hardly differs between samples. Its
-mean, measured once on rollouts of the deployed plan, gives the shift of every step in advance.
+While it runs, the published sampler compares the variance of each sample with sigma^2 of nearby timesteps. This depends
+on the data, so it is not a static plan. But the variance over thousands of elements is nearly the same for all samples.
+Its mean, measured once on rollouts of the plan, determines the shift of every step in advance.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fewstep.plans.schedule import NoiseSchedule
 
 
 def shift_times(plan: Plan, times: Sequence[float]) -> Plan:
-    """The plan with these times for the network, one for each evaluation; all coefficients stay."""
+    """Return the plan with these times for the network, one for each evaluation. All coefficients are unchanged."""
     if len(times) != len(plan.steps):
         raise UserError(f"{len(times)} times for {len(plan.steps)} evaluations", "give one for each")
     steps = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
@@ -27,18 +27,19 @@ def shift_times(plan: Plan, times: Sequence[float]) -> Plan:
 def estimate_shift(
     plan: Plan, schedule: NoiseSchedule, variances: Sequence[float], window: float = 40.0, cutoff: float = 200.0
 ) -> tuple[float, ...]:
-    """Times for `shift_times`: for each evaluation the whole timestep within half a window whose sigma^2 is nearest to
-    the variance that x has there. The first evaluation keeps its time, and so do those at or
-    below the cutoff, where x is more data than noise.
+    """Return times for `shift_times`. For each evaluation this is the integer timestep, at most half a window away,
+    whose sigma^2 is closest to the variance of x. The first evaluation keeps its time, and so do those at or below the
+    cutoff, where x contains more data than noise.
 
     Args:
-        variances: of the network's input at each evaluation, over the elements of a sample, mean over rollouts.
+        variances: variance of the network's input at each evaluation, over the elements of a sample, averaged over
+            rollouts.
         window, cutoff: in timesteps.
     """
     last = schedule.timesteps
     if last is None or schedule.spec.kind in RESTORING:
         raise UserError(
-            f"a time shift on schedule {schedule.name}, which is no table of a generator's timesteps",
+            f"a time shift needs a generator's table of timesteps, which schedule {schedule.name} does not have",
             "use one with a table, such as linear",
         )
     if len(variances) != len(plan.steps):

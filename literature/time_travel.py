@@ -1,4 +1,4 @@
-"""Steps that go up: part of a plan is noised again and repeated."""
+"""Steps back to higher noise levels: part of a plan is noised again and repeated."""
 
 import math
 from collections.abc import Iterator
@@ -13,19 +13,20 @@ from fewstep.plans.transforms.start_checks import noise_levels
 
 
 def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
-    """The plan with each block of `jump` steps run `repeats` times; noise leads from its end back to its start.
+    """Return the plan with each block of `jump` steps repeated `repeats` times. Noise leads from the end of a block
+    back to its start.
 
     Repeats harmonise a held part with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865, Algorithm 1 and
     appendix B; cyclic one-way diffusion: Wang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e) to the noisier
     (alpha_s, sigma_s), with a = alpha_s / alpha_e:
 
-        x_s = a x_e + sqrt(sigma_s^2 - a^2 sigma_e^2) z,  a draw of its own each time.
+        x_s = a x_e + sqrt(sigma_s^2 - a^2 sigma_e^2) z,  with a new draw each time.
 
     Args:
-        plan: of a solver without memory, whose state is x alone (one row).
+        plan: a plan of a solver without memory, whose state is only x (one row).
         repeats: how often each block runs; 1 changes nothing.
-        jump: steps of a block. Blocks are counted from the last step, which runs once.
-        between: (first, end), steps [first, end) that are repeated; None repeats all but the last.
+        jump: number of steps of a block. Blocks are counted from the last step, which runs once.
+        between: (first, end): steps from first to end - 1 are repeated; None repeats all but the last.
     """
     check_compiled(plan)
     last = len(plan.steps) - 1
@@ -33,7 +34,9 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     if plan.rows != 1 or any(step.terms for step in plan.steps):
         raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
     if plan.banks:
-        raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no step: it would read its own")
+        raise UserError(
+            f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no steps: they would read their own values"
+        )
     times = noise_levels(plan)
     repeats, jump = check_integer("repeats", repeats, 1), check_integer("jump", jump, 1)
     if not 0 <= first < end <= last or jump > end - first:
@@ -57,7 +60,7 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
 
 
 def _unused_draws(plan: Plan) -> Iterator[int]:
-    """Numbers of draws that the plan does not read."""
+    """Yield numbers of draws that the plan does not read."""
     number = max((0, *plan.start_draws, *(draw for step in plan.steps for draw in step.draws)))
     while True:
         number += 1
@@ -69,7 +72,7 @@ def _redraw(step: Step, numbers: Iterator[int]) -> Step:
 
 
 def _add_noise(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:
-    """The step, after which x is noised from `at` back to `to`."""
+    """Return the step, followed by noising x from `at` back to `to`."""
     a = to.alpha / at.alpha
     added = to.sigma**2 - (a * at.sigma) ** 2
     if added < 0:

@@ -1,13 +1,13 @@
-"""USF (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): one form that holds the exponential solvers, decided step by
-step; its search, S3, chooses the decisions.
+"""USF (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): a unified form of exponential solvers, with separate
+decisions for each step. The paper's search, S3, chooses the decisions.
 
-A step is a Taylor expansion of x over lambda around an earlier point, whose derivatives come from differences between
-earlier predictions. The decisions: the expansion's order, x0 or noise as what is expanded, the point, how many
-predictions each derivative is estimated from, a factor that relaxes the first derivative, and a corrector. DDIM,
-DPM-Solver and DPM-Solver++ (single- and multistep) and UniPC are such steps; the tests rebuild them.
+A step is a Taylor expansion of x over lambda around an earlier point. Its derivatives are estimated from differences
+between earlier predictions. The decisions are: the order of the expansion, whether x0 or noise is expanded, the point,
+the number of predictions for each derivative, a factor that relaxes the first derivative, and a corrector. DDIM,
+DPM-Solver and DPM-Solver++ (single- and multistep) and UniPC are special cases; the tests reproduce them.
 
-The paper's third form of prediction, DPM-Solver-v3's, is `dpm_v3`. Its per-step coefficients of skip connections
-change the network, not the plan.
+The paper's third form of prediction, that of DPM-Solver-v3, is in `dpm_v3`. Its coefficients of skip connections for
+each step change the network, not the plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,23 +26,23 @@ Relaxation = Callable[[float], float]
 
 
 def bh1(z: float) -> float:
-    """UniPC's B1(h) = h: the first derivative's exact weight, z^2 phi_2(z), becomes z^2 / 2."""
+    """UniPC's B1(h) = h: the exact weight of the first derivative, z^2 phi_2(z), becomes z^2 / 2."""
     return 1 / (2 * phi(2, z))
 
 
 def bh2(z: float) -> float:
-    """UniPC's B2(h) = e^h - 1, which is DPM-Solver-2 and the midpoint form of DPM-Solver++: z (e^z - 1) / 2."""
+    """UniPC's B2(h) = e^h - 1, also used by DPM-Solver-2 and the midpoint form of DPM-Solver++: z (e^z - 1) / 2."""
     return expm1(z) / (2 * z * phi(2, z))
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """x at the step's end from a point before it.
+    """The expansion of x at the end of a step around an earlier point.
 
-    `order` 1 to 4 has derivatives up to order - 1. `start` is the point, counted back from the newest (1). Derivative
-    i is estimated from `differences[i - 1]` other predictions, those after the point first and then those before it;
-    left empty, from order - 1 each. `relaxation` is a factor on the first derivative as a function of z: the step in
-    lambda, with its sign changed where x0 is expanded.
+    `order`, 1 to 4, includes derivatives up to order - 1. `start` is the point, counted back from the newest (1).
+    Derivative i is estimated from `differences[i - 1]` other predictions: first those after the point, then those
+    before it. If `differences` is empty, each is estimated from order - 1 predictions. `relaxation` is a factor of the
+    first derivative as a function of z, which is the step in lambda, or minus that if x0 is expanded.
     """
 
     order: int = 1
@@ -53,7 +53,7 @@ class Expansion:
 
 @dataclass(frozen=True)
 class Decision:
-    """One step: a predictor, and where given a corrector, whose newest point is the one predicted.
+    """One step: a predictor and, optionally, a corrector, whose newest point is the predicted one.
 
     `on_noise` expands the predicted noise instead of x0. A corrector reuses the prediction at the uncorrected x.
     """
@@ -72,9 +72,9 @@ class _Point:
 
 
 def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin]:
-    """The solver that takes these steps; the times must be one more.
+    """Return the solver that takes these steps. There must be one time more than steps.
 
-    Rows: x, and a prediction for each of the others that a step's derivatives use.
+    Rows: x, and one prediction for each of the others that the derivatives of a step use.
     """
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
@@ -87,11 +87,11 @@ def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin
             if is_last and decision.corrector is None:
                 break
             if t.sigma == 0:
-                raise UserError("a corrector on the step to the clean end", "leave the last corrector out")
+                raise UserError("the step to the clean end cannot have a corrector", "leave the last corrector out")
             predicted = trace.store(x)
             points.insert(0, _evaluate(trace, predicted, t))
             if decision.corrector is not None:
-                moved = points[0].x - predicted  # by CFG++
+                moved = points[0].x - predicted  # the change by CFG++
                 x = trace.store(_expand(decision.corrector, decision.on_noise, points, t) + moved)
                 points[0] = replace(points[0], x=x)
         return x
@@ -105,14 +105,16 @@ def _evaluate(trace: Tracer, x: Lin, time: Time) -> _Point:
 
 
 def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:
-    """x at t."""
+    """Return x at t."""
     order, differences = expansion.order, expansion.differences or (expansion.order - 1,) * (expansion.order - 1)
     if not 1 <= order <= 4 or not 1 <= expansion.start <= len(points) or len(differences) != order - 1:
-        raise UserError(f"{expansion} with {len(points)} points known", "choose order 1 .. 4 and a start among them")
+        raise UserError(
+            f"{expansion} does not fit {len(points)} known points", "choose order 1 .. 4 and a start among them"
+        )
     for i, count in enumerate(differences, start=1):
         if not i <= count < len(points):
             raise UserError(
-                f"derivative {i} from {count} differences with {len(points)} points known",
+                f"derivative {i} cannot be estimated from {count} differences with {len(points)} known points",
                 f"choose {i} .. {len(points) - 1} (fewer derivatives in the first steps)",
             )
     origin = points[expansion.start - 1]
@@ -120,7 +122,8 @@ def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: T
     if isinf(h):
         if order > 1:
             raise UserError(
-                f"order {order} from {s.network:g} to {t.network:g}, a step infinitely long in lambda", "choose order 1"
+                f"the step from {s.network:g} to {t.network:g}, infinitely long in lambda, cannot have order {order}",
+                "choose order 1",
             )
         return first_order(origin.x, origin.x0, s, t)
     if on_noise:
@@ -139,7 +142,8 @@ def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: T
 
 
 def _derivative(i: int, origin: _Point, others: Sequence[_Point], on_noise: bool) -> Lin:
-    """The i-th derivative over lambda at `origin`, from Taylor's expansion of its differences to the others."""
+    """Return the i-th derivative over lambda at `origin`, from the Taylor expansion of the differences to the other
+    points."""
     gaps = np.array([other.time.lam - origin.time.lam for other in others])
     powers = np.array([gaps**k / factorial(k) for k in range(1, len(others) + 1)])
     away = (other.eps - origin.eps if on_noise else other.x0 - origin.x0 for other in others)

@@ -1,1 +1,1 @@
-"""Other arithmetic in the calls of attention, led by conditions."""
+"""Replace attention computations of a network by others, which conditions control."""

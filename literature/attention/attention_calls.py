@@ -1,8 +1,8 @@
-"""The attention calls of a module: what each attends to, and other arithmetic in their place.
+"""Find the attention calls of a module, and what their queries, keys and values depend on.
 
-No block of a library needs to be known. Whatever a module is made of, its attention ends in torch's
-`scaled_dot_product_attention`; a call is known by its place in the order of calls. What a call's keys follow from shows
-in runs of the module that differ in one input.
+The structure of the module need not be known: its attention ends in torch's `scaled_dot_product_attention`, and a call
+is identified by its index in the order of calls. Runs of the module that differ in one input show which inputs the keys
+of a call depend on.
 """
 
 import math
@@ -28,43 +28,43 @@ from fewstep.plans.errors import UserError
 ATTENTION, MULTI_HEAD = F.scaled_dot_product_attention, F.multi_head_attention_forward
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 MIDDLE, ALL = "middle", "all"
-FORWARD = "forward"  # the layer of a call in the module's own forward
+FORWARD = "forward"  # the layer of a call that the forward of the whole module makes
 
 Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask and scale; attn_mask=... for another mask
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """The attention call `number` of a module, in its submodule `layer`.
+    """Attention call `number` of a module, in its submodule `layer`.
 
-    `follows` are the inputs that its keys, values or mask follow from: x and conditions.
+    `follows` contains the names of the inputs, x and conditions, that its keys, values or mask depend on.
     """
 
     number: int
     layer: str
     queries: int
     keys: int
-    channels: int  # of all heads together
+    channels: int  # the sum over all heads
     follows: frozenset[str]
 
     @property
     def is_self(self) -> bool:
-        """True where the tokens attend to each other; further tokens may stand before their keys."""
+        """Whether the tokens of x attend to each other. The keys may contain further tokens before these."""
         return X in self.follows and self.keys >= self.queries
 
     @property
     def is_cross(self) -> bool:
-        """True where the tokens attend to what follows from conditions."""
+        """Whether the tokens of x attend to keys that depend only on conditions."""
         return bool(self.follows) and not self.is_self
 
 
 class AttentionCalls(Calls):
-    """Calls of attention, with queries, keys and values as operands."""
+    """Calls of attention. Their operands are queries, keys and values."""
 
     functions = (ATTENTION, MULTI_HEAD)
 
     def compute(self, func: Any, *args: Any, **named: Any) -> Any:
-        if func is MULTI_HEAD:  # a function of torch that calls it in turn, out of this mode's sight
+        if func is MULTI_HEAD:  # it calls ATTENTION itself, where this mode cannot see the call
             with patch.object(F, ATTENTION.__name__, partial(self.compute, ATTENTION)):
                 return func(*args, **named)
         arguments = dict(zip(ARGUMENTS, args, strict=False)) | named
@@ -73,10 +73,11 @@ class AttentionCalls(Calls):
 
 
 def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> tuple[AttentionCall, ...]:
-    """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
+    """Return the attention calls whose queries depend on x, for a module that is called as `forward(x, time,
+    *conditions)`.
 
-    It runs at one point, and again with another x and with another value of each condition; `of_x` leaves out what
-    follows from conditions. Calls that were rewritten before are listed as in the original module.
+    The module runs at one point, again with another x, and again with another value of each condition. `of_x` leaves
+    out the runs for conditions. Calls that were already rewritten are listed as in the original module.
     """
     with suspend_rewrites(module, spec, AttentionCalls) as own:
         network = module.eval().cpu().float()
@@ -86,7 +87,7 @@ def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> 
         for name in (X, *(() if of_x else (each.input for each in own.conditions))):
             other = _operands(network, own, {**first, name: second[name]})
             for number, (before, changed) in enumerate(zip(base, other, strict=True)):
-                if name == X and _differ(before.q, changed.q):  # else tokens of a condition attend to each other
+                if name == X and _differ(before.q, changed.q):  # otherwise its queries depend on a condition only
                     follows[number] = frozenset()
                 if number in follows and any(map(_differ, before.keys, changed.keys)):
                     follows[number] |= {name}
@@ -95,14 +96,14 @@ def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> 
 
 @dataclass(frozen=True)
 class _Operands:
-    """The operands of an attention call: queries, and keys with values and mask."""
+    """The operands of an attention call: the queries, and the keys with values and mask."""
 
     layer: str
     q: Tensor
     keys: tuple[Tensor, Tensor, Tensor | None]
 
     def describe(self, number: int, follows: frozenset[str]) -> AttentionCall:
-        """The call's description: its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
+        """Return the call's description. Its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
         *heads, queries, channels = self.q.shape[1:]
         return AttentionCall(number, self.layer, queries, self.keys[0].shape[-2], math.prod(heads) * channels, follows)
 
@@ -124,7 +125,7 @@ def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -
 
 
 def mask_of(attend: Attend) -> Tensor | None:
-    """The mask of an attention call."""
+    """Return the mask of an attention call, or None."""
     mask: Tensor | None = attend.keywords.get("attn_mask")  # type: ignore[attr-defined]
     return mask
 
@@ -136,10 +137,11 @@ def _differ(first: Tensor | None, second: Tensor | None) -> bool:
 def select_calls(
     calls: Sequence[AttentionCall], layers: Sequence[str], option: str, name: str
 ) -> tuple[AttentionCall, ...]:
-    """The calls in these layers, each a module's name or a part of it ("mid_block"), MIDDLE or ALL.
+    """Return the calls in these layers. Each layer is the name of a module or a part of one ("mid_block"), MIDDLE or
+    ALL.
 
-    MIDDLE is where a U-Net has the fewest tokens; where all layers have as many, it is the one halfway. UserError for
-    a layer that is none of them, which lists those that are.
+    MIDDLE is the layer with the fewest tokens in a U-Net. If all layers have the same number, it is the layer halfway.
+    Raises UserError for an unknown layer, with a list of the known ones.
     """
     if not calls:
         what = f"{name} has no attention for {option} among what torch's scaled_dot_product_attention computes"

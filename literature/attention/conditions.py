@@ -1,4 +1,4 @@
-"""Conditions that lead a rewritten call of attention, and their numbers over its rows."""
+"""Conditions that control a rewritten attention call, and their values for each row of the call."""
 
 from torch import Tensor
 
@@ -6,12 +6,14 @@ from fewstep.runtime.bundle.manifest import Condition
 
 
 def number_condition(name: str, high: float, default: float = 0.0) -> Condition:
-    """A number from 0 to `high`, which every branch of guidance has alike unless it sets its own."""
+    """Return a condition that is a number from 0 to `high`. All branches of guidance use the same number, unless a
+    branch sets another."""
     return Condition(name, name, (), "float32", low=0, high=high, shared=True, default=(default,))
 
 
 def repeat_over_rows(value: Tensor, over: Tensor) -> Tensor:
-    """One number for each sample [B], over [rows, ...] where a sample has one or several rows."""
+    """Repeat one number per sample, [B], so that it broadcasts over [rows, ...], where a sample may have several
+    rows."""
     if over.shape[0] != value.shape[0]:
         value = value.repeat_interleave(over.shape[0] // value.shape[0])
     return value.reshape(-1, *[1] * (over.ndim - 1))

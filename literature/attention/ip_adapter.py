@@ -1,9 +1,10 @@
-"""An IP-Adapter (Ye et al. 2023, arXiv 2308.06721): cross-attention to an image in addition to the text, by
-`fewstep export --change ip_adapter:FILE`.
+"""IP-Adapter (Ye et al. 2023, arXiv 2308.06721): cross-attention to an image in addition to the text, by `fewstep
+export --change ip_adapter:FILE`.
 
-Its file has a projection of an image's embedding to tokens, and keys and values of these tokens for each layer of
-cross-attention. Published names: "image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight" and
-so on, where layers have the odd numbers in the order in which the network's modules are listed.
+The file contains a projection of an image's embedding to tokens, and the weights of keys and values of these tokens for
+each layer of cross-attention. Its tensors are named "image_proj.proj.weight", "image_proj.norm.weight",
+"ip_adapter.1.to_k_ip.weight" and so on. Layers have the odd numbers, in the order in which the network lists its
+modules.
 """
 
 import re
@@ -37,7 +38,8 @@ GIVE_PLAIN = "give the adapter of an image's embedding, such as ip-adapter_sd15.
 
 @dataclass(frozen=True)
 class IpAdapter:
-    """The tensors of a file: `projection` in the order of PROJECTION, and each layer's weights of keys and values."""
+    """The tensors of an adapter file: `projection` in the order of PROJECTION, and the weights of keys and values for
+    each layer."""
 
     name: str
     projection: tuple[Tensor, ...]
@@ -45,16 +47,18 @@ class IpAdapter:
 
 
 def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spec]:
-    """The module with the adapter of a safetensors file. UserError for a file that does not fit it."""
+    """Return the module with the adapter of a safetensors file. Raises UserError for a file that does not fit the
+    module."""
     adapter = read_ip_adapter(Path(file))
     across = [call for call in attention_calls(module, spec) if call.is_cross]
     return module, rewrite(module, spec, AttentionCalls, [ip_adapter_rewrite(across, module, adapter)])
 
 
 def read_ip_adapter(path: Path) -> IpAdapter:
-    """The adapter in a safetensors file. UserError for a pickle, another file, or a projection of another form."""
+    """Read the adapter in a safetensors file. Raises UserError for a pickle, another file, or a projection of another
+    form."""
     if not path.is_file():
-        raise UserError(f"there is no file {path}", "check the path behind ip_adapter:")
+        raise UserError(f"there is no file {path}", "check the path after ip_adapter:")
     if path.suffix != ".safetensors":
         raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
     arrays, _ = read_tensors(path)
@@ -66,13 +70,14 @@ def read_ip_adapter(path: Path) -> IpAdapter:
     unknown = [key for key in tensors if key not in {*PROJECTION, *(key for pair in keys for key in pair)}]
     if lacking or unknown or not keys:
         said = f"has no {lacking[0]}" if lacking else f"holds {unknown[0]}" if unknown else "has no layers"
-        raise UserError(f"{path.name} is no IP-Adapter of one projected embedding: it {said}", GIVE_PLAIN)
+        raise UserError(f"{path.name} is not an IP-Adapter of one projected embedding: it {said}", GIVE_PLAIN)
     layers = tuple((tensors[k], tensors[v]) for k, v in keys)
     return IpAdapter(path.name, tuple(tensors[key] for key in PROJECTION), layers)
 
 
 class ImageTokens(nn.Module):
-    """An image's embedding [B, D] as tokens [B, tokens, channels], and their keys and values for each layer."""
+    """Convert an image's embedding [B, D] to tokens [B, tokens, channels], and return their keys and values for each
+    layer."""
 
     def __init__(self, adapter: IpAdapter) -> None:
         super().__init__()
@@ -87,11 +92,12 @@ class ImageTokens(nn.Module):
 
 
 def ip_adapter_rewrite(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> Rewrite:
-    """Decoupled cross-attention: a call returns softmax(q k) v + s softmax(q k') v', where k'
-    and v' follow from the image.
+    """Return the rewrite for decoupled cross-attention: a call returns softmax(q k) v + s softmax(q k') v', where k'
+    and v' depend on the image.
 
-    "image_embeds" is the condition of the embedding, 0 in the unconditional branch, and "image_scale" is s, 1 by
-    default. The module gets the adapter's weights. UserError if its layers are not the adapter's.
+    The condition "image_embeds" is the image's embedding, and 0 in the unconditional branch. The condition
+    "image_scale" is s, 1 by default. The module receives the adapter's weights. Raises UserError if the adapter was
+    made for other layers.
     """
     order = [name for name, _ in module.named_modules()]
     calls = sorted(calls, key=lambda call: order.index(call.layer))

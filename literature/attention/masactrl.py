@@ -16,13 +16,14 @@ from fewstep.literature.attention.attention_calls import (
 from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
 from fewstep.runtime.bundle.manifest import Condition
 
-MOST_BACK = 63  # samples
+MOST_BACK = 63  # largest distance from a sample back to its source, in samples
 
 
 def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
-    """The module whose layers of self-attention take keys and values from the sample that "source" names.
+    """Return the module with layers of self-attention that take keys and values from the sample that the condition
+    "source" selects.
 
-    layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
+    layers: names of modules or parts of them, "middle" or "all" (the default). Raises UserError for an unknown layer.
     """
     own = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
     taken = select_calls(own, layers or ("all",), "masactrl", type(module).__name__)
@@ -30,11 +31,12 @@ def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Sp
 
 
 def mutual_attention_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
-    """Mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries attend to the
-    keys and values of another sample of the same batch.
+    """Return the rewrite for mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries
+    attend to the keys and values of another sample of the same batch.
 
-    The condition "source" says how many places before it that sample stands; 0, the default, is the sample itself. One
-    before the first is the first. With guidance, each branch attends within itself.
+    The condition "source" is the number of places between the sample and that earlier sample; 0, the default, is the
+    sample itself. A place before the first sample is replaced by the first. With guidance, each branch attends to its
+    own samples only.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
@@ -53,7 +55,7 @@ def mutual_attention_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
 
 
 def _select_samples(each: Tensor, rows: Tensor) -> Tensor:
-    """[B, ...] of these samples, or [B * parts, ...] where a sample has several."""
+    """Select samples from `each`, [B, ...], or [B * parts, ...] if a sample has several rows."""
     if each.shape[0] == rows.shape[0]:
         return each.index_select(0, rows)
     return each.unflatten(0, (rows.shape[0], -1)).index_select(0, rows).flatten(0, 1)

@@ -21,9 +21,10 @@ from fewstep.runtime.bundle.manifest import Condition
 
 
 def nasa(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
-    """The module whose layers of cross-attention lead away from a negative text, by "negative_scale".
+    """Return the module with layers of cross-attention that steer away from a negative text, with the strength
+    "negative_scale".
 
-    layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
+    layers: names of modules or parts of them, "middle" or "all" (the default). Raises UserError for an unknown layer.
     """
     across = [call for call in attention_calls(module, spec) if call.is_cross]
     taken = select_calls(across, layers or ("all",), "nasa", type(module).__name__)
@@ -31,12 +32,12 @@ def nasa(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
 
 
 def negative_attention_rewrite(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
-    """Negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3, equation 9): a call returns
-    softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
+    """Return the rewrite for negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3, equation 9):
+    a call returns softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
-    a is the condition "negative_scale", 0 by default. Each condition that the keys follow from has one more,
-    "negative_" before its name. k' and v' are of a run of the module with these in their places; the rest of that
-    run leads to nothing, and no graph holds it.
+    a is the condition "negative_scale", 0 by default. Each condition that the keys depend on gets a second condition
+    with the prefix "negative_". k' and v' come from a run of the module with these values instead. The other results of
+    that run are unused, so no graph contains them.
     """
     numbers = {call.number for call in calls}
     follows = frozenset[str]().union(*(call.follows for call in calls))
@@ -71,7 +72,7 @@ def negative_attention_rewrite(calls: Sequence[AttentionCall], spec: Spec) -> Re
 
 
 def _negative_condition(text: Condition) -> Condition:
-    """The condition of a negative text. It is the same in all branches, and nothing by default."""
-    nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # of a mask: all tokens are seen
+    """Return the condition of a negative text. It is the same in all branches, and 0 by default."""
+    nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # for a mask, 1: all tokens are visible
     own = {"name": f"negative_{text.name}", "input": f"negative_{text.input}", "default": (nothing,)}
     return msgspec.structs.replace(text, **own, null=None, null_file=None, shared=True)

@@ -19,9 +19,9 @@ from fewstep.plans.guidance import PERTURBED
 
 
 def pag(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
-    """The module whose layers of self-attention are perturbed where the condition "perturbed" is 1.
+    """Return the module with layers of self-attention that are perturbed where the condition "perturbed" is 1.
 
-    layers: names of modules or parts of them, "middle" (the default) or "all". UserError for one that it has not.
+    layers: names of modules or parts of them, "middle" (the default) or "all". Raises UserError for an unknown layer.
     """
     calls = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
     taken = select_calls(calls, layers or ("middle",), "pag", type(module).__name__)
@@ -29,11 +29,12 @@ def pag(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
 
 
 def perturbation_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
-    """The perturbation of perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377, equation 14): the attention
-    map becomes the identity, so that the output of a call is v, or softmax(q k) v + m (v - softmax(q k) v).
+    """Return the rewrite for perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377, equation 14): the
+    attention map becomes the identity, so that a call returns v.
 
-    m is the condition "perturbed", in [0, 1] and 0 by default. Where further tokens stand before a call's keys, v is
-    of the last ones, as many as there are queries.
+    In general it returns softmax(q k) v + m (v - softmax(q k) v), where m is the condition "perturbed", from 0 (the
+    default) to 1. If the keys contain further tokens before those of x, v is taken from the last tokens, one for each
+    query.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
@@ -42,7 +43,7 @@ def perturbation_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
         def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             out = attend(q, k, v)
             last = v[..., -q.shape[-2] :, :]
-            if last.ndim > 3 and last.shape[1] != q.shape[1]:  # heads that share keys and values
+            if last.ndim > 3 and last.shape[1] != q.shape[1]:  # query heads that share the keys and values of one head
                 last = last.repeat_interleave(q.shape[1] // last.shape[1], dim=1)
             return out + repeat_over_rows(share, out) * (last - out)
 

@@ -1,8 +1,8 @@
-"""Times by evolution (AutoDiffusion: Li et al. 2023, arXiv 2309.10438), of the nominal plan's solver.
+"""Search times by evolution (AutoDiffusion: Li et al. 2023, arXiv 2309.10438), for the solver of the nominal plan.
 
-A candidate is an increasing choice among many times; a changed one has some of them drawn again, a crossed one takes
-each from one of its parents. The authors also search layers to leave out, and score by FID. Here the score is the
-distance to the teacher at the end.
+A candidate is an increasing selection from many times. Mutation draws some of its times again, and crossover takes each
+time from one of two parents. The authors also search layers to leave out, and use FID as the score. Here the score is
+the distance to the teacher's samples.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 
-CHOICES = 200  # times to choose from
-CHANGED = 0.25  # of the times of a changed candidate
+CHOICES = 200  # number of times to choose from
+CHANGED = 0.25  # share of the times that a mutation draws again
 
 Places = tuple[int, ...]
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """The plan over the best times between the ends of the nominal grid."""
+    """Return the plan with the best times between the ends of the nominal grid."""
     times = setting.times(CHOICES)
     inner = setting.evaluations - 1
 
@@ -36,12 +36,12 @@ def fit_plan(setting: FitSetting) -> Plan:
 
 
 def select_times(times: Sequence[Time], places: Places) -> list[Time]:
-    """The times at these places, between both ends."""
+    """Return the times at these places, and both ends."""
     return [times[0], *(times[place] for place in places), times[-1]]
 
 
 def nearest_places(setting: FitSetting, choices: int) -> Places:
-    """The places of the nominal times among so many."""
+    """Return the places of the nominal times among `choices` times."""
     lams = np.array([time.lam for time in setting.times(choices)[1:-1]])
     places: list[int] = []
     for time in setting.times(setting.evaluations)[1:-1]:
@@ -51,7 +51,7 @@ def nearest_places(setting: FitSetting, choices: int) -> Places:
 
 
 def species(inner: int, choices: int) -> Species[Places]:
-    """Candidates of `inner` increasing places between 0 and `choices`, both left out."""
+    """Return candidates of `inner` increasing places between 0 and `choices`, both excluded."""
 
     def sort_places(places: set[int], rng: np.random.Generator) -> Places:
         while len(places) < inner:

@@ -1,4 +1,4 @@
-"""The ratios of DC-Solver's dynamic compensation (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755), by least squares."""
+"""Fit the ratios of DC-Solver's dynamic compensation (Zhao, Wang, Zhou, Lu 2024, arXiv 2409.03755) by least squares."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,20 +12,22 @@ from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.runtime.sampling.execute import finish
 
-LOWEST, HIGHEST = 0.5, 1.5  # of rho, as the authors bound it
+LOWEST, HIGHEST = 0.5, 1.5  # bounds of rho, from the authors
 
 
 def fit_ratios(
     inputs: Callable[[tuple[float, ...]], Sequence[NDArray[np.floating]]], teacher: Sequence[NDArray[np.floating]]
 ) -> tuple[float, ...]:
-    """The `ratios` of `dc_solver` that bring each of its steps nearest to a teacher's trajectory, one after the other.
+    """Return the `ratios` of `dc_solver` that bring each of its steps closest to a teacher's trajectory, one step after
+    the other.
 
-    What a step predicts is a polynomial of degree 2 in its rho, so three runs tell all of it and the least squares are
-    exact, without gradients. (The authors descend on the distance after the next correction.)
+    The result of a step is a polynomial of degree 2 in its rho, so three runs determine it, and the least squares are
+    exact without gradients. (The authors minimise the distance after the next correction by gradient descent.)
 
     Args:
-        inputs: runs the solver with such ratios on a batch: what the network is shown at each time, then the sample.
-        teacher: x at the same times from a solver of many steps, then its sample, from the same noise.
+        inputs: runs the solver with given ratios on a batch. It returns the network's input at each time, then the
+            sample.
+        teacher: x at the same times from a solver of many steps with the same noise, then its sample.
     """
     ratios = [1.0] * (len(teacher) - 1)
     probes = np.array([LOWEST, 1.0, HIGHEST])
@@ -42,7 +44,7 @@ def fit_ratios(
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """DC-Solver over the nominal plan's times, with ratios that follow the teacher's trajectory."""
+    """Return the plan of DC-Solver over the nominal plan's times, with ratios fitted to the teacher's trajectory."""
     times = setting.times(setting.evaluations)
 
     def plan(ratios: tuple[float, ...]) -> Plan:

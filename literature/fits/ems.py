@@ -1,7 +1,5 @@
-"""Empirical model statistics measured on rollouts (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268).
-
-`fewstep.literature.dpm_v3` uses them.
-"""
+"""Estimate empirical model statistics on rollouts (Zheng, Lu, Chen, Zhu 2023, arXiv 2310.13268), for
+`fewstep.literature.dpm_v3`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,7 +17,7 @@ from fewstep.plans.solvers.ddim import ddim
 from fewstep.runtime.sampling.execute import build_evaluation
 
 Array = NDArray[np.float64]
-NEGLIGIBLE = 1e-5  # a spread of f, relative to x / alpha: float32 rounds the difference that f is
+NEGLIGIBLE = 1e-5  # least spread of f relative to x / alpha: f is a difference, which float32 rounds
 
 
 def estimate_ems(
@@ -30,24 +28,25 @@ def estimate_ems(
     seed: int = 0,
     nudge: float = 1e-2,
 ) -> Ems:
-    """Statistics of a denoiser from rollouts of its probability-flow ODE; nothing but calls of it.
+    """Estimate the statistics of a denoiser from rollouts of its probability-flow ODE, by calls of the denoiser only.
 
-    l is sigma times the mean diagonal of the Jacobian of the predicted noise, found by Hutchinson's estimator with
-    central differences; s and b are the regression of df / d lambda, taken along the rollouts, on f, element by element
-    over the rollouts.
+    l is sigma times the mean diagonal of the Jacobian of the predicted noise, by Hutchinson's estimator with central
+    differences. s and b are the coefficients of a linear regression of df / d lambda, taken along the rollouts, on f.
+    The regression is separate for each element, over all rollouts.
 
     Args:
         predict_noise: (x [B, ...], time) -> eps, after guidance.
-        times: of the rollouts, from noisy to clean, 100 or so uniform in lambda, none pure noise or clean.
-        states: x [B, ...] at each time, of the same B trajectories; B of some hundred.
-        probes: random directions for each state.
-        nudge: length of the differences, in sigma.
+        times: times of the rollouts from noisy to clean, about 100 spaced uniformly in lambda, none pure noise or
+            clean.
+        states: x [B, ...] at each time, for the same B trajectories; B of some hundred.
+        probes: number of random directions for each state.
+        nudge: length of the differences, in units of sigma.
     """
     rng = np.random.default_rng(seed)
     lams = np.array([time.lam for time in times])
     if len(states) != len(times) or not np.isfinite(lams).all():
         raise UserError(
-            f"statistics from {len(states)} states at {len(times)} times, lambda {lams[0]:g} to {lams[-1]:g}",
+            f"{len(states)} states at {len(times)} times, lambda {lams[0]:g} to {lams[-1]:g}, give no statistics",
             "give the state at each time, and times with sigma > 0 and alpha > 0",
         )
     diagonals, residuals = [], []
@@ -70,14 +69,15 @@ def estimate_ems(
     return Ems(lams, np.array(diagonals), s, moving.mean(axis=1) - s * f.mean(axis=1))
 
 
-GRID = 100  # times of the statistics
+GRID = 100  # number of times of the statistics
 ORDERS = (2, 3)
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """DPM-Solver-v3 over the nominal plan's times, of the better order, with statistics along the teacher's trajectory.
+    """Return DPM-Solver-v3 over the nominal plan's times, with statistics along the teacher's trajectory, and of the
+    order that is better.
 
-    Its blocks should hold some hundred seeds: the authors take 512 to 4 096 trajectories.
+    The blocks should contain some hundred seeds. The authors use 512 to 4 096 trajectories.
     """
     times = [time for time in setting.times(GRID)[:-1] if isfinite(time.lam)]
     probe = setting.compile(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
@@ -85,7 +85,7 @@ def fit_plan(setting: FitSetting) -> Plan:
     places = {time.network: place for place, time in enumerate(times)}
 
     def predict_noise(x: Array, time: Time) -> Array:
-        """The noise of all blocks, by the plan's step at this time."""
+        """Predict the noise of all blocks with the plan's step at this time."""
         place, parts, start = places[time.network], [], 0
         for block, network in zip(setting.blocks, networks, strict=True):
             rows = x[start : start + len(block.seeds)].astype(np.float32)

@@ -1,5 +1,6 @@
-"""Evolution, as AutoDiffusion (Li et al. 2023, arXiv 2309.10438) and S3 (Liu et al. 2023, arXiv 2312.07243) search by:
-the best candidates are parents, children are changed or crossed, and random ones keep the population from narrowing."""
+"""Evolutionary search as in AutoDiffusion (Li et al. 2023, arXiv 2309.10438) and S3 (Liu et al. 2023, arXiv
+2312.07243). The best candidates are parents, children are mutated or crossed, and random candidates keep the population
+diverse."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ Quality = Callable[[Candidate], float | None]
 
 @dataclass(frozen=True)
 class Species(Generic[Candidate]):
-    """The beginnings and changes of candidates. A change may return its parent; it is then drawn again."""
+    """How candidates are created and changed. If a change returns its parent, it is drawn again."""
 
     random: Callable[[np.random.Generator], Candidate]
     changed: Callable[[Candidate, np.random.Generator], Candidate]
     crossed: Callable[[Candidate, Candidate, np.random.Generator], Candidate]
 
 
-DRAWS = 20  # of a child that is none of those tried before
+DRAWS = 20  # attempts to make a child that was not tried before
 
 
 def evolve(
@@ -33,15 +34,15 @@ def evolve(
     generations: int = 6,
     seed: int = 0,
 ) -> Candidate:
-    """The best of all candidates that were tried: at most population (1 + generations).
+    """Return the best of all candidates that were tried, at most population (1 + generations).
 
-    A fifth of a population are parents. Of the next one a half are changed parents, a fifth are crossed, and the rest
-    are random: AutoDiffusion's shares, of its 50 candidates in 10 generations. It scores by FID, S3 by a predictor of
-    it, and ours by what the caller gives.
+    A fifth of a population are parents. Of the next population, a half are mutated parents, a fifth are crossed, and
+    the rest are random. These are AutoDiffusion's shares, with 50 candidates in 10 generations. AutoDiffusion scores by
+    FID and S3 by a predictor of FID; here the caller provides the score.
 
     Args:
-        first: candidates to begin with, of which one at least is of some quality. quality: more is better; None for a
-            candidate that samples nothing.
+        first: initial candidates, at least one of which has a quality.
+        quality: the score of a candidate; higher is better. None for a candidate without finite samples.
     """
     rng = np.random.default_rng(seed)
     scores: dict[Candidate, float | None] = {}

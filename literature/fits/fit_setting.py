@@ -1,4 +1,4 @@
-"""The setting of a fit of the literature: a body, the teacher's samples on some seeds, and the best plan before it."""
+"""The input of the literature's fits: a body, the teacher's samples for some seeds, and the best plan without a fit."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ SCORED = 3  # blocks
 
 @dataclass(frozen=True)
 class FitSetting:
-    """A fit's material.
+    """The input of a fit.
 
-    rolled: its body runs the plan, its reference the teacher, in float32.
-    nominal: the best plan without a fit, SOLVER:STEPS@GRID; a fitted plan has as many evaluations.
-    blocks: seeds with the teacher's samples; the first `SCORED` of them score plans that compete.
-    groups: edges of lambda of the body's range groups.
+    rolled: its body runs the plan, and its reference runs the teacher in float32.
+    nominal: the best plan without a fit, SOLVER:STEPS@GRID. A fitted plan has the same number of evaluations.
+    blocks: seeds with the teacher's samples. The first `SCORED` of them are used to compare plans.
+    groups: lambdas that separate the body's range groups.
     """
 
     rolled: FitSampler
@@ -57,37 +57,38 @@ class FitSetting:
         return len(self.nominal.steps)
 
     def times(self, steps: int) -> tuple[Time, ...]:
-        """The times of so many steps, and the end, on the nominal plan's grid."""
+        """Return the times of `steps` steps on the nominal plan's grid, including the end."""
         return self.plan_name.grid(self.schedule, steps)
 
     def compile(self, solver: Solver, times: Sequence[Time], name: str) -> Plan:
         return trace_plan(name, solver, times, self.denoiser, self.guidance, groups=self.groups)
 
     def states(self, plan: Plan) -> list[list[StepState]]:
-        """The states of a plan's rollouts, block by block."""
+        """Return the states of a plan's rollouts, one list for each block."""
         return [list(block.run(plan, block.step_network(self.rolled.sampler, plan))) for block in self.blocks]
 
     def teacher_states(self, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
-        """The teacher's x [seeds, elements] at each of the steps, and its sample at the end, of all blocks."""
+        """Return the teacher's x [seeds, elements] at each step, and its sample at the end, for all blocks."""
         runs = [teacher_states(self.rolled.reference, self.teacher, block, steps) for block in self.blocks]
         return [np.concatenate(states) for states in zip(*runs, strict=True)]
 
     def x(self, state: StepState) -> Array:
-        """x [seeds, *x_shape] at a state, before the network's own scale."""
+        """Return x [seeds, *x_shape] of a state, before it is scaled for the network."""
         step = state.step
-        assert step.alpha is not None and step.sigma is not None  # of plans compiled here
+        assert step.alpha is not None and step.sigma is not None  # true of plans that are compiled here
         time = Time(step.time, step.alpha, step.sigma)
         return state.u / np.float32(input_scale(self.denoiser.prediction, time, self.denoiser.schedule))
 
     def quality(self, plan: Plan) -> float | None:
-        """The mean PSNR of a plan's samples to the teacher's, in dB; None where they are not finite."""
+        """Return the mean PSNR between a plan's samples and the teacher's, in dB; None if the samples are not
+        finite."""
         (qualities,) = self.rolled.try_plans([plan], self.blocks[:SCORED])
         return None if qualities is None else float(qualities.mean())
 
     def best(self, makes: Iterable[Callable[[], Plan]]) -> Plan:
-        """The best of the plans that compile; UserError, the last one's, if none does, and where none has finite
-        samples."""
-        plans, error = list[Plan](), UserError("no plan to choose from", "begin with another plan")
+        """Return the best of the plans that can be compiled. If none can, raises the UserError of the last one. Also
+        raises UserError if no plan has finite samples."""
+        plans, error = list[Plan](), UserError("there is no plan to choose from", "begin with another plan")
         for make in makes:
             try:
                 plans.append(make())

@@ -1,8 +1,8 @@
-"""Guidance that looks at the data, made static: its decision is measured on trajectories and written into plans.
+"""Data-dependent guidance in a static form: its decision is measured on trajectories and written into plans.
 
 Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
-sampling, where it says what the conditional one says. Full guidance in fewer steps is better at equal evaluations on
-the model that was measured, also compared with one decision for all samples (lab/trials.md).
+sampling, where it agrees with the conditional one. On the measured model, full guidance in fewer steps was better at
+the same number of evaluations, also if one decision was made for all samples (lab/trials.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,31 +18,33 @@ from fewstep.runtime.sampling.execute import StepState, combine
 
 Array = NDArray[np.floating]
 
-THRESHOLD = 0.991  # the paper's, for noise predictions of text-to-image models
+THRESHOLD = 0.991  # from the paper, for text-to-image models that predict noise
 
 
 def similarities(plan: Plan, batches: Sequence[Iterator[StepState]]) -> NDArray[np.float64]:
-    """Cosine of the noises that the two branches imply, at each step. [steps, samples] One that is all zero is like
-    nothing: 0.
+    """Return the cosine similarity [steps, samples] between the noises that the two branches imply. It is 0 if one of
+    them is zero.
 
-    batches: ran along a plan with classifier-free guidance: `Sampler.steps` of some seeds each. Of several heads the
-        first is taken.
+    batches: the states of trajectories with classifier-free guidance, each from `Sampler.steps` for some seeds. If the
+        network has several outputs, the first is used.
     """
     if not isinstance(plan.guidance, Cfg) or any(len(step.branches) != 2 for step in plan.steps):
         raise UserError(
             f"plan {plan.name!r} does not evaluate cond and uncond at each step", "compile it with guidance"
         )
     if not batches:
-        raise UserError("no trajectories to measure guidance on", "give Sampler.steps of some seeds")
+        raise UserError(
+            "there are no trajectories to measure guidance on", "give the results of Sampler.steps for some seeds"
+        )
     return np.concatenate([np.stack([_cosines(state) for state in batch]) for batch in batches], axis=1)
 
 
 def guidance_per_sample(weight: float, cosines: NDArray[np.float64], threshold: float = THRESHOLD) -> list[Cfg]:
-    """The paper's decision (algorithm 1): guidance of each sample ends after the first step whose noises reach the
-    threshold. `Sampler.sample_each` takes a plan for each.
+    """Return the guidance of each sample by the paper's algorithm 1: it ends after the first step at which the
+    similarity reaches the threshold. `Sampler.sample_each` takes one plan for each sample.
 
-    Up to that step the guided trajectory, of which `cosines` [steps, samples] are, is the sample's own: its decision at
-    run time would be the same.
+    `cosines` [steps, samples] come from the guided trajectory, which up to that step is the sample's own, so a decision
+    at run time would be the same.
     """
     reached = cosines >= threshold
     steps = len(reached)
@@ -60,11 +62,11 @@ def _cosines(state: StepState) -> NDArray[np.float64]:
 
 
 def _noises(state: StepState, outputs: Sequence[Array]) -> list[Array]:
-    """(x - alpha x0) / sigma for the x0 that each output stands for. The plan holds its meaning: x0 is linear in the
-    rows of the state and in the guided output, whose weights sum to 1, whatever the denoiser predicts."""
+    """Return (x - alpha x0) / sigma for the x0 that each output implies. The plan determines that x0, whatever the
+    denoiser predicts: x0 is linear in the rows of the state and in the guided output, whose weights sum to 1."""
     step, rows = state.step, [_flat(row) for row in state.before]
     read = [row for row, coefficient in enumerate(step.input) if coefficient != 0]
-    if not step.sigma or step.alpha is None or len(read) != 1:  # of several rows x is none
+    if not step.sigma or step.alpha is None or len(read) != 1:  # x is not a single row
         raise UserError(
             "the noise that these outputs imply is not known: the plan restores, or is of an older version",
             "take a plan from noise, compiled again",

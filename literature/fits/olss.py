@@ -1,9 +1,9 @@
-"""Optimal linear subspace search: the rows of a plan by least squares on the states of a teacher (Duan, Wang, Chen,
+"""Optimal linear subspace search: fit the rows of a plan to the states of a teacher by least squares (Duan, Wang, Chen,
 Zhou, Huang 2023, arXiv 2305.14677).
 
-Step by step, the coefficients of the next x are the least squares between the plan's own columns and the teacher's
-state at that time. The plan's own rollout goes on from there, so that later steps correct what earlier ones lack. Here
-a ridge draws the coefficients to the solver's.
+For each step, the coefficients of the next x are the least-squares solution between the columns of the plan and the
+teacher's state at that time. The plan's rollout continues from the result, so that later steps correct the errors of
+earlier ones. In addition to the paper, a ridge term pulls the coefficients towards those of the solver.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from fewstep.plans.solvers.ddim import ddim
 from fewstep.runtime.sampling.execute import begin, build_evaluation, combine
 from fewstep.runtime.sampling.sampler import Sampler
 
-SINGULAR = 1e-12  # of all columns' energy
+SINGULAR = 1e-12  # least ridge, as a share of the energy of all columns
 
 
 def fit_rows(
@@ -33,15 +33,15 @@ def fit_rows(
     ridge: float = 1e-3,
     history: int = 3,
 ) -> Plan:
-    """The plan whose rows bring each step nearest to the teacher.
+    """Return the plan with the rows that bring each step closest to the teacher.
 
     Args:
-        sampler: runs the plan, `reference` the teacher. blocks: seeds, of
-            `fewstep.fitting.blocks.make_blocks`.
-        ridge: strength of the pull to the solver's rows, of the columns' energies.
-        history: predictions that a row may read.
+        sampler: runs the plan; `reference` runs the teacher.
+        blocks: seeds, from `fewstep.fitting.blocks.make_blocks`.
+        ridge: strength of the pull towards the solver's rows, as a share of the energy of the columns.
+        history: number of predictions that a row may read.
 
-    Raises UserError for a plan that draws noise, and for a teacher whose x is more than signal and noise.
+    Raises UserError for a plan that draws noise, and for a teacher whose x does not consist of signal and noise only.
     """
     numbers = extract_recurrence(plan, history)
     plan, history, rows = build_plan(numbers), numbers.history, numbers.rows.copy()
@@ -69,8 +69,8 @@ def fit_rows(
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """The nominal plan, over the times of the paper's path search or over its own, with rows of all predictions before
-    them; the better of both."""
+    """Return the better of two plans whose rows read all earlier predictions: the nominal plan over the times of the
+    paper's path search, and over its own times."""
     times, steps = setting.times(CHOICES), setting.evaluations
     probe = setting.compile(ddim, times, f"ddim:{CHOICES}")
     path = find_path(setting.rolled.reference, setting.teacher, setting.blocks, probe, steps)

@@ -1,8 +1,9 @@
-"""S3 (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): the decisions of a unified solver step by step, by evolution.
+"""S3 (Liu, Ning, Lin, Yang, Wang 2023, arXiv 2312.07243): search the decisions of a unified solver for each step by
+evolution.
 
-A candidate has the times and, for each step, the expansion's order, x0 or noise, B(h), and the corrector. The authors
-train a predictor of FID to spare samples. Here the distance to the teacher at the end scores each candidate, and the
-starts of expansions and the counts of differences stay at their defaults.
+A candidate has the times and, for each step, the order of the expansion, x0 or noise, B(h), and the corrector. The
+authors train a predictor of FID to avoid sampling. Here the score is the distance to the teacher's samples. The start
+of an expansion and the number of differences keep their defaults.
 """
 
 from dataclasses import replace
@@ -20,14 +21,14 @@ from fewstep.plans.plan import Plan
 
 ORDERS = (1, 2, 3)
 RELAXATIONS = (None, bh1, bh2)
-CHANGED = 0.3  # of the decisions of a changed candidate
+CHANGED = 0.3  # share of the decisions that a mutation changes
 
 Decisions = tuple[Decision, ...]
 Candidate = tuple[Places, Decisions]
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """The plan of the best decisions; the first candidates are DPM-Solver++ of order 2 and UniPC of order 2."""
+    """Return the plan with the best decisions. The initial candidates are DPM-Solver++ and UniPC of order 2."""
     steps = setting.evaluations
     times = setting.times(CHOICES)
 
@@ -38,10 +39,10 @@ def fit_plan(setting: FitSetting) -> Plan:
     def quality(candidate: Candidate) -> float | None:
         try:
             return setting.quality(plan(candidate))
-        except UserError:  # a step from pure noise, or to the clean end, has the first order alone
+        except UserError:  # a step from pure noise, or to the clean end, can only have order 1
             return None
 
-    infinite = int(isinf(times[0].lam))  # predictions at pure noise tell no derivative
+    infinite = int(isinf(times[0].lam))  # no derivative can be estimated from predictions at pure noise
     nominal = auto_diffusion.nearest_places(setting, CHOICES)
     first = [(nominal, multistep(steps, infinite, corrected)) for corrected in (False, True)]
     best = evolve(first, _species(auto_diffusion.species(steps - 1, CHOICES), steps, infinite), quality)
@@ -49,8 +50,8 @@ def fit_plan(setting: FitSetting) -> Plan:
 
 
 def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
-    """Order 2 where two predictions are known at finite lambda, order 1 before and at the end; with UniPC's corrector
-    where it is asked for."""
+    """Return decisions with order 2 wherever two predictions at finite lambda are available, and order 1 before and at
+    the end. `corrected` adds UniPC's corrector."""
     relaxed = Expansion(2, relaxation=bh2)
     middle = Decision(relaxed, corrector=replace(relaxed, start=2) if corrected else None)
     ends = min(1 + infinite, steps)
@@ -58,7 +59,8 @@ def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
 
 
 def _decision(place: int, steps: int, infinite: int, rng: np.random.Generator) -> Decision:
-    """A random one that step `place` can take; the first step knows one prediction, the last has no corrector."""
+    """Return a random decision that step `place` can take. The first step has only one prediction, and the last has no
+    corrector."""
     if place <= infinite or place == steps - 1:
         return Decision(on_noise=place < steps - 1 and not infinite and bool(rng.integers(2)))
     order = ORDERS[int(rng.integers(min(place + 1 - infinite, len(ORDERS))))]

@@ -1,5 +1,5 @@
-"""A start that saves first steps: statistics of the teacher's samples, instead of its first evaluations
-("teleportation": Wang & Vastola 2024, arXiv 2412.09726)."""
+"""A start that replaces the first evaluations by statistics of the teacher's samples ("teleportation": Wang & Vastola
+2024, arXiv 2412.09726)."""
 
 from functools import partial
 from itertools import product
@@ -11,16 +11,16 @@ from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.names.plan_name import PlanName, parse_plan_name
 from fewstep.plans.plan import Plan
 
-MOST = 4  # steps that a start may save
-NOISY = "dpmpp_2m:{}@arctan"  # its grid is dense where a start is exact, and `trailing` has no cheap steps there
+MOST = 4  # number of steps that a start may save
+NOISY = "dpmpp_2m:{}@arctan"  # this grid is dense where a Gaussian start is exact, unlike `trailing`
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """The best of plans with more steps, whose first ones a Gaussian start makes: with the nominal solver on its grid,
-    or `NOISY`.
+    """Return the best plan among those with more steps, the first of which a Gaussian start replaces. They use the
+    nominal solver on its own grid, or on `NOISY`.
 
-    Mean and variance are of each element of the teacher's samples. The authors have the covariance of the data, which
-    no plan multiplies by.
+    Mean and variance are estimated for each element of the teacher's samples. The authors use the covariance of the
+    data, which a plan cannot multiply by.
     """
     samples = np.concatenate([block.required_target for block in setting.blocks]).astype(np.float64)
     mean, variance = samples.mean(axis=0), samples.var(axis=0)

@@ -1,4 +1,5 @@
-"""The variances of Time-Shift Sampler (Li et al. 2024, arXiv 2305.15583), on rollouts of the nominal plan."""
+"""Fit the Time-Shift Sampler (Li et al. 2024, arXiv 2305.15583) to the variances of x in rollouts of the nominal
+plan."""
 
 from functools import partial
 
@@ -8,12 +9,12 @@ from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.plans.plan import Plan
 
-WINDOWS = (20.0, 40.0, 80.0)  # timesteps
+WINDOWS = (20.0, 40.0, 80.0)  # in timesteps
 CUTOFFS = (200.0, 400.0)
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """The nominal plan whose network takes the times that x looks like, with the best window and cutoff: the authors
+    """Return the nominal plan with shifted times for the network, for the best window and cutoff. The authors also
     choose both for each data set and number of steps."""
     states = setting.states(setting.nominal)
     elements = [[state.u.reshape(len(state.u), -1) for state in run] for run in states]

@@ -1,1 +1,1 @@
-"""The gradient of an energy as a second output."""
+"""Denoisers with the gradient of an energy as a second output."""

@@ -1,6 +1,7 @@
-"""Backward passes as operations that ONNX has: convolutions with respect to their input alone, and poolings.
+"""Backward passes of convolutions, with respect to their input only, and of pooling, written with operations that ONNX
+has.
 
-Other operations have torch's own decompositions.
+Torch already decomposes the backward passes of other operations.
 """
 
 import math
@@ -27,9 +28,11 @@ def _convolution(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The derivative by the input: the transposed convolution of a plain one, the plain one of a transposed one.
+    """Return the derivative with respect to the input: a transposed convolution for a plain one, and a plain one for a
+    transposed one.
 
-    The input has sizes that an output does not tell where the stride leaves a rest: the output's padding is that rest.
+    With a stride, the size of the input is not determined by the size of the output. The difference is added as output
+    padding.
     """
     if not mask[0]:
         return None, None, None
@@ -59,7 +62,7 @@ def _max_pool(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
-    """To the places of the greatest values."""
+    """Send the derivative to the positions of the maxima."""
     zeros = torch.zeros_like(x).flatten(2)
     return zeros.scatter_add(2, indices.flatten(2), slope.flatten(2)).reshape(x.shape)
 
@@ -74,7 +77,7 @@ def _mean_pool(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Any:
-    """A transposed convolution of each channel with equal weights."""
+    """Return the derivative, which is a transposed convolution of each channel with equal weights."""
     if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
         return NotImplemented
     kernel, channels = list(kernel_size), x.shape[1]

@@ -1,7 +1,8 @@
-"""A denoiser with a second output: the gradient of an energy of its prediction, which `Steer` guidance reads.
+"""Denoisers with a second output: the gradient of an energy of the prediction, which `Steer` guidance reads.
 
-No exporter writes what autograd computes. So the module is traced once with its backward pass, with sizes as symbols
-and weights as inputs, into a module of plain operations (`write_backward_pass`), and that is exported as any other.
+No exporter supports autograd. Therefore the module is traced once with its backward pass, with symbolic sizes and with
+weights as inputs, into a module of plain operations (`write_backward_pass`). That module is then exported like any
+other.
 """
 
 import re
@@ -32,19 +33,19 @@ from fewstep.runtime.bundle.manifest import Condition
 
 Of = Literal["x", "x0"]
 Normalise = Literal["residual", "unit"]
-POINTS = 1024  # of a schedule without timesteps, between which its coefficients are interpolated
-TRACE_BATCH = 5  # neither 1 nor a usual size of a network: torch would take those for constants
+POINTS = 1024  # number of times at which the coefficients of a schedule without timesteps are tabulated
+TRACE_BATCH = 5  # neither 1 nor a common size in networks, which torch would treat as constants
 REPLAYED_BATCHES = (1, 3)
-REPLAYED = 1e-4  # largest difference of the written-out module, relative to the largest absolute value
-LARGEST = 100.0  # factor of x in x0, 1 / alpha for epsilon, where float32 still has the gradient
-SMALLEST = 1e-12  # of what a gradient is divided by, so that none is divided by 0
+REPLAYED = 1e-4  # largest difference between the written-out module and autograd, relative to the largest value
+LARGEST = 100.0  # largest factor of x in x0 (1 / alpha for epsilon) at which float32 can represent the gradient
+SMALLEST = 1e-12  # least divisor of a gradient, so that none is divided by 0
 DERIVATIVE = "make a forward pass that torch.autograd.grad can go back through"
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """The input of a prediction: x [B, *x_shape] = alpha x0 + sigma eps, alpha and sigma of shape [B, 1, ...],
-    and the network's time [B]. A gradient with respect to x goes through x here too."""
+    """The input of a prediction: x [B, *x_shape] = alpha x0 + sigma eps, with alpha and sigma of shape [B, 1, ...], and
+    the network's time [B]. A gradient with respect to x also flows through this x."""
 
     x: Tensor
     time: Tensor
@@ -63,34 +64,37 @@ def with_gradient(
     of: Of = "x",
     normalise: Normalise | None = None,
 ) -> tuple[nn.Module, Spec]:
-    """A denoiser of two heads, [prediction; h] with h = -dE/dx or -dE/dx0, and its spec: what `FILE.py:make` returns.
+    """Return a denoiser with two outputs, [prediction; h] with h = -dE/dx or -dE/dx0, and its spec, as a `FILE.py:make`
+    returns them.
 
     Args:
-        energy: `energy(x0, noisy, *conditions)` -> [B], of the predicted sample [B, *x_shape] and `Noisy`. A function,
-            or a module, whose weights are exported too. -log p(y | x0) makes `Steer` sample given y.
-        conditions: of the energy: a measurement, a class. They come behind the conditions of the denoiser.
-        of: "x" differentiates through the denoiser: h = J^T (-dE/dx0) + ..., at two to three times the time of the
-            prediction (DPS: Chung et al. 2023, arXiv 2209.14687). "x0" takes the prediction as it is, and costs the
-            energy alone (EluCD: Ma et al. 2024, arXiv 2310.11311).
-        normalise: "residual" divides by sqrt(2 E), which is the norm of the residual where E is half its square, as
-            DPS does. "unit" divides by the root of the mean square of h. Both for each sample.
+        energy: `energy(x0, noisy, *conditions)` -> [B], for the predicted sample x0 [B, *x_shape] and `Noisy`. It is a
+            function, or a module, whose weights are also exported. With -log p(y | x0), `Steer` samples given y.
+        conditions: conditions of the energy, such as a measurement or a class. They follow those of the denoiser.
+        of: "x" differentiates through the denoiser: h = J^T (-dE/dx0) + ..., which takes two to three times as long as
+            the prediction (DPS: Chung et al. 2023, arXiv 2209.14687). "x0" treats the prediction as constant, so only
+            the energy is added to the cost (EluCD: Ma et al. 2024, arXiv 2310.11311).
+        normalise: "residual" divides by sqrt(2 E), as DPS does; this is the norm of the residual if E is half its
+            square. "unit" divides by the root mean square of h. Both apply to each sample separately.
 
-    In an unconditional branch a condition of the energy is the sample's own, unless it has a null value.
+    In an unconditional branch, a condition of the energy keeps the sample's value, unless it has a null value.
 
-    UserError for free sizes, carried tensors, a denoiser that restores or takes its last x0, and an energy that takes
-    other arguments.
+    Raises UserError for free sizes, carried tensors, a denoiser that restores or takes its previous x0, and an energy
+    that takes other arguments.
     """
     for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
         if choice not in choices:
-            raise UserError(f"a gradient with {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
+            raise UserError(f"a gradient cannot have {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
     check_sizes(spec)
     if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
-        raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
+        raise UserError(f"a denoiser with {what} cannot have a gradient", "export the form without them")
     if spec.self_condition:
-        raise UserError("a gradient of a denoiser that takes its last x0", "export it without the gradient")
+        raise UserError(
+            "a denoiser that takes its previous x0 cannot have a gradient", "export it without the gradient"
+        )
     if spec.towards is not None:
-        what = f"a gradient of a denoiser that restores {spec.towards!r}"
+        what = f"a denoiser that restores {spec.towards!r} cannot have a gradient"
         raise UserError(what, "give one that starts from noise alone")
     asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
     names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
@@ -105,10 +109,13 @@ def with_gradient(
 
 
 def check_sizes(spec: Spec) -> None:
-    """UserError for free sizes, which a backward pass is not written for."""
+    """Raise UserError for free sizes, for which a backward pass cannot be written."""
     if spec.sizes:
         sizes = ", ".join(size.name for size in spec.sizes)
-        raise UserError(f"a gradient with free sizes ({sizes})", "export one size for each bundle: leave sizes out")
+        raise UserError(
+            f"a denoiser with free sizes ({sizes}) cannot have a gradient",
+            "export one size for each bundle: leave sizes out",
+        )
 
 
 class GradientModule(TracedForm):
@@ -125,7 +132,7 @@ class GradientModule(TracedForm):
         of: Of = "x",
         normalise: Normalise | None = None,
     ) -> None:
-        """`energy_conditions` counts the energy's conditions, which are behind the denoiser's."""
+        """`energy_conditions` is the number of conditions of the energy, which follow those of the denoiser."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
@@ -150,7 +157,7 @@ class GradientModule(TracedForm):
         return explain_missing_derivative(self, example, operation)
 
     def outputs(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        """The prediction and h, each [B, *x_shape]."""
+        """Return the prediction and h, each [B, *x_shape]."""
         with torch.enable_grad():
             output, energy, by = self.energies(x, time, *rest)
             try:
@@ -165,7 +172,7 @@ class GradientModule(TracedForm):
         return output.detach(), -slope * self._coefficients_at(time, x.dim())[5]
 
     def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The prediction, the energy [B], and the tensor that it is differentiated by."""
+        """Return the prediction, the energy [B], and the tensor with respect to which the energy is differentiated."""
         conditions, of_energy = rest[: self.arguments], rest[self.arguments :][: self.energy_conditions]
         scale, of_x, of_output, alpha, sigma, _ = self._coefficients_at(time, x.dim())
         noisy = (x / scale).detach().requires_grad_(self.of == "x")
@@ -192,7 +199,7 @@ class GradientModule(TracedForm):
         )
 
     def _coefficients_at(self, time: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """`_coefficients` at times [B], each [B, 1, ...]."""
+        """Return `_coefficients` at times [B], each of shape [B, 1, ...]."""
         last = self.coefficients.shape[0] - 1
         place = ((time - self.first) * (last / (self.last - self.first))).clamp(0, last)
         before = place.floor().clamp(max=last - 1)
@@ -202,7 +209,8 @@ class GradientModule(TracedForm):
 
 
 def explain_missing_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation: str) -> UserError:
-    """The error for an operation, as "grid_sampler_2d", with the line of the user's code that computes it."""
+    """Return the error for an operation such as "grid_sampler_2d", with the line of the user's code that computes
+    it."""
     with torch.enable_grad(), torch.autograd.set_detect_anomaly(True, check_nan=False):
         _, energy, _ = module.energies(*inputs)
     waiting: list[Any] = [energy.grad_fn]
@@ -221,11 +229,12 @@ def explain_missing_derivative(module: GradientModule, inputs: tuple[Tensor, ...
 
 
 def _coefficients(spec: Spec) -> Tensor:
-    """The numbers [points, 6] of the schedule: c_in, a and b with x0 = a x + b output, alpha, sigma, and 1 where the
-    gradient is computed.
+    """Return the numbers [points, 6] of the schedule at each point: c_in, a and b with x0 = a x + b output, alpha,
+    sigma, and 1 if the gradient is computed there.
 
-    It is 0 where a is too large: x0 is there a small difference of large numbers, of which float32 keeps little. Where
-    the prediction says nothing of x0 the coefficients are as at the point before.
+    The last number is 0 if a is too large: x0 is then a small difference of large numbers, which float32 cannot
+    represent accurately. At points where the prediction does not determine x0, the coefficients are those of the
+    previous point.
     """
     schedule = NoiseSchedule(spec.schedule)
     first, last = schedule.path.first, schedule.path.last
@@ -243,7 +252,7 @@ def _coefficients(spec: Spec) -> Tensor:
 
 
 class BackwardGraph(nn.Module):
-    """A `GradientModule` as plain operations."""
+    """A `GradientModule` written with plain operations."""
 
     def __init__(self, operations: torch.fx.GraphModule, weights: Sequence[Tensor]) -> None:
         super().__init__()
@@ -258,16 +267,16 @@ class BackwardGraph(nn.Module):
 
 
 class Heads(nn.Module):
-    """The outputs, one after the other along the channels. The lowering knows the operation by this module's name."""
+    """Concatenate the outputs along the channels. The lowering recognises the operation by the name of this module."""
 
     def forward(self, prediction: Tensor, gradient: Tensor) -> Tensor:
         return torch.cat([prediction, gradient], dim=1)
 
 
 def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> BackwardGraph:
-    """The module with its backward pass as plain operations, for any batch; `example` are valid inputs.
+    """Return the module with its backward pass as plain operations, for any batch. `example` are valid inputs.
 
-    UserError naming the operation that has no derivative, or where the operations compute something else.
+    Raises UserError if an operation has no derivative, and if the operations compute something else than the module.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
 
@@ -303,7 +312,8 @@ def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> 
 
 
 def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
-    """Inputs of another batch: the first sample of floats is moved by noise, so that no two samples are alike."""
+    """Return inputs for another batch size. Float inputs are the first sample plus noise, so that no two samples are
+    equal."""
     generator = torch.Generator().manual_seed(size)
     spread = [each[:1].expand(size, *each.shape[1:]).clone() for each in example]
     return tuple(
@@ -312,8 +322,8 @@ def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
 
 
 def _check_replay(written: nn.Module, module: GradientModule, example: tuple[Tensor, ...]) -> None:
-    """UserError where the operations compute something else than the module, which no later step would tell apart from
-    an error of ONNX."""
+    """Raise UserError if the written operations compute something else than the module. Later steps could not
+    distinguish this from an error of ONNX."""
     for size in REPLAYED_BATCHES:
         inputs = _batch(example, size)
         with torch.no_grad():
@@ -328,6 +338,6 @@ def _check_replay(written: nn.Module, module: GradientModule, example: tuple[Ten
 
 
 def _symbolic_batch(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
-    """A stand-in whose first axis is the symbol of the batch, and whose other axes are numbers."""
+    """Return a fake tensor whose batch axis is symbolic, and whose other axes are fixed."""
     sizes = [DimDynamic.DUCK, *[DimDynamic.STATIC] * (tensor.dim() - 1)]
     return fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))

@@ -1,8 +1,8 @@
-"""Products, attention and enlargements in forms that a traced backward pass keeps whole.
+"""Matrix products, attention and upsampling in forms that remain single operations in a traced backward pass.
 
-Where autograd runs, torch takes `linear` and `matmul` apart before anything can record them, with the batch spread over
-the weights, and writes an enlargement as a gathering of places. Inside the block they are single operations with a
-derivative; `restore_torch_names` gives them torch's own names again.
+With autograd, torch decomposes `linear` and `matmul` before they can be recorded, repeats weights for the whole batch,
+and writes upsampling as indexing. Inside `keep_products_whole` they are single operations with a derivative.
+`restore_torch_names` then gives them torch's names again.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 
 
 def _linear_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-    """The derivative of x alone: weights take no gradient."""
+    """Return the derivative with respect to x only. Weights have no gradient."""
     _, weight = ctx.saved_tensors
     return _linear(slope, weight.t(), None), None, None
 
@@ -72,7 +72,7 @@ def _keep_factors(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) ->
 
 
 def _enlarge_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    """The sum over each block, over which a value was spread."""
+    """Return the sum over each block that a value was repeated in."""
     parts = [number for pair in zip(ctx.sizes, ctx.factors, strict=True) for number in pair]
     return slope.reshape(*slope.shape[:2], *parts).sum(dim=list(range(3, 3 + len(parts), 2))), None
 
@@ -89,13 +89,13 @@ class _Whole(TorchFunctionMode):
         return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
 
-# The forms name their arguments as torch does, since callers may name them.
+# The functions have torch's argument names, since callers may pass arguments by name.
 def _whole_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     return NotImplemented if weight.requires_grad else _linear(input, weight, bias)
 
 
 def _whole_matmul(input: Tensor, other: Tensor) -> Any:
-    """The product of batches of the same number of axes and of the same sizes, which need no sum in the derivative."""
+    """Multiply batches with the same number and sizes of axes. Their derivative needs no sum."""
     alike = isinstance(other, Tensor) and input.dim() == other.dim() > 2 and input.shape[:-2] == other.shape[:-2]
     return _matmul(input, other) if alike else NotImplemented
 
@@ -115,16 +115,16 @@ def _attention(
     scores = _matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-1, -2))
     if attn_mask is None:
         return _matmul(torch.softmax(scores, dim=-1), value)
-    finite = attn_mask.clamp_min(torch.finfo(scores.dtype).min)  # no softmax is NaN, and none has a NaN derivative
+    finite = attn_mask.clamp_min(torch.finfo(scores.dtype).min)  # avoids NaN in the softmax and in its derivative
     read = _matmul(torch.softmax(scores + finite, dim=-1), value)
     has_key = (attn_mask > -torch.inf).to(scores.dtype).amax(-1, keepdim=True) > 0
-    return torch.where(has_key, read, 0.0)  # as torch has it for a query without a key
+    return torch.where(has_key, read, 0.0)  # torch's result for a query without a key
 
 
 def _interpolate(
     input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *_: Any, **__: Any
 ) -> Any:
-    """Interpolation by whole factors, to the nearest."""
+    """Upsample by integer factors to the nearest value."""
     if mode != "nearest":
         return NotImplemented
     axes = input.dim() - 2
@@ -155,14 +155,14 @@ ENLARGEMENTS = {
 
 @contextmanager
 def keep_products_whole() -> Iterator[None]:
-    """Inside the block products are whole, and attention is of them. Attention of another form is computed by torch's
-    formula, since a fused kernel has no derivative that can be written out."""
+    """Within this context, products are single operations, and attention consists of them. Attention of another form is
+    computed by torch's formula, since a fused kernel has no derivative that can be written out."""
     with sdpa_kernel(SDPBackend.MATH), _Whole():
         yield
 
 
 def restore_torch_names(graph: torch.fx.Graph) -> None:
-    """Give the operations of a traced graph torch's own names, in place."""
+    """Give the operations of a traced graph torch's names, in place."""
     own = torch.ops.fewstep
     for node in graph.nodes:
         if node.target is own.linear.default:

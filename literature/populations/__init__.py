@@ -1,4 +1,4 @@
-"""Several particles of one sample, weighed on the way, and the hooks that weigh them."""
+"""Populations of several particles per sample, which are weighted during sampling, and the hooks that weight them."""
 
 from fewstep.literature.populations.population import Population, evolve, population
 from fewstep.literature.populations.weighting_hooks import Steering, guidance_corrector, trajectory_variance

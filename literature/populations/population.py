@@ -1,4 +1,5 @@
-"""Populations: several particles of one sample, weighed on the way; heavy ones go on, light ones end.
+"""Populations: several particles for each sample, which are weighted during sampling. Particles of high weight are
+copied, and others end.
 
     def weigh(state):  # -> increments of the log weights, one per particle
         return 4.0 * brightness(state.x0)
@@ -6,11 +7,11 @@
     particles = population(sampler, plan, weigh, seeds=[0], particles=8, condition={"class": [3]})
     x = particles.best()
 
-The hook `weigh` sees an evaluation before its update: rows, outputs, x0. Resampling happens there, so that the next
-draw parts copies, and no evaluation is lost. With particles, groups and a choice one loop is FK steering (Singhal et
-al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819), SVDD (Li et al. 2024, arXiv
-2408.08252) and the best of N. Noise is a function of the seed, the draw and the particle's place: a seed's population
-does not depend on the others of the call, nor on `batch`.
+The hook `weigh` sees an evaluation before the update: rows, outputs and x0. Particles are resampled there, so that the
+next draw separates copies, and no evaluation is wasted. With different settings of particles, groups and choice, the
+same loop is FK steering (Singhal et al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819),
+SVDD (Li et al. 2024, arXiv 2408.08252) and best of N. Noise is a function of the seed, the draw and the particle's
+index, so a seed's population does not depend on the other seeds of the call, nor on `batch`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -42,19 +43,17 @@ from fewstep.runtime.sampling.finite_checks import check_finite, finite_outputs
 from fewstep.runtime.sampling.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampling.sampler import Sampler
 
-Weigh = Callable[
-    [StepEvaluation], Any
-]  # with a method `follow(ancestors)`, where it remembers something of each particle
+Weigh = Callable[[StepEvaluation], Any]  # has a method `follow(ancestors)` if it stores a state for each particle
 Floats = NDArray[np.float64]
 Choice = Literal["systematic", "one", "best"]
 
 
 @dataclass(frozen=True)
 class Population:
-    """The particles [G, M, *x_shape] of G seeds at their ends.
+    """The final particles [G, M, *x_shape] of G seeds.
 
     log_weights: [G, M], up to a constant for each seed.
-    ancestors: for each resampling the particle [G, M] that each one continued.
+    ancestors: for each resampling, the index [G, M] of the particle that each one continues.
     evaluations: number of evaluations of the network for one particle.
     """
 
@@ -64,12 +63,12 @@ class Population:
     evaluations: int
 
     def best(self) -> Array:
-        """The heaviest particle of each seed [G, *x_shape]."""
+        """Return the particle of the highest weight for each seed, [G, *x_shape]."""
         heaviest: Array = self.samples[np.arange(len(self.samples)), self.log_weights.argmax(1)]
         return heaviest
 
     def weights(self) -> Floats:
-        """Weights [G, M], which sum to 1 for each seed."""
+        """Return the weights [G, M], which sum to 1 for each seed."""
         w = np.exp(self.log_weights - self.log_weights.max(1, keepdims=True))
         return np.asarray(w / w.sum(1, keepdims=True))
 
@@ -89,20 +88,21 @@ def population(
     batch: int = 64,
     **others: NoReturn,
 ) -> Population:
-    """The particles of each seed.
+    """Sample a population of particles for each seed.
 
     Args:
-        plan: as in `Sampler.sample`; a compiled plan brings its guidance.
-        weigh: `weigh(state)` -> increments [P] of log weights, P = seeds x particles, seed by seed. -inf ends a
-            particle, as long as its seed has another. A method `follow` of it is called with the particle that each one
-            continues [P], where particles are resampled.
+        plan: as in `Sampler.sample`. A compiled plan includes its guidance.
+        weigh: `weigh(state)` -> increments [P] of the log weights, where P = seeds x particles, seed by seed. -inf ends
+            a particle, provided that another particle of the seed remains. If it has a method `follow`, that is called
+            at each resampling with the index of the particle that each one continues, [P].
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
-        at: steps at whose evaluation particles are resampled; None is all but the last. [] only weighs, for the best
+        at: the steps at which particles are resampled; None means all but the last. [] only computes weights, for best
             of N.
-        threshold: a seed's particles are resampled while their effective number is below this share of them; 1
-            resamples at each of the steps.
-        choice: "systematic" copies by weight; "one" and "best" continue a single particle, as SVDD does.
-        batch: particles in a call of the network.
+        threshold: a seed's particles are resampled if their effective number is below this share of them; 1 resamples
+            at each of the steps.
+        choice: "systematic" copies in proportion to the weights; "one" and "best" continue a single particle, as SVDD
+            does.
+        batch: number of particles in a call of the network.
     """
     refuse_options(others)
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
@@ -150,7 +150,8 @@ def evolve(
     threshold: float = 0.5,
     choice: Choice = "systematic",
 ) -> Population:
-    """`population` with any network of all particles [P, *shape]; `given` holds tensors [P, *shape]."""
+    """Run `population` with any network that evaluates all particles [P, *shape]. `given` contains tensors [P,
+    *shape]."""
     steps, groups = len(plan.steps), len(seeds)
     at = _resampling_steps(plan, particles, at, threshold, choice)
     _check_hook(weigh, plan)
@@ -197,9 +198,10 @@ def evolve(
 
 
 def _check_hook(weigh: Weigh, plan: Plan) -> None:
-    """Refuse a hook of another plan: it weighs by the steps of its own. Their ranges may differ."""
+    """Raise UserError if the hook is not a function, or was made for another plan, since its weights depend on the
+    plan's steps. The range groups of the plans may differ."""
     if not callable(weigh):
-        raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
+        raise UserError(f"weigh {weigh!r} is not a function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)
     if isinstance(made_for, Plan) and _drop_groups(made_for) != _drop_groups(plan):
         raise UserError(
@@ -225,7 +227,7 @@ def _increments(weigh: Weigh, state: StepEvaluation, groups: int, particles: int
 def _resample(
     log_weights: Floats, wanted: NDArray[np.bool_], choice: Choice, seeds: Sequence[int], index: int
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Ancestors [G, M], and the log weights afterwards: all 0 in a resampled group."""
+    """Return the ancestors [G, M], and the log weights afterwards, which are 0 in a resampled group."""
     count = log_weights.shape[1]
     chosen = np.tile(np.arange(count), (len(seeds), 1))
     after = log_weights.copy()
@@ -236,7 +238,7 @@ def _resample(
 
 
 def _select_particles(evaluation: StepEvaluation, places: NDArray[np.intp]) -> StepEvaluation:
-    """The evaluation with particle places[i] at place i."""
+    """Return the evaluation with particle places[i] at index i."""
     return StepEvaluation(
         evaluation.index,
         evaluation.step,
@@ -250,14 +252,15 @@ def _select_particles(evaluation: StepEvaluation, places: NDArray[np.intp]) -> S
 def _resampling_steps(
     plan: Plan, particles: int, at: Iterable[int] | None, threshold: float, choice: Choice
 ) -> Collection[int]:
-    """The steps that resample. UserError for steps after which copies would stay equal."""
+    """Return the steps at which particles are resampled. Raises UserError for steps after which no draw would separate
+    copies."""
     particles = check_integer("particles", particles, 1)
     if choice not in ("systematic", "one", "best"):
-        raise UserError(f"choice {choice!r}", "give systematic, one or best")
+        raise UserError(f"unknown choice {choice!r}", "give systematic, one or best")
     if not (isinstance(threshold, Real) and threshold >= 0):
-        raise UserError(f"threshold {threshold!r}", "give a share of the particles, from 0 to 1")
+        raise UserError(f"threshold {threshold!r} is out of range", "give a share of the particles, from 0 to 1")
     if not isinstance(at, Iterable | None):
-        raise UserError(f"at {at!r} is no list of steps", f"give at=[{at!r}]")
+        raise UserError(f"at {at!r} is not a list of steps", f"give at=[{at!r}]")
     last = len(plan.steps) - 1
     at = (
         range(last)
@@ -273,16 +276,16 @@ def _resampling_steps(
 
 
 def effective_count(log_weights: Floats) -> Floats:
-    """The effective number of particles of each group, (sum w)^2 / sum w^2, of log weights [G, M]."""
+    """Return the effective number of particles of each group, (sum w)^2 / sum w^2, from log weights [G, M]."""
     w = np.exp(log_weights - log_weights.max(1, keepdims=True))
     return np.asarray(w.sum(1) ** 2 / (w**2).sum(1))
 
 
 def ancestors(log_weights: Floats, choice: Choice, chance: float) -> NDArray[np.intp]:
-    """The particle that each particle of a group continues [M], for log weights [M].
+    """Return the index [M] of the particle that each particle of a group continues, from log weights [M].
 
-    systematic: copies in proportion to the weight, rounded by one uniform number for all (Kitagawa 1996). one: all
-    continue one particle, drawn by its weight. best: all continue the heaviest.
+    "systematic": copies in proportion to the weights, rounded with one uniform random number for all (Kitagawa 1996).
+    "one": all continue one particle, drawn by its weight. "best": all continue the particle of the highest weight.
     """
     count = len(log_weights)
     if choice == "best":

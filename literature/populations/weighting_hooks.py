@@ -1,4 +1,4 @@
-"""Hooks that weigh the particles of a population, and a figure of trajectories."""
+"""Hooks that weight the particles of a population, and a statistic of trajectories."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -24,13 +24,15 @@ Potential = Literal["difference", "max", "sum"]
 class Steering:
     """Potentials of Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848, section 3.2).
 
-    The final weights tilt samples by exp(strength x reward). On the way the reward of x0 weighs a particle: by its
-    growth since the step before ("difference"), its largest value so far ("max"), or its sum so far ("sum"). The last
-    step takes the earlier potentials out again, along the particle's own line.
+    The final weights tilt the distribution of samples by exp(strength x reward). During sampling, a particle is
+    weighted by the reward of its x0: by its increase since the previous step ("difference"), by its largest value so
+    far ("max"), or by its sum so far ("sum"). The last step removes the earlier potentials of the particle and its
+    ancestors again.
 
     reward: samples [P, *x_shape] -> rewards [P].
     plan: the compiled plan that `population` runs.
-    at: the steps of `population` that resample. The reward is computed there and at the last step alone; None is all.
+    at: the steps at which `population` resamples. The reward is only computed there and at the last step; None means
+        all steps.
     """
 
     reward: Callable[[Array], Any]
@@ -38,13 +40,13 @@ class Steering:
     plan: Plan
     kind: Potential = "difference"
     at: Collection[int] | None = None
-    _value: Floats = field(default_factory=lambda: np.zeros(0))  # the reward before, its maximum or sum
-    _potentials: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
+    _value: Floats = field(default_factory=lambda: np.zeros(0))  # the previous reward, or the maximum or sum so far
+    _potentials: Floats = field(default_factory=lambda: np.zeros(0))  # sum of the log potentials so far
 
     def __post_init__(self) -> None:
         check_compiled(self.plan)
         if self.kind not in get_args(Potential):
-            raise UserError(f"steering of the kind {self.kind!r}", f"give one of {', '.join(get_args(Potential))}")
+            raise UserError(f"unknown kind of steering {self.kind!r}", f"give one of {', '.join(get_args(Potential))}")
 
     def __call__(self, state: StepEvaluation) -> Floats:
         last = len(self.plan.steps) - 1
@@ -74,13 +76,13 @@ class Steering:
         return reward
 
     def follow(self, ancestors: NDArray[np.intp]) -> None:
-        """Each particle takes over the past of the one that it continues."""
+        """Let each particle continue the history of its ancestor."""
         self._value, self._potentials = self._value[ancestors], self._potentials[ancestors]
 
 
 @dataclass(frozen=True)
 class GuidanceCorrection:
-    """A hook for one plan: `population` refuses it with another plan."""
+    """A hook for one plan. `population` refuses it with another plan."""
 
     plan: Plan
     weigh: Callable[[StepEvaluation], Floats]
@@ -90,15 +92,16 @@ class GuidanceCorrection:
 
 
 def guidance_corrector(plan: Plan) -> GuidanceCorrection:
-    """A hook that corrects guided steps: samples of p_cond^w p_uncond^(1 - w), which guidance alone misses.
+    """Return a hook that corrects guided steps, so that samples follow p_cond^w p_uncond^(1 - w), which guidance alone
+    does not achieve.
 
-    Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance):
-    d log weight = w (w - 1) |eps_cond - eps_uncond|^2 |d log rho|, along the reverse SDE that puts all noise back. The
-    trapezoidal rule integrates, in a quarter of the steps that left ends need.
+    Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance): d log weight = w (w - 1)
+    |eps_cond - eps_uncond|^2 |d log rho|, along the reverse SDE that adds the full noise. The trapezoidal rule needs a
+    quarter of the steps of a left Riemann sum.
 
     Args:
-        plan: a plan with guidance `Cfg` of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 lack
-            alpha and sigma of their steps, and are refused.
+        plan: a plan with guidance `Cfg` and the solver ddpm or, with a smaller error, dpmpp_2m_sde. Plans of schema 1
+            lack alpha and sigma of their steps, and are refused.
     """
     check_compiled(plan)
     if not isinstance(plan.guidance, Cfg) or any(step.heads > 1 or step.shaping is not None for step in plan.steps):
@@ -108,8 +111,8 @@ def guidance_corrector(plan: Plan) -> GuidanceCorrection:
     rho = np.array([time.rho for time in noise_levels(plan)])
     with np.errstate(all="ignore"):
         between = -np.diff(np.log(rho)) / 2
-    between[~np.isfinite(between)] = 0.5  # from pure noise, with one guess of x0: the whole integral of 1 / rho^2
-    after = np.append(between, 0.5)  # to the end, where the gap shrinks as rho does
+    between[~np.isfinite(between)] = 0.5  # from pure noise, with one estimate of x0: the complete integral of 1 / rho^2
+    after = np.append(between, 0.5)  # to the end, where the difference decreases in proportion to rho
     spans = after + np.append(0.0, between)
 
     def corrector(state: StepEvaluation) -> Floats:
@@ -117,7 +120,7 @@ def guidance_corrector(plan: Plan) -> GuidanceCorrection:
         if set(step.branches) != {COND, UNCOND} or np.isinf(rho[state.index]):
             return np.zeros(len(state.u))
         cond, uncond = (step.branches.index(branch) for branch in (COND, UNCOND))
-        one = step.x0[rows + cond] + step.x0[rows + uncond]  # what a branch alone would count in x0
+        one = step.x0[rows + cond] + step.x0[rows + uncond]  # the weight of each branch in x0
         w = step.x0[rows + cond] / one
         gap = one * (state.outputs[cond] - state.outputs[uncond]).astype(np.float64) / rho[state.index]
         return np.asarray(w * (w - 1) * spans[state.index] * (gap**2).reshape(len(gap), -1).sum(1))
@@ -126,13 +129,13 @@ def guidance_corrector(plan: Plan) -> GuidanceCorrection:
 
 
 def trajectory_variance(states: Iterable[StepEvaluation], last: int) -> Floats:
-    """The variance of each sample's predicted x0 over the last steps of a run [B], averaged over its elements.
+    """Return the variance [B] of each sample's predicted x0 over the last steps of a run, averaged over its elements.
 
-    Samples between the modes of the data change their prediction for longer than others do (Aithal et al. 2024, arXiv
-    2406.09358, equation 8): the largest values are hallucinations.
+    Samples between the modes of the data change their prediction for longer than others (Aithal et al. 2024, arXiv
+    2406.09358, equation 8), so the largest values indicate hallucinations.
 
     Args:
-        last: steps to look at, 2 or more.
+        last: number of final steps to use, 2 or more.
     """
     previews = np.stack([state.x0 for state in deque(states, maxlen=check_integer("last", last, 2))])
     return np.asarray(previews.var(axis=0, dtype=np.float64).reshape(previews.shape[1], -1).mean(axis=1))

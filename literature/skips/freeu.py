@@ -1,5 +1,5 @@
-"""FreeU (Si et al. 2023, arXiv 2309.11497) amplifies half of the decoder's channels at the two lowest resolutions of a
-U-Net, and scales the lowest frequencies of the skips there: `fewstep export --change freeu:B1,B2,S1,S2`."""
+"""FreeU (Si et al. 2023, arXiv 2309.11497): amplify half of the decoder's channels at the two lowest resolutions of a
+U-Net, and scale the lowest frequencies of the skip connections there. `fewstep export --change freeu:B1,B2,S1,S2`"""
 
 import math
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from fewstep.literature.rewrite import Rewrite, rewrite
 from fewstep.literature.skips.skip_connections import CHANNELS, ConcatCalls, Skip, find_skips, parse_factors
 from fewstep.plans.errors import UserError
 
-RESOLUTIONS = 2  # from the lowest on
+RESOLUTIONS = 2  # number of resolutions, from the lowest
 FIX = "give b1,b2,s1,s2, as in freeu:1.5,1.6,0.9,0.2"
 
 
 def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec]:
-    """The module changed by b1, b2, s1 and s2: b multiplies the first half of the decoder's channels, s the low
-    frequencies of what is handed to it, for the lowest resolution and the next.
+    """Return the module changed by b1, b2, s1 and s2, where 1 stands for the lowest resolution and 2 for the next. b
+    multiplies the first half of the decoder's channels, and s the low frequencies of the skip connections.
 
-    UserError if the module has no skip connection, or makes no images.
+    Raises UserError if the module has no skip connection, or does not sample images.
     """
     if len(numbers) != 4:
         raise UserError(f"change freeu has {len(numbers)} numbers", FIX)
@@ -42,7 +42,7 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
 
 
 def _join_amplified(skip: Skip, b: float, s: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """The concatenation of these operands [B, channels, ...], changed."""
+    """Return the concatenation of these operands [B, channels, ...] after the change."""
     place = skip.operand
     handed, backbone = operands[place], operands[1 - place]
     if s != 1.0:
@@ -54,12 +54,12 @@ def _join_amplified(skip: Skip, b: float, s: float, join: Callable[..., Tensor],
 
 
 def scale_low_frequencies(x: Tensor, scale: float) -> Tensor:
-    """x [B, C, H, W] with its frequencies 0 and -1 along each axis multiplied by `scale`, real part: FreeU's filter
-    with threshold 1, as products with the few waves that it changes."""
+    """Return x [B, C, H, W] with its frequencies 0 and -1 along each axis multiplied by `scale` (real part). This is
+    FreeU's filter with threshold 1, written as products with the few waves that it changes."""
     height, width = x.shape[-2:]
     rows, columns = _angles(height)[:, None], _angles(width)[None, :]
     phases = []
-    if height > 1:  # else its frequency -1 is 0
+    if height > 1:  # otherwise the frequency -1 is 0
         phases.append(rows)
     if width > 1:
         phases.append(columns)
@@ -67,11 +67,12 @@ def scale_low_frequencies(x: Tensor, scale: float) -> Tensor:
         phases.append(rows + columns)
     waves = [torch.ones(height, width)]
     waves += [wave(phase).expand(height, width) for phase in phases for wave in (torch.cos, torch.sin)]
-    basis = torch.stack(waves).flatten(1)  # [at most 7, H W]: a plain product, too narrow to become int8
+    basis = torch.stack(waves).flatten(1)  # [at most 7, H W]: a plain product, too narrow for int8
     low = (x.flatten(2) @ basis.T) @ (basis * (scale - 1) / basis[0].sum())
     return x + low.reshape(x.shape)
 
 
 def _angles(size: int) -> Tensor:
-    """[size], from 0 up to 2 pi. The size is counted: where it is free, torch.onnx takes no number made of it."""
+    """Return angles [size] from 0 to less than 2 pi. They are counted by a cumulative sum, since torch.onnx cannot use
+    a free size as a number."""
     return torch.arange(size) / torch.ones(size).sum() * (2 * math.pi)

@@ -1,7 +1,7 @@
-"""The skip connections of a U-Net, which changes of them find by watching the module run once.
+"""Find the skip connections of a U-Net by watching the module run once.
 
-No block of a library needs to be known: a skip connection is a concatenation of something with what has been computed
-from it in the meantime, around the bottleneck.
+The structure of the module need not be known: a skip connection is a concatenation of a tensor with another tensor that
+was computed from it, around the bottleneck.
 """
 
 import functools
@@ -24,15 +24,15 @@ from fewstep.literature.rewrite import Calls, suspend_rewrites
 from fewstep.plans.errors import UserError
 
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
-CHANNELS = 1  # the axis along which they are joined, [B, channels, height, width], or the last
+CHANNELS = 1  # axis of the concatenation, for [B, channels, height, width], or the last axis
 NO_SKIPS = "leave the change out"
-LEAST, MOST = 0.0, 10.0  # of a factor: beyond, it is a slip of the pen
+LEAST, MOST = 0.0, 10.0  # of a factor; a larger one is probably a typing error
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A skip connection: the `number`-th concatenation that the module makes, of which operand `operand` is handed
-    over. Its shape, with a batch, is `shape`."""
+    """A skip connection: concatenation `number` of the module, whose operand `operand` comes from the encoder. `shape`
+    is the shape of that operand, including the batch."""
 
     number: int
     operand: int
@@ -40,7 +40,7 @@ class Skip:
 
 
 class ConcatCalls(Calls):
-    """Concatenations, with what they join as operands."""
+    """Calls of concatenation. Their operands are the concatenated tensors."""
 
     functions = CONCATENATIONS
 
@@ -54,12 +54,13 @@ class _Origin:
     """The origin of a tensor: the operations that it depends on, as a set (bits of an integer, in order)."""
 
     operations: int = 0
-    weighted: int = 0  # of these: those that multiply by a weight
+    weighted: int = 0  # the subset of operations that multiply by a weight
 
 
 @dataclass(frozen=True)
 class _Bridge:
-    """A concatenation of something, last made at `start`, with what has been made of it until `end`."""
+    """A concatenation of a tensor, which was computed by operation `start`, with one that was computed from it up to
+    operation `end`."""
 
     start: int
     end: int
@@ -67,7 +68,7 @@ class _Bridge:
 
 
 class _Watch(TorchFunctionMode):
-    """Records the origin of every tensor, without keeping the tensor."""
+    """Record the origin of every tensor, without keeping the tensors in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class _Watch(TorchFunctionMode):
         return self.origins.get(tensor, _Origin())
 
     def _record_concat(self, operands: Sequence[Tensor], result: Tensor, *rest: Any, **named: Any) -> None:
-        """Note a bridge: one operand is what the other has gone on from, through layers with weights."""
+        """Record a bridge if one operand was computed from the other through layers with weights."""
         number, self.concatenations = self.concatenations, self.concatenations + 1
         axis = rest[0] if rest else named.get("dim", named.get("axis", 0))
         if len(operands) != 2 or result.ndim < 3 or axis % result.ndim not in (CHANNELS, result.ndim - 1):
@@ -117,16 +118,17 @@ class _Watch(TorchFunctionMode):
 
 
 def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
-    """The skip connections of a module that is called as `forward(x, time, *conditions)`, the innermost first.
+    """Return the skip connections of a module that is called as `forward(x, time, *conditions)`, the innermost first.
 
-    They are the bridges over the bottleneck, the place that most bridges cross. This leaves dense blocks out, except
-    one at the bottleneck itself, which looks the same. If several places have as many, the longest bridges decide.
-    UserError where there are none. The module is put in evaluation mode, on the CPU, in float32.
+    They are the bridges over the bottleneck, the place that most bridges cross. This excludes dense blocks, except one
+    at the bottleneck itself, which looks the same. If several places are crossed by the same number of bridges, the
+    longest bridges decide. Raises UserError if there are none. The module is put in evaluation mode, on the CPU, in
+    float32.
     """
     with suspend_rewrites(module, spec, ConcatCalls), _Watch() as watch:
         inputs = example_inputs(spec, TRACE_BATCH)
         denoiser = module.eval().cpu().float()
-        if isinstance(module, GradientModule):  # the denoiser's calls are its first
+        if isinstance(module, GradientModule):  # its first calls are those of the denoiser
             inputs, denoiser = inputs[: 2 + module.arguments], module.denoiser
         call_module(denoiser, spec, inputs)
     starts = (bridge.start for bridge in watch.bridges)
@@ -138,7 +140,7 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in arguments or results, however they are nested."""
+    """Yield the tensors in arguments or results, in any nesting."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -149,7 +151,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def parse_factors(change: str, texts: Sequence[str], fix: str) -> tuple[float, ...]:
-    """The numbers that a change was given, each from 0 to 10. UserError for another text."""
+    """Parse the numbers of a change, each from 0 to 10. Raises UserError for other text."""
     try:
         numbers = tuple(map(float, texts))
     except ValueError:

@@ -1,5 +1,5 @@
-"""Skip-Tuning (Ma et al. 2024, arXiv 2402.15170) scales what the encoder of a U-Net hands to its decoder, for sampling
-in few steps: `fewstep export --change skip_tuning:FACTORS`."""
+"""Skip-Tuning (Ma et al. 2024, arXiv 2402.15170): scale the skip connections of a U-Net, for sampling in few steps.
+`fewstep export --change skip_tuning:FACTORS`"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,10 +18,11 @@ LOG = logging.getLogger("fewstep")
 
 
 def skip_tuning(module: nn.Module, spec: Spec, *scales: str) -> tuple[nn.Module, Spec]:
-    """The module whose skip connections are multiplied by factors, from the innermost to the outermost.
+    """Return the module with its skip connections multiplied by factors, from the innermost to the outermost.
 
-    `scales` are spread evenly over them, with straight lines between: one number holds for all, two go from the
-    innermost to the outermost. UserError if the module has no skip connection, or fewer than there are numbers.
+    `scales` are spaced evenly over the skip connections and interpolated linearly: one number applies to all, and two
+    are for the innermost and the outermost. Raises UserError if the module has no skip connection, or fewer than the
+    given numbers.
     """
     skips = find_skips(module, spec)
     if not scales:
@@ -37,16 +38,16 @@ def skip_tuning(module: nn.Module, spec: Spec, *scales: str) -> tuple[nn.Module,
 
 
 def interpolate_factors(skips: Sequence[Skip], scales: Sequence[float], module: nn.Module) -> list[float]:
-    """The factor of each skip connection."""
+    """Return the factor of each skip connection."""
     if len(scales) > len(skips):
         what = f"change skip_tuning has {len(scales)} numbers, and {module_name(module)} has {len(skips)} skips"
-        raise UserError(what, "give as many, or fewer")
+        raise UserError(what, "give at most that many factors")
     places = np.linspace(0, 1, len(skips)), np.linspace(0, 1, len(scales))
     return [float(scale) for scale in np.interp(*places, scales)]
 
 
 def _join_scaled(skip: Skip, factor: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """The concatenation of these operands [B, channels, ...], the skip's changed."""
+    """Return the concatenation of these operands [B, channels, ...], with the skip connection scaled."""
     taken = list(operands)
     if factor != 1.0:
         taken[skip.operand] = taken[skip.operand] * factor

@@ -1,4 +1,5 @@
-"""Frames of a source that does not wait: a thread reads the source and keeps the newest frames that nobody took."""
+"""Read frames from a source that does not wait, such as a camera: a thread reads the source and keeps the newest frames
+that were not taken yet."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,20 +13,20 @@ from fewstep.runtime.arrays import MASKED, find_missing
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:
-    """The frames of a camera-like source through a stream.
+    """Yield the frames of a camera-like source, processed by a stream.
 
-    A frame that waits while `queue` newer ones come is dropped, as is one of masked values, NaN or infinity, and
-    `Stream.stats` counts both. The source counts the indices, which go on after the stream's former frames. An error of
-    the source is raised here, once the frames before it are out. A frame of another shape is a mistake of the program:
-    it ends the run with a UserError, and `Stream.flush` has the frames on their way. The thread begins with the first
-    frame that is asked for, and ends with its source.
+    A waiting frame is dropped if `queue` newer ones arrive. A frame with masked values, NaN or infinity is also
+    dropped; `Stream.stats` counts both. Indices count all frames of the source, and continue after the stream's earlier
+    frames. An error of the source is raised after the frames before it have been returned. A frame of another shape is
+    an error of the program: it ends the run with a UserError, and `Stream.flush` returns the frames in progress. The
+    thread starts when the first frame is requested, and ends with its source.
 
     Args:
-        source: yields arrays that stay as they are; a camera that reuses its buffer yields copies.
-        queue: frames that wait at most, 1 or 2. Frames of a longer queue would be older when they are shown.
+        source: yields arrays that do not change afterwards; a camera that reuses its buffer must yield copies.
+        queue: largest number of waiting frames, 1 or 2. In a longer queue frames would be older when they are shown.
     """
     if queue not in (1, 2):
-        raise UserError(f"a queue of {queue} frames", "give 1 or 2: what waits longer is shown late")
+        raise UserError(f"a queue cannot have {queue} frames", "give 1 or 2: what waits longer is shown late")
     return _take_frames(stream, _LatestFrames(source, queue))
 
 
@@ -33,7 +34,7 @@ def _take_frames(stream: Stream, newest: "_LatestFrames") -> Iterator[StreamedFr
     first = stream.next_index
     try:
         for index, frame in newest.frames():
-            if _is_finite(frame):  # else its index is missing, which `push` counts as dropped
+            if _is_finite(frame):  # otherwise its index is missing, and `push` counts it as dropped
                 yield from stream.push(frame, first + index)
         yield from stream.flush()
         newest.check()
@@ -59,7 +60,7 @@ class _LatestFrames:
         self._thread = Thread(target=self._read, args=(source,), daemon=True)
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
-        """Indices and frames as they come. The first call starts the thread."""
+        """Yield indices and frames as they arrive. The first call starts the thread."""
         self._thread.start()
         while True:
             with self._changed:
@@ -70,12 +71,12 @@ class _LatestFrames:
             yield taken
 
     def check(self) -> None:
-        """Raise the error that the source ended with."""
+        """Raise the error that ended the source, if any."""
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End the thread once the source yields its next frame."""
+        """End the thread as soon as the source yields its next frame."""
         with self._changed:
             self._ended = True
 

@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-LATENCIES = 1024  # frames that the percentiles look back on
+LATENCIES = 1024  # number of recent frames in the percentiles
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since a stream began. Percentiles are over the last 1024 frames that came out.
+    """Counts since a stream began. Percentiles are over the last 1024 frames that were returned.
 
     frames: frames that were pushed.
-    out: frames that came out. skipped: the part of `out` that the filter skipped.
-    dropped: frames that were never sampled: their source left them out, or `set(now=True)` or an error came first.
+    out: frames that were returned. skipped: those of them that the filter skipped.
+    dropped: frames that were never sampled, because their source left them out, or because of `set(now=True)` or an
+        error.
     calls: calls of the network.
-    fps: frames out per second, from the first push to the last frame out.
+    fps: frames returned per second, from the first push to the last returned frame.
     """
 
     frames: int
@@ -32,7 +33,7 @@ class Stats:
 
 @dataclass
 class Counter:
-    """The counts of a stream while it runs."""
+    """The counts of a running stream."""
 
     frames: int = 0
     out: int = 0

@@ -7,9 +7,9 @@
     for out in frames.flush():
         show(out.sample)
 
-With N steps a frame leaves N - 1 frames after it entered, and each call of the network serves N frames (stream batch:
-StreamDiffusion, Kodaira et al. 2023, arXiv 2312.12491). No lane reads another, so that each frame's sample is the one
-that `Sampler.sample` makes of it alone. A stream serves one thread.
+With N steps, the result of a frame is returned N - 1 frames later, and each call of the network evaluates N frames
+(stream batch: StreamDiffusion, Kodaira et al. 2023, arXiv 2312.12491). Lanes are independent, so each frame's sample is
+the same as from `Sampler.sample`. A stream must be used by one thread only.
 """
 
 import time
@@ -40,7 +40,7 @@ from fewstep.runtime.sampling.slots import refuse_banks
 from fewstep.runtime.sampling.step_call import Feeds
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # in the standard library from Python 3.11 on
+    from typing_extensions import Unpack  # part of the standard library since Python 3.11
 
 Float32 = NDArray[np.float32]
 Frame = ArrayLike | Mapping[str, ArrayLike] | None
@@ -54,10 +54,10 @@ PLAN = "lcm:4"
 class StreamedFrame:
     """The result of a stream for one frame.
 
-    index: number of the frame, counted from 0 unless its source counts.
+    index: index of the frame, counted from 0 unless its source counts.
     sample: float32 [*x_shape], in model range.
-    fresh: False where the frame was skipped; the sample is then the one of the last processed frame.
-    latency_s: seconds from its push to its return.
+    fresh: False if the frame was skipped; the sample is then that of the last processed frame.
+    latency_s: seconds from push to return.
     seed: seed of its noise.
     """
 
@@ -69,7 +69,7 @@ class StreamedFrame:
 
 
 class FrameOptions(TypedDict, total=False):
-    """The options of a stream for the frames that enter; the arguments are as in `Sampler.sample` for one sample."""
+    """The options of a stream for frames that are pushed. The arguments are as in `Sampler.sample` for one sample."""
 
     plan: PlanLike
     condition: conditions.ConditionValues | None
@@ -81,7 +81,7 @@ class FrameOptions(TypedDict, total=False):
 
 @dataclass
 class FrameLane:
-    """A frame on its way. A skipped frame has no cohort, and waits for earlier frames."""
+    """A frame in progress. A skipped frame has no cohort, and waits for earlier frames."""
 
     index: int
     seed: int
@@ -91,7 +91,7 @@ class FrameLane:
 
 @dataclass(frozen=True)
 class _Passed:
-    """A frame as the filter sees it: its given tensors in one row, and the checked conditions that it brought."""
+    """A frame as the filter compares it: its given tensors in one row, and its checked conditions."""
 
     given: Float32
     conditions: Mapping[str, NDArray[Any]]
@@ -111,31 +111,34 @@ def stream(
     clock: Callable[[], float] = time.perf_counter,
     **options: "Unpack[FrameOptions]",
 ) -> "Stream":
-    """A stream of frames through a sampler.
+    """Create a stream of frames for a sampler.
 
     Args:
-        noise: "fixed" gives all frames the noise of `seed`, so that a still scene stays still; "fresh" gives the frame
-            of index i the noise of seed + i.
-        similar: a filter that skips frames which resemble the last one and bring the same conditions. A skipped frame
-            still moves others on.
-        mode: "sequence" takes each frame to its end before the next one. "batch" joins the lanes' calls, and shows a
-            frame later. An int8 body on a CPU has one range group a call, so that batches join little there unless it
-            was calibrated with pooled groups.
-        clock: seconds, for latencies.
-        options: `FrameOptions`, which `Stream.set` changes. Frames bring the conditions that are not given here.
+        noise: "fixed" gives all frames the noise of `seed`, so that a static scene does not flicker; "fresh" gives the
+            frame with index i the noise of seed + i.
+        similar: a filter that skips frames which resemble the last processed one and have the same conditions. A
+            skipped frame still advances the others.
+        mode: "sequence" samples each frame completely before the next one. "batch" combines the calls of all lanes, and
+            returns results later. An int8 body on a CPU has one range group per call, so batches combine few lanes
+            unless it was calibrated with pooled groups.
+        clock: the time in seconds, for latencies.
+        options: `FrameOptions`, which `Stream.set` changes. Conditions that are not given here must come with each
+            frame.
     """
     if noise not in get_args(Noise) or mode not in get_args(Mode):
-        raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; batch or sequence")
+        raise UserError(
+            f"noise {noise!r} or mode {mode!r} is unknown", "give noise fixed or fresh, and mode batch or sequence"
+        )
     if not isinstance(similar, SimilarityFilter | None):
         raise UserError(
-            f"similar {similar!r} is no filter", "give fewstep.literature.streams.SimilarityFilter(threshold=0.98)"
+            f"similar {similar!r} is not a filter", "give fewstep.literature.streams.SimilarityFilter(threshold=0.98)"
         )
     (seed,) = check_seeds([seed])
     return Stream(sampler, noise, similar, mode, seed, clock, options)
 
 
 class Stream:
-    """Frames go in, samples come out in the same order. Made by `stream`."""
+    """A stream, made by `stream`. It takes frames, and returns their samples in the same order."""
 
     def __init__(
         self,
@@ -152,25 +155,25 @@ class Stream:
         self._takes = sampler.bundle.manifest
         self._draws = cache(sampler.draws([seed]))
         self._lanes: deque[FrameLane] = deque()
-        self.next_index = 0  # of the frame that is pushed next
-        self._latest: Float32 | None = None  # the last fresh sample that came out
+        self.next_index = 0  # index of the next frame
+        self._latest: Float32 | None = None  # the last fresh sample that was returned
         self._counter = Counter()
         self._options: FrameOptions = {}
         self.set(**options)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[StreamedFrame]:
-        """All frames of a source that waits, such as a file; then those on their way."""
+        """Yield the results for all frames of a source that waits, such as a file."""
         for frame in frames:
             yield from self.push(frame)
         yield from self.flush()
 
     def push(self, frame: Frame = None, index: int | None = None) -> list[StreamedFrame]:
-        """Take a frame in, run one step of all lanes, and return the frames that are ready.
+        """Add a frame, run one step of all lanes, and return the finished frames.
 
         Args:
             frame: the given image [*x_shape] in model range, or arrays by the names of given tensors and conditions;
-                None for plans that are given nothing.
-            index: number of the frame, from a source that counts and leaves frames out. Indices grow.
+                None for plans without given tensors.
+            index: index of the frame, if its source counts and leaves frames out. Indices must increase.
         """
         index = self.next_index if index is None else check_integer("the next frame is not", index, self.next_index)
         arrays = arrays_of(frame)
@@ -195,14 +198,14 @@ class Stream:
         return self._ready()
 
     def flush(self) -> list[StreamedFrame]:
-        """The frames on their way, run to their ends."""
+        """Finish the frames in progress, and return them."""
         self._pump(to_the_end=True)
         return self._ready()
 
     def set(self, *, now: bool = False, **changes: "Unpack[FrameOptions]") -> None:
-        """Change options for frames that enter from now on. The next frame is processed, however similar it is.
+        """Change options for frames that are pushed from now on. The next frame is processed, however similar it is.
 
-        `now` drops the frames on their way. Otherwise they keep the plan and conditions that they entered with.
+        `now` drops the frames in progress. Otherwise they keep the plan and conditions that they started with.
         """
         check_settings(changes, FrameOptions, "stream")
         options: FrameOptions = {**self._options, **changes}
@@ -222,18 +225,18 @@ class Stream:
         complete = all(name in condition for name in names)
         fed: Feeds | None = cache(self._sampler.step_call(plan, 1, condition, branches).feeds) if complete else None
         self._options, self._plan, self._feeds = options, plan, fed
-        self._passed: _Passed | None = None  # the last frame that was not skipped
-        self._skipped = 0  # frames in a row
+        self._passed: _Passed | None = None  # the last frame that was processed
+        self._skipped = 0  # number of frames skipped in a row
         if now:
             self._drop()
 
     def stats(self) -> Stats:
-        """Counts and latencies so far."""
+        """Return counts and latencies so far."""
         return self._counter.stats(len(self._lanes))
 
     def _skips(self, given: Mapping[str, Float32], values: Mapping[str, NDArray[Any]], index: int) -> bool:
-        """True if the filter skips a frame; it remembers the last frame that passed. Given tensors may resemble each
-        other. A frame's own conditions must be equal: two labels that are close are still two classes."""
+        """Return whether the filter skips a frame, and store the frame if it is processed. Given tensors are compared
+        by similarity. A frame's own conditions must be equal, since two similar labels are still two classes."""
         if self._similar is None:
             return False
         exact = [each for each in self._takes.conditions if each.name in values and each.name not in given]
@@ -250,12 +253,12 @@ class Stream:
         return False
 
     def _pump(self, *, to_the_end: bool) -> None:
-        """One step of all lanes that have steps left, or all their steps."""
+        """Run one step of all lanes that have steps left, or all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.is_done]:
             try:
                 self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.shared_inputs)
             except Exception:
-                self._drop()  # some lanes have moved on, some have not
+                self._drop()  # only some of the lanes have advanced
                 raise
             if not to_the_end:
                 return
@@ -266,23 +269,23 @@ class Stream:
         self._passed = None
 
     def _ready(self) -> list[StreamedFrame]:
-        """The finished frames at the head of the stream. Frames behind a slower one wait for it."""
+        """Return the finished frames at the head of the stream. A frame waits for slower ones before it."""
         out = []
         while self._lanes and ((cohort := self._lanes[0].cohort) is None or cohort.is_done):
             lane = self._lanes.popleft()
             if cohort is not None:
                 assert cohort.last is not None
                 (self._latest,) = finite_sample(cohort.plan, [cohort.last])
-            assert self._latest is not None  # a frame is skipped only after one that was not
+            assert self._latest is not None  # a frame is only skipped after a processed one
             now = self._clock()
             self._counter.count_output(now, now - lane.entered, cohort is not None)
-            sample = self._latest.copy()  # the caller may write on it
+            sample = self._latest.copy()  # the caller may modify it
             out.append(StreamedFrame(lane.index, sample, cohort is not None, now - lane.entered, lane.seed))
         return out
 
 
 def arrays_of(frame: Frame) -> dict[str, NDArray[Any]]:
-    """The arrays of a frame by name; a label of a condition stays one."""
+    """Return the arrays of a frame by name. A label of a condition is not converted."""
     named = {} if frame is None else dict(frame) if isinstance(frame, Mapping) else {IMAGE: frame}
     return {
         name: np.asarray(value)

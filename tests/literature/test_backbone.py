@@ -100,7 +100,7 @@ OTHER_TOTAL = "'next_total' is float32 ['batch']; return int64 ['batch']"
     [
         (("class",), {}, "the backbone takes 'carried_total', and has no 'next_total'"),
         (("size", "next_total"), {}, "the backbone returns size"),
-        (("class", "class", "next_total"), {}, "two outputs of the backbone are 'class'"),
+        (("class", "class", "next_total"), {}, "two outputs of the backbone have the name 'class'"),
         (OUTPUTS, {"x": "float[batch, 1, 5, 4]"}, "'x' is float32 ['batch', 1, 5, 4]; take"),
         (OUTPUTS, {"number": "int64[1]"}, "'number' is int64 [1]; take int64 []"),
         (OUTPUTS, {"carried_total": "int64[batch]"}, OTHER_TOTAL),
@@ -119,8 +119,8 @@ def test_a_backbone_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("op", "domain", "opset", "words"),
     [
-        ("Not", "", 18, "no valid ONNX graph: .*'tensor\\(float\\)'.* correct the operation .* opset 20"),
-        ("Absolute", "", 20, "the backbone is no valid ONNX graph: .* No Op registered for Absolute"),
+        ("Not", "", 18, "not a valid ONNX graph: .*'tensor\\(float\\)'.* correct the operation .* opset 20"),
+        ("Absolute", "", 20, "the backbone is not a valid ONNX graph: .* No Op registered for Absolute"),
         ("Absolute", "", 18, "backbone.onnx is not a valid ONNX graph: No Op registered for Absolute"),
         ("Absolute", "com.engine", 18, None),
     ],

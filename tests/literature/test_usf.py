@@ -106,8 +106,12 @@ def test_a_step_expands_from_its_start_by_its_own_differences(on_noise):
     ("decisions", "times", "match"),
     [
         ([Decision()] * 3, uniform_lambda(COSINE, 4), "3 decisions for 4 steps"),
-        ([Decision(Expansion(2))], uniform_lambda(COSINE, 1), "derivative 1 from 1 differences with 1 points"),
-        ([Decision(Expansion(start=2))], uniform_lambda(COSINE, 1), "with 1 points known"),
+        (
+            [Decision(Expansion(2))],
+            uniform_lambda(COSINE, 1),
+            "derivative 1 cannot be estimated from 1 differences with 1 known points",
+        ),
+        ([Decision(Expansion(start=2))], uniform_lambda(COSINE, 1), "1 known points"),
         ([Decision(), Decision(Expansion(2))], trailing(NoiseSchedule(COSINE), 2), "infinitely long"),
         ([Decision(corrector=Expansion(2, start=2))], trailing(NoiseSchedule(COSINE), 1), "clean end"),
     ],

@@ -251,7 +251,7 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
         population(sampler, sampler.compile("ddpm:4", 2.0), hook, [0], 4, label)
     with pytest.raises(UserError, match="plan 'ddpm:5' is not compiled"):
         Steering(total, 1.0, "ddpm:5")
-    with pytest.raises(UserError, match="steering of the kind 'min'; give one of difference, max, sum"):
+    with pytest.raises(UserError, match="unknown kind of steering 'min'; give one of difference, max, sum"):
         Steering(total, 1.0, plan, "min")
 
 
@@ -294,11 +294,11 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
         ({"condition": None}, "'class' is missing"),
         ({"particles": 2.5}, "particles 2.5; give a whole number from 1 up"),
         ({"choice": "top"}, "choice 'top'; give systematic, one or best"),
-        ({"threshold": np.nan}, "threshold nan; give a share of the particles, from 0 to 1"),
-        ({"threshold": -1}, "threshold -1; give a share"),
-        ({"at": 2}, r"at 2 is no list of steps; give at=\[2\]"),
+        ({"threshold": np.nan}, "threshold nan is out of range; give a share of the particles, from 0 to 1"),
+        ({"threshold": -1}, "threshold -1 is out of range; give a share"),
+        ({"at": 2}, r"at 2 is not a list of steps; give at=\[2\]"),
         ({"at": [1.5]}, "plan 'ddpm:4' has no step 1.5; give a whole number from 0 to 3"),
-        ({"weigh": 1.0}, "weigh 1.0 is no function"),
+        ({"weigh": 1.0}, "weigh 1.0 is not a function"),
         ({"plan": "dpmpp_2m:8"}, "'dpmpp_2m:8' draws no noise after its start"),
         ({"particles": 0}, "particles 0; give a whole number from 1 up"),
         ({"batch": 0}, "batch 0; give a whole number from 1 up"),

@@ -233,7 +233,7 @@ def test_factors_of_one_leave_the_network_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("skip_tuning:1,1,1", "change skip_tuning has 3 numbers, and Own has 2 skips; give as many, or fewer"),
+        ("skip_tuning:1,1,1", "change skip_tuning has 3 numbers, and Own has 2 skips; give at most that many factors"),
         ("skip_tuning:nan", "change skip_tuning has nan; give numbers around 1"),
         ("skip_tuning:-0.5", "change skip_tuning has -0.5"),
         ("skip_tuning:much", "change skip_tuning has much; give numbers around 1"),

@@ -91,7 +91,7 @@ def test_the_source_is_read_from_the_first_frame_that_is_asked_for(sampler: Samp
 
 
 def test_a_long_queue_is_refused(sampler: Sampler) -> None:
-    with pytest.raises(UserError, match="a queue of 64 frames"):
+    with pytest.raises(UserError, match="a queue cannot have 64 frames"):
         latest(stream(sampler, **OPTIONS), FRAMES, 64)
 
 

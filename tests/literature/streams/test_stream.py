@@ -324,16 +324,19 @@ def test_memory_is_flat(sampler: Sampler, count: int) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"noise": "new"}, "noise 'new' and mode 'sequence'; give fixed or fresh; batch or sequence"),
+        (
+            {"noise": "new"},
+            "noise 'new' or mode 'sequence' is unknown; give noise fixed or fresh, and mode batch or sequence",
+        ),
         ({"seed": -1}, "seed"),
-        ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.literature.streams.SimilarityFilter"),
-        ({"similar": True}, "similar True is no filter; give fewstep.literature.streams.SimilarityFilter"),
+        ({"similar": 0.98}, "similar 0.98 is not a filter; give fewstep.literature.streams.SimilarityFilter"),
+        ({"similar": True}, "similar True is not a filter; give fewstep.literature.streams.SimilarityFilter"),
     ],
 )
 def test_options_that_cannot_be(sampler: Sampler, wrong: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         stream(sampler, **LCM, **wrong)
-    with pytest.raises(UserError, match="no filter"):
+    with pytest.raises(UserError, match="not a valid filter"):
         SimilarityFilter(1.0)
 
 
