@@ -1,1 +1,2 @@
-"""Reference denoisers: definition, training recipe, shipped weights with a card. Imports nothing else of fewstep."""
+"""The denoisers that come with fewstep: network, training recipe, and trained weights with a card. This package imports
+nothing else of fewstep."""

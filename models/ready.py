@@ -1,4 +1,4 @@
-"""Bundles that come with fewstep, ready to run: nothing to make, and no torch.
+"""Bundles that come with fewstep. They can be run immediately, without an export and without torch.
 
 import fewstep.runtime
 from fewstep.models import ready
@@ -11,10 +11,11 @@ from pathlib import Path
 
 
 def fashion_mnist() -> Path:
-    """The Fashion-MNIST denoiser in int8, for x86 and ARM CPUs, calibrated along dpmpp_2m:8 with guidance 2.
+    """Return the bundle of the Fashion-MNIST denoiser in int8, for x86 and ARM CPUs, calibrated along dpmpp_2m:8 with
+    guidance 2.
 
-    fitted:4, fitted:5, fitted:6, fitted:8 and fitted:10 are plans of few evaluations for these bodies, at guidance 2.
-    `.ci/ready` makes it from the shipped weights.
+    fitted:4, fitted:5, fitted:6, fitted:8 and fitted:10 are plans with few evaluations for these bodies and guidance 2.
+    `.ci/ready` makes the bundle from the shipped weights.
     """
-    # an editable installation may link every file to the source tree, and a bundle's files lie in one folder
+    # an editable installation may link each file to the source tree, but a bundle's files must be in one folder
     return (Path(__file__).parent / "fashion_mnist" / "ready" / "manifest.json").resolve().parent

@@ -1,8 +1,8 @@
-"""The training loop of all denoisers that are trained here: AdamW, EMA, bfloat16, on a CPU or a GPU.
+"""The training loop of all shipped denoisers and of the zoo: AdamW, EMA, bfloat16, on a CPU or a GPU.
 
-A run can be stopped at any time. The same command continues from the last checkpoint with the same data order: the
-draws of a step are a function of (seed, step, type of device). The learning rate is constant until the last fifth of
-the steps and then falls to zero, so the number of steps can be raised later.
+A run can be stopped at any time. The same command continues from the last checkpoint with the same data order, since
+the random numbers of a step are a function of (seed, step, type of device). The learning rate is constant for four
+fifths of the steps and then decreases to zero, so the number of steps can be increased later.
 """
 
 import csv
@@ -22,16 +22,16 @@ from fewstep.models.weights import write_weights
 WARM_UP = 200
 EMA_DECAY = 0.999
 CHECKPOINT_MINUTES = 2
-LOSSES = 50  # steps whose mean loss is printed and kept
-NULL_FRACTION = 0.1  # of the training labels: replaced by the null class, for classifier-free guidance
+LOSSES = 50  # number of steps whose mean loss is printed and stored
+NULL_FRACTION = 0.1  # share of labels replaced by the null class in training, for classifier-free guidance
 
-# The loss of one batch, which is drawn from the generator, on the generator's device: a float32 scalar.
+# Draws a batch from the generator, on the generator's device, and returns its loss as a float32 scalar.
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that decide the result of a training run."""
+    """The settings that determine the result of a training run."""
 
     steps: int
     batch: int
@@ -48,7 +48,7 @@ class Run:
     average: dict[str, Tensor]
     step: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
-    seconds: float = 0.0  # of all threads on a CPU; elapsed on a GPU
+    seconds: float = 0.0  # CPU time of all threads, or elapsed time on a GPU
 
     @classmethod
     def new(cls, network: nn.Module, rate: float) -> "Run":
@@ -66,7 +66,8 @@ class Run:
         self.seconds = checkpoint["seconds"]
 
     def save(self, work: Path, weights: str, recipe: Recipe) -> None:
-        """Write checkpoint.pt, the averaged weights and loss.csv; a kill leaves the previous checkpoint whole."""
+        """Write checkpoint.pt, the averaged weights and loss.csv. If the process is killed, the previous checkpoint
+        remains intact."""
         content = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -85,7 +86,7 @@ class Run:
 
 
 def _device_name(network: nn.Module) -> str:
-    """The GPU of a network by its maker's name, or "CPU"."""
+    """Return the maker's name of a network's GPU, or "CPU"."""
     device = next(network.parameters()).device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
@@ -95,12 +96,12 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def generator_of(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """The source of everything random in a step, so that a resumed run draws the same."""
+    """Return the generator for all random numbers of a step, so that a resumed run draws the same."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor:
-    """Labels [B] with NULL_FRACTION of them, in the mean, replaced by `null`."""
+    """Return labels [B] of which, on average, a share of NULL_FRACTION is replaced by `null`."""
     return labels.masked_fill(_chances(len(labels), generator) < NULL_FRACTION, null)
 
 
@@ -152,7 +153,8 @@ def train(
 
 
 def _step(run: Run, compiled: nn.Module, loss: Loss, recipe: Recipe, device: str) -> Tensor:
-    """Make one optimizer step. Returns its loss, on the device: reading it would wait for the device."""
+    """Make one optimizer step. Returns its loss as a tensor on the device, since reading it would wait for the
+    device."""
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         value = loss(compiled, generator_of(recipe.seed, run.step, device))
     for group in run.optimizer.param_groups:
@@ -169,7 +171,7 @@ def _step(run: Run, compiled: nn.Module, loss: Loss, recipe: Recipe, device: str
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, then move it to `path`."""
+    """Let `write` fill a temporary file, then rename it to `path`."""
     partial = path.with_name(path.name + ".tmp")
     write(partial)
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Trained weights on disk: safetensors, parameters in float16, next to the network they belong to."""
+"""Trained weights on disk, as safetensors files with parameters in float16, next to the module of the network."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, buffers: Collection[str] = ()) -> None:
-    """Store tensors as float16, and those named by `buffers` as they are."""
+    """Write tensors as float16, except those named in `buffers`, which keep their type."""
     from safetensors.torch import save_file
 
     stored = {name: tensor if name in buffers else tensor.half() for name, tensor in tensors.items()}
@@ -21,7 +21,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path, buffers: Collection
 
 
 def load_weights(network: Network, path: "Path | Traversable") -> Network:
-    """The network with the weights of `path`, float32, in evaluation mode."""
+    """Load the weights of `path` into a network, and return it as float32 in evaluation mode."""
     from safetensors.torch import load
 
     tensors = load(path.read_bytes())

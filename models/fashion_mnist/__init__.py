@@ -1,1 +1,2 @@
-"""Class-conditional UNet on Fashion-MNIST: `unet.py` defines it, `train.py` trained it, `card.md` says how well."""
+"""A class-conditional U-Net on Fashion-MNIST. `unet.py` defines it, `train.py` trained it, and `card.md` describes its
+quality."""

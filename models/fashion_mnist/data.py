@@ -1,4 +1,5 @@
-"""Fashion-MNIST as arrays (Xiao, Rasul, Vollgraf 2017, MIT): the four idx files, as Zalando or Debian ship them."""
+"""Fashion-MNIST as arrays (Xiao, Rasul, Vollgraf 2017, MIT licence), from the four idx files that Zalando and Debian
+distribute."""
 
 import gzip
 from pathlib import Path
@@ -9,8 +10,8 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fas
 
 
 def read(folder: Path | None = None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 28, 28] and labels uint8 [N]; split is "train" (60 000) or "test" (10 000). None is Debian's
-    folder."""
+    """Return the images uint8 [N, 28, 28] and labels uint8 [N] of a split, "train" (60 000) or "test" (10 000). A
+    folder of None means the folder of Debian's package."""
     folder = folder or DEBIAN_FOLDER
     if not folder.is_dir():
         raise SystemExit(f"no Fashion-MNIST in {folder}: apt install dataset-fashion-mnist, or pass --data FOLDER")

@@ -1,7 +1,7 @@
-"""The training of the Fashion-MNIST UNet: `python -m lab.train fashion_mnist --work FOLDER`.
+"""Training of the Fashion-MNIST U-Net: `python -m lab.train fashion_mnist --work FOLDER`.
 
-v-prediction (Salimans & Ho 2022, arXiv 2202.00512) on the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672),
-uniform timesteps; the rest is `fewstep.models.training`.
+v-prediction (Salimans & Ho 2022, arXiv 2202.00512) on the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672)
+with uniform timesteps. The training loop is `fewstep.models.training`.
 """
 
 import math
@@ -19,7 +19,7 @@ RECIPE = Recipe(steps=6_000, batch=64, rate=6e-4, seed=0)
 
 
 def cosine_alphas_cumprod() -> Tensor:
-    """Nichol & Dhariwal 2021, equation 17, betas capped at 0.999. float64 [1000]."""
+    """Return alpha_bar of Nichol & Dhariwal 2021, equation 17, with betas capped at 0.999, as float64 [1000]."""
     f = torch.cos((torch.arange(TIMESTEPS + 1, dtype=torch.float64) / TIMESTEPS + 0.008) / 1.008 * math.pi / 2) ** 2
     betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
     return (1 - betas).cumprod(0)
@@ -28,7 +28,7 @@ def cosine_alphas_cumprod() -> Tensor:
 def batch(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images, labels, timesteps and noise of one step."""
+    """Draw the images, labels, timesteps and noise of one training step."""
     rows = torch.randint(len(images), (size,), generator=generator)
     times = torch.randint(TIMESTEPS, (size,), generator=generator)
     label = drop_labels(labels[rows], NULL_CLASS, generator)
@@ -36,7 +36,8 @@ def batch(
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    """The network before its training, and its loss on "train" or "test" of the data; None is Debian's folder."""
+    """Return the untrained network, and its loss on the split "train" or "test" of the data. A folder of None means the
+    folder of Debian's package."""
     raw_images, raw_labels = data.read(folder, split)
     images = torch.from_numpy(raw_images.copy())[:, None].float() / 127.5 - 1
     labels = torch.from_numpy(raw_labels.copy()).long()
