@@ -1,9 +1,9 @@
-"""A torch module of one's own becomes a bundle: here a small robot policy, 16 actions of 3 joints from an observation.
+"""Export your own torch module: here a small robot policy, which samples 16 actions of 3 joints from an observation.
 
     python docs/examples/custom_module.py policy
 
-The weights are random, where a real policy would load its own. On the command line the export is
-`fewstep export docs/examples/custom_module.py:make -o policy`.
+The weights are random; a real policy would load trained ones. On the command line, the export is `fewstep export
+docs/examples/custom_module.py:make -o policy`.
 """
 
 import sys
@@ -24,7 +24,7 @@ TIMESTEPS = 100
 
 
 class Denoiser(nn.Module):
-    """Convolutions over time, told of the noise level and the observation by a scale and a shift (FiLM)."""
+    """Convolutions over time, conditioned on the noise level and the observation by a scale and a shift (FiLM)."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -42,12 +42,13 @@ class Denoiser(nn.Module):
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """What `fewstep export FILE.py:make` calls: the module, and what it does not say about itself."""
+    """Return the module, and a spec with the facts that cannot be read from it. `fewstep export FILE.py:make` calls
+    this function."""
     torch.manual_seed(0)
     observation = Condition("observation", "observation", OBSERVATION, "float32", typical=(-1.0, 1.0))
     schedule = ScheduleSpec("cosine", timesteps=TIMESTEPS)
     units = Affine(scale=(1.57,) * JOINTS, shift=(0.0,) * JOINTS)  # radians
-    rhythm = Policy(observations=2, first=1, actions=8)  # of 16 actions the first is past, and 8 are executed
+    rhythm = Policy(observations=2, first=1, actions=8)  # the first of 16 actions is in the past, and 8 are executed
     shape = (HORIZON, JOINTS)
     return Denoiser(), Spec("policy", shape, (observation,), "epsilon", schedule, units=units, policy=rhythm)
 

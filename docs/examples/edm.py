@@ -1,10 +1,10 @@
-"""A network trained as in EDM (Karras et al. 2022, arXiv 2206.00364), in both forms that people have of it.
+"""Export a network trained as in EDM (Karras et al. 2022, arXiv 2206.00364), in both common forms.
 
     python docs/examples/edm.py FOLDER
 
-`make` brings the raw network F(c_in x, ln(sigma) / 4): what is around it (c_in, c_skip, c_out) becomes numbers of the
-plan, in float32. `make_preconditioned` brings D(x, sigma), which has them inside. The samples are compared with EDM's
-Algorithm 1, run in torch. The weights are random, where make() would load its own.
+`make` returns the raw network F(c_in x, ln(sigma) / 4); its preconditioning (c_in, c_skip, c_out) becomes float32
+coefficients of the plan. `make_preconditioned` returns D(x, sigma), which contains the preconditioning. The samples are
+compared with EDM's Algorithm 1 in torch. The weights are random; make() would load trained ones.
 """
 
 import sys
@@ -29,7 +29,8 @@ LABEL = Condition("class", input="label", null=CLASSES, low=0, high=CLASSES - 1)
 
 
 class Block(nn.Module):
-    """Two convolutions, told of noise and class by a scale and a shift; resolution doubled or halved by a filter."""
+    """Two convolutions, conditioned on noise and class by a scale and a shift. A filter doubles or halves the
+    resolution."""
 
     def __init__(self, channels: int, out: int, known: int, resample: str = "") -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """F: a U-Net of two resolutions. Augmentations are a matter of training: their labels are 0 when sampling."""
+    """F: a U-Net with two resolutions. Augmentation labels are only used in training, and are 0 when sampling."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class Network(nn.Module):
 
 
 class Preconditioned(nn.Module):
-    """D(x, sigma): x0 from a sample with noise of deviation sigma. Table 1 of the paper."""
+    """D(x, sigma): x0 from a sample with noise of standard deviation sigma, by table 1 of the paper."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -92,21 +93,22 @@ class Preconditioned(nn.Module):
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """F, which is `net.model` of a published network; the sigmas are those that it is sampled with."""
+    """Return F, which is `net.model` of a published network, and a spec with the range of sigmas for sampling."""
     torch.manual_seed(0)
     schedule = ScheduleSpec("edm", sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=SIGMA_DATA)
     return Network(), Spec("edm", SHAPE, (LABEL,), "edm", schedule)
 
 
 def make_preconditioned() -> tuple[nn.Module, Spec]:
-    """D, which is told sigma itself and returns x0."""
+    """Return D, which takes sigma itself and returns x0, and its spec."""
     schedule = ScheduleSpec("exploding", sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX)
     return Preconditioned(make()[0]), Spec("edm-preconditioned", SHAPE, (LABEL,), "sample", schedule)
 
 
 @torch.no_grad()
 def algorithm_1(denoiser: nn.Module, z: Tensor, label: Tensor) -> Tensor:
-    """EDM's deterministic sampler, as published: Heun's method over sigmas that are even in sigma^(1/7)."""
+    """Sample with EDM's deterministic sampler as published: Heun's method over sigmas that are evenly spaced in
+    sigma^(1/7)."""
     denoiser = denoiser.double()
     high, low = SIGMA_MAX ** (1 / 7), SIGMA_MIN ** (1 / 7)
     t = torch.cat([torch.linspace(high, low, STEPS, dtype=torch.float64) ** 7, torch.zeros(1)])

@@ -1,9 +1,9 @@
-"""A noisy recording in, an enhanced one out, of any length: numpy and an inference engine, no torch.
+"""Enhance a noisy recording of any length, with numpy and an inference engine, and without torch.
 
     python docs/examples/enhance.py BUNDLE noisy.wav enhanced.wav
 
-The bundle is that of speech.py: it says how sound becomes a spectrogram, and how many frames the network takes. What is
-longer is cut into pieces that overlap; a few at a time are enhanced, and joined again.
+The bundle is that of speech.py. It defines how sound becomes a spectrogram, and how many frames the network takes. A
+longer recording is cut into overlapping pieces, which are enhanced a few at a time and joined again.
 """
 
 import sys
@@ -24,19 +24,19 @@ from fewstep.runtime.spectrogram import (
     split_pieces,
 )
 
-BATCH = 4  # pieces at once
+BATCH = 4  # number of pieces per call
 
 
 def read_recording(path: str) -> tuple[NDArray[np.float32], int]:
-    """Its samples from -1 to 1, and how many there are in a second."""
+    """Return the samples of a recording, from -1 to 1, and their number per second."""
     try:
         with wave.open(path, "rb") as file:
             parameters = file.getparams()
             recording = np.frombuffer(file.readframes(parameters.nframes), "<i2") / np.float32(32768)
     except (wave.Error, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no WAV file ({error})", "give a recording") from error
+        raise UserError(f"{path} is not a WAV file ({error})", "give a recording") from error
     if parameters.nchannels != 1 or parameters.sampwidth != 2:
-        raise UserError(f"{path} is not one channel of 16 bits", "convert it")
+        raise UserError(f"{path} does not have one channel of 16 bits", "convert it to 16-bit mono")
     return recording, parameters.framerate
 
 
@@ -53,7 +53,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
     with load(bundle) as loaded:
         sound, sizes = loaded.bundle.manifest.spectrogram, loaded.bundle.manifest.sizes
         if sound is None or not sizes:
-            raise UserError(f"{bundle} does not sample sound of any length", "give the bundle of speech.py")
+            raise UserError(f"{bundle} cannot sample sound of any length", "give the bundle of speech.py")
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         (free,) = sizes

@@ -1,10 +1,11 @@
-"""A network that is told two times, where from and where to: a flow map, which jumps instead of following the flow.
+"""Export a flow map: a network that takes two times, and jumps from one to the other instead of following the flow.
 
     python docs/examples/flow_map.py BUNDLE
 
-Here it is a MeanFlow network (Geng, Deng, Bai, Kolter, He 2025, arXiv 2505.13447): the mean velocity between two times
-of a flow, told as t and t - r. Shortcut models and consistency trajectory models are brought in the same way; `ctm` is
-the sampler of all of them. The weights are random, where make() would load its own.
+The example is a MeanFlow network (Geng, Deng, Bai, Kolter, He 2025, arXiv 2505.13447). It predicts the mean velocity
+between two times of a flow, and takes them as t and t - r. Shortcut models and consistency trajectory models are
+exported in the same way; the solver `ctm` samples with all of them. The weights are random; make() would load trained
+ones.
 """
 
 import sys
@@ -27,7 +28,7 @@ STEPS = 2
 
 
 class MeanFlow(nn.Module):
-    """u(z, t, t - r, class): two times are embedded as one is, and their embeddings added."""
+    """u(z, t, t - r, class). The two times are embedded separately, and their embeddings are added."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -54,7 +55,8 @@ class MeanFlow(nn.Module):
 
 
 class Told(nn.Module):
-    """The network as fewstep calls it: x at `time`, to be taken `to` a cleaner one; 1 is noise, 0 the data."""
+    """The network with the arguments that fewstep passes: x at `time`, and the cleaner time `to`. Time 1 is noise, and
+    0 is data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +68,8 @@ class Told(nn.Module):
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """A velocity noise - x0 ("flow") on times from 0 to 1; `to` says that the network is told two of them."""
+    """Return the network, and a spec for the velocity noise - x0 ("flow") on times from 0 to 1. `to` declares that the
+    network takes two times."""
     torch.manual_seed(0)
     label = Condition("class", input="label", null=CLASSES, low=0, high=CLASSES - 1)
     return Told(), Spec("flow-map", SHAPE, (label,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
@@ -74,7 +77,7 @@ def make() -> tuple[nn.Module, Spec]:
 
 @torch.no_grad()
 def jumps(network: MeanFlow, z: Tensor, label: Tensor) -> Tensor:
-    """The published sampler: z_r = z_t - (t - r) u(z_t, r, t)."""
+    """Sample with the published sampler: z_r = z_t - (t - r) u(z_t, r, t)."""
     for i in range(STEPS):
         t, r = (torch.full((len(z),), 1 - j / STEPS) for j in (i, i + 1))
         z = z - (t - r)[:, None, None, None] * network(z, t, t - r, label)

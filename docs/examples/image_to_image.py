@@ -1,9 +1,10 @@
-"""Start from a given picture instead of noise: the sampler noises it part of the way and comes back.
+"""Start from a given picture instead of noise: the sampler adds some noise to it, and removes the noise again.
 
     python docs/examples/image_to_image.py BUNDLE out.npy
 
-The bundle is any of images with labels, such as `fewstep demo` makes. The picture given is itself a sample, of the
-first label, and the samples that come back are of the second. The larger the strength, the less is left of it.
+The bundle can be any that samples images with labels, such as that of `fewstep demo`. The given picture is itself a
+sample with the first label, and the resulting samples have the second label. With a larger strength, they keep less of
+the given picture.
 """
 
 import sys
@@ -20,7 +21,9 @@ def main(bundle: str, output: str) -> None:
     with load(bundle) as sampler:
         labelled = [each for each in sampler.bundle.manifest.conditions if len(each.labels) > 1]
         if len(labelled) != 1 or len(sampler.bundle.manifest.conditions) != 1:
-            raise UserError(f"{bundle} is not of images with labels", "give one that is, as `fewstep demo` makes")
+            raise UserError(
+                f"{bundle} does not sample images with labels", "give one that does, such as that of `fewstep demo`"
+            )
         (label,) = labelled
         first, second = label.labels[:2]
         given = sampler.sample(PLAN, seeds=[0], condition={label.name: [first]})

@@ -1,9 +1,9 @@
-"""A picture that is larger than the restoring network's, restored in windows that move at each step.
+"""Restore a picture that is larger than the network's, in windows that move at each step.
 
     python docs/examples/large_restoration.py BUNDLE degraded.npy restored.npy
 
-The bundle is one of restoration.py; degraded.npy is a picture [C, H, W] in model range, of any height and width from
-the network's on. The degraded picture is a condition of the network, and is cut as x is.
+The bundle is one of restoration.py. degraded.npy is a picture [C, H, W] in model range, at least as large as the
+network's. It is a condition of the network, and is cut into windows like x.
 """
 
 import sys

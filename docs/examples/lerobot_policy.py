@@ -1,10 +1,11 @@
-"""A diffusion policy that LeRobot trained becomes a bundle, and its samples are those of LeRobot's own loop.
+"""Export a diffusion policy that LeRobot trained, and compare its samples with those of LeRobot's own loop.
 
     python docs/examples/lerobot_policy.py policy
     python docs/examples/lerobot_policy.py policy outputs/train/checkpoints/last
 
-The first line makes a small policy with random weights, in the form of LeRobot, in the folder policy-lerobot; the
-second takes one of yours. On the command line this is `fewstep export FOLDER -o policy`. LeRobot is not needed.
+The first command creates a small policy with random weights in LeRobot's format, in the folder policy-lerobot. The
+second command uses your policy. On the command line, the export is `fewstep export FOLDER -o policy`. LeRobot is not
+needed.
 """
 
 import json
@@ -48,11 +49,11 @@ CONFIG = {
     "clip_sample_range": 1.0,
 }
 MODES = {"STATE": "MIN_MAX", "ENV": "IDENTITY", "ACTION": "MIN_MAX"}
-LIMITS = {"min": torch.full((6,), -1.57), "max": torch.full((6,), 1.57)}  # of the joints, in radians
+LIMITS = {"min": torch.full((6,), -1.57), "max": torch.full((6,), 1.57)}  # range of the joints, in radians
 
 
 def write_policy(folder: Path) -> None:
-    """What LeRobot's `save_pretrained` writes, with random weights."""
+    """Write the files of LeRobot's `save_pretrained`, with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
     unet = partial(ConditionalUnet1d, widths=(64,), kernel=5, time_width=32, scales=True)
     network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, unet)
@@ -72,7 +73,7 @@ def write_policy(folder: Path) -> None:
 
 def main(bundle: str, policy: str | None = None) -> None:
     if policy is None:
-        print("no folder of yours is given: random weights")
+        print("no folder is given: random weights")
         torch.manual_seed(0)
         policy = f"{bundle}-lerobot"
         write_policy(Path(policy))

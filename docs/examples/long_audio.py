@@ -1,8 +1,8 @@
-"""A recording of any length, enhanced as one sample: the network runs on windows of frames that overlap.
+"""Enhance a recording of any length as one sample: the network runs on overlapping windows of frames.
 
     python docs/examples/long_audio.py BUNDLE noisy.wav enhanced.wav
 
-The bundle is that of speech.py. enhance.py cuts the sound itself and enhances each piece alone; here the pieces meet
+The bundle is that of speech.py. While enhance.py enhances pieces of the sound separately, here the windows are combined
 after every step, so that they agree where they overlap.
 """
 

@@ -1,9 +1,10 @@
-"""A denoiser that is an ONNX file already becomes a bundle, without torch.
+"""Make a bundle from a denoiser that is already an ONNX file, without torch.
 
     python docs/examples/onnx_in.py FOLDER
 
-The file is made here, with random weights; it stands for one that somebody else exported, with a fixed batch and a
-time that is one whole number for all samples. The spec says what it does not: schedule, prediction, names.
+The example creates a file with random weights, in place of one that somebody else exported. It has a fixed batch, and
+takes the time as one integer for all samples. The spec adds what the file does not contain: schedule, prediction and
+names.
 """
 
 import json
@@ -30,7 +31,7 @@ SPEC = {
 
 
 def somebody_elses_model() -> onnx.ModelProto:
-    """out_sample = conv(sample) + timestep / 1000."""
+    """Return a model that computes out_sample = conv(sample) + timestep / 1000."""
     weights = np.random.default_rng(0).standard_normal((1, 1, 3, 3)).astype(np.float32) / 3
     nodes = [
         helper.make_node("Cast", ["timestep"], ["t"], to=TensorProto.FLOAT),

@@ -1,22 +1,22 @@
-"""A policy in a process of its own: the robot's process asks for an action at each tick, over a socket.
+"""Run a policy in a separate process: the robot's process asks it for an action at each tick, over a socket.
 
-    python docs/examples/policy_server.py policy 20           # serves at 20 actions a second
-    python docs/examples/policy_server.py policy 20 --robot   # in another terminal: a robot that stands still asks
+    python docs/examples/policy_server.py policy 20           # serve at 20 actions per second
+    python docs/examples/policy_server.py policy 20 --robot   # in another terminal: a robot that does not move
 
-The server answers one robot at a time, on this machine alone. A connection whose first message is not there within a
-second is closed, so that those that say nothing keep a robot waiting for a second each. One that is served sends a
-message each 10 seconds or more often. A program on this machine that connects again and again still keeps others out.
-Nobody is asked for a password: a tunnel, such as that of SSH, brings it to another machine. A robot's process needs
-`Message`, `Robot` and numpy, and no fewstep.
+The server only accepts connections from this machine, and serves one robot at a time. A connection is closed if its
+first message does not arrive within a second, so a silent connection delays a robot by at most a second. A robot that
+is being served must send a message at least every 10 seconds. A program on this machine that connects again and again
+can still block others. There is no password; to reach another machine, use a tunnel such as SSH. A robot's process
+needs `Message`, `Robot` and numpy, but not fewstep.
 
-A message is a line of JSON, and then the bytes of its arrays. Nothing is unpickled. A reset begins an episode:
+A message is a line of JSON, followed by the bytes of its arrays. Nothing is unpickled. A reset begins an episode:
 
     {"reset": 7, "prompt": "pick up the cube", "arrays": []}
     {"arrays": [["observation.state", "float32", [3]], ["observation.images.top", "uint8", [3, 96, 96]]]}
 
-The answer to an observation is an action, as `fewstep.robots.control.Action` describes it; without an array nothing is
-to be sent to the robot. The answer to a mistake is {"error": ...}. A ROS node holds one `Robot`, calls `act` with its
-last messages in a timer of this rate, and publishes the array.
+The answer to an observation is an action, as described by `fewstep.robots.control.Action`. If it has no array, nothing
+must be sent to the robot. The answer to an invalid message is {"error": ...}. In a ROS node, keep one `Robot`, call
+`act` with the latest messages from a timer of this rate, and publish the array.
 """
 
 import io
@@ -31,16 +31,16 @@ from typing import Any
 import numpy as np
 
 HOST, PORT = "127.0.0.1", 5757
-FIRST = 1.0  # seconds in which the first message of a connection is there as a whole
-SILENT = 10.0  # seconds in which the next message is there as a whole; the other side is taken to be gone then
-LINE, BYTES = 2**16, 2**28  # the longest line, and the most bytes of arrays
+FIRST = 1.0  # seconds within which the first message of a connection must be complete
+SILENT = 10.0  # seconds within which the next message must be complete; otherwise the connection is closed
+LINE, BYTES = 2**16, 2**28  # largest length of a line, and largest number of bytes of arrays
 NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
-TYPES = {name: np.dtype(name) for name in NAMES.split()}  # of arrays
+TYPES = {name: np.dtype(name) for name in NAMES.split()}  # types of arrays
 
 
 @dataclass(frozen=True)
 class Message:
-    """A line of JSON with arrays behind it."""
+    """A line of JSON, and the arrays that follow it."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Message:
 
 
 class Incoming(io.RawIOBase):
-    """The bytes of a connection, until a time: reads that each bring a byte end then too."""
+    """The bytes of a connection until a deadline. The deadline also ends a message that arrives byte by byte."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.until = connection, math.inf
@@ -71,7 +71,8 @@ class Incoming(io.RawIOBase):
 
 
 def receive(stream: Any, seconds: float) -> Message | None:
-    """The next message from an `Incoming` within a time; None after the last one. An error for anything else."""
+    """Return the next message from an `Incoming` within this time, or None after the last one. Raises an error for
+    anything else."""
     stream.raw.until = time.monotonic() + seconds
     line = stream.readline(LINE)
     if not line:
@@ -96,7 +97,7 @@ def receive(stream: Any, seconds: float) -> Message | None:
 
 
 class Robot:
-    """The robot's side of a connection, whose first message is due within a second."""
+    """The robot's side of a connection. The first message must be sent within a second."""
 
     def __init__(self, port: int = PORT) -> None:
         self._connection = socket.create_connection((HOST, port), timeout=SILENT)
@@ -107,7 +108,8 @@ class Robot:
         self._ask(Message({"reset": seed, "prompt": prompt}))
 
     def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """The action of this tick, or None where nothing is to be sent, and where it is from."""
+        """Return the action of this tick, or None if nothing must be sent to the robot, and the other fields of the
+        answer."""
         answer = self._ask(Message({}, observation))
         return answer.arrays.get("action"), answer.fields
 
@@ -124,7 +126,8 @@ class Robot:
 
 
 def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> None:
-    """Answer robots, one after the other; `robots` ends behind so many. Each connection begins with a reset."""
+    """Serve robots, one after the other; `robots` is the number after which to stop. Each connection begins with a
+    reset."""
     from fewstep.runtime import UserError
 
     while robots is None or robots > 0:
@@ -148,7 +151,7 @@ def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> N
                     except UserError as error:
                         answer = Message({"error": str(error)})
                     answer.send(connection)
-            except Exception as error:  # gone, or no robot: the next one is served, whatever this one sent
+            except Exception as error:  # disconnected or not a robot; continue with the next connection
                 print(f"policy_server: {type(error).__name__}: {str(error)!r:.200}", file=sys.stderr)
 
 

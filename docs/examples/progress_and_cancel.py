@@ -1,8 +1,9 @@
-"""Watch a run and stop it: progress and a preview after each evaluation, and an event that cancels from another thread.
+"""Watch a run and stop it: show progress and a preview after each evaluation, and cancel from another thread by an
+event.
 
     python docs/examples/progress_and_cancel.py BUNDLE
 
-Any bundle will do whose network is told one time (that of flow_map.py is told two, and samples with `ctm`).
+The bundle can be any whose network takes one time. (That of flow_map.py takes two, and is sampled with `ctm`.)
 """
 
 import sys
@@ -21,7 +22,7 @@ def main(bundle: str) -> None:
         condition = {each.name: np.zeros((1, *each.shape), each.dtype) for each in sampler.bundle.manifest.conditions}
         plan = sampler.compile(PLAN)
         for state in sampler.steps(plan, seeds=[0], condition=condition):
-            preview = state.x0  # what the sample would be if the run ended here, [B, *x_shape]
+            preview = state.x0  # the sample [B, *x_shape] if the run ended here
             print(
                 f"\r{state.index + 1}/{len(plan.steps)}, preview from {preview.min():.2f} to {preview.max():.2f}",
                 end="",
@@ -31,7 +32,7 @@ def main(bundle: str) -> None:
         cancel = threading.Event()
         worker = threading.Thread(target=run, args=(sampler, plan, condition, cancel))
         worker.start()
-        cancel.set()  # a button, a deadline, a client that has gone; the evaluation under way is the last
+        cancel.set()  # set by a button, a deadline or a disconnected client; the current evaluation is the last
         worker.join()
 
 

@@ -1,10 +1,10 @@
-"""Restoration: a small conditional U-Net that cleans blurred images, as ResShift trains one and as RDDM does.
+"""Restoration: a small conditional U-Net that sharpens blurred images, in the forms of ResShift and of RDDM.
 
     python docs/examples/restoration.py FOLDER
 
-Noising goes from the clean image to the degraded one, y, which `towards` names; the network sees y beside x. Each
-bundle is calibrated to int8 along its plan, with degraded images of its own. The weights are random, where a real
-network would load its own; what it returns is y and a correction.
+Noising leads from the clean image to the degraded one, y, which the spec names by `towards`. The network takes y
+besides x. Each bundle is calibrated to int8 along its plan, with degraded images. The weights are random; a real
+network would load trained ones. This one returns y plus a correction.
 """
 
 import sys
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Restorer(nn.Module):
-    """A U-Net of two resolutions. What depends on y alone, its encoder, is computed once for all steps."""
+    """A U-Net with two resolutions. Its encoder depends only on y, so it is computed once for all steps."""
 
     def __init__(self, heads: int, timesteps: int, width: int = 16) -> None:
         super().__init__()
@@ -63,21 +63,22 @@ class Restorer(nn.Module):
 
 
 def make_resshift() -> tuple[nn.Module, Spec]:
-    """x0, on ResShift's schedule for as few steps as it was trained with."""
+    """Return a network that predicts x0, on ResShift's schedule with the few steps that it was trained with."""
     torch.manual_seed(0)
     schedule = ScheduleSpec("residual-shift", timesteps=4)
     return Restorer(1, 4), Spec("resshift", SHAPE, (Y,), "sample", schedule, towards="y")
 
 
 def make_rddm() -> tuple[nn.Module, Spec]:
-    """The residual y - x0, then the noise: two outputs, one after the other along the channels."""
+    """Return a network that predicts the residual y - x0 and the noise, as two outputs concatenated along the
+    channels."""
     torch.manual_seed(0)
     schedule = ScheduleSpec("rddm", timesteps=1000)
     return Restorer(2, 1000), Spec("rddm", SHAPE, (Y,), "residual", schedule, heads=2, towards="y")
 
 
 def blurred(count: int) -> np.ndarray:
-    """Degraded images [count, *SHAPE] in [-1, 1]: here noise through a box filter, elsewhere files of yours."""
+    """Return degraded images [count, *SHAPE] in [-1, 1]: here noise through a box filter, in place of your files."""
     image = np.random.default_rng(0).uniform(-1, 1, (count, *SHAPE)).astype(np.float32)
     for axis in (2, 3):
         image = (np.roll(image, 1, axis) + image + np.roll(image, -1, axis)) / 3

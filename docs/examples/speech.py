@@ -1,10 +1,10 @@
-"""A speech enhancement network in the manner of SGMSE+ (Richter et al. 2023, arXiv 2208.05830): noisy speech becomes
-clean by a diffusion on complex spectrograms that starts from the noisy one.
+"""A speech enhancement network in the style of SGMSE+ (Richter et al. 2023, arXiv 2208.05830): a diffusion on complex
+spectrograms that starts from noisy speech and ends at clean speech.
 
     python docs/examples/speech.py FOLDER
 
-FOLDER gets the bundle, and a noisy recording for enhance.py. The weights are random, where make() would load its own:
-what comes out is nearly what went in.
+FOLDER receives the bundle, and a noisy recording for enhance.py. The weights are random, so the output is nearly the
+input; make() would load trained ones.
 """
 
 import sys
@@ -23,12 +23,13 @@ from fewstep.runtime import UserError
 
 SOUND = Spectrogram(rate=16000, n_fft=510, hop=128, exponent=0.5, factor=0.15)
 SHAPE = (2, 256, 64)  # real and imaginary part, n_fft / 2 + 1 frequencies, frames
-FRAMES = Size("frames", axis=2, low=16, high=128, multiple=8)  # up to a second; the U-Net halves them three times
+FRAMES = Size("frames", axis=2, low=16, high=128, multiple=8)  # up to a second; the U-Net halves it three times
 THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.05, 0.5
 
 
 class Network(nn.Module):
-    """A small U-Net over x and y, in place of NCSN++. It estimates clean speech, and says the score that follows."""
+    """A small U-Net over x and y, in place of NCSN++. It estimates clean speech, and returns the corresponding
+    score."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -52,8 +53,8 @@ class Network(nn.Module):
 
 
 class Score(nn.Module):
-    """The score of real numbers. SGMSE+ draws complex noise of variance 1, which is 1/2 in each of the two channels:
-    its sigma is that of a channel times the root of 2, and its score is half of theirs."""
+    """The score for real numbers. SGMSE+ draws complex noise of variance 1, which is 1/2 in each of the two channels.
+    Its sigma is therefore that of a channel times the root of 2, and its score is half of that of a channel."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ def make(shape: tuple[int, int, int] = SHAPE, sound: Spectrogram = SOUND) -> tup
 
 
 def write_recording(file: Path, seconds: float = 1.5) -> None:
-    """A voice of some harmonics in noise, 16 bits."""
+    """Write a 16-bit recording of a voice with some harmonics, in noise."""
     time = np.arange(int(seconds * SOUND.rate)) / SOUND.rate
     voice = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 12)) * np.sin(np.pi * 3 * time) ** 2
     noisy = 0.2 * voice + 0.05 * np.random.default_rng(0).standard_normal(len(time))

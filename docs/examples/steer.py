@@ -1,9 +1,9 @@
-"""Samples steered by an energy of one's own: here points of a ring, which are asked to lie above a line.
+"""Steer samples by your own energy: here points of a ring, which should lie above a line.
 
     python docs/examples/steer.py ring
 
-The denoiser is exact for eight clusters on a ring. `make` puts the gradient of the energy behind it as a second output,
-and `Steer` reads that. On the command line the export is `fewstep export docs/examples/steer.py:make -o ring`.
+The denoiser is exact for eight clusters on a ring. `make` adds the gradient of the energy as a second output, which the
+guidance `Steer` reads. On the command line, the export is `fewstep export docs/examples/steer.py:make -o ring`.
 """
 
 import math
@@ -24,7 +24,8 @@ CLUSTERS, SPREAD = 8, 0.1
 
 
 class Ring(nn.Module):
-    """The flow, noise - x0, of eight clusters at distance 1 from 0: `forward(x, time)` with times in [0, 1]."""
+    """The flow, noise - x0, of eight clusters at distance 1 from the origin: `forward(x, time)` with times in [0,
+    1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,13 +43,14 @@ class Ring(nn.Module):
 
 
 def above(x0: Tensor, noisy: Noisy, height: Tensor) -> Tensor:
-    """Minus the log-probability of lying above a height [B, 1], as far as the predicted sample tells at this noise."""
+    """Return minus the log-probability of lying above a height [B, 1], estimated from the predicted sample at this
+    noise level."""
     spread = 0.05 + 0.5 * (noisy.sigma / (noisy.alpha**2 + noisy.sigma**2).sqrt())
     return nn.functional.softplus((height - x0[:, 1:]) / (0.6 * spread)).sum(1)
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """What `fewstep export FILE.py:make` calls: the module with both outputs, and its spec."""
+    """Return the module with both outputs, and its spec. `fewstep export FILE.py:make` calls this function."""
     spec = Spec("ring", (2,), (), "flow", ScheduleSpec("flow", timesteps=1))
     height = Condition("height", "height", (1,), "float32", typical=(-1.0, 1.0))
     return with_gradient(Ring(), spec, above, (height,))

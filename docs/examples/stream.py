@@ -1,9 +1,9 @@
-"""A stream of frames through a denoiser: first those of a file, then those of a source that does not wait.
+"""Process a stream of frames: first those of a file, then those of a source that does not wait.
 
     python docs/examples/stream.py BUNDLE film.npy out.npy
 
-The bundle is any of images, such as `fewstep demo` makes; film.npy has frames [N, C, H, W] in model range. The samples
-of the file are written to out.npy.
+The bundle can be any that samples images, such as that of `fewstep demo`. film.npy contains frames [N, C, H, W] in
+model range. The samples for the file are written to out.npy.
 """
 
 import sys
@@ -18,7 +18,7 @@ from fewstep.literature.streams import SimilarityFilter, latest, stream
 from fewstep.plans.guidance import Residual
 from fewstep.runtime import UserError, load
 
-PLAN, STRENGTH, RATE = "ddim:8", 0.5, 30  # frames a second
+PLAN, STRENGTH, RATE = "ddim:8", 0.5, 30  # frames per second
 
 
 def main(bundle: str, film_file: str, output: str) -> None:
@@ -32,7 +32,7 @@ def main(bundle: str, film_file: str, output: str) -> None:
             "guidance": Residual(1.4),
         }
         frames = stream(sampler, **options)
-        np.save(output, np.stack([out.sample for out in frames(film)]))  # all of them, in their order
+        np.save(output, np.stack([out.sample for out in frames(film)]))  # all frames, in order
         print(f"file: {frames.stats()}")
 
         frames = stream(sampler, **options, similar=SimilarityFilter(0.98))
@@ -43,7 +43,7 @@ def main(bundle: str, film_file: str, output: str) -> None:
 
 
 def camera(film: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Shows the film at its rate, whether anyone looks or not."""
+    """Yield the frames of the film at its rate, even if the previous ones were not taken."""
     for frame in film:
         time.sleep(1 / RATE)
         yield frame

@@ -1,10 +1,11 @@
-"""Structures: coordinates [N, 3] from noise, as Protenix-Mini makes them in a few steps (Gong et al. 2025, arXiv
-2507.11839), each step from a structure that is centred, turned and moved at random (AlphaFold 3, algorithm 19).
+"""Sample coordinates [N, 3] of structures in a few steps, as in Protenix-Mini (Gong et al. 2025, arXiv 2507.11839).
+Before each step, the structure is centred, rotated and moved at random (AlphaFold 3, algorithm 19).
 
     python docs/examples/structures.py BUNDLE
 
-The trunk's embedding of a sequence is a condition: what depends on it alone runs once. The network is told
-c_noise = log(sigma / 16) / 4, for coordinates of deviation 16. The weights are random, where make() would load its own.
+The trunk's embedding of a sequence is a condition, and the part of the network that depends only on it runs once. The
+network takes c_noise = log(sigma / 16) / 4, for coordinates with standard deviation 16. The weights are random; make()
+would load trained ones.
 """
 
 import sys
@@ -29,11 +30,11 @@ from fewstep.runtime.sampling.sampler import Sampler
 ATOMS, WIDTH, HEADS, TRUNK = 12, 32, 2, 24
 SIGMA_DATA = 16.0
 LOW, HIGH = SIGMA_DATA * 4e-4, SIGMA_DATA * 160.0  # sigmas
-TURNS = 2**30  # the first of the draws that turn, beyond all draws of plans
+TURNS = 2**30  # the first draw for rotations, after all draws of plans
 
 
 class Block(nn.Module):
-    """Atoms that attend to each other, with a bias for each pair that the trunk knows."""
+    """Attention between atoms, with a bias for each pair from the trunk's embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +54,8 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """F of EDM's preconditioning, on coordinates [B, ATOMS, 3]; D = c_skip x + c_out F is numbers of the plan."""
+    """F of EDM's preconditioning, on coordinates [B, ATOMS, 3]. D = c_skip x + c_out F is computed by coefficients of
+    the plan."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,14 +83,16 @@ def make() -> tuple[nn.Module, Spec]:
 
 
 def steps_of(count: int) -> str:
-    """The plan of Protenix's code, in 2 steps or more: Euler on EDM's count + 1 sigmas, with 0 for the last one."""
+    """Return the plan of Protenix's code for 2 steps or more: Euler on EDM's grid of count + 1 sigmas, with the last
+    one replaced by 0."""
     high, low = HIGH ** (1 / 7), LOW ** (1 / 7)
     return f"edm_euler:{count}@karras(sigma_min={(high + (count - 1) / count * (low - high)) ** 7:.6g})"
 
 
 def turned(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -> NDArray[Any]:
-    """Algorithm 19: centred, turned by a uniform rotation, and moved by a standard normal step. [B, N, 3]."""
-    drawn = draws(TURNS + number)  # [B, N, 3], of which four numbers are a quaternion and three the step
+    """Apply algorithm 19: centre x [B, N, 3], rotate it by a uniform random rotation, and move it by a standard normal
+    vector."""
+    drawn = draws(TURNS + number)  # [B, N, 3], of which four numbers are a quaternion and three the shift
     quaternion = np.concatenate([drawn[:, 0], drawn[:, 1, :1]], axis=1).astype(np.float64)
     a, b, c, d = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
     rotation = np.array(
@@ -103,11 +107,11 @@ def turned(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -
 
 
 def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[str, Any]) -> NDArray[np.float32]:
-    """[B, N, 3], each step from a structure that was turned. For plans of one row, as edm_euler: no former step is
-    turned with x."""
+    """Return samples [B, N, 3], with a random rotation before each step. The plan must have one row, as that of
+    edm_euler, since earlier steps cannot be rotated together with x."""
     compiled, draws = sampler.compile(plan), sampler.draws(seeds)
     if compiled.rows != 1:
-        raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", f"give one of one row, as {steps_of(2)}")
+        raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", f"give a plan with one row, such as {steps_of(2)}")
     network, state = sampler.step_network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
     for index, step in enumerate(compiled.steps):
         before = [turned(state[0], draws, index)]

@@ -1,10 +1,10 @@
-"""Prompts to pictures in Python, as `fewstep run --prompt` makes them.
+"""Sample pictures for prompts in Python, as `fewstep run --prompt` does.
 
     python docs/examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
 
 The bundle is that of a text-to-image pipeline: `fewstep export FOLDER -o BUNDLE`. The pictures are written as an array
-[N, 3, height, width] in [-1, 1]; they start from the same noise. Each network is loaded when its turn comes, and let go
-after it: together they may be more than memory holds.
+[N, 3, height, width] in [-1, 1], and all start from the same noise. Each network is loaded when it is needed and
+released afterwards, since all together may not fit into memory.
 """
 
 import sys

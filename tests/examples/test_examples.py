@@ -83,7 +83,11 @@ def test_what_a_bundle_is_not_for_is_one_line(tmp_path: Path, run: Run) -> None:
     bundle = str(tmp_path / "unlabelled")
     run("onnx_in.py", bundle)
     for name, given, says in (
-        ("image_to_image.py", [f"{bundle}/bundle", "out.npy"], "is not of images with labels; give one that is"),
+        (
+            "image_to_image.py",
+            [f"{bundle}/bundle", "out.npy"],
+            "does not sample images with labels; give one that does",
+        ),
         ("progress_and_cancel.py", [str(tmp_path / "none")], "progress_and_cancel: .*none"),
     ):
         with pytest.raises(SystemExit, match=says) as ended:
@@ -127,10 +131,10 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
         return ended.value.code
 
     assert "does not sample sound" in told(16000)
-    assert "noisy.wav is no WAV file" in told(16000, content=b"no sound at all") and "is no WAV" in told(
+    assert "noisy.wav is not a WAV file" in told(16000, content=b"no sound at all") and "is not a WAV" in told(
         16000, content=b""
     )
-    assert "noisy.wav is not one channel of 16 bits; convert it" in told(16000, channels=2)
+    assert "noisy.wav does not have one channel of 16 bits; convert it" in told(16000, channels=2)
     real = fewstep.runtime.load(tiny_bundle)
     sound = described(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)

@@ -51,5 +51,5 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
     rotations = made[..., :3, :] - centres[..., None, :]
     np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-5)  # no mirror
     assert np.abs(rotations.mean((0, 1))).max() < 0.12  # in every direction
-    with pytest.raises(UserError, match="of one row"):
+    with pytest.raises(UserError, match="with one row"):
         names["sample"](sampler, "dpmpp_2m:3", SEEDS, {"trunk": trunk})

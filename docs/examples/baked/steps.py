@@ -1,11 +1,12 @@
-"""A run for a program that keeps the loop itself, such as steps.cpp: what is ahead, one step, and what is behind.
+"""Write a run for a program that contains the loop itself, such as steps.cpp: the part before the loop, one step, and
+the part after it.
 
     python docs/examples/baked/steps.py BUNDLE FOLDER [--body int8-qnn] [--plan dpmpp_2m:8] [--guidance 2] [--batch 1]
 
-FOLDER receives ahead.onnx, step.onnx, behind.onnx and steps.txt. The step has fixed shapes, as a phone's processor
-wants them: the network, guidance and the update, with the numbers of all steps in a table that the number of the step
-looks up. steps.txt has the count of steps, the name of that number, and a line for each row of the state: what it is
-called ahead, before a step, after it and behind.
+The files are ahead.onnx, step.onnx, behind.onnx and steps.txt in FOLDER. The step has fixed shapes, as processors of
+phones require. It contains the network, guidance and the update; the coefficients of all steps are in a table, in which
+the index of the step selects a row. steps.txt has the number of steps, the name of the input for the index, and one
+line for each row of the state with its names before the loop, before a step, after it, and after the loop.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
-    """The parts of a run. A body of several graphs has several kinds of steps, and is for another program."""
+    """Write the parts of a run. A body with several graphs has several kinds of steps, which steps.cpp does not
+    support."""
     run, holds = assemble_run(
         BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True)
     )
@@ -44,13 +46,15 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
 
 
 def _check_inputs(path: Path, run: BakedRun) -> None:
-    """Raise UserError for an input that steps.cpp does not make. It makes noise, and conditions of one number."""
+    """Raise UserError for an input that steps.cpp does not provide. It provides noise, and conditions of one number."""
     text = open_bundle(path).manifest.text
     encoded = () if text is None else tuple(value.name for value in text.graph.outputs)
     for port in run.inputs:
         if port.meaning not in ("noise", "condition") or port.name in encoded:
             what = "an encoded prompt" if port.name in encoded else port.meaning
-            raise UserError(f"the run takes {port.name!r} ({what}), which steps.cpp does not make", "run the bundle")
+            raise UserError(
+                f"the run takes {port.name!r} ({what}), which steps.cpp does not provide", "run the bundle in Python"
+            )
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Make the folder of docs/web: a bundle's networks in the forms of the page, Python's samples to compare with, and
-onnxruntime-web.
+"""Make the folder of docs/web: the networks of a bundle in the forms that the page uses, samples made by Python for
+comparison, and onnxruntime-web.
 
     python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER
     python -m http.server --directory FOLDER
 
-BUNDLE has the bodies float32 and int8-cpu-x86-7bit of a model of grey pictures with one condition, a whole number, such
-as the shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
+BUNDLE must have the bodies float32 and int8-cpu-x86-7bit of a model of grey pictures with one condition, an integer,
+such as the shipped Fashion-MNIST model. NODE_MODULES is the folder into which npm installed onnxruntime-web.
 """
 
 import json
@@ -38,7 +38,7 @@ FORMS = {
     "float32": "stored",
     "float16": "float16",
     "int8-weights": "int8-weights",
-}  # folders of parts, and the networks
+}  # folders of parts, and the networks in them
 SEEDS = (0, 1, 2, 3)
 
 
@@ -73,7 +73,7 @@ def main(bundle: Path, node_modules: Path, folder: Path) -> None:
 
 
 def sample_by_file(options: BakeOptions, conditions: dict[str, list[int]]) -> np.ndarray:
-    """The sample of the first seed, by a baked file in Python."""
+    """Return the sample of the first seed, made in Python by a baked file."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "run.onnx"
         made, _ = bake(replace(options, output=file))
@@ -89,7 +89,8 @@ def list_numbers(sample: np.ndarray) -> list[float]:
 
 
 def only_condition(bundle: Path) -> Condition:
-    """The condition of a bundle, whose values the page lists; the program ends in one line where it cannot."""
+    """Return the only condition of a bundle, whose values the page lists. Exits with a message if it does not fit the
+    page."""
     conditions = open_bundle(bundle).manifest.conditions
     whole = [each for each in conditions if each.dtype.startswith("int") and not each.shape]
     if len(conditions) != 1 or not whole or whole[0].low is None or whole[0].high is None:
@@ -99,7 +100,7 @@ def only_condition(bundle: Path) -> Condition:
 
 
 def runtime_files(node_modules: Path) -> tuple[Path, ...]:
-    """The files of onnxruntime-web; the program ends in one line where one is missing."""
+    """Return the files of onnxruntime-web. Exits with a message if one is missing."""
     folder = node_modules / "onnxruntime-web/dist"
     if missing := [name for name in RUNTIME if not (folder / name).is_file()]:
         sys.exit(f"{folder} has no {missing[0]}; give the folder in which npm install onnxruntime-web put it")
