@@ -77,7 +77,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     is_stale = manifest.report is not None and bool(changed)  # the report
     if len(engines) < len(manifest.engines) or is_stale:
         gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * is_stale
-        LOG.warning("removed, because they belong to the former bodies: %s", ", ".join(gone))
+        LOG.warning("removed, because they belong to the previous bodies: %s", ", ".join(gone))
     changed_manifest = msgspec.structs.replace(
         manifest,
         bodies={**manifest.bodies, **bodies},
@@ -98,9 +98,11 @@ def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan
     says so."""
     try:
         for clause in describe_kept_differences(bundle, new, plan, command):
-            LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", clause)
+            LOG.warning(
+                "bodies of other targets are kept, %s; calibrate all targets in one run to compare them", clause
+            )
     except UserError as error:
-        LOG.warning("bodies of other targets stay, but their calibration settings cannot be read: %s", error.what)
+        LOG.warning("bodies of other targets are kept, but their calibration settings cannot be read: %s", error.what)
 
 
 def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
@@ -109,7 +111,7 @@ def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     try:
         return () if file is None else decode_maps(bundle.read(file), file)
     except UserError as error:
-        LOG.warning("the bundle's former precision maps are lost: %s", error.what)
+        LOG.warning("the bundle's previous precision maps are lost: %s", error.what)
         return ()
 
 

@@ -160,7 +160,7 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
         if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
             form = "x".join(name.upper() for name in names)
             fix = f"write {form} for each" if names else "leave it out: x has one shape"
-            raise UserError(f"--size {text!r}", fix)
+            raise UserError(f"--size {text!r} is not a size of x", fix)
         chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
         apply_sizes(manifest, chosen[-1])
     usual = default_sizes(manifest.x_shape, manifest.sizes)
@@ -169,10 +169,12 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
         raise UserError(what, "leave it out, and calibrate at the default size")
     has_own = options.conditions is not None or options.prompts is not None
     if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
-        raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
+        raise UserError(
+            "--size cannot resize your own conditions, some of which follow the size of x", "leave one of them out"
+        )
     if options.trajectories < len(chosen):
         raise UserError(
-            f"{trajectories_text(options.trajectories)} cannot have all of --size {','.join(options.size)}",
+            f"{trajectories_text(options.trajectories)} cannot cover all sizes of --size {','.join(options.size)}",
             f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
         )
     return tuple(chosen)
@@ -205,7 +207,7 @@ def _parse_bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
     bound, count = parse_bound(options.quality, options.speed), len(sampler.denoiser.networks)
     if bound is not None and (count > 1 or not sampler.bundle.manifest.space.has_squared_error):
         what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
-        raise UserError(f"a precision map of {what}", "leave --quality and --speed out")
+        raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
     return bound
 
 

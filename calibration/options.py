@@ -83,7 +83,8 @@ def check_options(options: CalibrateOptions) -> None:
             target.needs()
         if target.scheme.no_floats and options.keep_float:
             raise UserError(
-                f"--keep-float: {target.name} runs every operation in integers", "leave it, or this target, out"
+                f"--keep-float: {target.name} runs every operation in integers",
+                "leave out --keep-float, or this target",
             )
     trajectory_seeds(options)
 
@@ -91,7 +92,7 @@ def check_options(options: CalibrateOptions) -> None:
 def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
     """Return the targets by their names, without duplicates. Raises UserError for an unknown name, or none."""
     if not options.target:
-        raise UserError("no target to lower for", f"choose from {', '.join(target_names())}")
+        raise UserError("no target is given", f"choose from {', '.join(target_names())}")
     chosen = tuple(load_target(name) for name in dict.fromkeys(options.target))
     return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
 
@@ -99,9 +100,9 @@ def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
 def trajectory_seeds(options: CalibrateOptions) -> range:
     """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if they are held out."""
     if options.trajectories < 1:
-        raise UserError(f"{options.trajectories} trajectories show nothing", "follow at least 1, better 64")
+        raise UserError(f"{options.trajectories} trajectories are too few", "follow at least 1, better 64")
     if options.trajectories > MOST_TRAJECTORIES:
-        raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
+        raise UserError(f"{options.trajectories} trajectories are too many", "follow 64, or some hundred")
     if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
         raise UserError(
             f"calibration seeds from {options.seed} overlap those held out for evaluation, or exceed 64 bits",

@@ -54,7 +54,9 @@ def apply_changes(
         )
     refuse_changed(source)
     if source.spec.steers and slots:  # the backward pass would ignore them
-        raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
+        raise UserError(
+            "a denoiser with a gradient cannot have LoRA slots (--lora-slots)", "merge the LoRA: --lora FILE"
+        )
     beside = source.companions.with_loras(loras) if source.companions is not None else None
     encoders = source.companions.encoders if source.companions is not None else ()
     for lora in loras:

@@ -36,7 +36,7 @@ def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[
     named = sorted((_parse_expert(text, load) for text in texts), key=lambda each: each.until)
     for one, other in zip(named, named[1:], strict=False):
         if one.until == other.until or len({each.name for each in named}) < len(named):
-            raise UserError(f"experts {one.name} and {other.name} share their name or their lambda", FORM)
+            raise UserError(f"experts {one.name} and {other.name} have the same name or the same lambda", FORM)
     return tuple(named)
 
 
@@ -48,7 +48,7 @@ def _parse_expert(text: str, load: Callable[[str], Source]) -> Expert:
     except ValueError:
         until = inf
     if not (name.isidentifier() and source) or name == DENOISER or isnan(until) or until == inf:
-        raise UserError(f"--expert {text!r}", FORM)
+        raise UserError(f"--expert {text!r} does not name an expert, its source and a lambda", FORM)
     return Expert(name, max(until, PURE_NOISE), lambda: load(source))
 
 
@@ -73,11 +73,15 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
     for field, (value, expected) in fields.items():
         if value != expected:
             raise UserError(
-                f"expert {expert.name} has {field} {value}, the denoiser {expected}", "give networks of one process"
+                f"expert {expert.name} has {field} {value}, but the denoiser has {expected}",
+                "give networks of one process",
             )
     for _, kind in (found for each in specs for found in kinds(each)):
         if kind.EXPERTS == "none":
-            raise UserError(f"expert {expert.name} in a bundle with {kind.NOUN}", "export a bundle with one network")
+            raise UserError(
+                f"a bundle with {kind.NOUN} cannot have an expert, such as {expert.name}",
+                "export a bundle with one network",
+            )
     if expert.until == PURE_NOISE:
         check_prediction(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 

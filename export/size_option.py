@@ -41,7 +41,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
 def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     match = FORM.fullmatch(text)
     if match is None:
-        raise UserError(f"--size {text!r}", FIX)
+        raise UserError(f"--size {text!r} is not a range of sizes", FIX)
     name, axis, *numbers = match.groups()
     low, high, multiple = (None if number is None else int(number) for number in numbers)
     if axis is not None and int(axis) < len(spec.x_shape):

@@ -145,7 +145,9 @@ class Spec(Description, frozen=True):
             msgspec.structs.force_setattr(self, field.name, converted)
         for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
             if not name.strip() or not name.isprintable():
-                raise UserError(f"spec {self.name!r} has a name {name!r}", "give one line of visible characters")
+                raise UserError(
+                    f"spec {self.name!r} has the invalid name {name!r}", "give one line of visible characters"
+                )
         inputs = [condition.input for condition in self.conditions]
         if taken := [name for name in inputs if name.startswith(CARRIED)]:
             what = f"spec {self.name!r} has a condition with the input {taken[0]!r}"

@@ -126,7 +126,7 @@ def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
     try:
         extents = msgspec.json.decode(metadata.get(METADATA, "{}"), type=dict[str, Extent])
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"metadata {METADATA!r} is no list of sizes") from error
+        raise ValueError(f"metadata {METADATA!r} is not a list of sizes") from error
     for name, each in extents.items():
         if len(extents) > LIMIT or not 1 <= each.low <= each.usual <= each.high or each.multiple < 1:
             raise ValueError(f"size {name!r} has the range {each}")

@@ -108,7 +108,9 @@ class TokenJudging:
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
         """Return False, since more steps draw other tokens."""
         if reference is not None:
-            raise UserError(f"--teacher {reference} for tokens, which have no exact trajectory", "leave it out")
+            raise UserError(
+                f"--teacher {reference} does not apply to tokens, which have no exact trajectory", "leave it out"
+            )
         check_counts(plan, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
         return False
 

@@ -102,7 +102,7 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
     grid = split_plan_name(plan.name).grid_function
     if grid in STRETCHED:
         raise UserError(
-            f"the teacher {plan.name} is no teacher: grid {grid} is a table of few steps, and its gaps stay",
+            f"plan {plan.name} cannot be a teacher: grid {grid} is a table of few steps, and its gaps stay",
             "give the teacher another grid, such as dpmpp_2m:80@arctan, or leave it out",
         )
     return plan

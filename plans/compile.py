@@ -187,15 +187,19 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
         )
     if isinstance(form, Steer) and len(denoiser.gradients) != 1:
         raise UserError(
-            f"steering by gradients by {' and '.join(sorted(denoiser.gradients))}"
+            f"steering needs gradients by one variable, not by {' and '.join(sorted(denoiser.gradients))}"
             if denoiser.gradients
             else "steering needs a network whose second output is a gradient",
             "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, Residual) and denoiser.heads > 1:
-        raise UserError("Residual guidance with a denoiser of several outputs", "use another form of guidance")
+        raise UserError(
+            "Residual guidance does not support a denoiser with several outputs", "use another form of guidance"
+        )
     if isinstance(form, Residual) and denoiser.towards is not None:
-        raise UserError(f"Residual guidance with a denoiser that restores {denoiser.towards!r}", "use another form")
+        raise UserError(
+            f"Residual guidance does not support a denoiser that restores {denoiser.towards!r}", "use another form"
+        )
     return form
 
 
@@ -205,9 +209,9 @@ def _check_renoise(renoise: float | None, strength: float | None, denoiser: Deno
     if not (isinstance(renoise, Real) and 0 <= renoise <= 1):
         raise UserError(f"renoise {renoise!r} is not in [0, 1]", "give the share of the noise, such as 0.5")
     if strength is None:
-        raise UserError("renoise without a strength", "give a strength too: a plan from noise has no image to noise")
+        raise UserError("renoise needs a strength", "give one too: a plan from noise has no image to noise")
     if denoiser.towards is not None:
-        raise UserError(f"renoise with a denoiser that restores {denoiser.towards!r}", "leave renoise out")
+        raise UserError(f"a denoiser that restores {denoiser.towards!r} cannot use renoise", "leave renoise out")
     return float(renoise)
 
 

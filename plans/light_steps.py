@@ -27,7 +27,7 @@ def every(plan: Plan, features: str, *, interval: int = 2, first: int = 1, linea
     linear: extrapolate the features, as in `use_light_steps`.
     """
     if interval < 1 or first < 1:
-        raise UserError(f"every(interval={interval}, first={first})", "give whole numbers from 1 up")
+        raise UserError(f"every(interval={interval}, first={first}) is out of range", "give whole numbers from 1 up")
     steps = range(first, len(plan.steps))
     return use_light_steps(plan, [step for step in steps if (step - first + 1) % interval], features, linear)
 

@@ -80,21 +80,23 @@ def check_prediction(prediction: Prediction, time: Time, spec: ScheduleSpec) -> 
     v needs variance-preserving schedules, flow straight paths."""
     alpha, sigma = time.alpha, time.sigma
     if prediction == "v" and not _counts_in_sigma_data(spec) and abs(alpha**2 + sigma**2 - 1) > 1e-6:
-        raise UserError("a v prediction on a schedule where alpha^2 + sigma^2 is not 1", "use prediction flow")
+        raise UserError("prediction v needs a schedule where alpha^2 + sigma^2 is 1", "use prediction flow")
     if prediction in ("flow", "logits") and abs(alpha + sigma - 1) > 1e-6:
-        raise UserError(f"a {prediction} prediction on a schedule where alpha + sigma is not 1", "use schedule flow")
+        raise UserError(f"prediction {prediction} needs a schedule where alpha + sigma is 1", "use schedule flow")
     if prediction == "residual" and spec.kind not in RESTORING:
         raise UserError(
-            f"a residual prediction on schedule {spec.kind}, which does not restore a degraded sample",
+            f"prediction residual needs a schedule that restores a degraded sample, unlike {spec.kind}",
             f"use one of the schedules {', '.join(RESTORING)}",
         )
     if prediction == "velocity" and spec.kind not in EVEN:
         raise UserError(
-            f"a velocity prediction on schedule {spec.kind}, which defines no velocity in its time",
+            f"prediction velocity needs a schedule that defines a velocity in its time, unlike {spec.kind}",
             f"use one of the schedules {', '.join(EVEN)}",
         )
     if prediction == "consistency" and spec.kind != "edm":
-        raise UserError(f"a consistency prediction on schedule {spec.kind}, which has no sigma_min", "use schedule edm")
+        raise UserError(
+            f"prediction consistency needs a schedule with sigma_min, unlike {spec.kind}", "use schedule edm"
+        )
 
 
 def _counts_in_sigma_data(spec: ScheduleSpec) -> bool:

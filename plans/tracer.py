@@ -326,7 +326,8 @@ class Tracer:
         if delta != 1:
             if time.alpha == 0:
                 raise UserError(
-                    "Residual guidance with delta below 1 from pure noise", "leave delta at 1, or start from an image"
+                    "Residual guidance with delta below 1 does not work from pure noise",
+                    "leave delta at 1, or start from an image",
                 )
             implied = implied + (1 - delta) / time.alpha * x
         a, b = prediction.x0_coefficients(self.network(time).prediction, time, self.schedule.spec)

@@ -39,7 +39,10 @@ def check_coverage(prepared: Graph, wanted: Sequence[str], ran: Collection[str],
     coverage = count_coverage(prepared, [name for name in wanted if name in ran])
     for name in wanted:
         if name not in coverage.int8_ops:
-            raise UserError(f"{engine} runs {name!r} in float", f"use the {engine.lower()} of .ci/constraints.txt")
+            raise UserError(
+                f"{engine} runs {name!r} in float instead of int8",
+                f"use the version of {engine.lower()} in .ci/constraints.txt",
+            )
     return coverage
 
 

@@ -23,7 +23,7 @@ def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
     """Parse a quality, e.g. "44dB", or a speed, e.g. "1.5x". Raises UserError if both are given, or one is
     malformed."""
     if quality is not None and speed is not None:
-        raise UserError("a bound for quality and one for speed", "give one: the other is optimized")
+        raise UserError("--quality and --speed exclude each other", "give one: the other is optimized")
     if quality is not None:
         return Bound(quality=_parse_number(quality, "db", "quality", "44dB"))
     return None if speed is None else Bound(speed=_parse_number(speed, "x", "speed", "1.5x"))
@@ -37,6 +37,6 @@ def _parse_number(text: str, unit: str, name: str, example: str) -> float:
     match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*{unit}\s*", text, re.IGNORECASE)
     if match is None or not 0 < float(match[1]) < MOST:
         raise UserError(
-            f"{name} {text!r} is no bound", f"write it with its unit, as {example}: more than 0, less than {MOST}"
+            f"{name} {text!r} is not a bound", f"write it with its unit, as {example}: more than 0, less than {MOST}"
         )
     return float(match[1])

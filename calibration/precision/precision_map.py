@@ -66,7 +66,7 @@ def decode_maps(data: bytes, source: str = "precision map") -> tuple[PrecisionMa
     try:
         found = msgspec.json.decode(data, type=PrecisionMaps)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{source} is no precision map: {error}", "calibrate the bundle again") from None
+        raise UserError(f"{source} is not a precision map: {error}", "calibrate the bundle again") from None
     if found.schema not in READ:
-        raise UserError(f"{source} has schema {found.schema}, this version reads {SCHEMA}", "update fewstep")
+        raise UserError(f"{source} has schema {found.schema}, but this version reads {SCHEMA}", "update fewstep")
     return found.maps

@@ -53,7 +53,9 @@ def find_folder_kind(folder: Path) -> FolderKind | None:
     holding = {plugin: kind for plugin in found if not is_own(plugin) and (kind := _kind(plugin)).holds(folder)}
     if len(holding) > 1:
         named = " and ".join(map(describe_plugin, holding))
-        raise UserError(f"{folder} is read by {named}", f"uninstall {' or '.join(map(package_of, holding))}")
+        raise UserError(
+            f"{folder} can be read by several plugins: {named}", f"uninstall {' or '.join(map(package_of, holding))}"
+        )
     for plugin, kind in holding.items():
         find_plugin("source", plugin.name.partition(".")[2])
         return kind

@@ -143,7 +143,7 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
     for each in around:
         run = each.function(run, *each.arguments)
         if not isinstance(run, BakedRun):
-            raise UserError(f"around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
+            raise UserError(f"--around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
     baked = describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
     named = body_form(bundle.manifest, options.body or body)
     precision = precision_in(named.form, baked.precision)

@@ -90,7 +90,7 @@ def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
     plan = check_compiled(plan)
     tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
     if plan.rolling_bank is not None:
-        raise UserError(f"plan {plan.name!r} rolls on from run to run", "run the bundle: a baked file cannot do that")
+        raise UserError(f"plan {plan.name!r} continues from run to run", "run the bundle: a baked file cannot do that")
     counts = [len(step.branches) for step in plan.steps]
     for number, bank in enumerate(plan.banks):
         tensor, rows = tensors.get(bank.name), [entries_of(step, number) for step in plan.steps]

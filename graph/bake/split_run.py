@@ -62,7 +62,8 @@ def split_run(run: BakedRun) -> SplitRun:
     graph = run.graph
     if run.carried:
         raise UserError(
-            f"the run carries {run.carried[0].name.removeprefix(NEXT)!r} on", "run the bundle, or the baked file"
+            f"the run carries {run.carried[0].name.removeprefix(NEXT)!r} to the next run",
+            "run the bundle, or the baked file",
         )
     loops = [node for node in graph.nodes if node.op == "Loop"]
     if not loops or any(isinstance(node.attributes["body"], Graph) is False for node in loops):

@@ -77,7 +77,7 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     planned = planned or resolve_run(options)
     bundle, _, plan = planned
     if options.batch is not None and options.batch < 1:
-        raise UserError(f"--batch {options.batch}", "give the number of samples of a run, such as --batch 1")
+        raise UserError(f"--batch is {options.batch}", "give the number of samples of a run, such as --batch 1")
     batch = options.batch or 1
     run, holds = assemble_run(replace(options, batch=None), planned)
     parts = split_run(run)

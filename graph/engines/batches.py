@@ -80,7 +80,9 @@ def profile_of(
             raise UserError(f"{plural} {first}, {best}, {last} are not 1 <= min <= opt <= max", IN_ORDER)
         for value in (first, best, last):
             if not low <= value <= high or value % multiple:
-                raise UserError(f"{name} {value} in an engine", f"choose multiples of {multiple} from {low} to {high}")
+                raise UserError(
+                    f"an engine cannot have a {name} of {value}", f"choose multiples of {multiple} from {low} to {high}"
+                )
         profile[name] = first, best, last
     return profile
 

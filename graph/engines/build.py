@@ -259,7 +259,7 @@ def check_options(options: BuildOptions) -> EngineBuilder:
     for option, least in (("workspace", 1), ("dla", 0)):
         value = getattr(options, option)
         if value is not None and value < least:
-            raise UserError(f"--{option} {value}", f"give at least {least}")
+            raise UserError(f"--{option} is {value}", f"give at least {least}")
     if options.dla is not None and options.precision in ("int8", "bfloat16"):
         what = "quantized (QDQ) int8 graphs" if options.precision == "int8" else "bfloat16"
         raise UserError(f"a DLA does not support {what}", "build --precision float16, or omit --dla")

@@ -123,7 +123,7 @@ def tree() -> str:
     asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":!docs"])
     answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
     if any(each.returncode for each in answers):
-        raise UserError(f"{ROOT} is no git repository", "measure in a checkout")
+        raise UserError(f"{ROOT} is not a git repository", "measure in a checkout")
     return digest(claim_lines.machine(), *(each.stdout for each in answers))
 
 

@@ -78,7 +78,7 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
         branch, _, rest = (COND, "", name) if name in named else name.partition(SEPARATOR)
         if rest not in named:
             has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
-            raise UserError(f"{path.name} has {name!r}, which is no condition of this denoiser", has)
+            raise UserError(f"{path.name} has {name!r}, which is not a condition of this denoiser", has)
         branches.setdefault(branch, {})[rest] = array
     return {branch: check_records(path.name, own, [named[name] for name in own]) for branch, own in branches.items()}
 
@@ -97,7 +97,9 @@ def read_arrays(path: Path) -> ConditionRecords:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UserError(f"the arrays of {path.name} have different lengths ({listed})", "give each the same rows")
+        raise UserError(
+            f"the arrays of {path.name} have different lengths ({listed})", "give each array the same number of rows"
+        )
     return arrays
 
 

@@ -23,7 +23,7 @@ class ProcessPool(ThreadPoolExecutor):
 
     def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
         if count < 1:
-            raise UserError(f"{count} processes", "give 1 or more")
+            raise UserError(f"a pool cannot have {count} processes", "give 1 or more")
         super().__init__(count)
         self.count, self.threads, self._patience = count, threads, patience
         self._children: set[Child] = set()

@@ -36,7 +36,9 @@ class WorkerSetup:
         if self.count < 0:
             raise UserError(f"--workers is {self.count}", "give the number of processes, or 0 for only this one")
         if self.count and self.cluster:
-            raise UserError("--workers and --cluster together", "give one of them: a cluster has its own workers")
+            raise UserError(
+                "--workers and --cluster exclude each other", "give one of them: a cluster has its own workers"
+            )
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> I
     if open_already is not None:
         if not isinstance(open_already, Executor):
             raise UserError(
-                f"workers is {open_already!r}", "give a concurrent.futures.Executor, or a number as an option"
+                f"workers cannot be {open_already!r}", "give a concurrent.futures.Executor, or a number as an option"
             )
         count, threads = getattr(open_already, "count", UNKNOWN_COUNT), getattr(open_already, "threads", threads)
         yield Workers(open_already, count, threads)

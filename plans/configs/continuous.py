@@ -82,7 +82,7 @@ def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: Schedul
     if config["s_noise"] != 1.0:
         raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
     if not 1 <= request.steps <= T:
-        raise UserError(f"{config.source}: {request.steps} steps of {T} timesteps", f"use 1 to {T} steps")
+        raise UserError(f"{config.source}: {request.steps} steps do not fit {T} timesteps", f"use 1 to {T} steps")
     if T == 1:
         raise config.field_error("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
     sigmas = _karras(config, T)[:: T // request.steps][: request.steps]

@@ -54,7 +54,7 @@ def space_timesteps(
     `last` - 1."""
     T = config["num_train_timesteps"]
     if not 1 <= steps <= T:
-        raise UserError(f"{config.source}: {steps} steps of {T} timesteps", f"use 1 to {T} steps")
+        raise UserError(f"{config.source}: {steps} steps do not fit {T} timesteps", f"use 1 to {T} steps")
     spacing, last = config["timestep_spacing"], T if last is None else last
     if spacing == "linspace":
         even = np.linspace(0, last - 1, steps + extra)[::-1][:steps]

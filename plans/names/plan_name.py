@@ -52,7 +52,7 @@ TRAILING = "trailing"  # the grid of names without one, unless the denoiser has 
 
 def _check_sample(label: str, made: Any) -> Lin:
     if not isinstance(made, Lin):
-        raise UserError(f"{label} returned {type(made).__name__}", "return a sample, a Lin")
+        raise UserError(f"{label} returned {type(made).__name__}", "return the sample, a Lin")
     return made
 
 

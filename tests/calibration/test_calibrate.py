@@ -130,7 +130,7 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
     same = run(bundle).manifest  # makes the same bodies, so what was made from them stays
     assert (same.bodies, same.engines, same.report) == (first.bodies, (engine,), "report.html") and not caplog.messages
     second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest
-    assert "former bodies: e.engine, the report" in caplog.text
+    assert "previous bodies: e.engine, the report" in caplog.text
     assert set(second.plans) == {"ddim:3", "ddim:4"}
     assert second.bodies["int8-cpu-x86"] == first.bodies["int8-cpu-x86"]
     assert (second.bodies["int8-tensorrt"].plan, second.engines, second.report) == ("ddim:4", (), None)
@@ -200,11 +200,11 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     ("changes", "message"),
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
-        ({"target": ()}, "no target to lower for"),
+        ({"target": ()}, "no target is given"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
-        ({"trajectories": 0}, "0 trajectories show nothing; follow at least 1"),
+        ({"trajectories": 0}, "0 trajectories are too few; follow at least 1"),
         ({"seed": 200}, "from 200 overlap those held out"),
         ({"seed": 2**64}, "exceed 64 bits"),
         ({"seed": 499_997}, "overlap those that judge bodies and precision maps; start from 1000000"),

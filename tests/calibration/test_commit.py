@@ -59,7 +59,7 @@ def test_a_map_that_cannot_be_read_is_left_behind_with_a_warning(
     file = options.bundle / str(calibrate(options).manifest.precision)
     file.write_bytes(file.read_bytes()[:-9])
     made = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest
-    assert made.precision is None and "the bundle's former precision maps are lost" in caplog.text
+    assert made.precision is None and "the bundle's previous precision maps are lost" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"{")])

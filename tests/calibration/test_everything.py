@@ -80,5 +80,5 @@ def test_an_activation_without_values_has_no_code(bundle: Path) -> None:
     task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     attempts = select_makeable_targets(task, counts)
     assert attempts.made == {"int8-cpu-x86": task.targets[0]} and list(attempts.failed) == ["int8-qnn"]
-    with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn needs a range for each"):
+    with pytest.raises(UserError, match="activation 'expert' never had a value, but qnn needs a range for each"):
         select_makeable_targets(replace(task, targets=task.targets[1:]), counts)

@@ -175,7 +175,7 @@ def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, t
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
     with pytest.raises(
-        UserError, match=r"c\.npz has 'uncond', which is no condition of this denoiser; it takes 'class'"
+        UserError, match=r"c\.npz has 'uncond', which is not a condition of this denoiser; it takes 'class'"
     ):
         run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 

@@ -116,7 +116,7 @@ def test_what_cannot_roll_on_is_refused_at_the_start(bundle: Path, tmp_path: Pat
         (lambda: sampler.sample_each([plan, plan], [0, 1], goal), "from run to run"),
         (lambda: stream(sampler, plan=plan, condition={"goal": GOALS[0][:1]}), "from run to run"),
         (lambda: tail(plan, 1), "continues from run to run"),
-        (lambda: bake(BakeOptions(bundle, EULER, output=tmp_path / "rolling.onnx")), "rolls on"),
+        (lambda: bake(BakeOptions(bundle, EULER, output=tmp_path / "rolling.onnx")), "continues from run to run"),
         (lambda: fit(FitOptions(bundle, 4)), "state.*from run to run"),
     ):
         with pytest.raises(UserError, match=names) as refused:

@@ -116,7 +116,7 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "size, said",
     [
-        ("8", "--size '8'; write HEIGHTxWIDTH for each"),
+        ("8", "--size '8' is not a size of x; write HEIGHTxWIDTH for each"),
         ("8x11", "width 11 is not a multiple of 2"),
         ("8x", "HEIGHTxWIDTH"),
     ],
@@ -128,7 +128,7 @@ def test_sizes_to_calibrate_at_are_checked_before_anything_runs(exported: Path, 
 
 def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None:
     asked = CalibrateOptions(exported, PLAN, trajectories=1, size=("8x12", "16x16"))
-    said = r"1 trajectory cannot have all of --size 8x12,16x16; follow at least 2 \(--trajectories 2\), or name fewer"
+    said = r"1 trajectory cannot cover all sizes of --size 8x12,16x16; follow at least 2 \(--trajectories 2\), or name"
     with pytest.raises(UserError, match=said):
         open_task(asked)
     few, enough = (open_task(replace(asked, trajectories=number)) for number in (4, 5))
@@ -230,7 +230,7 @@ def test_sizes_of_the_command_line_free_x_and_the_pictures_beside_it() -> None:
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("height", "--size 'height'; write NAME=LOW:HIGH:MULTIPLE"),
+        ("height", "--size 'height' is not a range of sizes; write NAME=LOW:HIGH:MULTIPLE"),
         ("height=32", "write NAME=LOW:HIGH:MULTIPLE"),
         ("height@9=8:64", r"--size 'height@9=8:64': x \[4, 64, 64\] has no such axis"),
         ("horizon=8:64", r"x \[4, 64, 64\] has no such axis"),

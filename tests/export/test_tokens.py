@@ -170,7 +170,7 @@ def test_tokens_have_one_network(sampler):
     assert next(manifest_problems(carrying)) == ("vocabulary", "a token denoiser cannot have carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
     assert "has one network" in next(said for field, said in manifest_problems(several) if field == "networks")
-    with pytest.raises(UserError, match="expert noisy in a bundle with a vocabulary"):
+    with pytest.raises(UserError, match="a bundle with a vocabulary cannot have an expert, such as noisy"):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
 

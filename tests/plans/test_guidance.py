@@ -252,7 +252,7 @@ def test_residual_guidance_is_refused_where_it_has_no_meaning():
     pure = DenoiserFacts(ScheduleSpec("scaled-linear", zero_terminal_snr=True), "v", guided=True)
     assert compile_plan("ddim:4", pure, Residual(1.4)).steps
     cases = [
-        (pure, Residual(1.4, 0.5), "delta below 1 from pure noise"),
+        (pure, Residual(1.4, 0.5), "delta below 1 does not work from pure noise"),
         (
             DenoiserFacts(ScheduleSpec("cosine"), "v", guided=False),
             Residual(1.4, kind="onetime"),

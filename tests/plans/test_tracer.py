@@ -146,13 +146,13 @@ def test_renoise_is_the_share_of_the_noise_that_an_image_is_given(renoise):
 
 
 def test_renoise_needs_an_image_and_a_share():
-    with pytest.raises(UserError, match="renoise without a strength"):
+    with pytest.raises(UserError, match="renoise needs a strength"):
         compile_plan("ddim:8", DENOISING, renoise=0.5)
     for renoise in (-0.1, 1.1, "half"):
         with pytest.raises(UserError, match="renoise .* is not in"):
             compile_plan("ddim:8", DENOISING, strength=0.5, renoise=renoise)
     restoring = DenoiserFacts(ScheduleSpec("flow"), "flow", towards="y")
-    with pytest.raises(UserError, match="renoise with a denoiser that restores 'y'"):
+    with pytest.raises(UserError, match="a denoiser that restores 'y' cannot use renoise"):
         compile_plan("ddim:8", restoring, strength=0.5, renoise=0.5)
 
 

@@ -170,7 +170,7 @@ def test_each_map_is_shown_with_the_plan_of_its_own_body(bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"{", "is no precision map"), (b'{"schema":99,"maps":[]}', "has schema 99")]
+    ("content", "said"), [(b"{", "is not a precision map"), (b'{"schema":99,"maps":[]}', "has schema 99")]
 )
 def test_maps_that_cannot_be_read_are_left_out_and_said(bundle, content, said):
     run(bundle)

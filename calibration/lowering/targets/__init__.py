@@ -33,7 +33,9 @@ def load_target(name: str) -> Target:
         raise UserError(f"unknown target {name!r}", f"choose from {', '.join(target_names())}")
     value = load_plugin(plugin)
     if not isinstance(value, Target) or value.name != name:
-        raise UserError(f"{describe_plugin(plugin)} is no Target of that name", f"name a Target as {plugin.value!r}")
+        raise UserError(
+            f"{describe_plugin(plugin)} is not a Target with that name", f"name a Target as {plugin.value!r}"
+        )
     return value
 
 

@@ -45,7 +45,10 @@ def emit_operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 def _emit_convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """Return QLinearConv, which rounds its output to 8 bits, and the conversion back to float."""
     if op.bias:
-        raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
+        raise UserError(
+            f"convolution {op.name!r} has a bias inside",
+            "export the model again, so that its graphs keep the bias outside",
+        )
     constants = _weight_constants(op, weight)
     integer, scales, zeros = constants
     inputs = (integer_name(op.x), *_scale_and_zero_point(op.x), integer, scales, zeros, *_scale_and_zero_point(op.name))

@@ -32,7 +32,10 @@ def check_no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...])
         for name in node.inputs[:2] if node.op in MULTIPLY else ():
             source = idx.producers.get(name)
             if source is None or source.op not in QUANTIZERS:
-                raise UserError(f"{node.output!r} reads {name!r} in float", "report this with the graph")
+                raise UserError(
+                    f"{node.output!r} reads {name!r} in float, which this target does not support",
+                    "report this with the graph",
+                )
     return count_coverage(prepared, [node.output for node in prepared.nodes if node.op in MULTIPLY])
 
 

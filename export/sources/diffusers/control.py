@@ -27,7 +27,7 @@ def find_control(folder: Folder, network: str) -> str | None:
             WRITE_IT,
         )
     if config.get("global_pool_conditions"):
-        raise UserError(f"{folder.path}: a {name} with global_pool_conditions", WRITE_IT)
+        raise UserError(f"{folder.path}: fewstep does not read a {name} with global_pool_conditions", WRITE_IT)
     return component
 
 

@@ -71,7 +71,9 @@ def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
     each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
     if len(lengths) != dimensions or len(each) != dimensions:
-        raise UserError(f"sample_size {size!r} in config.json", "write the size that the network was trained on there")
+        raise UserError(
+            f"sample_size {size!r} in config.json is not a size", "write the size that the network was trained on there"
+        )
     return lengths
 
 
@@ -111,4 +113,4 @@ def refuse_unless(config: Config, network: str, **known: tuple[object, ...]) -> 
     """Raise UserError if a field of the config has an unknown value."""
     for field, values in known.items():
         if config.get(field) not in values:
-            raise UserError(f"a {network} with {field} {config[field]!r}", WRITE_IT)
+            raise UserError(f"fewstep does not read a {network} with {field} {config[field]!r}", WRITE_IT)

@@ -66,7 +66,9 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
     channels_out = int(config.get("out_channels") or config["in_channels"])
     if channels_out % FLUX_PATCH**2 or int(config["in_channels"]) % FLUX_PATCH**2:
         raise UserError(
-            f"a FluxTransformer2DModel with {channels_out} channels out of {config['in_channels']}", WRITE_IT
+            f"fewstep does not read a FluxTransformer2DModel with {channels_out} channels out of "
+            f"{config['in_channels']}",
+            WRITE_IT,
         )
     taken = [
         vector_condition(
@@ -86,7 +88,9 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
 def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """Sana (Xie et al. 2024, arXiv 2410.10629). Its condition is an encoded text with its mask."""
     if config.get("guidance_embeds"):
-        raise UserError("a SanaTransformer2DModel with guidance_embeds, whose time is an angle", WRITE_IT)
+        raise UserError(
+            "fewstep does not read a SanaTransformer2DModel with guidance_embeds, whose time is an angle", WRITE_IT
+        )
     taken = _text_and_mask(folder.token_length("tokenizer", 300), config["caption_channels"])
     scale = float(config.get("timestep_scale", 1.0))
     return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=scale)

@@ -100,7 +100,7 @@ def _class_conditions(config: Config) -> list[NamedCondition]:
         return [vector_condition("class_embedding", "class_labels", TIME_FACTOR * config["block_out_channels"][0])]
     if kind in ("projection", "simple_projection"):
         return [vector_condition("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
-    raise UserError(f"a network with class_embed_type {kind!r}", WRITE_IT)
+    raise UserError(f"fewstep does not read a network with class_embed_type {kind!r}", WRITE_IT)
 
 
 def _embed_guidance(guidance: float, width: int) -> list[float]:

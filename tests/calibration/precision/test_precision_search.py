@@ -177,9 +177,9 @@ def test_evaluations_are_counted_ahead() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"quality": "good"}, "quality 'good' is no bound; write it with its unit, as 44dB"),
-        ({"quality": "44"}, "quality '44' is no bound; write it with its unit, as 44dB"),
-        ({"speed": "-1"}, "speed '-1' is no bound; write it with its unit, as 1.5x"),
+        ({"quality": "good"}, "quality 'good' is not a bound; write it with its unit, as 44dB"),
+        ({"quality": "44"}, "quality '44' is not a bound; write it with its unit, as 44dB"),
+        ({"speed": "-1"}, "speed '-1' is not a bound; write it with its unit, as 1.5x"),
         ({"quality": "44", "speed": "2"}, "give one"),
         ({"speed": "1.5x", "target": ("tensorrt",)}, "--speed for tensorrt: times can only be measured"),
     ],
@@ -206,7 +206,7 @@ def test_maps_of_earlier_versions_are_read_and_of_later_ones_are_not() -> None:
         earlier = earlier.replace(field, b"")
     assert decode_maps(earlier)[0].deployed == FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=False)
     assert decode_maps(current.replace(b'"schema":3', b'"schema":2')) == decode_maps(current)
-    with pytest.raises(UserError, match="schema 4, this version reads 3"):
+    with pytest.raises(UserError, match="schema 4, but this version reads 3"):
         decode_maps(current.replace(b'"schema":3', b'"schema":4'))
 
 

@@ -230,8 +230,11 @@ def test_an_error_travels_between_processes() -> None:
     ("refused", "said"),
     [
         (lambda folder: options(folder, workers=-1), "--workers is -1"),
-        (lambda folder: options(folder, workers=1, cluster="tcp://127.0.0.1:9"), "--workers and --cluster together"),
-        (lambda folder: calibrate(options(folder), workers=3), "workers is 3; .*Executor"),  # type: ignore[arg-type]
+        (
+            lambda folder: options(folder, workers=1, cluster="tcp://127.0.0.1:9"),
+            "--workers and --cluster exclude each other",
+        ),
+        (lambda folder: calibrate(options(folder), workers=3), "workers cannot be 3; .*Executor"),  # type: ignore[arg-type]
         (lambda folder: ProcessPool(0), "0 processes"),
         (lambda folder: ProcessPool(-1), "-1 processes"),
     ],

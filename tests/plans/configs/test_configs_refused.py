@@ -47,7 +47,7 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
         ),
         ("DDIM", {"steps_offset": -1, "steps": 4}, "timesteps -1 .. 749 are beyond the table"),
         ("DDIM", {"steps": 0}, "0 steps are out of range; use 1 to 10000"),
-        ("DDIM", {"steps": 1001}, "1001 steps of 1000 timesteps"),
+        ("DDIM", {"steps": 1001}, "1001 steps do not fit 1000 timesteps"),
         ("DDIM", {"arguments": {"mu": 1.0}}, "DDIMScheduler has no argument 'mu'; give one of eta"),
         ("DDIM", {"arguments": {"eta": 2.0}}, "eta"),
         ("DDIM", {"arguments": {"eta": "a"}}, "argument 'eta' is 'a', not a finite number; give eta a number"),

@@ -204,7 +204,9 @@ def test_a_folder_that_fewstep_reads_is_no_plugins(tmp_path: Path, monkeypatch: 
 def test_a_folder_that_two_packages_read_is_refused(zz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "second", {"source.marked_too": f"{zz}:KIND"})
     (tmp_path / "mark").touch()
-    with pytest.raises(UserError, match=f"is read by plugin .* and plugin .*; uninstall second or {zz}"):
+    with pytest.raises(
+        UserError, match=f"can be read by several plugins: plugin .* and plugin .*; uninstall second or {zz}"
+    ):
         find_folder_kind(tmp_path)
 
 

@@ -118,12 +118,12 @@ OUT_OF_RANGE = [
     "tcd(gamma=1.1)",
 ]
 SENSELESS = {
-    "bdia_inverse(gamma=0)": "bdia_inverse with gamma 0",
+    "bdia_inverse(gamma=0)": "bdia_inverse cannot run with gamma 0",
     "dc_solver(order=5)": "dc_solver",
     "dc_solver(ratios=[1, 1])": "dc_solver",
-    "edict(p=0)": "edict with p 0",
-    "er_sde(order=0)": "er_sde with order 0; choose order in 1 .. 3",
-    "er_sde(order=4)": "er_sde with order 4; choose order in 1 .. 3",
+    "edict(p=0)": "edict cannot run with p 0",
+    "er_sde(order=0)": "er_sde has no order 0; choose order in 1 .. 3",
+    "er_sde(order=4)": "er_sde has no order 4; choose order in 1 .. 3",
     "ghvb(beta=0)": "ghvb has beta",
     "ghvb(beta=1.2)": "ghvb has beta",
     "ghvb(order=5)": "ghvb has beta",

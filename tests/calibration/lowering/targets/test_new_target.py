@@ -129,7 +129,7 @@ def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
     assert targets.load_target("fake") is FAKE and targets.target_names()[-1] == "fake"
     assert platforms.platform_of("fake") is None  # a bundle may say that name, and imports nothing
     plug(monkeypatch, "other")
-    with pytest.raises(UserError, match=r"plugin target\.other of a package is no Target of that name"):
+    with pytest.raises(UserError, match=r"plugin target\.other of a package is not a Target with that name"):
         targets.load_target("other")
 
 

@@ -139,5 +139,5 @@ def test_what_stays_float32_is_named() -> None:
     prepared = body()
     graph = lower(prepared, table(prepared), TENSORRT).graph
     widened = graph.with_nodes((*graph.nodes, Node("Cast", ("a1",), ("wide",), {"to": 1})))
-    with pytest.raises(UserError, match="'wide' stays float32"):
+    with pytest.raises(UserError, match="'wide' is still float32"):
         check_pairs_on_inputs(prepared, widened, select_int8_ops(prepared))
