@@ -53,7 +53,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
     with load(bundle) as loaded:
         sound, sizes = loaded.bundle.manifest.spectrogram, loaded.bundle.manifest.sizes
         if sound is None or not sizes:
-            raise UserError(f"{bundle} cannot sample sound of any length", "give the bundle of speech.py")
+            raise UserError(f"{bundle} does not sample sound of variable length", "give the bundle of speech.py")
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         (free,) = sizes
