@@ -19,6 +19,15 @@ function upload(ort, device, { type, data, dims }) {
   return ort.Tensor.fromGpuBuffer(buffer, { dataType: type, dims, dispose: () => buffer.destroy() });
 }
 
+// Throws if a file is not the one that run.json describes. A page that came by plain http has no crypto.subtle; a folder
+// of an older fewstep has no hashes. Neither is checked.
+async function check(bytes, name, expected) {
+  if (!expected || !globalThis.crypto?.subtle) return;
+  const hash = [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))];
+  if (hash.map((byte) => byte.toString(16).padStart(2, "0")).join("") !== expected)
+    throw new Error(`${name} is not the file that run.json describes: load the page again, or copy the whole folder again`);
+}
+
 // Opens a folder. provider: "webgpu" or "wasm". read: returns the bytes of a file. Returns {about, sample}.
 export async function open(ort, folder, provider, read) {
   const about = JSON.parse(new TextDecoder().decode(await read(`${folder}/run.json`)));
@@ -26,6 +35,7 @@ export async function open(ort, folder, provider, read) {
   const onDevice = isOnGpu ? { preferredOutputLocation: "gpu-buffer", extra: { session: { [REFUSED]: "1" } } } : {};
   const create = async (file, options) => {
     const bytes = await read(`${folder}/${file}`);
+    await check(bytes, `${folder}/${file}`, about.sha256?.[file]);
     return ort.InferenceSession.create(bytes, options).catch((error) => {
       const isLacking = `${error.message}`.includes("fallback to CPU EP");
       throw isLacking ? new Error(`${folder}/${file} has an operation that WebGPU lacks: choose WebAssembly`) : error;

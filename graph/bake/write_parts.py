@@ -23,6 +23,7 @@ from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import default_sizes
 
@@ -62,13 +63,15 @@ class StepKind(Strict, frozen=True):
 
 
 class PartsFile(Strict, frozen=True):
-    """The content of `run.json`. `holds` describes the run, like the metadata of a baked file."""
+    """The content of `run.json`. `holds` describes the run, like the metadata of a baked file. `sha256` are the hashes
+    of the other files, in hexadecimal."""
 
     batch: int
     before: str
     steps: tuple[StepKind, ...]
     after: str
     holds: Baked
+    sha256: Mapping[str, str] = msgspec.field(default_factory=dict)  # an older folder has none
 
 
 def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
@@ -146,7 +149,8 @@ def _write_folder(folder: Path, graphs: Mapping[str, Graph], described: PartsFil
         with TemporaryDirectory(dir=folder.parent, prefix=".fewstep-bake-") as scratch:
             written = [file for name, graph in graphs.items() for file in io.save(graph, Path(scratch) / name)]
             description = Path(scratch) / DESCRIPTION
-            description.write_bytes(msgspec.json.encode(described))
+            hashes = {file.name: file_sha256(file) for file in written}
+            description.write_bytes(msgspec.json.encode(msgspec.structs.replace(described, sha256=hashes)))
             check_interrupted()
             (folder / DESCRIPTION).unlink(missing_ok=True)
             for file in (*written, description):

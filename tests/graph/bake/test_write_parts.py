@@ -1,6 +1,9 @@
 """A program with run.json and the graphs of the folder draws the samples of the executor, bit by bit."""
 
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +160,32 @@ def test_a_bundle_is_no_folder_for_parts(tiny_bundle: Path) -> None:
 def test_a_batch_of_no_samples_is_refused(batch: int, tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"--batch {batch}; give the number of samples of a run"):
         write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=batch, parts=True))
+
+
+def test_run_json_has_the_hashes_of_the_other_files(tiny_bundle: Path, tmp_path: Path) -> None:
+    _, files = write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", parts=True))
+    found = json.loads((tmp_path / "run/run.json").read_text())["sha256"]
+    others = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.name != "run.json"}
+    assert found == others and {"before.onnx", "step-0.onnx", "after.onnx"} <= found.keys()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(("changes", "expected"), [({}, "opened"), ({"step-0.onnx": b"other"}, "is not the file that")])
+def test_the_program_of_the_page_refuses_a_changed_file(
+    tiny_bundle: Path, tmp_path: Path, changes: dict[str, bytes], expected: str
+) -> None:
+    """Before it opens a session, here one that accepts any bytes."""
+    write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", parts=True))
+    for name, content in changes.items():
+        (tmp_path / "run" / name).write_bytes(content)
+    script = """
+        import { readFile } from "node:fs/promises";
+        const { open } = await import(process.argv[1]);
+        const ort = { InferenceSession: { create: async () => ({}) } };
+        const opened = open(ort, process.argv[2], "wasm", readFile);
+        await opened.then(() => console.log("opened"), (error) => console.log(error.message));
+    """
+    program = (Path(__file__).parents[3] / "docs/web/run_steps.mjs").as_uri()
+    command = ["node", "--input-type=module", "-e", script, program, str(tmp_path / "run")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert expected in printed and (not changes or "run/step-0.onnx" in printed)
