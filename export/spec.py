@@ -5,7 +5,7 @@ return a `sources.torch_module.TorchSource`. `sources/onnx_file.py` is a source 
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -56,6 +56,8 @@ OF_CONDITION = {  # fixes for wrong fields of a condition
     "follows": 'give {AXIS: SIZE}, like {1: "height", 2: "width*8"}',
     **dict.fromkeys(("null", "low", "high", "typical", "shape", "default"), "give what the denoiser was trained with"),
 }
+OF_INPUTS = "rename the condition's input, also in an .onnx file"
+OF_TENSORS = "x, time, to, output and conditions need different names"
 
 
 class Spec(Description, frozen=True):
@@ -131,76 +133,143 @@ class Spec(Description, frozen=True):
         return f"{place!r}" if found is None else f"{found[2]!r} of condition {self.conditions[int(found[1])].name!r}"
 
     def __post_init__(self) -> None:
+        self._convert_fields()
+        for check in CHECKS:
+            check.run(self)
+
+    def _convert_fields(self) -> None:
+        """Convert lists to tuples. Raises UserError for a field of another type."""
         for field in msgspec.structs.fields(self):  # msgspec checks types only when it decodes
             value = getattr(self, field.name)
-            try:  # convert lists to tuples
+            try:
                 converted = msgspec.convert(msgspec.to_builtins(value), field.type)
             except (msgspec.ValidationError, TypeError) as error:
-                reason = " ".join(str(error).split()).replace(
-                    "$", field.name
-                )  # the reason may quote a name with a line break
-                reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # from JSON's terms
+                reason = " ".join(str(error).split())  # it may quote a name with a line break
+                reason = reason.replace("$", field.name).replace("`object`", "`dict`").replace("`array`", "`tuple`")
                 what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
                 raise UserError(what, _fix(field.name)) from None
             msgspec.structs.force_setattr(self, field.name, converted)
-        for name in (self.name, *(name for condition in self.conditions for name in (condition.name, condition.input))):
-            if not name.strip() or not name.isprintable():
-                raise UserError(
-                    f"spec {self.name!r} has the invalid name {name!r}", "give one line of visible characters"
-                )
-        inputs = [condition.input for condition in self.conditions]
-        if taken := [name for name in inputs if name.startswith(CARRIED)]:
-            what = f"spec {self.name!r} has a condition with the input {taken[0]!r}"
-            raise UserError(what, f"rename it: {CARRIED} begins the names of carried tensors")
-        own = [self.x, *self.times.values(), self.output, *inputs]
-        ports = {port.name for _, kind in kinds(self) for side in kind.ports() for port in side}
-        for names, noun, fix in (
-            (
-                [X, TIME, TO, GROUP, OUTPUT, *inputs, *ports],
-                "inputs",
-                "rename the condition's input, also in an .onnx file",
-            ),
-            (own, "tensors", "x, time, to, output and conditions need different names"),
-            ([condition.name for condition in self.conditions], "conditions", "rename one"),
-        ):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise UserError(f"spec {self.name!r} has two {noun} named {twice!r}", fix)
-        for place, wrong in interface_problems(self):
-            raise UserError(f"field {self._describe_field(place)} of spec {self.name!r}: {wrong}", _fix(place))
-        for place, kind in kinds(self):
-            if mistake := kind.mistake(self):
-                raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
-        lone = next((kind for _, kind in kinds(self) if not kind.SECOND_TIME), None)
-        if self.to is not None and lone is not None:
-            raise UserError(f"spec {self.name!r} has {lone.NOUN} and a second time", lone.FIX)
-        for condition in self.conditions:
-            if "int" in condition.dtype and (condition.low is None or condition.high is None):
-                raise UserError(
-                    f"condition {condition.name!r} of spec {self.name!r} has no bounds", "give low and high"
-                )
-            if condition.typical is not None and not _lies_within(condition.typical, condition):
-                raise UserError(
-                    f"condition {condition.name!r} of spec {self.name!r} has typical {list(condition.typical)}",
-                    "give two numbers that increase and lie between low and high",
-                )
-        schedule = NoiseSchedule(self.schedule)
-        check_prediction(self.prediction, schedule.time_at_lam(0.0), self.schedule)
-        if self.grid is not None:
-            _check_grid(self.grid, self.name, None if self.vocabulary else schedule)
-        if self.scheduler is not None and self.vocabulary is not None:  # refuses numbers that no plan supports
-            sampler_from_scheduler_config(self.scheduler, 1).sampler(self.x_shape, 1)
-        elif self.scheduler is not None:
-            of, prediction = schedule_from_scheduler_config(self.scheduler)
-            if (NoiseSchedule(of).fingerprint, prediction) != (schedule.fingerprint, self.prediction):
-                what = f"spec {self.name!r} predicts {self.prediction} on a schedule that differs from its scheduler's"
-                raise UserError(what, "leave the scheduler out, or give its schedule and prediction")
-        if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
+
+
+def _check_names(spec: Spec) -> None:
+    for name in (spec.name, *(name for condition in spec.conditions for name in (condition.name, condition.input))):
+        if not name.strip() or not name.isprintable():
+            what = f"spec {spec.name!r} has the invalid name {name!r}"
+            raise UserError(what, "give one line of visible characters")
+
+
+def _check_prefixes(spec: Spec) -> None:
+    if taken := [condition.input for condition in spec.conditions if condition.input.startswith(CARRIED)]:
+        what = f"spec {spec.name!r} has a condition with the input {taken[0]!r}"
+        raise UserError(what, f"rename it: {CARRIED} begins the names of carried tensors")
+
+
+def _check_unique_names(spec: Spec) -> None:
+    inputs = [condition.input for condition in spec.conditions]
+    ports = {port.name for _, kind in kinds(spec) for side in kind.ports() for port in side}
+    for names, noun, fix in (
+        ([X, TIME, TO, GROUP, OUTPUT, *inputs, *ports], "inputs", OF_INPUTS),
+        ([spec.x, *spec.times.values(), spec.output, *inputs], "tensors", OF_TENSORS),
+        ([condition.name for condition in spec.conditions], "conditions", "rename one"),
+    ):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"spec {spec.name!r} has two {noun} named {twice!r}", fix)
+
+
+def _check_interface(spec: Spec) -> None:
+    for place, wrong in interface_problems(spec):
+        raise UserError(f"field {spec._describe_field(place)} of spec {spec.name!r}: {wrong}", _fix(place))
+
+
+def _check_kinds(spec: Spec) -> None:
+    for place, kind in kinds(spec):
+        if mistake := kind.mistake(spec):
+            raise UserError(f"field {place!r} of spec {spec.name!r}: {mistake}", kind.FIX)
+
+
+def _check_second_time(spec: Spec) -> None:
+    lone = next((kind for _, kind in kinds(spec) if not kind.SECOND_TIME), None)
+    if spec.to is not None and lone is not None:
+        raise UserError(f"spec {spec.name!r} has {lone.NOUN} and a second time", lone.FIX)
+
+
+def _check_conditions(spec: Spec) -> None:
+    for condition in spec.conditions:
+        if "int" in condition.dtype and (condition.low is None or condition.high is None):
+            raise UserError(f"condition {condition.name!r} of spec {spec.name!r} has no bounds", "give low and high")
+        if condition.typical is not None and not _lies_within(condition.typical, condition):
             raise UserError(
-                f"spec {self.name!r}: an epsilon prediction on schedule {self.schedule.kind}, where alpha starts at 0 "
-                "and the noise does not determine x0",
-                "use a denoiser that predicts flow or sample",
+                f"condition {condition.name!r} of spec {spec.name!r} has typical {list(condition.typical)}",
+                "give two numbers that increase and lie between low and high",
             )
+
+
+def _check_prediction(spec: Spec) -> None:
+    check_prediction(spec.prediction, NoiseSchedule(spec.schedule).time_at_lam(0.0), spec.schedule)
+
+
+def _check_grid(spec: Spec) -> None:
+    """A grid that lists times works for one number of steps only."""
+    if spec.grid is None:
+        return
+    if spec.vocabulary is not None:
+        what = f"spec {spec.name!r} predicts logits and has a grid"
+        raise UserError(what, "leave the grid out: plans of tokens have none")
+    if not spec.grid:
+        raise UserError(f"field 'grid' of spec {spec.name!r} is empty", FIXES["grid"])
+    try:
+        times, _ = parse_grid(spec.grid, f"ddim:1@{spec.grid}")
+        listed = times.keywords.get("times") if isinstance(times, partial) else None
+        schedule = NoiseSchedule(spec.schedule)
+        _ = [times(schedule, count) for count in ((1, 2) if listed is None else (len(listed),))]
+    except UserError as error:
+        raise UserError(f"field 'grid' of spec {spec.name!r}: {error.what}", error.fix) from None
+
+
+def _check_scheduler(spec: Spec) -> None:
+    if spec.scheduler is None:
+        return
+    if spec.vocabulary is not None:  # refuses numbers that no plan supports
+        sampler_from_scheduler_config(spec.scheduler, 1).sampler(spec.x_shape, 1)
+        return
+    of, prediction = schedule_from_scheduler_config(spec.scheduler)
+    if (NoiseSchedule(of).fingerprint, prediction) != (NoiseSchedule(spec.schedule).fingerprint, spec.prediction):
+        what = f"spec {spec.name!r} predicts {spec.prediction} on a schedule that differs from its scheduler's"
+        raise UserError(what, "leave the scheduler out, or give its schedule and prediction")
+
+
+def _check_start(spec: Spec) -> None:
+    if spec.prediction == "epsilon" and trailing(NoiseSchedule(spec.schedule), 1)[0].alpha == 0:
+        raise UserError(
+            f"spec {spec.name!r}: an epsilon prediction on schedule {spec.schedule.kind}, where alpha starts at 0 "
+            "and the noise does not determine x0",
+            "use a denoiser that predicts flow or sample",
+        )
+
+
+@dataclass(frozen=True)
+class SpecCheck:
+    """A requirement that docs/export/spec.md lists. `run` raises UserError for a spec that breaks it."""
+
+    subject: str
+    requirement: str
+    run: Callable[[Spec], None]
+
+
+CHECKS = (  # in this order: a check may rely on those before it
+    SpecCheck("names", "are one line of visible characters", _check_names),
+    SpecCheck("inputs of conditions", f"do not begin with `{CARRIED}`, the prefix of carried tensors", _check_prefixes),
+    SpecCheck("names of inputs, tensors and conditions", "occur once each", _check_unique_names),
+    SpecCheck("shapes, sizes, schedule and conditions", "do not contradict each other", _check_interface),
+    SpecCheck("properties of some denoisers, such as units", "fit the rest of the Spec", _check_kinds),
+    SpecCheck("a second time", "excludes separate times of positions, and tokens", _check_second_time),
+    SpecCheck("integer conditions", "have bounds, and each typical range lies within its bounds", _check_conditions),
+    SpecCheck("the prediction", "exists on the kind of schedule", _check_prediction),
+    SpecCheck("the default grid", "has times on the schedule, and tokens have none", _check_grid),
+    SpecCheck("the scheduler's config", "has the schedule and the prediction of the Spec", _check_scheduler),
+    SpecCheck("an epsilon prediction", "does not start at alpha 0, where noise does not determine x0", _check_start),
+)
 
 
 def _fix(place: str) -> str:
@@ -212,23 +281,6 @@ def _fix(place: str) -> str:
     of = {field.name: field.type for field in msgspec.structs.fields(Spec)}
     own = (each.FIX for each in get_args(of[name]) if isinstance(each, type) and issubclass(each, Kind))
     return next(own, "") or FIXES[name]
-
-
-def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
-    """Raise UserError if a grid is unknown, or yields no times on the schedule for any number of steps. The spec of a
-    token denoiser must have no grid. A grid that lists times works for one number of steps only."""
-    if schedule is None:
-        raise UserError(
-            f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
-        )
-    if not grid:
-        raise UserError(f"field 'grid' of spec {name!r} is empty", FIXES["grid"])
-    try:
-        times, _ = parse_grid(grid, f"ddim:1@{grid}")
-        listed = times.keywords.get("times") if isinstance(times, partial) else None
-        _ = [times(schedule, count) for count in ((1, 2) if listed is None else (len(listed),))]
-    except UserError as error:
-        raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
 
 
 def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:

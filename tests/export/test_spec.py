@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fewstep.export import Carried, Condition, NamedOutput, Policy, Positions, ScheduleSpec, Size, Spec, Vocabulary
+from fewstep.export.spec import CHECKS
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
@@ -182,3 +184,9 @@ def test_a_spec_names_the_times_of_its_training() -> None:
 def test_a_spec_keeps_its_shape_as_a_tuple() -> None:
     assert plain(x_shape=[1, 8], conditions=[]) == plain(x_shape=(1, 8))
     assert plain(distilled=True).distilled and not plain().distilled
+
+
+def test_the_page_lists_the_checks_in_their_order() -> None:
+    page = (Path(__file__).parents[2] / "docs/export/spec.md").read_text().partition("## Checks\n")[2]
+    rows = [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in page.splitlines() if row.startswith("| ")]
+    assert rows[1:] == [(check.subject, check.requirement) for check in CHECKS]
