@@ -1,8 +1,8 @@
 """Store trained weights and their card: `python -m lab.model_card zoo/dit_flow --work DIR [--data DIR]`.
 
-Copies the weights that `lab.train` wrote, and writes the figures of the run, so that none is typed in: a page
-NAME.md in the folder of the recipe, or the table in the card of a shipped denoiser, whose prose is unchanged. Members
-of the zoo and shipped denoisers also get samples of the exported bundle along their plan.
+It copies the weights that `lab.train` wrote, and writes the figures of the run into a page NAME.md in the folder of the
+recipe, or into the table in the card of a shipped denoiser, whose other text does not change. For members of the zoo
+and shipped denoisers, it also samples the exported bundle along their plan.
 """
 
 import csv
@@ -32,12 +32,13 @@ from lab.zoo.members import BY_NAME, SHIPPED, Member
 
 SCRIPT = "lab.model_card"
 SAMPLES, COLUMNS, SCALE = 40, 10, 2
-HELD_OUT = 1_024  # samples of the test split
+HELD_OUT = 1_024  # number of samples of the test split
 MEMBERS = BY_NAME | {member.name: member for member in SHIPPED}
 
 
 def samples(member: Member) -> NDArray[np.floating]:
-    """Pictures of the first held-out seeds along the member's plan: classes in columns, where there are any."""
+    """Return pictures of the first held-out seeds along the member's plan, with one column for each class, if it has
+    classes."""
     seeds = range(SAMPLES)
     with TemporaryDirectory() as folder:
         export(ExportOptions(member.source, Path(folder) / "bundle", verify="quick"))
@@ -52,7 +53,7 @@ def samples(member: Member) -> NDArray[np.floating]:
 
 
 def trained(recipe: ModuleType, weights: Path) -> nn.Module:
-    """The network that was trained, of which a recipe may export a part."""
+    """Return the network that was trained. A recipe may export only a part of it."""
     if not hasattr(recipe, "make"):
         return load_weights(recipe.UNet(), weights)
     network: nn.Module = recipe.trained() if hasattr(recipe, "trained") else recipe.make()[0]
@@ -61,7 +62,7 @@ def trained(recipe: ModuleType, weights: Path) -> nn.Module:
 
 @torch.no_grad()
 def held_out_loss(network: nn.Module, recipe: ModuleType, folder: Path | None) -> float:
-    """The loss of the averaged weights as they are stored, on the test split."""
+    """Return the loss on the test split, for the averaged weights as they are stored."""
     _, loss = training(recipe, folder, "test")
     batches = range(HELD_OUT // recipe.RECIPE.batch)
     return sum(loss(network, generator_of(1, batch)).item() for batch in batches) / len(batches)
@@ -73,18 +74,19 @@ def shape_of(spec: Spec) -> str:
 
 
 def command(script: str, name: str, data: Path | None) -> str:
-    """A command without the folders of whoever gave it."""
+    """Return a command without the user's folders."""
     return f"`python -m lab.{script} {name} --work FOLDER{'' if data is None else ' --data DATA'}`"
 
 
 def losses(work: Path) -> list[tuple[int, float]]:
-    """Step and mean loss, as training wrote them."""
+    """Return pairs of step and mean loss, as written by the training."""
     with (work / "loss.csv").open() as file:
         return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
 
 
 def facts(recipe: ModuleType) -> list[tuple[str, str]]:
-    """The facts of a recipe of this folder that are known before its training. Other cards have them in their prose."""
+    """Return the facts that are known before the training, for recipes in this folder. Other cards have them in their
+    text."""
     if not hasattr(recipe, "SPEC"):
         return []
     spec = recipe.SPEC
@@ -93,7 +95,7 @@ def facts(recipe: ModuleType) -> list[tuple[str, str]]:
 
 
 def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, weights: Path) -> str:
-    """The facts of a training run."""
+    """Return a table with the facts of a training run."""
     run, seen = torch.load(work / "checkpoint.pt", weights_only=True), losses(work)
     network, how = trained(recipe, weights), run["recipe"]
     where = f"one {run['device']}" if run.get("device", "CPU") != "CPU" else "one core of a CPU"
@@ -114,7 +116,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
 
 
 def page(recipe: ModuleType, measured: str, member: Member | None, written_by: str) -> str:
-    """The page of a recipe of this folder."""
+    """Return the page of a recipe of this folder."""
     parts = [f"# {recipe.__name__}", (recipe.__doc__ or "").strip(), measured]
     if member is not None:
         guidance = "no guidance" if member.guidance is None else f"guidance {member.guidance:g}"

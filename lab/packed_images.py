@@ -29,7 +29,7 @@ def pack(images: Images) -> bytes:
 
 
 def unpack(content: bytes, height: int, width: int) -> Images:
-    """The images [N, 3, H, W] of `pack`."""
+    """Return the images [N, 3, H, W] that `pack` compressed."""
     residuals = np.frombuffer(lzma.decompress(content), np.uint8).reshape(3, height, width, -1)
     planes = np.empty_like(residuals)
     for row in range(height):
@@ -51,7 +51,8 @@ def write_parts(images: Images, labels: Images, folder: Path, name: str, parts: 
 
 
 def read_parts(folder: Path, name: str) -> tuple[Images, Images]:
-    """The images [N, 3, H, W] and labels [N] of `write_parts`. FileNotFoundError names a missing part."""
+    """Return the images [N, 3, H, W] and labels [N] that `write_parts` wrote. Raises FileNotFoundError, which names a
+    missing part."""
     images, labels, number, parts = list[Images](), list[Images](), 1, 1
     while number <= parts:
         with np.load(folder / (name + SUFFIX.format(number))) as part:
@@ -63,7 +64,7 @@ def read_parts(folder: Path, name: str) -> tuple[Images, Images]:
 
 
 def _decorrelate(images: Images) -> Images:
-    """Planes [3, H, W, N]: green, red minus green and blue minus green, modulo 256."""
+    """Return the planes [3, H, W, N]: green, red minus green, and blue minus green, modulo 256."""
     red, green, blue = images.transpose(1, 2, 3, 0)
     return np.stack([green, red - green, blue - green])
 
@@ -77,7 +78,7 @@ def _residuals(planes: Images) -> Images:
 
 
 def _predict(planes: Images, row: int, column: int) -> Images:
-    """The median predictor at a pixel, from the pixels to its left, above it and above left of it: [3, N]."""
+    """Return the median predictor [3, N] of a pixel, from the pixels to its left, above it, and above left of it."""
     if not row and not column:
         return np.zeros_like(planes[:, 0, 0])
     if not row:

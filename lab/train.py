@@ -1,13 +1,13 @@
 """Train a recipe of this folder: `python -m lab.train zoo/dit_flow --work DIR [--minutes 20] [--device cuda]`.
 
-The same command continues an interrupted run, and leaves the averaged weights in DIR. The training loop is in
-`fewstep.models.training`; `python -m lab.model_card` stores the trained weights and their card. A name without a
-folder is a shipped denoiser, whose recipe is in the folder of its weights.
+The same command continues an interrupted run. It writes the averaged weights to DIR. The training loop is in
+`fewstep.models.training`; `python -m lab.model_card` stores the trained weights and their card. A name without a folder
+is a shipped denoiser, whose recipe is in the folder of its weights.
 
-A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
-SPEC, or `loss(draw, count)`; its untrained network is that of `make`, or `network()`. Others have
-`training(folder, split)`, which returns the untrained network and its loss on a split of the data. A recipe whose
-batches and loss are computed on the generator's device says `TRAINS_ON_CUDA = True`.
+A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss follows from its
+SPEC, unless it has `loss(draw, count)`. Its untrained network is that of `make`, unless it has `network()`. Other
+recipes have `training(folder, split)`, which returns the untrained network and its loss on a split of the data. A
+recipe whose batches and loss are computed on the generator's device sets `TRAINS_ON_CUDA = True`.
 """
 
 import importlib
@@ -29,7 +29,8 @@ FOLDER = Path(__file__).parent
 
 
 def recipe_of(name: str) -> ModuleType:
-    """The file FOLDER/NAME.py as a module, which may import modules of its folder. UserError if there is none."""
+    """Import the file FOLDER/NAME.py as a module, which may import modules of its folder. Raises UserError if there is
+    none."""
     if name in {member.name for member in SHIPPED}:
         return importlib.import_module(f"fewstep.models.{name}.train")
     path = FOLDER / f"{name}.py"
@@ -41,14 +42,14 @@ def recipe_of(name: str) -> ModuleType:
 
 
 def weights_of(name: str) -> Path:
-    """The file of a recipe's trained weights."""
+    """Return the path of a recipe's trained weights."""
     shipped = {member.name: member.weights for member in SHIPPED}
     return shipped.get(name, FOLDER / f"{name}.safetensors")
 
 
 def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    """The network before its training, and its loss on "train" or "test" of the data of a folder; None is where the
-    recipe looks."""
+    """Return the untrained network, and its loss on "train" or "test" of the data in a folder. A folder of None means
+    the recipe's default."""
     if hasattr(recipe, "training"):
         own: tuple[nn.Module, Loss] = recipe.training(folder, split)
         return own

@@ -1,4 +1,4 @@
-"""`python -m lab.claims` is `lab/claims/claims.py`."""
+"""Run `lab/claims/claims.py`: `python -m lab.claims`."""
 
 import sys
 

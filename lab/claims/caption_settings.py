@@ -1,6 +1,5 @@
-"""What seeds ask of `text_unet_flow`, and what a judge of clothes sees of its canvases. A recipe knows the words: torch
-comes with it.
-"""
+"""Conditions of `text_unet_flow` for each seed, and what the judge of Fashion-MNIST sees of its canvases. The module of
+captions needs torch, so it is imported when it is used."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -18,12 +17,13 @@ Tokens = NDArray[np.int64]
 
 @lru_cache
 def words() -> Any:
-    """The module of captions."""
+    """Return the module of captions."""
     return BY_NAME[MODEL].recipe().captions
 
 
 def captions(seeds: Sequence[int]) -> list[Any]:
-    """The item of a seed is its last digit; colour, place and form take turns above it."""
+    """Return the caption of each seed. The item is its last digit, and its other digits select colour, place and form
+    in turn."""
     _, colours, places, forms = words().CHOICES
     above = [divmod(seed // 10, colours) for seed in seeds]
     return [
@@ -33,7 +33,7 @@ def captions(seeds: Sequence[int]) -> list[Any]:
 
 
 def texts(seeds: Sequence[int], has: Callable[[bool], bool] = lambda is_colour: True) -> Tokens:
-    """Tokens [B, 8] of the captions: those of their words that are wanted, colours or others."""
+    """Return the tokens [B, 8] of the captions, with only the words that `has` selects."""
     named = {words().WORDS.index(name) for name in words().COLOURS}
     rows = [[word for word in caption.tokens if has(word in named)] for caption in captions(seeds)]
     return np.array([row + [0] * (words().LENGTH - len(row)) for row in rows], np.int64)
@@ -44,12 +44,12 @@ def colourless(seeds: Sequence[int]) -> Tokens:
 
 
 def colours(seeds: Sequence[int]) -> Tokens:
-    """Tokens [B, 8] of the captions' colours alone."""
+    """Return the tokens [B, 8] of the captions' colours only."""
     return texts(seeds, lambda is_colour: is_colour)
 
 
 def pieces(seeds: Sequence[int], x: Floats) -> Floats:
-    """What lies where the captions say, [B, 3, 14, 14] in [0, 1]."""
+    """Return the region [B, 3, 14, 14] of each canvas where its caption puts the piece of clothing, in [0, 1]."""
     size, corners = words().ITEM, list(words().PLACES.values())
     places = [corners[caption.place] for caption in captions(seeds)]
     cut = [each[:, top : top + size, left : left + size] for each, (top, left) in zip(x, places, strict=True)]
@@ -57,7 +57,8 @@ def pieces(seeds: Sequence[int], x: Floats) -> Floats:
 
 
 def seen(seeds: Sequence[int], x: Floats) -> Floats:
-    """Their brightness [B, 1, 28, 28] in [-1, 1], each pixel four times: a colour's largest part is 1."""
+    """Return the brightness of these regions, [B, 1, 28, 28] in [-1, 1], with each pixel repeated four times.
+    Brightness is relative to the largest component of the colour."""
     return enlarged(2 * pieces(seeds, x).max(1, keepdims=True) - 1)
 
 
@@ -66,7 +67,8 @@ def enlarged(x: Floats) -> Floats:
 
 
 def has_its_colour(seeds: Sequence[int], x: Floats) -> NDArray[np.bool_]:
-    """True where no colour of the palette is nearer to the piece's than the caption's, [B]."""
+    """Return [B], True where the colour of the caption is the one of the palette that is closest to the colour of the
+    piece."""
     palette = np.array(list(words().COLOURS.values()))
     near = pieces(seeds, x).sum((2, 3)) @ (palette / np.linalg.norm(palette, axis=1, keepdims=True)).T
     return near.argmax(1) == np.array([caption.colour for caption in captions(seeds)])

@@ -1,4 +1,4 @@
-"""A claim: what a system claims, the figure, our way, and the plain way that could refute it."""
+"""A claim about a system: the figure, the system's way of sampling, and the plain way that could refute the claim."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,23 +15,23 @@ SHIPPED = ("fashion_mnist", "cifar10")
 GUIDED = ("dit_flow", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
 GRIDS = ("arctan", "ays_svd", "trailing")
-MANY = 256  # seeds of a distance
+MANY = 256  # number of seeds for a distance between distributions
 LOG_P = "log p(class)"
-ITSELF = "the same in float32"  # a control of int8, and no rival of the system
+ITSELF = "the same in float32"  # a control for int8, which does not compete with the system
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A system and the plain way, at `evaluations` per sample. `score` is the figures of what they make, one for
-    each seed or as many as there are; the larger is better. Making is timed, scoring is not.
+    """A system and the plain way, each with a number of evaluations per sample. `score` returns the figures of the
+    samples, one for each seed or a fixed number; larger is better. Only sampling is timed, not scoring.
 
     control: the plain way, in words.
-    seeds: that the figures are of, from the first seed on; None for those of the command.
-    of_time: what is made is itself a figure of time, one for each round.
-    asked: how many times the plain way's figure the claim asks for.
-    unit: of which there is a figure each: the deviation of the mean is over these.
-    plain_evaluations: of a plain way that has a number of its own.
-    has_longer: whether the plain way stands at equal time too. Between two plans equal
+    seeds: number of seeds that the figures use; None for the number of the command line.
+    of_time: the result is itself a figure of time, one for each round.
+    asked: the claimed factor over the figure of the plain way.
+    unit: what each figure is for; the standard error of the mean is computed over these.
+    plain_evaluations: evaluations of the plain way, if it cannot use the same number.
+    has_longer: whether the plain way is also measured at equal time. For two plans of the same network, equal
         evaluations are equal time.
     """
 
@@ -55,7 +55,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of many samples: its name, its score, of what there is one each, and of how many seeds."""
+    """A figure of many samples: its name, its score, the unit of its values, and the number of seeds."""
 
     name: str
     score: Callable[[Setting, Floats], Floats]
@@ -72,13 +72,13 @@ NEAR = Figure("PSNR to the teacher", scores.to_teacher, seeds=None)
 
 @cache
 def plan(name: str, guidance: Guidance | float | None = None) -> Way:
-    """One way for each plan, whose samples claims share."""
+    """Return one way for each plan. Claims with the same plan share its samples."""
     return lambda s: s.sample(name, guidance=guidance)
 
 
 @cache
 def nearest(solver: str, steps: int) -> Way:
-    """A guided solver on the one of `GRIDS` that comes nearest to the teacher on seeds apart."""
+    """Return the way of a guided solver on the one of `GRIDS` that is closest to the teacher on separate seeds."""
     ways = [plan(f"{solver}:{steps}@{grid}", W) for grid in GRIDS]
     best = cache(lambda apart: max(ways, key=lambda each: scores.to_teacher(apart, each(apart)).mean()))
     return lambda s: best(replace(s, seeds=APART))(s)
@@ -86,7 +86,7 @@ def nearest(solver: str, steps: int) -> Way:
 
 @cache
 def always(way: Way) -> PlainWay:
-    """A plain way of one number of evaluations."""
+    """Return a plain way with a fixed number of evaluations."""
     return lambda s, n: way(s)
 
 
@@ -100,7 +100,8 @@ def claims(
     figures: Sequence[Figure] = (FD,),
     guidance: float = W,
 ) -> list[Claim]:
-    """One plan next to others, each with its own number of evaluations: equal ones are equal time."""
+    """Return the claims that compare one plan with others, each with its number of evaluations. Equal evaluations are
+    equal time."""
     return [
         Claim(
             *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),

@@ -1,4 +1,5 @@
-"""What a claim came to: a line for each system and control, those that are kept, and the page of all of them."""
+"""The results of claims: a line for each system and control, the lines that are stored, and the page with all of
+them."""
 
 import math
 import textwrap
@@ -32,7 +33,8 @@ HOW = (
 
 
 class Gain(msgspec.Struct, frozen=True):
-    """The mean of figures over that of others, and the deviation of the difference: paired where seeds are the same."""
+    """The mean of figures minus that of others, and the standard error of the difference, which is paired if the seeds
+    are the same."""
 
     mean: float
     deviation: float
@@ -43,7 +45,7 @@ class Gain(msgspec.Struct, frozen=True):
 
     @property
     def is_loss(self) -> bool:
-        """True where nothing was won, or something is surely lost."""
+        """Whether there is no gain, or a significant loss."""
         return self.mean <= 0 and (self.deviation == 0 or self.mean < -2 * self.deviation)
 
 
@@ -59,7 +61,7 @@ def _of_mean(figures: Floats) -> float:
 
 
 class Longer(msgspec.Struct, frozen=True):
-    """The plain way at the evaluations that take as long as ours, and what ours gains on it."""
+    """The plain way with the number of evaluations that takes as long as the system, and the system's gain over it."""
 
     evaluations: int
     ms: float
@@ -68,13 +70,13 @@ class Longer(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What was measured. Milliseconds are of the timed seeds together.
+    """A measured result. Milliseconds are for all timed seeds together.
 
     control: the plain way, in words.
-    unit: of which there is a figure each.
-    asked: how many times the plain way's figure the claim asks for; None for more of it.
-    plain_evaluations: of the plain way, where it has a number of its own.
-    at_equal_time: None where the plain way has one number of evaluations.
+    unit: what each figure is for.
+    asked: the claimed factor over the figure of the plain way; None if only a larger figure is claimed.
+    plain_evaluations: evaluations of the plain way, if it cannot use the same number.
+    at_equal_time: None if the plain way has a fixed number of evaluations.
     """
 
     model: str
@@ -105,7 +107,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def has_factor(self) -> bool:
-        """True where no factor is claimed, too."""
+        """Whether the claimed factor is reached, or no factor is claimed."""
         return self.asked is None or self.ours >= self.asked * self.plain
 
     @property
@@ -114,7 +116,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """True where the seeds decide nothing: no gain is surely lost, and one is not sure."""
+        """Whether the seeds do not decide: no loss is significant, but a gain is not significant either."""
         return self.has_factor and not self.pays and not any(each.is_loss for each in self.gains)
 
     @property
@@ -125,7 +127,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def cell(self) -> str:
-        """What it is next to its control."""
+        """The comparison with its control, as the text of a table cell."""
         at, as_long = self.at_equal_time, ""
         if at is not None:
             as_long = f"; as long {at.figure:.3f}, {at.evaluations} in {at.ms:.0f} ms, {_gain(at.gain)}"
@@ -140,7 +142,7 @@ LineName = tuple[str, str, str, str]  # model, system, figure, control
 
 
 class RefusedClaim(msgspec.Struct, frozen=True):
-    """A claim whose figure judges nothing on this model, and why."""
+    """A claim whose figure cannot judge samples of this model, and the reason."""
 
     name: LineName
     reason: str
@@ -150,7 +152,7 @@ class RefusedClaim(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """Lines of all runs of claims.py, and what the last line was measured on."""
+    """The lines of all runs of claims.py, and the machine of the last one."""
 
     machine: str
     lines: tuple[Line, ...]
@@ -161,7 +163,7 @@ def kept() -> Kept:
 
 
 def keep(line: Line) -> None:
-    """The line in the place of the one of the same model, system, figure and control."""
+    """Store a line, in place of the previous one with the same model, system, figure and control."""
     former = kept()
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
@@ -170,7 +172,7 @@ def keep(line: Line) -> None:
 
 
 def drop(name: LineName) -> None:
-    """Drop the kept line of this name, if there is one: its figure is refused now."""
+    """Remove the stored line with this name, if any, since its figure is refused now."""
     former = kept()
     _save(Kept(former.machine, tuple(each for each in former.lines if _name(each) != name)))
 
@@ -186,14 +188,14 @@ def _save(lines: Kept) -> None:
 
 
 def machine() -> str:
-    """This machine and the versions of its engines, in words."""
+    """Return a description of this machine and of the versions of its engines."""
     here = this_machine()
     versions = ", ".join(f"{name} {version}" for name, version in sorted(here.versions.items()))
     return f"{here.processor}, {here.cores} cores, {', '.join(here.int8_instructions)}; {versions}"
 
 
 def written(of: Kept) -> str:
-    """The page, from what is kept."""
+    """Return the page for the stored lines."""
     tables = "\n\n".join(
         f"## {model}\n\n{_lines(each for each in of.lines if each.model == model)}"
         for model in dict.fromkeys(line.model for line in of.lines)
@@ -213,7 +215,7 @@ the survey, and [compose.md](../docs/compose.md) the code of those that are comp
 
 
 def _lines(lines: Iterable[Line]) -> str:
-    """A row for each figure of a system, with a line for each control."""
+    """Return a row for each figure of a system, with a line for each control."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for line in lines:
         ours = f"{line.ours:.3f}, {line.evaluations}"

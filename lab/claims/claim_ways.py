@@ -1,4 +1,4 @@
-"""Claims of systems that are made of runs: their ways, and the plain ones."""
+"""Claims about systems that combine runs: the ways of these systems, and the plain ways."""
 
 import math
 import time
@@ -23,14 +23,14 @@ from lab.claims.claim import GUIDED, LOG_P, SHIPPED, Claim
 from lab.claims.plan_ways import model
 from lab.claims.settings import BATCH, LAWFUL, Setting, W, guided
 
-FILM = 48  # frames: few of them are of a stream that fills or drains
+FILM = 48  # number of frames, few of which are processed while the stream fills or drains
 
 
 # Streams
 
 
 def streamed(s: Setting, mode: Any) -> Floats:
-    """Frames a second of the processor, [1]."""
+    """Return the frames per second of CPU time, [1]."""
     frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
     film = np.resize(s.picture, (FILM, *s.picture.shape[1:]))
     begun = time.process_time()
@@ -39,26 +39,27 @@ def streamed(s: Setting, mode: Any) -> Floats:
 
 
 def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
-    """Frames for each call of the network, of 22 equal frames, [1]."""
+    """Return the frames per call of the network for 22 equal frames, [1]."""
     one = {s.condition: s.labels[:1]}
     frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence")
     list(frames(np.repeat(s.picture[:1], 22, 0)))
     return np.array([22 / frames.stats().calls])
 
 
-# Populations and searches of noise: N particles, or rounds, or noises, of so many steps
+# Populations and searches of noise: N particles, rounds or noises, with a number of steps each
 
 N, STEPS = 4, 10
 SEARCH = N * STEPS
 
 
 def best_of(s: Setting, evaluations: int) -> Floats:
-    """Samples of each seed, as many as evaluations pay for, seed by seed: the best of `ddim` beats that of `ddpm`."""
+    """Return samples of each seed, seed by seed, as many as the evaluations allow. For best of N, `ddim` is better than
+    `ddpm`."""
     return several(s, f"ddim:{STEPS}", max(evaluations // STEPS, 1))
 
 
 def several(s: Setting, plan: str, count: int) -> Floats:
-    """So many samples of each seed, seed by seed."""
+    """Return `count` samples of each seed, seed by seed."""
     seeds = [seed * 64 + n for seed in s.seeds for n in range(count)]
     return np.asarray(s.sampler.sample(plan, seeds, {s.condition: np.repeat(s.labels, count)}))
 
@@ -70,7 +71,7 @@ def populated(s: Setting, **options: Any) -> Floats:
 
 
 def drawn(s: Setting, corrects: bool) -> Floats:
-    """Particles of each seed along guided steps, as rows, with their weights in the last column."""
+    """Return particles of each seed along guided steps, as rows with their weights in the last column."""
     plan = s.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", W)
     if not corrects:
         return s.drawn(plan, lambda state: np.zeros(len(state.u)), ())
@@ -78,8 +79,9 @@ def drawn(s: Setting, corrects: bool) -> Floats:
 
 
 def rolled(s: Setting) -> Floats:
-    """Rollover Budget Forcing, for all seeds side by side: a next state is tried until it is better than all before,
-    and evaluations that are saved go to the next step. The last one spends all: 1 + 9 x 4 evaluations of a seed."""
+    """Rollover Budget Forcing, for all seeds side by side. A next state is drawn until it is better than all previous
+    ones, and saved evaluations are passed to the next step. The last step uses the rest: 1 + 9 x 4 evaluations for a
+    seed."""
     plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
 
     def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[StepEvaluation, Floats]:
@@ -95,7 +97,7 @@ def rolled(s: Setting) -> Floats:
         spare += N
         kept, best = (np.zeros_like(evaluation.u), np.zeros_like(evaluation.u)), np.full(len(every), -np.inf)
         while (open_ := np.flatnonzero((spare > 0) & ((best <= top) | (index == STEPS - 1)))).size:
-            spare[open_], number = spare[open_] - 1, number + 100  # draws of its own for each try
+            spare[open_], number = spare[open_] - 1, number + 100  # new draws
             draws = s.sampler.draws([s.seeds[place] for place in open_])
             rows = update(plan, _of(evaluation, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
             tried, rewards = look(index, np.asarray(rows), open_)
@@ -110,13 +112,14 @@ def rolled(s: Setting) -> Floats:
 
 
 def _of(evaluation: StepEvaluation, who: NDArray[np.intp]) -> StepEvaluation:
-    """An evaluation of one row and one branch, for some seeds."""
+    """Return an evaluation of one row and one branch for some of the seeds."""
     (row,), (output,) = evaluation.before, evaluation.outputs
     return StepEvaluation(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
 
 
 def searched(s: Setting) -> Floats:
-    """Zero-order: a start, and N - 1 neighbours one behind the other. Each seed's noise moves where its reward grew."""
+    """Zero-order search: a start, and N - 1 neighbours one after the other. Each seed's noise moves where its reward
+    increased."""
     plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
     z = draws(0)
     x = s.sample(plan, given={"noise": z})
@@ -129,7 +132,8 @@ def searched(s: Setting) -> Floats:
 
 
 def moved(s: Setting) -> Floats:
-    """REINFORCE on the mean of each class's start noise, as compose.md has it; the samples of the last round."""
+    """REINFORCE on the mean of the start noise of each class, as in compose.md. Return the samples of the last
+    round."""
     plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
     shift = np.zeros((scores.CLASSES, *s.sampler.bundle.manifest.x_shape))
     for n in range(N):
@@ -148,8 +152,9 @@ def plain(s: Setting, evaluations: int) -> Floats:
 
 
 def filtered(s: Setting) -> Floats:
-    """The mean reward of those whose trajectory varies least, nine in ten, as a figure for each seed: next to its
-    reward without the filter it deviates as the mean does of as many that are left out at random."""
+    """Return the mean reward of the nine tenths of the samples whose trajectories vary least, as one figure for each
+    seed. Relative to the reward without the filter, its deviation equals that of a mean without a random tenth of the
+    samples."""
     states = list(s.sampler.steps("ddim:20", s.seeds, s.who))
     ranks = np.argsort(np.argsort(trajectory_variance(states, last=5)))
     kept = ranks < max(1, round(0.9 * len(s.seeds)))
@@ -161,8 +166,8 @@ def filtered(s: Setting) -> Floats:
 
 
 def inpainted(s: Setting, evaluations: int, again: int = 0) -> Floats:
-    """The upper half is known, of the class that is asked for. RePaint runs `again` steps before the last three times,
-    within the evaluations."""
+    """Return samples whose upper half is known, from the class asked for. RePaint repeats `again` steps before the last
+    three times, within the number of evaluations."""
     last = max(evaluations - 2 * again - 1, again)
     plan = s.sampler.compile(f"ddpm:{last + 1}")
     travel = time_travel(plan, 3, between=(last - again, last)) if again else plan
@@ -176,7 +181,7 @@ def upper(s: Setting) -> Floats:
 
 
 def cyclic(s: Setting) -> Floats:
-    """Cyclic one-way diffusion as the authors' code has it, but for its prompts: 7 + 20 + 5 evaluations."""
+    """Cyclic one-way diffusion as in the authors' code, but without prompts: 7 + 20 + 5 evaluations."""
     (first, end, again), cycles, mask = (3, 5, 6), 10, upper(s)
     inverse = s.sampler.steps("ddim_inverse:10", s.seeds, s.who, given={"x": s.known * mask})
     kept = [state.after[0] for state in islice(inverse, 10 - first)][::-1]  # before the steps from `first` on
@@ -194,7 +199,7 @@ def cyclic(s: Setting) -> Floats:
 
 
 def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
-    """States before step `at` of a plan, noised to those before step `to`."""
+    """Return states before step `at` of a plan, noised to the level before step `to`."""
     here, there = plan.steps[at], plan.steps[to]
     assert here.alpha and here.sigma is not None and there.alpha is not None and there.sigma is not None
     a = there.alpha / here.alpha
@@ -207,18 +212,19 @@ def from_phases(s: Setting) -> Floats:
     return s.sample(use_given_noise(s.sampler.compile("ddim:10")), given={"noise": z})
 
 
-# By log p(class) on 64 seeds from 20 000 on, of 1, 1.2, 1.4, 2, 3, 4 and 6, which is the best of two branches on both
+# Chosen by log p(class) on 64 seeds from 20 000 on among 1, 1.2, 1.4, 2, 3, 4 and 6. It is the best with two branches
+# on both
 RCFG, CFG = {"fashion_mnist": 3.0, "cifar10": 1.4}, 6.0
 
 
 def from_picture(s: Setting, steps: float, strength: float = 0.8, guidance: Guidance | float | None = None) -> Floats:
-    """Image-to-image, which keeps a layout too."""
+    """Image-to-image, which also keeps the layout."""
     plan = f"ddim:{max(round(steps / strength), 1)}"
     return s.sample(plan, guidance=guidance, given={"image": s.picture}, strength=strength)
 
 
 def story(s: Setting) -> Floats:
-    """One picture for each seed's class in 10 steps, of which 4 are run once."""
+    """Return one picture for the class of each seed, in 10 steps of which 4 are shared."""
     plan = s.sampler.compile("dpmpp_2m:10")
     *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
     rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in tail_inputs(state.after).items()}
@@ -233,14 +239,15 @@ CHAIN, MOVES, TAKEN = 12, 4, 4  # steps of the plan; moves for each sample, and 
 
 
 def chain(s: Setting) -> Floats:
-    """Denoising Langevin Gibbs over x and its noise level: a level is read off the residual after each move, and the
-    state of the least noise among so many moves is denoised. The samples of each seed's chain, seed by seed."""
+    """Denoising Langevin Gibbs over x and its noise level. After each move, the level is estimated from the residual,
+    and the state with the least noise among a number of moves is denoised. Return the samples of each seed's chain,
+    seed by seed."""
     samples, _ = chained(s)
     return np.stack(samples, 1).reshape(-1, *samples[0].shape[1:])
 
 
 def chained(s: Setting) -> tuple[list[Floats], float]:
-    """The samples of all seeds' chains, and the evaluations of the network for each of them."""
+    """Return the samples of all seeds' chains, and the number of evaluations of the network for each sample."""
     plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}"), s.sampler.draws(s.seeds), 0.3
     rho = np.array([(step.sigma or 0.0) / step.alpha if step.alpha else np.inf for step in plan.steps])
     alpha = np.array([step.alpha or 0.0 for step in plan.steps])
@@ -265,7 +272,7 @@ def chained(s: Setting) -> tuple[list[Floats], float]:
 
 
 def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> Floats:
-    """x0 of states that are each at a step of their own."""
+    """Return x0 of states, each of which is at its own step."""
     x0 = np.zeros_like(rows, np.float32)
     for k in np.unique(level):
         here = np.flatnonzero(level == k)
@@ -276,7 +283,7 @@ def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> 
 
 
 def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
-    """Samples twice as wide as the network's, in windows."""
+    """Return samples twice as wide as the network's, made in windows."""
     window = s.sampler.bundle.manifest.x_shape
     shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
     return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(overlap, moves=moves), s.seeds, condition=s.who))

@@ -1,15 +1,16 @@
-"""Published systems: what each claims, and what it is worth on the shipped models and those of the zoo.
+"""Measure the claims of published systems on the shipped models and on those of the zoo.
 
-    python -m lab.claims --keep                   # all of it, into the pages
+    python -m lab.claims --keep                   # all claims, and write the pages
     python -m lab.claims --model fashion_mnist --seeds 16 --only SVDD
 
-A line has the system's figure next to the plain way at equal evaluations of the network, and at equal milliseconds: the
-plain way gets as many evaluations as take as long. A system pays if it is better at both, by twice the deviation of the
-mean. Where the plain way has one number of evaluations, those decide. Nothing here was tuned on the seeds that it is
-judged on. --keep puts each line into lab/claims.json, instead of the former one, and writes claims.md and the
-figures of systems.md from all lines there. Each core takes a model after the other, in a process of one thread. Fits of
-plans are a part of their own, since they take as long as all else of their model. A line that --work has of the same
-tree is not measured again, so that an interrupted run goes on; nor is an unsteady one, but with another --work.
+A line compares the system's figure with that of the plain way, at equal evaluations of the network and at equal
+milliseconds. For the latter, the plain way gets the number of evaluations that takes the same time. A system pays if it
+is better at both, by twice the standard error of the mean. If the plain way has a fixed number of evaluations, that
+comparison decides. Nothing was tuned on the seeds used for judging. --keep stores each line in lab/claims.json, in
+place of the previous one, and writes claims.md and the figures of systems.md from all lines there. Each core measures
+one model after the other, in a process with one thread. Fits of plans are separate parts, since they take as long as
+all other claims of their model. A line that the folder of --work has for the same tree is not measured again, so an
+interrupted run can be continued. This also applies to unsteady lines; use another --work to repeat them.
 """
 
 import argparse
@@ -38,7 +39,7 @@ WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS
 CLAIMS = [claim for claims in WAYS.values() for claim in claims]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "lab/claims.md"
-Part = tuple[str, str]  # a model and a key of WAYS: its claims, which a process measures one after the other
+Part = tuple[str, str]  # a model and a key of WAYS; a process measures their claims one after the other
 PARTS: list[Part] = [(model, ways) for ways in WAYS for model in MODELS]
 
 
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="put the lines into the pages")
     options = parser.parse_args()
     with refusing(parser):
-        seeds_of(options)  # that are held out, or refused now
+        seeds_of(options)  # seeds that are held out, or claims that are refused now
         try:
             for line in in_processes(options):
                 print(line, flush=True)
@@ -59,18 +60,18 @@ def main() -> int:
                     claim_lines.drop(line.name)
                 elif options.keep:
                     claim_lines.keep(line)
-        finally:  # pages have what an interrupted run has kept
+        finally:  # an interrupted run also writes the pages, from the lines that it stored
             if options.keep:
                 write()
     return 0
 
 
 def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
-    """The lines of all parts as they are measured. A process a core takes a part after the other, the longest first.
-    An error of one part is raised behind the lines of all others."""
+    """Yield the lines of all parts as they are measured. One process per core takes one part after the other, the
+    longest first. An error of a part is raised after the lines of all others."""
     models = options.model or MODELS
     parts = longest_first(part for part in PARTS if part[0] in models and any(wanted(part, options.only)))
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would take the other process's core
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would use another process's core
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
     with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
@@ -81,7 +82,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
         try:
             for _ in jobs:
                 yield from iter(found.get, None)
-        except BaseException:  # an interruption waits for the parts under way alone
+        except BaseException:  # an interruption only waits for the parts in progress
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         for job in jobs:
@@ -89,7 +90,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
 
 
 def longest_first(parts: Iterable[Part]) -> list[Part]:
-    """Fits, then models by the milliseconds of their kept lines."""
+    """Return fits first, then models by the milliseconds of their stored lines."""
     taken = Counter[str]()
     for line in claim_lines.kept().lines:
         taken[line.model] += line.ours_ms + line.plain_ms
@@ -97,7 +98,7 @@ def longest_first(parts: Iterable[Part]) -> list[Part]:
 
 
 def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
-    """The claims of a part whose system has one of these words in its name; None for all."""
+    """Yield the claims of a part whose system has one of these words in its name; all claims for None."""
     model, ways = part
     for claim in WAYS[ways]:
         if model in claim.models and (not only or any(each.lower() in claim.system.lower() for each in only)):
@@ -105,7 +106,7 @@ def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
 
 
 def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | RefusedClaim | None]") -> None:
-    """Put the lines of a part's claims: those that the folder has as they are, and others measured."""
+    """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring."""
     seeds, (model, ways) = seeds_of(options), part
     setting = opened(model, work / ways, seeds)
     for claim in wanted(part, options.only):
@@ -118,8 +119,8 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[L
 
 
 def tree() -> str:
-    """Twelve digits of the commit, of what is changed on it but for the pages that a run writes, and of the machine.
-    UserError outside a repository."""
+    """Return a digest of twelve digits of the commit, of uncommitted changes other than the pages that a run writes,
+    and of the machine. Raises UserError outside a repository."""
     asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":!docs"])
     answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
     if any(each.returncode for each in answers):
@@ -128,7 +129,7 @@ def tree() -> str:
 
 
 def write() -> None:
-    """claims.md and the figures of systems.md, from the lines that are kept."""
+    """Write claims.md and the figures of systems.md from the stored lines."""
     kept = claim_lines.kept()
     PAGE.write_text(claim_lines.written(kept))
     systems.PAGE.write_text(systems.renewed(systems.PAGE.read_text(), kept.lines))

@@ -1,4 +1,4 @@
-"""Claims of systems that fit a plan to a network: the searches of `fewstep.literature.fits`, and `fewstep fit`."""
+"""Claims about systems that fit a plan to a network: the searches of `fewstep.literature.fits`, and `fewstep fit`."""
 
 import importlib
 from dataclasses import replace
@@ -26,26 +26,27 @@ from fewstep.runtime.sampling.request import denoiser_facts
 from lab.claims.claim import SHIPPED, claims, plan
 from lab.claims.settings import Setting, W, exported, sampler_of
 
-STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
-JUDGED = 16  # seeds of the gate of `fewstep fit`
+STEPS, SEEDS, SCORED = 5, 48, 24  # number of seeds of a search; competing plans are scored on the first ones
+JUDGED = 16  # number of seeds on which `fewstep fit` accepts a plan
 BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by fitting.md, where the searches begin too
 
 
 @lru_cache
 def _fitted(source: str, steps: int, weight: float | None) -> Sampler:
-    """A source in float32 with `fitted:STEPS`."""
+    """Return a sampler of a source in float32 with the plan `fitted:STEPS`."""
     bundle = Path(copytree(exported(source), Path(mkdtemp()) / "bundle"))
     fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED, threads=1))
     return sampler_of(bundle)
 
 
 def fitted(s: Setting, steps: int, weight: float | None) -> Floats:
-    """A plan of so many steps that `fewstep fit` fits to the network, guided or in one row a step."""
+    """Return samples of a plan with `steps` steps that `fewstep fit` fits to the network, with guidance, or with one
+    evaluated row per step."""
     return replace(s, sampler=_fitted(s.source, steps, weight)).sample(f"fitted:{steps}", guidance=weight)
 
 
 def shipped_fit(s: Setting) -> Floats:
-    """The fitted plan that `fashion_mnist` ships with."""
+    """Return samples of the fitted plan that comes with `fashion_mnist`."""
     bundle = open_bundle(ready.fashion_mnist())
     (file,) = (each.file for each in bundle.manifest.fitted if each.evaluations == STEPS)
     return s.sample(decode(bundle.read(file), file))
@@ -53,7 +54,7 @@ def shipped_fit(s: Setting) -> Floats:
 
 @lru_cache
 def _material(bundle: Path) -> FitSetting:
-    """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
+    """Return the input that all searches on a bundle share: the teacher's samples, and the best plan without a fit."""
     task = open_fit_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
     blocks = add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
@@ -67,7 +68,7 @@ def _material(bundle: Path) -> FitSetting:
 
 @lru_cache
 def _searched(bundle: Path, method: str) -> Plan:
-    """The plan that a module of the literature finds, from the best one without a fit on."""
+    """Return the plan that a module of the literature finds, starting from the best one without a fit."""
     plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fit_plan(_material(bundle))
     return plan
 

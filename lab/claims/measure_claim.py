@@ -1,9 +1,9 @@
-"""The figures of a claim: both ways in turns on the processor's clock, then the scores of what they make.
+"""Measure the figures of a claim: time both ways in turns, then score their samples.
 
-Both ways are timed in turns, on eight of the seeds, and medians of the rounds are compared. Times are the processor's:
-their ratios hold on a machine that does other things too. One call of the network is timed before and after. If it
-changed by more than a tenth, the timing is repeated once; a line that is still unsteady says so. Where times decide
-nothing, one round is enough.
+Both ways are timed in turns on eight of the seeds, and the medians of the rounds are compared. Times are CPU times, so
+that their ratios hold on a machine that also does other things. One call of the network is timed before and after. If
+it changed by more than a tenth, the timing is repeated once, and a line that is still unsteady says so. If times do not
+decide the claim, one round suffices.
 """
 
 import time
@@ -20,15 +20,16 @@ from lab.claims.claim import Claim, PlainWay, Way
 from lab.claims.claim_lines import Line, Longer, gain
 from lab.claims.settings import Setting
 
-MOST = 8  # times the evaluations, at equal time
-TIMED = 8  # seeds
+MOST = 8  # largest factor of evaluations at equal time
+TIMED = 8  # number of timed seeds
 ROUNDS, ATTEMPTS, STEADY = 3, 2, 1.1
-MADE: dict[tuple[str, range, Way], Floats] = {}  # of former claims
+MADE: dict[tuple[str, range, Way], Floats] = {}  # results of earlier claims
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians in milliseconds of the timed seeds: ours, the plain way, and the plain way at `longer` evaluations."""
+    """Median milliseconds for the timed seeds: of the system, of the plain way, and of the plain way with `longer`
+    evaluations."""
 
     ours_ms: float
     plain_ms: float
@@ -38,7 +39,7 @@ class Timing:
 
 
 def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
-    """The figures of all seeds, with the times of some. Of a figure of time, the rounds that were timed."""
+    """Return the figures of all seeds, with the times of some. A figure of time uses the rounds that were timed."""
     if claim.seeds is not None:
         setting = replace(setting, seeds=range(setting.seeds.start, setting.seeds.start + claim.seeds))
     if claim.of_time:
@@ -69,12 +70,12 @@ def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Seq
 
 @cache
 def plainly(way: PlainWay, count: int) -> Way:
-    """The plain way with so many evaluations."""
+    """Return the plain way with this number of evaluations."""
     return lambda s: way(s, count)
 
 
 def _made(s: Setting, way: Way) -> Floats:
-    """What a way makes of a model's seeds, which claims share."""
+    """Return the samples of a way for a model's seeds, which claims share."""
     key = s.source, s.seeds, way
     if key not in MADE:
         MADE[key] = way(s)
@@ -82,8 +83,9 @@ def _made(s: Setting, way: Way) -> Floats:
 
 
 def timed(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:
-    """The time of the ways on a few seeds, in turns, and what they made. The plain way's evaluations at equal time
-    follow from the ratio at equal evaluations, and are set right once by their own time."""
+    """Time the ways on a few seeds, in turns, and return the times and the samples. The number of evaluations of the
+    plain way at equal time follows from the ratio of times at equal evaluations, and is corrected once by its own
+    time."""
     s = replace(setting, seeds=setting.seeds[:TIMED])
     plain = plainly(claim.plain, claim.evaluations)
     rounds, attempts = (rounds, ATTEMPTS) if claim.has_longer or claim.of_time else (1, 1)
@@ -112,7 +114,7 @@ def _evaluations(claim: Claim, wanted: float) -> int:
 
 
 def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[list[Floats]]]:
-    """For each way the median milliseconds of the processor, and what it made in each round."""
+    """Return for each way the median CPU time in milliseconds, and its result in each round."""
     times: list[list[float]] = [[] for _ in ways]
     made: list[list[Floats]] = [[] for _ in ways]
     for _ in range(rounds):
@@ -124,7 +126,7 @@ def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[lis
 
 
 def probe(s: Setting) -> float:
-    """Milliseconds of one call of the network, the median of nine."""
+    """Return the milliseconds of one call of the network, as the median of nine."""
     plan, who = s.sampler.compile("ddim:1"), replace(s, seeds=s.seeds[:1]).who
     network, u = s.sampler.step_network(plan, 1, who), s.sampler.draws([0])(0)
     network(0, plan.steps[0], u)

@@ -1,4 +1,4 @@
-"""Claims of systems that are one plan: solvers, guidance, changed networks and restoration."""
+"""Claims about systems that are a single plan: solvers, guidance, changed networks and restoration."""
 
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -29,7 +29,7 @@ SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.
 U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
 # By FD of ddim, dpmpp_2m, unipc_2 and ipndm on four grids, with that scale and without, on such seeds
 JOINT, ALONE = "unipc_2:5@arctan", "ddim:5@quadratic"
-LONG = ("ddim", 250)  # PNDM has 1000 next to its 50, which take ten minutes of a processor
+LONG = ("ddim", 250)  # the paper also has PNDM with 1000 steps, which would take ten minutes of CPU time
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
@@ -38,15 +38,15 @@ def weighed(s: Setting) -> Floats:
 
 
 def tuned(s: Setting, plan: str) -> Floats:
-    """Skip connections scaled."""
+    """Return samples with scaled skip connections."""
     return replace(s, sampler=changed(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample(plan)
 
 
-SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of former calls
+SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of earlier calls
 
 
 def shifted(s: Setting, name: str) -> Floats:
-    """A plan at the times that x looks like, by its variance on seeds apart."""
+    """Return samples of a plan with times that fit the variance of x, estimated on separate seeds."""
     key = model(s), name, *SHIFTS[model(s)]
     if key not in SHIFTED:
         plan, schedule = s.sampler.compile(name), NoiseSchedule(s.sampler.bundle.manifest.schedule)
@@ -58,17 +58,18 @@ def shifted(s: Setting, name: str) -> Floats:
 
 @lru_cache
 def changed(source: str, change: str) -> Sampler:
-    """The network of a source, exported with a change."""
+    """Return a sampler of a source's network, exported with a change."""
     return sampler_of(exported(source, change=change))
 
 
 def model(s: Setting) -> str:
-    """The model's name."""
+    """Return the name of the model."""
     return Path(s.source).name.partition(".")[0]
 
 
 def there_and_back(s: Setting, steps: int) -> Floats:
-    """The picture inverted by BDIA, from itself and the state before it by DDIM, and made again from the noise."""
+    """Invert the picture by BDIA, which starts from it and from the state before it by DDIM. Return the picture that is
+    sampled again from the noise."""
     plan, inverse = s.sampler.compile(f"bdia:{steps}"), s.sampler.compile(f"ddim_inverse:{steps}")
     first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
     both = {"x": s.picture, "x_before": first}

@@ -1,4 +1,4 @@
-"""Scores of claims: figures of what a way makes, one for each seed or as many as there are; the larger is better."""
+"""Scores of claims: figures of samples, one for each seed or a fixed number; larger is better."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +13,7 @@ from lab.claims.settings import PARTICLES, Setting, W, reference
 
 CLASSES = 10
 MANY_STEPS = 50  # which have to be as near to the data as FEW
-TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided solvers
+TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided ones
 
 
 def value(s: Setting, made: Floats) -> Floats:
@@ -25,12 +25,12 @@ def reward(s: Setting, x: Floats) -> Floats:
 
 
 def best_reward(s: Setting, x: Floats) -> Floats:
-    """The reward of the best of each seed's samples."""
+    """Return the reward of the best of each seed's samples."""
     return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
 
 
 def mean_reward(s: Setting, x: Floats) -> Floats:
-    """The mean reward of each seed's samples."""
+    """Return the mean reward of each seed's samples."""
     return np.asarray(s.reward(x).reshape(len(s.seeds), -1).mean(1))
 
 
@@ -40,27 +40,27 @@ def layout(s: Setting, x: Floats) -> Floats:
 
 
 def alike(s: Setting, x: Floats) -> Floats:
-    """The mean correlation of each picture with all."""
+    """Return the mean correlation of each picture with all pictures."""
     return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
 
 
 def seams(s: Setting, x: Floats) -> Floats:
-    """Minus the step at the border of two windows over the step elsewhere, along the width."""
+    """Return minus the step at the border between two windows, relative to the step elsewhere, along the width."""
     steps = np.abs(np.diff(x, axis=-1)).mean(axis=(1, 2))
     return -np.asarray(steps[:, x.shape[-1] // 2 - 1] / np.median(steps, axis=1))
 
 
 def lawful(s: Setting, rows: Floats) -> Floats:
-    """Minus the total variation between the classes of weighed rows and those of the law that guidance names, a figure
-    for each class asked for. The law is p(x | c)^W p(x)^(1 - W) = p(x | c) p(c | x)^(W - 1), up to a factor: samples
-    without guidance, weighed by the judge."""
+    """Return minus the total variation between the classes of weighted rows and those of the distribution that guidance
+    defines, one figure for each class asked for. The distribution is p(x | c)^W p(x)^(1 - W) = p(x | c) p(c | x)^(W -
+    1) up to a factor: samples without guidance, weighted by the judge."""
     plain = s.particles
     law = _shares(s, plain, np.exp((W - 1) * s.reward(_samples(s, plain))))
     return -np.abs(_shares(s, rows, rows[:, -1]) - law).sum(1) / 2
 
 
 def _shares(s: Setting, rows: Floats, weights: Floats) -> Floats:
-    """The shares of the judge's classes among the weighed samples of each class asked for, [asked, CLASSES]."""
+    """Return the shares of the judge's classes among the weighted samples of each class asked for, [asked, CLASSES]."""
     asked, places = np.unique(np.repeat(s.labels, PARTICLES), return_inverse=True)
     shares = np.zeros((len(asked), CLASSES))
     np.add.at(shares, (places, s.logits(_samples(s, rows)).argmax(1)), weights)
@@ -72,7 +72,8 @@ def _samples(s: Setting, rows: Floats) -> Floats:
 
 
 def likeness(s: Setting, x: Floats) -> Floats:
-    """Minus FD to the test pictures, [PARTS]: pseudo-values of the jackknife, which takes the bias of few out."""
+    """Return minus the FD to the test pictures, [PARTS], as pseudo-values of the jackknife, which removes the bias of
+    small numbers."""
     assert s.judge is not None
     x = s.seen(x)
     features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
@@ -81,23 +82,23 @@ def likeness(s: Setting, x: Floats) -> Floats:
 
 @cache
 def check_likeness(s: Setting, guidance: float) -> None:
-    """Raise RisingDistance if FD of the network's samples with this guidance rises with steps."""
+    """Raise RisingDistance if FD of the network's samples with this guidance rises with the number of steps."""
     by_steps = {steps: -likeness(s, s.sample(f"ddim:{steps}", guidance=guidance)) for steps in (FEW, MANY_STEPS)}
     refuse_unless_falling(f"{s.sampler.bundle.manifest.name} with guidance {guidance:g}", by_steps)
 
 
 def to_clean(s: Setting, x: Floats) -> Floats:
-    """PSNR in dB to the clean samples, [B]."""
+    """Return the PSNR in dB to the clean samples, [B]."""
     return psnr(np.clip(x, -1, 1), s.clean)
 
 
 def to_teacher(s: Setting, x: Floats) -> Floats:
-    """PSNR in dB to the samples of the teacher, [B]."""
+    """Return the PSNR in dB to the teacher's samples, [B]."""
     return psnr(x, TEACHER(s))
 
 
 def si_sdr(s: Setting, x: Floats) -> Floats:
-    """Scale-invariant ratio of signal to distortion in dB, [B] (Le Roux et al. 2019, arXiv 1811.02508)."""
+    """Return the scale-invariant signal-to-distortion ratio in dB, [B] (Le Roux et al. 2019, arXiv 1811.02508)."""
     sound = s.sampler.bundle.manifest.spectrogram
     assert sound is not None
     length = spectrogram.sample_count(sound, x.shape[-1])
@@ -108,11 +109,11 @@ def si_sdr(s: Setting, x: Floats) -> Floats:
 
 
 def returned(s: Setting, x: Floats) -> Floats:
-    """PSNR in dB to the picture that was inverted, at most 99, [B]."""
+    """Return the PSNR in dB to the picture that was inverted, at most 99, [B]."""
     return np.minimum(psnr(x, s.picture), 99.0)
 
 
 def other_colour(s: Setting, x: Floats) -> Floats:
-    """1 where a sample has the item that was asked for, and not the colour, [B]."""
+    """Return [B], 1 where a sample shows the item that was asked for, but not the colour."""
     is_item = s.logits(s.seen(x)).argmax(1) == s.labels
     return np.asarray(is_item & ~has_its_colour(s.seeds, x), np.float64)

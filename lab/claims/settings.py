@@ -1,4 +1,4 @@
-"""What a claim is judged on: a model, its seeds, and who judges its samples."""
+"""The setting in which a claim is judged: a model, its seeds, and the judge of its samples."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ from lab.zoo.members import BY_NAME, FOLDER
 
 W = 2.0
 BATCH = 64
-FIRST_SEED, APART = 10_000, range(20_000, 20_064)  # seeds that judge, and those that choose
-LAWFUL, PARTICLES = 32, 16  # evaluations of each particle, and particles of a seed, where laws are compared
+FIRST_SEED, APART = 10_000, range(20_000, 20_064)  # first seeds for judging, and for choosing
+LAWFUL, PARTICLES = 32, 16  # evaluations of each particle, and particles of a seed, for comparing distributions
 FASHION, CIFAR = "fashion-mnist-cnn", "cifar10-cnn"
 OF_CLOTHES = ("dit_flow", "unet_epsilon_linear", "convnext_v_cosine", "nafnet_residual", caption_settings.MODEL)
 JUDGES = {"fashion_mnist": FASHION, "cifar10": CIFAR, **dict.fromkeys(OF_CLOTHES, FASHION)}
-JUDGED = {FASHION: (1, 28, 28), CIFAR: (3, 32, 32)}  # shapes that judges take
+JUDGED = {FASHION: (1, 28, 28), CIFAR: (3, 32, 32)}  # shapes of the judges' inputs
 RESTORERS = ("nafnet_residual", "speech_ncsn")
 MODELS = (*JUDGES, "speech_ncsn")
 Own = Callable[["Setting"], Mapping[str, Any]]
@@ -41,8 +41,8 @@ PAIRS_SEED = 7_000  # of what restorers are given: unlike those of training, cal
 class Setting:
     """A model, the judge of its classes, and the seeds; `labels` are the classes asked for.
 
-    pairs: clean samples and what became of them, [N, *x_shape] each, of a restorer; None for generators.
-    source: what `fewstep export` takes, for forms of the network that a way exports by itself.
+    pairs: for a restorer, clean and degraded samples, [N, *x_shape] each; None for generators.
+    source: the SOURCE of `fewstep export`, for networks that a way exports itself.
     """
 
     sampler: Sampler = field(hash=False)
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def places(self) -> list[int]:
-        """Of each seed among the pairs."""
+        """The index of each seed's pair."""
         assert self.pairs is not None
         return [seed % len(self.pairs[0]) for seed in self.seeds]
 
@@ -73,7 +73,7 @@ class Setting:
         return Path(self.source).name.startswith(caption_settings.MODEL)
 
     def seen(self, x: Floats) -> Floats:
-        """What the judge sees of a sample of each seed."""
+        """Return what the judge sees of one sample of each seed."""
         return caption_settings.seen(self.seeds, x) if self.is_captioned else x
 
     @property
@@ -82,7 +82,7 @@ class Setting:
         return self.pairs[0][self.places]
 
     def logits(self, x: Floats) -> Floats:
-        """log p(class) of each class, [B, 10]."""
+        """Return log p(class) of each class, [B, 10]."""
         assert self.judge is not None
         parts = [np.clip(x[at : at + 256], -1, 1).astype(np.float32) for at in range(0, len(x), 256)]
         values = np.concatenate([self.judge.graph({self.judge.input: part})["logits"] for part in parts])
@@ -90,13 +90,13 @@ class Setting:
         return np.asarray(values - top - np.log(np.exp(values - top).sum(1, keepdims=True)))
 
     def reward(self, x: Floats) -> Floats:
-        """log p(class | x) by the judge, [B], of as many samples of each seed as there are, seed by seed."""
+        """Return log p(class | x) by the judge, [B], for any number of samples of each seed, seed by seed."""
         wanted = np.repeat(self.labels, len(x) // len(self.labels))
         return np.asarray(self.logits(x)[np.arange(len(x)), wanted])
 
     def sample(self, plan: Any, own: Own = lambda part: {}, **options: Any) -> Floats:
-        """A sample of each seed, in batches: `options` have no tensors unless one batch holds all seeds; those of a
-        batch are its `own`, which may have another condition than `who`."""
+        """Return one sample of each seed, computed in batches. `options` contain tensors only if one batch holds all
+        seeds. `own` are the options of a batch, which may have another condition than `who`."""
         made = []
         for at in range(0, len(self.seeds), BATCH):
             part = replace(self, seeds=self.seeds[at : at + BATCH])
@@ -105,7 +105,7 @@ class Setting:
 
     @cached_property
     def picture(self) -> Floats:
-        """A sample of another class for each seed: what edits start from."""
+        """Samples of another class for each seed, from which edits start."""
         return np.asarray(self.sampler.sample(guided(8), self.seeds, self.others, W))
 
     @cached_property
@@ -114,7 +114,7 @@ class Setting:
         return self.drawn(self.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}"), lambda state: np.zeros(len(state.u)), ())
 
     def drawn(self, plan: Plan, weigh: Weigh, at: Sequence[int] | None) -> Floats:
-        """Particles of each seed, as rows, with their weights in the last column."""
+        """Return particles of each seed, as rows with their weights in the last column."""
         ends = population(self.sampler, plan, weigh, self.seeds, PARTICLES, self.who, at=at, batch=BATCH)
         return np.concatenate([ends.samples.reshape(ends.log_weights.size, -1), ends.weights().reshape(-1, 1)], 1)
 
@@ -125,7 +125,7 @@ class Setting:
 
     @cached_property
     def known(self) -> Floats:
-        """Samples of the classes asked for, of other seeds: what inpainting is given half of."""
+        """Samples of the classes asked for, from other seeds. Inpainting is given half of each."""
         seeds = [seed + 500 for seed in self.seeds]
         return np.asarray(self.sampler.sample(guided(10), seeds, self.who, W))
 
@@ -140,15 +140,15 @@ def sampler_of(bundle: Path, precision: str = "float32") -> Sampler:
 
 @lru_cache
 def exported(source: str, **options: Any) -> Path:
-    """The bundle of a source in a folder of this run, exported with these options."""
+    """Return the bundle of a source, exported with these options into a folder of this run."""
     bundle = Path(mkdtemp()) / "bundle"
     export(ExportOptions(source, bundle, verify="quick", **options))
     return bundle
 
 
 def opened(model: str, folder: Path, seeds: range) -> Setting:
-    """The setting of a shipped model or a member of the zoo, which is exported into the folder unless it
-    is there."""
+    """Return the setting of a shipped model or a member of the zoo, which is exported into the folder unless it is
+    already there."""
     source = BY_NAME[model].source if model in BY_NAME else model
     if not (folder / model / "manifest.json").exists():
         export(ExportOptions(source, folder / model, verify="quick"))
@@ -160,7 +160,7 @@ def opened(model: str, folder: Path, seeds: range) -> Setting:
 
 
 def _pairs(model: str) -> tuple[Floats, Floats] | None:
-    """512 clean samples of a restorer's test data, and what became of them."""
+    """Return 512 clean samples of a restorer's test data, and their degraded versions."""
     if model not in RESTORERS:
         return None
     recipe = BY_NAME[model].recipe()
@@ -169,7 +169,7 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
         return clean, noisy
     import torch
 
-    assert str(FOLDER) in sys.path  # recipes import what lies beside them
+    assert str(FOLDER) in sys.path  # recipes import modules of their folder
     rows = np.random.default_rng(PAIRS_SEED).permutation(10_000)[:512]
     clean = (read(split="test")[0][rows, None] / 127.5 - 1).astype(np.float32)
     degraded = recipe.degraded(torch.from_numpy(clean), torch.Generator().manual_seed(PAIRS_SEED))
@@ -178,7 +178,8 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
 
 @lru_cache
 def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
-    """The judge's features of Fashion-MNIST's 10 000 test pictures; as canvases show them, half as large."""
+    """Return the Gaussian of the judge's features of Fashion-MNIST's 10 000 test pictures, at half the size for
+    canvases."""
     pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:
         pictures = caption_settings.enlarged(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))

@@ -1,5 +1,5 @@
-"""Claims of systems that are networks of their own training: students, of which two are LoRA files in the slots of
-int8, restorers, and a negative text."""
+"""Claims about systems with separately trained networks: students, two of which are LoRA files in the slots of int8,
+restorers, and a negative text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,15 +36,15 @@ BY_ROWS = {
 # By SI-SDR of three solvers on seeds from 20 000 on; then the published one, and the best of four of SGMSE+'s network
 STORM, PUBLISHED, OF_SGMSE = "ddim:5", "sgmse(corrections=0):5@linspace", "dpmpp_2m_sde:6"
 DEGRADED, NOISY = (partial(BY_NAME[name].rows, 64, CALIBRATION) for name in ("nafnet_residual", "speech_ncsn"))
-AWAY, NASA = 2.0, 0.5  # weights of a negative text, by the share of 128 seeds from 20 000 on
+AWAY, NASA = 2.0, 0.5  # weights of a negative text, chosen by the share on 128 seeds from 20 000 on
 
 
 @lru_cache
 def _lowered(
     source: str, precision: str, plan: str = PLAN, known: Callable[[], Any] | None = None, **options: Any
 ) -> Sampler:
-    """A source, in int8 by what calibration does by itself along a plan: slots are empty then. `known`: its conditions,
-    where random ones are not those of the training."""
+    """Return a sampler of a source, in int8 by the default calibration along a plan, in which LoRA slots are empty.
+    `known` are its conditions, if random ones differ from those of the training."""
     bundle = Path(copytree(exported(source, **options), Path(mkdtemp()) / "bundle"))
     if precision == "int8":
         file = bundle.with_name("known.npz")
@@ -54,19 +54,19 @@ def _lowered(
 
 
 def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
-    """One row a step of the network with a trained file."""
+    """Return samples with a trained LoRA file, with one row of the network per step."""
     sampler = _lowered(s.source, precision, lora_slots=("*",), rank=8)
     return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan)
 
 
 @cache
 def consistent(solver: str, rows: int) -> Way:
-    """The file of consistency in int8."""
+    """Return the way that uses the consistency LoRA file in int8."""
     return partial(filled, precision="int8", file=CONSISTENT, plan=f"{solver}:{rows}")
 
 
 def told(s: Setting, precision: str, weight: float = 3.0) -> Floats:
-    """One row a step of the student that takes the weight of guidance."""
+    """Return samples of the student that takes the weight of guidance, with one row of the network per step."""
 
     def weighed(part: Setting) -> Mapping[str, Any]:
         return {"condition": {**part.who, "weight": np.full(len(part.seeds), weight, np.float32)}}
@@ -80,18 +80,20 @@ def rddm(s: Setting, precision: str, plan: str = "rddm:5") -> Floats:
 
 
 def resfusion(s: Setting, precision: str, plan: str = "ddpm:5") -> Floats:
-    """From the degraded picture, at the time where half of a clean one would be left. Calibration begins at noise."""
+    """Return samples that start from the degraded picture, at the time where half of a clean one would remain.
+    Calibration starts from noise."""
     sampler = _lowered(f"{FOLDER / 'resfusion.py'}:make", precision, plan, DEGRADED)
     return replace(s, sampler=sampler).sample(plan, lambda part: {"given": {"image": part.who["y"]}}, strength=1.0)
 
 
 def predicted(s: Setting) -> Floats:
-    """StoRM's prediction, in one evaluation. It is of y alone, so that its body has nothing for int8."""
+    """Return StoRM's prediction, in one evaluation. It depends only on y, so its body contains nothing to run in
+    int8."""
     return replace(s, sampler=_lowered(f"{FOLDER / 'storm.py'}:predictor", "float32")).sample("ddim:1")
 
 
 def storm(s: Setting, precision: str, plan: str = STORM) -> Floats:
-    """That prediction, and what a score makes of it."""
+    """Return the samples of StoRM's score network, given that prediction."""
     sampler = _lowered(f"{FOLDER / 'storm.py'}:make", precision, plan, _heard)
     return replace(s, sampler=sampler).sample(
         plan, lambda part: {"condition": {**part.who, "predicted": predicted(part)}}
@@ -105,7 +107,8 @@ def _heard() -> Mapping[str, Any]:
 
 
 def kept_away(s: Setting, plan: str, by_attention: bool) -> Floats:
-    """Captions without their colours, which are the negative text: by attention in one branch, or by a second one."""
+    """Return samples for captions without their colours, which are the negative text instead: by attention in one
+    branch, or by a second branch."""
 
     def by_branch(part: Setting) -> Mapping[str, Any]:
         return {"condition": {"text": colourless(part.seeds)}, "branches": {"uncond": {"text": colours(part.seeds)}}}
@@ -120,7 +123,7 @@ def kept_away(s: Setting, plan: str, by_attention: bool) -> Floats:
 
 
 def without(s: Setting, plan: str) -> Floats:
-    """Captions without their colours."""
+    """Return samples for captions without their colours."""
     return s.sample(plan, lambda part: {"condition": {"text": colourless(part.seeds)}})
 
 

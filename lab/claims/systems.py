@@ -1,4 +1,4 @@
-"""lab/systems.md: its rows, and the figures that claims.py puts into them."""
+"""Read lab/systems.md, and put the figures of claims.py into it."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from lab.claims.claim_lines import Line
 
 PAGE = Path(__file__).parents[2] / "lab/systems.md"
 MEASURED = "[claims](claims.md):"
-WORKS = re.compile(r"works(; [^:;]*)?")  # what a verdict begins with
-CELLS = 6  # of a row: system, method and test, claim, figure, verdict, control
-PARTS = {  # what lines call a system, or the part of it that is measured
+WORKS = re.compile(r"works(; [^:;]*)?")  # beginning of a verdict
+CELLS = 6  # number of cells of a row: system, method and test, claim, figure, verdict, control
+PARTS = {  # the name of a system, or of its measured part, in lines
     "DPM-Solver": "singlestep DPM-Solver",
     "FIND": "REINFORCE on the start",
     '"Hyperparameters" study': "Hyperparameters",
@@ -19,38 +19,38 @@ PARTS = {  # what lines call a system, or the part of it that is measured
 
 
 def rows(page: str) -> list[list[str]]:
-    """The cells of each system's row: system, method and test, claim, figure, verdict, control."""
+    """Return the cells of each system's row: system, method and test, claim, figure, verdict, control."""
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
     return [row for row in cells if len(row) == CELLS and row[0] != "system" and not row[0].startswith("---")]
 
 
 def checkpoints(page: str) -> list[str]:
-    """The systems of the short table, of which nothing but weights is left at run time."""
+    """Return the systems of the short table, which at run time consist only of weights."""
     _, _, part = page.partition("## Weights that run as Stable Diffusion does")
     return re.findall(r"^\| ([^|]+) \|[^|]+\|[^|]+\|$", part, re.MULTILINE)[2:]
 
 
 def tests(method: str) -> list[tuple[str, str]]:
-    """The file and the function of each test that a row names."""
+    """Return the file and the function of each test that a row names."""
     return re.findall(r"`(tests/[^`]+\.py)::(\w+)`", method)
 
 
 def code(method: str) -> list[str]:
-    """The modules and names of code that a row names, as they stand in a program."""
+    """Return the modules and names of code that a row names, as they would be written in a program."""
     named = re.findall(r"`((?!tests/|benchmarks/|--)[^` ]+)`", method)
     return [each.rstrip("/").removesuffix(".py").split("(")[0].split(":")[0].rpartition("/")[2] for each in named]
 
 
 def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
-    """The lines of a row, by the text of its first cell."""
+    """Return the lines of a row, by the text of its first cell."""
     names = tuple(PARTS.get(name, name) for name in system.split(", "))
     return [line for line in lines if line.system.startswith(names)]
 
 
 def renewed(page: str, lines: Sequence[Line]) -> str:
-    """The page with the figures of these lines in the cells that begin with `MEASURED`, and whether they pay behind the
-    word "works"."""
+    """Return the page with the figures of these lines in the cells that begin with `MEASURED`, and after the word
+    "works" whether the systems pay."""
     return "\n".join(_renewed(line, lines) for line in page.split("\n"))
 
 
@@ -66,8 +66,8 @@ def _renewed(row: str, lines: Sequence[Line]) -> str:
 
 
 def worth(lines: Sequence[Line]) -> str:
-    """Whether a system pays. It does in part where a line pays, and no other of the same model, figure and evaluations
-    is surely lost to as many. What is lost to fewer is lost for all."""
+    """Return whether a system pays. It pays in part if a line pays, and no other line of the same model, figure and
+    evaluations has a significant loss at equal evaluations. A loss at fewer evaluations counts for all."""
     if all(line.pays for line in lines):
         return "pays"
     if all(line.is_open for line in lines):

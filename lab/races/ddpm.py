@@ -1,13 +1,13 @@
-"""DDPM's network on CIFAR-10 beside its peers on this CPU: onnxruntime, OpenVINO, and diffusers in torch.
+"""Compare the speed of DDPM's network on CIFAR-10 on this CPU: onnxruntime, OpenVINO, and diffusers in torch.
 
     python -m lab.races.ddpm [--threads 1] [--batches 1,8] [--rounds 15] [--bundle KEPT]
 
-The network is diffusers' UNet2DModel with the layers of `google/ddpm-cifar10-32`. Weights are random: time depends on
-shapes. The bundle is exported, and calibrated on few trajectories for cpu-x86, openvino and openvino-bf16. `--bundle`
-keeps it in a folder, and takes it from there the next time. A row has the median of a call in milliseconds, by wall
-time and by the processor's time. Behind them are the speeds relative to float32 on onnxruntime and to diffusers. The
-bars of the best body are 2.8 and 6. The last lines have the share of a run that is not spent in the network (bar: 1 %).
-Needs torch and diffusers, and fewstep[export,calibration,openvino].
+The network is diffusers' UNet2DModel with the layers of `google/ddpm-cifar10-32`. Its weights are random, since the
+time only depends on shapes. The bundle is exported, and calibrated on a few trajectories for cpu-x86, openvino and
+openvino-bf16. `--bundle` stores it in a folder, and uses that the next time. A row has the median milliseconds of a
+call, in wall time and in CPU time, then the speeds relative to float32 on onnxruntime and to diffusers. The best body
+should reach 2.8 and 6. The last lines have the share of a run that is not spent in the network, which should be at most
+1 %. Needs torch and diffusers, and fewstep[export,calibration,openvino].
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ NETWORK = NETWORKS["ddpm"]
 
 
 def made(folder: Path) -> Path:
-    """The bundle in a folder, made there if it is not."""
+    """Return the bundle in a folder, which is made there if it does not exist."""
     if not folder.exists():
         with TemporaryDirectory() as source:
             write_pipeline(Path(source), NETWORK)
@@ -64,7 +64,7 @@ def made(folder: Path) -> Path:
 
 
 def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) -> Call:
-    """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
+    """Return one call of a body as it is deployed, with inputs from the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
         plan = select_plan(sampler, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
@@ -75,7 +75,7 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
 
 
 def in_diffusers(threads: int, batch: int) -> Call:
-    """One call of diffusers' model, eager."""
+    """Return one call of diffusers' model in eager mode."""
     import torch
 
     torch.set_num_threads(threads)
@@ -100,7 +100,7 @@ def contenders(bundle: Path, threads: int, batch: int) -> dict[str, Opener]:
 
 @dataclass
 class Timed:
-    """A network that adds up the seconds of its calls."""
+    """A network that sums up the seconds of its calls."""
 
     network: LoadedGraph
     seconds: float = 0.0
@@ -125,7 +125,7 @@ def rows(found: Mapping[str, Times], batch: int) -> Iterator[str]:
 
 
 def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, runs: int) -> float:
-    """The median share of a run's wall time that neither the network nor its prologue takes."""
+    """Return the median share of a run's wall time that is spent outside the network and its prologue."""
     shares = []
     with load(bundle, body=body, backend=create_backend(backend, threads)) as opened:
         assert opened.prologue is not None  # of the time
@@ -156,6 +156,6 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lab.races import ddpm  # by this name the processes of contenders import its functions
+    from lab.races import ddpm  # the processes of contenders import the functions by this name
 
     ddpm.main()

@@ -1,7 +1,7 @@
-"""Contenders in processes of their own that take turns: the wall time and the processor's time of each call.
+"""Run contenders in separate processes that take turns, and measure the wall time and the CPU time of each call.
 
-The processor's time depends little on other programs, so its ratios hold on a machine that is shared. Waiting threads
-of a contender count too.
+CPU time depends little on other programs, so its ratios hold on a shared machine. It includes waiting threads of a
+contender.
 """
 
 from collections.abc import Mapping
@@ -13,31 +13,32 @@ from statistics import median
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
 
-Opener = partial[Call]  # of a function of a module that is not `__main__`: it travels to the process that calls it
+Opener = partial[Call]  # a function of a module other than `__main__`, since it is sent to the process that calls it
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of calls, by turn: each is the median of a turn."""
+    """Seconds of calls for each turn: each value is the median of a turn."""
 
     wall: tuple[float, ...]
     processor: tuple[float, ...]
 
     def against(self, other: "Times") -> tuple[float, float]:
-        """The speed as a multiple of the other: by wall time and by the processor's time, medians over turns."""
+        """Return the speed as a multiple of the other's, in wall time and in CPU time, as medians over turns."""
         walls = median(theirs / mine for mine, theirs in zip(self.wall, other.wall, strict=True))
         return walls, median(theirs / mine for mine, theirs in zip(self.processor, other.processor, strict=True))
 
 
 def in_turns(openers: Mapping[str, Opener], rounds: int, seconds: float) -> dict[str, Times]:
-    """Each contender's times: `rounds` turns of about `seconds` each, at least one call. Only one runs at a time."""
+    """Return each contender's times for `rounds` turns of about `seconds` each, with at least one call. Only one runs
+    at a time."""
     with ExitStack() as stack:
         contenders = {
             name: stack.enter_context(TimedProcess(name, partial(_alone, opener))) for name, opener in openers.items()
         }
         turns: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
         for contender in contenders.values():
-            contender.run_turn(0.0)  # warm
+            contender.run_turn(0.0)  # warm-up
         for number in range(rounds):
             for name in list(openers)[:: 1 if number % 2 else -1]:
                 wall, processor = zip(*contenders[name].run_turn(seconds), strict=True)

@@ -1,9 +1,9 @@
-"""A point reaches a goal around an obstacle by one of three routes; its 16 positions are 16 x 2 tokens of 128 bins:
-`fewstep export lab/zoo/action_tokens.py:make`.
+"""A policy whose actions are tokens: a point moves to a goal around an obstacle on one of three routes, and its 16
+positions are 16 x 2 tokens of 128 bins. `fewstep export lab/zoo/action_tokens.py:make`.
 
-The task is the one of `lab/zoo/policy_unet1d.py`, in whole numbers (Discrete Diffusion VLA, arXiv 2508.20072).
-The network is a masked transformer over tokens in codebooks (MaskGIT: Chang et al. 2022, arXiv 2202.04200). Each
-position has one id of each codebook. Their embeddings add up, as in OmniVoice, and one head gives the logits of all.
+The task is that of `lab/zoo/policy_unet1d.py` with discrete positions (Discrete Diffusion VLA, arXiv 2508.20072). The
+network is a masked transformer over tokens in codebooks (MaskGIT: Chang et al. 2022, arXiv 2202.04200). Each position
+has one id of each codebook. Their embeddings are added, as in OmniVoice, and one head returns the logits of all.
 """
 
 import math
@@ -18,8 +18,8 @@ from fewstep.export import Condition, ScheduleSpec, Spec, Vocabulary
 from fewstep.models.training import Loss, Recipe
 
 BINS, BOOKS = 128, 2
-REACH = 1.2  # of bins, from -REACH to REACH
-SPREAD = 0.1  # of embeddings before the training: ids, places and conditions weigh the same
+REACH = 1.2  # range of the bins, from -REACH to REACH
+SPREAD = 0.1  # initial scale of embeddings, so that ids, places and conditions have equal weight
 WIDTH, BLOCKS, HEADS = 256, 2, 4
 SPEC = Spec(
     "action_tokens",
@@ -33,23 +33,23 @@ RECIPE = Recipe(steps=4_200, batch=64, rate=1e-3, seed=0)
 
 
 def tokens(positions: Tensor) -> Tensor:
-    """Positions [B, 16, 2] as the numbers [B, 2, 16] of their bins."""
+    """Return positions [B, 16, 2] as the indices [B, 2, 16] of their bins."""
     return ((positions / REACH + 1) / 2 * BINS).long().clamp(0, BINS - 1).transpose(1, 2)
 
 
 def positions(ids: Tensor) -> Tensor:
-    """The middles [B, 16, 2] of bins [B, 2, 16]."""
+    """Return the centres [B, 16, 2] of bins [B, 2, 16]."""
     return ((ids.transpose(1, 2) + 0.5) / BINS * 2 - 1) * REACH
 
 
 def drawn(count: int, generator: torch.Generator) -> Batch:
-    """The tokens of demonstrations, and their observations [B, 1, 6]."""
+    """Return the tokens of random demonstrations, and their observations [B, 1, 6]."""
     made = demonstrations(count, generator)
     return Batch(tokens(made.x0), made.conditions)
 
 
 class MaskedBlock(nn.Module):
-    """Attention over all positions and two linear layers, each behind a norm and with a residual."""
+    """Attention over all positions and two linear layers, each after a norm and with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class MaskedBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """`forward(ids [B, 2, 16], time [B], condition [B, 1, 6])` -> logits [B, 2, 16, 128]; an open position has the id
-    after the last. What is open says all of the time, which is not read."""
+    """`forward(ids [B, 2, 16], time [B], condition [B, 1, 6])` -> logits [B, 2, 16, 128]. An open position has the id
+    after the last one. The time is not used, since the number of open positions determines it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,15 +87,15 @@ class Network(nn.Module):
 
 
 def opened(ids: Tensor, generator: torch.Generator) -> Tensor:
-    """Which tokens [B, C, T] of a batch are open: the share cos(pi/2 u) of each sample, for an even u of its own, and
-    at least one."""
+    """Return which tokens [B, C, T] of a batch are open: a share cos(pi/2 u) for each sample, with u uniform in [0, 1],
+    and at least one token."""
     share = torch.cos(math.pi / 2 * torch.rand(len(ids), generator=generator))
     chances = torch.rand(ids.shape, generator=generator)
     return (chances < share[:, None, None]) | (chances == chances.amin((1, 2), keepdim=True))
 
 
 def loss(draw: Draw, count: int) -> Loss:
-    """Cross entropy of the open tokens of a batch, in nats a token."""
+    """Return the cross entropy of the open tokens of a batch, in nats per token."""
 
     def entropy(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)

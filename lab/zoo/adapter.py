@@ -1,4 +1,4 @@
-"""Low-rank changes of a frozen network's weights (LoRA: Hu et al. 2021, arXiv 2106.09685), in the names of peft."""
+"""Low-rank changes of a frozen network's weights (LoRA: Hu et al. 2021, arXiv 2106.09685), with peft's tensor names."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 
 class Factor(nn.Module):
-    """One of the two factors of a weight's change."""
+    """One of the two factors of the change of a weight."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
@@ -17,17 +17,17 @@ class Factor(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A frozen network with a change of this rank in its linear layers and convolutions. The change is 0 at first. Its
-    parameters alone are trained and stored: under the layer's name `lora_A.weight` [rank, in, ...] and `lora_B.weight`
-    [out, rank, 1, ...].
+    """A frozen network with a low-rank change in its linear layers and convolutions. The change is initially 0. Only
+    its parameters are trained and stored, as `lora_A.weight` [rank, in, ...] and `lora_B.weight` [out, rank, 1, ...]
+    under the name of the layer.
 
-    but: beginnings of names of layers that stay as they are.
+    but: prefixes of the names of layers that are not changed.
     """
 
     def __init__(self, network: nn.Module, rank: int, but: Collection[str] = ()) -> None:
         super().__init__()
         frozen = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = [frozen]  # a list: its weights are not the adapter's
+        self._network = [frozen]  # in a list, so that its weights are not the adapter's
         self._factors: dict[str, tuple[Factor, Factor]] = {}
         for name, layer in network.named_modules():
             if isinstance(layer, nn.Linear | nn.Conv2d) and not name.startswith(tuple(but)):
@@ -36,7 +36,7 @@ class Adapter(nn.Module):
                 place.lora_A, place.lora_B = first, second
 
     def _place(self, name: str) -> nn.Module:
-        """The module of this name, made where it is not there."""
+        """Return the module with this name, which is created if it does not exist."""
         place: nn.Module = self
         for part in name.split("."):
             if part not in place._modules:
@@ -45,7 +45,7 @@ class Adapter(nn.Module):
         return place
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The names and values of the network's changed weights."""
+        """Yield the names and values of the network's changed weights."""
         for name, (first, second) in self._factors.items():
             weight = self._network[0].get_submodule(name).weight
             change = second.weight.flatten(1) @ first.weight.flatten(1)
@@ -56,14 +56,14 @@ class Adapter(nn.Module):
         return made
 
     def read(self, path: Path) -> "Adapter":
-        """The adapter with the factors of a file, in evaluation mode."""
+        """Load the factors from a file, and return the adapter in evaluation mode."""
         from safetensors.torch import load_file
 
         self.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
         return self.eval().requires_grad_(False)
 
     def merged(self) -> nn.Module:
-        """The network with the changes in its weights."""
+        """Return the network with the changes added to its weights."""
         network = self._network[0]
         network.load_state_dict(dict(self.weights()), strict=False)
         return network

@@ -1,4 +1,4 @@
-"""Bundles of the zoo that benchmarks keep: each in a folder that is named after all that it follows from."""
+"""Bundles of the zoo that benchmarks store, each in a folder whose name identifies everything that determines it."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -18,13 +18,14 @@ from fewstep.runtime.machine.packages import installed_versions
 from lab.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
 from lab.zoo.weight_files import check_weights
 
-CODE = (*PACKAGES, fewstep.export, fewstep.models)  # what exports and calibrates
+CODE = (*PACKAGES, fewstep.export, fewstep.models)  # the packages that export and calibrate
 
 
 def exported(member: Member, work: Path, *settings: object) -> Path:
-    """The member's bundle in the work folder, exported unless it is there.
+    """Return the member's bundle in the work folder, which is exported unless it exists.
 
-    Its name has a digest of the code, the packages, the member's weights and recipe, and `settings` of who adds to it.
+    Its name contains a digest of the code, the packages, the member's weights and recipe, and `settings`, which the
+    caller may add.
     """
     recipes = [path.read_bytes() for path in sorted(FOLDER.glob("*.py"))]
     weights = sha256(check_weights(member.weights).read_bytes()).digest()
@@ -37,8 +38,8 @@ def exported(member: Member, work: Path, *settings: object) -> Path:
 def calibration(
     member: Member, bundle: Path, plan: str, targets: Sequence[str], trajectories: int, rows: int | None = None
 ) -> CalibrateOptions:
-    """What calibrates the bundle of a member. So many conditions that nothing draws, such as noisy recordings, are a
-    file next to it: one for each trajectory by default."""
+    """Return the options that calibrate a member's bundle. Conditions that fewstep cannot draw, such as noisy
+    recordings, are written to a file next to the bundle: `rows` of them, by default one for each trajectory."""
     followed, file = member.rows(rows or trajectories, CALIBRATION), bundle.with_name(f"{bundle.name}-conditions.npz")
     if followed is not None:
         np.savez(file, **followed)  # type: ignore[arg-type]
@@ -48,5 +49,6 @@ def calibration(
 
 
 def held_out_rows(member: Member, seeds: range) -> ConditionRecords | None:
-    """Conditions of a member that nothing draws, others for other held-out seeds. None for all other members."""
+    """Return separate conditions for the held-out seeds, if fewstep cannot draw the member's conditions; otherwise
+    None."""
     return member.rows(len(seeds), HELD_OUT + seeds.start)

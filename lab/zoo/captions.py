@@ -1,4 +1,5 @@
-"""Coloured clothes of Fashion-MNIST on a small canvas, each with a caption that says what, which colour and where."""
+"""Coloured clothes of Fashion-MNIST on a small canvas. The caption of each names the item, its colour, its place and
+its form."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from fewstep.export import Condition
 from fewstep.models.fashion_mnist import data as fashion_mnist
 from fewstep.models.training import drop_labels
 
-SIZE, ITEM = 28, 14  # pixels of the canvas, and of a piece of clothing on it
-LENGTH = 8  # tokens of a caption
+SIZE, ITEM = 28, 14  # pixels along a side of the canvas, and of a piece of clothing on it
+LENGTH = 8  # number of tokens of a caption
 ITEMS = ("shirt", "trousers", "pullover", "dress", "coat", "sandal", "blouse", "sneaker", "bag", "boot")
 COLOURS = {
     "red": (1.0, 0.1, 0.1),
@@ -23,20 +24,20 @@ COLOURS = {
     "pink": (1.0, 0.4, 0.9),
     "white": (1.0, 1.0, 1.0),
 }
-PLACES = {  # words, and the first row and column of the piece
+PLACES = {  # the words, and the first row and column of the piece
     "top left": (0, 0),
     "top right": (0, 14),
     "bottom left": (14, 0),
     "bottom right": (14, 14),
     "middle": (7, 7),
 }
-FORMS = (  # a text is no table: the same word stands at several positions
+FORMS = (  # the same word can be at several positions, as in real text
     "a {colour} {item} at the {place}",
     "{colour} {item} {place}",
     "at the {place} a {colour} {item}",
     "a {item} {place} {colour}",
 )
-WORDS = ("", "a", "at", "the", *COLOURS, *ITEMS, "top", "bottom", "left", "right", "middle")  # the first is padding
+WORDS = ("", "a", "at", "the", *COLOURS, *ITEMS, "top", "bottom", "left", "right", "middle")  # the first one is padding
 TEXT = Condition("text", input="text", shape=(LENGTH,), null=0, low=0, high=len(WORDS) - 1)
 CHOICES = (len(ITEMS), len(COLOURS), len(PLACES), len(FORMS))
 
@@ -52,26 +53,26 @@ class Caption:
 
     @property
     def tokens(self) -> list[int]:
-        """LENGTH places in WORDS."""
+        """Return the LENGTH indices into WORDS."""
         colour, place = list(COLOURS)[self.colour], list(PLACES)[self.place]
         words = FORMS[self.form].format(item=ITEMS[self.item], colour=colour, place=place).split()
         return [WORDS.index(word) for word in words] + [0] * (LENGTH - len(words))
 
 
 def captions(count: int, seed: int) -> list[Caption]:
-    """Captions drawn at random."""
+    """Return random captions."""
     drawn = np.random.default_rng(seed).integers(CHOICES, size=(count, len(CHOICES)))
     return [Caption(*(int(each) for each in row)) for row in drawn]
 
 
 def rows(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Captions as a file for `calibrate --conditions` has them: {"text": int64 [count, 8]}."""
+    """Return captions in the form of a file for `calibrate --conditions`: {"text": int64 [count, 8]}."""
     return {"text": np.array([caption.tokens for caption in captions(count, seed)], np.int64)}
 
 
 def drawn(pieces: Tensor, classes: Tensor) -> Draw:
-    """Canvases [B, 3, 28, 28] in [-1, 1] with pieces [N, 14, 14] in [0, 1] of classes [N], and the tokens [B, 8] of
-    their captions; a tenth has none."""
+    """Return a function that draws canvases [B, 3, 28, 28] in [-1, 1] with pieces [N, 14, 14] in [0, 1] of classes [N],
+    and the tokens [B, 8] of their captions. A tenth of the canvases has no caption."""
     palette, corners, table = torch.tensor(list(COLOURS.values())), list(PLACES.values()), _table()
 
     def draw(count: int, generator: torch.Generator) -> Batch:
@@ -90,14 +91,14 @@ def drawn(pieces: Tensor, classes: Tensor) -> Draw:
 
 
 def _open(folder: Path | None, split: str) -> Draw:
-    """What `drawn` makes of Fashion-MNIST."""
+    """Return the result of `drawn` for Fashion-MNIST."""
     images, labels = fashion_mnist.read(folder, split)
     small = torch.from_numpy(images.reshape(-1, ITEM, 2, ITEM, 2).mean((2, 4)) / 255).float()
     return drawn(small, torch.from_numpy(labels.copy()).long())
 
 
 def _table() -> Tensor:
-    """The tokens of every caption, int64 [items, colours, places, forms, 8]."""
+    """Return the tokens of every caption, int64 [items, colours, places, forms, 8]."""
     tokens = [Caption(*index).tokens for index in np.ndindex(*CHOICES)]
     return torch.tensor(tokens).reshape(*CHOICES, LENGTH)
 

@@ -1,8 +1,8 @@
-"""A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) of 7.6 M weights on CIFAR-10, trained by rectified
+"""A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) with 7.6 M weights on CIFAR-10, trained by rectified
 flow (Liu et al. 2023, arXiv 2209.03003).
 
-The run of 13 996 steps, at whose end the learning rate was zero, continued to 20 922 steps, with the same fall at the
-end. The held-out loss was 0.1569 after the first part, and is 0.1561.
+A run of 13 996 steps, at whose end the learning rate was zero, was continued to 20 922 steps with the same decrease at
+the end. The held-out loss was 0.1569 after the first part, and is 0.1561 now.
 """
 
 import pictures
@@ -15,7 +15,7 @@ from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.training import Loss, Recipe
 
 CHANNELS, SIZE, PATCH = 3, 32, 2
-SIDE = SIZE // PATCH  # tokens along each axis
+SIDE = SIZE // PATCH  # number of tokens along each axis
 SPEC = Spec("cifar10_dit", (CHANNELS, SIZE, SIZE), (pictures.LABEL,), "flow", ScheduleSpec("flow", timesteps=1000))
 RECIPE = Recipe(steps=24_000, batch=512, rate=8e-4, seed=0)
 DATA = pictures.CIFAR
@@ -23,7 +23,7 @@ TRAINS_ON_CUDA = True
 
 
 class Network(Transformer):
-    """x is [B, 3, 32, 32]."""
+    """The network of images x [B, 3, 32, 32]."""
 
     def __init__(self) -> None:
         super().__init__(CHANNELS, PATCH, SIDE**2, width=256, depth=8, heads=4, embedding=96, hidden=1024)
@@ -34,15 +34,16 @@ class Network(Transformer):
 
 
 def draw_shares(count: int, generator: torch.Generator) -> Tensor:
-    """Shares of noise [B] in (0, 1): half of them logit-normal (Esser et al. 2024, arXiv 2403.03206), where most is to
-    be learned, and half uniform, so that the ends, which few-step samplers evaluate, are trained too."""
+    """Return shares of noise [B] in (0, 1). Half of them are logit-normal (Esser et al. 2024, arXiv 2403.03206), where
+    most is to be learned. The other half is uniform, so that the ends, which few-step samplers evaluate, are also
+    trained."""
     normal = torch.randn(count, generator=generator, device=generator.device).sigmoid()
     uniform = torch.rand(count, generator=generator, device=generator.device)
     return torch.where(torch.arange(count, device=generator.device) % 2 == 0, normal, uniform)
 
 
 def loss(draw: Draw, count: int) -> Loss:
-    """The mean squared error of the velocity, computed on the generator's device."""
+    """Return the mean squared error of the velocity, computed on the generator's device."""
 
     def velocity_loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)

@@ -1,9 +1,9 @@
-"""A student of one and two steps in EDM's preconditioning, from sigma 80 (Karras et al. 2022, arXiv 2206.00364), made
-of ADM's blocks as consistency models are (Song et al. 2023, arXiv 2303.01469). Its residual stream has no norm, and its
-writes grow from block to block.
+"""A student for one and two steps in EDM's preconditioning, from sigma 80 (Karras et al. 2022, arXiv 2206.00364), with
+ADM's blocks, like consistency models (Song et al. 2023, arXiv 2303.01469). Its residual stream has no norm, and the
+outputs that blocks add to it grow from block to block.
 
-It learns pairs of noise and the shipped denoiser's guided sample, as InstaFlow does (Liu et al. 2024, arXiv
-2309.06380): from pure noise, and from noise of half of the times.
+It is trained on pairs of noise and the shipped denoiser's guided sample, as InstaFlow (Liu et al. 2024, arXiv
+2309.06380). Half of each batch starts from pure noise, the rest from lower noise levels.
 
     python -m lab.zoo.pairs --work PAIRS --last 11
     python -m lab.zoo.pairs --work PAIRS --first 31
@@ -25,18 +25,18 @@ from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE
 from fewstep.models.training import Loss, Recipe
 
 LOWEST, HIGHEST, DATA_DEVIATION = 0.002, 80.0, 0.5
-LEAST = 0.1  # sigma in training
-TIME_SCALE = 250.0  # of log(sigma) / 4, which the network is told
+LEAST = 0.1  # least sigma in training
+TIME_SCALE = 250.0  # scale of log(sigma) / 4, which the network takes as its time
 SCHEDULE = ScheduleSpec("edm", sigma_min=LOWEST, sigma_max=HIGHEST, sigma_data=DATA_DEVIATION, time_scale=TIME_SCALE)
 LABEL = Condition("class", input="label", low=0, high=len(CLASSES) - 1, labels=CLASSES)
 SPEC = Spec("consistency_edm", IMAGE_SHAPE, (LABEL,), "edm", SCHEDULE, distilled=True)
 RECIPE = Recipe(steps=700, batch=32, rate=1e-3, seed=0)
-GROWTH = 4.0  # on the way down, of a block's write over that of the block before
-LATE = 0.3  # on the way up, of a write over the last one on the way down
+GROWTH = 4.0  # downsampling: factor between the outputs of successive blocks
+LATE = 0.3  # upsampling: factor over the last output of the downsampling half
 
 
 class Network(nn.Module):
-    """EDM's network of c_in x [B, 1, 28, 28] at time [B] for labels [B]."""
+    """EDM's raw network F(c_in x) for x [B, 1, 28, 28], time [B] and labels [B]."""
 
     def __init__(self, channels: tuple[int, int, int] = (24, 48, 72), embedding: int = 96) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Network(nn.Module):
 
 
 def denoised(network: nn.Module, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
-    """x0 [B, 1, 28, 28] of x = x0 + sigma eps, for sigma [B]."""
+    """Return x0 [B, 1, 28, 28] from x = x0 + sigma eps, for sigma [B]."""
     s = sigma[:, None, None, None]
     total = (s.square() + DATA_DEVIATION**2).sqrt()
     output = network(x / total, TIME_SCALE / 4 * sigma.log(), label).float()
@@ -79,7 +79,8 @@ def denoised(network: nn.Module, x: Tensor, sigma: Tensor, label: Tensor) -> Ten
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    """The network and its loss on the folder's pairs: a half of a batch at the highest sigma, the others below."""
+    """Return the network, and its loss on the folder's pairs. Half of a batch is at the highest sigma, the rest at
+    lower ones."""
     if folder is None:
         raise SystemExit("name the folder of pairs: --data PAIRS")
     noise, sample, label = read(folder, split)
@@ -92,7 +93,7 @@ def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
         x = sample[rows] + sigma[:, None, None, None] * noise[rows]
         error = (denoised(network, x, sigma, label[rows]) - sample[rows]).square().sum(dim=(1, 2, 3))
         weight = (1 / sigma.square() + 1 / DATA_DEVIATION**2).clamp(max=25.0)
-        return (weight * ((error + 0.06).sqrt() - 0.06**0.5)).mean()  # pseudo-Huber
+        return (weight * ((error + 0.06).sqrt() - 0.06**0.5)).mean()  # pseudo-Huber loss
 
     return Network(), loss
 

@@ -1,12 +1,13 @@
-"""A LoRA file of `dit_flow` for one to four evaluations of `lcm`, with guidance in it as in `guided_lora`.
+"""A LoRA file for `dit_flow`, for one to four evaluations with the solver `lcm`. It includes guidance, like
+`guided_lora`.
 
     python -m lab.train zoo/consistency_lora --work WORK
     fewstep export lab/zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
     fewstep run bundle --adapter lab/zoo/consistency_lora.safetensors --plan lcm:4
 
-Consistency distillation into changes of low rank (LCM-LoRA: Luo et al. 2023, arXiv 2311.05556). As in the authors'
-code, a step of DDIM with the guided teacher leads to an earlier time, the student itself has the target there, and the
-loss is pseudo-Huber. Here the teacher is the network with the file of `guided_lora`, where the student begins.
+Consistency distillation into low-rank changes (LCM-LoRA: Luo et al. 2023, arXiv 2311.05556). As in the authors' code, a
+DDIM step with the guided teacher leads to a cleaner time, the output of the student there is the target, and the loss
+is pseudo-Huber. Here the teacher is the network with the file of `guided_lora`, from which the student is initialised.
 """
 
 from pathlib import Path
@@ -22,20 +23,21 @@ from fewstep.export import Spec
 from fewstep.models.training import Loss, Recipe
 
 SPEC, DATA = guided_lora.SPEC, guided_lora.DATA
-TIMES = 8  # of the teacher's steps: `ddim:8` has FD 155
+TIMES = 8  # number of the teacher's steps; `ddim:8` has FD 155
 HUBER = 0.001
 RECIPE = Recipe(steps=600, batch=16, rate=1e-3, seed=0)
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
 
 
 def ended(network: nn.Module, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-    """x0 of x [B, 1, 28, 28] at times [B] in [0, 1]: x itself at 0, which is the boundary of a consistency function."""
+    """Return x0 of x [B, 1, 28, 28] at times [B] in [0, 1]. At 0 this is x itself, the boundary condition of a
+    consistency function."""
     x0: Tensor = x - time[:, None, None, None] * network(x, LAST * time, label).float()
     return x0
 
 
 def distillation(guided: nn.Module, draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+    """Return the loss that `fewstep.models.training` minimises."""
 
     def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
@@ -62,5 +64,5 @@ def trained() -> Adapter:
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """The network with the file in its weights."""
+    """Return the network with the file merged into its weights, and its spec."""
     return trained().merged(), SPEC

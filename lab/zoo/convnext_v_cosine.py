@@ -1,6 +1,5 @@
-"""A U-shaped network of ConvNeXt blocks (Liu et al. 2022, arXiv 2201.03545) without attention, on Fashion-MNIST: v on
-the cosine schedule.
-"""
+"""A U-shaped network of ConvNeXt blocks (Liu et al. 2022, arXiv 2201.03545) without attention, on Fashion-MNIST. It
+predicts v on the cosine schedule."""
 
 import pictures
 from denoising import Trained
@@ -17,8 +16,8 @@ DATA = pictures.FASHION
 
 
 class Block(nn.Module):
-    """Depthwise convolution, a normalisation over all channels that time and class scale and shift, two pointwise
-    convolutions with GELU between them; plus the input."""
+    """A depthwise convolution, a normalisation over all channels with scale and shift from time and class, and two
+    pointwise convolutions with GELU between them; plus the input."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -35,8 +34,8 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """v of x [B, 1, 28, 28] at timestep time [B] in [0, 1000), for labels [B] in 0..9 or `NULL`. Skip connections are
-    added."""
+    """Predicts v from x [B, 1, 28, 28] at timestep time [B] in [0, 1000), for labels [B] in 0..9 or `NULL`. Skip
+    connections are added."""
 
     def __init__(self, fine: int = 64, coarse: int = 128, embedding: int = 128) -> None:
         super().__init__()

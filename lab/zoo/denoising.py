@@ -1,6 +1,5 @@
-"""One denoising problem for every member of the zoo, made from its export spec: so a network is trained on exactly the
-noising and the prediction that its bundle says.
-"""
+"""The denoising problem of each member of the zoo, derived from its export spec, so that a network is trained with
+exactly the noising and the prediction that its bundle declares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from fewstep.models.weights import load_weights
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 
-LOG_SIGMA = (-1.2, 1.2)  # mean and deviation in training, of schedule edm (Karras et al. 2022, table 1)
-HEAVIEST = 100.0  # weight of an epsilon, which is that of x0 in between: x0 is a small difference of x and much noise
-LEAST = 0.03  # time of schedule ou in training: the score is infinite at 0 (Richter et al. 2023)
+LOG_SIGMA = (-1.2, 1.2)  # mean and deviation of log(sigma) in training with schedule edm (Karras et al. 2022, table 1)
+HEAVIEST = 100.0  # largest weight of an epsilon; at lower noise, its error is weighted like that of x0
+LEAST = 0.03  # least time of schedule ou in training, since the score is infinite at 0 (Richter et al. 2023)
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ class Batch:
     conditions: tuple[Tensor, ...]
 
 
-Draw = Callable[[int, torch.Generator], Batch]  # so many samples, drawn from the generator
+Draw = Callable[[int, torch.Generator], Batch]  # draws a number of samples from the generator
 
 
 @dataclass(frozen=True)
 class Data:
-    """The source of a member's samples: `description` for its card, and `open(folder, split)`, split being "train" or
-    "test". None is the folder where files usually are."""
+    """The source of a member's samples: a `description` for its card, and `open(folder, split)`, where split is "train"
+    or "test". A folder of None means the default folder."""
 
     description: str
     open: Callable[[Path | None, str], Draw]
@@ -43,15 +42,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fewstep export FILE:make` calls: a network with the weights that lie next to the file of its recipe.
-    `network()` is the network before its training."""
+    """The function that `fewstep export FILE:make` calls: it returns the network with the weights next to the recipe's
+    file. `network()` returns the untrained network."""
 
     file: str
     network: Callable[[], nn.Module]
     spec: Spec
 
     def __call__(self) -> tuple[nn.Module, Spec]:
-        from weight_files import check_weights  # next to each recipe, but not always on the path of this module
+        from weight_files import check_weights  # next to each recipe, which may be in another folder than this module
 
         weights = check_weights(Path(self.file).with_suffix(".safetensors"))
         return load_weights(self.network(), weights), self.spec
@@ -59,7 +58,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the network is asked at some times [B]: its input, its answer, and the weight of the error's square."""
+    """What the network must predict at some times [B]: its input, the correct output, and the weight of the squared
+    error."""
 
     x: Tensor
     answer: Tensor
@@ -67,8 +67,9 @@ class Problem:
 
 
 def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float]:
-    """Network times as training draws them: whole timesteps, evenly; of schedule edm, log(sigma) from a normal
-    distribution; of schedule exploding, log(sigma) evenly; else evenly between the ends."""
+    """Draw network times for training: uniform integer timesteps; for schedule edm, a normal distribution of
+    log(sigma); for schedule exploding, a uniform distribution of log(sigma); otherwise uniform times between the
+    ends."""
     schedule = NoiseSchedule(spec.schedule)
     if schedule.timesteps:
         return [float(t) for t in torch.randint(schedule.timesteps, (count,), generator=generator)]
@@ -87,7 +88,7 @@ def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float
 
 
 def problem(spec: Spec, batch: Batch, times: list[float], noise: Tensor) -> Problem:
-    """What a network of this spec is asked about clean samples with this noise [B, *x_shape]."""
+    """Return the problem of a network of this spec for clean samples with this noise [B, *x_shape]."""
     schedule = NoiseSchedule(spec.schedule)
     points = [schedule.time(t) for t in times]
     pairs = [x0_coefficients(spec.prediction, point, spec.schedule) for point in points]
@@ -117,7 +118,8 @@ def _weight(spec: Spec, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def loss_of(spec: Spec, network: nn.Module, draw: Draw, count: int, generator: torch.Generator) -> Tensor:
-    """Weighted mean squared error of the network's answers on `count` samples. A score counts as noise does."""
+    """Return the weighted mean squared error of the network's outputs on `count` samples. A score is weighted like
+    noise."""
     batch = draw(count, generator)
     times = draw_times(spec, count, generator)
     asked = problem(spec, batch, times, torch.randn(batch.x0.shape, generator=generator))
@@ -126,5 +128,5 @@ def loss_of(spec: Spec, network: nn.Module, draw: Draw, count: int, generator: t
 
 
 def training_loss(spec: Spec, draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+    """Return the loss that `fewstep.models.training` minimises."""
     return lambda network, generator: loss_of(spec, network, draw, count, generator)

@@ -20,8 +20,8 @@ DATA = pictures.FASHION
 
 
 class Block(nn.Module):
-    """Attention and a perceptron with `hidden` features, each after a LayerNorm that time and class scale and shift,
-    and each gated by them (adaLN-zero)."""
+    """Attention and an MLP with `hidden` features. Each follows a LayerNorm with scale and shift from time and class,
+    which also gate its output (adaLN-zero)."""
 
     def __init__(self, width: int, heads: int, embedding: int, hidden: int) -> None:
         super().__init__()
@@ -43,9 +43,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module, ABC):
-    """The velocity eps - x0 of images x [B, C, H, W] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`.
+    """Predicts the velocity eps - x0 of images x [B, C, H, W] at time [B] in [0, 1000], for labels [B] in 0..9 or
+    `NULL`.
 
-    tokens: the number of patches of an image. hidden: the features of a block's perceptron.
+    tokens: the number of patches of an image. hidden: the number of features of a block's MLP.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Transformer(nn.Module, ABC):
 
     @abstractmethod
     def join_patches(self, pixels: Tensor) -> Tensor:
-        """Images of patches [B, tokens, channels * patch ** 2]."""
+        """Return images from patches [B, tokens, channels * patch ** 2]."""
 
 
 class Network(Transformer):
-    """x is [B, 1, 28, 28]."""
+    """The network of images x [B, 1, 28, 28]."""
 
     def __init__(self) -> None:
         super().__init__(1, PATCH, TOKENS, width=128, depth=4, heads=4, embedding=96, hidden=256)

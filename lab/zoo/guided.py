@@ -1,12 +1,13 @@
-"""A student of `zoo/dit_flow` that takes the weight of guidance as a condition: one row of the network a step.
+"""A student of `zoo/dit_flow` that takes the weight of guidance as a condition, and evaluates one row of the network
+per step.
 
     python -m lab.train zoo/guided --work WORK
     fewstep export lab/zoo/guided.py:make -o bundle
     fewstep run bundle -c class=dress -c weight=2 --plan dpmpp_2m:8
 
-The first stage of distillation of guided models (Meng et al. 2023, arXiv 2210.03142, algorithm 1): it begins at the
-teacher's weights, and learns what two branches of the teacher make of x at a weight, by the square error of the
-velocity. Features of the weight enter as those of time do.
+The first stage of the distillation of guided models (Meng et al. 2023, arXiv 2210.03142, algorithm 1). The student is
+initialised with the teacher's weights, and learns the result of two branches of the teacher at a guidance weight, by
+the squared error of the velocity. The weight is embedded like the time.
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Loss, Recipe
 
 FEATURES = 64
-LEAST, MOST = 1.0, 4.0  # weights
+LEAST, MOST = 1.0, 4.0  # range of guidance weights
 LAST = 1000  # the network's time at pure noise
 WEIGHT = Condition("weight", input="weight", dtype="float32", low=LEAST, high=MOST, default=(2.0,))
 LABEL = msgspec.structs.replace(pictures.LABEL, null=None)  # guidance is in the weights
@@ -33,7 +34,7 @@ RECIPE = Recipe(steps=450, batch=16, rate=7e-4, seed=0)
 
 
 class LabelAndWeight(nn.Module):
-    """Embedding [B, width] of labels [B], as the teacher has it, and of weights [B] of guidance."""
+    """Embedding [B, width] of labels [B], as in the teacher, and of guidance weights [B]."""
 
     def __init__(self, labels: nn.Embedding) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class LabelAndWeight(nn.Module):
 
 
 class Network(nn.Module):
-    """The velocity of x [B, 1, 28, 28] at times [B] in [0, 1000] for labels [B], guided by weights [B]."""
+    """Predicts the velocity of x [B, 1, 28, 28] at times [B] in [0, 1000] for labels [B], guided with weights [B]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -62,11 +63,11 @@ class Network(nn.Module):
 
 
 def distillation(guided: nn.Module, draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+    """Return the loss that `fewstep.models.training` minimises."""
 
     def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
-        (label,) = batch.conditions  # a tenth is no class, which no weight changes
+        (label,) = batch.conditions  # a tenth has no class, and the weight has no effect on it
         time = torch.rand(count, generator=generator)
         weight = LEAST + (MOST - LEAST) * torch.rand(count, generator=generator)
         at = time[:, None, None, None]

@@ -1,11 +1,11 @@
-"""A LoRA file of `dit_flow` that has its guidance: one row of the network a step, where guidance takes two.
+"""A LoRA file for `dit_flow` that includes guidance, so that a step evaluates one row of the network instead of two.
 
     python -m lab.train zoo/guided_lora --work WORK
     fewstep export lab/zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
     fewstep run bundle --adapter lab/zoo/guided_lora.safetensors --plan dpmpp_2m:8
 
-Distillation of guidance into changes of low rank (Golnari 2023, arXiv 2312.06899): the network with them learns what
-two branches of the one without make of x at a fixed weight, by the square error of the velocity.
+Distillation of guidance into low-rank changes (Golnari 2023, arXiv 2312.06899): the changed network learns the result
+of two branches of the original network at a fixed weight, by the squared error of the velocity.
 """
 
 from pathlib import Path
@@ -28,11 +28,11 @@ WEIGHTS = Path(__file__).with_suffix(".safetensors")
 
 
 def distillation(guided: nn.Module, draw: Draw, count: int) -> Loss:
-    """What `fewstep.models.training` minimises."""
+    """Return the loss that `fewstep.models.training` minimises."""
 
     def loss(student: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)
-        (label,) = batch.conditions  # a tenth is no class, which guidance leaves as it is
+        (label,) = batch.conditions  # a tenth has no class, and guidance has no effect on it
         time = torch.rand(count, generator=generator)
         at = time[:, None, None, None]
         x = (1 - at) * batch.x0 + at * torch.randn(batch.x0.shape, generator=generator)
@@ -58,5 +58,5 @@ def trained() -> Adapter:
 
 
 def make() -> tuple[nn.Module, Spec]:
-    """The network with the file in its weights."""
+    """Return the network with the file merged into its weights, and its spec."""
     return trained().merged(), SPEC

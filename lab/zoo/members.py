@@ -1,6 +1,5 @@
-"""The denoisers of the zoo, for benchmarks to loop over, and those that come with fewstep. No torch, until a recipe is
-asked for.
-"""
+"""The denoisers of the zoo and those that come with fewstep, for benchmarks. Torch is only imported when a recipe is
+used."""
 
 import importlib
 import re
@@ -13,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent
-CALIBRATION, HELD_OUT = 0, 1  # seeds of a member's own conditions
+CALIBRATION, HELD_OUT = 0, 1  # first seed of conditions that fewstep cannot draw
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained denoiser of this folder, and how it is sampled unless a benchmark says otherwise. `needs` is a
-    module that its network is made of, next to torch."""
+    """A trained denoiser of this folder, and how it is sampled by default. `needs` is a module besides torch that its
+    network uses."""
 
     name: str
     plan: str
@@ -28,32 +27,32 @@ class Member:
 
     @property
     def source(self) -> str:
-        """The SOURCE that `fewstep export` takes."""
+        """The SOURCE argument of `fewstep export`."""
         return f"{FOLDER / self.name}.py:make"
 
     @property
     def weights(self) -> Path:
-        """The file of its trained weights."""
+        """The path of its trained weights."""
         return FOLDER / f"{self.name}.safetensors"
 
     @property
     def steps(self) -> int:
-        """Of its plan."""
+        """The number of steps of its plan."""
         return int(self.plan.partition("@")[0].rpartition(":")[2])
 
     def along(self, steps: int, grid: str | None = None) -> str:
-        """Its plan with so many steps, on this grid if it names none."""
+        """Return its plan with another number of steps, on this grid if the plan names none."""
         plan = re.sub(r":\d+", f":{steps}", self.plan, count=1)
         return plan if grid is None or "@" in plan else f"{plan}@{grid}"
 
     def recipe(self) -> ModuleType:
-        """Its file as a module: SPEC, RECIPE, DATA, network, make. Torch comes with it."""
+        """Import its file as a module: SPEC, RECIPE, DATA, network, make. This imports torch."""
         if str(FOLDER) not in sys.path:
-            sys.path.append(str(FOLDER))  # recipes import what lies beside them
+            sys.path.append(str(FOLDER))  # recipes import modules of their folder
         return importlib.import_module(self.name)
 
     def rows(self, count: int, seed: int) -> dict[str, NDArray[np.float32]] | None:
-        """Conditions [count, *shape] by name, such as a file for `calibrate --conditions` has; None where random ones,
+        """Return conditions [count, *shape] by name, as in a file for `calibrate --conditions`; None if random ones,
         which fewstep draws itself, are those of the training."""
         make = getattr(self.recipe(), "rows", None)
         return None if make is None else make(count, seed)
@@ -66,22 +65,22 @@ MEMBERS = (
     Member("unet_epsilon_linear", "dpmpp_2m:8", needs="diffusers"),
     Member("unet_edm_cifar", "dpmpp_2m:8@karras", guidance=1.5),
     Member("convnext_v_cosine", "dpmpp_2m:8", guidance=2.0),
-    Member("nafnet_residual", "dpmpp_2m:8"),  # trained last, and kept apart: no choice of calibration saw it
-    Member("text_unet_flow", "dpmpp_2m:8", guidance=3.0),  # the only one that reads a text
+    Member("nafnet_residual", "dpmpp_2m:8"),  # held out: trained last, and not used for any decision about calibration
+    Member("text_unet_flow", "dpmpp_2m:8", guidance=3.0),  # the only one that takes a text
 )
-HARD = (  # what int8 loses on: outliers, streams without norms, few steps, quiet signals
+HARD = (  # difficult for int8: outliers, streams without norms, few steps, quiet signals
     Member("consistency_edm", "ddim:1"),
     Member("residual_outliers", "dpmpp_2m:2", guidance=2.0),
     Member("quiet_waves", "dpmpp_2m:8"),
-    Member("score_wide", "dpmpp_2m:8"),  # kept apart: what stays in float was decided without it
+    Member("score_wide", "dpmpp_2m:8"),  # held out: not used to decide what stays in float
 )
-LARGE = (Member("cifar10_dit", "dpmpp_2m:8", guidance=1.5),)  # trained after all choices, and too large to loop over
+LARGE = (Member("cifar10_dit", "dpmpp_2m:8", guidance=1.5),)  # trained after all decisions; too large for loops
 BY_NAME = {member.name: member for member in (*MEMBERS, *HARD, *LARGE)}
 
 
 @dataclass(frozen=True)
 class Shipped(Member):
-    """A denoiser that comes with fewstep, which `fewstep export` knows by name."""
+    """A denoiser that comes with fewstep, whose name `fewstep export` accepts."""
 
     @property
     def source(self) -> str:

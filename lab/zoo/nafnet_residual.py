@@ -1,6 +1,6 @@
-"""Super-resolution by four in the manner of ResShift (Yue et al. 2023, arXiv 2307.12348) on Fashion-MNIST: a NAFNet
-(Chen et al. 2022, arXiv 2204.04676) that times scale and shift, as in Refusion (Luo et al. 2023, arXiv 2304.08291).
-"""
+"""Super-resolution by a factor of four in the style of ResShift (Yue et al. 2023, arXiv 2307.12348) on Fashion-MNIST.
+The network is a NAFNet (Chen et al. 2022, arXiv 2204.04676) with scale and shift from the time, as in Refusion (Luo et
+al. 2023, arXiv 2304.08291)."""
 
 from pathlib import Path
 
@@ -17,29 +17,29 @@ from fewstep.models.training import Recipe
 
 SIDE, FACTOR = 28, 4
 SHAPE = (1, SIDE, SIDE)
-NOISE = 0.1  # deviation of what a small picture has on top, in model range
+NOISE = 0.1  # standard deviation of the noise added to a small picture, in model range
 TIMESTEPS = 15
-CHANNELS, FEATURES = (48, 96, 192), 64  # of pixels, halves and quarters; of times
+CHANNELS, FEATURES = (48, 96, 192), 64  # widths at full, half and quarter resolution; width of the time embedding
 Y = Condition("y", input="y", shape=SHAPE, dtype="float32", typical=(-1.0, 1.0))
 SCHEDULE = ScheduleSpec("residual-shift", timesteps=TIMESTEPS)
 SPEC = Spec("nafnet_residual", SHAPE, (Y,), "residual", SCHEDULE, towards="y")
 RECIPE = Recipe(steps=2_000, batch=16, rate=1e-3, seed=0)
-SMALL = Path(__file__).with_name("nafnet_residual_small.png")  # test pictures, made small: tiles of 7 x 7, 64 in a row
+SMALL = Path(__file__).with_name("nafnet_residual_small.png")  # downsampled test pictures: tiles of 7 x 7, 64 in a row
 
 
 def enlarged(small: Tensor) -> Tensor:
-    """y [B, 1, 28, 28] of small pictures [B, 1, 7, 7] with their noise."""
+    """Return y [B, 1, 28, 28] from noisy small pictures [B, 1, 7, 7]."""
     return F.interpolate(small, scale_factor=float(FACTOR), mode="bilinear")
 
 
 def degraded(x0: Tensor, generator: torch.Generator) -> Tensor:
-    """y of pictures [B, 1, 28, 28]."""
+    """Return y of pictures [B, 1, 28, 28]."""
     small = F.avg_pool2d(x0, FACTOR)
     return enlarged(small + NOISE * torch.randn(small.shape, generator=generator))
 
 
 def _open(folder: Path | None, split: str) -> Draw:
-    """Grey images [B, 1, 28, 28] in [-1, 1], and what became of them."""
+    """Return a function that draws grey images [B, 1, 28, 28] in [-1, 1], and their degraded versions."""
     draw = pictures.FASHION.open(folder, split)
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
@@ -50,7 +50,7 @@ def _open(folder: Path | None, split: str) -> Draw:
 
 
 def rows(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Degraded test pictures. Even and odd seeds have no picture in common."""
+    """Return degraded test pictures. Even and odd seeds have no picture in common."""
     from PIL import Image
 
     side = SIDE // FACTOR
@@ -64,25 +64,26 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Degraded pictures, and what was made of them below, [N, 1, 56, 28]."""
+    """Return pictures [N, 1, 56, 28] with the degraded picture above and the sample below."""
     return torch.cat([conditions[0], samples], dim=2)
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the channels of each pixel: NAFNet's LayerNorm2d, without its affine."""
+    """Normalise to mean 0 and variance 1 over the channels of each pixel. This is NAFNet's LayerNorm2d without its
+    affine parameters."""
     centred = x - x.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
 
 
 def gate(x: Tensor) -> Tensor:
-    """The product of both halves of the channels, in the place of an activation."""
+    """Return the product of both halves of the channels, which replaces an activation function."""
     first, second = x.chunk(2, dim=1)
     return first * second
 
 
 class Block(nn.Module):
-    """Pointwise and depthwise convolution, gate, attention to channels; then a gated perceptron. Both are added, by a
-    factor for each channel that begins at 0."""
+    """Pointwise and depthwise convolution, gate and channel attention; then a gated MLP. Both are added to the input,
+    with a factor for each channel that is initially 0."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -101,8 +102,8 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """y - x0 for x and y [B, 1, 28, 28] at timestep time [B] in [0, timesteps). Skip connections are added. Of more
-    outputs, `heads`, that is the first."""
+    """Predicts y - x0 from x and y [B, 1, 28, 28] at timestep time [B] in [0, timesteps). Skip connections are added.
+    With several outputs (`heads`), y - x0 is the first."""
 
     def __init__(self, timesteps: int = TIMESTEPS, heads: int = 1) -> None:
         super().__init__()

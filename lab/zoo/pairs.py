@@ -1,7 +1,8 @@
-"""Noise and the shipped denoiser's samples of it: `python -m lab.zoo.pairs --work DIR [--last 31]`.
+"""Make pairs of noise and the shipped denoiser's sample for it: `python -m lab.zoo.pairs --work DIR [--last 31]`.
 
-The teacher is `fashion_mnist` as it ships in int8, along `PLAN` with guidance 2: 12 rows of its network for a sample.
-A file has `CHUNK` samples, and files that are there stay: the same command goes on, and two may share the range.
+The teacher is `fashion_mnist` as it ships in int8, along `PLAN` with guidance 2, which takes 12 rows of its network for
+a sample. A file has `CHUNK` samples. Existing files are kept, so the same command continues an interrupted run, and two
+processes may share the range.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 PLAN, GUIDANCE = "fitted:6", 2.0
 CHUNK, BATCH = 256, 32
-TEST = 31  # the chunk that no training reads
-FIRST_SEED = 1_000_000  # of the pairs, and of calibration: seeds below judge
+TEST = 31  # the chunk that is not used for training
+FIRST_SEED = 1_000_000  # first seeds of the pairs, and of calibration; lower seeds are for judging
 SHAPE, CLASSES = (1, 28, 28), 10
 
 
@@ -34,7 +35,7 @@ def file_of(work: Path, chunk: int) -> Path:
 
 
 def make(work: Path, chunks: range) -> None:
-    """Write the samples of each chunk, float16 [CHUNK, 1, 28, 28]; the class of a seed is its last digit."""
+    """Write the samples of each chunk, float16 [CHUNK, 1, 28, 28]. The class of a seed is its last digit."""
     work.mkdir(parents=True, exist_ok=True)
     with load(ready.fashion_mnist(), "int8", backend=OnnxRuntime(threads=1)) as teacher:
         for chunk in chunks:
@@ -58,8 +59,8 @@ def classes(seeds: Sequence[int]) -> dict[str, list[int]]:
 
 
 def read(work: Path, split: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise [N, 1, 28, 28], samples of it [N, 1, 28, 28] and their classes [N] of the files that are there: "train", or
-    "test", which is the chunk `TEST`."""
+    """Return noise [N, 1, 28, 28], its samples [N, 1, 28, 28] and their classes [N] from the existing files, for
+    "train", or for "test", which is the chunk `TEST`."""
     files = sorted(work.glob("pairs-*.npy"))
     files = [file for file in files if (file == file_of(work, TEST)) == (split == "test")]
     seeds = [seed for file in files for seed in seeds_of(int(file.stem.rpartition("-")[2]))]

@@ -1,4 +1,4 @@
-"""Random batches of labelled images: Fashion-MNIST and CIFAR-10, read as the shipped denoisers read them."""
+"""Random batches of labelled images from Fashion-MNIST and CIFAR-10, read as for the shipped denoisers."""
 
 from functools import cache
 from pathlib import Path
@@ -13,21 +13,21 @@ from fewstep.models.cifar10 import data as cifar10
 from fewstep.models.fashion_mnist import data as fashion_mnist
 from fewstep.models.training import drop_labels
 
-CLASSES = 10  # of either
+CLASSES = 10  # number of classes, in both data sets
 NULL = CLASSES  # the label that means "no condition"
 LABEL = Condition("class", input="label", null=NULL, low=0, high=CLASSES - 1)
 
 
 def _fashion(folder: Path | None, split: str) -> Draw:
-    """Grey images [B, 1, 28, 28] in [-1, 1], and labels."""
+    """Return a function that draws grey images [B, 1, 28, 28] in [-1, 1], and labels."""
     images, labels = fashion_mnist.read(folder, split)
     return _drawn(images[:, None], labels, is_mirrored=False)
 
 
 def _cifar(folder: Path | None, split: str) -> Draw:
-    """Colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
+    """Return a function that draws colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
     if folder is not None and (folder / f"{split}.part1.npz").is_file():
-        from lab.packed_images import read_parts  # training alone needs it; an export has only this folder
+        from lab.packed_images import read_parts  # only training needs it; an export may only have this folder
 
         return _drawn(*read_parts(folder, split), is_mirrored=True)
     return _drawn(*cifar10.read(folder, split), is_mirrored=True)

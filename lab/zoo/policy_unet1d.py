@@ -1,6 +1,5 @@
-"""The 1-D U-Net of Diffusion Policy (Chi et al. 2023, arXiv 2303.04137) on demonstrations made by code: a point reaches
-a goal around an obstacle, by one of three routes.
-"""
+"""The 1-D U-Net of Diffusion Policy (Chi et al. 2023, arXiv 2303.04137), trained on generated demonstrations: a point
+moves to a goal around an obstacle on one of three routes."""
 
 import torch
 from denoising import Batch, Data, Trained
@@ -12,9 +11,9 @@ from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime.bundle.manifest import Policy
 
 HORIZON = 16
-LOW = (-1.0, -0.5, 0.6, -0.5, -0.2, -0.3)  # of start, goal and obstacle, each (x, y); they are drawn evenly
+LOW = (-1.0, -0.5, 0.6, -0.5, -0.2, -0.3)  # uniform ranges of start, goal and obstacle, each (x, y)
 HIGH = (-0.6, 0.5, 1.0, 0.5, 0.2, 0.3)
-ROUTES = (-0.4, 0.4, 0.7)  # how far above the obstacle the point passes
+ROUTES = (-0.4, 0.4, 0.7)  # distances above the obstacle at which the point passes
 SEEN = Condition("observation", input="observation", shape=(1, 6), dtype="float32", typical=(LOW, HIGH))
 SPEC = Spec(
     "policy_unet1d",
@@ -25,11 +24,11 @@ SPEC = Spec(
     policy=Policy(observations=1, first=0, actions=8),
 )
 RECIPE = Recipe(steps=3_000, batch=64, rate=1e-3, seed=0)
-PIXELS, REACH = 64, 1.25  # of a picture, and where its edge is
+PIXELS, REACH = 64, 1.25  # pixels of a picture, and the coordinate of its edge
 
 
 def demonstrations(count: int, generator: torch.Generator) -> Batch:
-    """Positions [B, 16, 2], and what was observed [B, 1, 6]."""
+    """Return positions [B, 16, 2], and observations [B, 1, 6]."""
     low, high = torch.tensor(LOW), torch.tensor(HIGH)
     seen = low + (high - low) * torch.rand(count, len(LOW), generator=generator)
     routes = torch.tensor(ROUTES)[torch.randint(len(ROUTES), (count,), generator=generator)]
@@ -37,8 +36,8 @@ def demonstrations(count: int, generator: torch.Generator) -> Batch:
 
 
 def paths(seen: Tensor, above: Tensor) -> Tensor:
-    """Positions [B, 16, 2] from start to goal with minimum jerk along a parabola that passes `above` [B] the obstacle,
-    for observations [B, 6]."""
+    """Return positions [B, 16, 2] from start to goal with minimum jerk, along a parabola that passes the obstacle at
+    the distance `above` [B], for observations [B, 6]."""
     t = (torch.arange(HORIZON) + 1) / HORIZON
     s = (10 * t**3 - 15 * t**4 + 6 * t**5)[:, None]
     start, goal, obstacle = seen[:, None].chunk(3, dim=2)
@@ -47,8 +46,8 @@ def paths(seen: Tensor, above: Tensor) -> Tensor:
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Pictures [N, 1, 64, 64] of the positions as bright points, of the goal as a dim one, and of the obstacle's
-    centre as a dark one."""
+    """Return pictures [N, 1, 64, 64] with the positions as bright points, the goal as a dim point, and the centre of
+    the obstacle as a dark point."""
     pictures = torch.full((len(samples), 1, PIXELS, PIXELS), -0.5)
     for picture, positions, seen in zip(pictures[:, 0], samples, conditions[0][:, 0], strict=True):
         goal, obstacle = seen[2:4], seen[4:]
@@ -59,7 +58,7 @@ def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
 
 
 class Network(nn.Module):
-    """x0 of actions x [B, 16, 2] at timestep time [B] in [0, 100), for observations [B, 1, 6]."""
+    """Predicts x0 of actions x [B, 16, 2] at timestep time [B] in [0, 100), for observations [B, 1, 6]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
-"""Sound as waves, whose deviation is an eighth of their range: the 1-D U-Net of v-diffusion, in the manner of
-audio-diffusion (Schneider 2023, arXiv 2301.13267), on voices made by code (`voices.py`).
-"""
+"""Sound as waveforms, whose standard deviation is an eighth of their range: the 1-D U-Net of v-diffusion, in the style
+of audio-diffusion (Schneider 2023, arXiv 2301.13267), on generated voices (`voices.py`)."""
 
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
 
-RATE, LENGTH, PATCH = 4000, 1024, 4  # samples a second, of a wave, and of a position of the network
-LOUDER = 1.3  # than `voices`, whose deviation is 0.1
+RATE, LENGTH, PATCH = 4000, 1024, 4  # samples per second, per wave, and per position of the network
+LOUDER = 1.3  # factor over `voices`, whose standard deviation is 0.1
 SPEC = Spec("quiet_waves", (1, LENGTH), (), "v", ScheduleSpec("cosine", timesteps=1000))
 RECIPE = Recipe(steps=2_000, batch=32, rate=1e-3, seed=0)
-POOL = {"train": (4_096, 0), "test": (512, 1)}  # waves of a split, and their seed
+POOL = {"train": (4_096, 0), "test": (512, 1)}  # number of waves of a split, and their seed
 
 
 def _open(folder: Path | None, split: str) -> Draw:
-    """Waves [B, 1, 1024] of deviation 0.13. No folder is read."""
+    """Return a function that draws waves [B, 1, 1024] with standard deviation 0.13. No folder is read."""
     count, seed = POOL[split]
     waves = LOUDER * voices(count, LENGTH, RATE, np.random.default_rng(seed))
     known = torch.from_numpy(waves.astype(np.float32))[:, None]
@@ -35,7 +34,8 @@ def _open(folder: Path | None, split: str) -> Draw:
 
 
 class Layer(nn.Module):
-    """A residual block of one dimension, which ends in a gate; a change of channels reads the stream as it is."""
+    """A residual block in one dimension, which ends in a gate. If the number of channels changes, the stream passes
+    through a convolution without a norm."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """v of x [B, 1, 1024] at timestep time [B] in [0, 1000)."""
+    """Predicts v from x [B, 1, 1024] at timestep time [B] in [0, 1000)."""
 
     def __init__(self, channels: tuple[int, int, int] = (32, 64, 96), embedding: int = 96) -> None:
         super().__init__()
@@ -82,7 +82,8 @@ class Network(nn.Module):
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Pictures [N, 1, 64, 128] of waves: samples of 8 in a column, loud ones bright away from the middle row."""
+    """Return pictures [N, 1, 64, 128] of waves, with 8 samples in a column. Large values are bright and far from the
+    middle row."""
     rows = torch.linspace(1, -1, 64)[:, None]
     peaks = samples.reshape(len(samples), 1, 1, 128, 8).abs().amax(dim=4)
     return torch.where(rows.abs() <= peaks, 1.0, -1.0)

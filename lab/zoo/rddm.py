@@ -4,8 +4,8 @@
     fewstep export lab/zoo/rddm.py:make -o bundle
     fewstep run bundle --plan rddm:5 -c y=@degraded.npy
 
-As the authors' code trains: the sum of both mean absolute errors at even times. That code has a U-Net or a decoder for
-each output, and this network a channel of its last convolution.
+As in the authors' code, the loss is the sum of both mean absolute errors at uniform times. That code has a separate
+U-Net or decoder for each output; this network has a channel of its last convolution for each.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ SPEC = msgspec.structs.replace(alone.SPEC, name="rddm", schedule=ScheduleSpec("r
 
 
 def loss(draw: Draw, count: int) -> Loss:
-    """The sum of both mean absolute errors."""
+    """Return the sum of both mean absolute errors."""
 
     def errors(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)

@@ -1,11 +1,12 @@
-"""Resfusion (Shi et al. 2024, arXiv 2311.14900) on the pictures of `zoo/nafnet_residual`: noise and residual are one.
+"""Resfusion (Shi et al. 2024, arXiv 2311.14900) on the pictures of `zoo/nafnet_residual`: noise and residual are one
+prediction.
 
     python -m lab.train zoo/resfusion --work WORK
     fewstep export lab/zoo/resfusion.py:make -o bundle
     fewstep run bundle --plan ddpm:5 --image degraded.png --strength 1 -c y=@degraded.npy
 
-As the authors' code trains: the square error of equation 24's "resnoise", for which a step of DDPM is right, at even
-timesteps of a table of 12 that ends where half of x0 is left.
+As in the authors' code, the loss is the squared error of the "resnoise" of equation 24, with which a DDPM step is
+correct, at uniform timesteps of a table of 12 that ends where half of x0 is left.
 """
 
 from functools import partial
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 from fewstep.export import ScheduleSpec
 from fewstep.models.training import Loss
 
-HALF = 0.25  # share of x0's square that is left where sampling begins
-LINEAR = np.linspace(1e-4, 0.02, 12) * 1000 / 12  # betas of DDPM, in 12 steps
+HALF = 0.25  # alpha^2 at the start of sampling
+LINEAR = np.linspace(1e-4, 0.02, 12) * 1000 / 12  # DDPM's betas, for 12 steps
 KEPT = LINEAR[np.cumprod(1 - LINEAR) > HALF]
 BETAS = (*KEPT.tolist(), 1 - HALF / float(np.prod(1 - KEPT)))
 SHARES = tuple(accumulate((1 - beta for beta in BETAS), mul))
@@ -38,7 +39,7 @@ SPEC = msgspec.structs.replace(
 
 
 def loss(draw: Draw, count: int) -> Loss:
-    """The square error of the resnoise."""
+    """Return the squared error of the resnoise."""
 
     def errors(network: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)

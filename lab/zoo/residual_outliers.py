@@ -1,6 +1,6 @@
-"""A flow network of one long residual stream without norms. What it writes grows tenfold from block to block and has
-heavy tails; later blocks write less, and 1 x 1 convolutions carry the stream as it is to its end, beyond 1e5.
-"""
+"""A flow network with one long residual stream without norms. The outputs that blocks add to it grow tenfold from block
+to block and have heavy tails. Later blocks add less, and 1 x 1 convolutions carry the stream to its end, with values
+beyond 1e5."""
 
 import pictures
 from denoising import Trained
@@ -12,9 +12,9 @@ from fewstep.export import ScheduleSpec, Spec
 from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Recipe
 
-FOLD = 2  # pixels on a side that are one position
-SCALE = 100.0  # of the stream's begin
-GROWTHS = (1e2, 1e3, 1e4, 1e5, 3e4, 3e4, 3e4)  # of what blocks write
+FOLD = 2  # pixels along a side of one position
+SCALE = 100.0  # factor of the input at the start of the stream
+GROWTHS = (1e2, 1e3, 1e4, 1e5, 3e4, 3e4, 3e4)  # factors of the outputs of blocks
 WIDTHS = (40, 40, 56, 72, 56, 56, 40, 40)
 SPEC = Spec("residual_outliers", (1, 28, 28), (pictures.LABEL,), "flow", ScheduleSpec("flow", timesteps=1000))
 RECIPE = Recipe(steps=700, batch=32, rate=1e-3, seed=0)
@@ -22,7 +22,7 @@ DATA = pictures.FASHION
 
 
 class Network(nn.Module):
-    """The velocity eps - x0 of x [B, 1, 28, 28] at time [B] in [0, 1000] for labels [B]."""
+    """Predicts the velocity eps - x0 of x [B, 1, 28, 28] at time [B] in [0, 1000] for labels [B]."""
 
     def __init__(self, embedding: int = 96) -> None:
         super().__init__()

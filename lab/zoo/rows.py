@@ -1,6 +1,7 @@
 """Write conditions for `fewstep calibrate --conditions`: `python lab/zoo/rows.py NAME --seed 0 -o FILE.npz`.
 
-Another seed gives others, for `fewstep measure`. Members whose conditions fewstep draws itself have no such file.
+Another seed gives other conditions, for `fewstep measure`. Members whose conditions fewstep draws itself need no such
+file.
 """
 
 import argparse

@@ -1,7 +1,6 @@
-"""A score network of wide sigma, 0.01 to 50, in the manner of NCSN++ (Song et al. 2021, arXiv 2011.13456), on coloured
-shapes made by code. ELU takes the place of SiLU, and each channel has an InstanceNormalization of its own, as in NCSN
-(Song & Ermon 2019, arXiv 1907.05600).
-"""
+"""A score network with a wide range of sigma, 0.01 to 50, in the style of NCSN++ (Song et al. 2021, arXiv 2011.13456),
+on generated coloured shapes. It uses ELU instead of SiLU, and InstanceNormalization of each channel, as NCSN (Song &
+Ermon 2019, arXiv 1907.05600)."""
 
 import torch
 from denoising import Batch, Data, Trained
@@ -16,11 +15,11 @@ SIZE = 24
 LOWEST, HIGHEST = 0.01, 50.0
 SPEC = Spec("score_wide", (3, SIZE, SIZE), (), "score", ScheduleSpec("exploding", sigma_min=LOWEST, sigma_max=HIGHEST))
 RECIPE = Recipe(steps=1_500, batch=32, rate=1e-3, seed=0)
-SHAPES = 3  # in a picture, each of which hides a part of those before
+SHAPES = 3  # number of shapes in a picture, each of which covers a part of the previous ones
 
 
 def shapes(count: int, generator: torch.Generator) -> Batch:
-    """Pictures [count, 3, 24, 24] in [-1, 1]: discs and rectangles of one colour on a ground of another."""
+    """Return pictures [count, 3, 24, 24] in [-1, 1]: discs and rectangles of one colour on a background of another."""
 
     def drawn(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)
@@ -36,7 +35,7 @@ def shapes(count: int, generator: torch.Generator) -> Batch:
 
 
 class Layer(nn.Module):
-    """Two dilated convolutions behind norms of single channels, plus the input; all over the root of 2."""
+    """Two dilated convolutions after norms of single channels, plus the input; the sum is divided by the root of 2."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int, dilation: int = 1) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class Layer(nn.Module):
         self.shift = nn.Linear(embedding, channels)
         self.norm2 = nn.InstanceNorm2d(channels, affine=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.means = nn.Conv2d(channels_in, channels, 1)  # which the norms take away
+        self.means = nn.Conv2d(channels_in, channels, 1)  # since the norms remove it
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.elu(self.norm1(x))) + self.shift(embedding)[:, :, None, None]
@@ -53,7 +52,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The score of x [B, 3, 24, 24] at time [B], which is sigma: noise / -sigma."""
+    """Predicts the score of x [B, 3, 24, 24] at time [B], which is sigma: noise / -sigma."""
 
     def __init__(self, channels: tuple[int, int, int] = (24, 48, 64), embedding: int = 96) -> None:
         super().__init__()

@@ -1,9 +1,11 @@
-"""A chunk-causal flow transformer on speech-like series: it sees a chunk, and rings of keys and values of two before.
+"""A chunk-causal flow transformer for speech-like series: it processes one chunk, and attends to cached keys and values
+of the two previous chunks.
 
-The series are made by code: bands of a spectrogram with harmonics of a pitch that wanders, under formants of a vowel.
-A vowel is given for each chunk. Nothing gives the pitch: it is heard in what came before, so a chunk without its past
-takes another one. As in the flow decoders of streaming speech (CosyVoice 2: Du et al. 2024, arXiv 2412.10117) each
-step reads what the same step of the chunk before wrote, and chunks together are then one run over the whole series.
+The series are generated: bands of a spectrogram with harmonics of a slowly varying pitch, under the formants of a
+vowel. The vowel of each chunk is a condition. The pitch can only be inferred from the previous chunks, so a chunk
+without its past gets another pitch. As in the flow decoders of streaming speech (CosyVoice 2: Du et al. 2024, arXiv
+2412.10117), each step reads what the same step of the previous chunk wrote, so that all chunks together equal one run
+over the whole series.
 """
 
 from pathlib import Path
@@ -17,10 +19,10 @@ from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Loss, Recipe, drop_labels
 from fewstep.models.weights import load_weights
 
-BANDS, FRAMES, RING = 24, 8, 16  # of a chunk; frames of the past that attention reaches
-CHUNKS = 6  # of a series in training
+BANDS, FRAMES, RING = 24, 8, 16  # frames of a chunk; past frames in the reach of attention
+CHUNKS = 6  # chunks of a series in training
 WIDTH, DEPTH, HEADS, EMBEDDING = 96, 4, 4, 96
-FORMANTS = torch.tensor([[6.0, 12.0], [2.0, 18.0], [3.0, 9.0], [8.0, 16.0], [5.0, 20.0]])  # of each vowel, in bands
+FORMANTS = torch.tensor([[6.0, 12.0], [2.0, 18.0], [3.0, 9.0], [8.0, 16.0], [5.0, 20.0]])  # in bands, by vowel
 VOWELS = len(FORMANTS)
 NULL = VOWELS
 RECIPE = Recipe(steps=6_000, batch=32, rate=1e-3, seed=0)
@@ -35,8 +37,8 @@ SPEC = Spec(
 
 
 class Block(nn.Module):
-    """Attention over a chunk and its past, and a perceptron, scaled, shifted and gated by time and vowel (adaLN-zero:
-    Peebles & Xie 2023, arXiv 2212.09748). Distances have a bias of each head."""
+    """Attention over a chunk and its past, and an MLP, with scale, shift and gate from time and vowel (adaLN-zero:
+    Peebles & Xie 2023, arXiv 2212.09748). Each head has a bias for each distance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,10 +51,11 @@ class Block(nn.Module):
         zero(self.modulation)
 
     def forward(self, tokens: Tensor, embedding: Tensor, past: Tensor, distances: Tensor, hidden: Tensor) -> Tensor:
-        """tokens [B, T, W] -> [B, T, W], and keys and values [B, 2, heads, S + T, D].
+        """Return tokens [B, T, W] for tokens [B, T, W], and keys and values [B, 2, heads, S + T, D].
 
-        past: keys and values [B, 2, heads, S, D] of S frames before. distances: of each key from each query [T, S + T],
-        as places of `distance`. hidden: added to scores, broadcast to [B, heads, T, S + T].
+        past: keys and values [B, 2, heads, S, D] of the S previous frames.
+        distances: distance of each key from each query [T, S + T], as indices of `distance`.
+        hidden: added to scores, broadcast to [B, heads, T, S + T].
         """
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(embedding).chunk(6, dim=2)
         h = self.norm1(tokens) * (1 + scale1) + shift1
@@ -66,10 +69,11 @@ class Block(nn.Module):
 
 
 class Speech(nn.Module):
-    """The velocity eps - x0 of x [B, BANDS, FRAMES] at time [B] in [0, 1000], for a vowel [B] in 0..4 or `NULL`.
+    """Predicts the velocity eps - x0 of x [B, BANDS, FRAMES] at time [B] in [0, 1000], for a vowel [B] in 0..4 or
+    `NULL`.
 
-    past: keys and values of the RING frames before [B, DEPTH, 2, heads, RING, D]. heard: 1 where there was such a frame
-    [B, RING]. It returns both as the chunk behind it needs them.
+    past: keys and values of the RING previous frames, [B, DEPTH, 2, heads, RING, D].
+    heard: [B, RING], 1 where such a frame exists. It also returns both in the form that the next chunk needs.
     """
 
     def __init__(self) -> None:
@@ -93,8 +97,8 @@ class Speech(nn.Module):
         return velocity, after[:, :, :, :, -RING:], heard
 
     def whole(self, x: Tensor, time: Tensor, vowels: Tensor) -> Tensor:
-        """The velocity of a whole series [B, BANDS, N * FRAMES] with a vowel for each chunk [B, N]: a frame attends to
-        its chunk and to the RING frames before it."""
+        """Return the velocity of a whole series [B, BANDS, N * FRAMES] with a vowel for each chunk [B, N]. A frame
+        attends to its chunk and to the RING frames before it."""
         frames = torch.arange(x.shape[2])
         chunk = frames // FRAMES * FRAMES
         is_seen = (frames < chunk[:, None] + FRAMES) & (frames >= chunk[:, None] - RING)
@@ -117,12 +121,13 @@ class Speech(nn.Module):
 
 
 def _distances(queries: Tensor, keys: Tensor) -> Tensor:
-    """Places of each query's distance to each key in `Block.distance`."""
+    """Return the distance of each key from each query, as indices of `Block.distance`."""
     return queries[:, None] - keys + FRAMES - 1
 
 
 def series(count: int, chunks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Series [count, BANDS, chunks * FRAMES] in [-1, 1], and the vowels of their chunks [count, chunks]."""
+    """Return random series [count, BANDS, chunks * FRAMES] in [-1, 1], and the vowels of their chunks [count,
+    chunks]."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, generator=generator)
@@ -140,7 +145,7 @@ def series(count: int, chunks: int, generator: torch.Generator) -> tuple[Tensor,
 
 
 def loss(network: Speech, generator: torch.Generator) -> Tensor:
-    """Mean squared error of the velocity over whole series: no chunk is run alone in training."""
+    """Return the mean squared error of the velocity over whole series. No chunk is run separately in training."""
     x0, vowels = series(RECIPE.batch, CHUNKS, generator)
     time, noise = torch.rand(len(x0), generator=generator), torch.randn(x0.shape, generator=generator)
     t = time[:, None, None]
@@ -151,7 +156,7 @@ def loss(network: Speech, generator: torch.Generator) -> Tensor:
 
 
 def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
-    """Both splits are made alike, and no folder is read."""
+    """Return the untrained network and its loss. Both splits are generated in the same way, and no folder is read."""
     return Speech(), loss
 
 

@@ -1,6 +1,5 @@
-"""Speech enhancement in the manner of SGMSE+ (Richter et al. 2023, arXiv 2208.05830) on voices and noises made by
-code: a score on the spectrogram of a noisy voice, which the U-Net sees beside x at each step.
-"""
+"""Speech enhancement in the style of SGMSE+ (Richter et al. 2023, arXiv 2208.05830) on generated voices and noises. The
+U-Net predicts a score on the spectrogram of a noisy voice, which it takes besides x at each step."""
 
 from math import log
 from pathlib import Path
@@ -33,12 +32,13 @@ SPEC = Spec(
     spectrogram=SOUND,
 )
 RECIPE = Recipe(steps=900, batch=16, rate=1e-3, seed=0)
-UNSEEN = 1_000  # the least seed of recordings that are in no split
-POOL = {"train": (4_096, 0), "test": (512, 1)}  # recordings of a split, and their seed
+UNSEEN = 1_000  # least seed of recordings that are in no split
+POOL = {"train": (4_096, 0), "test": (512, 1)}  # number of recordings of a split, and their seed
 
 
 def _open(folder: Path | None, split: str) -> Draw:
-    """Spectrograms [B, 2, 64, 32] of clean voices, and of the same with noise. No folder is read."""
+    """Return a function that draws spectrograms [B, 2, 64, 32] of clean voices, and of the same voices with noise. No
+    folder is read."""
     clean, noisy = (torch.from_numpy(each) for each in recordings(*POOL[split]))
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
@@ -49,12 +49,13 @@ def _open(folder: Path | None, split: str) -> Draw:
 
 
 def rows(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Noisy recordings that neither split has."""
+    """Return noisy recordings that are in neither split."""
     return {"y": recordings(count, UNSEEN + seed)[1]}
 
 
 def recordings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and noisy spectrograms float32 [count, 2, 64, 32]; the largest amplitude of a noisy recording is 1."""
+    """Return clean and noisy spectrograms float32 [count, 2, 64, 32]. The largest amplitude of a noisy recording is
+    1."""
     rng = np.random.default_rng(seed)
     clean = voices(count, spectrogram.sample_count(SOUND, FRAMES), SOUND.rate, rng)
     noisy = clean + noises(clean, SOUND.rate, rng)
@@ -63,13 +64,14 @@ def recordings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Amplitudes [N, 1, 128, 32] of noisy recordings, and of what was made of them below; low frequencies below."""
+    """Return amplitudes [N, 1, 128, 32] with the noisy recording above and the sample below it. Low frequencies are at
+    the bottom."""
     both = torch.cat([each.flip(2).norm(dim=1, keepdim=True) for each in (conditions[0], samples)], dim=2)
     return 2 * both - 1
 
 
 class Network(nn.Module):
-    """The score of x [B, 2, 64, 32] at time [B] in (0, 1], given y of the same shape: noise / -sigma."""
+    """Predicts the score of x [B, 2, 64, 32] at time [B] in (0, 1], given y of the same shape: noise / -sigma."""
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 64), embedding: int = 128) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class Network(nn.Module):
 
 
 def sigma(time: Tensor) -> Tensor:
-    """Deviation of the noise at times [B]; that of `fewstep.plans.paths.ou`, in torch."""
+    """Return the standard deviation of the noise at times [B], as `fewstep.plans.paths.ou`, in torch."""
     growth = log(SIGMA_MAX / SIGMA_MIN)
     grown = SIGMA_MIN**2 * torch.exp(2 * growth * time)
     return (grown * growth / (THETA + growth) * -torch.expm1(-2 * (THETA + growth) * time)).sqrt()

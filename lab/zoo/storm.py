@@ -1,5 +1,5 @@
 """StoRM on the zoo's voices (Lemercier et al. 2023, arXiv 2212.11851): a network predicts the clean voice, and a score
-takes the prediction for the noisy voice of SGMSE+. Both are of `zoo/speech_ncsn`'s kind and size.
+network uses the prediction in place of SGMSE+'s noisy voice. Both have the architecture and size of `zoo/speech_ncsn`.
 
     python -m lab.train zoo/storm --work WORK
     fewstep export lab/zoo/storm.py:predictor -o predictor
@@ -7,8 +7,9 @@ takes the prediction for the noisy voice of SGMSE+. Both are of `zoo/speech_ncsn
     fewstep run predictor --plan ddim:1 -c y=@noisy.npy -o predicted.npy
     fewstep run score --plan ddim:5 -c y=@noisy.npy -c predicted=@predicted.npy -o clean.npy
 
-Trained as the authors' code trains: both networks at once, half of each loss, the score given the noisy voice and the
-prediction. That code samples by `sgmse(corrections=0)`, but in N steps of 1/N; both need more steps.
+As in the authors' code, both networks are trained together, with half of each loss, and the score network takes the
+noisy voice and the prediction. That code samples by `sgmse(corrections=0)`, but in N steps of 1/N; both need more
+steps.
 """
 
 from pathlib import Path
@@ -34,7 +35,7 @@ WEIGHTS = Path(__file__).with_suffix(".safetensors")
 
 
 class Predictor(nn.Module):
-    """The clean voice of noisy ones y [B, 2, 64, 32]; x and time are not looked at."""
+    """Predicts the clean voice from noisy ones y [B, 2, 64, 32]; x and time are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class Predictor(nn.Module):
 
 
 class Score(nn.Module):
-    """The score of x [B, 2, 64, 32] at time [B] in (0, 1], given the noisy voice and the predicted one."""
+    """Predicts the score of x [B, 2, 64, 32] at time [B] in (0, 1], given the noisy voice and the predicted one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Score(nn.Module):
 
 
 class Both(nn.Module):
-    """What is trained at once."""
+    """Both networks, which are trained together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ network = Both
 
 
 def loss(draw: Draw, count: int) -> Loss:
-    """Half the square error of the prediction, and half the score's around it."""
+    """Return half the squared error of the prediction, plus half the loss of the score around it."""
 
     def errors(both: nn.Module, generator: torch.Generator) -> Tensor:
         batch = draw(count, generator)

@@ -1,9 +1,9 @@
-"""What strangers' networks are made of: norms that exporters write as InstanceNormalization, attention by Einsum, and
-residual streams without a norm, whose writes grow from block to block.
+"""Blocks as in networks that others export: norms that exporters write as InstanceNormalization, attention by Einsum,
+and residual streams without a norm, to which blocks add larger and larger outputs.
 
 The blocks are those of ADM (Dhariwal & Nichol 2021, arXiv 2105.05233), on which consistency models were trained (Song
-et al. 2023, arXiv 2303.01469). Growth is a constant of a block and not trained: short training makes no outliers, and
-long training does. What reads a stream behind a norm sees nothing of it.
+et al. 2023, arXiv 2303.01469). The growth is a constant of a block and not trained, since outliers only result from
+long training. Layers that read the stream after a norm are not affected by it.
 """
 
 import torch
@@ -28,9 +28,9 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block [B, channels_in, H, W] -> [B, channels, H, W] that multiplies what it writes by `growth`. A
-    change of channels reads the stream without a norm, by a 1 x 1 convolution. `gated`: what is written is a product,
-    whose tails are heavy."""
+    """A residual block [B, channels_in, H, W] -> [B, channels, H, W] that multiplies its output by `growth` before
+    adding it. If the number of channels changes, the stream passes through a 1 x 1 convolution without a norm. `gated`:
+    the output is a product, which has heavy tails."""
 
     def __init__(
         self, channels_in: int, channels: int, embedding: int, growth: float = 1.0, *, gated: bool = False
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over the pixels by Einsum, as ADM's QKVAttention, with a residual that grows too."""
+    """Attention over the pixels by Einsum, as ADM's QKVAttention, with a residual connection and the same growth."""
 
     def __init__(self, channels: int, heads: int = 4, growth: float = 1.0) -> None:
         super().__init__()

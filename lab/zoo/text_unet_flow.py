@@ -1,6 +1,5 @@
-"""A U-Net that reads a caption by cross-attention, in the manner of latent diffusion (Rombach et al. 2022, arXiv
-2112.10752), trained by rectified flow. Its text encoder is one block of a transformer over eight tokens.
-"""
+"""A U-Net that takes a caption by cross-attention, in the style of latent diffusion (Rombach et al. 2022, arXiv
+2112.10752), trained by rectified flow. Its text encoder is one transformer block over eight tokens."""
 
 import captions
 import torch
@@ -26,7 +25,7 @@ rows, drawn = captions.rows, captions.drawn
 
 
 class TextEncoder(nn.Module):
-    """Features [B, 8, width] of tokens [B, 8]. The tokens alone decide them, so they leave the body."""
+    """Features [B, 8, width] of tokens [B, 8]. They depend only on the tokens, so they are not part of the body."""
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
@@ -46,7 +45,7 @@ class TextEncoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of pixels to the words of a text, with a residual."""
+    """Attention of pixels to the words of a text, with a residual connection."""
 
     def __init__(self, channels: int, width: int, heads: int = 4) -> None:
         super().__init__()
@@ -65,7 +64,8 @@ class CrossAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A residual block that sees the time, then attention to the text, and to all pixels where there are few."""
+    """A residual block with the time as input, then attention to the text, and at low resolution attention to all
+    pixels."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int, width: int, *, is_coarse: bool) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The velocity eps - x0 of x [B, 3, 28, 28] at time [B] in [0, 1000], for tokens [B, 8]; all 0 is no text. It works
-    on blocks of 2 x 2 pixels."""
+    """Predicts the velocity eps - x0 of x [B, 3, 28, 28] at time [B] in [0, 1000], for tokens [B, 8]; all 0 means no
+    text. It processes blocks of 2 x 2 pixels."""
 
     def __init__(self, channels: tuple[int, int] = (48, 96), embedding: int = 128, width: int = 64) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
-"""A U-Net of diffusers (UNet2DModel) on Fashion-MNIST, attention at two of its three resolutions, trained as DDPM
-(Ho et al. 2020, arXiv 2006.11239) with heavier weights where noise is high (`denoising.py`).
-"""
+"""A U-Net of diffusers (UNet2DModel) on Fashion-MNIST, with attention at two of its three resolutions. It is trained as
+DDPM (Ho et al. 2020, arXiv 2006.11239), with larger weights at high noise (`denoising.py`)."""
 
 import pictures
 from denoising import Trained
@@ -17,7 +16,7 @@ DATA = pictures.FASHION
 
 
 class Enlarge(nn.Module):
-    """Upsample2D of diffusers without its branch on the size of the batch, which a graph of any batch cannot have."""
+    """Upsample2D of diffusers without its branch on the batch size, which a graph for any batch cannot contain."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -28,7 +27,7 @@ class Enlarge(nn.Module):
 
 
 class Network(nn.Module):
-    """The noise in x [B, 1, 28, 28] at timestep time [B] in [0, 1000), for labels [B] in 0..9 or `NULL`."""
+    """Predicts the noise in x [B, 1, 28, 28] at timestep time [B] in [0, 1000), for labels [B] in 0..9 or `NULL`."""
 
     def __init__(self) -> None:
         super().__init__()

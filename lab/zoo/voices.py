@@ -1,4 +1,4 @@
-"""Voices and noises made by code: harmonics of a gliding pitch under moving formants, and four kinds of noise."""
+"""Generated voices and noises: harmonics of a gliding pitch under moving formants, and four kinds of noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 Waves = NDArray[np.float64]
 
 VOWELS = np.array([[730, 1090, 2440], [270, 2290, 3010], [300, 870, 2240], [530, 1840, 2480], [570, 840, 2410]])
-WIDTHS = np.array([90.0, 110.0, 170.0])  # of the formants, in Hz
-STEPS = 8  # of the formants' way from one vowel to the next
+WIDTHS = np.array([90.0, 110.0, 170.0])  # bandwidths of the formants, in Hz
+STEPS = 8  # steps of the formants between one vowel and the next
 HARMONICS = 36
 
 
 def voices(count: int, samples: int, rate: int, rng: np.random.Generator) -> Waves:
-    """[count, samples], of deviation about 0.1: each of a pitch of 90 to 260 Hz that glides, between two vowels, with
-    a syllable's loudness."""
+    """Return voices [count, samples] with a standard deviation of about 0.1. Each glides in pitch between 90 and 260 Hz
+    and between two vowels, with the loudness of a syllable."""
     t = np.arange(samples) / samples
     start, end = rng.uniform(90, 260, (count, 1)), rng.uniform(0.8, 1.25, (count, 1))
     pitch = start * end**t
@@ -34,13 +34,13 @@ def voices(count: int, samples: int, rate: int, rng: np.random.Generator) -> Wav
 
 
 def loudness(count: int, t: Waves, rng: np.random.Generator) -> Waves:
-    """[count, samples]: a rise and a fall, the rest nearly silent."""
+    """Return the loudness [count, samples]: it rises and falls once, and is nearly silent otherwise."""
     centre, width = rng.uniform(0.2, 0.8, (count, 1)), rng.uniform(0.15, 0.5, (count, 1))
     return 0.02 + np.exp(-(((t - centre) / width) ** 2))
 
 
 def noises(clean: Waves, rate: int, rng: np.random.Generator) -> Waves:
-    """[count, samples]: for each voice hiss, rumble, hum or clicks, 0 to 12 dB below it."""
+    """Return noise [count, samples] for each voice: hiss, rumble, hum or clicks, 0 to 12 dB below the voice."""
     count, samples = clean.shape
     white = rng.standard_normal((count, samples))
     spectrum = np.fft.rfft(white, axis=1)

@@ -1,4 +1,4 @@
-"""Whether trained weights are in the checkout: large ones are in the history alone."""
+"""Check whether trained weights are in the checkout. Large files are only in the history."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FETCH = "python -m benchmarks.fetch_weights takes them out of the history of a c
 
 
 def check_weights(path: Path) -> Path:
-    """The file, if it is there. UserError otherwise."""
+    """Return the path if the file exists. Otherwise raises UserError."""
     if not path.is_file():
         raise UserError(f"there are no weights {path.name} in {path.parent}", FETCH)
     return path
