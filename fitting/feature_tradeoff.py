@@ -59,7 +59,7 @@ class Trade:
 
 @dataclass(frozen=True)
 class TradeOffer:
-    """Candidate numbers, with the quality of their samples on the selection seeds.
+    """A candidate for the fitted coefficients, with the quality of its samples on the selection seeds.
 
     psnr: [seeds], in dB.
     features: the mean squared distance of features, in dB below 1; 0 without an extractor.

@@ -39,7 +39,7 @@ class SpecReading:
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
     def count_changes(self, stated: "SpecReading") -> int:
-        """Return the number of fields of the spec that it corrects, at least 1."""
+        """Return the number of fields of the `stated` spec that this reading changes, at least 1."""
         return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
 
     def differs_in_time_only(self, stated: "SpecReading") -> bool:

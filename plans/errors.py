@@ -6,9 +6,10 @@ NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become 
 
 
 class UserError(Exception):
-    """A failure with a known cause: `what` names the object and the fact, `fix` says what to do.
+    """A failure with a known cause. `what` says what is wrong with which object, and `fix` says what to do about it.
 
-    `fix` is "" where none is known. The message is always one printable line, even if it quotes a damaged file."""
+    `fix` is "" if no remedy is known. The message is always one printable line, even if it quotes a damaged file.
+    """
 
     def __init__(self, what: str, fix: str) -> None:
         self.what, self.fix = _escape_line(what), _escape_line(fix)

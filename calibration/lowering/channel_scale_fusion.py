@@ -89,7 +89,7 @@ class _Division:
 
 @dataclass(frozen=True)
 class _Coded:
-    """QuantizeLinear or DequantizeLinear with per-channel scales, which replaces two nodes."""
+    """A QuantizeLinear or DequantizeLinear whose per-channel scales replace it and a multiplication."""
 
     node: Node
     code: ChannelCode

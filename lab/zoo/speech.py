@@ -72,8 +72,10 @@ class Speech(nn.Module):
     """Predicts the velocity eps - x0 of x [B, BANDS, FRAMES] at time [B] in [0, 1000], for a vowel [B] in 0..4 or
     `NULL`.
 
+    It also returns `past` and `heard` in the form that the next chunk needs.
+
     past: keys and values of the RING previous frames, [B, DEPTH, 2, heads, RING, D].
-    heard: [B, RING], 1 where such a frame exists. It also returns both in the form that the next chunk needs.
+    heard: [B, RING], 1 where such a frame exists.
     """
 
     def __init__(self) -> None:
