@@ -24,7 +24,12 @@ from fewstep.export.sources.diffusers.files import (
     read_json,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
-from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, refuse_pipeline, warn_of_pipeline
+from fewstep.export.sources.diffusers.pipelines import (
+    REFUSED_PIPELINES,
+    TO_RECORD,
+    refuse_pipeline,
+    warn_of_pipeline,
+)
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -93,9 +98,14 @@ def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
 
     denoisers: the classes of networks that fewstep lists.
     """
-    if not folder.pipeline or folder.pipeline in REFUSED_PIPELINES:
+    refused = REFUSED_PIPELINES.get(folder.pipeline)
+    if not folder.pipeline or refused not in (None, *TO_RECORD):
         return False
-    if folder.pipeline in PIPELINES and any(folder.class_of(name) in denoisers for name in DENOISERS):
+    if (
+        refused is None
+        and folder.pipeline in PIPELINES
+        and any(folder.class_of(name) in denoisers for name in DENOISERS)
+    ):
         return False
     if any((folder.path / name / ONNX).is_file() for name in DENOISERS):
         return False

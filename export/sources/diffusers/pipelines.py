@@ -30,6 +30,7 @@ REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its
     "VisualClozeGenerationPipeline": SEVERAL_PICTURES,
     "VisualClozePipeline": SEVERAL_PICTURES,
 }
+TO_RECORD = (TOKENS_OF_A_PICTURE,)  # uses that a recording of the whole pipeline shows
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
 
 
