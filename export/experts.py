@@ -1,12 +1,12 @@
 """Experts: networks that replace the denoiser in an interval of lambda, each with its own source."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf, isnan
 
 import msgspec
 
 from fewstep.export.changes import refuse_changed
+from fewstep.export.expert import Expert
 from fewstep.export.null_option import with_nulls
 from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source, Spec
@@ -20,15 +20,6 @@ from fewstep.runtime.kinds.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, like noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # equal in a shared condition
-
-
-@dataclass(frozen=True)
-class Expert:
-    """A network with its own source. It runs the steps with lambda below `until`."""
-
-    name: str
-    until: float
-    load: Callable[[], Source]
 
 
 def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.experts import Expert, join_conditions, load_expert, parse_experts
+from fewstep.export.expert import Expert
+from fewstep.export.experts import join_conditions, load_expert, parse_experts
 from fewstep.export.export_network import ExportedNetwork, NetworkOptions, export_network
 from fewstep.export.licence import read_licence
 from fewstep.export.light_network import add_light_network, refuse_cache
@@ -129,7 +130,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
         entry = msgspec.structs.replace(_make_manifest(options, denoiser, loras), scheduler=scheduler)
-        for expert in others:
+        for expert in (*others, *origin.experts):
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))
             entry = _add_expert(entry, expert, own, options.dtype)

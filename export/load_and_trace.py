@@ -14,6 +14,7 @@ import fewstep.export
 import fewstep.graph
 import fewstep.plans
 import fewstep.runtime
+from fewstep.export.expert import Expert
 from fewstep.export.lora.slots import place_slots
 from fewstep.export.resource_needs import estimate_needs
 from fewstep.export.sources.torch_module import TorchSource
@@ -54,6 +55,7 @@ class Origin:
     scheduler: Mapping[str, Any] | None
     companions: CompanionSource | None
     lora_slots: LoraSlots | None
+    experts: tuple[Expert, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,13 @@ def load_and_trace(
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
     slots = None if traced.lora_slots is None else place_slots(traced.lora_slots, parts)
     origin = Origin(
-        source.spec, source.label, source.sha256, source.scheduler or source.spec.scheduler, source.companions, slots
+        source.spec,
+        source.label,
+        source.sha256,
+        source.scheduler or source.spec.scheduler,
+        source.companions,
+        slots,
+        source.experts if isinstance(source, TorchSource) else (),
     )
     reference = None if is_large else traced.reference
 

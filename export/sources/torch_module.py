@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fewstep.export.expert import Expert
 from fewstep.export.spec import CompanionSource, Spec, TracedDenoiser
 from fewstep.graph.lora_slots import add_lora_slots
 from fewstep.plans.errors import UserError
@@ -25,6 +26,7 @@ class TorchSource:
     scheduler: Mapping[str, Any] | None = None
     companions: CompanionSource | None = None
     lora_slots: LoraSlots | None = None
+    experts: tuple[Expert, ...] = ()
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import (

@@ -14,7 +14,8 @@ from fewstep.cli.main import main
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import batch_size
 from fewstep.export import Vocabulary
-from fewstep.export.experts import Expert, _check
+from fewstep.export.expert import Expert
+from fewstep.export.experts import _check
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.tracing.exporter_speedups import cache_operations
 from fewstep.literature.populations.population import population

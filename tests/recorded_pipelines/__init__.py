@@ -23,6 +23,7 @@ from tests.recorded_pipelines.videos import (
     text_to_video,
     wan,
     wan_with_times_of_positions,
+    wan_with_two_networks,
 )
 
 __all__ = [
@@ -46,12 +47,14 @@ __all__ = [
     "text_to_video",
     "wan",
     "wan_with_times_of_positions",
+    "wan_with_two_networks",
 ]
 
 CALLS: dict[str, dict[str, Any]] = {
     "flux2_klein": {"height": 16, "width": 16, "max_sequence_length": 64, "text_encoder_out_layers": (1,)},
     "wan": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
     "wan_with_times_of_positions": {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": TOKENS},
+    "wan_with_two_networks": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
     "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox_image_to_video": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.pipelines import clip_components, randomized, write_clip_tokenizer
 from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, make_network, write
 
@@ -20,6 +22,15 @@ def wan(folder: Path, patch: int = 1, **more: Any) -> Path:
 def wan_with_times_of_positions(folder: Path) -> Path:
     """Wan 2.2 with 5 billion weights: a time for each position, all of which are equal without a picture."""
     return wan(folder, patch=2, expand_timesteps=True)
+
+
+def wan_with_two_networks(folder: Path) -> Path:
+    """Wan 2.2: another network runs the steps from time 875 on."""
+    noisy, quiet = (randomized(make_network("wan", patch_size=(1, 1, 1))) for _ in range(2))
+    with torch.no_grad():
+        for parameter in noisy.parameters():
+            parameter *= 1.5
+    return wan(folder, transformer=noisy, transformer_2=quiet, boundary_ratio=0.875)
 
 
 def ltx(folder: Path) -> Path:

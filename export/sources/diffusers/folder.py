@@ -123,7 +123,6 @@ def _record(folder: Folder, call: Mapping[str, Any]) -> TorchSource:
 
 def read_recorded_scheduler(folder: Folder) -> Config:
     """Return the scheduler's config of a pipeline that is recorded."""
-    _refuse_experts(folder, DENOISERS[1])
     scheduler = read_scheduler(folder.path, folder.pipeline)
     if scheduler is None:
         raise _without_scheduler(folder.path)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from fewstep.export.changes import apply_changes
-from fewstep.export.experts import Expert, load_expert
+from fewstep.export.expert import Expert
+from fewstep.export.experts import load_expert
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.lora.merge import merge
 from fewstep.export.lora.slots import SlotRequest

@@ -15,8 +15,9 @@ from fewstep.export.sources.diffusers.recording.arguments import Argument, Netwo
 from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks, check_parts
 from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
-from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
+from fewstep.export.sources.diffusers.recording.relations import branch_calls
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
@@ -42,7 +43,7 @@ class RecordedNoise:
 
 def compare_samples(
     built: BuiltPipeline,
-    module: RecordedNetwork,
+    modules: RecordedNetworks,
     settings: CallSettings,
     batch: Mapping[str, Any],
     scheduler: PipelineScheduler,
@@ -54,14 +55,14 @@ def compare_samples(
     Raises UserError above `TOLERANCE`, and if x does not start from noise.
     """
     call = settings.of(None, batch)
-    run = _run(built, module, call)
-    differences = [_compare(built, module, call, scheduler, run, _StepNetwork(run.record, module))]
+    run = _run(built, modules, call)
+    differences = [_compare(built, modules, call, scheduler, run, _StepNetwork(run.record, modules))]
     if settings.texts:
-        padded = _run(built, module, settings.of()).record
+        padded = _run(built, modules, settings.of()).record
     try:
         for row, text in enumerate(settings.texts):
-            network = _StepNetwork(padded, module, slice(row, row + 1))
-            differences.append(_compare(built, module, text, scheduler, _run(built, module, text), network))
+            network = _StepNetwork(padded, modules, slice(row, row + 1))
+            differences.append(_compare(built, modules, text, scheduler, _run(built, modules, text), network))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise recording_error(what) from error
@@ -76,36 +77,39 @@ class _Run:
     draws: Sequence[Array]
 
 
-def _run(built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any]) -> _Run:
+def _run(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> _Run:
+    networks = {name: each.network for name, each in modules.modules.items()}
     with keep_draws(type(built.pipeline.scheduler)) as draws:
-        return _Run(record(built, settings, SEED, networks={module.found.component: module.network}), draws)
+        return _Run(record(built, settings, SEED, networks=networks), draws)
 
 
 def _compare(
     built: BuiltPipeline,
-    module: RecordedNetwork,
+    modules: RecordedNetworks,
     settings: Mapping[str, Any],
     scheduler: PipelineScheduler,
     made: _Run,
     network: "_StepNetwork | _RecordedOutputs",
 ) -> float:
     """Compare the final x of a run with that of a plan along a network, from the same noise."""
-    found, name, run = module.found, built.name, made.record
+    name, run = built.name, made.record
+    relations = {component: each.found for component, each in modules.modules.items()}
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples says nothing", name)
-    weights = check_relations(name, found, record(built, settings, SEED), "seed")  # probes are independent
-    plan = _plan(scheduler, weights, module, tuple(run.steps[0].sample.shape[1:]), built)
+    weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
+    plan = _plan(scheduler, weights, modules.quiet, tuple(run.steps[0].sample.shape[1:]), built)
     if len(plan.steps) != len(run.steps):
         raise recording_error(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
     for step, own in zip(plan.steps, run.steps, strict=True):
         if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
+    _check_networks(name, plan, run, modules)
     noise = RecordedNoise(
-        _first_input(run, module) / _start_factor(plan), scheduler.select_draws(made.draws, len(run.steps))
+        _first_input(run, modules) / _start_factor(plan), scheduler.select_draws(made.draws, len(run.steps))
     )
     _check_noise(name, noise.first)
-    hold = _read_hold(name, plan, run, module, noise.first)
+    hold = _read_hold(name, plan, run, modules, noise.first)
     with torch.no_grad():
         mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)
     theirs = _final_x(run, hold)
@@ -119,24 +123,25 @@ def _compare(
 
 
 def check_updates(
-    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], scheduler: PipelineScheduler
+    built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any], scheduler: PipelineScheduler
 ) -> None:
     """Raise UserError unless the plan of the scheduler makes the steps of a call: with random outputs in place of the
     network's, it feeds the network the same inputs, and ends at the same x. No network runs."""
     with keep_draws(type(built.pipeline.scheduler)) as draws:
         run = _Run(record(built, settings, SEED), draws)
-    _compare(built, module, settings, scheduler, run, _RecordedOutputs(built.name, run.record, module))
+    _compare(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))
 
 
 class _RecordedOutputs:
     """The random outputs of a recording as the network of its plan, which must get the recorded inputs."""
 
-    def __init__(self, name: str, run: CallRecord, module: RecordedNetwork) -> None:
-        self.name, self.run, self.module = name, run, module
-        self.order = branch_names(module.found.branches, module.arguments)
+    def __init__(self, name: str, run: CallRecord, modules: RecordedNetworks) -> None:
+        self.name, self.run, self.modules = name, run, modules
+        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
-        found, own = self.module.found, self.run.steps[index]
+        own = self.run.steps[index]
+        found = self.modules.at(own).found
         samples, calls = len(own.sample), list(branch_calls(own, found.x))
         expected = found.x_place.select(calls[0][0].leaves[found.x])[:samples].numpy()
         difference = float(np.abs(u - expected).max() / max(float(np.ptp(expected)), 1e-12))
@@ -157,22 +162,22 @@ class _StepNetwork:
     """The network of a plan's step, with the conditions of each branch in some rows of a recording. A condition with a
     default has that default, as when a bundle runs."""
 
-    def __init__(self, run: CallRecord, module: RecordedNetwork, rows: slice = slice(None)) -> None:
-        self.module, self.run, self.rows = module, run, rows
-        self.order = branch_names(module.found.branches, module.arguments)
+    def __init__(self, run: CallRecord, modules: RecordedNetworks, rows: slice = slice(None)) -> None:
+        self.modules, self.run, self.rows = modules, run, rows
+        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
         time = torch.full((len(x),), step.time)
-        outputs = []
+        outputs, module = [], self.modules.at(self.run.steps[index])
         for branch in step.branches:
             number = self.order.index(branch)
             values = [
                 self._value(self.run.steps[index], path, each, number, len(x))
-                for path, each in self.module.arguments.arguments.items()
+                for path, each in module.arguments.arguments.items()
                 if each.condition is not None
             ]
-            outputs.append(self.module(x, time, *values).numpy())
+            outputs.append(module(x, time, *values).numpy())
         return outputs
 
     def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:
@@ -180,7 +185,9 @@ class _StepNetwork:
         condition = argument.condition
         if condition is not None and condition.default is not None:
             return torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
-        recorded: Tensor = list(branch_values(step, self.module.found, path, argument.repeats))[branch][self.rows]
+        recorded: Tensor = list(branch_values(step, self.modules.at(step).found, path, argument.repeats))[branch][
+            self.rows
+        ]
         return recorded
 
 
@@ -243,20 +250,29 @@ def _plan(
         raise UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix) from error
 
 
-def _first_input(run: CallRecord, module: RecordedNetwork) -> Array:
+def _first_input(run: CallRecord, modules: RecordedNetworks) -> Array:
     """Return x as the network first gets it, which some schedulers scale."""
-    call, found, samples = run.steps[0].calls[0], module.found, len(run.steps[0].sample)
+    call, found, samples = run.steps[0].calls[0], modules.at(run.steps[0]).found, len(run.steps[0].sample)
     first: Array = found.x_place.select(call.leaves[found.x])[:samples].numpy()
     return first
 
 
-def _read_hold(name: str, plan: Plan, run: CallRecord, module: RecordedNetwork, noise: Array) -> Hold | None:
+def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks) -> None:
+    """Raise UserError unless each step of a plan runs the network that the pipeline calls."""
+    for step, own in zip(plan.steps, run.steps, strict=True):
+        runs_first = modules.until is not None and (step.lam is None or step.lam < modules.until)
+        if runs_first != modules.runs_first(own):
+            raise recording_error(f"{name} calls {own.calls[0].component} at time {own.time:.6g}, unlike its plan")
+
+
+def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks, noise: Array) -> Hold | None:
     """Return the part of x that a pipeline sets after each step as a hold: the picture that it noises there follows
     from the last step, and the other steps are then compared with it. None if the pipeline holds nothing."""
     mask = find_held_part(name, run)
     if mask is None:
         return None
-    found, last = module.found, run.steps[-1]
+    last = run.steps[-1]
+    found = modules.at(last).found
     row, alpha, sigma = x_row(plan.steps[-1])
     x = found.x_place.select(last.calls[0].leaves[found.x])[: len(noise)].numpy() / plan.steps[-1].input[row]
     return Hold(np.where(mask, (x - sigma * noise) / alpha, 0).astype(np.float32), mask.numpy().astype(np.float32))

@@ -92,7 +92,7 @@ def record(
         stack.enter_context(_run_on_cpu(pipeline))
         for name, shapes in built.denoisers.items():
             network: nn.Module = getattr(pipeline, name)
-            real = None if networks is None else networks[name]
+            real = None if networks is None else networks.get(name)
             answer = partial(_probe, network, shapes, probes) if real is None else partial(_run, real)
             forward = _recording_forward(recorder, built.name, name, network, answer)
             stack.enter_context(patch.object(network, "forward", forward, create=True))

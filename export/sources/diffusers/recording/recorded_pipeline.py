@@ -1,14 +1,25 @@
 """A pipeline with what its recordings show: relations, arguments and the rules of its scheduler."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.networks import (
+    RecordedNetworks,
+    check_parts,
+    find_boundary,
+    find_parts,
+    split_record,
+)
 from fewstep.export.sources.diffusers.recording.record import CallError, CallRecord, record, record_times
-from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
+from fewstep.export.sources.diffusers.recording.relations import Relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
@@ -18,6 +29,14 @@ from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 
 MORE_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """What recordings show about one of the networks."""
+
+    relations: Relations
+    arguments: NetworkArguments
 
 
 class RecordedPipeline:
@@ -42,24 +61,25 @@ class RecordedPipeline:
         name = built.name
         self.built, self.settings = built, settings
         base, reseeded = first or record(built, settings.of(), 0), record(built, settings.of(), 1)
-        self.relations: Relations = find_relations(name, base, reseeded)
+        found = find_parts(name, base, reseeded)
         variants: dict[str, CallRecord] = {}
         for seed, setting in enumerate(settings.variants, 2):
             variants[setting] = record(built, settings.of(setting), seed)
-            check_relations(name, self.relations, variants[setting], setting)
-        self.batch, batch = self._record_batch(base)
+            check_parts(name, found, variants[setting], setting)
+        self.batch, batch = self._record_batch(base, found)
         variants |= {} if batch is None else {BATCH: batch}
         variants[ENCODERS] = record(other, settings.of(), 0)
         longer = (
             [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
         )
         for each in longer:
-            check_relations(name, self.relations, each, STEP_NUMBER)
-        self.row_lists: frozenset[str] = frozenset() if batch is None else find_row_lists(self.relations, base, batch)
-        base = shorten_lists(base, self.row_lists)
-        variants = {setting: shorten_lists(each, self.row_lists) for setting, each in variants.items()}
-        self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
+            check_parts(name, found, each, STEP_NUMBER)
         records = [base, reseeded, *variants.values(), *longer]
+        self.row_lists: frozenset[str] = (
+            frozenset() if batch is None else find_row_lists(next(iter(found.values())), base, batch)
+        )
+        self.parts = self._sort_arguments(found, base, variants)
+        self.until = find_boundary(name, built.pipeline, records, list(found))
         self.change_rule = self._change_rule()
         self.rules_error: UserError | None = None
         rules: Mapping[str, Any] = {}
@@ -71,25 +91,72 @@ class RecordedPipeline:
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
         self.holds = find_held_part(name, base) is not None
 
+    @property
+    def relations(self) -> Relations:
+        """The relations of the network of the last steps."""
+        return list(self.parts.values())[-1].relations
+
+    @property
+    def arguments(self) -> NetworkArguments:
+        """The arguments of the network of the last steps."""
+        return list(self.parts.values())[-1].arguments
+
+    def wrap(self, networks: Mapping[str, nn.Module]) -> RecordedNetworks:
+        """Return the networks with the signature of a denoiser."""
+        modules = {
+            name: RecordedNetwork(networks[name], part.relations, part.arguments) for name, part in self.parts.items()
+        }
+        return RecordedNetworks(modules, self.until)
+
+    def _sort_arguments(
+        self, found: Mapping[str, Relations], base: CallRecord, variants: Mapping[str, CallRecord]
+    ) -> dict[str, Part]:
+        """Return each network with the arguments that its own steps show."""
+        name = self.built.name
+
+        def part(record: CallRecord, component: str) -> CallRecord:
+            return shorten_lists(split_record(name, record)[component], self.row_lists)
+
+        return {
+            component: Part(
+                relations,
+                sort_arguments(
+                    name,
+                    relations,
+                    part(base, component),
+                    {setting: part(each, component) for setting, each in variants.items()},
+                ),
+            )
+            for component, relations in found.items()
+        }
+
     def _change_rule(self) -> dict[str, int]:
         """Return the field that `plans.configs.pipelines.read_recorded` reads for a change of the guided output."""
-        change = self.relations.combination.change
+        rules = [self._change_rule_of(part) for part in self.parts.values()]
+        if any(each != rules[0] for each in rules):
+            raise recording_error(f"{self.built.name} changes the guided output of one of its networks only")
+        return rules[0]
+
+    def _change_rule_of(self, part: Part) -> dict[str, int]:
+        change = part.relations.combination.change
         if change is None:
             return {}
-        if change.branch != self.arguments.conditional:
+        if change.branch != part.arguments.conditional:
             raise recording_error(f"{self.built.name} changes its guided output by a branch other than the conditional")
         return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
-    def _record_batch(self, base: CallRecord) -> tuple[Mapping[str, Any], CallRecord | None]:
+    def _record_batch(
+        self, base: CallRecord, found: Mapping[str, Relations]
+    ) -> tuple[Mapping[str, Any], CallRecord | None]:
         """Record more samples by the first settings that the pipeline accepts. Returns these, or none."""
         for settings in self.settings.batches:
             try:
-                found = record(self.built, self.settings.of(None, settings), 98)
+                larger = record(self.built, self.settings.of(None, settings), 98)
             except UserError:
                 continue
-            if len(found.steps[0].sample) > len(base.steps[0].sample):
-                check_relations(self.built.name, self.relations, found, BATCH)
-                return settings, found
+            if len(larger.steps[0].sample) > len(base.steps[0].sample):
+                check_parts(self.built.name, found, larger, BATCH)
+                return settings, larger
         return {}, None
 
     def _record_sigmas(self, count: int) -> Sequence[float] | None:

@@ -10,6 +10,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.errors import UserError
 
 STEPS = 3  # of a recording, and of the run that is compared
+STEPS_OF_TWO = 8  # of a pipeline with two networks
 PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
 OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
 SHORT = "a"
@@ -26,7 +27,6 @@ OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
 WHOLE = ("height", "width", "num_frames", STEP_COUNT)  # arguments that are positive whole numbers
 USUAL = {  # arguments that each recording passes to a call that takes them
     "return_dict": False,
-    STEP_COUNT: STEPS,
     OUTPUT: "latent",
     PROMPT: PROMPTS[0],
     NEGATIVE: OTHERS[0],
@@ -41,11 +41,13 @@ class Forms:
     has_pictures: it gets a random picture for each argument that may be one. An edit runs at strength 1, from noise.
     is_padded: it gets two prompts, of which the first is longer than the pipeline takes, so that the second is padded.
     guided_by: the guidance weight that it gets, by name, if the pipeline has no guidance without.
+    steps: the number of its steps, unless the user chose one.
     """
 
     has_pictures: bool = False
     is_padded: bool = False
     guided_by: tuple[str, float] | None = None
+    steps: int = STEPS
 
 
 PLAIN = Forms()
@@ -81,6 +83,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
     _check_given(name, takes, given)
     usual = {each: value for each, value in USUAL.items() if each in takes}
+    usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
     usual |= (make_pictures(takes, given, 0) if forms.has_pictures else {}) | dict(given)
     needed = [
         each.name
@@ -150,5 +153,5 @@ def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
         if isinstance(default, int | float) and not isinstance(default, bool):
             variants[each] = {each: default + 0.5}
     if STEP_COUNT in takes:
-        variants[STEP_NUMBER] = {STEP_COUNT: STEPS + 2}
+        variants[STEP_NUMBER] = {STEP_COUNT: int(usual[STEP_COUNT]) + 2}
     return variants

@@ -1,13 +1,15 @@
 """The denoiser of a pipeline's folder whose class fewstep does not list: recorded, checked, and wrapped."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from torch import nn
 
+from fewstep.export.expert import Expert
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
@@ -16,8 +18,10 @@ from fewstep.export.sources.diffusers.recording.comparison import compare_sample
 from fewstep.export.sources.diffusers.recording.components import build_pipeline
 from fewstep.export.sources.diffusers.recording.decoding import read_companions, read_from_memory, read_stored
 from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
+from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline, record_pipeline
+from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.settings import STRENGTH, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.diffusers.recording.stored_steps import find_scheduler
@@ -39,8 +43,7 @@ def record_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[s
 def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> TorchSource:
     """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples."""
     recorded = record_folder(folder, scheduler, given)
-    home = folder.path / recorded.relations.component
-    network, files = load_network(home)
+    loaded = {name: load_network(folder.path / name) for name in recorded.parts}
     with silence_libraries():
         companions = read_companions(
             str(folder.path),
@@ -50,9 +53,12 @@ def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Ma
             partial(read_stored, folder),
         )
     more = () if companions is None else companions.files
-    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files, *more]
-    origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), hash_files(read))
-    return _make_source(recorded, network, origin, companions)
+    configs = [folder.path / name / CONFIG for name in loaded]
+    files = [file for _, own in loaded.values() for file in own]
+    digest = hash_files([*configs, folder.path / "scheduler" / "scheduler_config.json", *files, *more])
+    origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
+    networks = {name: network for name, (network, _) in loaded.items()}
+    return _make_source(recorded, networks, origin, companions, lambda name: load_network(folder.path / name)[0])
 
 
 def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
@@ -69,8 +75,13 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
         companions = read_companions(
             label, built, recorded.settings.of_one_sample(), recorded.x_shape, partial(read_from_memory, pipeline)
         )
-    network = getattr(pipeline, recorded.relations.component)
-    return _make_source(recorded, network, PipelineOrigin(label, label, sha256), companions)
+
+    def load(name: str) -> nn.Module:
+        network: nn.Module = getattr(pipeline, name)
+        return network
+
+    networks = {name: load(name) for name in recorded.parts}
+    return _make_source(recorded, networks, PipelineOrigin(label, label, sha256), companions, load)
 
 
 @dataclass(frozen=True)
@@ -83,31 +94,54 @@ class PipelineOrigin:
 
 
 def _make_source(
-    recorded: RecordedPipeline, network: nn.Module, origin: PipelineOrigin, companions: PipelineNetworks | None
+    recorded: RecordedPipeline,
+    networks: Mapping[str, nn.Module],
+    origin: PipelineOrigin,
+    companions: PipelineNetworks | None,
+    load: Callable[[str], nn.Module],
 ) -> TorchSource:
-    """Wrap a denoiser with its weights, and compare its samples with those of its pipeline."""
-    found, pipeline = recorded.relations, recorded.built.name
-    module = RecordedNetwork(network.float().eval(), found, recorded.arguments)
-    settings = recorded.settings
+    """Wrap denoisers with their weights, and compare samples with those of their pipeline. `load` loads a network by
+    its component again: an expert is loaded when the main network is exported."""
+    modules = recorded.wrap({name: each.float().eval() for name, each in networks.items()})
     with silence_libraries():
-        scheduler = find_scheduler(recorded, module, origin.label)
-    schedule, prediction = scheduler.described
-    spec = Spec(origin.name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
-    if is_comparable(network):
+        scheduler = find_scheduler(recorded, modules, origin.label)
+    _compare(recorded, modules, scheduler, origin)
+    *others, name = recorded.parts
+
+    def wrap(component: str, network: nn.Module) -> TorchSource:
+        part = recorded.parts[component]
+        schedule, prediction = scheduler.described
+        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule)
+        module = RecordedNetwork(network, part.relations, part.arguments)
+        return TorchSource(module, spec, origin.name, origin.sha256, None, scheduler.config, companions)
+
+    def load_expert(component: str) -> TorchSource:
+        return replace(wrap(component, load(component).float().eval()), companions=None)
+
+    experts = tuple(Expert(each, recorded.until or inf, partial(load_expert, each)) for each in others)
+    return replace(wrap(name, networks[name]), experts=experts)
+
+
+def _compare(
+    recorded: RecordedPipeline, modules: RecordedNetworks, scheduler: PipelineScheduler, origin: PipelineOrigin
+) -> None:
+    """Compare the plan of the scheduler with the pipeline, and say what export found and could not check."""
+    settings, pipeline = recorded.settings, recorded.built.name
+    comparable = all(is_comparable(each.network) for each in modules.modules.values())
+    if comparable:
         with silence_libraries():
-            difference = compare_samples(recorded.built, module, settings, recorded.batch, scheduler)
+            difference = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
         LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
-    LOG.warning("%s: %s", origin.label, describe_guidance(module, recorded.settings.forms.guided_by))
+    LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by))
     if recorded.holds:
         what = "its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask)"
         LOG.warning("%s: %s", origin.label, what)
-    if without := recorded.settings.without:
+    if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
-    return TorchSource(module, spec, origin.name, origin.sha256, None, scheduler.config, companions)
 
 
 def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.comparison import check_updates
+from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline
 from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import measure_schedule
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
@@ -20,7 +20,7 @@ from fewstep.plans.errors import UserError
 LOG = logging.getLogger("fewstep")
 
 
-def find_scheduler(recorded: RecordedPipeline, module: RecordedNetwork, label: str) -> PipelineScheduler:
+def find_scheduler(recorded: RecordedPipeline, modules: RecordedNetworks, label: str) -> PipelineScheduler:
     """Return the scheduler of a pipeline, by the rules of its class if they give the recorded steps, else with the
     recorded steps themselves.
 
@@ -29,10 +29,10 @@ def find_scheduler(recorded: RecordedPipeline, module: RecordedNetwork, label: s
     """
     calls = _calls(recorded)
     try:
-        return _check(recorded, module, calls, _read_rules(recorded))
+        return _check(recorded, modules, calls, _read_rules(recorded))
     except UserError as reason:
         try:
-            found = _check(recorded, module, calls, _store_steps(recorded, calls))
+            found = _check(recorded, modules, calls, _store_steps(recorded, calls))
         except UserError as error:
             what = reason.what if error.what == reason.what else f"{reason.what}; {error.what}"
             raise UserError(what, error.fix) from error
@@ -66,13 +66,13 @@ def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
 
 def _check(
     recorded: RecordedPipeline,
-    module: RecordedNetwork,
+    modules: RecordedNetworks,
     calls: Sequence[Mapping[str, Any]],
     scheduler: PipelineScheduler,
 ) -> PipelineScheduler:
     """Return the scheduler. Raises UserError unless its plans make the steps of the calls."""
     for call in calls:
-        check_updates(recorded.built, module, call, scheduler)
+        check_updates(recorded.built, modules, call, scheduler)
     return scheduler
 
 

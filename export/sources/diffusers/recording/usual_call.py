@@ -17,6 +17,8 @@ from fewstep.export.sources.diffusers.recording.settings import (
     PLAIN,
     PROMPT,
     SHORTNESS,
+    STEP_COUNT,
+    STEPS_OF_TWO,
     CallSettings,
     Forms,
     choose_settings,
@@ -29,6 +31,9 @@ LOG = logging.getLogger("fewstep")
 def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:
     """Choose the usual call, and record it. Raises the first error if the pipeline does not run."""
     settings, first = _record_with_pictures_if_needed(built, given)
+    if len(built.denoisers) > 1 and STEP_COUNT in settings.usual:  # so that each may run several steps
+        settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
+        first = record(built, settings.of(), 0)
     settings, first = _record_with_guidance(built, given, settings, first)
     if {PROMPT, NEGATIVE} & set(given) or not _is_length_seen(built, settings, first):
         return settings, first

@@ -14,7 +14,6 @@ from fewstep.export.export import load_source
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.comparison import check_updates
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
@@ -312,10 +311,10 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
 
 
 def check_steps(found: RecordedPipeline, scheduler: Mapping[str, Any], count: int) -> None:
-    module = RecordedNetwork(torch.nn.Identity(), found.relations, found.arguments)
+    modules = found.wrap({name: torch.nn.Identity() for name in found.parts})
     described = schedule_from_scheduler_config(scheduler)
     call = found.settings.of(None, {"num_inference_steps": count})
-    check_updates(found.built, module, call, PipelineScheduler(scheduler, described))
+    check_updates(found.built, modules, call, PipelineScheduler(scheduler, described))
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "mochi"])

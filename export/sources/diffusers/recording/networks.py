@@ -1,0 +1,93 @@
+"""The networks of a pipeline that has one for the noisy steps and one for the others, as Wan 2.2 does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from typing import Any
+
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, check_steps, find_relations
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+
+RATIO = "boundary_ratio"  # of a pipeline: the time of the last noisy step, relative to the first time
+
+
+@dataclass(frozen=True)
+class RecordedNetworks:
+    """The networks of a pipeline by component, from noisy to quiet. `until` is the lambda below which the first of two
+    runs, None for one network."""
+
+    modules: Mapping[str, RecordedNetwork]
+    until: float | None = None
+
+    def at(self, step: SchedulerStep) -> RecordedNetwork:
+        """Return the network that a recorded step called."""
+        return self.modules[step.calls[0].component]
+
+    @property
+    def quiet(self) -> RecordedNetwork:
+        """The network of the last steps."""
+        return list(self.modules.values())[-1]
+
+    def runs_first(self, step: SchedulerStep) -> bool:
+        """Return True if a recorded step called the first of two networks."""
+        return len(self.modules) > 1 and step.calls[0].component == next(iter(self.modules))
+
+
+def split_record(name: str, record: CallRecord) -> dict[str, CallRecord]:
+    """Return the steps of each network, in the order of their first steps. Raises UserError if one step calls several
+    networks, and if a network runs again after another."""
+    steps: dict[str, list[SchedulerStep]] = {}
+    for step in record.steps:
+        components = sorted({call.component for call in step.calls})
+        if len(components) != 1:
+            raise recording_error(f"{name} calls {len(components)} networks in one step: {', '.join(components)}")
+        if components[0] in steps and list(steps)[-1] != components[0]:
+            raise recording_error(f"{name} calls {components[0]} again after another network")
+        steps.setdefault(components[0], []).append(step)
+    return {component: replace(record, steps=tuple(own)) for component, own in steps.items()}
+
+
+def find_parts(name: str, base: CallRecord, reseeded: CallRecord) -> dict[str, Relations]:
+    """Return the relations of each network. Raises UserError for more than two."""
+    check_steps(name, base)
+    parts, others = split_record(name, base), split_record(name, reseeded)
+    if len(parts) > 2 or list(parts) != list(others):
+        raise recording_error(f"{name} calls {len(parts)} networks: {', '.join(parts)}")
+    found = {each: find_relations(name, parts[each], others[each]) for each in parts}
+    if len({(each.x, each.x_place, each.branches) for each in found.values()}) != 1:
+        raise recording_error(f"{name} passes x to its networks in different ways: {', '.join(found)}")
+    return found
+
+
+def check_parts(
+    name: str, found: Mapping[str, Relations], record: CallRecord, setting: str
+) -> tuple[tuple[float, ...], ...]:
+    """Check the relations of each network in a recording with other settings. Returns the weights of all steps."""
+    check_steps(name, record)
+    weights: tuple[tuple[float, ...], ...] = ()
+    for component, own in split_record(name, record).items():
+        if component not in found:
+            raise recording_error(f"{name} calls {component} only with another {setting}")
+        weights += check_relations(name, found[component], own, setting)
+    return weights
+
+
+def find_boundary(name: str, pipeline: Any, records: Sequence[CallRecord], components: Sequence[str]) -> float | None:
+    """Return the lambda below which the first of two networks runs, from the pipeline's setting; None for one network.
+
+    Raises UserError if the steps of some recording show another boundary.
+    """
+    if len(components) == 1:
+        return None
+    ratio, config = pipeline.config.get(RATIO), pipeline.scheduler.config
+    if not isinstance(ratio, float) or not 0 < ratio < 1:
+        raise recording_error(f"{name} calls two networks, {' and '.join(components)}, and has no {RATIO}")
+    boundary = ratio * config.num_train_timesteps
+    for record in records:
+        for step in record.steps:
+            if (step.calls[0].component == components[0]) != (step.time >= boundary):
+                what = f"calls {step.calls[0].component} at time {step.time:.6g}, and its {RATIO} is {ratio:g}"
+                raise recording_error(f"{name} {what}")
+    return log((1 - ratio) / ratio) + 1e-6  # a step at the boundary is noisy

@@ -1,0 +1,99 @@
+"""A pipeline with one network for the noisy steps and one for the others."""
+
+import json
+from dataclasses import replace
+from math import log
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+pytest.importorskip("diffusers")
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.folder import read_scheduler
+from fewstep.export.sources.diffusers.recording.networks import find_boundary, split_record
+from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.plans.errors import UserError
+from fewstep.runtime.sampling.loading import load
+from tests.recorded_pipelines import CALLS, TEXT, TOKENS, wan_with_two_networks
+
+
+def test_each_network_runs_its_own_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read = Folder(wan_with_two_networks(tmp_path / "wan"))
+    source = load_recorded_folder(read, read_scheduler(read.path, read.pipeline) or {}, CALLS["wan"])
+    assert "samples of WanPipeline agree within" in caplog.text
+    (expert,) = source.experts
+    assert (expert.name, expert.until) == ("transformer", pytest.approx(log(0.125 / 0.875), abs=1e-5))
+    x, time, text = torch.ones(1, 8, 2, 2, 2), torch.full((1,), 900.0), torch.ones(1, TOKENS, TEXT)
+    noisy = expert.load().module  # type: ignore[attr-defined]
+    assert (noisy(x, time, text) - source.module(x, time, text)).abs().max() > 0.1
+
+
+def load_with_index(folder: Path, **fields: object) -> TorchSource:
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), **fields}))
+    read = Folder(folder)
+    return load_recorded_folder(read, read_scheduler(folder, read.pipeline) or {}, CALLS["wan"])
+
+
+def test_a_network_that_no_step_calls_is_left_out(tmp_path: Path) -> None:
+    source = load_with_index(wan_with_two_networks(tmp_path / "wan"), boundary_ratio=None)
+    assert source.experts == ()
+
+
+def test_a_boundary_at_which_networks_do_not_change_is_refused() -> None:
+    pipeline = SimpleNamespace(config={"boundary_ratio": 0.5}, scheduler=FlowMatchEulerDiscreteScheduler())
+    record = CallRecord(
+        tuple(replace(step, time=1000.0 - 300 * step.time) for step in steps(("a",), ("b",), ("b",)).steps)
+    )
+    assert find_boundary(
+        "Pipe", SimpleNamespace(**{**vars(pipeline), "config": {"boundary_ratio": 0.9}}), [record], ["a", "b"]
+    ) == pytest.approx(log(0.1 / 0.9), abs=1e-5)
+    with pytest.raises(UserError, match="Pipe calls b at time 700, and its boundary_ratio is 0.5"):
+        find_boundary("Pipe", pipeline, [record], ["a", "b"])
+
+
+@pytest.mark.slow
+def test_a_bundle_has_both_networks(tmp_path: Path) -> None:
+    folder = wan_with_two_networks(tmp_path / "wan")
+    call = tuple(f"{name}={value}" for name, value in CALLS["wan"].items())
+    manifest = export(ExportOptions(str(folder), tmp_path / "bundle", call=call, verify="quick"))
+    assert list(manifest.networks) == ["transformer"] and len(manifest.conditions) == 1
+    sampler = load(tmp_path / "bundle")
+    found = {step.time: step.network for step in sampler.compile("scheduler:4").steps}
+    assert found == {time: "transformer" if time >= 875 else "denoiser" for time in found}
+    assert set(found.values()) == {"transformer", "denoiser"}
+    text = {"encoder_hidden_states": np.ones((1, TOKENS, TEXT), np.float32)}
+    assert np.isfinite(sampler.sample("scheduler:4", seeds=[0], condition=text)).all()
+
+
+def steps(*components: tuple[str, ...]) -> CallRecord:
+    x = torch.zeros(1, 2)
+    structure = pytree.tree_structure({})
+    made = (tuple(NetworkCall(name, {}, structure, x) for name in names) for names in components)
+    return CallRecord(tuple(SchedulerStep(calls, x, float(number), x, x) for number, calls in enumerate(made)))
+
+
+def test_steps_are_those_of_the_network_that_they_call() -> None:
+    parts = split_record("Pipe", steps(("a", "a"), ("b",), ("b",)))
+    assert {name: [step.time for step in part.steps] for name, part in parts.items()} == {"a": [0.0], "b": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("components", "says"),
+    [
+        ((("a", "b"), ("b",)), "Pipe calls 2 networks in one step: a, b"),
+        ((("a",), ("b",), ("a",)), "Pipe calls a again after another network"),
+    ],
+)
+def test_other_orders_are_refused(components: tuple[tuple[str, ...], ...], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        split_record("Pipe", steps(*components))
