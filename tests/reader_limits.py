@@ -24,6 +24,7 @@ TOKEN_NAMES = re.compile(  # of plans and runs of tokens, and the vocabulary tha
     r"|_?(begin|check|compile|decode|execute|finish|judge|refuse_for)_tokens"
 )
 TOKEN_FILES = re.compile(r"token|vocabulary|sample_space|any_plan|bake\.reveal|^fewstep\.(robots|literature)")
+VERB = re.compile(r"fewstep\.cli\.verbs\.\w+")
 COUNTED_BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.match_case)
 
 
@@ -44,10 +45,12 @@ def measure() -> Figures:
     """The figures of all packages."""
     trees = {name_of(file): parsed(file) for file in module_files()}
     found = dict(functions(trees))
+    lines = {name_of(file): len(file.read_text().splitlines()) for file in module_files()}
     return Figures(
         {
             "imported_modules": {name: len(imported_modules(tree, trees)) for name, tree in trees.items()},
-            "file_lines": {name_of(file): len(file.read_text().splitlines()) for file in module_files()},
+            "file_lines": lines,
+            "verb_lines": {name: count for name, count in lines.items() if VERB.fullmatch(name)},
         },
         {
             "function_lines": {name: line_count(function) for name, function in found.items()},

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.filesize import decimal
 
-from fewstep.cli.describe_baked import describe_guidance, describe_ports
+from fewstep.cli.describe.baked import describe_guidance, describe_ports
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_calibration_mismatch

@@ -1,24 +1,18 @@
 """`fewstep build`: print the engines that were built, and those that were up to date."""
 
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.engines.batches import parse_batch
-from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, build_script, list_requests
+from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, build_script, list_requests
 from fewstep.graph.engines.builders import builder_of
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
 from fewstep.graph.output_files import check_writable, write_atomic
-from fewstep.plans.errors import UserError
-from fewstep.report.choosing.form_measurement import USUAL_ROWS, FormMeasurement
+from fewstep.report.engines.built_engines import compare_built_engines, measure_built_forms
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.integrity import engine_damage
 from fewstep.runtime.backends import RUN_ONCE, find_graph
-from fewstep.runtime.backends.registry import create_backend
-from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.bundle.engine_key import AMPERE_ON, ANY_DEVICE
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.networks import label_with_network, networks
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
@@ -42,12 +36,12 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         lines += [f"  {line}" for line in costs.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the graphs for {options.backend} exist; it compiles them when it loads them"]
-    compared = [*_compare_engines(options, result, progress)] if options.verify else []
+    compared = [*compare_built_engines(options, result, progress)] if options.verify else []
     lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
     lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
     agrees = all(each.agrees for each in comparisons)
-    forms = [*_measure_forms(options, result)] if builder_of(options.backend).writes_forms else []
+    forms = [*measure_built_forms(options, result)] if builder_of(options.backend).writes_forms else []
     lines += [str(each) for each in forms]
     value = {
         "bundle": options.bundle,
@@ -58,41 +52,6 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     }
     then = run_next(options.bundle, "--backend", options.backend) if agrees else None
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
-
-
-def _measure_forms(options: BuildOptions, made: Build) -> Iterator[FormMeasurement]:
-    """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
-    from fewstep.report.choosing.cuda_forms import measure_forms
-
-    bundle, text = open_bundle(options.bundle), options.opt_batch
-    for name in networks(made.manifest):
-        part = bundle.select_network(name)
-        graph, manifest = part.body(options.precision).graph, part.manifest
-        rows = USUAL_ROWS if text is None else parse_batch(text, graph, manifest.sizes, manifest.x_shape)
-        yield from measure_forms(bundle, name, options.precision, rows)
-
-
-def _compare_engines(
-    options: BuildOptions, made: Build, progress: Progress
-) -> Iterator[EngineComparison | NotCompared]:
-    """Compare the engines for this machine's GPU, if it has one, with onnxruntime."""
-    backend = create_backend(options.backend)
-    try:
-        here = backend.engine_facts().device if isinstance(backend, TensorRt) else None
-    except UserError:  # the engines are for GPUs of other machines
-        return
-    graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
-    if here is None or not graphs:
-        return
-    if find_spec("onnxruntime") is None:
-        yield NotCompared(options.backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
-        return
-    from fewstep.report.engines.compare_engines import compare_engines
-
-    for name in networks(made.manifest):
-        yield from compare_engines(
-            open_bundle(options.bundle).select_network(name), progress, (options.backend,), graphs
-        )
 
 
 def dry_run(options: BuildOptions) -> Outcome:

@@ -1,33 +1,29 @@
 """`fewstep calibrate`: print the operations in int8, and their measured quality."""
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
-from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.cost import estimate_cost
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.calibration.resource_needs import estimate_needs
 from fewstep.calibration.second_moments import TRAJECTORIES
+from fewstep.cli.describe.calibration import (
+    calibration_lines,
+    describe_calibration,
+    describe_search_cost,
+    warn_of_losses,
+)
 from fewstep.cli.malloc_arenas import use_one_heap
 from fewstep.cli.next_command import report_next
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.cli.trials import describe_trials
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.resource_needs import check_needs, combine_needs, format_duration
-from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import Nearness, clip_hint
-from fewstep.measure.rollouts.output_differences import CONDITION, describe_difference, is_lost
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
-from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.measure.rollouts.trajectories import trajectories_text
-from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
-from fewstep.plans.guidance import describe
-from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress
 
@@ -37,38 +33,9 @@ LOG = logging.getLogger("fewstep")
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     use_one_heap()
     calibration = calibrate(options, progress)
-    for made in (calibration, *calibration.others.values()):
-        for name in made.lowered:
-            for trial in made.bodies[name].trials:
-                near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-                if near.is_diverged and options.clip is None:
-                    LOG.warning("%s: %s", name, clip_hint(calibration.manifest))
-                if trial.condition is not None and is_lost(trial.condition):
-                    LOG.warning("%s loses the %s: %s", name, CONDITION, describe_difference(trial.condition))
-    value = {
-        "bundle": options.bundle,
-        "plan": calibration.plan.name,
-        "guidance": describe(calibration.plan.guidance),
-        "bodies": _describe_bodies(calibration),
-    }
-    if calibration.others:
-        value["networks"] = {name: _describe_bodies(other, name) for name, other in calibration.others.items()}
-    return Outcome(value, tuple(_lines(options, calibration)), then=report_next(options.bundle))
-
-
-def _describe_bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:
-    return {
-        name: {
-            "coverage": calibration.bodies[name].graph.coverage,
-            "int8_share": int8_share(calibration.bodies[name], calibration.plan, network),
-            "graphs": len(calibration.bodies[name].graphs),
-            "groups": len(lowered.groups) + 1,
-            "notes": lowered.notes,
-            "trials": calibration.bodies[name].trials,
-            **_search_quality(calibration.searches.get(name)),
-        }
-        for name, lowered in calibration.lowered.items()
-    }
+    warn_of_losses(options, calibration)
+    value = describe_calibration(options, calibration)
+    return Outcome(value, tuple(calibration_lines(options, calibration)), then=report_next(options.bundle))
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:
@@ -108,76 +75,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"would judge each int8 graph on {pluralize(len(judges), 'sample')}: {cost.judged} evaluations of one "
             f"sample, {format_duration(cost.judged * cost.seconds)} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
-            *_describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
+            *describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed",
             needed.describe(options.bundle),
         ),
     )
-
-
-def _describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
-    """Yield the cost of the precision search. `seconds` is the time of an evaluation of AT_ONCE samples."""
-    if search is not None:
-        yield (
-            f"the search for operations that stay in float takes about {search} evaluations of {AT_ONCE} samples, "
-            f"{format_duration(search * seconds)} at float32's speed"
-        )
-
-
-def _lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:
-    for other_name, other in calibration.others.items():
-        yield f"network {other_name}:"
-        yield from _lines(options, other, other_name)
-    if calibration.others:
-        yield f"network {DENOISER}:"
-    for name, lowered in calibration.lowered.items():
-        body = calibration.bodies[name]
-        coverage = body.graph.coverage or lowered.coverage
-        share = int8_share(body, calibration.plan, network) or 0.0
-        last = " (of the last steps)" if len(body.graphs) > 1 else ""
-        yield (
-            f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
-            f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
-            f"{100 * share:.1f} % of MACs in int8, "
-            f"{pluralize(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
-        )
-        search = calibration.searches.get(name)
-        if search is not None:
-            yield f"  {_describe_search(search, options.quality is not None)}"
-        elif len(body.graphs) > 1:
-            yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
-        yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials))
-        for note in lowered.notes:
-            yield f"  {note}"
-
-
-def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
-    """Return the PSNR in dB, on the judge seeds, of the deployed body and of the body without a bound; None without a
-    search."""
-    deployed, unbounded = (None, None) if search is None else (search.judged, search.unbounded)
-    return {
-        "judged_psnr": None if deployed is None else deployed.mean,
-        "standard_error": None if deployed is None else deployed.standard_error,
-        "without_bound_psnr": None if unbounded is None else unbounded.mean,
-        "without_bound_standard_error": None if unbounded is None else unbounded.standard_error,
-    }
-
-
-def _describe_search(search: SearchResult, had_to_pass: bool) -> str:
-    """Compare the deployed body with the body without a bound, by quality and speed on the judge seeds.
-
-    `had_to_pass`: whether the deployed body was selected because it met the bound on these seeds.
-    """
-    point, unbounded, float_time = search.point, search.unbounded, search.float_time
-    on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
-    speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
-    others = f"without a bound {_format_quality(unbounded)}{speeds[1]}"
-    if search.recipe.is_float:
-        return f"float32 itself; {on} {others}"
-    on += ", but on which it had to meet the bound," * had_to_pass
-    count = pluralize(point.count, "operation")
-    return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}"
-
-
-def _format_quality(judged: EndQuality) -> str:
-    return f"{judged.mean:.1f} +/- {judged.standard_error:.1f} dB"

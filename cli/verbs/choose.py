@@ -1,27 +1,17 @@
 """`fewstep choose`: print a table of deployments with the Pareto front, and the command line that runs the winner."""
 
-from collections.abc import Iterator, Sequence
-
 from rich.table import Table
 
+from fewstep.cli.describe.choice import choice_table, describe_choice, draw_choice
 from fewstep.cli.errors import CommandLineError
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import table
 from fewstep.graph.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
-from fewstep.report.choosing.choose import Choice, choose, estimate, estimate_needs, open_judging, plans_by_body
-from fewstep.report.choosing.engines import engine_name
+from fewstep.report.choosing.choose import choose, estimate, estimate_needs, open_judging, plans_by_body
 from fewstep.report.choosing.options import ChooseOptions
-from fewstep.report.choosing.saved_choice import Deployment, describe_deployment
-from fewstep.report.drawing import plots
-from fewstep.report.drawing.plan_plot import stack_drawings
-from fewstep.report.drawing.plots import Series
-from fewstep.report.quality import NONE
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
-
-FRONT, CHOSEN = "front", "chosen"
 
 
 def verb(options: ChooseOptions, progress: Progress) -> Outcome:
@@ -30,10 +20,10 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     if options.output is not None:
         write_atomic(options.output, draw_choice(choice, options).encode())
     shown: tuple[str | Table, ...] = (
-        _table(choice, options.batch),
+        choice_table(choice, options.batch),
         *choice.left_out,
         *choice.notes,
-        *_describe_choice(choice),
+        *describe_choice(choice),
     )
     then = None if choice.chosen is None else run_next(options.bundle, "--chosen")
     return Outcome(choice, shown, then=then)
@@ -79,67 +69,3 @@ def _check_bound(options: ChooseOptions) -> None:
         raise CommandLineError(
             "choose needs a limit", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
         )
-
-
-def _table(choice: Choice, batch: int) -> Table:
-    """Return a table with a row for each deployment, fastest first."""
-    winner = None if choice.chosen is None else choice.chosen.winner
-    rows = [
-        (
-            row.body,
-            engine_name(row.engine),
-            row.plan,
-            str(row.evaluations),
-            f"{row.milliseconds:.3g} ms",
-            f"{row.psnr:.1f} ± {row.quality.standard_error:.1f} dB",
-            f"{row.quality.p5:.1f} dB",
-            NONE if row.quality.snr is None else f"{row.quality.snr:.1f} dB",
-            NONE if row.gain is None else f"{row.gain:.3f}",
-            CHOSEN if row == winner else FRONT if row in choice.front else "",
-        )
-        for row in choice.deployments
-    ]
-    other_seed = choice.deployments[0].quality.nearness.other_seed_text
-    samples = "one sample" if batch == 1 else f"{batch} samples"
-    caption = (
-        f"Time: a whole sampling call for {samples}. Quality: mean PSNR against float32 with many steps (the teacher, "
-        f"{choice.teacher}) over {choice.seeds} seeds, ± its standard error; p5: 5th percentile. "
-        f"Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its worst step in "
-        "calibration. Front: no other row is both faster and closer to the teacher."
-    )
-    heads = ("body", "engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", "")
-    return table(heads, rows, ("body",), caption=caption)
-
-
-def draw_choice(choice: Choice, options: ChooseOptions) -> str:
-    """Draw quality over time as SVG: a curve for each body, labelled with the numbers of evaluations, and the Pareto
-    front. If there is a winner, also draw it and the budget."""
-    bodies = dict.fromkeys(row.body for row in choice.deployments)
-    curves = [
-        _curve(body, [row for row in choice.deployments if row.body == body], index)
-        for index, body in enumerate(bodies)
-    ]
-    curves.append(_curve(FRONT, choice.front, len(curves), dashed=True))
-    if choice.chosen is not None:
-        ends = [(min(each), max(each)) for each in zip(*((row.milliseconds, row.psnr) for row in choice.deployments))]
-        for limit, is_time in ((options.milliseconds, True), (options.decibels, False)):
-            if limit is not None:
-                across, up = ((limit, limit), ends[1]) if is_time else (ends[0], (limit, limit))
-                curves.append(Series("budget", across, up, len(curves), dashed=True))
-        curves.append(_curve(CHOSEN, [choice.chosen.winner], len(curves)))
-    return stack_drawings(
-        "plans, bodies, engines", [plots.line_plot(curves, "time of a call (ms)", "PSNR to the teacher (dB)")]
-    )
-
-
-def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = False) -> Series:
-    labels = () if dashed else [str(row.evaluations) for row in rows]
-    return Series(name, [row.milliseconds for row in rows], [row.psnr for row in rows], colour, dashed, labels)
-
-
-def _describe_choice(choice: Choice) -> Iterator[str]:
-    if choice.chosen is None:
-        yield "nothing is chosen: give --within 20ms or --at-least 40dB to choose"
-        return
-    yield f"{choice.chosen.asked}: {describe_deployment(choice.chosen.winner)}"
-    yield "saved as the choice for this machine"

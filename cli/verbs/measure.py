@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
+from fewstep.cli.describe.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.tables import table
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_measure_task
 from fewstep.measure.results import Results

@@ -4,31 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import multiline_cell, table
-from fewstep.cli.token_step_table import format_lambda, token_step_table
 from fewstep.graph.output_files import write_atomic
 from fewstep.plans.any_plan import AnyPlan, plan_headline
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
-from fewstep.plans.tokens.plan import TokenPlan
-from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options, step_equations
+from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fewstep.plans.listing import GridListing, PluginListing, SolverListing, TokenSamplerListing
-    from fewstep.plans.names.call_syntax import Value
+    pass
+from fewstep.cli.describe.plans import grid_table, plugin_table, solver_table, step_table, token_sampler_table
 
 EXAMPLE = "The name of a plan: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
-SETS = "description; parameters"
-STATE = "S: rows of the state, z: noise"
 
 
 def verb(options: PlanOptions, progress: Progress) -> Outcome:
@@ -37,68 +26,17 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         raise UserError("--list, --show and --plot exclude each other", "give one of them")
     if options.show is not None:
         plan = compile_from_options(options, options.show)
-        return Outcome(plan, (plan_headline(plan), _table(plan)))
+        return Outcome(plan, (plan_headline(plan), step_table(plan)))
     if options.plot is not None:
         return _draw(compile_from_options(options, options.plot), options.output)
     from fewstep.plans.listing import grid_listings, plugin_listings, solver_listings, token_sampler_listings
 
     solvers, grids, samplers, plugins = solver_listings(), grid_listings(), token_sampler_listings(), plugin_listings()
     value = {"solvers": solvers, "grids": grids, "token_samplers": samplers, "plugins": plugins}
-    of_packages = (_plugins(plugins),) if plugins else ()
-    return Outcome(value, (_solvers(solvers), _grids(grids), _token_samplers(samplers), *of_packages, EXAMPLE))
-
-
-def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
-    rows = []
-    for solver in solvers:
-        cost = str(solver.order or ""), str(solver.evaluations), str(solver.rows), "yes" * solver.is_stochastic
-        needs = f"; needs {', '.join(solver.given)}" if solver.given else ""
-        also = f"; also {', '.join(solver.aliases)}" if solver.aliases else ""
-        sets = _parameters(solver.parameters)
-        rows.append((solver.name, *cost, escape(solver.paper + needs + also + (sets and f"; {sets}"))))
-    caption = "NFE: evaluations of the denoiser per step. K: arrays of a sample's size kept between steps."
-    headings = ("name", "order", "NFE", "K", "noise", "paper")
-    return table(headings, rows, text=("name", "noise", "paper"), caption=caption)
-
-
-def _grids(grids: "tuple[GridListing, ...]") -> Table:
-    rows = []
-    for grid in grids:
-        sets = ", ".join(filter(None, (*(f"{name}=..." for name in grid.needs), _parameters(grid.parameters))))
-        also = f" Also {', '.join(grid.aliases)}." if grid.aliases else ""
-        usual = " The default." if grid.is_default else ""
-        rows.append((grid.name, escape(grid.about + usual + also + (sets and f" {sets}"))))
-    return table(headings := ("grid", SETS), rows, text=headings)
-
-
-def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
-    each = ((sampler.name, f"{sampler.about} {_parameters(sampler.parameters)}") for sampler in samplers)
-    rows = [(name, escape(about.rstrip())) for name, about in each]
-    return table(headings := ("token sampler", SETS), rows, text=headings)
-
-
-def _plugins(plugins: "tuple[PluginListing, ...]") -> Table:
-    rows = []
-    for each in plugins:
-        refused = "; refused: its name is not unique" * each.is_refused
-        rows.append((escape(each.name), each.kind, escape(f"{each.package}: {each.value}{refused}")))
-    return table(headings := ("plugin", "kind", "package: entry point (not imported here)"), rows, text=headings)
-
-
-def _parameters(values: "Mapping[str, Value | None]") -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _table(plan: AnyPlan) -> Table:
-    return token_step_table(plan) if isinstance(plan, TokenPlan) else _steps(check_compiled(plan))
-
-
-def _steps(plan: Plan) -> Table:
-    rows = list[tuple[RenderableType, ...]]()
-    for index, step in enumerate(plan.steps):
-        place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
-        rows.append((str(index + 1), *place, format_lambda(step.lam), multiline_cell(step_equations(plan, index))))
-    return table(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
+    of_packages = (plugin_table(plugins),) if plugins else ()
+    return Outcome(
+        value, (solver_table(solvers), grid_table(grids), token_sampler_table(samplers), *of_packages, EXAMPLE)
+    )
 
 
 def _draw(plan: AnyPlan, output: Path) -> Outcome:

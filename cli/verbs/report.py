@@ -1,7 +1,7 @@
 """`fewstep report`: print the figures of the page as a table."""
 
+from fewstep.cli.describe.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.report import WRITTEN, open_report_task, report
 from fewstep.runtime.progress import Progress

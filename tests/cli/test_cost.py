@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.cli.results_table import results_table as table
+from fewstep.cli.describe.results_table import results_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import measurement

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.verbs.inspect import build_tree
+from fewstep.cli.describe.bundle import build_tree
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy, Trial
 from fewstep.runtime.bundle.reading import open_bundle

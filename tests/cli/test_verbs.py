@@ -11,8 +11,8 @@ from PIL import Image
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.demo import DemoOptions
 from fewstep.cli.main import main
-from fewstep.cli.verbs.demo import DemoOptions
 from fewstep.measure.results import decode as decode_results
 from fewstep.report.options import ReportOptions
 from fewstep.runtime.bundle.reading import open_bundle
@@ -225,7 +225,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
         )
         return found
 
-    monkeypatch.setattr("fewstep.cli.verbs.demo.calibrate", calibrated)
+    monkeypatch.setattr("fewstep.cli.demo.calibrate", calibrated)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
     words = ("Good to ship", "Look at it", "Not usable")
     assert any(printed.startswith(f"{word}: int8-cpu-x86 has ") for word in words)  # the verdict comes first

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from fewstep.cli.describe_baked import describe_baked
+from fewstep.cli.describe.baked import describe_baked
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions

@@ -1,0 +1,1 @@
+"""The results of verbs as text: tables, trees and lines."""

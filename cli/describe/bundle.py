@@ -1,0 +1,199 @@
+"""The contents of a bundle as a tree."""
+
+from collections.abc import Iterable, Mapping
+
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.tree import Tree
+
+from fewstep.cli.describe.trials import describe_trials
+from fewstep.graph.engines.engine_costs import cost_lines
+from fewstep.plans.spec import PURE_NOISE
+from fewstep.report.bundle_contents import (
+    BodyContents,
+    Contents,
+    GraphContents,
+    NetworkContents,
+    Share,
+)
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE
+from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
+from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.sizes import free_shape
+
+OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
+
+
+def build_tree(contents: Contents, lists_operations: bool) -> Tree:
+    """Return the contents of a bundle as a tree, one line per item."""
+    manifest = contents.manifest
+    root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
+    root.add(escape(_describe_x(manifest)))
+    for _, kind in kinds(manifest):
+        if said := kind.describe(manifest):
+            root.add(escape(said))
+    if contents.scheduler is not None:
+        root.add(escape(f"scheduler: {contents.scheduler} of diffusers, for the plan scheduler:STEPS"))
+    for condition in manifest.conditions:
+        root.add(escape(f"condition {_describe_condition(condition)}"))
+    _add_ahead(root, contents)
+    for name, graph in contents.companions.items():
+        branch = root.add(escape(f"{name}: {_describe_graph(graph)}"))
+        branch.add(escape(f"{_describe_ports(graph.inputs)} to {_describe_ports(graph.outputs)}"))
+        _add_graph(branch, graph)
+    if contents.verified:
+        verified = root.add("verified against its source")
+        for each in contents.verified:
+            at = f"time {each.time:g}, batch {each.batch}{each.edge and ', '}{each.edge}"
+            verified.add(
+                escape(f"{each.stage}: largest relative difference {each.relative:.1g} of {each.points} points ({at})")
+            )
+    _add_bodies(root, manifest.bodies, contents, lists_operations)
+    for name, network in contents.networks.items():
+        entry = manifest.networks[name]
+        said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
+        branch = root.add(escape(said))
+        _add_ahead(branch, network)
+        _add_bodies(branch, entry.bodies, network, lists_operations)
+    for plan in contents.plans.values():
+        root.add(escape(f"plan {plan}"))
+    for fitted in contents.fitted:
+        gain = (
+            f"{fitted.psnr:.1f} dB PSNR against the teacher {fitted.teacher}, "
+            f"where {fitted.nominal} has {fitted.nominal_psnr:.1f} dB"
+        )
+        of = f"fitted:{fitted.evaluations} for {fitted.body}, guidance {fitted.guidance}"
+        root.add(escape(f"plan {of}: {gain}"))
+    for ranges in contents.ranges:
+        groups = f"{ranges.groups} groups of steps" if ranges.groups > 1 else "one group for all steps"
+        how = f"along {ranges.plan}, {ranges.method}, {groups}"
+        root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
+    costs = cost_lines(manifest.engines, contents.engines)
+    for engine in manifest.engines:
+        size = decimal(contents.files.get(engine.file, 0))
+        branch = root.add(escape(_describe_engine(engine, size)))
+        for line in costs.get(engine.file, ()):
+            branch.add(escape(line))
+    for said in contents.unreadable.values():
+        root.add(escape(said))
+    root.add(escape(f"report: {manifest.report or 'none; ' + _report_commands(contents)}"))
+    made = root.add(escape(f"from {manifest.provenance.source} {manifest.provenance.source_sha256[:12]}"))
+    made.add(escape(f"licence: {manifest.provenance.licence or 'not named by the source'}"))
+    for command in manifest.provenance.commands:
+        made.add(escape(command))
+    made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
+    return root
+
+
+def _describe_x(manifest: Manifest) -> str:
+    """Return the line of x."""
+    also = " with its last x0 after it" if manifest.self_condition else ""
+    return f"x {list(manifest.x_shape)}{also}, predicts {manifest.prediction}, schedule {manifest.schedule.kind}"
+
+
+def _describe_steps(network: NetworkEntry) -> str:
+    """Return, as text, which steps a network runs."""
+    if network.until is None:
+        return "for light steps"
+    return f"for steps {'at pure noise' if network.until == PURE_NOISE else f'with lambda below {network.until:.4g}'}"
+
+
+def _describe_engine(engine: EngineEntry, size: str) -> str:
+    """Return the line of an engine, or of a form, which is for any device."""
+    name = "form for" if engine.device == ANY_DEVICE else f"engine for {engine.device},"
+    return f"{name} {engine.backend}, of body {engine.body}: {size}"
+
+
+def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
+    for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
+        if ahead is not None:
+            _add_graph(branch.add(escape(f"{name}: {_describe_graph(ahead)}")), ahead)
+
+
+def _add_bodies(branch: Tree, entries: Mapping[str, Body], contents: NetworkContents, lists_operations: bool) -> None:
+    for name, body in contents.bodies.items():
+        _add_body(
+            branch.add(escape(f"body {name}: {_describe_graph(body.graph)}")), entries[name], body, lists_operations
+        )
+
+
+def _report_commands(contents: Contents) -> str:
+    """Return the commands that make a report of a bundle."""
+    if "float32" not in contents.bodies:
+        return "int8 is judged against float32, which only the bundle before `fewstep pack` has"
+    if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
+        return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
+    return f"fewstep report {contents.path}"
+
+
+def _describe_condition(condition: Condition) -> str:
+    shape = f" [{', '.join(map(str, free_shape(condition.shape, condition.follows)))}]" if condition.shape else ""
+    labels = f": {', '.join(condition.labels)}" if condition.labels else ""
+    guided = "" if condition.null is None else f" (unconditional: {condition.null:g})"
+    if condition.null_file is not None:
+        guided = f" (unconditional: {condition.null_file})"
+    elif condition.shared:
+        guided = " (the same in all guidance branches)"
+    return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
+
+
+def _describe_ports(tensors: Iterable[TensorEntry]) -> str:
+    return ", ".join(f"{tensor.name} {list(tensor.shape[1:])}" for tensor in tensors)
+
+
+def _describe_graph(graph: GraphContents) -> str:
+    return f"{graph.file}, {decimal(graph.bytes)}, {sum(graph.operations.values())} nodes"
+
+
+def _add_graph(branch: Tree, graph: GraphContents) -> None:
+    branch.add(escape(f"as stored: {_most_frequent(graph.operations)}"))
+    if graph.optimized is not None:
+        count = sum(graph.optimized.values())
+        branch.add(escape(f"as onnxruntime runs it here: {count} nodes, {_most_frequent(graph.optimized)}"))
+        if graph.fused:
+            branch.add(escape(f"fused: {', '.join(f'{op} {count}' for op, count in graph.fused.items())}"))
+    if graph.engine is not None:
+        branch.add(escape(f"parsed by: {graph.engine}"))
+
+
+def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool) -> None:
+    calibrated = f", calibrated along {entry.plan}" if entry.plan else ""
+    groups = f", {len(entry.groups) + 1} groups of steps" if entry.groups else ""
+    branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
+    if entry.trials:
+        tried = branch.add("quality on samples, measured by calibration")
+        for line in describe_trials(entry.trials):
+            tried.add(escape(line))
+    if body.earlier:
+        branch.add(f"this graph runs the steps with lambda {body.earlier[-1].until:.4g} and above")
+    _add_graph(branch, body.graph)
+    total = sum(share.macs for share in body.shares) or 1
+    for share in body.shares:
+        _add_share(branch, share, total)
+    for each in body.earlier:
+        percent = 100 * each.coverage.int8_macs / max(each.coverage.total_macs, 1)
+        said = (
+            f"steps with lambda below {each.until:.4g}: {_describe_graph(each.graph)}, {percent:.1f} % of MACs in int8"
+        )
+        _add_graph(branch.add(escape(said)), each.graph)
+    if body.uncounted and (lists_operations or not body.shares):
+        done = "listed" if body.shares else "counted"
+        branch.add(escape(f"matrix products and convolutions are not {done}: {body.uncounted}"))
+    elif lists_operations:
+        listed = branch.add("matrix products and convolutions")
+        for op in body.multiplying:
+            why = f": {op.reason}" if op.reason else ""
+            listed.add(escape(f"{op.name} ({op.kind}, {op.macs:,} MACs) {op.precision}{why}"))
+
+
+def _add_share(branch: Tree, share: Share, total: int) -> None:
+    line = branch.add(escape(f"{share.type}: {share.operations} operations, {100 * share.macs / total:.1f} % of MACs"))
+    for reason, count in share.reasons.items():
+        line.add(escape(f"{count}: {reason}"))
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    """Return the most frequent operations, and the number of other kinds."""
+    named = [f"{op} {count}" for op, count in list(counts.items())[:OPERATIONS_SHOWN]]
+    more = len(counts) - OPERATIONS_SHOWN
+    return ", ".join(named) + (f", {more} other kinds" if more > 0 else "")

@@ -1,0 +1,51 @@
+"""Checks of engines that were built on this machine: outputs compared with onnxruntime, and times of forms."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from fewstep.graph.engines.batches import parse_batch
+from fewstep.graph.engines.build import Build, BuildOptions
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing.form_measurement import USUAL_ROWS, FormMeasurement
+from fewstep.report.engines.differences import EngineComparison, NotCompared
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.bundle.engine_key import AMPERE_ON
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import Progress
+
+
+def measure_built_forms(options: BuildOptions, made: Build) -> Iterator[FormMeasurement]:
+    """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
+    from fewstep.report.choosing.cuda_forms import measure_forms
+
+    bundle, text = open_bundle(options.bundle), options.opt_batch
+    for name in networks(made.manifest):
+        part = bundle.select_network(name)
+        graph, manifest = part.body(options.precision).graph, part.manifest
+        rows = USUAL_ROWS if text is None else parse_batch(text, graph, manifest.sizes, manifest.x_shape)
+        yield from measure_forms(bundle, name, options.precision, rows)
+
+
+def compare_built_engines(
+    options: BuildOptions, made: Build, progress: Progress
+) -> Iterator[EngineComparison | NotCompared]:
+    """Compare the engines for this machine's GPU, if it has one, with onnxruntime."""
+    backend = create_backend(options.backend)
+    try:
+        here = backend.engine_facts().device if isinstance(backend, TensorRt) else None
+    except UserError:  # the engines are for GPUs of other machines
+        return
+    graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
+    if here is None or not graphs:
+        return
+    if find_spec("onnxruntime") is None:
+        yield NotCompared(options.backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
+        return
+    from fewstep.report.engines.compare_engines import compare_engines
+
+    for name in networks(made.manifest):
+        yield from compare_engines(
+            open_bundle(options.bundle).select_network(name), progress, (options.backend,), graphs
+        )
