@@ -1,6 +1,7 @@
 """Operations on the order of elements for which torch.onnx has no form, written with operations for which it has one.
 
-kthvalue and median select an element of the sorted rows. searchsorted counts the edges below x.
+kthvalue, median and nanmedian select an element of the sorted rows. mode counts equal elements. searchsorted counts the
+edges below x.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,37 @@ def _median_of_all(x: Tensor) -> Any:
     return _median(x.flatten(), 0)[0] if x.dim() else NotImplemented
 
 
+def _nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    """Return the median of the elements that are not NaN, and its index. NaN if there is none."""
+    if not x.dim() or not x.is_floating_point():
+        return NotImplemented
+    is_nan = torch.isnan(x)
+    largest = x.masked_fill(is_nan, 0.0).amax(dim, True)  # finite, since int8 ranges of some targets cover each tensor
+    values, indices = torch.where(is_nan, largest, x).sort(dim)
+    count = (~is_nan).sum(dim, True)
+    place = ((count - 1) // 2).clamp_min(0)
+    median = values.gather(dim, place).masked_fill(count == 0, float("nan"))
+    found = median, indices.gather(dim, place)
+    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+
+
+def _nanmedian_of_all(x: Tensor) -> Any:
+    return _nanmedian(x.flatten(), 0)[0] if x.dim() and x.is_floating_point() else NotImplemented
+
+
+def _mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """Return the most frequent element, the smallest of several, and the index of its last occurrence."""
+    if not x.dim() or not x.is_floating_point():
+        return NotImplemented
+    dim %= x.dim()
+    counts = (x.unsqueeze(dim) == x.unsqueeze(dim + 1)).sum(dim + 1)
+    is_frequent = counts == counts.amax(dim, True)
+    mode = torch.where(is_frequent, x, x.amax(dim, True)).amin(dim, True)
+    places = torch.arange(x.shape[dim], device=x.device).reshape([-1] + [1] * (x.dim() - 1 - dim))
+    index = (places * (x == mode)).amax(dim, True)
+    return (mode, index) if keepdim else (mode.squeeze(dim), index.squeeze(dim))
+
+
 def _searchsorted(
     edges: Tensor,
     x: Tensor,
@@ -59,6 +91,9 @@ ORDER_STATISTICS: dict[Any, Callable[..., Any]] = {
     ATEN.kthvalue.default: _kthvalue,
     ATEN.median.dim: _median,
     ATEN.median.default: _median_of_all,
+    ATEN.nanmedian.dim: _nanmedian,
+    ATEN.nanmedian.default: _nanmedian_of_all,
+    ATEN.mode.default: _mode,
     ATEN.searchsorted.Tensor: _searchsorted,
     ATEN.isin.Tensor_Tensor: _isin,
 }

@@ -104,13 +104,6 @@ class ThreeOnly(Block):
         return self.conv(x).reshape(3, 2, 4, 4)
 
 
-class Taking(Block):
-    """torch compares the batches of x and of its indices, though they are one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.take_along_dim(x, x.argsort(1), 1)
-
-
 class Eigen(Block):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x) * torch.linalg.eigvalsh(x[:, 0] @ x[:, 0].mT)[:, None, :, None]
@@ -195,10 +188,6 @@ SAID = [
     (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
     (Changing, "block (Changing) of First changes its input in place; create a new tensor, like x = x"),
     (ThreeOnly, f"blocks.1 (ThreeOnly) of Net fixes the batch ({HERE}: return self.conv(x).reshape(3, 2, 4, 4)); use"),
-    (
-        Taking,
-        f"fixes the batch ({HERE}: return torch.take_along_dim(x, x.argsort(1), 1)); use x.shape",
-    ),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
     (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),

@@ -1,13 +1,17 @@
 """Functions of torch as one module, whose graph is compared with torch."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewstep.export.capture import capture
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
+from fewstep.graph.passes.half import to_half
+from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import run
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
@@ -22,13 +26,31 @@ class AllOf(nn.Module):
         return tuple(function(x) for function in self.functions.values())
 
 
+def assert_equal_in_16_bits(functions: Functions, x: Tensor, tolerance: float, *halves: np.dtype[Any]) -> None:
+    """Compare graphs in 16-bit types, by default both, with torch in float32 on equal numbers, relative to the largest
+    value."""
+    module = AllOf(functions)
+    for half in halves or (FLOAT16, BFLOAT16):
+        rounded = x.to(torch.float16 if half == FLOAT16 else torch.bfloat16).float()
+        graph, _ = capture(module, (rounded[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
+        _compare(run(make_runnable(to_half(graph, half)), {"x": rounded.numpy()}), functions, rounded, tolerance)
+
+
 def assert_equal_to_torch(functions: Functions, x: Tensor, tolerance: float) -> Graph:
     """Compare the outputs for a batch that the graph was not captured with, relative to the largest value."""
     module = AllOf(functions)
     graph, _ = capture(module, (x[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
-    found = run(graph, {"x": x.numpy()})
-    for name, wanted in zip(functions, module(x), strict=True):
-        assert found[name].shape == tuple(wanted.shape), name
-        error = np.abs(found[name].astype(np.float64) - wanted.double().numpy()).max()
-        assert error <= tolerance * float(wanted.abs().max()), f"{name}: {error}"
+    _compare(run(graph, {"x": x.numpy()}), functions, x, tolerance)
     return graph
+
+
+def _compare(found: Mapping[str, Array], functions: Functions, x: Tensor, tolerance: float) -> None:
+    """NaN and infinities must be equal."""
+    for name, wanted in zip(functions, AllOf(functions)(x), strict=True):
+        expected = wanted.double().numpy()
+        assert found[name].shape == expected.shape, name
+        is_number = np.isfinite(expected)
+        assert np.array_equal(found[name][~is_number], expected[~is_number], equal_nan=True), name
+        numbers = expected[is_number]
+        error = np.abs(found[name][is_number].astype(np.float64) - numbers).max(initial=0.0)
+        assert error <= tolerance * np.abs(numbers).max(initial=0.0), f"{name}: {error}"

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.export.tracing.operations import assert_equal_to_torch
+from tests.export.tracing.operations import assert_equal_in_16_bits, assert_equal_to_torch
 
 EDGES = torch.linspace(-1, 1, 5)
 X = torch.randn(4, 3, 8, 5, generator=torch.Generator().manual_seed(0))
@@ -18,6 +18,34 @@ def test_order_statistics_are_equal_to_torch() -> None:
         "all": lambda x: x.median(),
     }
     assert_equal_to_torch(statistics, X, 0.0)
+
+
+def test_the_most_frequent_element_is_torchs() -> None:
+    modes = {
+        "mode": lambda x: x.mode(2)[0],
+        "index": lambda x: x.mode(2)[1],
+        "kept": lambda x: x.mode(keepdim=True)[0],
+        "of_one": lambda x: x[..., :1].mode()[1],
+    }
+    few = X.round()  # several elements are equally frequent
+    few[0, 0, :3], few[1, 0, 2:7], few[2, 2] = float("inf"), float("-inf"), 0.25
+    for x in (X, few):
+        assert_equal_to_torch(modes, x, 0.0)
+        assert_equal_in_16_bits(modes, x, 0.0)
+
+
+def test_a_median_without_nan_is_torchs() -> None:
+    medians = {
+        "median": lambda x: x.nanmedian(2)[0],
+        "kept": lambda x: x.nanmedian(-1, keepdim=True)[0],
+        "all": lambda x: x.nanmedian(),
+    }
+    some = X.clone()
+    some[0, 0, :3], some[1, :, 5], some[2, 1], some[3, 0, :4] = (float(each) for each in ("nan", "nan", "nan", "inf"))
+    for x in (X, some):
+        assert_equal_to_torch(medians, x, 0.0)
+        assert_equal_in_16_bits(medians, x, 0.0)
+    assert_equal_to_torch({"index": lambda x: x.nanmedian(2)[1]}, X, 0.0)
 
 
 def test_searches_are_equal_to_torch_on_the_edges_too() -> None:

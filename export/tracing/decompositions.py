@@ -1,0 +1,101 @@
+"""The operations that are written with other operations before torch.onnx writes the graph, because torch.onnx has no
+form for them or one that differs from torch.
+
+A decomposition returns NotImplemented to keep the operation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves
+
+from fewstep.export.tracing.adaptive_pooling import ADAPTIVE_POOLING
+from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention
+from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
+from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
+from fewstep.export.tracing.cumulative import CUMULATIVE
+from fewstep.export.tracing.distances import DISTANCES
+from fewstep.export.tracing.elementwise import ELEMENTWISE
+from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
+from fewstep.export.tracing.scatter_means import SCATTER_MEANS
+from fewstep.export.tracing.stacking import STACKS
+
+DROPPED_BELOW = 1e-8  # onnxscript treats smaller constants as 0
+
+
+def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
+    """Return a + b for a number b that is so small that torch.onnx's optimizer would drop the Add. Such a b prevents 0
+    / 0, so the sum is written as a selection: b where a is 0, otherwise a."""
+    if not isinstance(b, float) or alpha != 1 or not 0 < abs(b) < DROPPED_BELOW:
+        return NotImplemented
+    return torch.where(a == 0, b, a)
+
+
+def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
+    """Return a range with a fractional step as multiples of the step, with torch's number of elements. ONNX's Range may
+    round to one element more."""
+    numbers = (start, end, step)
+    if not all(isinstance(each, int | float) for each in numbers) or all(isinstance(each, int) for each in numbers):
+        return NotImplemented
+    places = torch.arange(math.ceil((end - start) / step), dtype=torch.float64, device=layout.get("device"))
+    return (start + places * step).to(dtype or torch.get_default_dtype())
+
+
+def _squeeze(x: torch.Tensor, dim: int) -> Any:
+    """Return x unchanged if the axis is longer than 1, as torch does. ONNX refuses to squeeze such an axis."""
+    return NotImplemented if x.shape[dim] == 1 else torch.ops.aten.alias.default(x)
+
+
+def _squeeze_all(x: torch.Tensor) -> Any:
+    """Return x without its axes of length 1. Free axes, such as the batch, are kept, as in torch; ONNX would remove a
+    free axis whenever its length is 1."""
+    if all(isinstance(size, int) for size in x.shape):
+        return NotImplemented
+    short = [axis for axis, size in enumerate(x.shape) if isinstance(size, int) and size == 1]
+    return torch.ops.aten.squeeze.dims(x, short) if short else torch.ops.aten.alias.default(x)
+
+
+def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
+    """Return padding in a form that both ONNX Runtime and OpenVINO support, also for complex tensors."""
+    if mode == CIRCULAR:
+        return pad_circularly(x, pad)
+    return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
+
+
+DECOMPOSED: dict[Any, Callable[..., Any]] = {
+    ATTENTION: decompose_attention,
+    torch.ops.aten.add.Tensor: _add,
+    torch.ops.aten.arange.default: lambda end, **options: _arange(0, end, **options),
+    torch.ops.aten.arange.start: _arange,
+    torch.ops.aten.arange.start_step: _arange,
+    torch.ops.aten.squeeze.dim: _squeeze,
+    torch.ops.aten.squeeze.default: _squeeze_all,
+    **ON_PAIRS,
+    **ADAPTIVE_POOLING,
+    **CUMULATIVE,
+    **DISTANCES,
+    **ELEMENTWISE,
+    **ORDER_STATISTICS,
+    **SCATTER_MEANS,
+    **STACKS,
+    torch.ops.aten.pad.default: _pad,
+}
+
+
+def is_decomposed(node: torch.fx.Node) -> bool:
+    """Return True if the decomposition of a node's operation differs from the operation."""
+    if node.target in ON_PAIRS and not is_circular(node):
+        return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch
+    if node.target == ATTENTION:  # for the same reason
+        return bool(node.meta["val"].dim() != EXPORTED_RANK)
+    decomposition = DECOMPOSED.get(node.target)
+    if decomposition is None:
+        return False
+    args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda node: node.meta["val"])
+    modes = [value.fake_mode for value in tree_leaves((args, named)) if isinstance(value, FakeTensor)]
+    with modes[0] if modes else nullcontext():  # tensors that the decomposition creates have free sizes too
+        return decomposition(*args, **named) is not NotImplemented

@@ -1,0 +1,74 @@
+"""Functions of torch that compute with the sizes of their arguments as plain integers, and so would fix the batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class FreeBatch(TorchFunctionMode):
+    """While active, take_along_dim and gradient are replaced by operations that keep free sizes."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        form = FORMS.get(func) if named.get("out") is None else None
+        return (form or func)(*args, **named)
+
+
+def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, out: None = None) -> Tensor:
+    """Return the elements of `input` at `indices` of an axis; the other axes are broadcast. Without `dim`, of all."""
+    if dim is None:
+        return input.flatten().gather(0, indices.flatten())
+    dim %= input.dim()
+    shape = [mine if theirs == 1 else theirs for mine, theirs in zip(input.shape, indices.shape, strict=True)]
+    values = input.expand([-1 if axis == dim else size for axis, size in enumerate(shape)])
+    return values.gather(dim, indices.expand([-1 if axis == dim else size for axis, size in enumerate(shape)]))
+
+
+def _gradient(
+    input: Tensor, *, spacing: Any = None, dim: int | Sequence[int] | None = None, edge_order: int = 1
+) -> tuple[Tensor, ...]:
+    """Return the derivative along each axis of `dim`.
+
+    spacing: a step for all axes, or a list of a step or of the coordinates [size] of each axis. edge_order: that of the
+    one-sided differences at both ends.
+    """
+    axes = range(input.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    given = spacing if isinstance(spacing, list | tuple) else [1.0 if spacing is None else spacing] * len(axes)
+    return tuple(_derivative(input, axis, step, edge_order) for axis, step in zip(axes, given, strict=True))
+
+
+def _derivative(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
+    """Return central differences of x along an axis, and one-sided differences of `edge_order` at its two ends."""
+    size = x.shape[axis]
+    before, here, after = (x.narrow(axis, first, size - 2) for first in range(3))
+    if isinstance(spacing, Tensor) and spacing.dim():
+        steps = spacing.diff().reshape([-1] + [1] * (x.dim() - 1 - axis % x.dim()))
+        left, right = steps[:-1], steps[1:]
+        inner = (left / right * (after - here) + right / left * (here - before)) / (left + right)
+        first, last = (steps[:1], steps[1:2]), (-steps[-1:], -steps[-2:-1])
+    else:
+        inner, first, last = (after - before) / (2 * spacing), (spacing, spacing), (-spacing, -spacing)
+    places = (0, 1, 2), (size - 1, size - 2, size - 3)
+    ends = (
+        _end([x.narrow(axis, place, 1) for place in each[: edge_order + 1]], *steps)
+        for each, steps in zip(places, (first, last), strict=True)
+    )
+    return torch.cat([next(ends), inner, next(ends)], axis)
+
+
+def _end(x: Sequence[Tensor], h: Any, k: Any) -> Tensor:
+    """Return the derivative at the first of two or three points, at distances h and k from one to the next."""
+    slope = (x[1] - x[0]) / h
+    return slope if len(x) == 2 else slope + h / (h + k) * (slope - (x[2] - x[1]) / k)
+
+
+FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.take_along_dim: _take_along_dim,
+    Tensor.take_along_dim: _take_along_dim,
+    torch.gradient: _gradient,
+}

@@ -1,0 +1,39 @@
+"""Means of scattered elements: the sum divided by the number of elements. torch.onnx writes neither correctly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+
+
+def _scatter_reduce(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Return the mean of each element of x and of the elements that are scattered to it, or of the latter alone. An
+    element without any keeps its value. Other reductions are torch.onnx's."""
+    if reduce != "mean" or not x.is_floating_point() or not x.dim():
+        return NotImplemented
+    total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)
+    first = torch.ones_like(x) if include_self else torch.zeros_like(x)
+    return total / first.scatter_add(dim, index, torch.ones_like(source)).clamp_min(1)
+
+
+def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Any:
+    """Return the same, where all elements of a slice have one index."""
+    if not x.is_floating_point() or not x.dim():
+        return NotImplemented
+    axes = [1] * x.dim()
+    axes[dim] = -1
+    places = index.reshape(axes).expand(source.shape)
+    if reduce == "mean":
+        return _scatter_reduce(x, dim, places, source, reduce, include_self=include_self)
+    return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
+
+
+SCATTER_MEANS: dict[Any, Callable[..., Any]] = {
+    ATEN.scatter_reduce.two: _scatter_reduce,
+    ATEN.index_reduce.default: _index_reduce,
+}

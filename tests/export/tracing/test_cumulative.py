@@ -1,0 +1,48 @@
+"""Running maxima, minima and products are equal to torch's."""
+
+import pytest
+import torch
+
+from fewstep.export.tracing.cumulative import LONGEST_PRODUCT
+from fewstep.plans.errors import UserError
+from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
+
+INF, NAN = float("inf"), float("nan")
+X = torch.randn(4, 3, 11, 5, generator=torch.Generator().manual_seed(0))
+EDGES = X.round()  # many equal elements
+EDGES[0, 0, 3], EDGES[1, 1, 5], EDGES[2, :, 2], EDGES[3, 0, :, 1] = NAN, INF, -INF, NAN
+EXTREMES: Functions = {
+    "max": lambda x: x.cummax(2)[0],
+    "its_index": lambda x: x.cummax(2)[1],
+    "min": lambda x: x.cummin(-1)[0],
+    "index_of_min": lambda x: x.cummin(1)[1],
+    "of_one": lambda x: x[:, :, :1].cummax(2)[0],
+    "of_integers": lambda x: x.nan_to_num(0, 9, -9).int().cummin(2)[0].float(),
+}
+PRODUCTS: Functions = {
+    "product": lambda x: x.cumprod(2),
+    "of_one": lambda x: x[..., :1].cumprod(-1),
+    "of_integers": lambda x: x.int().cumprod(2).float(),
+}
+
+
+@pytest.mark.parametrize("x", [X, EDGES], ids=["random", "edges"])
+def test_extremes_and_their_places_are_equal_to_torch(x: torch.Tensor) -> None:
+    assert_equal_to_torch(EXTREMES, x, 0.0)
+    assert_equal_in_16_bits(EXTREMES, x, 0.0)
+
+
+def test_products_are_equal_to_torch() -> None:
+    assert_equal_to_torch(PRODUCTS, X, 1e-6)
+    assert_equal_in_16_bits({"product": PRODUCTS["product"]}, X, 2e-2)
+
+
+def test_a_product_of_later_elements_may_overflow() -> None:
+    x = torch.tensor([[1e-30, 1e-5, 1e30, 1e25]] * 3)
+    assert_equal_to_torch({"product": lambda x: x.cumprod(1)}, x, 1e-6)
+
+
+def test_a_product_of_very_many_elements_is_refused_by_name() -> None:
+    x = torch.ones(3, LONGEST_PRODUCT + 1)
+    with pytest.raises(UserError, match=r"aten.cumprod in AllOf has no ONNX form"):
+        assert_equal_to_torch({"product": lambda x: x.cumprod(1)}, x, 1e-6)

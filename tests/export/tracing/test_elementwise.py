@@ -1,0 +1,45 @@
+"""fmax, fmin and copysign are equal to torch's, for NaN, infinities and zeros of both signs too."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
+
+EDGES = [0.0, -0.0, 1.5, -2.25, float("inf"), float("-inf"), float("nan")]
+PAIRS = torch.tensor([[a, b] for a in EDGES for b in EDGES])
+FUNCTIONS: Functions = {
+    "fmax": lambda x: torch.fmax(x[:, 0], x[:, 1]),
+    "fmin": lambda x: torch.fmin(x[:, 0], x[:, 1]),
+    "broadcast": lambda x: torch.fmax(x, x.new_tensor([0.5])),
+}
+SIGNS: Functions = {
+    "copysign": lambda x: torch.copysign(x[:, 0] + 1, x[:, 1]),
+    "negative": lambda x: torch.copysign(x, -0.0),
+    "positive": lambda x: x.copysign(3.0),
+    "of_integers": lambda x: torch.copysign(torch.arange(2), x),
+}
+
+
+@pytest.mark.parametrize("functions", [FUNCTIONS, SIGNS], ids=["extremes", "signs"])
+def test_they_are_equal_to_torch(functions: Functions) -> None:
+    assert_equal_to_torch(functions, PAIRS, 0.0)
+
+
+@pytest.mark.parametrize("functions", [FUNCTIONS, SIGNS], ids=["extremes", "signs"])
+def test_they_are_equal_to_torch_in_16_bits(functions: Functions) -> None:
+    """NaN has no sign here: torch's own cast to bfloat16 may change it."""
+    numbers = PAIRS[~PAIRS.isnan().any(1)]
+    assert_equal_in_16_bits(functions, numbers if functions is SIGNS else PAIRS, 0.0)
+
+
+def test_the_sign_of_a_zero_counts() -> None:
+    zeros = torch.tensor([[3.0, -0.0], [3.0, 0.0], [-3.0, -0.0], [-3.0, 0.0]])
+    signed: Functions = {"y": lambda x: torch.copysign(x[:, 0], x[:, 1])}
+    assert signed["y"](zeros).tolist() == [-3.0, 3.0, -3.0, 3.0]
+    assert_equal_to_torch(signed, zeros, 0.0)
+
+
+def test_integers_have_no_nan() -> None:
+    whole: Functions = {"y": lambda x: torch.fmax(x.int(), 2 - x.int()).float()}
+    assert_equal_to_torch(whole, Tensor([[-3.0], [1.0], [4.0]]), 0.0)

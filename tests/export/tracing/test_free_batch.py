@@ -1,0 +1,53 @@
+"""take_along_dim and gradient keep the batch free, and are equal to torch's."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from fewstep.export.tracing.free_batch import FreeBatch
+from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(4, 5, 7, 6, generator=GENERATOR)
+PLACES = torch.randint(0, 7, (1, 5, 3, 1), generator=GENERATOR)
+AXES = [torch.randn(size, generator=GENERATOR).sort()[0] for size in X.shape]
+TAKEN: Functions = {
+    "sorted": lambda x: torch.take_along_dim(x, x.argsort(1), 1),
+    "broadcast": lambda x: x.take_along_dim(PLACES, dim=-2),
+    "values_broadcast": lambda x: torch.take_along_dim(x[:, :1], PLACES.expand(x.shape[0], -1, -1, -1), 2),
+    "all": lambda x: torch.take_along_dim(x, torch.tensor([0, 5, 5])),
+}
+OPTIONS: list[dict[str, Any]] = [
+    {"dim": 1},
+    {"dim": -1, "spacing": 0.25},
+    {"dim": (1, 3), "spacing": [0.25, 2.0]},
+    {"dim": (2, 1), "spacing": (AXES[2], AXES[1])},
+    {"dim": 2, "edge_order": 2},
+    {"dim": [-2, -1], "spacing": AXES[2:], "edge_order": 2},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_derivatives_are_equal_to_torch(options: dict[str, Any]) -> None:
+    derivatives: Functions = {"all": lambda x: torch.stack(torch.gradient(x, **options))}
+    assert_equal_to_torch(derivatives, X, 1e-6)
+
+
+def test_elements_along_an_axis_are_equal_to_torch() -> None:
+    assert_equal_to_torch(TAKEN, X, 0.0)
+    assert_equal_in_16_bits(TAKEN, X, 0.0)
+
+
+def test_derivatives_in_16_bits_are_equal_to_torch() -> None:
+    derivatives: Functions = {"y": partial(lambda x, **options: torch.gradient(x, **options)[0], dim=1, spacing=0.5)}
+    assert_equal_in_16_bits(derivatives, X, 2e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"spacing": 0.5}, {"spacing": AXES}, {"edge_order": 2}], ids=str)
+def test_a_derivative_along_all_axes_has_one_tensor_for_each(options: dict[str, Any]) -> None:
+    with FreeBatch():
+        found = torch.gradient(X, **options)
+    for each, wanted in zip(found, torch.gradient(X, **options), strict=True):
+        torch.testing.assert_close(each, wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()))
