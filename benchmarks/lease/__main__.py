@@ -1,0 +1,45 @@
+"""Folders with all that a machine with a GPU, torch and no network needs for one measurement.
+
+    python -m benchmarks.lease --item denoisers -o FOLDER [--python-version 3.12] [--architecture 90]
+
+Send each folder FOLDER/part-N, and run `bash part-N/run.sh RESULTS` there: the last one runs the item's command, which
+takes at most eight minutes and writes its results as it goes. `REHEARSE=1 bash run.sh RESULTS` is a short run on a CPU.
+The machine has torch for CUDA, onnx, onnxruntime, onnxscript, safetensors, typer, rich, Pillow and pytest.
+
+Where the tree is sent too, it counts towards the limit of what can be sent. `git sparse-checkout set --no-cone
+/README.md` leaves one file of it, and `git sparse-checkout disable` brings it back.
+"""
+
+import sys
+from pathlib import Path
+
+from benchmarks import options
+from benchmarks.lease.items import ITEMS
+from benchmarks.lease.payload import tree_files, write_payload
+
+MIB = 2**20
+
+
+def main() -> int:
+    """Write the folders of an item, and print their sizes."""
+    parser = options.parser_of(__doc__)
+    parser.add_argument("--item", choices=tuple(ITEMS), required=True, help="what is measured")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the folders to send")
+    parser.add_argument("--limit", type=float, default=63.0, help="MiB of a folder (default %(default)s)")
+    parser.add_argument("--python-version", default="3.12", help="of the machine (default %(default)s)")
+    parser.add_argument("--architecture", type=int, default=90, help="of its GPU (default %(default)s, Hopper)")
+    options.add_work(parser, "lease")
+    given = parser.parse_args()
+    item = ITEMS[given.item]
+    with options.refusing(parser):
+        limit = int(given.limit * MIB)
+        folders = write_payload(item, given.output, given.work, limit, given.python_version, given.architecture)
+    for each in folders:
+        print(f"{each.path}: {each.size / MIB:.1f} MiB")
+    print(f"the tree itself: {sum(file.stat().st_size for file in tree_files()) / MIB:.1f} MiB")
+    print(f"then: {item.page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What is measured on a lent GPU: for each item its command, and the files that the command reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ORT = "onnxruntime-gpu==1.31.1"
+CUDNN = "nvidia-cudnn-frontend==1.32.0"
+# Packages of the machine: torch for CUDA, onnx, onnxruntime, onnxscript, safetensors, typer, rich, Pillow and pytest.
+BASE = ("msgspec",)
+DENOISERS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10", "text_unet_flow", "convnext_v_cosine")
+PROGRAMS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10")
+RECIPE = "cifar10_unet"
+
+Make = Callable[[Path, Path], None]  # work folder, output folder
+
+
+@dataclass(frozen=True)
+class Item:
+    """A command for the machine, and what it needs besides the text of the tree.
+
+    command, rehearsal: of bash, with the variables PYTHON, FILES (the folder of `make`), WORK (kept between commands)
+    and OUT (the results). A rehearsal is short, and runs on a CPU.
+    wheels: packages that the machine lacks. weights: denoisers whose weights are sent.
+    make: writes files into a folder. page: the command that publishes the results, on any machine.
+    """
+
+    command: str
+    rehearsal: str
+    page: str
+    wheels: Sequence[str] = BASE
+    weights: Sequence[str] = ()
+    make: Make | None = None
+
+
+def _prepare_programs(work: Path, output: Path) -> None:
+    """Write the fused graphs and the CPU's samples of `benchmarks.nvidia.cudnn run`."""
+    from benchmarks.nvidia.cudnn.prepare import prepare
+
+    for name in PROGRAMS:
+        prepare(name, work, output / "programs")
+
+
+def _pack_images(work: Path, output: Path) -> None:
+    """Write CIFAR-10's training images in two files."""
+    from fewstep.models.cifar10 import data
+    from lab.packed_images import PARTS, write_parts
+
+    images, labels = data.read(None, "train")
+    write_parts(images, labels, output / "images", "train", PARTS)
+
+
+def _models(names: Sequence[str]) -> str:
+    return " ".join(f"--model {name}" for name in names)
+
+
+MEASURE = '$PYTHON -m benchmarks.gpu --part denoisers --output "$OUT" --work "$WORK/bundles"'
+TEST = '$PYTHON -m pytest -p no:cacheprovider -v -o addopts="" tests/runtime tests/benchmarks/gpu'
+FORMS = """for name in fashion_mnist lab/zoo/dit_flow.py:make; do
+    bundle="$WORK/forms/$(basename "$name" .py:make)"
+    [ -f "$bundle/manifest.json" ] || $PYTHON -m fewstep.cli export $name -o "$bundle"
+    build="$PYTHON -m fewstep.cli build $bundle --backend onnxruntime-cuda --json"
+    for precision in float16 bfloat16 float32; do $build --precision $precision >> "$OUT/forms.jsonl"; done
+done"""
+RACE = '$PYTHON -m benchmarks.nvidia.cudnn run --programs "$FILES/programs" --output "$OUT"'
+TRAIN = f'$PYTHON -m lab.train zoo/{RECIPE} --data "$FILES/images" --work "$WORK/training"'
+COLLECT = f"""cp "$WORK/training/loss.csv" "$OUT"
+split -b 15m "$WORK/training/{RECIPE}.safetensors" "$OUT/{RECIPE}.safetensors."  # files that come back are small"""
+
+ITEMS = {
+    "denoisers": Item(
+        command=f"{MEASURE} --minutes 7.5 {_models(DENOISERS)}",
+        rehearsal=f"{MEASURE} --minutes 3 --rehearse --model dit_flow",
+        page="python -m benchmarks.gpu --page docs/measured/gpu.jsonl RESULTS/results.jsonl",
+        wheels=(*BASE, ORT),
+        weights=DENOISERS,
+    ),
+    "tests": Item(
+        command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
+        rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
+        page="none: say in docs/engines.md, Verified, what ran, and correct the rule if a line of forms.jsonl differs",
+        wheels=(*BASE, ORT),
+        weights=("fashion_mnist", "dit_flow"),
+    ),
+    "cudnn": Item(
+        command=f"{RACE} --minutes 7.5",
+        rehearsal=f"{RACE} --minutes 2 --rehearse --model dit_flow --batch 2 --workers 1",
+        page="python -m benchmarks.nvidia.cudnn page docs/measured/cudnn.jsonl RESULTS/results.jsonl",
+        wheels=(*BASE, CUDNN),
+        make=_prepare_programs,
+    ),
+    "training": Item(
+        command=f"{TRAIN} --device cuda --minutes 7\n{COLLECT}",
+        rehearsal=f"{TRAIN} --minutes 0.2\n{COLLECT}",
+        page=f"cat RESULTS/{RECIPE}.safetensors.* > WORK/{RECIPE}.safetensors, then "
+        f"python -m lab.model_card zoo/{RECIPE} --work WORK --data package",
+        make=_pack_images,
+    ),
+}

@@ -1,0 +1,65 @@
+"""The folders for a lent GPU: each below the limit, and their script runs the command when all of them are stored."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.lease.items import ITEMS, Item
+from benchmarks.lease.payload import Folder, write_payload
+from fewstep.plans.errors import UserError
+
+
+def make(work: Path, output: Path) -> None:
+    """Two files that do not fit into one folder."""
+    for name in ("first", "second"):
+        (output / "numbers").mkdir(parents=True, exist_ok=True)
+        (output / "numbers" / name).write_bytes(os.urandom(3_000_000))
+
+
+PRINTS = """$PYTHON -c "
+import fewstep.plans.plan, benchmarks.options, pathlib, sys
+print(pathlib.Path(fewstep.plans.plan.__file__).resolve(), *(path.stat().st_size for path in sorted(
+    pathlib.Path(sys.argv[1]).iterdir())))" "$FILES/numbers" > "$OUT/printed.txt" """
+ITEM = Item(PRINTS, f'{PRINTS}; echo rehearsed >> "$OUT/printed.txt"', "none", wheels=(), make=make)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Folder]:
+    folder = tmp_path_factory.mktemp("lease")
+    return list(write_payload(ITEM, folder / "out", folder / "work", 5_500_000, "3.12", 90))
+
+
+def run(folder: Folder, to: Path, **variables: str) -> str:
+    environment = {**os.environ, "PYTHON": sys.executable, "WORK": str(to / "kept"), **variables}
+    command = ["bash", str(folder.path / "run.sh"), str(to / "results")]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+def test_each_folder_is_below_the_limit(folders: list[Folder]) -> None:
+    assert len(folders) == 2 and all(3e6 < each.size < 5.5e6 for each in folders)
+
+
+def test_the_last_folder_runs_the_command_with_all_files_and_the_tree(folders: list[Folder], tmp_path: Path) -> None:
+    first, last = folders
+    assert run(first, tmp_path) == "stored; run the other folders of the item too\n"
+    assert run(last, tmp_path) == ""
+    place, *sizes = (tmp_path / "results/printed.txt").read_text().split()
+    assert Path(place) == (tmp_path / "kept/tree/plans/plan.py").resolve() and sizes == ["3000000"] * 2
+    run(last, tmp_path, REHEARSE="1")
+    assert (tmp_path / "results/printed.txt").read_text().endswith("rehearsed\n")
+
+
+def test_a_file_above_the_limit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"made-00.tar has 2.9 MiB; raise --limit"):
+        write_payload(ITEM, tmp_path / "out", tmp_path / "work", 2_900_000, "3.12", 90)
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_the_commands_are_bash(name: str, tmp_path: Path) -> None:
+    for text in (ITEMS[name].command, ITEMS[name].rehearsal):
+        subprocess.run(["bash", "-n", "-c", text], check=True)
+    assert replace(ITEMS[name], make=None).weights == ITEMS[name].weights
