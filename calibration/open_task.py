@@ -21,7 +21,6 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions, distribute_records
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
-from fewstep.measure.rollouts.prompts import CALIBRATION, given_conditions
 from fewstep.measure.rollouts.recorded_token_run import check_counts
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.seeds import draw_conditions
@@ -41,7 +40,7 @@ from fewstep.plans.shaping import Clip, clip_to
 from fewstep.runtime.bundle.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
@@ -53,7 +52,7 @@ LOG = logging.getLogger("fewstep")
 def open_tasks(options: CalibrateOptions) -> dict[str, Task]:
     """Open the task of each network, by name. Raises UserError as `open_task` does, and for a pattern of the options
     that matches no operation."""
-    tasks = {name: open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)}
+    tasks = {name: open_task(options, name) for name in networks(options.open().manifest)}
     check_patterns([task.prepared for task in tasks.values()], options.keep_float)
     return tasks
 
@@ -144,7 +143,7 @@ def _refuse_constant_conditions(
 def _load_conditions(options: CalibrateOptions, sampler: Sampler) -> GivenConditions:
     """Return one record of conditions for each trajectory, from a file or from prompts. Raises UserError if there is
     neither and a condition cannot be drawn."""
-    given = given_conditions(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
+    given = options.calibration_conditions(sampler.bundle)
     if given.records is not None:
         return replace(given, records=distribute_records(given.records, options.trajectories))
     draw_conditions(sampler.bundle.manifest, [options.seed])

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from fewstep.calibration.lowering.scheme import Target
@@ -15,6 +14,7 @@ from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
+from fewstep.runtime.options import BundleOptions
 
 LOG = logging.getLogger("fewstep")
 
@@ -26,7 +26,7 @@ MOST_TRAJECTORIES = 2**48
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(SamplingOptions):
+class CalibrateOptions(BundleOptions, SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
@@ -47,7 +47,6 @@ class CalibrateOptions(SamplingOptions):
     size: Sizes of x, as 64x64,96x64; the trajectories alternate between them. Default: the bundle's default size.
     """
 
-    bundle: Path
     plan: TextReference | None = None
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64

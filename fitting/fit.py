@@ -25,13 +25,12 @@ from fewstep.graph.output_files import write_atomic
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import TeacherCheck
-from fewstep.measure.workers.setup import start_workers
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.plans.plan import Fitted, Plan
 from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
@@ -101,7 +100,7 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
     started = perf_counter()
     task = open_fit_task(options)
     estimate_fit(task).announce()
-    with start_workers(options.setup, workers) as pool:
+    with options.start_workers(workers) as pool:
         return _run_fit(replace(task, rolled=replace(task.rolled, workers=pool)), options, started, progress)
 
 
@@ -161,7 +160,7 @@ def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -
     """Open the bundle again and add the plan. Raises UserError if the body has changed since the fit began."""
     assert result.plan is not None
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
-        bundle = open_bundle(options.bundle)
+        bundle = options.open()
         if graph_of_fit(bundle.manifest, BODY) != task.graph:
             raise UserError(f"the body {BODY} of {options.bundle} changed during the fit", "fit it again")
         keep_plan(writer, bundle, result, result.plan, options.command_line("fit"))

@@ -8,10 +8,11 @@ from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
 from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import MOST_FITTED, TextReference
+from fewstep.runtime.options import BundleOptions
 
 
 @dataclass(frozen=True)
-class FitOptions(SamplingOptions):
+class FitOptions(BundleOptions, SamplingOptions):
     """Fit the numbers of a plan to a bundle's denoiser, so that samples of few evaluations are near those of many.
 
     bundle: The folder of the bundle. The plan is added to it, under the name fitted:STEPS.
@@ -32,7 +33,6 @@ class FitOptions(SamplingOptions):
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps if needed.
     """
 
-    bundle: Path
     steps: int = 6
     plan: TextReference | None = None
     backend: str = "onnxruntime"

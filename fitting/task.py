@@ -21,7 +21,7 @@ from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.fit_command import weight_of_fit
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.calibrated_plans import own_plan
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit, read_fitted_plans
 from fewstep.runtime.sampling.loading import choose_body
@@ -79,7 +79,7 @@ class FitTask:
 
 def open_fit_task(options: FitOptions) -> FitTask:
     """Open and check everything. Raises UserError for a fit that cannot succeed, before any sampling."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)

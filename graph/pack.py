@@ -15,17 +15,17 @@ from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import companions
 from fewstep.runtime.kinds.kind import kinds
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
 Entry = TypeVar("Entry", bound=GraphEntry)
 
 
 @dataclass(frozen=True)
-class PackOptions(Options):
+class PackOptions(BundleOptions):
     """Copy the part of a bundle that a device needs: some of its bodies, and the files that they use.
 
     bundle: The bundle to copy from; it stays unchanged.
@@ -34,7 +34,6 @@ class PackOptions(Options):
         (int8-cpu-...).
     """
 
-    bundle: Path
     output: Path = field(metadata={"short": "-o"})
     body: tuple[str, ...] = ()
 
@@ -45,7 +44,7 @@ def pack(options: PackOptions) -> Manifest:
     Bodies share one file for equal weights. A new bundle without float32 runs, but cannot be calibrated again or
     compared with float32.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))
     if not wanted:
         fix = f"calibrate it first, or choose one of {', '.join(bundle.manifest.bodies)} with --body"

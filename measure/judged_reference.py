@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.measure.rollouts.conditions_file import ConditionOptions, ConditionRecords
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, find_teacher
 from fewstep.plans.guidance import Guidance

@@ -10,7 +10,6 @@ from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.judged_run import Contender
 from fewstep.measure.open_body import SamplingJob, open_body
 from fewstep.measure.rollouts.plan_selection import select_plans
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sample_space import judging_of
@@ -134,7 +133,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = select_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
-    given = given_conditions(bundle, options.conditions, options.prompts, HELD_OUT)
+    given = options.held_out_conditions(bundle)
     by_rows = needs_row_by_row(bundle, names, plan, options.workers)
     return JudgedTask(
         setup=options.setup,

@@ -29,7 +29,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.networks import common_bodies
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 
 COLUMNS = ("psnr", "fd", "ms", "bytes")
@@ -38,7 +39,7 @@ ROOM = 2**20  # bytes reserved for the figures, which rarely take more
 
 
 @dataclass(frozen=True)
-class MeasureOptions(JudgementOptions):
+class MeasureOptions(BundleOptions, JudgementOptions):
     """Measure the bodies of a bundle side by side: what int8 costs in quality, and what it gains in time and size.
 
     bundle: The bundle. It stores figures of quality, and the next report shows them.
@@ -59,7 +60,6 @@ class MeasureOptions(JudgementOptions):
         --no-spinning is for a program that shares its cores.
     """
 
-    bundle: Path
     columns: tuple[str, ...] = COLUMNS
     output: Path | None = field(default=None, metadata={"short": "-o"})
     body: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
 def open_measure_task(options: MeasureOptions) -> MeasureTask:
     """Open the task of a measurement, after all checks that need no other body than float32. Raises UserError if it
     cannot be done."""
-    bundle, wanted = open_bundle(options.bundle), set(options.columns)
+    bundle, wanted = options.open(), set(options.columns)
     judged = _open_judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
         check_writable(options.output)

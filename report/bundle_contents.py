@@ -7,7 +7,6 @@ The structs of this file are the JSON of `fewstep inspect`.
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,9 +32,9 @@ from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, Coverage, FittedPlan, Manifest, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
-from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.kinds.companions import companions
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 NCHWC = f"{CONTRIB}.nchwc"
@@ -43,14 +42,13 @@ LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change
 
 
 @dataclass(frozen=True)
-class InspectOptions(Options):
+class InspectOptions(BundleOptions):
     """Show the contents of a bundle: graphs, plans, engines, sizes, and the type of each operation with its reason.
 
     bundle: The folder of the bundle (an exported model), or a file from `fewstep bake`.
     operations: List every matrix product and convolution. Default: only their number.
     """
 
-    bundle: Path
     operations: bool = False
 
 
@@ -175,7 +173,7 @@ class Contents(NetworkContents, frozen=True):
 
 def inspect(options: InspectOptions) -> Contents:
     """Return the contents of a bundle. Every graph is read, and opened once if onnxruntime runs it."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     manifest = bundle.manifest
     files, unreadable = _files(bundle)
     stored = {name: file for name, file in manifest.plans.items() if file not in unreadable}

@@ -25,9 +25,9 @@ from fewstep.runtime.backends.port_checks import port_difference
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
 from fewstep.runtime.kinds.companions import companions
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 
 FATAL_ONLY = 4
@@ -35,7 +35,7 @@ BFLOAT16 = "tensor(bfloat16)"  # part of onnxruntime's error message
 
 
 @dataclass(frozen=True)
-class VerifyOptions(Options):
+class VerifyOptions(BundleOptions):
     """Check that a bundle (an exported model) is intact: its schema, the hash of each file, its plans, and that each
     graph opens.
 
@@ -47,7 +47,6 @@ class VerifyOptions(Options):
         noised and denoised, which shows whether the spec of the model is right, and names the likely mistake.
     """
 
-    bundle: Path
     graphs: bool = True
     engines: bool = False
     data: Path | None = None
@@ -90,7 +89,7 @@ def is_baked(path: Path) -> bool:
 
 def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     """Check everything, continuing after the first damage. Raises UserError only if the manifest cannot be read."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     manifest = bundle.manifest
     checks = list(_check_hashes(bundle, progress))
     sound = {name for name, damage in checks if damage is None}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from fewstep.measure.judged_task import JudgementOptions
 from fewstep.plans.errors import UserError
+from fewstep.runtime.options import BundleOptions
 
 
 @dataclass(frozen=True)
-class ReportOptions(JudgementOptions):
+class ReportOptions(BundleOptions, JudgementOptions):
     """Write a report on the int8 graphs of a bundle (an exported model): the quality that int8 loses at each step, the
     time that it saves, and the operations that it covers.
 
@@ -20,7 +21,6 @@ class ReportOptions(JudgementOptions):
     simulated_seeds: Number of seeds for int8 graphs of other engines, whose arithmetic is simulated slowly.
     """
 
-    bundle: Path
     output: Path | None = field(default=None, metadata={"short": "-o"})
     forced_seeds: int = field(default=32, metadata={"expert": True})
     simulated_seeds: int = field(default=32, metadata={"expert": True})

@@ -32,7 +32,7 @@ from fewstep.report.page_link import link_report_page
 from fewstep.report.precision import read_shown_maps
 from fewstep.report.samples import Samples
 from fewstep.runtime.bundle.networks import common_bodies, edges_of, networks
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 WRITTEN = 2**23, 0, 0  # bytes that a page with its pictures, its figures and its address usually take at most
@@ -57,7 +57,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         write_atomic(options.output, content)
         return measured
     with open_if_unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
-        measured, content = _build_page(open_bundle(options.bundle), measured, samples)  # may have an evaluation now
+        measured, content = _build_page(options.open(), measured, samples)  # may have an evaluation now
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         results = writer.add(encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=results))
@@ -91,7 +91,7 @@ def _read_or_note(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left
 
 def open_report_task(options: ReportOptions) -> MeasureTask:
     """Open the task of a report. Raises UserError for every fault that can be found before measuring."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     bodies = int8_bodies(bundle)
     for part in map(bundle.select_network, networks(bundle.manifest)):
         for each in bodies:

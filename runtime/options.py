@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
@@ -12,6 +13,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_reference import FileReference, NamedReference, parse_plan_text
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 
 class Options:
@@ -45,6 +47,20 @@ class Options:
                     text = quote(_text(one)) if field.metadata.get("is_pattern") else _text(one)
                     words += [flag] if one is True else [flag, text]
         return " ".join(words)
+
+
+@dataclass(frozen=True)
+class BundleOptions(Options):
+    """Base class of the options of verbs that read a bundle.
+
+    bundle: The folder of the bundle.
+    """
+
+    bundle: Path
+
+    def open(self) -> Bundle:
+        """Return the opened bundle. Raises UserError if there is none, or if its manifest cannot be read."""
+        return open_bundle(self.bundle)
 
 
 def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":

@@ -13,7 +13,6 @@ from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.names.plan_reference import FittedReference
-from fewstep.runtime.bundle.reading import open_bundle
 
 
 def fit_table(result: FitResult) -> Table:
@@ -76,4 +75,4 @@ def command_of(options: FitOptions, result: FitResult) -> str:
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     weight = options.guidance if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]
-    return " ".join([*words, *required_arguments(open_bundle(options.bundle).manifest)])
+    return " ".join([*words, *required_arguments(options.open().manifest)])

@@ -8,7 +8,7 @@ from fewstep.cli.run_plan import check_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 
 CPU = "onnxruntime"
 SAMPLES = 16  # the default number of samples
@@ -19,7 +19,7 @@ OF_A_CHOICE = ("plan", "precision", "backend", "threads", "guidance", "clip")  #
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(BundleOptions):
     """Sample a bundle (an exported model) into an image grid (.png) or an array (.npy).
 
     bundle: The folder of the bundle.
@@ -63,7 +63,6 @@ class RunOptions(Options):
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 
-    bundle: Path
     plan: TextReference | None = None
     precision: str = "float32"
     samples: int | None = field(default=None, metadata={"short": "-n"})

@@ -24,7 +24,7 @@ from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice, load_choice
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.pictures import sample_of
@@ -67,7 +67,7 @@ def open_request(options: RunOptions) -> RunRequest:
     check_writable(options.output)
     options, choice = _apply_choice(options)
     sizes = parse_sizes(options.size)
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     if options.adapter:
         require_slots(bundle)
     tiled = None if options.tiles is None else parse_tiling(options.tiles, sizes, bundle.manifest)

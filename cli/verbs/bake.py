@@ -13,7 +13,6 @@ from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run, select_body
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.write_parts import write_parts
 from fewstep.graph.output_files import check_writable
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance
 
@@ -40,7 +39,7 @@ def _set_default_guidance(options: BakeOptions) -> BakeOptions:
     """Return the options with the default guidance filled in."""
     if options.guidance is not None:
         return options
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     chosen = select_body(options, bundle)
     body, _ = body_form(bundle.manifest, chosen)
     return replace(options, guidance=default_guidance(bundle, bundle.body(body), options.plan))

@@ -27,7 +27,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
     costs = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
-        part = open_bundle(options.bundle).select_network(name)
+        part = options.open().select_network(name)
         costs |= cost_lines(part.manifest.engines, read_costs(part))
     lines = list[str]()
     for each, note in engines:

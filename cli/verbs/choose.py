@@ -10,7 +10,6 @@ from fewstep.graph.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.report.choosing.choose import choose, estimate, estimate_needs, open_judging, plans_by_body
 from fewstep.report.choosing.options import ChooseOptions
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -64,7 +63,7 @@ def _check_bound(options: ChooseOptions) -> None:
 
     Plans that --plan names can be compared without a bound.
     """
-    open_bundle(options.bundle).check_continuous("choose")
+    options.open().check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:
         raise CommandLineError(
             "choose needs a limit", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"

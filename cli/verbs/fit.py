@@ -15,7 +15,6 @@ from fewstep.measure.cost import sampling_needs
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance
 
@@ -80,7 +79,7 @@ def dry_run(options: FitOptions) -> Outcome:
 
 def _set_default_guidance(options: FitOptions) -> FitOptions:
     """Return the options with the default guidance filled in, if it is a weight."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
     return replace(options, guidance=weight_of(default_guidance(bundle, bundle.body(BODY), options.plan)))

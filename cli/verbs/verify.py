@@ -10,7 +10,6 @@ from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Damage, VerifyOptions, is_baked, verify
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     if options.data is not None and integrity.is_whole:
         from fewstep.measure.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
 
-        spec = check_bundle(open_bundle(options.bundle), options.data)
+        spec = check_bundle(options.open(), options.data)
         of_spec = [_error_table(spec), str(spec)]
     value: object = integrity if spec is None else {"integrity": integrity, "spec": spec}
     return Outcome(

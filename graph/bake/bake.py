@@ -43,10 +43,10 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.onnx_references import external_data_files
-from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_x_shape, sizes_of
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execution import execution_of, plan_for
 from fewstep.runtime.sampling.feeds import BodyInputs
@@ -62,7 +62,7 @@ SEPARATE_FILE_ABOVE = 2**23
 
 
 @dataclass(frozen=True)
-class BakeOptions(Options):
+class BakeOptions(BundleOptions):
     """Write a whole run as one ONNX file: noise and conditions in, samples out.
 
     bundle: The bundle to bake; it stays unchanged.
@@ -95,7 +95,6 @@ class BakeOptions(Options):
         that takes the run and returns another.
     """
 
-    bundle: Path
     plan: TextReference
     output: Path = field(metadata={"short": "-o"})
     precision: str | None = None
@@ -161,7 +160,7 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
 def resolve_run(options: BakeOptions) -> Planned:
     """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
     _check_output(options)
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     chosen = select_body(options, bundle)
     name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)

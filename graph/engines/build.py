@@ -38,16 +38,16 @@ from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precisi
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.networks import label_with_network, networks, replace_network, select_network
 from fewstep.runtime.bundle.platforms import PORTABLE, target_of
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import parse_dimension
-from fewstep.runtime.options import Options
+from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
 
 
 @dataclass(frozen=True)
-class BuildOptions(Options):
+class BuildOptions(BundleOptions):
     """Build engines of a bundle's body for GPUs, and add them to the bundle. Engines for this machine's GPU are
     compared with onnxruntime.
 
@@ -77,7 +77,6 @@ class BuildOptions(Options):
         build the same engines and compare them with onnxruntime.
     """
 
-    bundle: Path
     backend: str = "tensorrt-rtx"
     device: tuple[str, ...] = ()
     precision: Literal["int8", "float16", "bfloat16", "float32"] = "int8"
@@ -127,7 +126,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the missing engines, and commit them all at once. Raises UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
-        manifest, built, kept = open_bundle(options.bundle).manifest, list[EngineEntry](), list[EngineEntry]()
+        manifest, built, kept = options.open().manifest, list[EngineEntry](), list[EngineEntry]()
         parts = [_make_body(part, writer) for part in _bodies(options, builder)]
         orders = [_orders(options, builder, part, writer.known_files) for part in parts]
         changed, total = manifest, sum(map(len, orders))
@@ -188,7 +187,7 @@ def build_script(options: BuildOptions) -> str:
 def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBody]:
     """Yield the body to build of each network, with its files checked. Raises UserError if it is missing, except a
     16-bit body, which `build` creates."""
-    whole = open_bundle(options.bundle)
+    whole = options.open()
     whole.check_continuous("build")
     names = builder.bodies[options.precision]
     for network in networks(whole.manifest):

@@ -1,4 +1,4 @@
-"""Options that name files of conditions, and the records (observations, vectors, pictures) in such a file.
+"""The records of conditions (observations, vectors, pictures) in a file.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
 arrays is one record. An array BRANCH.NAME has a condition's values in another branch of guidance, such as those of a
@@ -20,7 +20,6 @@ from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.options import Options
 from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
@@ -40,21 +39,6 @@ class GivenConditions:
 def random_note(names: Sequence[str]) -> str | None:
     """Return "on random values of mask, masked: give --conditions FILE", or None if no condition is random."""
     return f"on random values of {', '.join(names)}: give --conditions FILE" if names else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionOptions(Options):
-    """Conditions of samples.
-
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Judge on other values than you calibrate on. Default: random values.
-    prompts: A text file of your own prompts, one per line, for a bundle with a text encoder. Judge on other prompts
-    than
-        you calibrate on. Default: prompts that come with fewstep.
-    """
-
-    conditions: Path | None = None
-    prompts: Path | None = None
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:

@@ -1,7 +1,8 @@
-"""Prompts to calibrate and judge a text-conditioned denoiser, encoded by the text encoder in its bundle."""
+"""The options that give conditions: files of values, and prompts, which the text encoder of the bundle encodes."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from fewstep.measure.rollouts.pictures import picture_axes
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, random_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.options import Options
 
 LOG = logging.getLogger("fewstep")
 FILE_LIMIT = 16 * 2**20  # maximum bytes of a file of prompts
@@ -55,6 +57,29 @@ OTHER_SUBJECTS = (
 )
 CALIBRATION = tuple(form.format(subject) for subject, form in product(SUBJECTS, FORMS))
 HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECTS, FORMS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionOptions(Options):
+    """Conditions of samples.
+
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Judge on other values than you calibrate on. Default: random values.
+    prompts: A text file of your own prompts, one per line, for a bundle with a text encoder. Judge on other prompts
+    than
+        you calibrate on. Default: prompts that come with fewstep.
+    """
+
+    conditions: Path | None = None
+    prompts: Path | None = None
+
+    def calibration_conditions(self, bundle: Bundle) -> GivenConditions:
+        """Return the conditions to calibrate on, by `given_conditions`."""
+        return given_conditions(bundle, self.conditions, self.prompts, CALIBRATION)
+
+    def held_out_conditions(self, bundle: Bundle) -> GivenConditions:
+        """Return the conditions to judge on, by `given_conditions`."""
+        return given_conditions(bundle, self.conditions, self.prompts, HELD_OUT)
 
 
 def given_conditions(

@@ -7,11 +7,11 @@ this reason the number of workers does not change the threads of an item.
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewstep.measure.rollouts.conditions_file import ConditionOptions
+from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import check_threads, import_package
@@ -115,3 +115,7 @@ class SamplingOptions(ConditionOptions):
     def setup(self) -> WorkerSetup:
         """The workers of these options."""
         return WorkerSetup(self.workers, self.threads, self.cluster)
+
+    def start_workers(self, open_already: Executor | None = None) -> AbstractContextManager[Workers | None]:
+        """Start the workers of these options, as the function `start_workers` does."""
+        return start_workers(self.setup, open_already)

@@ -16,7 +16,6 @@ from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import digest_records
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.plan_selection import select_plan
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.contender_process import WARM_UP
 from fewstep.measure.speed.duel import DUEL_SECONDS
@@ -39,7 +38,7 @@ from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment, save_choice
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -103,7 +102,7 @@ def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], thr
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> DeploymentJudge:
     """Open the references of deployments. Raises UserError for a bundle that cannot be judged."""
-    bundle = open_bundle(options.bundle)
+    bundle = options.open()
     bundle.check_continuous("choose")
     if FLOAT not in bundle.manifest.bodies:
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the original bundle")
@@ -120,7 +119,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         plan=plan,
         teacher=select_teacher_plan(reference, options.teacher, plan),
         teacher_reference=options.teacher,
-        records=given_conditions(bundle, options.conditions, options.prompts, HELD_OUT).records,
+        records=options.held_out_conditions(bundle).records,
         count=options.seeds,
         batch=options.batch,
         progress=progress,

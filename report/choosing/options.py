@@ -13,13 +13,14 @@ from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
+from fewstep.runtime.options import BundleOptions
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # by the unit of a time
 LEAST_SEEDS = 2  # minimum number of seeds, for a standard error
 
 
 @dataclass(frozen=True)
-class ChooseOptions(ReferenceOptions):
+class ChooseOptions(BundleOptions, ReferenceOptions):
     """Choose sampling plan, precision and engine on this machine: the best samples within a time, or the fastest ones
     of a quality.
 
@@ -38,7 +39,6 @@ class ChooseOptions(ReferenceOptions):
     output: An .svg file for a plot of quality over time.
     """
 
-    bundle: Path
     within: str | None = None
     at_least: str | None = None
     plan: tuple[str, ...] = ()

@@ -12,7 +12,6 @@ from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.engine_key import AMPERE_ON
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -20,7 +19,7 @@ def measure_built_forms(options: BuildOptions, made: Build) -> Iterator[FormMeas
     """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
     from fewstep.report.choosing.cuda_forms import measure_forms
 
-    bundle, text = open_bundle(options.bundle), options.opt_batch
+    bundle, text = options.open(), options.opt_batch
     for name in networks(made.manifest):
         part = bundle.select_network(name)
         graph, manifest = part.body(options.precision).graph, part.manifest
@@ -46,6 +45,4 @@ def compare_built_engines(
     from fewstep.report.engines.compare_engines import compare_engines
 
     for name in networks(made.manifest):
-        yield from compare_engines(
-            open_bundle(options.bundle).select_network(name), progress, (options.backend,), graphs
-        )
+        yield from compare_engines(options.open().select_network(name), progress, (options.backend,), graphs)
