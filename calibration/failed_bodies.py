@@ -1,15 +1,20 @@
 """Names and errors of the bodies of several targets. A body that cannot be made does not stop the others."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fewstep.calibration.lowering.quantize import refuse_overflow, widen_target
+from fewstep.calibration.lowering.quantize import refuse_overflow, select_ops_to_lower, widen_target
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.observe import Counts, tensors_to_observe
 from fewstep.calibration.task import Task
+from fewstep.graph.graph import Graph
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.conditions import default_value
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.platforms import body_name
+from fewstep.runtime.bundle.reading import Bundle
 
 Made = TypeVar("Made")
 
@@ -80,3 +85,36 @@ def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) ->
     also = "".join(f"; {other} was not made either: {error.what}" for other, error in others)
     rest = f"{also} (in the bundle: {', '.join(written)})"
     return UserError(f"{name} was not made: {first.what}", f"{first.fix}{rest}" if first.fix else rest.lstrip("; "))
+
+
+def check_usable_targets(
+    targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
+) -> TargetResults[Target]:
+    """Return the targets that have operations to lower and an engine that computes the float32 body correctly, and the
+    errors of the others. Raises UserError if no target is left."""
+
+    def check_target(target: Target) -> Target:
+        select_ops_to_lower(prepared, target.scheme.no_floats)
+        if target.scheme.no_floats:
+            _refuse_constant_conditions(bundle.manifest.conditions, records, target)
+        if target.tries is not None:
+            target.tries(bundle)
+        return target
+
+    return try_targets(targets, check_target, {})
+
+
+def _refuse_constant_conditions(
+    conditions: Sequence[Condition], records: ConditionRecords | None, target: Target
+) -> None:
+    """Raise UserError if a condition has its default on every trajectory. A target without floats would get ranges for
+    that value only, such as a range of zeros."""
+    for each in conditions:
+        is_fixed = each.low is not None and each.low == each.high
+        if each.default is None or each.typical is not None or is_fixed:
+            continue
+        if records is None or (records[each.name] == default_value(each)).all():
+            raise UserError(
+                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips other values",
+                "give the values that it will have (--conditions FILE), or leave this target out",
+            )

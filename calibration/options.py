@@ -1,20 +1,39 @@
-"""The options of `fewstep calibrate`, and everything that follows from them without a bundle."""
+"""The options of `fewstep calibrate`: what they say of a bundle, and everything that follows without one."""
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
+
+from msgspec import structs
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, load_target, target_names
-from fewstep.calibration.precision.bound import parse_bound
+from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.precision.timeable_targets import check_targets
-from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS
+from fewstep.measure.rollouts.conditions_file import GivenConditions, distribute_records
+from fewstep.measure.rollouts.recorded_token_run import check_counts
+from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS, draw_conditions
 from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import SamplingOptions
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_reference import TextReference
+from fewstep.plans.guidance import Guidance, to_text
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    NamedReference,
+    SchedulerReference,
+    TextReference,
+    parse_plan_text,
+    split_plan_name,
+)
+from fewstep.plans.shaping import Clip, clip_to
+from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.options import BundleOptions
+from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 
@@ -59,6 +78,88 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     quality: str | None = None
     speed: str | None = None
     keep_float: tuple[str, ...] = field(default=(), metadata={"is_pattern": True})
+
+    def compile(self, sampler: Sampler) -> AnyPlan:
+        """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of
+        its plan. Clips of earlier calibrations are not used."""
+        manifest = sampler.bundle.manifest
+        sampler = sampler.with_network_parts(
+            bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={}))
+        )
+        reference = self.plan or parse_plan_text(manifest.space.default_plan)
+        is_file = isinstance(reference, FileReference)
+        default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
+        weight = default if self.guidance is None else self.guidance
+        plan: AnyPlan = sampler.compile(reference, weight, shaping=clip_to(self.clip))
+        check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
+        may_clip = manifest.space.has_squared_error and shaping_of(plan) is None
+        clip = _scheduler_clip(sampler) if may_clip else None
+        if clip is not None:
+            LOG.warning(
+                "the model's own scheduler clips predictions to [%g, %g], but this plan does not: if your program "
+                "clips, give --clip %g, so that the ranges fit",
+                *(clip.low, clip.high, clip.high),
+            )
+        return plan
+
+    def read_conditions(self, sampler: Sampler) -> GivenConditions:
+        """Return one record of conditions for each trajectory, from a file or from prompts. Raises UserError if there
+        is neither and a condition cannot be drawn."""
+        given = self.calibration_conditions(sampler.bundle)
+        if given.records is not None:
+            return replace(given, records=distribute_records(given.records, self.trajectories))
+        draw_conditions(sampler.bundle.manifest, [self.seed])
+        return given
+
+    def parse_sizes(self, sampler: Sampler) -> tuple[dict[str, int], ...]:
+        """Return the sizes that the options name, each with a value for every dynamic axis."""
+        manifest, chosen = sampler.bundle.manifest, []
+        names = [size.name for size in manifest.sizes]
+        for text in self.size:
+            numbers = text.split("x")
+            if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
+                form = "x".join(name.upper() for name in names)
+                fix = f"write {form} for each" if names else "leave it out: x has one shape"
+                raise UserError(f"--size {text!r} is not a size of x", fix)
+            chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
+            apply_sizes(manifest, chosen[-1])
+        usual = default_sizes(manifest.x_shape, manifest.sizes)
+        if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
+            what = f"--size {','.join(self.size)}: a plan of tokens is for one size"
+            raise UserError(what, "leave it out, and calibrate at the default size")
+        has_own = self.conditions is not None or self.prompts is not None
+        if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
+            raise UserError(
+                "--size cannot resize your own conditions, some of which follow the size of x", "leave one of them out"
+            )
+        if self.trajectories < len(chosen):
+            raise UserError(
+                f"{trajectories_text(self.trajectories)} cannot cover all sizes of --size {','.join(self.size)}",
+                f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
+            )
+        return tuple(chosen)
+
+    def parse_bound(self, sampler: Sampler) -> Bound | None:
+        """Parse the bound. Raises UserError for token denoisers and for several networks: a bound is for one
+        network."""
+        bound, count = parse_bound(self.quality, self.speed), len(sampler.denoiser.networks)
+        if bound is not None and (count > 1 or not sampler.bundle.manifest.space.has_squared_error):
+            what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
+            raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
+        return bound
+
+    def command_for(self, plan: AnyPlan, targets: Sequence[str]) -> str:
+        """Return the command that repeats this calibration for some of the targets. File paths are replaced by FILE.
+        `calibration_settings.py` parses it."""
+        again = replace(
+            self,
+            plan=NamedReference(split_plan_name(plan.name)),  # the name of a transformed plan only describes it
+            guidance=plan.guidance if to_text(plan.guidance) else None,
+            target=tuple(targets),
+            conditions=self.conditions and Path("FILE"),
+            prompts=self.prompts and Path("FILE"),
+        )
+        return again.command_line("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))
 
 
 def warn_of_few(options: CalibrateOptions) -> None:
@@ -114,3 +215,13 @@ def trajectory_seeds(options: CalibrateOptions) -> range:
             f"start from {FIRST_SEED}",
         )
     return seeds
+
+
+def _scheduler_clip(sampler: Sampler) -> Clip | None:
+    """Return the clip of the scheduler that came with the denoiser, or None."""
+    if sampler.bundle.manifest.scheduler is None:
+        return None
+    with suppress(UserError):
+        shaping = shaping_of(sampler.compile(SchedulerReference(2)))  # the clip does not depend on the number of steps
+        return shaping if isinstance(shaping, Clip) else None
+    return None

@@ -40,7 +40,7 @@ def made(bundle):
 
 def test_a_scheduler_is_asked_for_its_clip_only_where_samples_are_numbers(bundle, monkeypatch):
     asked = []
-    monkeypatch.setattr("fewstep.calibration.open_task._scheduler_clip", lambda sampler: asked.append(sampler))
+    monkeypatch.setattr("fewstep.calibration.options._scheduler_clip", lambda sampler: asked.append(sampler))
     open_task(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
     assert asked == []
 
