@@ -31,6 +31,8 @@ class FitOptions(BundleOptions, SamplingOptions):
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
         the data. Nearer features may cost a part of the gain.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps if needed.
+    light: Choose light steps of --plan instead of fitting, for a bundle with a light network: those whose features
+        earlier steps predict with a relative error below this, such as 0.1.
     """
 
     steps: int = 6
@@ -44,6 +46,7 @@ class FitOptions(BundleOptions, SamplingOptions):
     iterations: int = field(default=5, metadata={"expert": True})
     features: str = ""
     teacher: TextReference | None = None
+    light: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +57,8 @@ class FitOptions(BundleOptions, SamplingOptions):
             if not BLOCK <= getattr(self, name) <= len(most):
                 fix = f"give {BLOCK} to {len(most)}"
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
+        if self.light is not None and not 0 < self.light < 1:
+            raise UserError(f"--light is {self.light:g}", "give a relative error between 0 and 1, such as 0.1")
         if self.iterations < 0:
             raise UserError(f"--iterations is {self.iterations}", "give at least 0")
         if self.output is not None and self.output.suffix != ".json":

@@ -69,7 +69,7 @@ def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: b
     made, full = list[Step](), list[Step]()  # full: the last one or two full steps, the latest first
     for number, step in enumerate(plan.steps):
         if number in steps and {*step.branches} <= {*full[0].branches}:
-            row = _slot_weights(step, full, slots)
+            row = slot_weights(step, full, slots)
             made.append(msgspec.structs.replace(step, network=LIGHT, carry_in=(CarryIn(bank, row),)))
         else:
             made.append(msgspec.structs.replace(step, carry=_writes(bank, slots, is_first=not full)))
@@ -77,7 +77,7 @@ def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: b
     return msgspec.structs.replace(plan, banks=(Bank(features, slots, is_kept=False),), steps=tuple(made))
 
 
-def _slot_weights(step: Step, full: list[Step], slots: int) -> Row:
+def slot_weights(step: Step, full: list[Step], slots: int) -> Row:
     """Return the weights of the slots in a light step: of the last full step's features, then of those before."""
     if slots == 1:
         return (1.0,)

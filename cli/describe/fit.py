@@ -71,8 +71,12 @@ def command_of(options: FitOptions, result: FitResult) -> str:
     """Return the command that samples along the fitted plan, or along the nominal plan if no fitted plan is saved. It
     has an example value of each required condition."""
     plan = result.nominal if result.plan is None or not result.is_kept else f"{FittedReference(options.steps)}"
+    return sampling_command(options, plan, options.guidance if result.plan is None else weight_of(result.plan.guidance))
+
+
+def sampling_command(options: FitOptions, plan: str, weight: float | None) -> str:
+    """Return the command that samples along a plan, with an example value of each required condition."""
     words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
-    weight = options.guidance if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]
     return " ".join([*words, *required_arguments(options.open().manifest)])

@@ -2,12 +2,20 @@
 
 from dataclasses import replace
 
-from fewstep.cli.describe.fit import command_of, describe_rejection, describe_sets, describe_trade, fit_table
+from fewstep.cli.describe.fit import (
+    command_of,
+    describe_rejection,
+    describe_sets,
+    describe_trade,
+    fit_table,
+)
+from fewstep.cli.describe.light_steps import light_dry_run, light_outcome
 from fewstep.cli.next_command import NextCommand
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.fitting.blocks import BLOCK
 from fewstep.fitting.cost import count_evaluations, estimate_fit, search_bytes
 from fewstep.fitting.fit import fit
+from fewstep.fitting.light_steps import choose_light_steps
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import BODY, ROOM, open_fit_task
 from fewstep.graph.resource_needs import format_duration
@@ -21,6 +29,8 @@ from fewstep.runtime.sampling.calibrated_plans import default_guidance
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
     options = _set_default_guidance(options)
+    if options.light is not None:
+        return light_outcome(options, choose_light_steps(options, progress))
     result = fit(options, progress)
     if result.plan is None:
         end = [describe_rejection(options, result)]
@@ -39,6 +49,8 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: FitOptions) -> Outcome:
+    if options.light is not None:
+        return light_dry_run(options)
     given, options = options, _set_default_guidance(options)
     task = open_fit_task(options)
     as_calibrated = " as calibrated" * (given.guidance is None and task.guidance is not None)

@@ -1,0 +1,123 @@
+"""`fewstep fit --light 0.1`: light steps of a plan, chosen by how well the features of earlier steps predict its own.
+
+At run time, the First Block Cache (ParaAttention) and DBCache (cache-dit) skip a step if the residual of the first
+blocks has changed by less than a threshold since the last full step: mean |a - b| / mean |a|. TeaCache (Liu et al.
+2024, arXiv 2411.19108) accumulates such changes of the modulated input. Both are proxies, since a run does not know the
+features that it skips. Before deployment these are known: here all steps are full, and the same relative difference is
+that of the features themselves from those that a light step would read. The result is a fixed list of steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.options import FitOptions
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions
+from fewstep.measure.rollouts.trajectories import BATCH, split_seeds
+from fewstep.plans.errors import UserError
+from fewstep.plans.light_steps import slot_weights, use_light_steps
+from fewstep.plans.names.plan_reference import NamedReference, split_plan_name
+from fewstep.plans.plan import LIGHT, Plan, Step
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.kinds.graph_entry import NEXT
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.step_call import GraphCall
+
+Features = NDArray[np.float32]
+BODY = "float32"
+
+
+@dataclass(frozen=True)
+class LightChoice:
+    """Light steps that were chosen by a threshold.
+
+    plan: the name of the plan with them.
+    errors: for each step, the relative difference of its features from those that it would read if it were light; None
+        for the first step.
+    cost: the multiply-adds of the plan, in evaluations of the full network.
+    seeds: the number of trajectories.
+    """
+
+    plan: str
+    errors: tuple[float | None, ...]
+    light: tuple[int, ...]
+    cost: float
+    seeds: int
+
+
+def choose_light_steps(options: FitOptions, progress: Progress = SILENT) -> LightChoice:
+    """Measure the features along trajectories of the float32 body, and choose the light steps of a plan.
+
+    Raises UserError for a bundle without a light network, and for a plan that no name with light steps can describe.
+    """
+    assert options.light is not None
+    sampler = load(options.bundle, backend=create_backend(options.backend, options.threads), body=BODY)
+    features = sampler.bundle.manifest.features
+    if features is None:
+        raise UserError(f"{options.bundle} has no light network", "export it with --cache")
+    reference = options.plan
+    if not isinstance(reference, NamedReference) or reference.parts.light is not None:
+        of = "without a plan" if reference is None else f"for the plan {reference}"
+        raise UserError(f"--light {of}", "give --plan SOLVER:STEPS, without light steps")
+    plan = sampler.compile(reference, options.guidance)
+    light, errors = _measure(sampler, plan, features.name, options.light, FIT_SEEDS[: options.seeds], progress)
+    made = use_light_steps(plan, light, features.name, linear=True)
+    cost = sum(features.share if step.network == LIGHT else 1.0 for step in made.steps)
+    return LightChoice(_name_of(plan, light), tuple(errors), tuple(light), cost, options.seeds)
+
+
+def _name_of(plan: Plan, light: Sequence[int]) -> str:
+    """Return the name of a plan with these light steps."""
+    call = f"light(at=[{', '.join(map(str, light))}], linear=True)"
+    return f"{split_plan_name(plan.name).text}+{call}" if light else plan.name
+
+
+def _measure(
+    sampler: Sampler, plan: Plan, features: str, threshold: float, seeds: Sequence[int], progress: Progress
+) -> tuple[list[int], list[float | None]]:
+    """Return the light steps, and the error of the features of each step, mean over seeds and branches.
+
+    All batches advance together, since a step is decided by all seeds.
+    """
+    parts = [part for _, part, _ in split_seeds(seeds, BATCH)]
+    runs = [_features_of_steps(sampler, plan, features, part) for part in parts]
+    light, errors = list[int](), list[float | None]()
+    full, slots = list[Step](), list[list[Features]]()  # the last full steps, and their features in each batch
+    for number, made in enumerate(zip(*runs, strict=True)):
+        step, error = plan.steps[number], None
+        if full:
+            weights = slot_weights(step, full, slots=2)
+            error = float(np.mean([_error(own, held, weights) for own, held in zip(made, zip(*slots), strict=True)]))
+        errors.append(error)
+        if error is not None and error < threshold:
+            light.append(number)
+        else:
+            full, slots = [step, *full][:2], [list(made), *slots][:2]
+        progress("features", number + 1, len(plan.steps))
+    return light, errors
+
+
+def _features_of_steps(sampler: Sampler, plan: Plan, features: str, seeds: Sequence[int]) -> Iterator[Features]:
+    """Yield the features [branches * B, *shape] that each step of a run returns."""
+    kept: list[Features] = []
+    watched = replace(sampler, on_call=partial(_keep_features, kept.append, NEXT + features))
+    conditions = draw_conditions(sampler.bundle.manifest, seeds)
+    for _ in watched.steps(plan, seeds, conditions, plan.guidance):
+        yield kept.pop()
+
+
+def _keep_features(keep: Callable[[Features], None], port: str, index: int, call: GraphCall) -> None:
+    keep(np.asarray(call.returned[port], np.float32))
+
+
+def _error(own: Features, held: Sequence[Features], weights: Sequence[float]) -> float:
+    """Return mean |read - own| / mean |own|, where `read` are the weighted features of the last full steps."""
+    if any(each.shape != own.shape for each in held):
+        return float("inf")  # of other branches: the step is full
+    read = sum(weight * each for weight, each in zip(weights, held, strict=False))
+    return float(np.abs(read - own).mean() / max(float(np.abs(own).mean()), np.finfo(np.float32).tiny))
