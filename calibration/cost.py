@@ -72,7 +72,7 @@ def operation_error_runs(task: Task) -> int:
         return policy.most_error_runs
     count, targets = len(task.seeds), max(1, len(task.targets))
     judged = _judging_calls(task) * len(BODY_SEEDS[:count]) * targets
-    others = count + min(TRAJECTORIES, count) + judged  # in trajectories, since all stages run whole plans
+    others = count + min(TRAJECTORIES, count) + judged  # counted in trajectories, since all stages run whole plans
     return max(
         policy.fewest_error_runs, min(policy.most_error_runs, others // (targets * len(OPERATION_SEEDS[:count])))
     )

@@ -2,7 +2,7 @@
 
 import ctypes
 
-M_ARENA_MAX = -8  # of glibc's malloc.h
+M_ARENA_MAX = -8  # from glibc's malloc.h
 
 
 def use_one_heap() -> None:

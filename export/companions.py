@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 LOG = logging.getLogger("fewstep")
-TOLERANCE = 1e-4  # of the largest absolute value of an output
+TOLERANCE = 1e-4  # relative to the largest absolute value of an output
 TRACE_BATCH = 3  # torch.export would treat 1 as a constant
 BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
 

@@ -107,7 +107,7 @@ def _find_fixing_lines(
     try:
         drafted: Any = torch.export.draft_export(module, example, dynamic_shapes=dynamic, strict=False)
         failures = drafted._report.failures
-    except Exception:  # of any class: the report is optional
+    except Exception:  # any error, since the report is optional
         return
     finally:
         logging.disable(before)

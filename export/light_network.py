@@ -17,7 +17,7 @@ from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.named_tensors import Features
 
 FEATURES = "features"  # the name of the carried tensor
-TOLERANCE = 1e-5  # of the light network with fresh features, relative to the largest output
+TOLERANCE = 1e-5  # for the light network with fresh features, relative to the largest output
 ALONE = "leave --cache out"
 
 

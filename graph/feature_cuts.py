@@ -29,7 +29,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
 
 MOST_WORK = 0.75  # share of the body's work above which a light graph saves too little
-LEAST_BLOCKS = 3  # of a chain: a shorter one leaves nothing between the first block and the last
+LEAST_BLOCKS = 3  # least length of a chain; a shorter one has nothing between its first block and its last
 BLOCKS = re.compile(r"F(\d{1,3})B(\d{1,3})", re.ASCII)
 
 

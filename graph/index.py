@@ -81,6 +81,6 @@ def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Nod
         ready.update(node.outputs)
     if len(ordered) < len(places):
         read = {name for names in missing for name in names}
-        unmade = read - {name for node in places for name in node.outputs} or read  # or a cycle
+        unmade = read - {name for node in places for name in node.outputs} or read  # empty if there is a cycle
         raise UserError(f"the graph reads {min(unmade)!r}, which no node computes before it", "export the model again")
     return tuple(ordered)

@@ -16,7 +16,7 @@ from fewstep.graph.graph import Graph, Node, Value
 from fewstep.runtime.kinds.lora_slots import ENDS, slot_port, slot_port_shape
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
-OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # as in the layer
+OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # attributes that are copied from the layer
 
 
 def add_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:

@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.platforms import (
 )
 
 CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # backends that are compared with onnxruntime in float32
-SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of a body whose backend is not here
+SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # for a body whose backend is not installed
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:

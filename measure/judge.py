@@ -61,8 +61,8 @@ def judge(
     least = max(1, min(count, want.featured))
     judging = judging_of(plan)
     if not judging.covers(count, seeds) or taught > count or not all(least <= each <= count for each in seeds):
-        what = f"bodies have {seeds} seeds, and the teacher {taught}, of {count} in all"
-        raise UserError(what, f"give each at most {count}, and a body at least {least}")
+        what = f"bodies have {seeds} seeds, and the teacher {taught}, but there are {count} in all"
+        raise UserError(what, f"give the teacher at most {count} seeds, and each body {least} to {count}")
     sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"

@@ -167,8 +167,8 @@ class Results(Strict, frozen=True):
     teacher: str | None  # name of the teacher's plan; None for tokens, and for a distilled denoiser
     batch: int  # number of seeds sampled at once
     float_against_teacher: EndQuality | None  # float32 against the teacher: the cost of few steps
-    qualities: tuple[Quality, ...]  # of each int8 body
-    covered: tuple[BodyCoverage, ...]  # in a report, of each int8 body in each network
+    qualities: tuple[Quality, ...]  # one for each int8 body
+    covered: tuple[BodyCoverage, ...]  # in a report, one for each int8 body in each network
     races: tuple[Race, ...]  # one for each batch size
     sizes: dict[str, int]  # body -> bytes of its graph and weights
     machine: Machine

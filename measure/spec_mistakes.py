@@ -34,7 +34,7 @@ class SpecReading:
     schedule: ScheduleSpec
     prediction: Prediction
     mistake: str = ""  # the mistake that this reading corrects, as text; "" for the spec as stated
-    sign: float = 1.0  # of the output
+    sign: float = 1.0  # sign of the output
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 

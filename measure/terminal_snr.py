@@ -18,7 +18,7 @@ from fewstep.runtime.arrays import Float32
 
 FLAG = "zero_terminal_snr"
 TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid", "betas")
-LEAST_ALPHA = 0.02  # of the last timestep; with less, the flag changes samples by less than rounding to 8 bits
+LEAST_ALPHA = 0.02  # least alpha of the last timestep; below it, the flag changes samples by less than 8-bit rounding
 QUIET = 0.1  # most variance of the data, relative to the noise's, in the directions that are used
 LEAST_QUIET = 1 / 16  # share of all directions that have to be quiet
 LAST = 0.2  # share of the timesteps that are evaluated, at the noisy end

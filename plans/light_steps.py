@@ -14,7 +14,7 @@ from fewstep.plans.plan import LIGHT, Bank, Carry, CarryIn, Plan, Row, Step
 
 ALIASES: dict[str, str] = {}
 __all__ = ["every", "light"]
-FARTHEST = 1.5  # of an extrapolation, in the distance of the last two full steps: errors of features grow with it
+FARTHEST = 1.5  # longest extrapolation, in distances of the last two full steps
 
 
 def every(plan: Plan, features: str, *, interval: int = 2, first: int = 1, linear: bool = False) -> Plan:

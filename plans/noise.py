@@ -21,7 +21,7 @@ DRAWS_LIMIT = 2**32
 NORMALS = 0  # the noise of a sample, and of particle 0
 CONDITIONS = 1  # the conditions that calibration draws
 STEPS = 2  # the subset of a long trajectory's steps that calibration draws
-POSITIONS = 3  # the numbers of `uniforms`
+POSITIONS = 3  # the stream of `uniforms`
 PARTICLES = 2**16  # + p: the noise of particle p >= 1
 CHANCES = 2**32 - 1  # of `uniform`
 AT_ONCE = 2**12  # number of blocks of four elements that fit in the cache of a core
@@ -39,7 +39,7 @@ def philox(counter: NDArray[np.uint64], key: ArrayLike) -> NDArray[np.uint64]:
     keys = (start.reshape(2, *(start.shape[1:] or ones)) + _WEYL.reshape(10, 2, *ones)) & _LOW
     even, odd = counter[0::2].copy(), counter[1::2].copy()  # (c0, c2) and (c1, c3)
     multipliers, product = _MULTIPLIERS.reshape(2, *ones), np.empty_like(even)
-    other = product[::-1]  # of the pair (c0, c2), the product of the other one
+    other = product[::-1]  # for c0 the product of c2, and the other way round
     for key_of_round in keys:
         np.multiply(even, multipliers, out=product)
         np.right_shift(other, _SHIFT, out=even)

@@ -121,7 +121,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
     time: float
     to: float | None  # the second time, which some networks take
     lam: float | None
-    alpha: float | None  # of x at this time; None in plans of an older schema
+    alpha: float | None  # alpha of x at this time; None in plans of an older schema
     sigma: float | None
     group: int
     branches: tuple[str, ...]

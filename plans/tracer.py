@@ -294,7 +294,7 @@ class Tracer:
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
         predicts = self.network(time).prediction
-        if predicts == "velocity" and self._reverts_to is not None:  # neither x0 nor eps: the end of a straight line
+        if predicts == "velocity" and self._reverts_to is not None:  # not x0 or eps: the end of a straight line
             return self.add_share(x, time) - time.network / self.schedule.path.last * output
         a, b = prediction.x0_coefficients(predicts, time, self.schedule.spec)
         x0 = a * x + b * output

@@ -66,7 +66,7 @@ class GraphContents(Struct, frozen=True):
     """
 
     file: str
-    bytes: int  # with its weight files
+    bytes: int  # including its weight files
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     operations: dict[str, int]  # nodes by operation, the most frequent first

@@ -48,7 +48,7 @@ def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Enco
     the prepared graph, whose names the lowered graph kept; `encodings` are the codes of the integers, by tensor."""
     codes = {
         integer_name(name): code for name, code in encodings.items() if code.multipliers is not None
-    }  # by integers
+    }  # keys: names of the integers
     lowered = _Lowered(graph, index(graph), types, NewNodes(graph))
     divisions = list(_find_divisions(lowered, codes))
     dequantized = [_fuse_dequantize(each, graph) for each in divisions if each.axes == 1]
@@ -102,7 +102,7 @@ def _find_divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterato
         found = match(node, "Mul(*DequantizeLinear(integers), NUMBERS)", idx)
         if found is None or found["integers"] not in codes:
             continue
-        weight = idx.producers[found["integers"]].inputs[3]  # of QLinearConv
+        weight = idx.producers[found["integers"]].inputs[3]  # the weight of QLinearConv
         numbers = graph.constants[found["NUMBERS"]].reshape(-1)
         yield _Division(found.nodes[1], node, numbers, codes[found["integers"]], graph.constants[weight].ndim - 2)
 

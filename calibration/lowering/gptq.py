@@ -46,7 +46,7 @@ def correct_rounding(
     blocks = split_inputs(op, weight.shape, moments.shape[-1])
     rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
     integers = np.empty(rows.shape, np.int8)
-    factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # of each input
+    factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # factor of each input
     at_once = max(1, AT_ONCE // (blocks.outputs * blocks.width))
     at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):

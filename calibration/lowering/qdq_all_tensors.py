@@ -82,7 +82,7 @@ class _Pairs:
             if value.dtype == FLOAT:
                 yield self._pair(value.name, self._codes[value.name], value.name, rounded_name(value.name))
         for node in self._graph.nodes:
-            if node.op == "DequantizeLinear":  # of a weight
+            if node.op == "DequantizeLinear":  # dequantizes a weight
                 yield (self._weight_node(node),)
                 continue
             yield from self._constants(node)

@@ -33,6 +33,8 @@ def check_targets(targets: Sequence[Target], bound: Bound) -> None:
             f"add target {' or '.join(timeable_targets())}, calibrate there, or ask for a quality (--quality 44dB)",
         )
     if not bound_for:
-        raise UserError(f"--quality for {others}: engines without floats run no operation in float", "leave it out")
+        raise UserError(
+            f"--quality does not apply to {others}, whose engines run all operations in integers", "leave --quality out"
+        )
     if others:
         LOG.warning("the bound applies only to %s; without a bound: %s", ", ".join(bound_for), others)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 LOG2_BINS = 12
 BINS = 1 << LOG2_BINS  # per side: the largest magnitude is 2048 to 4096 bins from zero, at least 16 per int8 step
-MIN_EXPONENT = -120  # of the bin width; keeps 1 / width a normal float32
+MIN_EXPONENT = -120  # least exponent of the bin width, so that 1 / width is a normal float32
 CHUNK = 1 << 15  # values binned at once: their temporaries, 0.5 MB, stay in the second-level cache
 
 
@@ -100,7 +100,7 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     if doublings < 0:
         raise ValueError(f"bins of 2**{histogram.exponent} cannot be split into bins of 2**{exponent}")
     joined = 1 << doublings
-    edges = np.arange(-((histogram.first - BINS) % joined), len(histogram.stored), joined)  # of the wide bins
+    edges = np.arange(-((histogram.first - BINS) % joined), len(histogram.stored), joined)  # edges of the wide bins
     first = (histogram.first - BINS) // joined + BINS
     edges[0] = 0
     counts = np.add.reduceat(histogram.stored, edges, dtype=np.int64)

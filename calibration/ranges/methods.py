@@ -35,7 +35,7 @@ CLIPPED = 4.0  # weight of the squared error of a clipped value
 ROUNDING = 1e-9  # share of the mean square: a bound on the rounding error of the sums in an error
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
-Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
+Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # shrink factors [K, ends] -> their errors [K]
 
 
 def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:

@@ -40,7 +40,7 @@ class Reader:
         """
         divisors, squares = factors[self.channels], power[:, self.channels]
         rounded = np.square(steps) * (np.square(divisors) @ self.squares)
-        scales = (self.largest * divisors).max(axis=1) / LARGEST_WEIGHT  # of the weights, [outputs]
+        scales = (self.largest * divisors).max(axis=1) / LARGEST_WEIGHT  # scales of the weights, [outputs]
         weights = float(np.square(scales).sum()) * self.taps * (squares @ (1 / np.square(divisors)))
         least = np.finfo(np.float64).tiny
         error: Float = UNIFORM * (rounded + weights) / np.maximum(squares @ self.squares, least)

@@ -36,7 +36,7 @@ class Range:
     high: float
 
 
-GroupRange = tuple[Range, float]  # of one group: asymmetric range and amax
+GroupRange = tuple[Range, float]  # asymmetric range and amax of one group
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ class RunBatch:
         return self._made[name]
 
     def pair(self, count: int) -> str:
-        """Return the name of int64 [2]: (count, B)."""
+        """Return the name of the int64 tensor [2] with the values (count, B)."""
         name = f"shape_{count}"
-        if name not in self._made:  # networks with as many pairs share it
+        if name not in self._made:  # networks with equal counts share it
             first = self.builder.constant(np.array([count], np.int64), f"number_{count}")
             self._made[name] = self.builder.node("Concat", (first, self.size), name, axis=0)
         return self._made[name]

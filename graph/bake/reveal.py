@@ -34,7 +34,8 @@ def align_token_steps(steps: Sequence[TokenStep]) -> StepRange | None:
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """Return everything of a token step that is not a number."""
+    """Return the properties of a token step that change the operations of its graph. Steps that only differ in numbers
+    have the same ones."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 

@@ -20,7 +20,7 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.conditions import has_null
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 
-INT64 = 7  # in ONNX
+INT64 = 7  # ONNX's number of the type
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lab.claims.caption_settings import has_its_colour
 from lab.claims.settings import PARTICLES, Setting, W, reference
 
 CLASSES = 10
-MANY_STEPS = 50  # which have to be as near to the data as FEW
+MANY_STEPS = 50  # which must be as close to the data as FEW
 TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided ones
 
 

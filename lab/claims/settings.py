@@ -34,7 +34,7 @@ JUDGED = {FASHION: (1, 28, 28), CIFAR: (3, 32, 32)}  # shapes of the judges' inp
 RESTORERS = ("nafnet_residual", "speech_ncsn")
 MODELS = (*JUDGES, "speech_ncsn")
 Own = Callable[["Setting"], Mapping[str, Any]]
-PAIRS_SEED = 7_000  # of what restorers are given: unlike those of training, calibration and other pages
+PAIRS_SEED = 7_000  # first seed of restorers' pairs, unlike those of training, calibration and other pages
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, 
     """Return the median share of a run's wall time that is spent outside the network and its prologue."""
     shares = []
     with load(bundle, body=body, backend=create_backend(backend, threads)) as opened:
-        assert opened.prologue is not None  # of the time
+        assert opened.prologue is not None  # the graph of the time
         network, prologue = Timed(opened.network().graph), Timed(opened.network().prologue)
         sampler = opened.with_network_parts(graph=network, prologue=prologue)
         plan = sampler.compile(PLAN)

@@ -26,7 +26,7 @@ from fewstep.plans.errors import UserError
 CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 CHANNELS = 1  # axis of the concatenation, for [B, channels, height, width], or the last axis
 NO_SKIPS = "leave the change out"
-LEAST, MOST = 0.0, 10.0  # of a factor; a larger one is probably a typing error
+LEAST, MOST = 0.0, 10.0  # range of a factor; a larger one is probably a typing error
 
 
 @dataclass(frozen=True)

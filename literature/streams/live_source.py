@@ -26,7 +26,9 @@ def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[
         queue: largest number of waiting frames, 1 or 2. In a longer queue frames would be older when they are shown.
     """
     if queue not in (1, 2):
-        raise UserError(f"a queue cannot have {queue} frames", "give 1 or 2: what waits longer is shown late")
+        raise UserError(
+            f"a queue cannot have {queue} frames", "give 1 or 2: frames of a longer queue would be shown late"
+        )
     return _take_frames(stream, _LatestFrames(source, queue))
 
 

@@ -50,7 +50,7 @@ class EndQuality(Strict, frozen=True):
     mean: float
     p5: float
     worst: float
-    standard_error: float  # of the mean
+    standard_error: float  # standard error of the mean
     values: tuple[float, ...]  # PSNR of each seed
     drift: Drift | None  # None: tokens, or not measured
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window

@@ -35,7 +35,7 @@ BODY_SEEDS = SELECTION_SEEDS[80:88]  # for judging a body, at most as many as tr
 OPERATION_SEEDS = SELECTION_SEEDS[88:90]  # for the error of each operation, at most as many as trajectories
 FIT_SEEDS = range(600_000, 650_000)  # for fitting numbers
 CHOICE_SEEDS = range(650_000, 700_000)  # for the choices of a fit
-FIRST_SEED = 1_000_000  # of calibration by default
+FIRST_SEED = 1_000_000  # default first seed of calibration
 
 Same = TypeVar("Same", bound="SeedBatch")
 

@@ -17,7 +17,7 @@ PROFILES = "*kinds*"  # name of the call that returns, for each call, seconds by
 Call = Callable[[], Any]
 Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # runs it, and returns its seconds by operation type
 Opener = Callable[[], Mapping[str, Call]]  # pickled to the process that calls it
-Seconds = tuple[float, float]  # of a call: wall time, and CPU time of all threads
+Seconds = tuple[float, float]  # wall time of a call, and CPU time of all its threads
 
 _CALLS: dict[str, Call] = {}
 

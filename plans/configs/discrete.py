@@ -38,7 +38,7 @@ class SigmaTable:
         float32.
         """
         logs, wanted = self.logs, np.log(rhos)
-        least = np.minimum.accumulate(logs[::-1])[::-1]  # of this and noisier timesteps: float32 tables may decrease
+        least = np.minimum.accumulate(logs[::-1])[::-1]  # least of all noisier ones: float32 tables may decrease
         below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, max(len(logs) - 2, 0))
         span = (logs[below] - logs[np.minimum(below + 1, len(logs) - 1)]).astype(np.float32).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -27,8 +27,8 @@ from fewstep.plans.state_rows import build_plan
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-LIMIT = 1e30  # of a number
-DRAWS_LIMIT = 2**20  # of the number of a draw
+LIMIT = 1e30  # largest magnitude of a number
+DRAWS_LIMIT = 2**20  # largest number of a draw
 
 
 class RecordedStep(Strict, frozen=True, omit_defaults=True):

@@ -16,7 +16,9 @@ def repeat_plan(plan: Plan, runs: int) -> Plan:
     check_compiled(plan)
     runs = check_integer("runs", runs, 1)
     if plan.given:
-        raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "chain runs that start from noise")
+        raise UserError(
+            f"plan {plan.name!r} starts from {', '.join(plan.given)}", "repeat a plan that starts from noise"
+        )
     draws = 1 + max(draw for each in (plan.start_draws, *(step.draws for step in plan.steps)) for draw in each)
     steps: list[Step] = []
     for run in range(runs):

@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 880, 300  # in user units, about a pixel each; the page scales t
 BARS_WIDTH = 440  # two of them fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 LETTER = 6.6  # average width of a letter in a 12-unit sans-serif font
-SWATCH, LEGEND_LINE = 18, 20  # of the legend, which is above the drawing
+SWATCH, LEGEND_LINE = 18, 20  # sizes of the legend, which is above the drawing
 
 PALETTE = """
 :root { color-scheme: light dark; --page: #ffffff; --panel: #f6f7f9; --text: #16181d; --muted: #5c6470; --line: #e2e5ea;

@@ -60,7 +60,9 @@ class ActionBounds:
 def make_bounds(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
     """Return the limits for actions of a shape at `rate` ticks per second. Raises UserError if they allow no action."""
     if limits.beyond not in get_args(Beyond):
-        raise UserError(f"unknown beyond {limits.beyond!r}", f"choose one of {', '.join(get_args(Beyond))}")
+        raise UserError(
+            f"limits have an unknown value of beyond, {limits.beyond!r}", f"choose one of {', '.join(get_args(Beyond))}"
+        )
     low, high = (
         _broadcast_limit("low", limits.low, shape, -np.inf),
         _broadcast_limit("high", limits.high, shape, np.inf),

@@ -89,7 +89,7 @@ class Normaliser:
 
     modes: Mapping[str, str]
     numbers: Numbers
-    where: str  # for messages
+    where: str  # the file and step, for messages
     chosen: str | None = None
     added: float = 0.0
     only: Collection[str] | None = None

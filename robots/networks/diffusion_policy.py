@@ -21,7 +21,7 @@ from fewstep.robots.networks.transformer import PolicyTransformer
 from fewstep.robots.networks.unet1d import ConditionalUnet1d, from_diffusion_policy
 from fewstep.robots.networks.vision import CentreCrop, Resize, Size
 
-CHANNELS = 3  # of a picture
+CHANNELS = 3  # number of channels of a picture
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pictures
 NORMALISER = "normalizer.params_dict."
 IDLE = "_dummy_variable"  # an empty tensor among the weights

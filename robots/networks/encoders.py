@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIGLIP_EPSILON, CLIP_EPSILON = 1e-6, 1e-5  # of their LayerNorms
+SIGLIP_EPSILON, CLIP_EPSILON = 1e-6, 1e-5  # epsilons of their LayerNorms
 HIDDEN = -1e30  # added to the scores of masked tokens; finite, so that a fully masked row is not NaN
 
 

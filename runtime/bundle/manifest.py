@@ -137,7 +137,7 @@ class Body(Strict, frozen=True):
     plan: str | None = None  # the plan along which the body was calibrated
     trials: tuple[Trial, ...] = ()  # trials of int8 bodies, on seeds that have no other use
     ranges: str | None = None  # the table it was lowered with; None if all bodies share the manifest's table
-    platform: Platform | None = None  # of a plugin's target, which readers then need not import; else None
+    platform: Platform | None = None  # set for a plugin's target, so that readers need not import it
 
     @classmethod
     def from_graph(
@@ -317,7 +317,7 @@ class Manifest(Description, frozen=True, kw_only=True):
     autoencoder: AutoencoderEntry | None = None
     fitted: tuple[FittedPlan, ...] = ()
     networks: dict[str, NetworkEntry] = {}  # besides the denoiser, starting at the noise
-    lora_slots: LoraSlots | None = None  # of the denoiser
+    lora_slots: LoraSlots | None = None  # the slots of the denoiser
     features: Features | None = None  # inner features that a light network reads
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:

@@ -37,7 +37,7 @@ class SampleSpace(Protocol):
 
     @property
     def default_plan(self) -> str:
-        """The name of the plan of a denoiser that came without one."""
+        """The name of the plan that is used if neither the caller nor the bundle names one."""
 
     @property
     def needs_time(self) -> bool:

@@ -16,10 +16,10 @@ import msgspec
 
 MAGIC = struct.pack("<I", 0xBA55ED50)
 HEADER, ENTRY = struct.Struct("<IHHQ"), struct.Struct("<HHIQ")  # magic, version, size, bytes; kind, -, size, bytes
-HEADER_SIZE = 16  # of version 1
-SM_OFFSET = 28  # of the architecture, in an entry
+HEADER_SIZE = 16  # bytes, in version 1
+SM_OFFSET = 28  # offset of the architecture in an entry
 PTX, MACHINE = 1, 2  # kinds of entries: text that the driver compiles, and machine code
-TEGRA = frozenset({53, 62, 72, 87, 101, 110})  # of Jetson and Drive: their machine code runs on no other GPU
+TEGRA = frozenset({53, 62, 72, 87, 101, 110})  # Jetson and Drive, whose machine code runs on no other GPU
 LIBRARIES = {  # the files with an engine's kernels
     "onnxruntime": r"onnxruntime_providers_cuda",
     "tensorrt": r"nvinfer(_lean|_builder_resource\w*)?",

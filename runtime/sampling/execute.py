@@ -24,7 +24,7 @@ from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots
 Array = NDArray[np.floating]
 StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> heads of each branch in turn
 Draws = Callable[[int], Array]  # a draw's number -> [B, ...]
-Rows = Sequence[Array]  # of a state
+Rows = Sequence[Array]  # the rows of a state
 
 HOLD_DRAW = 0  # the noise of a held part is the draw that samples start from
 FRESH_DRAW = 2**31  # number of the first draw of a fresh hold, larger than all draw numbers of plans

@@ -25,7 +25,7 @@ FEW = 4  # conditions whose rows are cached: enough for an observation and its b
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
 Rows = dict[str, NDArray[Any]]
-Index = NDArray[np.intp] | slice  # of some rows
+Index = NDArray[np.intp] | slice  # selects some rows
 Pairs = tuple[Rows, Sequence[Index]]  # distinct times and places, and where those of each block are
 
 

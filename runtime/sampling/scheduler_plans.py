@@ -20,7 +20,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 
-USUAL_STEPS = 20  # of the default plan
+USUAL_STEPS = 20  # number of steps of the default plan
 
 
 def scheduler_plan(

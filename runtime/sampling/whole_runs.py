@@ -29,7 +29,7 @@ from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.sampling.execute import Draws
 
 LOG = logging.getLogger("fewstep")
-KEY = "fewstep"  # of a baked file's metadata
+KEY = "fewstep"  # key of a baked file's metadata
 NOISE, DRAWS, CONDITION, GIVEN, SAMPLE = "noise", "draws", "condition", "given", "sample"  # meanings of ports
 BAKE = "bake it with --unroll --batch N, and with --latents if the bundle has companions"
 PLANS_KEPT = 16

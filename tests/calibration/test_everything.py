@@ -47,7 +47,9 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
 
 
 def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--quality for qnn: engines without floats run no operation in float"):
+    with pytest.raises(
+        UserError, match="--quality does not apply to qnn, whose engines run all operations in integers"
+    ):
         calibrate(replace(FIRST, bundle=tmp_path, target=("qnn",), quality="40dB"))
 
 

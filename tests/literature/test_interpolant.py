@@ -86,9 +86,9 @@ def test_networks_that_see_y_take_any_solver():
     ("denoiser", "name", "message"),
     [
         (DENOISER, "dpmpp_2m:4", "use the solver interpolant"),
-        (DenoiserFacts(BROWNIAN, "velocity", towards="y"), "interpolant(epsilon=1):4", "of heads 2"),
+        (DenoiserFacts(BROWNIAN, "velocity", towards="y"), "interpolant(epsilon=1):4", "with heads 2"),
         (DenoiserFacts(ScheduleSpec("linear"), "epsilon"), "interpolant:4", "1 output"),
-        (DenoiserFacts(ScheduleSpec("linear"), "velocity"), "ddim:4", "no velocity in its time"),
+        (DenoiserFacts(ScheduleSpec("linear"), "velocity"), "ddim:4", "defines a velocity in its time"),
     ],
 )
 def test_what_does_not_fit_is_refused(denoiser, name, message):

@@ -229,7 +229,7 @@ def test_guidance_is_the_line_through_both_branches():
     "more", [{"taught": 7}, {"seeds": 7}, {"seeds": 0}, {"seeds": 5, "extract": len, "featured": 6}]
 )
 def test_numbers_of_seeds_that_cannot_be_compared_are_refused(more):
-    with pytest.raises(UserError, match="seeds, and the teacher ., of 6 in all"):
+    with pytest.raises(UserError, match="seeds, and the teacher ., but there are 6 in all"):
         judged(gaussian(), **more)
 
 

@@ -47,7 +47,7 @@ def test_what_is_timed_is_what_this_kind_of_cpu_runs(machine: str) -> None:
             "--speed for cpu-arm: times can only be measured .* that runs the body; add target cpu-x86 or",
         ),
         ("tensorrt", SPEED, r"--speed for tensorrt: .*--quality 44dB"),
-        ("qnn-8bit", QUALITY, "--quality for qnn-8bit: engines without floats run no operation in float"),
+        ("qnn-8bit", QUALITY, "--quality does not apply to qnn-8bit, whose engines run all operations in integers"),
     ],
 )
 def test_a_bound_that_can_hold_for_no_target_is_refused(

@@ -158,7 +158,7 @@ def test_a_bundle_is_no_folder_for_parts(tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_of_no_samples_is_refused(batch: int, tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"--batch {batch}; give the number of samples of a run"):
+    with pytest.raises(UserError, match=f"--batch is {batch}; give the number of samples of a run"):
         write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=batch, parts=True))
 
 

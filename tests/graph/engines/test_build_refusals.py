@@ -60,7 +60,7 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
         ({"backend": "tensorflow"}, "unknown backend 'tensorflow'"),
         ({"min_batch": "0"}, "batches 0, 4, 16 are not"),
         ({"opt_batch": "32"}, "batches 1, 32, 16 are not"),
-        ({"workspace": 0}, "--workspace 0; give at least 1"),
+        ({"workspace": 0}, "--workspace is 0; give at least 1"),
         ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
         ({"dla": 0, "precision": "float16"}, "tensorrt-rtx has no --dla"),
         (

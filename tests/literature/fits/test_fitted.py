@@ -68,7 +68,7 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
 
 def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     """It follows the mean of each step's variance of a sample's elements."""
-    with pytest.raises(UserError, match="no table of a generator's timesteps"):
+    with pytest.raises(UserError, match="needs a generator's table of timesteps"):
         time_shift.fit_plan(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))
     seen: list[list[float]] = []

@@ -41,5 +41,5 @@ def test_a_chain_is_its_runs_one_after_the_other(name: str, bank: str) -> None:
 
 def test_a_chain_begins_with_noise() -> None:
     plan = tail(compile_plan("ddim:3", DenoiserFacts(FLOW, "flow")), 1)
-    with pytest.raises(UserError, match="starts from row0; chain runs that start from noise"):
+    with pytest.raises(UserError, match="starts from row0; repeat a plan that starts from noise"):
         repeat_plan(plan, 2)

@@ -34,7 +34,10 @@ from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
         ({"deadline": "0.1"}, "deadline is '0.1'; give a number above 0"),
         ({"expected": "x"}, "expected is 'x'; give seconds"),
         ({"fade": 17}, "fade 17; give a whole number from 0 to 16"),
-        ({"limits": Limits(beyond="stop")}, "unknown beyond 'stop'; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
+        (
+            {"limits": Limits(beyond="stop")},
+            "limits have an unknown value of beyond, 'stop'; choose one of clip, hold, refuse",
+        ),  # type: ignore[arg-type]
         ({"limits": Limits(low=1.0, high=0.0)}, "low 1.0 is above high 0.0"),
         ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] has the shape \[3\], not \[2\]"),
         ({"limits": Limits(high=float("nan"))}, "high nan contains NaN"),
