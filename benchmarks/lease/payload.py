@@ -40,8 +40,11 @@ if [ ! -d "$WORK/tree" ]; then
     ln -sfn "$WORK/tree" "$WORK/site/fewstep"
     mkdir -p "$WORK/site/fewstep-0.1.0.dist-info"
     printf '{metadata}' > "$WORK/site/fewstep-0.1.0.dist-info/METADATA"
-    $PYTHON -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$WORK/site" *.whl
-    for each in made-*.tar; do [ ! -f "$each" ] || tar -xf "$each" -C "$FILES"; done
+    shopt -s nullglob
+    for each in *.whl; do
+        $PYTHON -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$WORK/site" "$each"
+    done
+    for each in made-*.tar; do tar -xf "$each" -C "$FILES"; done
     mv "$WORK/tree.partial" "$WORK/tree"
 fi
 cd "$WORK/tree"
