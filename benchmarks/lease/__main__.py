@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import options
 from benchmarks.lease.items import ITEMS
 from benchmarks.lease.payload import tree_files, write_payload
+from fewstep.models.cifar10.data import HOW_TO_GET
 
 MIB = 2**20
 
@@ -28,12 +29,14 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=63.0, help="MiB of a folder (default %(default)s)")
     parser.add_argument("--python-version", default="3.12", help="of the machine (default %(default)s)")
     parser.add_argument("--architecture", type=int, default=90, help="of its GPU (default %(default)s, Hopper)")
+    parser.add_argument("--data", type=Path, help=f"for training: {HOW_TO_GET}")
     options.add_work(parser, "lease")
     given = parser.parse_args()
     item = ITEMS[given.item]
     with options.refusing(parser):
         limit = int(given.limit * MIB)
-        folders = write_payload(item, given.output, given.work, limit, given.python_version, given.architecture)
+        machine = given.python_version, given.architecture
+        folders = write_payload(item, given.output, given.work, limit, *machine, given.data)
     for each in folders:
         print(f"{each.path}: {each.size / MIB:.1f} MiB")
     print(f"the tree itself: {sum(file.stat().st_size for file in tree_files()) / MIB:.1f} MiB")

@@ -12,7 +12,7 @@ DENOISERS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10", "text_unet
 PROGRAMS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10")
 RECIPE = "cifar10_unet"
 
-Make = Callable[[Path, Path], None]  # work folder, output folder
+Make = Callable[[Path, Path, Path | None], None]  # work folder, output folder, the folder of --data
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Item:
     make: Make | None = None
 
 
-def _prepare_programs(work: Path, output: Path) -> None:
+def _prepare_programs(work: Path, output: Path, data: Path | None) -> None:
     """Write the fused graphs and the CPU's samples of `benchmarks.nvidia.cudnn run`."""
     from benchmarks.nvidia.cudnn.prepare import prepare
 
@@ -41,13 +41,12 @@ def _prepare_programs(work: Path, output: Path) -> None:
         prepare(name, work, output / "programs")
 
 
-def _pack_images(work: Path, output: Path) -> None:
-    """Write CIFAR-10's training images in two files."""
-    from fewstep.models.cifar10 import data
+def _pack_images(work: Path, output: Path, data: Path | None) -> None:
+    """Write CIFAR-10's training images in two files. data: the folder of the npm package."""
+    from fewstep.models.cifar10.data import read
     from lab.packed_images import PARTS, write_parts
 
-    images, labels = data.read(None, "train")
-    write_parts(images, labels, output / "images", "train", PARTS)
+    write_parts(*read(data), output / "images", "train", PARTS)
 
 
 def _models(names: Sequence[str]) -> str:

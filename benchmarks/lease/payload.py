@@ -65,11 +65,15 @@ class Folder:
     size: int
 
 
-def write_payload(item: Item, output: Path, work: Path, limit: int, python: str, architecture: int) -> Sequence[Folder]:
+def write_payload(
+    item: Item, output: Path, work: Path, limit: int, python: str, architecture: int, data: Path | None = None
+) -> Sequence[Folder]:
     """Write the folders of an item, each with `run.sh`.
 
     limit: bytes of a folder. python: version of the machine's interpreter, such as "3.12". architecture: of its GPU,
-    such as 90. Raises UserError if a file is larger than the limit, or a package cannot be downloaded.
+    such as 90. data: for training.
+
+    Raises UserError if a file is larger than the limit, or a package cannot be downloaded.
     """
     stored = output / "stored"
     shutil.rmtree(output, ignore_errors=True)
@@ -78,7 +82,7 @@ def write_payload(item: Item, output: Path, work: Path, limit: int, python: str,
     _pack_source(item, stored / "source.tar.xz")
     _download_wheels(item, stored, work, python, architecture)
     if item.make is not None:
-        item.make(work, output / "made")
+        item.make(work, output / "made", data)
         for number, file in enumerate(sorted(each for each in (output / "made").rglob("*") if each.is_file())):
             with tarfile.open(stored / f"made-{number:02}.tar", "w") as archive:
                 archive.add(file, file.relative_to(output / "made"))

@@ -13,7 +13,7 @@ from benchmarks.lease.payload import Folder, write_payload
 from fewstep.plans.errors import UserError
 
 
-def make(work: Path, output: Path) -> None:
+def make(work: Path, output: Path, data: Path | None) -> None:
     """Two files that do not fit into one folder."""
     for name in ("first", "second"):
         (output / "numbers").mkdir(parents=True, exist_ok=True)
