@@ -1,0 +1,177 @@
+"""Feature caching at equal multiply-adds: plans with light steps next to plans of full steps, on trained denoisers.
+
+    python -m benchmarks.caching                     # writes docs/measured/caching.md: four hours of two cores
+    python -m benchmarks.caching --model cifar10 --seeds 8
+
+Quality is the PSNR of float32 samples to those of a plan of many full steps, without guidance. The cost of a plan is
+its multiply-adds in evaluations of the full network; no time is measured. Seeds are measured in blocks, after each of
+which the page is written. What was measured is kept in --work.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import options
+from benchmarks.markdown import put_part, table
+from benchmarks.result_store import digest, kept
+from fewstep.export.export import ExportOptions, export
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import held_out_conditions
+from fewstep.plans.plan import LIGHT, Plan
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
+from lab.zoo.members import BY_NAME, SHIPPED
+
+PAGE = Path(__file__).parent.parent / "docs/measured/caching.md"
+SCRIPT = "benchmarks.caching"
+MODELS = {each.name: each for each in (*SHIPPED, BY_NAME["cifar10_dit"])}
+CUTS = {"fashion_mnist": "depth1", "cifar10": "depth1", "cifar10_dit": "F1B0"}
+TEACHER = "dpmpp_2m:100"
+EVALUATIONS = (10, 20, 50)
+LIGHT_STEPS = (
+    "every",
+    "every(interval=3)",
+    "every(interval=3, first=2, linear=True)",
+    "every(interval=5, first=2, linear=True)",
+)
+SOLVERS = ("dpmpp_2m", "unipc_2")  # of the plans without light steps
+BLOCK = 4  # seeds
+
+
+@dataclass(frozen=True)
+class Case:
+    """A denoiser with a light network, and the folder of what was measured on it."""
+
+    name: str
+    sampler: Sampler
+    folder: Path
+
+    def cost(self, plan: Plan) -> float:
+        """The multiply-adds of a plan, in evaluations of the full network."""
+        features = self.sampler.bundle.manifest.features
+        assert features is not None
+        return sum(features.share if step.network == LIGHT else 1.0 for step in plan.steps)
+
+    def psnr(self, plan: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """PSNR in dB to the teacher's samples, [seeds]."""
+        own, teacher = self._samples(plan, seeds), self._samples(TEACHER, seeds)
+        return psnr(own, teacher)
+
+    def _samples(self, plan: str, seeds: Sequence[int]) -> NDArray[np.float32]:
+        manifest = self.sampler.bundle.manifest
+        key = digest(self.sampler.bundle.manifest.files, plan, seeds)
+        find = partial(self._sampled, plan, seeds)
+        values = kept(self.folder, list[float], find, key)
+        return np.array(values, np.float32).reshape(len(seeds), *manifest.x_shape)
+
+    def _sampled(self, plan: str, seeds: Sequence[int]) -> list[float]:
+        conditions = held_out_conditions(self.sampler.bundle.manifest, seeds)
+        made: list[float] = self.sampler.sample(plan, seeds, conditions).astype(np.float64).ravel().tolist()
+        return made
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A plan with light steps, and the best plan of full steps that costs no more.
+
+    gain: the mean difference of their PSNR in dB, and its standard error.
+    """
+
+    model: str
+    plan: str
+    cost: float
+    psnr: float
+    other: str
+    other_psnr: float
+    gain: tuple[float, float]
+    seeds: int
+
+
+def open_case(name: str, work: Path) -> Case:
+    """Export the denoiser with its cut, unless the folder has it."""
+    bundle = work / "bundles" / f"{name}-{CUTS[name]}"
+    if not (bundle / "manifest.json").exists():
+        export(ExportOptions(MODELS[name].source, bundle, verify="quick", cache=CUTS[name]))
+    return Case(name, load(bundle, backend=OnnxRuntime(threads=2)), work / name)
+
+
+def others_of(case: Case, cost: float) -> list[str]:
+    """The plans of full steps with as many evaluations as the cost pays for."""
+    return [f"{solver}:{int(cost + 1e-6)}" for solver in SOLVERS]
+
+
+def plans_of(case: Case) -> dict[str, float]:
+    """The plans with light steps, with their costs."""
+    names = [f"dpmpp_2m:{count}+{light}" for count in EVALUATIONS for light in LIGHT_STEPS]
+    return {name: case.cost(case.sampler.compile(name)) for name in names}
+
+
+def measure_block(case: Case, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    """The PSNR [seeds] of each plan of a case, and of the plans without light steps of the same numbers of steps."""
+    plans = plans_of(case)
+    names = [*plans, *(other for cost in plans.values() for other in others_of(case, cost))]
+    names += [f"dpmpp_2m:{count}" for count in EVALUATIONS]
+    return {name: case.psnr(name, seeds) for name in dict.fromkeys(names)}
+
+
+def rows_of(case: Case, values: dict[str, NDArray[np.float64]]) -> list[Row]:
+    """The rows of a case, from the PSNR [seeds] of each plan."""
+    rows = []
+    for name, cost in plans_of(case).items():
+        other = max(others_of(case, cost), key=lambda each: float(values[each].mean()))
+        difference = values[name] - values[other]
+        error = float(difference.std(ddof=1) / len(difference) ** 0.5)
+        gain = (float(difference.mean()), error)
+        found = (float(values[name].mean()), other, float(values[other].mean()))
+        rows.append(Row(case.name, name, cost, *found, gain, len(difference)))
+    return rows
+
+
+def part(case: Case, values: dict[str, NDArray[np.float64]]) -> str:
+    """The table of a case."""
+    features = case.sampler.bundle.manifest.features
+    assert features is not None
+    rows = rows_of(case, values)
+    full = ", ".join(f"`dpmpp_2m:{count}` {values[f'dpmpp_2m:{count}'].mean():.1f} dB" for count in EVALUATIONS)
+    about = f"Cut {features.cut}, {features.share:.1%} of the work, {rows[0].seeds} seeds. All steps full: {full}."
+    lines = [
+        (
+            f"`{row.plan}`",
+            f"{row.cost:.1f}",
+            f"{row.psnr:.1f}",
+            f"`{row.other}`",
+            f"{row.other_psnr:.1f}",
+            f"{row.gain[0]:+.1f} ± {row.gain[1]:.1f}",
+        )
+        for row in rows
+    ]
+    head = ("plan", "cost", "PSNR, dB", "best full plan of that cost", "PSNR, dB", "difference")
+    return f"{about}\n\n{table(head, lines)}"
+
+
+def main() -> None:
+    parser = options.parser_of(__doc__)
+    parser.add_argument("--model", action="append", choices=list(MODELS), help="a denoiser (default: all)")
+    options.add_seeds(parser, 32)
+    options.add_work(parser, "caching")
+    arguments = parser.parse_args()
+    seeds, cases = options.seeds_of(arguments), [open_case(name, arguments.work) for name in arguments.model or MODELS]
+    found: dict[str, list[dict[str, NDArray[np.float64]]]] = {case.name: [] for case in cases}
+    for start in range(0, len(seeds), BLOCK):
+        for case in cases:
+            blocks = found[case.name]
+            blocks.append(measure_block(case, list(seeds[start : start + BLOCK])))
+            joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+            put_part(PAGE, f"{SCRIPT}, {case.name}", part(case, joined))
+            print(f"{case.name}: {min(start + BLOCK, len(seeds))} of {len(seeds)} seeds", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The page of feature caching: what a plan costs, and which plan of full steps it is compared with."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.caching import EVALUATIONS, LIGHT_STEPS, Case, others_of, part, plans_of, rows_of
+from fewstep.runtime.sampling.loading import load
+
+
+@pytest.fixture(scope="module")
+def case(exported_light: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case("skipping", load(exported_light), tmp_path_factory.mktemp("kept"))
+
+
+def test_a_light_step_costs_its_share_of_the_work(case: Case) -> None:
+    share = case.sampler.bundle.manifest.features.share
+    assert plans_of(case)["dpmpp_2m:20+every"] == pytest.approx(10 + 10 * share)
+    assert len(plans_of(case)) == len(EVALUATIONS) * len(LIGHT_STEPS)
+
+
+def test_a_plan_of_full_steps_costs_no_more(case: Case) -> None:
+    assert others_of(case, 6.97) == ["dpmpp_2m:6", "unipc_2:6"]
+
+
+def test_the_better_plan_of_full_steps_is_compared_seed_by_seed(case: Case) -> None:
+    values = {name: np.array([20.0, 24.0]) for name in plans_of(case)}
+    for cost in plans_of(case).values():
+        worse, better = others_of(case, cost)
+        values |= {worse: np.array([10.0, 11.0]), better: np.array([21.0, 27.0])}
+    row = rows_of(case, values)[0]
+    assert row.other.startswith("unipc_2") and (row.psnr, row.other_psnr) == (22.0, 24.0)
+    assert row.gain == pytest.approx((-2.0, 1.0))
+    values |= {f"dpmpp_2m:{count}": np.array([30.0, 30.0]) for count in EVALUATIONS}
+    assert "| 22.0 | `unipc_2:" in part(case, values) and "-2.0 ± 1.0 |" in part(case, values)
+
+
+def test_what_was_sampled_is_kept(case: Case) -> None:
+    first = case.psnr("ddim:2", [0, 1])
+    before = sorted(path.name for path in case.folder.iterdir())
+    np.testing.assert_array_equal(case.psnr("ddim:2", [0, 1]), first)
+    assert sorted(path.name for path in case.folder.iterdir()) == before and len(before) == 2
