@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
 from fewstep.export.sources.diffusers.remote_code import NO_CODE
+from fewstep.export.sources.diffusers.scaled_weights import ScaledWeights, apply_scale, find_scaled_weights
 from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrap_names
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
@@ -42,12 +43,13 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     if library.__name__ == "transformers":
         options |= NO_CODE
     entries = stored_entries(stored)
-    names = unwrap_names(home, entries)
+    scaled = find_scaled_weights(entries)
+    names = unwrap_names(home, [name for name in entries if name not in scaled.others])
     try:
         with _silence_library(library.utils.logging):
             made = getattr(library, class_name)
-            if any(name != short for name, short in names.items()):
-                network, info = _load_renamed(library, made, home, stored, names, options)
+            if scaled.others or any(name != short for name, short in names.items()):
+                network, info = _load_renamed(library, made, home, stored, names, scaled, options)
             else:
                 network, info = made.from_pretrained(
                     home,
@@ -57,6 +59,8 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
                     output_loading_info=True,
                     **options,
                 )
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
@@ -67,13 +71,22 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
 
 
 def _load_renamed(
-    library: Any, made: Any, home: Path, stored: Weights, names: Mapping[str, str], options: Mapping[str, Any]
+    library: Any,
+    made: Any,
+    home: Path,
+    stored: Weights,
+    names: Mapping[str, str],
+    scaled: ScaledWeights,
+    options: Mapping[str, Any],
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Load a network like `from_pretrained`, with the stored weights renamed by `names`. Return it with the library's
-    loading info."""
+    """Load a network like `from_pretrained`, with the stored weights renamed by `names`, and scaled. Return it with the
+    library's loading info."""
     from safetensors.torch import load_file
 
-    state = {names[name]: each for file in stored.tensors for name, each in load_file(file).items()}
+    files = (load_file(file) for file in stored.tensors)
+    state = {names[name]: each for tensors in files for name, each in tensors.items() if name in names}
+    for name, scale in scaled.scales.items():
+        state[names[name]] = apply_scale(state[names[name]], scale)
     if library.__name__ == "transformers":
         config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
         network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
