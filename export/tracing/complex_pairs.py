@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.export.tracing.elementwise import atan2
+
 ATEN = torch.ops.aten
 
 
@@ -43,6 +45,12 @@ def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | N
 
 def _zeros_like(z: Tensor, **options: Any) -> Any:
     return NotImplemented if options.get("dtype") else _to_complex(torch.zeros_like(_to_pairs(z)))
+
+
+def _angle(z: Tensor) -> Any:
+    """The angle, pi for a negative real number."""
+    pairs = _to_pairs(z)
+    return atan2(pairs[..., 1], pairs[..., 0])
 
 
 def _where(condition: Tensor, z: Tensor, other: Tensor) -> Any:
@@ -91,6 +99,7 @@ ON_PAIRS: dict[Any, Callable[..., Any]] = {
         (ATEN.expand.default, lambda z, size, **_: _to_complex(_to_pairs(z).expand(*size, 2))),
         (ATEN.repeat.default, lambda z, repeats: _to_complex(_to_pairs(z).repeat(*repeats, 1))),
         (ATEN.pad.default, _pad),
+        (ATEN.angle.default, _angle),
         (ATEN.zeros_like.default, _zeros_like),
         (ATEN.where.self, _where),
     )

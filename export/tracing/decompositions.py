@@ -66,6 +66,24 @@ def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: flo
     return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
 
 
+def _average_pool(
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """Return the sums of windows divided by `divisor_override`, which torch.onnx ignores."""
+    axes = x.dim() - 2
+    kernel = [*kernel_size] * (axes // len(kernel_size))
+    if divisor_override is None or ceil_mode:
+        return NotImplemented
+    pool = torch.ops.aten.avg_pool2d.default if axes == 2 else torch.ops.aten.avg_pool3d.default
+    return pool(x, kernel_size, stride, padding, False, True) * (math.prod(kernel) / divisor_override)
+
+
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     ATTENTION: decompose_attention,
     torch.ops.aten.add.Tensor: _add,
@@ -83,6 +101,8 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     **SCATTER_MEANS,
     **STACKS,
     torch.ops.aten.pad.default: _pad,
+    torch.ops.aten.avg_pool2d.default: _average_pool,
+    torch.ops.aten.avg_pool3d.default: _average_pool,
 }
 
 

@@ -1,4 +1,5 @@
-"""Elementwise operations for which torch.onnx has no form: fmax and fmin, which ignore NaN, and copysign."""
+"""Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
+which ignore NaN, copysign, atan2, logsigmoid and logaddexp."""
 
 import math
 from collections.abc import Callable
@@ -26,12 +27,16 @@ def _is_whole(x: Tensor) -> bool:
 
 
 def _copysign(a: Tensor, b: Tensor) -> Tensor:
-    """Return a with the sign of b. A zero has the sign of its reciprocal, which is infinite. A NaN is positive."""
+    """Return a with the sign of b. A NaN is positive."""
     kind = torch.promote_types(a.dtype, b.dtype)
     kind = kind if kind.is_floating_point else torch.get_default_dtype()
     a, b = a.to(kind), b.to(kind)
-    is_negative = (b < 0) | (b.reciprocal() < 0)  # 1 / -inf is not negative
-    return torch.where(is_negative, -a.abs(), a.abs())
+    return torch.where(_is_negative(b), -a.abs(), a.abs())
+
+
+def _is_negative(x: Tensor) -> Tensor:
+    """Return the sign bit of each element. A zero has the sign of its reciprocal, which is infinite."""
+    return (x < 0) | (x.reciprocal() < 0)  # 1 / -inf is not negative
 
 
 def _copysign_of_number(a: Tensor, number: float) -> Tensor:
@@ -39,9 +44,33 @@ def _copysign_of_number(a: Tensor, number: float) -> Tensor:
     return -a.abs() if math.copysign(1.0, number) < 0 else a.abs()
 
 
+def _log_sigmoid(x: Tensor) -> Tensor:
+    """Return log(sigmoid(x)). The sigmoid of a number below -104 is 0 in float32, and has no logarithm."""
+    return x.clamp_max(0.0) - torch.log1p(torch.exp(-x.abs()))
+
+
+def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
+    """Return log(exp(a) + exp(b)). The exponentials of numbers above 88 are infinite in float32."""
+    apart = torch.where(a == b, torch.zeros_like(a), a - b)  # no difference of infinities
+    return torch.maximum(a, b) + torch.log1p(torch.exp(-apart.abs()))
+
+
+def atan2(y: Tensor, x: Tensor) -> Any:
+    """Return the angle of (x, y), from that of (|x|, |y|). Zeros have signs: the angle of (-1, 0) is pi."""
+    if not (y.is_floating_point() and x.is_floating_point()):
+        return NotImplemented
+    slope = y.abs() / torch.where(x == 0, torch.ones_like(x), x.abs())
+    angle = torch.where((x == 0) & (y != 0), math.pi / 2, torch.atan(slope))
+    angle = torch.where(_is_negative(x), math.pi - angle, angle)
+    return torch.where(_is_negative(y), -angle, angle)
+
+
 ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.fmax.default: _fmax,
     ATEN.fmin.default: _fmin,
     ATEN.copysign.Tensor: _copysign,
     ATEN.copysign.Scalar: _copysign_of_number,
+    ATEN.atan2.default: atan2,
+    ATEN.log_sigmoid.default: _log_sigmoid,
+    ATEN.logaddexp.default: _log_add_exp,
 }

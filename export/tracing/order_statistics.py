@@ -53,7 +53,7 @@ def _nanmedian_of_all(x: Tensor) -> Any:
 
 def _mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """Return the most frequent element, the smallest of several, and the index of its last occurrence."""
-    if not x.dim() or not x.is_floating_point():
+    if not x.dim():
         return NotImplemented
     dim %= x.dim()
     counts = (x.unsqueeze(dim) == x.unsqueeze(dim + 1)).sum(dim + 1)

@@ -39,3 +39,12 @@ def test_maxima_and_their_first_places_are_equal_to_torch(functions: Functions, 
 def test_means_are_equal_to_torch() -> None:
     assert_equal_to_torch(MEANS, X, 1e-6)
     assert_equal_in_16_bits(MEANS, X, 2e-2)
+
+
+def test_sums_of_windows_are_divided_by_the_number_that_is_given() -> None:
+    pools: Functions = {
+        "picture": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+        "padded": lambda x: F.avg_pool2d(x, (3, 2), 2, 1, count_include_pad=False, divisor_override=5),
+        "volume": lambda x: F.avg_pool3d(x.unsqueeze(1), 2, 1, divisor_override=1),
+    }
+    assert_equal_to_torch(pools, X, 1e-6)

@@ -26,6 +26,7 @@ def test_the_most_frequent_element_is_torchs() -> None:
         "index": lambda x: x.mode(2)[1],
         "kept": lambda x: x.mode(keepdim=True)[0],
         "of_one": lambda x: x[..., :1].mode()[1],
+        "of_integers": lambda x: x.nan_to_num(0, 9, -9).int().mode(2)[0].float(),
     }
     few = X.round()  # several elements are equally frequent
     few[0, 0, :3], few[1, 0, 2:7], few[2, 2] = float("inf"), float("-inf"), 0.25
