@@ -84,7 +84,8 @@ def _estimate(options: "LongWork") -> Estimate:
     if isinstance(options, CalibrateOptions):
         return _estimate_calibration(options)
     if isinstance(options, ChooseOptions):
-        from fewstep.report.choosing.choose import estimate, open_judging, plans_by_body
+        from fewstep.report.choosing.choose import open_judging, plans_by_body
+        from fewstep.report.choosing.cost import estimate
 
         judging = open_judging(options)
         return estimate(judging, plans_by_body(judging, options.plan), options.threads)

@@ -1,26 +1,22 @@
-"""The options and the task of a judgement, shared by `measure` and `report`: float32, int8 bodies, their plans."""
+"""The task of a judgement, shared by `measure` and `report`: float32, int8 bodies, their plans."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import Needs
 from fewstep.measure.cost import BATCH, needs_row_by_row, sampling_needs
-from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
+from fewstep.measure.judged_reference import JudgedReference, JudgementOptions
 from fewstep.measure.judged_run import Contender
 from fewstep.measure.open_body import SamplingJob, open_body
 from fewstep.measure.rollouts.plan_selection import select_plans
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
-from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FLOAT, Sampling
-from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECK_SEEDS, select_teacher_plan
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import pin_bundle
-from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
-from fewstep.plans.errors import UserError
-from fewstep.plans.names.plan_reference import TextReference
+from fewstep.measure.workers.setup import WorkerSetup
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of
@@ -29,46 +25,6 @@ from fewstep.runtime.bundle.reading import Bundle
 if TYPE_CHECKING:
     from fewstep.measure.distances.data import Data
     from fewstep.measure.distances.features import Extractor
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgementOptions(ReferenceOptions, SamplingOptions):
-    """The plans and the seeds on which bodies are judged, and the turns in which they are timed.
-
-    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
-        calibrated.
-    seeds: Number of held-out seeds, from 0 on, that are compared sample by sample.
-    teacher_seeds: Number of seeds that the teacher samples. Default: 32, or 10 for a report, or all seeds if there are
-        fewer.
-    batches: Samples in one timed call of the body; a guided plan doubles its rows.
-    rounds: Turns that each contender takes.
-    turn_seconds: Length of a turn in seconds.
-    """
-
-    plan: TextReference | None = None
-    seeds: int = 256
-    teacher_seeds: int | None = field(default=None, metadata={"expert": True})
-    batches: tuple[int, ...] = (1, 8)
-    rounds: int = field(default=7, metadata={"expert": True})
-    turn_seconds: float = field(default=0.5, metadata={"expert": True})
-    MOST_TAUGHT = 32  # seeds that the teacher samples by default
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.seeds <= len(PAIRED):
-            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}, the number of held-out seeds")
-        if not 0 < self.teacher_sample_count <= self.seeds:
-            raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
-        self.turns()
-
-    @property
-    def teacher_sample_count(self) -> int:
-        """The number of seeds that the teacher samples."""
-        return min(self.MOST_TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
-
-    def turns(self) -> Turns:
-        """The turns in which bodies are timed."""
-        return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.features import default_extractor, open_extractor
 from fewstep.measure.distances.frechet import RESAMPLES
-from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
+from fewstep.measure.judged_reference import JudgementOptions
+from fewstep.measure.judged_task import JudgedTask, open_judged_task
 from fewstep.measure.measurement import MeasureTask, run_measurement
 from fewstep.measure.open_body import open_body
 from fewstep.measure.results import Results, encode

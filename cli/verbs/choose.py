@@ -8,7 +8,8 @@ from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
-from fewstep.report.choosing.choose import choose, estimate, estimate_needs, open_judging, plans_by_body
+from fewstep.report.choosing.choose import choose, open_judging, plans_by_body
+from fewstep.report.choosing.cost import estimate, estimate_needs
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.progress import Progress
 

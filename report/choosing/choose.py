@@ -1,44 +1,37 @@
 """`fewstep choose`: compare every body that runs here along several plans, and choose one for the budget."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
 from functools import partial
 
 import numpy as np
 
-from fewstep.graph.resource_needs import Needs, check_memory
-from fewstep.measure.cost import max_branches, sampling_needs
-from fewstep.measure.estimate import Estimate, seconds_per_evaluation
+from fewstep.graph.resource_needs import check_memory
+from fewstep.measure.estimate import Estimate
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import digest_records
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.plan_selection import select_plan
-from fewstep.measure.sampling import FEW, FLOAT
-from fewstep.measure.speed.contender_process import WARM_UP
-from fewstep.measure.speed.duel import DUEL_SECONDS
-from fewstep.measure.speed.timed_process import TURN_SECONDS
-from fewstep.measure.teacher import CHECK_SEEDS, Teacher, select_teacher_plan
-from fewstep.plans.any_plan import shaping_of
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.teacher import Teacher, select_teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
+from fewstep.report.choosing.budget import choose_by_budget
+from fewstep.report.choosing.cost import estimate, estimate_needs, rows_of_calls
 from fewstep.report.choosing.deployments import (
-    ROUNDS,
     DeploymentJudge,
     compile_plans,
     measure_deployments,
     measure_unit,
     pareto_front,
 )
-from fewstep.report.choosing.engines import body_facts, candidate_engines, find_fastest_engine, runnable_bodies
+from fewstep.report.choosing.engines import body_facts, find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.options import ChooseOptions
-from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment, save_choice
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, save_choice
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -69,7 +62,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
-            fewest, most = _rows_of_calls(judging)
+            fewest, most = rows_of_calls(judging)
             engine = find_fastest_engine(judging.bundle, body, most, options.threads, fewest)
             rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
@@ -82,7 +75,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
     if options.within is not None or options.at_least is not None:
-        chosen = _choose_by_budget(judging.bundle, options, judging.plan, on_front)
+        chosen = choose_by_budget(judging.bundle, options, judging.plan, on_front)
         save_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     notes = _compare_with_bf16(judging, rows, options.threads)
@@ -95,7 +88,7 @@ def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], thr
     if not int8:
         return ()
     best = min(int8, key=lambda row: row.engine.milliseconds or np.inf)
-    most = _rows_of_calls(judging)[1]
+    most = rows_of_calls(judging)[1]
     said = describe_small_speedup(judging.bundle, best.body, best.engine, most, threads)
     return () if said is None else (said,)
 
@@ -126,57 +119,6 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
     )
 
 
-def estimate_needs(judging: DeploymentJudge) -> Needs:
-    """Return the memory of float32 and of two engines of the largest body."""
-    bundle = judging.bundle
-    each = [
-        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ())
-        for name in runnable_bodies(bundle)
-    ]
-    return max(each, key=lambda need: need.memory)
-
-
-def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
-    """Estimate the time of a choice at float32's speed, if nothing is cached."""
-    each, count = (
-        seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records),
-        count_evaluations(judging, plans),
-    )
-    return Estimate(count, count * each, _timing_seconds(judging, plans, each, threads))
-
-
-def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]]) -> int:
-    """Count the evaluations of one sample: for the plans of all bodies, and for the teacher and its check, assuming
-    that the first teacher suffices."""
-    tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
-    return judging.count * (_count_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
-
-
-def _timing_seconds(
-    judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int
-) -> float:
-    """Return the seconds of the timing turns: engines in pairs, then the plans. An evaluation of one sample takes
-    `seconds`."""
-    tried = [plan for own in plans.values() for plan in own.values()]
-    pairs = len(plans) * (len(list(candidate_engines(threads, _rows_of_calls(judging)[0]))) - 1)
-    pairs += 1  # int8 and bf16
-    # per turn: one call that is not counted, and one that ends after the turn's time
-    calls = 2 * seconds * judging.batch * _count_steps(tried)
-    return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
-
-
-def _rows_of_calls(judging: DeploymentJudge) -> tuple[int, int]:
-    """Return the rows of x in the smallest and in the largest call of the network, since steps may have different
-    branches."""
-    rows = [judging.batch * len(step.branches) for step in judging.plan.steps]
-    return min(rows), max(rows)
-
-
-def _count_steps(plans: Iterable[Plan]) -> int:
-    return sum(len(plan.steps) for plan in plans)
-
-
 def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) -> Plan | None:
     """Return the teacher, which is checked once and cached; None for a distilled denoiser. Announce the expected time
     unless the check is cached."""
@@ -203,36 +145,3 @@ def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, d
         if not any(name in own for own in plans.values()):
             raise UserError(f"no body of {judging.bundle.path} has the plan {name!r}", "leave it out, or fit it")
     return {body: own for body, own in plans.items() if own}
-
-
-def _choose_by_budget(
-    bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]
-) -> SavedChoice:
-    """Return the best deployment within the time, or the fastest one of the requested quality. Its quality is at least
-    the minimum quality, unless the user requested less."""
-    within = np.inf if options.milliseconds is None else options.milliseconds
-    least, floor = options.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
-    asked = " and ".join(
-        [f"within {options.within}"] * (options.within is not None)
-        + [f"at least {options.at_least or floor}"] * (options.at_least is not None or within < np.inf)
-    )
-    good = [row for row in on_front if (row.quality.nearness.is_enough if least is None else row.psnr >= least)]
-    kept = [row for row in good if row.milliseconds <= within]
-    if not kept:
-        nearest = (
-            f"the fastest of this quality is {describe_deployment(good[0])}"
-            if good
-            else f"the best quality is {describe_deployment(on_front[-1])}"
-        )
-        fix = "relax the limits (as --at-least 15dB), or try more plans (--plan)"
-        raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
-    winner = kept[0] if options.within is None else kept[-1]
-    family = tuple(
-        row.plan
-        for row in reversed(on_front)
-        if (row.body, row.engine.backend) == (winner.body, winner.engine.backend)
-        and row.milliseconds <= winner.milliseconds
-    )
-    day = time.strftime("%Y-%m-%d")
-    rows_of_x = options.batch * max_branches(plan)
-    return SavedChoice(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)
