@@ -90,7 +90,8 @@ def _estimate(options: "LongWork") -> Estimate:
         judging = open_judging(options)
         return estimate(judging, plans_by_body(judging, options.plan), options.threads)
     from fewstep.fitting.cost import estimate_fit
-    from fewstep.fitting.task import BODY, open_fit_task
+    from fewstep.fitting.requirements import BODY
+    from fewstep.fitting.task import open_fit_task
     from fewstep.plans.guidance import weight_of
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.calibrated_plans import default_guidance

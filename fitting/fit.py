@@ -17,8 +17,9 @@ from fewstep.fitting.judgement import judge_fit
 from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import build_plan
+from fewstep.fitting.requirements import BODY
 from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
-from fewstep.fitting.task import BODY, FitTask, open_fit_task
+from fewstep.fitting.task import FitTask, open_fit_task
 from fewstep.fitting.teacher_gate import check_teacher, find_former_fit, use_of, use_of_entry
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.output_files import write_atomic

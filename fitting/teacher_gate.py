@@ -8,7 +8,8 @@ suffices if it is nearer to this reference than the plan that a new plan would r
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewstep.fitting.task import BODY, FitTask
+from fewstep.fitting.requirements import BODY
+from fewstep.fitting.task import FitTask
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, find_teacher, teacher_plan
 from fewstep.plans.file import encode

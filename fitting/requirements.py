@@ -1,0 +1,66 @@
+"""What a fit needs of a bundle and of a teacher, checked before the first call of the network."""
+
+import logging
+
+from fewstep.fitting.options import FitOptions
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.names.plan_reference import split_plan_name
+from fewstep.plans.plan import STATE, Plan
+from fewstep.plans.shaping import describe_shaping
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import own_plan
+from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
+from fewstep.runtime.sampling.loading import choose_body
+
+LOG = logging.getLogger("fewstep")
+BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
+
+
+def check_bundle(bundle: Bundle, options: FitOptions) -> None:
+    """Raise UserError for a bundle whose plans cannot be fitted, or whose body does not run on the backend."""
+    bundle.check_continuous("fit")
+    if bundle.manifest.carried or bundle.manifest.positions:
+        name = next((each.name for each in bundle.manifest.carried), STATE)
+        what = f"{options.bundle} carries {name!r} from run to run"
+        raise UserError(what, "run a plan by its name: only denoisers that carry nothing can be fitted")
+    if bundle.manifest.self_condition:
+        what = f"{options.bundle} takes its last prediction of x0, so a step changes the outputs of the next one"
+        raise UserError(what, "run a plan by its name: only denoisers that take x alone can be fitted")
+    if BODY not in bundle.manifest.bodies:
+        what = f"{options.bundle} has no float32 body"
+        raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
+    calibrated = own_plan(bundle, bundle.body(BODY))  # schedulers clip by default, --clip only if samples need it
+    is_scheduler = calibrated is not None and split_plan_name(calibrated.name).is_of_scheduler
+    if calibrated is not None and not is_scheduler and (shaping := shaping_of(calibrated)) is not None:
+        along = f"{calibrated.name}, {describe_shaping(shaping)}"
+        what = f"{options.bundle} was calibrated along {along}, but fitted plans do not clip"
+        raise UserError(what, "run more steps, or fit before `fewstep calibrate` if samples need no clip")
+    choose_body(bundle, BODY, create_backend(options.backend, options.threads))
+
+
+def check_teacher(teacher: Plan, steps: int) -> None:
+    """Raise UserError for a plan that cannot follow the exact trajectory, whatever its samples show."""
+    what = f"the plan {teacher.name} cannot be a teacher"
+    if teacher.fitted is not None:
+        raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
+    if any(step.draws for step in teacher.steps):
+        raise UserError(f"{what}: it draws noise in its steps", "leave --teacher out, or name another solver")
+    if (count := len(teacher.steps)) <= steps:
+        evaluations = "1 evaluation" if count == 1 else f"{count} evaluations"
+        fix = f"name one with many more than {steps}, leave --teacher out, or give fewer --steps"
+        raise UserError(f"{what}: it has {evaluations}, and the fitted plan has {steps}", fix)
+
+
+def warn_of_lost_plans(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
+    """Warn of each fitted plan whose file cannot be read. The new plan replaces such a plan only if both are for the
+    same use."""
+    for entry in bundle.manifest.fitted:
+        for error in read_fitted_plans(bundle, [entry])[1]:
+            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
+            ending = "this fit replaces it" if is_same else f"this fit does not replace it; {error.fix}"
+            LOG.warning("%s; %s", error.what, ending)
