@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import BATCH, Array, Graph
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 TOLERANCE = 1e-4  # relative to the largest absolute value of an output
-TRACE_BATCH = 3  # torch.export would treat 1 as a constant
-BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
 
 
 @dataclass(frozen=True)

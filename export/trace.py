@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fewstep.export import free_sizes
+from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
 from fewstep.export.export_errors import find_input_change
@@ -24,16 +25,16 @@ from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
 
-TRACE_BATCH = 3  # torch.export would treat 1 as a constant
 
-
-def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -> TracedDenoiser:
+def trace(
+    module: torch.nn.Module, spec: Spec, batch_limit: int | None = None, batch_least: int | None = None
+) -> TracedDenoiser:
     """Export the module in opset 20, with a dynamic batch and the spec's free sizes.
 
     The module is put in evaluation mode, on the CPU, in float32.
 
-    `batch_limit` is for code that branches on the batch without changing values: the largest batch that takes the
-    traced branch. The graph then serves any batch.
+    `batch_limit` and `batch_least` are for code that branches on the batch without changing values: the largest and the
+    smallest batch that take the traced branch. The graph then serves any batch.
     """
     if isinstance(module, TracedForm):
         module.check_spec(spec)
@@ -42,7 +43,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
     free_sizes.check_forward(module, spec, example_inputs, TRACE_BATCH)
     example = example_inputs(apply_sizes(spec, free_sizes.trace_sizes(spec)), TRACE_BATCH)
-    dynamic = _dynamic_shapes(module, spec, batch_limit)
+    dynamic = _dynamic_shapes(module, spec, torch.export.Dim(BATCH, min=batch_least, max=batch_limit))
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.carried_inputs]
     try:
         written = module.make_traceable(example) if isinstance(module, TracedForm) else module
@@ -59,9 +60,9 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     return TracedDenoiser(replace(graph, name=spec.name), TorchReference(module, spec, program))
 
 
-def _dynamic_shapes(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:
+def _dynamic_shapes(module: torch.nn.Module, spec: Spec, batch: Any) -> list[Any]:
     """Return the dynamic axes of each argument of forward. Those of a parameter *arguments are nested in a tuple."""
-    shapes: list[Any] = free_sizes.dynamic_axes(spec, torch.export.Dim(BATCH, max=limit))
+    shapes: list[Any] = free_sizes.dynamic_axes(spec, batch)
     count = len(shapes)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else count

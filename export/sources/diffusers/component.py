@@ -7,9 +7,9 @@ as in a pipeline, or from a JSON file.
 from functools import cached_property
 from pathlib import Path
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, hash_files, read_json
 from fewstep.export.sources.diffusers.folder import (
-    BATCH_LIMIT,
     SCHEDULER,
     make_onnx_source,
     read_interface,

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
 from fewstep.export.sources.diffusers.control import add_control, find_control
 from fewstep.export.sources.diffusers.files import (
@@ -41,7 +42,6 @@ from fewstep.plans.errors import UserError
 DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER = "scheduler/scheduler_config.json"
-BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
 PRIVATE = ("_name_or_path",)  # fields that may contain a path or a user's name
 
 

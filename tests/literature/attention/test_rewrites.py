@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.sources.diffusers.folder import BATCH_LIMIT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fewstep.export.batches import batch_range
 from fewstep.export.expert import Expert
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
@@ -113,7 +114,9 @@ def _make_source(
         schedule, prediction = scheduler.described
         spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule)
         module = RecordedNetwork(network, part.relations, part.arguments)
-        return TorchSource(module, spec, origin.name, origin.sha256, None, scheduler.config, companions)
+        least, limit = batch_range(network, recorded.x_shape)
+        source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
+        return replace(source, batch_least=least)
 
     def load_expert(component: str) -> TorchSource:
         return replace(wrap(component, load(component).float().eval()), companions=None)

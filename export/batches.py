@@ -1,0 +1,27 @@
+"""The batches for which the upsampling of diffusers takes the branch that a trace takes.
+
+From 64 rows on it makes its input contiguous. Values stay the same, so the graph serves any batch.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS = 64
+BATCH_LIMIT = ROWS - 1
+TRACE_BATCH = 3  # torch.export would treat 1 as a constant
+UPSAMPLING = ("diffusers.models.resnet", "diffusers.models.upsampling")
+
+
+def batch_range(network: "torch.nn.Module", x_shape: Sequence[int]) -> tuple[int | None, int | None]:
+    """Return the smallest and the largest batch of the traced branch, None where it is not limited.
+
+    A network of videos joins the frames of x [channels, frames, height, width] and the batch to rows.
+    """
+    if not any(type(each).__module__ in UPSAMPLING for each in network.modules()):
+        return None, None
+    frames = x_shape[1] if len(x_shape) == 4 else 1
+    limit = BATCH_LIMIT // frames
+    return (None, limit) if limit >= TRACE_BATCH else (TRACE_BATCH, BATCH_LIMIT)
