@@ -24,6 +24,7 @@ from fewstep.measure.bodies import ranges_file, ranges_files
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
 from fewstep.plans.any_plan import plan_headline
+from fewstep.plans.configs.recorded_steps import read_steps
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
@@ -169,6 +170,7 @@ class Contents(NetworkContents, frozen=True):
     unreadable: dict[str, str]  # each missing or damaged file -> its fault and the fix
     networks: dict[str, NetworkContents]  # networks besides the denoiser
     engines: dict[str, EngineCost]  # the work of a step in the denoiser's engines, by file, if it is known
+    scheduler_steps: tuple[int, ...] = ()  # the numbers of steps that are stored as recorded, if no rule gives them
 
 
 def inspect(options: InspectOptions) -> Contents:
@@ -189,6 +191,7 @@ def inspect(options: InspectOptions) -> Contents:
         files=files,
         companions={name: _graph(bundle, graph)[0] for name, graph in companions(manifest).items()},
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
+        scheduler_steps=() if manifest.scheduler in unreadable else _scheduler_steps(bundle),
         unreadable=unreadable,
         networks={name: _network(bundle.select_network(name), unreadable) for name in manifest.networks},
         engines=read_costs(bundle),
@@ -223,6 +226,13 @@ def _scheduler(bundle: Bundle) -> str | None:
     file = bundle.manifest.scheduler
     config = None if file is None else bundle.decode(file, dict[str, Any])
     return None if config is None else str(config.get("_class_name"))
+
+
+def _scheduler_steps(bundle: Bundle) -> tuple[int, ...]:
+    """Return the numbers of steps that are stored as recorded in the scheduler config of a bundle."""
+    file = bundle.manifest.scheduler
+    stored = None if file is None else read_steps(bundle.decode(file, dict[str, Any]))
+    return tuple(sorted(stored or ()))
 
 
 def read_fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:

@@ -33,7 +33,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         if said := kind.describe(manifest):
             root.add(escape(said))
     if contents.scheduler is not None:
-        root.add(escape(f"scheduler: {contents.scheduler} of diffusers, for the plan scheduler:STEPS"))
+        root.add(escape(f"scheduler: {contents.scheduler}{_describe_scheduler_plans(contents)}"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_describe_condition(condition)}"))
     _add_ahead(root, contents)
@@ -96,6 +96,13 @@ def _describe_steps(network: NetworkEntry) -> str:
     if network.until is None:
         return "for light steps"
     return f"for steps {'at pure noise' if network.until == PURE_NOISE else f'with lambda below {network.until:.4g}'}"
+
+
+def _describe_scheduler_plans(contents: Contents) -> str:
+    """Return the plans of the scheduler as the end of its line."""
+    if not contents.scheduler_steps:
+        return " of diffusers, for the plan scheduler:STEPS"
+    return f", with recorded steps: {', '.join(f'scheduler:{steps}' for steps in contents.scheduler_steps)}"
 
 
 def _describe_engine(engine: EngineEntry, size: str) -> str:

@@ -193,6 +193,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+def test_inspect_names_the_stored_steps(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle)]) == 0
+    assert "scheduler: TwoStep, with recorded steps: scheduler:3, scheduler:8" in capsys.readouterr().out
+
+
 def test_another_number_of_steps_is_refused(bundle: Path) -> None:
     says = "has the recorded steps of its scheduler, TwoStep, as scheduler:3 and scheduler:8 only"
     with fewstep.runtime.load(bundle) as sampler, pytest.raises(UserError, match=says) as raised:
