@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fewstep.export.batches import BATCH_LIMIT
-from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
+from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.control import add_control, find_control
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
@@ -181,8 +181,8 @@ def read_interface(config: Config, folder: Folder, home: Path) -> Interface:
     form = next((form for form in CLASSES if form.__name__ == name), None)
     if form is None:
         names = ", ".join(each.__name__ for each in CLASSES)
-        why = f", which {REFUSED[name]}" if name in REFUSED else f"; fewstep supports {names}"
-        raise UserError(f"{folder.path}: its denoiser is a {name}{why}", WRITE_IT)
+        what = f"{folder.path}: its denoiser is a {name}; without a pipeline of diffusers fewstep reads {names}"
+        raise UserError(what, f"export the folder of such a pipeline, which is recorded, or {WRITE_IT}")
     try:
         return form(config, folder)
     except (LookupError, TypeError, ValueError) as error:

@@ -111,7 +111,9 @@ def test_a_wrong_spec_is_named(change: dict[str, Any], says: str, alone: Path, t
 
 def test_another_network_is_named(alone: Path) -> None:
     written(alone / "config.json", {"_class_name": "AutoencoderKL"})
-    with pytest.raises(UserError, match="its denoiser is a AutoencoderKL; fewstep supports UNet2DModel"):
+    with pytest.raises(
+        UserError, match="its denoiser is a AutoencoderKL; without a pipeline of diffusers fewstep reads UNet2DModel"
+    ):
         load_source(str(alone))
 
 

@@ -168,7 +168,11 @@ def edited(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
     [
         ("unet/config.json", {"_class_name": "StableCascadeUNet"}, "its denoiser is a StableCascadeUNet"),
         ("unet/config.json", {"_class_name": None}, "its denoiser is a None"),
-        ("unet/config.json", {"_class_name": "Lumina2Transformer2DModel"}, "which cuts its tokens .*; write a"),
+        (
+            "unet/config.json",
+            {"_class_name": "Lumina2Transformer2DModel"},
+            "is a Lumina2Transformer2DModel; without a pipeline .*; export the folder of such",
+        ),
         ("unet/config.json", {"class_embed_type": "own"}, "class_embed_type 'own'; write a function"),
         (
             "unet/config.json",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.sources.diffusers.classes import REFUSED
 from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
@@ -89,13 +88,14 @@ def test_a_known_pipeline_needs_no_line(tmp_path: Path, caplog: pytest.LogCaptur
     assert "scheduler" not in caplog.text
 
 
-@pytest.mark.parametrize("network", ["LTXVideo", "Wan", "Mochi", "CogVideoX", "HunyuanVideo", "Cosmos", "SanaVideo"])
-def test_networks_of_films_outside_of_a_pipeline_of_diffusers_are_refused_as_such(network: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["LTXVideo", "Wan"])
+def test_other_networks_outside_of_a_pipeline_of_diffusers_are_refused(network: str, tmp_path: Path) -> None:
     name = f"{network}Transformer3DModel"
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": name}))
     index = {"_class_name": "MyPipeline", "transformer": ["diffusers", name], "boundary_ratio": 0.9}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    assert hasattr(diffusers, name) and name in REFUSED
-    with pytest.raises(UserError, match=f"its denoiser is a {name}, which generates videos; write a function"):
+    assert hasattr(diffusers, name)
+    says = f"its denoiser is a {name}; without a pipeline of diffusers fewstep reads UNet2DModel, .*which is recorded"
+    with pytest.raises(UserError, match=says):
         load_source(str(tmp_path))
