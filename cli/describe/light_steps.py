@@ -21,6 +21,6 @@ def light_outcome(options: FitOptions, choice: LightChoice) -> Outcome:
 
 
 def light_dry_run(options: FitOptions) -> Outcome:
-    """Describe a choice of light steps that is not run."""
+    """Describe what a choice of light steps would run, for --dry-run."""
     what = f"would choose light steps of {options.plan} along {trajectories_text(options.seeds)} of float32"
     return Outcome({"bundle": options.bundle, "plan": str(options.plan), "seeds": options.seeds}, (what,))

@@ -22,5 +22,5 @@ def token_step_table(plan: TokenPlan) -> Table:
 
 
 def format_lambda(lam: float | None) -> str:
-    """Return a lambda as text; that of None is pure noise."""
+    """Return a lambda as text. None means pure noise."""
     return "-inf" if lam is None else f"{lam:.3f}"

@@ -58,8 +58,8 @@ class RunOptions(BundleOptions):
     backend: The inference engine: onnxruntime, onnxruntime-rows (a row of the batch per thread), onnxruntime-cuda,
         openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
     whole_run: FILE.onnx of `fewstep bake --unroll --batch N`: one call computes all steps of N samples, on onnxruntime
-        or onnxruntime-cuda. It must be of the plan, guidance, body and size of this run. The samples run in batches of
-        N; fewer that are left run step by step. Give it several times for several N.
+        or onnxruntime-cuda. The file must have the plan, guidance, body and size of this run. The samples run in
+        batches of N, and the rest runs step by step. May be given several times, for several N.
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 

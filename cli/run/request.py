@@ -120,7 +120,7 @@ def _add_file(options: RunOptions, own: Values, manifest: Manifest) -> tuple[Run
         if branch != COND
     }
     if options.samples is None and not options.prompt:
-        rows = next(len(array) for each in branches.values() for array in each.values())  # all have as many
+        rows = next(len(array) for each in branches.values() for array in each.values())  # all have equally many
         options = replace(options, samples=rows)
     return options, {**own, **records}, others
 

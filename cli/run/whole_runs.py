@@ -33,7 +33,8 @@ def whole_run_sizes(
 
 
 def batches_of(count: int, batch: int, sizes: Sequence[int]) -> Iterator[range]:
-    """Yield the places of the samples of each call: as many as the largest file that still fits, else up to `batch`.
+    """Yield the indices of the samples of each call. A call has the number of samples of the largest file that still
+    fits, or otherwise up to `batch`.
 
     list(batches_of(11, 64, (4, 2))) == [range(0, 4), range(4, 8), range(8, 10), range(10, 11)]
     """

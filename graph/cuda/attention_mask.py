@@ -33,9 +33,9 @@ def split_mask(attention: AttentionNodes) -> tuple[Sequence[Node], str] | None:
 
 @dataclass(frozen=True)
 class MaskConverter:
-    """Writes masks for the kernel. A mask that several attentions read is written once.
+    """Writes masks in the form that the kernel takes. A mask that several attentions read is written once.
 
-    written: names of biases, by the mask and the sizes of the scores.
+    written: names of the written masks, by the original mask and the sizes of the scores.
     """
 
     graph: Graph
@@ -45,10 +45,10 @@ class MaskConverter:
     written: dict[tuple[int | str, ...], str] = field(default_factory=dict)
 
     def is_supported(self, mask: str, scores: str, sizes: Shape) -> bool:
-        """Return True if the kernel takes a mask: it has the type of the scores, and their axes or 1, except that the
-        axis of keys is whole.
+        """Return whether the kernel takes a mask: it must have the type of the scores and their axes, each with the
+        full size or 1. The axis of keys must have the full size.
 
-        sizes: of the scores [B, h, n, keys], also where they have no axis of heads.
+        sizes: sizes [B, h, n, keys] of the scores, also if the scores themselves have no axis of heads.
         """
         shape, scored = self._shape(mask), self.types.values.get(scores)
         typed = self.graph.constants.get(mask, self.types.values.get(mask))
@@ -60,9 +60,9 @@ class MaskConverter:
         return all(size in (1, whole) for size, whole in zip(shape, own[len(own) - len(shape) :], strict=True))
 
     def bias(self, mask: str, sizes: Shape, rank: int, nodes: list[Node]) -> str:
-        """Return the name of a mask as [B or 1, h or 1, n, keys], and append the nodes that it takes.
+        """Return the name of a mask as [B or 1, h or 1, n, keys], and append the nodes that compute it.
 
-        rank: of the scores.
+        rank: the number of axes of the scores.
         """
         shape = self._shape(mask)
         assert shape is not None, "is_supported has seen it"
@@ -81,8 +81,9 @@ class MaskConverter:
         return self.written[(mask, *sizes)]
 
     def selection(self, product: Node) -> Node | None:
-        """Return the Where that alone reads an attention [B, h, n, d], and selects a number for some queries, the same
-        in all heads. Export writes it with 0 for queries to which a mask leaves no key."""
+        """Return the Where that is the only reader of an attention [B, h, n, d], and that replaces the results of
+        some queries by a number, the same in all heads. Export writes it with 0 for queries to which a mask leaves
+        no key."""
         if not self.idx.is_inner(product.output):
             return None
         (node,) = self.idx.consumers[product.output]

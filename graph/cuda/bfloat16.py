@@ -64,7 +64,7 @@ def bfloat16_form(graph: Graph, types: Types) -> Graph:
 
 
 def _is_bfloat16(name: str, graph: Graph, types: Types) -> bool:
-    """Return True for a tensor of this type. Tensors without a type are of operations that take it."""
+    """Return whether a tensor has this type. A tensor without a known type belongs to an operation that supports it."""
     typed = graph.constants.get(name, types.values.get(name))
     return typed is not None and bool(typed.dtype == BFLOAT16)
 

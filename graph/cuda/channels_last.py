@@ -55,10 +55,12 @@ def channels_last(graph: Graph, types: Types) -> Graph:
 class _Layout:
     """Converts a graph node by node.
 
-    last: the name with channels last of each tensor that has one. written: the tensors that exist under their own
-    names. skipped: outputs of nodes that another node computes. tokens: tensors [B, C, n] that only Transposes read, by
-    the image that they were. equal: the tensor, not itself a key, whose elements and axes are those of another. sums:
-    tensors with channels last that are sums of two tensors of their shape.
+    last: the name of the channels-last form of each tensor that has one.
+    written: the tensors that exist under their original names.
+    skipped: outputs of nodes that another node computes.
+    tokens: tensors [B, C, n] that only Transposes read, and for each the image that it was reshaped from.
+    equal: for a tensor, another one with the same elements and axes.
+    sums: channels-last tensors that are sums of two tensors with their shape.
     """
 
     graph: Graph
@@ -90,7 +92,7 @@ class _Layout:
             self.first_name(value.name)
 
     def _convert(self, node: Node) -> bool:
-        """Add the form of a node with channels last. Return False for a node that stays as it is."""
+        """Add the channels-last form of a node. Return False for a node that is not changed."""
         if node.output in self.norms:
             self._norm(self.norms[node.output])
             return True
@@ -108,7 +110,8 @@ class _Layout:
         return convert is not None and convert(node)
 
     def first_name(self, name: str) -> str:
-        """Return a tensor with its own axes, which a Transpose writes if it exists only with channels last."""
+        """Return the name of a tensor in its original layout. If it exists only with channels last, a Transpose is
+        added."""
         if name not in self.written:
             rank = self.types.rank(name)
             turned = name if rank == 4 else self.new.name(f"{name}_first")
@@ -119,7 +122,8 @@ class _Layout:
         return name
 
     def last_name(self, name: str) -> str:
-        """Return a tensor of images or sequences with channels last, which a Transpose writes if it does not exist."""
+        """Return the name of a tensor of images or sequences with channels last. If it does not exist, a Transpose is
+        added."""
         if name not in self.last:
             image = name
             if self.types.rank(name) == 3:
@@ -133,7 +137,7 @@ class _Layout:
         return self.new.constant("axis_of_rows", np.array([2], np.int64))
 
     def _add(self, node: Node, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> None:
-        """Add a node's form with channels last."""
+        """Add the channels-last form of a node."""
         result = self.new.name(f"{node.output}_last")
         kept = node.attributes if attributes is None else attributes
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(result,), attributes=kept))
@@ -179,7 +183,8 @@ class _Layout:
         return True
 
     def _image(self, name: str) -> str:
-        """Return a tensor [B, C, H, W] for a convolution to read, with a Transpose of its own unless it exists."""
+        """Return the name of a tensor [B, C, H, W] that a convolution can read. If it does not exist, a Transpose is
+        added."""
         if name in self.last:
             turned = self.new.name(f"{name}_read")
             self.nodes.append(Node("Transpose", (self.last[name],), (turned,), FIRST, turned))
@@ -191,7 +196,7 @@ class _Layout:
         return image
 
     def _bias_after(self, node: Node) -> tuple[Node, Array] | None:
-        """Return the Add of a constant for each channel that alone reads a convolution without a bias, and the
+        """Return the Add of a per-channel constant that is the only reader of a convolution without a bias, and the
         constant [C]."""
         if len(node.inputs) > 2 or not self.idx.is_inner(node.output):
             return None
@@ -206,7 +211,7 @@ class _Layout:
         return (reader, bias.reshape(-1)) if bias.size == weight.shape[0] and bias.ndim <= weight.ndim else None
 
     def _elementwise(self, node: Node) -> bool:
-        """Add an operation on all elements alike, if one of its operands has channels last."""
+        """Add an elementwise operation, if one of its operands has channels last."""
         rank, result = self.types.rank(node.output), self.types.shape(node.output)
         if rank not in (3, 4) or not any(self._is_last(name, result) for name in node.inputs):
             return False
@@ -226,7 +231,7 @@ class _Layout:
         return self.types.shape(name) if constant is None else constant.shape
 
     def _may_turn(self, name: str, result: tuple[int | str, ...] | None) -> bool:
-        """Return True if an operand exists with channels last, or has it after a Reshape or at little cost."""
+        """Return whether an operand exists with channels last, or can be converted by a Reshape or at little cost."""
         shape = self._shape(name)
         if shape is None or result is None or len(shape) > len(result):
             return False
@@ -235,7 +240,7 @@ class _Layout:
         return len(shape) == len(result) and all(size == 1 for size in shape[2:])
 
     def _turn(self, name: str, result: tuple[int | str, ...] | None) -> str:
-        """Return an operand with channels last."""
+        """Return the name of an operand with channels last."""
         shape, constant = self._shape(name), self.graph.constants.get(name)
         assert shape is not None and result is not None, "_may_turn has seen them"
         if not shape:
@@ -282,7 +287,8 @@ class _Layout:
         return True
 
     def _reshape(self, node: Node) -> bool:
-        """Add a Reshape of tokens to an image; nothing yet for a Reshape of an image to tokens that Transposes read."""
+        """Add a Reshape of tokens to an image. A Reshape of an image to tokens that only Transposes read is added
+        later."""
         name, output = node.inputs[0], node.output
         before, after = self.types.shape(name), self.types.shape(output)
         if name not in self.last or not before or not after or before[:2] != after[:2] or "?" in before[:2]:
@@ -316,8 +322,8 @@ class _Layout:
         return True
 
     def _tokens(self, node: Node, name: str, output: str) -> bool:
-        """Add a view in place of a Transpose from channels first to tokens [B, n, C], or from tokens to a sequence that
-        is read as an image."""
+        """Replace a Transpose by a view: from channels first to tokens [B, n, C], or from tokens to a sequence that is
+        read as an image."""
         if name in self.tokens:
             shape = self._shape(self.tokens[name])
             assert shape is not None, "it has four axes"

@@ -1,4 +1,5 @@
-"""Write attention as MultiHeadAttention of com.microsoft, one kernel from queries, keys and values to their mixture."""
+"""Write attention as MultiHeadAttention of com.microsoft, a single kernel from queries, keys and values to the
+result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,8 @@ def fuse_attention(graph: Graph, types: Types) -> Graph:
 
 @dataclass(frozen=True)
 class _Change:
-    """The nodes that replace others, by the output of the replaced node, and the parts of products that are split."""
+    """The nodes that replace others, keyed by the output of the replaced node, and the products that are split into
+    parts."""
 
     graph: Graph
     idx: Index
@@ -117,7 +119,7 @@ class _Change:
         return number is not None and number.size == 1
 
     def _product(self, nodes: Sequence[Node]) -> float:
-        """Return the number by which scales multiply."""
+        """Return the product of the numbers by which these nodes scale."""
         total = 1.0
         for node in nodes:
             number = float(self.graph.constants[node.inputs[1]].reshape(()))
@@ -125,7 +127,7 @@ class _Change:
         return total
 
     def _unscale(self, name: str) -> tuple[str, float]:
-        """Return a tensor before the numbers that scale it, and their product."""
+        """Return the tensor before the nodes that scale it, and the product of their factors."""
         scale, node = 1.0, self.idx.producers.get(name)
         while node is not None and self._is_scale(node):
             scale, name = scale * self._product([node]), node.inputs[0]
@@ -138,7 +140,7 @@ class _Change:
         return None if shape is None or len(shape) != len(axes) else tuple(shape[axis] for axis in axes)
 
     def _flatten(self, name: str, axes: Sequence[int], nodes: list[Node]) -> str:
-        """Return the name of an operand as [B, tokens, heads * width], and append the nodes that it takes."""
+        """Return the name of an operand as [B, tokens, heads * width], and append the nodes that compute it."""
         while True:
             part = self._part(name, axes, nodes)
             if part:
@@ -165,7 +167,8 @@ class _Change:
         return joined
 
     def _part(self, name: str, axes: Sequence[int], nodes: list[Node]) -> str:
-        """Return the part of a Split that is Gather(Transpose(Reshape(t, [B, n, parts, h, d])), i); "" for others."""
+        """Return the name of the part of a Split that equals Gather(Transpose(Reshape(t, [B, n, parts, h, d])), i); ""
+        for other tensors."""
         found = match(self.idx.producers.get(name), "Gather(Transpose(Reshape(t)), NUMBER)", self.idx)
         if found is None or list(axes) != HEADS or found.nodes[0].attributes.get("axis", 0) != 0:
             return ""
@@ -182,7 +185,8 @@ class _Change:
         return self.parts[found["t"]][int(number)]
 
     def _joins(self, product: Node) -> tuple[Node, ...]:
-        """Return the Transpose and the Reshape that join the heads after an attention; none if others follow."""
+        """Return the Transpose and the Reshape that join the heads after an attention; an empty tuple if other nodes
+        follow."""
         if not self.idx.is_inner(product.output):
             return ()
         (turned,) = self.idx.consumers[product.output]

@@ -1,4 +1,5 @@
-"""Find GroupNorms as exporters write them, with all that the GroupNorm of com.microsoft computes in the same kernel."""
+"""Find GroupNorms as exporters write them, with the neighbouring operations that the GroupNorm kernel of com.microsoft
+includes."""
 
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ LARGEST_GROUP = 512  # channels: onnxruntime 1.31's kernel has no larger block, 
 class GroupNorm:
     """A GroupNorm (Wu and He 2018, arXiv 1803.08494) with an affine map of channels and an optional SiLU.
 
-    x: its input [B, C, ...]. output: the last tensor that it computes. nodes: the outputs of all its nodes. gamma,
-    beta: float32 [C]. silu: whether y * sigmoid(y) follows.
+    x: its input [B, C, ...]. output: the last tensor that it computes. nodes: the outputs of all its nodes.
+    gamma, beta: float32 [C]. silu: whether SiLU, y * sigmoid(y), is included.
     """
 
     x: str

@@ -1,4 +1,5 @@
-"""The norms of com.microsoft by their definitions, since ONNX Runtime has kernels for them on GPUs only."""
+"""The norms of com.microsoft, written with ONNX operations by their definitions, since ONNX Runtime has their kernels
+only for GPUs."""
 
 import numpy as np
 
@@ -8,8 +9,8 @@ from fewstep.graph.graph import Graph, Node
 
 
 def expand_contrib_norms(graph: Graph) -> Graph:
-    """Replace each GroupNorm by ONNX's InstanceNormalization over its groups: in float32, as the kernel computes, and
-    rounded to the type of its input after it."""
+    """Replace each GroupNorm by ONNX's InstanceNormalization over its groups. It computes in float32, as the kernel
+    does, and rounds the result to the type of its input."""
     new, nodes = NewNodes(graph), list[Node]()
     for node in graph.nodes:
         nodes += _expand(node, graph, new) if node.op in ("GroupNorm", "SkipGroupNorm") else [node]

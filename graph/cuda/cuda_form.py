@@ -31,7 +31,8 @@ def cuda_form(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class FormSize:
-    """The kernels of a graph, by what the provider launches: GroupNorms, attentions, Transposes that stay, and all."""
+    """The kernels that the provider launches for a graph: the numbers of GroupNorms, of attentions, of remaining
+    Transposes, and of all kernels."""
 
     norms: int
     attentions: int

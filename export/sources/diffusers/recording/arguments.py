@@ -21,16 +21,16 @@ BEFORE, AFTER = "before x in ", "after x in "
 BATCH = "batch"  # a variant of settings
 ENCODERS = "weights of the encoders"
 BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
-MOST_VALUES = 2**24  # elements of one condition
-MOST_DEFAULTS = 64  # numbers of a setting, such as the weight of a distilled guidance
+MOST_VALUES = 2**24  # largest number of elements of one condition
+MOST_DEFAULTS = 64  # largest number of elements of a default, such as the weight of a distilled guidance
 
 
 @dataclass(frozen=True)
 class Argument:
     """An argument of the network that is neither x nor the time.
 
-    value: of one sample if there are `repeats`, which say how often each sample's row recurs, otherwise the whole
-        argument.
+    value: if `repeats` is set, the value of one sample; otherwise the whole argument.
+    repeats: how often the row of each sample recurs.
     condition: None for a constant.
     """
 
@@ -46,9 +46,12 @@ class Argument:
 
 @dataclass(frozen=True)
 class NetworkArguments:
-    """All arguments of a network's call, in order: `paths` are those of its leaves, from which `structure` rebuilds
-    the arguments. `time_shapes` are those of the times of one sample. `repeats` are the arguments with rows, and the
-    number of times that each row recurs."""
+    """All arguments of a network's call.
+
+    paths: the paths of the leaves, in order, from which `structure` rebuilds the arguments.
+    time_shapes: the shapes of the times of one sample.
+    repeats: the arguments with rows, and the number of times that each row recurs.
+    """
 
     paths: tuple[str, ...]
     structure: pytree.TreeSpec

@@ -1,8 +1,8 @@
-"""How a pipeline combines its network's outputs into what its scheduler gets, found in a recording by least squares.
+"""How a pipeline combines its network's outputs into the input of its scheduler, found in a recording by least squares.
 
     model_output = sign (w_1 o_1 + ... + w_k o_k), where o_j are the outputs of the branches and the weights sum to 1
 
-or that sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or that sum in the first
+or this sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or this sum in the first
 channels and one branch's output in the others (`plans.shaping.GuideChannels`).
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
-TOLERANCE = 1e-5  # of a relation, relative to the largest value
+TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class GuidedChannels:
     branch: int
 
 
-Change = MatchedNorm | GuidedChannels  # of a sum by one branch's output
+Change = MatchedNorm | GuidedChannels  # how one branch's output changes the sum
 
 
 @dataclass(frozen=True)
 class Combination:
-    """What the scheduler gets.
+    """The combination of the network's outputs that the scheduler receives.
 
-    place: where the prediction is in the network's output.
-    weights: of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
+    place: the place of the prediction in the network's output.
+    weights: the weights of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
     change: None for a linear combination.
     """
 
@@ -88,7 +88,8 @@ class _StepCombination:
 
 
 def find_combination(name: str, record: CallRecord) -> Combination:
-    """Find the combination in a recording. Raises UserError if it is of no such form, or not the same in each step."""
+    """Find the combination in a recording. Raises UserError if the recording shows no combination of these forms, or
+    not the same one in each step."""
     forms, weights = set(), []
     for step in record.steps:
         found = _fit_step(name, step)

@@ -29,7 +29,7 @@ from fewstep.runtime.sampling.execute import Hold, execute, finish, x_row
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
-TOLERANCE = 1e-4  # of the final x, relative to its range
+TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
 SEED = 11
 
 
@@ -125,8 +125,8 @@ def _compare(
 def check_updates(
     built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any], scheduler: PipelineScheduler
 ) -> None:
-    """Raise UserError unless the plan of the scheduler makes the steps of a call: with random outputs in place of the
-    network's, it feeds the network the same inputs, and ends at the same x. No network runs."""
+    """Raise UserError unless the scheduler's plan makes the same steps as a call. With random outputs in place of the
+    network's, the plan must feed the network the same inputs, and end at the same x. No network runs."""
     with keep_draws(type(built.pipeline.scheduler)) as draws:
         run = _Run(record(built, settings, SEED), draws)
     _compare(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))

@@ -1,7 +1,8 @@
-"""How a recorded pipeline turns the final x into an image: a rearrangement of x, a scale and a shift, its autoencoder.
+"""How a recorded pipeline turns the final x into an image: by a rearrangement of x, a scale and a shift, and its
+autoencoder.
 
-Nothing of it is listed. The pipeline's call runs with chosen tensors in place of the final x, and the input of its
-autoencoder's `decode` shows where each element goes. Another run shows what the call does with a decoded image.
+Nothing is listed for each pipeline. The pipeline's call runs with chosen tensors in place of the final x, and the input
+of its autoencoder's `decode` shows where each element goes. Another run shows what the call does with a decoded image.
 """
 
 import logging
@@ -90,7 +91,7 @@ def _compact(values: Tensor) -> Tensor:
 
 
 class RecordedDecoder(nn.Module):
-    """x to an image in [-1, 1]. An image may have an axis of one frame."""
+    """Converts x to an image in [-1, 1]. An image may have an axis of one frame."""
 
     def __init__(self, autoencoder: Any, latents: LatentMap) -> None:
         super().__init__()
@@ -102,7 +103,8 @@ class RecordedDecoder(nn.Module):
 
 
 class RecordedEncoder(nn.Module):
-    """An image to the x that is decoded from the mean of its distribution, if the autoencoder returns one."""
+    """Converts an image to the x that would be decoded to it. If the autoencoder returns a distribution, its mean is
+    used."""
 
     def __init__(self, autoencoder: Any, latents: LatentMap) -> None:
         super().__init__()
@@ -161,8 +163,8 @@ def read_companions(
     x_shape: tuple[int, ...],
     read: Callable[[str], Networks],
 ) -> PipelineNetworks | None:
-    """Return the autoencoder of a recorded pipeline, or None, with a warning unless it has none. `read` returns the
-    networks of a component."""
+    """Return the autoencoder of a recorded pipeline. Returns None if it has none, or, with a warning, if it cannot be
+    used. `read` returns the networks of a component."""
     found = find_decoding(built, settings, x_shape, read)
     if isinstance(found, RecordedDecoding):
         return PipelineNetworks(None, _make_autoencoder(found, read(found.component)), zeros_for_none=False)

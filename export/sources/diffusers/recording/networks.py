@@ -1,4 +1,4 @@
-"""The networks of a pipeline that has one for the noisy steps and one for the others, as Wan 2.2 does."""
+"""The networks of a pipeline with one network for the noisy steps and another for the later ones, such as Wan 2.2."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from fewstep.export.sources.diffusers.recording.record import CallRecord, Schedu
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, check_steps, find_relations
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
-RATIO = "boundary_ratio"  # of a pipeline: the time of the last noisy step, relative to the first time
+RATIO = "boundary_ratio"  # the pipeline's setting: the time of the last noisy step, relative to the first time
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ class Relations:
     """What a pipeline does at each step.
 
     component: the network that it calls.
-    x: path of the argument with x, and where x is in it.
+    x: the path of the argument with x, and the place of x in it.
     times: the arguments with the time, each alpha t + beta: path -> (alpha, beta).
-    combination: of the network's outputs.
+    combination: the combination of the network's outputs.
     """
 
     component: str
@@ -173,7 +173,7 @@ def same(value: Any, other: Any) -> bool:
 
 
 def _find_x(name: str, path: str, record: CallRecord) -> Place:
-    """Return where x is in the network's input. Raises UserError if it is there at no place, or at several."""
+    """Return the place of x in the network's input. Raises UserError if there is no such place, or several."""
     places: set[Place] = set()
     for step in record.steps:
         samples = len(step.sample)
@@ -203,7 +203,8 @@ def _locate(x: Tensor, rows: Tensor) -> Place | None:
 def _fit_time(
     name: str, path: str, records: Sequence[CallRecord], expected: tuple[float, float] | None = None
 ) -> tuple[float, float]:
-    """Return alpha and beta of the network's time. Raises UserError if it is no such function of the scheduler's."""
+    """Return alpha and beta of the network's time. Raises UserError if it is not a linear function of the scheduler's
+    time."""
     pairs: list[tuple[float, float]] = []
     for record in records:
         for step in record.steps:

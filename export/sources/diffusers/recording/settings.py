@@ -9,8 +9,8 @@ from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_p
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.errors import UserError
 
-STEPS = 3  # of a recording, and of the run that is compared
-STEPS_OF_TWO = 8  # of a pipeline with two networks
+STEPS = 3  # number of steps of a recording, and of the run that is compared
+STEPS_OF_TWO = 8  # number of steps for a pipeline with two networks
 PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
 OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
 SHORT = "a"
@@ -38,9 +38,10 @@ USUAL = {  # arguments that each recording passes to a call that takes them
 class Forms:
     """What is special about the usual call of a pipeline.
 
-    has_pictures: it gets a random picture for each argument that may be one. An edit runs at strength 1, from noise.
-    is_padded: it gets two prompts, of which the first is longer than the pipeline takes, so that the second is padded.
-    guided_by: the guidance weight that it gets, by name, if the pipeline has no guidance without.
+    has_pictures: it receives a random picture for each argument that may be one. An edit runs at strength 1, from
+        noise.
+    is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
+    guided_by: the guidance weight that it receives, by name, if the pipeline has no guidance without it.
     steps: the number of its steps, unless the user chose one.
     """
 
@@ -55,9 +56,15 @@ PLAIN = Forms()
 
 @dataclass(frozen=True)
 class CallSettings:
-    """`usual` is a call. `variants` are settings that replace some of it, by what they change. `batches` are settings
-    for more samples, of which a pipeline may accept only some. `without` are pictures that the call takes, but
-    does not need. `forms` are what is special about the call. `texts` are calls with each of its padded texts alone."""
+    """The settings of the calls that are recorded.
+
+    usual: the arguments of the usual call.
+    variants: arguments that replace some of them, by what they change.
+    batches: arguments for more samples; a pipeline may accept only some of these.
+    without: pictures that the call takes, but does not need.
+    forms: what is special about the call.
+    texts: arguments of calls with each of its padded texts alone.
+    """
 
     usual: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -103,7 +110,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     without = tuple(each for each in PICTURES if each in takes and each not in usual)
     if not forms.is_padded:
         return CallSettings(usual, variants, batches, without, forms)
-    variants.pop(LENGTH, None)  # of two long texts none is padded
+    variants.pop(LENGTH, None)  # with two long texts, none would be padded
     padded = {name: pad_texts(each) for name, each in variants.items()}
     longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
     return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))

@@ -1,4 +1,4 @@
-"""Steps of a recorded pipeline that its bundle stores, where no rule of fewstep gives them."""
+"""Store the steps of a recorded pipeline in its bundle, if no rule of fewstep gives them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ LOG = logging.getLogger("fewstep")
 
 
 def find_scheduler(recorded: RecordedPipeline, modules: RecordedNetworks, label: str) -> PipelineScheduler:
-    """Return the scheduler of a pipeline, by the rules of its class if they give the recorded steps, else with the
-    recorded steps themselves.
+    """Return the scheduler of a pipeline: by the rules of its class if these give the recorded steps, otherwise with
+    the recorded steps themselves.
 
-    Steps are compared for the number of the usual call, and for `MORE_STEPS`. No network runs. Raises UserError if
-    neither works.
+    Steps are compared for the number of steps of the usual call, and for `MORE_STEPS`. No network runs. Raises
+    UserError if neither works.
     """
     calls = _calls(recorded)
     try:
@@ -77,8 +77,8 @@ def _check(
 
 
 def _store_steps(recorded: RecordedPipeline, calls: Sequence[Mapping[str, Any]]) -> PipelineScheduler:
-    """Return the scheduler with its recorded steps. Raises UserError for steps that are no sums with fixed weights, and
-    for a class whose noise schedule is not known and cannot be measured."""
+    """Return the scheduler with its recorded steps. Raises UserError for steps that are not sums with fixed weights,
+    and for a class whose noise schedule is unknown and cannot be measured."""
     built, stored, described = recorded.built, {}, None
     is_known = recorded.scheduler.get("_class_name") in CLASSES
     for call in calls:

@@ -1,5 +1,5 @@
 """Choose the usual call of a pipeline: with pictures if it needs them, with guidance if it can have it, and with padded
-texts if the length of a text is seen by the network."""
+texts if the network's arguments depend on the length of a text."""
 
 import logging
 from collections.abc import Mapping
@@ -86,14 +86,14 @@ def _count_rows(step: SchedulerStep) -> int:
 
 
 def _is_length_seen(built: BuiltPipeline, settings: CallSettings, first: CallRecord) -> bool:
-    """Return True if the shape of an argument of the network follows the length of the prompt."""
+    """Return whether the shape of an argument of the network depends on the length of the prompt."""
     shapes = _shapes(first)
     others = (record(built, settings.of(each), 0) for each in (LENGTH, SHORTNESS) if each in settings.variants)
     return any(_shapes(other) != shapes for other in others)
 
 
 def _shapes(record: CallRecord) -> list[dict[str, tuple[int, ...]]]:
-    """Return the shapes of the arguments that are tensors, of each call in the first step."""
+    """Return, for each call in the first step, the shapes of the arguments that are tensors."""
     return [
         {path: tuple(leaf.shape) for path, leaf in call.leaves.items() if isinstance(leaf, Tensor)}
         for call in record.steps[0].calls

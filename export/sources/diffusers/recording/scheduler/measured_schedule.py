@@ -1,7 +1,7 @@
-"""The noise schedule and the prediction of a scheduler whose class fewstep does not know, as far as they show.
+"""Measure the noise schedule and the prediction of a scheduler whose class fewstep does not know.
 
 The scheduler's own function that noises a sample gives alpha and sigma at the times of a recording. The last step ends
-at the predicted x0, and shows what the network predicts.
+at the predicted x0, which shows what the network predicts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v", "flow")
 def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
     """Return the schedule and the prediction of a scheduler that has set the times of some recorded steps.
 
-    Raises UserError, which names its class, if they are none that fewstep knows.
+    Raises UserError, which names the scheduler's class, if fewstep knows no such schedule or prediction.
     """
     name = type(scheduler).__name__
     levels = [_noise_level(scheduler, step.time) for step in recorded.steps]
@@ -40,7 +40,7 @@ def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
 
 
 def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
-    """Return alpha and sigma at a time, from a sample and noise of which one is 0."""
+    """Return alpha and sigma at a time, by noising a sample of zeros, and a sample with zero noise."""
     sample, noise, times = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([time, time])
     steps = getattr(scheduler, "timesteps", None)
     if isinstance(steps, torch.Tensor):
@@ -49,7 +49,7 @@ def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
         if hasattr(scheduler, function):
             try:
                 noised = getattr(scheduler, function)(*arguments)
-            except Exception:  # of a class that is not known
+            except Exception:  # an error of any class
                 continue
             return float(noised[0]), float(noised[1])
     return None
@@ -77,7 +77,8 @@ def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | N
 
 def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
     """Return the prediction whose x0 is the result of the last step. If there are several, it is the one for which the
-    other steps without noise and earlier outputs are first-order steps. Raises UserError if it is none, or several."""
+    other steps without noise and earlier outputs are first-order steps. Raises UserError if there is none, or still
+    several."""
     times = [schedule.time(step.time) for step in steps]
     found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]
@@ -95,7 +96,7 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
 
 
 def _is_alone(step: RecordedStep) -> bool:
-    """Return True if a step reads nothing but x and its own output."""
+    """Return whether a step reads only x and its own output."""
     return len(step.outputs) == 1 and not step.noise and not step.first
 
 

@@ -2,7 +2,7 @@
 
 Each step is a sum of x, the guided outputs of this step and of earlier ones, and the noise that the scheduler draws
 (`plans.configs.recorded_steps`). A scheduler that clips, that measures its outputs, or that draws noise by other means
-than `randn_tensor` is no such sum, and is refused.
+than `randn_tensor` does not have this form, and is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import Arr
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps
 
-TOLERANCE = 1e-5  # of a step's result, relative to its range
-SEEDS = (41, 42)  # of two recordings: weights that depend on the data differ between them
+TOLERANCE = 1e-5  # largest error of a step's result, relative to its range
+SEEDS = (41, 42)  # seeds of two recordings, between which weights that depend on the data would differ
 ELEMENTS = 4  # per weight that is fitted, at least
 
 Floats = NDArray[np.float64]
@@ -29,19 +29,24 @@ Column = tuple[str, int]  # ("x", 0), ("first", 0), ("output", steps ago), ("noi
 
 @dataclass(frozen=True)
 class _StepRun:
-    """A recording with random outputs. inputs: of the network at each step. targets: the next input, or at the end x,
-    from what each step returned. outputs: what the scheduler got. draws: its noise. All are flat."""
+    """A recording with random outputs.
+
+    inputs: the inputs of the network at each step.
+    targets: what each step's result leads to: the next input of the network, or the final x.
+    outputs: what the scheduler received.
+    draws: the noise that it drew. All are flat.
+    """
 
     inputs: Sequence[Floats]
     targets: Sequence[Floats]
     outputs: Sequence[Floats]
     draws: Mapping[int, Floats]
     times: tuple[float, ...]
-    scale: float  # of x in the network's first input
+    scale: float  # factor of x in the network's first input
 
 
 def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any]) -> RecordedSteps:
-    """Return the steps of a call. Raises UserError if they are no sums with fixed weights."""
+    """Return the steps of a call. Raises UserError if they are not sums with fixed weights."""
     runs = [_record_run(built, found, settings, seed) for seed in SEEDS]
     if len({run.times for run in runs}) != 1:
         raise recording_error(f"the times of {built.name}'s scheduler depend on the data")
@@ -98,7 +103,7 @@ def _fit_step(name: str, runs: Sequence[_StepRun], index: int) -> RecordedStep:
 
 
 def _choose_columns(index: int, draws: Sequence[int]) -> Iterator[list[Column]]:
-    """Yield the terms of a sum: x and the last outputs, of which more and more, then all outputs and the first x."""
+    """Yield lists of terms to try: x with more and more of the last outputs, then all outputs and the first x."""
     noise: list[Column] = [("noise", number) for number in draws]
     outputs: list[Column] = [("output", ago) for ago in range(index + 1)]
     for ago in range(index + 1):
