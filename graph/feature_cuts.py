@@ -133,8 +133,11 @@ class _Search:
         return [node for node in self.body.nodes if not needed.isdisjoint(node.outputs)]
 
     def cut_at(self, end: str, name: str, start: str | None = None) -> Cut | None:
-        """Return the cut at a tensor, or None if the tensor cannot be carried or the light graph has no work on x."""
-        if end not in self._moving or not can_be_row(end, self.types):
+        """Return the cut at a tensor, or None if the tensor cannot be carried or the light graph has no work on x.
+
+        There is no cut at x itself: the light graph would read the x of an earlier step instead of its own.
+        """
+        if end == X or end not in self._moving or not can_be_row(end, self.types):
             return None
         light = self.light_nodes(end, start)
         reached = _reached_from_x(light)

@@ -92,6 +92,11 @@ def test_a_tensor_that_all_of_x_passes_is_no_cut() -> None:
         choose_cut(body(UNET), "near")
 
 
+def test_x_is_no_cut() -> None:
+    with pytest.raises(UserError, match="no cut 'x'"):
+        choose_cut(body(UNET), "x")
+
+
 def test_a_network_without_skips_has_no_cut() -> None:
     with pytest.raises(UserError, match="no part of it near x and the output"):
         choose_cut(body(PLAIN), "depth1")
