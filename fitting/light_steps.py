@@ -19,7 +19,7 @@ from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions
 from fewstep.measure.rollouts.trajectories import BATCH, split_seeds
 from fewstep.plans.errors import UserError
 from fewstep.plans.light_steps import slot_weights, use_light_steps
-from fewstep.plans.names.plan_reference import NamedReference, split_plan_name
+from fewstep.plans.names.plan_reference import NamedReference
 from fewstep.plans.plan import LIGHT, Plan, Step
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.kinds.graph_entry import NEXT
@@ -68,13 +68,7 @@ def choose_light_steps(options: FitOptions, progress: Progress = SILENT) -> Ligh
     light, errors = _measure(sampler, plan, features.name, options.light, FIT_SEEDS[: options.seeds], progress)
     made = use_light_steps(plan, light, features.name, linear=True)
     cost = sum(features.share if step.network == LIGHT else 1.0 for step in made.steps)
-    return LightChoice(_name_of(plan, light), tuple(errors), tuple(light), cost, options.seeds)
-
-
-def _name_of(plan: Plan, light: Sequence[int]) -> str:
-    """Return the name of a plan with these light steps."""
-    call = f"light(at=[{', '.join(map(str, light))}], linear=True)"
-    return f"{split_plan_name(plan.name).text}+{call}" if light else plan.name
+    return LightChoice(made.name, tuple(errors), tuple(light), cost, options.seeds)
 
 
 def _measure(

@@ -29,18 +29,18 @@ def every(plan: Plan, features: str, *, interval: int = 2, first: int = 1, linea
     if interval < 1 or first < 1:
         raise UserError(f"every(interval={interval}, first={first}) is out of range", "give whole numbers from 1 up")
     steps = range(first, len(plan.steps))
-    return use_light_steps(plan, [step for step in steps if (step - first + 1) % interval], features, linear)
+    return _replace_steps(plan, [step for step in steps if (step - first + 1) % interval], features, linear)
 
 
 def light(plan: Plan, features: str, *, at: tuple[float, ...], linear: bool = False) -> Plan:
     """Light steps at these numbers, counted from 0; all other steps are full."""
     if wrong := [step for step in at if not step.is_integer()]:
         raise UserError(f"light(at=...) has the step {wrong[0]:g}", "give whole numbers, counted from 0")
-    return use_light_steps(plan, [int(step) for step in at], features, linear)
+    return _replace_steps(plan, [int(step) for step in at], features, linear)
 
 
 def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: bool = False) -> Plan:
-    """Return the plan with some light steps.
+    """Return the plan with some light steps, which its name then lists, so that it can be compiled again.
 
     A light step is fed the features of the last full step. A step stays full if the last full step lacks one of its
     branches.
@@ -53,12 +53,21 @@ def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: b
 
     Raises UserError for a step that the plan does not have, and for a plan that carries tensors.
     """
+    made = _replace_steps(plan, steps, features, linear)
+    if made is plan:
+        return plan
+    call = f"light(at=[{', '.join(map(str, sorted({*steps})))}]{', linear=True' if linear else ''})"
+    return msgspec.structs.replace(made, name=f"{plan.name}+{call}")
+
+
+def _replace_steps(plan: Plan, steps: Collection[int], features: str, linear: bool) -> Plan:
+    """Return the plan with some light steps and an unchanged name. Arguments are as in `use_light_steps`."""
     if plan.banks:
         raise UserError(
             f"plan {plan.name!r} carries {plan.banks[0].name!r} already", "take a plan that carries nothing"
         )
     last = len(plan.steps) - 1
-    if wrong := [each for each in steps if not 1 <= each <= last]:
+    if wrong := [each for each in steps if each not in range(1, last + 1)]:
         what = (
             f"plan {plan.name!r} cannot have the light step {wrong[0]}: its steps are 0 to {last}, and step 0 is full"
         )
@@ -92,6 +101,6 @@ def slot_weights(step: Step, full: list[Step], slots: int) -> Row:
 
 
 def _writes(bank: int, slots: int, is_first: bool) -> tuple[Carry, ...]:
-    """Return what a full step writes: its features, and those of the last full step behind them."""
+    """Return what a full step writes: its features in slot 0, and those of the full step before it in slot 1."""
     made = Carry(bank, 0, (*[0.0] * slots, 1.0))
     return (made,) if slots == 1 or is_first else (made, Carry(bank, 1, (1.0, 0.0, 0.0)))

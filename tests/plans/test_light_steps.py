@@ -97,6 +97,18 @@ def test_a_step_with_a_branch_that_the_last_full_step_lacks_stays_full() -> None
     assert first > 0 and light_of(made) == [step for step in range(1, 8) if step != first]
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_plan_to_which_a_program_adds_light_steps_is_compiled_again_from_its_name(linear: bool) -> None:
+    made = use_light_steps(compiled("ddim:8@karras"), [5, 2, 5], "features", linear)
+    assert compiled(made.name) == made
+
+
+@pytest.mark.parametrize("step", [2.5, 0, 8])
+def test_a_program_cannot_add_a_light_step_that_a_plan_does_not_have(step: float) -> None:
+    with pytest.raises(UserError, match=f"cannot have the light step {step}: its steps are 0 to 7"):
+        use_light_steps(compiled("ddim:8"), [2, step], "features")  # type: ignore[list-item]
+
+
 def test_the_tail_of_a_plan_begins_with_a_full_step() -> None:
     plan = compiled("ddim:8@trailing+every(interval=4)")
     assert light_of(tail(plan, 4)) == [1, 2, 3]
