@@ -52,8 +52,9 @@ class FeatureSlots:
 
 
 def features_of(plan: AnyPlan) -> FeatureSlots | None:
-    """Return the empty slots of a plan with light steps; None for any other plan."""
-    if not isinstance(plan, Plan) or all(step.network != LIGHT for step in plan.steps):
+    """Return the empty slots of a plan with light steps; None for any other plan, such as one whose expert has the name
+    of the light network."""
+    if not isinstance(plan, Plan) or not any(step.network == LIGHT and step.carry_in for step in plan.steps):
         return None
     (bank,) = plan.banks
     if any(sum(map(bool, each.row)) != 1 or max(each.row) != 1 for step in plan.steps for each in step.carry):

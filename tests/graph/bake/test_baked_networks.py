@@ -11,8 +11,11 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.plan import DENOISER, LIGHT
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE
+from tests.bundles import changed
 from tests.export.networks import gaussian_denoisers
 
 
@@ -33,6 +36,17 @@ def test_a_baked_file_runs_each_network_on_its_steps(
     with load(calibrated, precision) as sampler:
         assert len({step.network for step in sampler.compile("dpmpp_2m:6").steps}) == 2
         noise, expected = sampler.draws(range(3))(0).astype(np.float32), sampler.sample("dpmpp_2m:6", range(3))
+    (sample,) = onnxruntime.InferenceSession(file).run(None, {"noise": noise})
+    np.testing.assert_array_equal(sample, expected)
+
+
+def test_an_expert_may_have_the_name_of_the_light_network(layers_of_experts: Path, tmp_path: Path) -> None:
+    bundle, file = shutil.copytree(layers_of_experts, tmp_path / "bundle"), tmp_path / "run.onnx"
+    changed(bundle, networks={LIGHT: open_bundle(bundle).manifest.networks["noisy"]})
+    bake(BakeOptions(bundle, "ddim:6", file))
+    with load(bundle) as sampler:
+        assert {step.network for step in sampler.compile("ddim:6").steps} == {LIGHT, DENOISER}
+        noise, expected = sampler.draws(range(3))(0).astype(np.float32), sampler.sample("ddim:6", range(3))
     (sample,) = onnxruntime.InferenceSession(file).run(None, {"noise": noise})
     np.testing.assert_array_equal(sample, expected)
 
