@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,8 +98,9 @@ def _fit_vocabulary(pipeline: Any) -> None:
         tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"), None)
         if not (name.startswith("text_encoder") and hasattr(each, "resize_token_embeddings")) or tokenizer is None:
             continue
-        if hasattr(tokenizer, "vocab") and each.get_input_embeddings().num_embeddings < len(tokenizer):
-            each.resize_token_embeddings(len(tokenizer))
+        with suppress(NotImplementedError):  # of encoders without one table of embeddings
+            if hasattr(tokenizer, "vocab") and each.get_input_embeddings().num_embeddings < len(tokenizer):
+                each.resize_token_embeddings(len(tokenizer))
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:

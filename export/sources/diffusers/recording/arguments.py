@@ -10,8 +10,8 @@ from msgspec.structs import replace as with_fields
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import select_rows
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same
 from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS, STEP_NUMBER
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value

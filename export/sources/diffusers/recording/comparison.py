@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import Argument, NetworkArguments, branch_values
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks, check_parts
-from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
+from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fewstep.export.sources.diffusers.recording.record import CallRecord
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 

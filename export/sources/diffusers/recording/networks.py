@@ -6,7 +6,7 @@ from math import log
 from typing import Any
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, check_steps, find_relations
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 

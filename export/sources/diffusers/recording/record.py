@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     UNRECORDED,
@@ -20,43 +20,8 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     randomize,
     recording_error,
 )
+from fewstep.export.sources.diffusers.recording.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
-
-
-@dataclass(frozen=True)
-class NetworkCall:
-    """A call of a denoiser. `leaves` are its arguments by path, such as "['hidden_states']"; `structure` rebuilds the
-    nested arguments from them. `output` is the tensor that it returned: a probe, or the real one."""
-
-    component: str
-    leaves: Mapping[str, Any]
-    structure: pytree.TreeSpec
-    output: Tensor
-
-
-@dataclass(frozen=True)
-class SchedulerStep:
-    """A call of the scheduler's `step`, with the denoiser's calls since the previous one. `eta` is its argument of that
-    name, or None."""
-
-    calls: tuple[NetworkCall, ...]
-    model_output: Tensor
-    time: float
-    sample: Tensor
-    result: Tensor
-    eta: float | None = None
-
-
-@dataclass(frozen=True)
-class CallRecord:
-    """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
-    decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`. `failure` is the error after the
-    last step, in words."""
-
-    steps: tuple[SchedulerStep, ...]
-    times: Mapping[str, Any] = field(default_factory=dict)
-    returned: Any = None
-    failure: str | None = None
 
 
 class CallError(UserError):
@@ -82,11 +47,13 @@ def record(
     """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
 
     networks: denoisers with weights, whose outputs replace the probes.
-    result: x that replaces the result of each step.
+    result: x that replaces the result of each step, and its predicted clean x.
     Raises CallError if the call fails before the scheduler's last step, and UserError if it changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
     pipeline, scheduler = built.pipeline, _scheduler(built)
+    if result is not None and is_trigflow(pipeline.scheduler):
+        result = result * pipeline.scheduler.config.sigma_data
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_run_on_cpu(pipeline))
@@ -109,11 +76,12 @@ def record(
                 what = f"the code of {built.name} needs {error.name}, which is not installed"
                 raise UserError(what, f"pip install {error.name}") from error
             failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
+            if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)) - is_trigflow(pipeline.scheduler):
                 raise CallError(f"the call of {built.name} failed: {failure}", UNRECORDED) from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
-    return CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
+    made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
+    return to_flow(made, pipeline.scheduler.config.sigma_data) if is_trigflow(pipeline.scheduler) else made
 
 
 class _TimesAreSet(Exception):
@@ -214,15 +182,20 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
         output, time, sample = (bound.get(name) for name in ("model_output", "timestep", "sample"))
         if not isinstance(output, Tensor) or not isinstance(sample, Tensor) or time is None:
             raise recording_error(f"the step of {type(self).__name__} takes no model_output and sample")
+        times = torch.as_tensor(time).flatten()  # some pipelines pass one for each sample
+        if not bool((times == times[0]).all()):
+            raise recording_error(f"the step of {type(self).__name__} has several times")
         output, sample = output.clone(), sample.clone()
         returned = step(self, *args, **kwargs)
         own = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
         eta = None if bound.get("eta") is None else float(bound["eta"])
-        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, own.clone(), eta))
+        recorder.steps.append(SchedulerStep(calls, output, float(times[0]), sample, own.clone(), eta))
         if result is None:
             return returned
-        return (result, *returned[1:]) if isinstance(returned, tuple) else type(returned)(prev_sample=result)
+        if not isinstance(returned, tuple):
+            return type(returned)(prev_sample=result)
+        return tuple(result if isinstance(each, Tensor) and each.shape == result.shape else each for each in returned)
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step

@@ -8,6 +8,7 @@ from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
@@ -18,7 +19,7 @@ from fewstep.export.sources.diffusers.recording.networks import (
     find_parts,
     split_record,
 )
-from fewstep.export.sources.diffusers.recording.record import CallError, CallRecord, record, record_times
+from fewstep.export.sources.diffusers.recording.record import CallError, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import (
     TOLERANCE,
     Combination,
@@ -26,7 +27,6 @@ from fewstep.export.sources.diffusers.recording.combination import (
     select_rows,
 )
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall
 from fewstep.export.sources.diffusers.recording.relations import Relations, same
 
 

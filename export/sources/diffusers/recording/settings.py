@@ -31,6 +31,7 @@ USUAL = {  # arguments that each recording passes to a call that takes them
     PROMPT: PROMPTS[0],
     NEGATIVE: OTHERS[0],
     STRENGTH: 1.0,
+    "intermediate_timesteps": None,  # of Sana Sprint, whose default is for two steps only
 }
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
+from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.settings import (
     GUIDANCES,
     LENGTH,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.export.sources.diffusers.recording.record import CallRecord
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 LISTED = 50  # steps for which sigmas are listed

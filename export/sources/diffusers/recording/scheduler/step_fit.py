@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.record import CallRecord, record
+from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import Relations
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import Array, keep_draws
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error

@@ -8,7 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, NetworkArguments, sort_arguments
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import find_relations
 from fewstep.plans.errors import UserError
 

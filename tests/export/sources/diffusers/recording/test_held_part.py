@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("diffusers")
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
-from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.source import load_pipeline
 from fewstep.plans.errors import UserError
 from tests.own_pipeline import CHANNELS, SIDE, OwnPipeline, make

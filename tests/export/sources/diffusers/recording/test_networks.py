@@ -17,8 +17,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.networks import find_boundary, split_record
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.errors import UserError

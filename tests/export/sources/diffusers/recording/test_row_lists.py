@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import Combination, Place
-from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 
