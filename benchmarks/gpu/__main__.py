@@ -72,7 +72,8 @@ def main(given: Sequence[str] | None = None) -> int:
     results.add(describe_machine(gpu))
     until = time.monotonic() + 60 * arguments.minutes
     device = "cpu" if gpu is None else "cuda"
-    run_parts(Run(names, arguments.work, results, until, device, arguments.minutes / 8), arguments.part or PARTS)
+    parts, scale = arguments.part or PARTS, arguments.minutes / 8
+    run_parts(Run(names, arguments.work, results, until, device, scale, has_one_part=len(parts) == 1), parts)
     print(f"wrote {results.file}; --page {results.file} makes {PAGE.name} of it")
     return 0
 

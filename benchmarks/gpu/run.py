@@ -29,7 +29,8 @@ class Run:
     """What is measured, where its files lie, and until when.
 
     names: denoisers. folder: of bundles. results: where lines go. until: the monotonic clock's time, in seconds.
-    device: cpu for a rehearsal. scale: by which the seconds of parts are multiplied.
+    device: cpu for a rehearsal. scale: by which the seconds of parts are multiplied. has_one_part: the only part may
+    take all time, and wait for its files half of it.
     """
 
     names: tuple[str, ...]
@@ -38,10 +39,16 @@ class Run:
     until: float
     device: str
     scale: float = 1.0
+    has_one_part: bool = False
 
     def deadline(self, part: str) -> float:
         """When a part that begins now ends."""
-        return min(self.until, time.monotonic() + self.scale * SECONDS[part])
+        return self.until if self.has_one_part else min(self.until, time.monotonic() + self.scale * SECONDS[part])
+
+    @property
+    def preparing_seconds(self) -> float:
+        """How long denoisers wait for files that are still being made."""
+        return max(0.0, self.until - time.monotonic()) / 2 if self.has_one_part else self.scale * PREPARING
 
 
 def run_parts(run: Run, parts: Sequence[str]) -> None:
@@ -61,7 +68,7 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
         if "operators" in parts:
             _part(run, "operators", lambda until: run_jobs(chain_jobs(run.device), run.results.add, until))
         if "denoisers" in parts:
-            preparing.join(run.scale * PREPARING)
+            preparing.join(run.preparing_seconds)
             _part(run, "denoisers", lambda until: _measure(run, until))
     if "torch" in parts:
         _part(run, "torch", lambda until: compiling.join(max(0.0, until + 2 * GRACE - time.monotonic())))

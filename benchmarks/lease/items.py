@@ -59,7 +59,7 @@ FORMS = """for name in fashion_mnist lab/zoo/dit_flow.py:make; do
     bundle="$WORK/forms/$(basename "$name" .py:make)"
     [ -f "$bundle/manifest.json" ] || $PYTHON -m fewstep.cli export $name -o "$bundle"
     build="$PYTHON -m fewstep.cli build $bundle --backend onnxruntime-cuda --json"
-    for precision in float16 bfloat16 float32; do $build --precision $precision >> "$OUT/forms.jsonl"; done
+    for precision in float16 bfloat16 float32; do $build --precision $precision >> "$OUT/forms.txt"; done
 done"""
 RACE = '$PYTHON -m benchmarks.nvidia.cudnn run --programs "$FILES/programs" --output "$OUT"'
 TRAIN = f'$PYTHON -m lab.train zoo/{RECIPE} --data "$FILES/images" --work "$WORK/training"'
@@ -69,7 +69,7 @@ split -b 15m "$WORK/training/{RECIPE}.safetensors" "$OUT/{RECIPE}.safetensors." 
 ITEMS = {
     "denoisers": Item(
         command=f"{MEASURE} --minutes 7.5 {_models(DENOISERS)}",
-        rehearsal=f"{MEASURE} --minutes 3 --rehearse --model dit_flow",
+        rehearsal=f"{MEASURE} --minutes 6 --rehearse --model dit_flow",
         page="python -m benchmarks.gpu --page docs/measured/gpu.jsonl RESULTS/results.jsonl",
         wheels=(*BASE, ORT),
         weights=DENOISERS,
@@ -77,7 +77,7 @@ ITEMS = {
     "tests": Item(
         command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
         rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
-        page="none: say in docs/engines.md, Verified, what ran, and correct the rule if a line of forms.jsonl differs",
+        page="none: say in docs/engines.md, Verified, what ran, and correct the rule if a line of forms.txt differs",
         wheels=(*BASE, ORT),
         weights=("fashion_mnist", "dit_flow"),
     ),

@@ -62,7 +62,7 @@ class OnnxRuntimeCuda:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         onnxruntime = self._import()
         if name not in RUN_ONCE and bundle.body(name.partition("/")[0]).precision == FORM_ONLY:
-            return self.load_form(bundle, name)
+            return self._load_plainly(onnxruntime, bundle, name, self._find_form(bundle, name))
         form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
         if form is not None:
             try:
@@ -70,17 +70,22 @@ class OnnxRuntimeCuda:
             except UserError as error:  # an older provider may lack an operation
                 LOG.warning("%s runs as the portable graph: %s", name, error.what)
             else:
-                return FormSession(name, recorded, lambda: self._load_portable(onnxruntime, bundle, name))
-        return self._load_portable(onnxruntime, bundle, name)
+                return FormSession(name, recorded, lambda: self._load_plainly(onnxruntime, bundle, name))
+        return self._load_plainly(onnxruntime, bundle, name)
 
     def load_form(self, bundle: Bundle, name: str) -> LoadedGraph:
         """Load the form of a body. Its calls never fall back to the portable graph. Raises UserError if the body has no
         form, or if the form is refused."""
+        form = self._find_form(bundle, name)
+        return self._load_form(self._import(), bundle, name, form)
+
+    def _find_form(self, bundle: Bundle, name: str) -> CudaForm:
+        """Return the form of a body. Raises UserError if the body has none."""
         form = find_form(bundle, name)
         if form is None:
             fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
             raise UserError(f"{name} has no form for {BACKEND}", fix)
-        return self._load_form(self._import(), bundle, name, form)
+        return form
 
     def _load_form(self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm) -> LoadedGraph:
         return self._record(onnxruntime, self._opener(onnxruntime, bundle, name, form), has_plain=False)
@@ -122,8 +127,10 @@ class OnnxRuntimeCuda:
         is_preferred = form is not None and (self.form or prefers_form(form, precision, version, self.device))
         return form if is_preferred else None
 
-    def _load_portable(self, onnxruntime: Any, bundle: Bundle, name: str) -> LoadedGraph:
-        opener, lock = self._opener(onnxruntime, bundle, name), device_lock(DEVICE, self.device)
+    def _load_plainly(self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None) -> LoadedGraph:
+        """Load a graph, or the form of a body that runs in its form only. Calls that cannot be recorded run without a
+        CUDA graph."""
+        opener, lock = self._opener(onnxruntime, bundle, name, form), device_lock(DEVICE, self.device)
         if name not in RUN_ONCE:  # these graphs run once per sample
             try:
                 return self._record(onnxruntime, opener)

@@ -46,7 +46,7 @@ def test_a_provider_that_does_not_start_is_never_replaced_by_the_cpu(
 
 
 def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="backend OnnxRuntimeCuda has no int8; choose one of float32, float16, or"):
+    with pytest.raises(UserError, match="OnnxRuntimeCuda has no int8; choose one of float32, float16, bfloat16, or"):
         fewstep.runtime.load(tiny_bundle, "int8", backend=OnnxRuntimeCuda())
 
 
