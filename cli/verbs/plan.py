@@ -10,7 +10,7 @@ from fewstep.graph.output_files import write_atomic
 from fewstep.plans.any_plan import AnyPlan, plan_headline
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options
+from fewstep.report.drawing.plan_view import PlanOptions
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
     if sum(questions) > 1:
         raise UserError("--list, --show and --plot exclude each other", "give one of them")
     if options.show is not None:
-        plan = compile_from_options(options, options.show)
+        plan = options.compile(options.show)
         return Outcome(plan, (plan_headline(plan), step_table(plan)))
     if options.plot is not None:
-        return _draw(compile_from_options(options, options.plot), options.output)
+        return _draw(options.compile(options.plot), options.output)
     from fewstep.plans.listing import grid_listings, plugin_listings, solver_listings, token_sampler_listings
 
     solvers, grids, samplers, plugins = solver_listings(), grid_listings(), token_sampler_listings(), plugin_listings()

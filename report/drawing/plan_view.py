@@ -62,27 +62,26 @@ class PlanOptions(Options):
     guidance: float | guidances.Guidance | None = None
     output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
 
+    def compile(self, reference: TextReference) -> AnyPlan:
+        """Compile a plan for the denoiser that these options describe, or read it from its file.
 
-def compile_from_options(options: PlanOptions, reference: TextReference) -> AnyPlan:
-    """Compile a plan for the denoiser that the options describe, or read it from its file.
-
-    Returns a `Plan`, or a `TokenPlan` for a token denoiser. Raises UserError for an unknown name.
-    """
-    if options.bundle is not None:
-        return _compile_for_bundle(open_bundle(options.bundle), reference, options.guidance)
-    match reference:
-        case FileReference(path):
-            if options.guidance is not None:
-                raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
-            return read_plan(path)
-        case FittedReference():
-            what = f"plan '{reference}' is a fitted plan, which is stored in a bundle"
-            raise UserError(what, "name the bundle by --bundle")
-        case SchedulerReference():
-            what = f"plan '{reference}' is for the scheduler of a denoiser, which is stored in a bundle"
-            raise UserError(what, "name the bundle by --bundle")
-        case NamedReference(name):
-            return _compile_for_options(options, name)
+        Returns a `Plan`, or a `TokenPlan` for a token denoiser. Raises UserError for an unknown name.
+        """
+        if self.bundle is not None:
+            return _compile_for_bundle(open_bundle(self.bundle), reference, self.guidance)
+        match reference:
+            case FileReference(path):
+                if self.guidance is not None:
+                    raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
+                return read_plan(path)
+            case FittedReference():
+                what = f"plan '{reference}' is a fitted plan, which is stored in a bundle"
+                raise UserError(what, "name the bundle by --bundle")
+            case SchedulerReference():
+                what = f"plan '{reference}' is for the scheduler of a denoiser, which is stored in a bundle"
+                raise UserError(what, "name the bundle by --bundle")
+            case NamedReference(name):
+                return _compile_for_options(self, name)
 
 
 def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
