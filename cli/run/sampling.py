@@ -12,20 +12,11 @@ from numpy.typing import NDArray
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.output import ARRAY, write_samples
+from fewstep.cli.run.plan import compile_plan, open_backend
 from fewstep.cli.run.request import RunRequest, open_request
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
-from fewstep.cli.run_plan import check_given_by_options, default_plan, describe_calibration_mismatch
-from fewstep.plans.errors import UserError
-from fewstep.plans.file import read_plan
-from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
-from fewstep.plans.names.plan_reference import FileReference
+from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.plans.plan import Plan
-from fewstep.plans.shaping import clip_to
-from fewstep.report.choosing.engines import fix_batch_size, make_backend
-from fewstep.report.choosing.saved_choice import SavedChoice
-from fewstep.runtime.backends import Backend
-from fewstep.runtime.backends.registry import create_backend
-from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.kinds.sizes import output_shape
 from fewstep.runtime.lora.file import split_strength
@@ -36,8 +27,6 @@ from fewstep.runtime.runs.tiles import tiled_steps
 from fewstep.runtime.sampling.execute import StepState
 from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.request import PlanSettings
-from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 BATCH = 64  # samples of one call; more would only cost memory
@@ -75,13 +64,13 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     """Return the samples of a request, computed in batches."""
     options, tiled, branches = request.options, request.tiled, request.branches
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
-    backend = _backend(options, request.choice, batch)
+    backend = open_backend(options, request.choice, batch)
     with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (split_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
         sampler = loaded.with_options(adapters=adapters or None, **request.sizes)
-        plan = _plan(request, sampler)
+        plan = compile_plan(request, sampler)
         unlike = describe_calibration_mismatch(sampler.bundle, sampler.body, plan)
         if unlike is not None and request.choice is None:  # a choice measured this plan with this body
             LOG.warning("%s", unlike)
@@ -112,38 +101,6 @@ def batch_size(options: RunOptions, manifest: Manifest) -> int:
     """Return the number of samples in a batch. For tokens the logits count: many numbers per token."""
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
-
-
-def _backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
-    """Return the backend for calls on a batch with all branches of guidance."""
-    if isinstance(options.plan, FileReference):
-        branches = max(len(step.branches) for step in read_plan(options.plan.path).steps)
-    else:
-        branches = len(branch_weights(as_guidance(options.guidance), 0, 0.0))
-    if choice is not None:
-        return make_backend(choice.winner.engine, batch * branches)
-    return fix_batch_size(create_backend(options.backend, options.threads), batch * branches)
-
-
-def _plan(request: RunRequest, sampler: Sampler) -> Plan:
-    """Return the requested plan, or the default. Raises UserError if the options do not fit it."""
-    options, branches = request.options, request.branches
-    settings: PlanSettings = {
-        "shaping": request.choice.shaping if request.choice else clip_to(options.clip),
-        "strength": options.strength,
-        "branches": branches,
-    }
-    if options.plan is None:
-        plan = default_plan(sampler, options.guidance, settings)
-    else:
-        plan = sampler.compile(options.plan, options.guidance, **settings)
-    check_given_by_options(plan, {*request.values, *request.given})
-    if branches and not any(UNCOND in step.branches for step in plan.steps):
-        given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
-        raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
-    if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
-        LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
-    return plan
 
 
 def _describe_seeds(seeds: Sequence[int]) -> str:

@@ -1,0 +1,54 @@
+"""The plan and the engine that a request of `fewstep run` names."""
+
+import logging
+
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.request import RunRequest
+from fewstep.cli.run_plan import check_given_by_options, default_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
+from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
+from fewstep.plans.names.plan_reference import FileReference
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import clip_to
+from fewstep.report.choosing.engines import fix_batch_size, make_backend
+from fewstep.report.choosing.saved_choice import SavedChoice
+from fewstep.runtime.backends import Backend
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.sampling.request import PlanSettings
+from fewstep.runtime.sampling.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+
+
+def open_backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
+    """Return the backend for calls on a batch with all branches of guidance."""
+    if isinstance(options.plan, FileReference):
+        branches = max(len(step.branches) for step in read_plan(options.plan.path).steps)
+    else:
+        branches = len(branch_weights(as_guidance(options.guidance), 0, 0.0))
+    if choice is not None:
+        return make_backend(choice.winner.engine, batch * branches)
+    return fix_batch_size(create_backend(options.backend, options.threads), batch * branches)
+
+
+def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
+    """Return the requested plan, or the default. Raises UserError if the options do not fit it."""
+    options, branches = request.options, request.branches
+    settings: PlanSettings = {
+        "shaping": request.choice.shaping if request.choice else clip_to(options.clip),
+        "strength": options.strength,
+        "branches": branches,
+    }
+    if options.plan is None:
+        plan = default_plan(sampler, options.guidance, settings)
+    else:
+        plan = sampler.compile(options.plan, options.guidance, **settings)
+    check_given_by_options(plan, {*request.values, *request.given})
+    if branches and not any(UNCOND in step.branches for step in plan.steps):
+        given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
+        raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
+    if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+        LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
+    return plan
