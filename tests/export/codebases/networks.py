@@ -16,7 +16,7 @@ SIZE, LENGTH = 16, 256
 
 
 @contextmanager
-def _without(package: str) -> Iterator[None]:
+def stand_in_for(package: str) -> Iterator[None]:
     """A stand-in for a package of data, whose transforms these import next to their networks. No network needs it, and
     its releases lag behind torch's."""
     names = () if package in sys.modules else (package, f"{package}.transforms", f"{package}.utils")
@@ -31,11 +31,32 @@ def _without(package: str) -> Iterator[None]:
 def ddpm_unet() -> tuple[nn.Module, Spec]:
     """The U-Net of denoising-diffusion-pytorch: linear and full attention by einsum, RMS norms, weight-standardized or
     plain convolutions, Rearrange layers."""
-    with _without("torchvision"):
+    with stand_in_for("torchvision"):
         from denoising_diffusion_pytorch import Unet
     torch.manual_seed(0)
     network = Unet(32, dim_mults=(1, 2), channels=3, attn_dim_head=16, attn_heads=2)
     return network, Spec("ddpm_unet", (3, SIZE, SIZE), (), "v", ScheduleSpec("sigmoid"))
+
+
+class SelfConditioned(nn.Module):
+    """The U-Net of denoising-diffusion-pytorch that also takes the x0 of the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with stand_in_for("torchvision"):
+            from denoising_diffusion_pytorch import Unet
+        torch.manual_seed(0)
+        self.network = Unet(32, dim_mults=(1, 2), channels=3, attn_dim_head=16, attn_heads=2, self_condition=True)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x, x0 = x.chunk(2, dim=1)
+        v: Tensor = self.network(x, time, x0)
+        return v
+
+
+def self_conditioned_unet() -> tuple[nn.Module, Spec]:
+    spec = Spec("self_conditioned", (3, SIZE, SIZE), (), "v", ScheduleSpec("cosine"), self_condition=True)
+    return SelfConditioned(), spec
 
 
 class Sigma(nn.Module):
@@ -56,7 +77,7 @@ def sigma_spec(name: str) -> Spec:
 
 def small_unet() -> tuple[nn.Module, Spec]:
     """smalldiffusion's U-Net, with attention at its lower resolution."""
-    with _without("torchvision"):
+    with stand_in_for("torchvision"):
         from smalldiffusion import Unet
     torch.manual_seed(0)
     network = Unet(SIZE, 3, 3, ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(SIZE // 2,))
@@ -65,7 +86,7 @@ def small_unet() -> tuple[nn.Module, Spec]:
 
 def small_dit() -> tuple[nn.Module, Spec]:
     """smalldiffusion's transformer of patches."""
-    with _without("torchvision"):
+    with stand_in_for("torchvision"):
         from smalldiffusion import DiT
     torch.manual_seed(0)
     network = DiT(SIZE, 3, patch_size=2, depth=2, head_dim=16, num_heads=4)
@@ -77,7 +98,7 @@ def small_dit() -> tuple[nn.Module, Spec]:
 
 def audio_unet() -> tuple[nn.Module, Spec]:
     """audio-diffusion-pytorch's U-Net over waves, of a-unet: v on a quarter of a circle, at its angle's share."""
-    with _without("torchaudio"):
+    with stand_in_for("torchaudio"):
         from audio_diffusion_pytorch import UNetV0
     torch.manual_seed(0)
     network = UNetV0(
