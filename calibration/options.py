@@ -31,6 +31,7 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.bundle.networks import calibration_plan
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.sampler import Sampler
@@ -49,7 +50,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
-    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, or maskgit:8 for a denoiser of tokens.
+    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, with +every for a bundle with a light
+        network, or maskgit:8 for a denoiser of tokens.
     target: Targets to lower for.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
@@ -86,7 +88,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         sampler = sampler.with_network_parts(
             bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={}))
         )
-        reference = self.plan or parse_plan_text(manifest.space.default_plan)
+        reference = self.plan or parse_plan_text(calibration_plan(manifest))
         is_file = isinstance(reference, FileReference)
         default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
         weight = default if self.guidance is None else self.guidance

@@ -42,13 +42,14 @@ def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.plans.names.plan_reference import parse_plan_text
+    from fewstep.runtime.bundle.networks import calibration_plan
     from fewstep.runtime.bundle.reading import open_bundle
 
     manifest = open_bundle(bundle).manifest
     if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
         return NextCommand(_with_conditions(f"fewstep calibrate {quote(str(bundle))} --plan {plan}", bundle))
-    plan = manifest.space.default_plan
+    plan = calibration_plan(manifest)
     options = CalibrateOptions(bundle, plan=parse_plan_text(plan))
     command = _with_conditions(next_command("calibrate", bundle, "--plan", plan).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))

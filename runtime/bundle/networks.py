@@ -34,6 +34,12 @@ def interval_ends(manifest: Manifest) -> dict[str, float]:
     return {name: each.until for name, each in manifest.networks.items() if each.until is not None}
 
 
+def calibration_plan(manifest: Manifest) -> str:
+    """Return the name of the plan along which a bundle is calibrated if none is given. It runs the light network too,
+    if there is one."""
+    return manifest.space.default_plan + ("" if manifest.features is None else "+every")
+
+
 def common_bodies(manifest: Manifest) -> dict[str, Body]:
     """Return the denoiser's bodies that every other network has too, by name. Whole runs can use these."""
     others = manifest.networks.values()

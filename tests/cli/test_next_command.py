@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli import next_command as following
 from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next, run_next, suggest_advice
@@ -88,6 +89,15 @@ def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8"
     changed(tiny_bundle, distilled=True)  # whose solver is the user's choice
     assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
+
+
+def test_after_export_with_a_light_network_comes_a_plan_that_runs_it(exported_light: Path) -> None:
+    shown = calibrate_next(exported_light)
+    assert shown.command == f"fewstep calibrate {exported_light} --plan dpmpp_2m:8+every"
+    tasks = open_tasks(CalibrateOptions(exported_light))  # the default plan
+    assert {name: task.plan.name for name, task in tasks.items()} == dict.fromkeys(
+        ("light", "denoiser"), "dpmpp_2m:8@arctan+every"
+    )
 
 
 def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> None:

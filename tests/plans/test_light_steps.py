@@ -42,6 +42,13 @@ def test_a_name_chooses_the_light_steps(call: str, light: list[int]) -> None:
     assert [bool(step.carry_in) for step in plan.steps] == [step.network == LIGHT for step in plan.steps]
 
 
+def test_each_evaluation_of_a_solver_counts_as_a_step() -> None:
+    """Heun's method evaluates the network again at the end of each of its 4 steps but the last."""
+    plan = compiled("heun:4@trailing+every")
+    times = [step.time for step in plan.steps]
+    assert light_of(plan) == [1, 3, 5] and [times[1], times[3], times[5]] == [times[2], times[4], times[6]]
+
+
 def test_the_name_of_a_compiled_plan_has_its_light_steps_in_canonical_form() -> None:
     assert compiled("ddim:8 + every(linear=True, interval=2)").name == "ddim:8+every(linear=True)"
 
