@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.fitting.options import FitOptions
-from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions, held_out_conditions
 from fewstep.measure.rollouts.trajectories import BATCH, split_seeds
 from fewstep.plans.errors import UserError
 from fewstep.plans.light_steps import slot_weights, use_light_steps
@@ -65,21 +66,30 @@ def choose_light_steps(options: FitOptions, progress: Progress = SILENT) -> Ligh
         of = "without a plan" if reference is None else f"for the plan {reference}"
         raise UserError(f"--light {of}", "give --plan SOLVER:STEPS, without light steps")
     plan = sampler.compile(reference, options.guidance)
-    light, errors = _measure(sampler, plan, features.name, options.light, FIT_SEEDS[: options.seeds], progress)
+    records = options.calibration_conditions(sampler.bundle).records
+    batches = [
+        (part, _conditions_of(sampler, part, records)) for _, part, _ in split_seeds(FIT_SEEDS[: options.seeds], BATCH)
+    ]
+    runs = [_features_of_steps(sampler, plan, features.name, *each) for each in batches]
+    light, errors = _measure(plan, runs, options.light, progress)
     made = use_light_steps(plan, light, features.name, linear=True)
     cost = sum(features.share if step.network == LIGHT else 1.0 for step in made.steps)
     return LightChoice(made.name, tuple(errors), tuple(light), cost, options.seeds)
 
 
+def _conditions_of(sampler: Sampler, seeds: Sequence[int], records: ConditionRecords | None) -> ConditionRecords:
+    """Return the conditions of some seeds: seed i takes record i mod N, or draws its own without records."""
+    manifest = sampler.bundle.manifest
+    return draw_conditions(manifest, seeds) if records is None else held_out_conditions(manifest, seeds, records)
+
+
 def _measure(
-    sampler: Sampler, plan: Plan, features: str, threshold: float, seeds: Sequence[int], progress: Progress
+    plan: Plan, runs: Sequence[Iterator[Features]], threshold: float, progress: Progress
 ) -> tuple[list[int], list[float | None]]:
     """Return the light steps, and the error of the features of each step, mean over seeds and branches.
 
-    All batches advance together, since a step is decided by all seeds.
+    All batches advance together, since a step is decided by all seeds. `runs` yield the features of each batch.
     """
-    parts = [part for _, part, _ in split_seeds(seeds, BATCH)]
-    runs = [_features_of_steps(sampler, plan, features, part) for part in parts]
     light, errors = list[int](), list[float | None]()
     full, slots = list[Step](), list[list[Features]]()  # the last full steps, and their features in each batch
     for number, made in enumerate(zip(*runs, strict=True)):
@@ -96,11 +106,12 @@ def _measure(
     return light, errors
 
 
-def _features_of_steps(sampler: Sampler, plan: Plan, features: str, seeds: Sequence[int]) -> Iterator[Features]:
+def _features_of_steps(
+    sampler: Sampler, plan: Plan, features: str, seeds: Sequence[int], conditions: ConditionRecords
+) -> Iterator[Features]:
     """Yield the features [branches * B, *shape] that each step of a run returns."""
     kept: list[Features] = []
     watched = replace(sampler, on_call=partial(_keep_features, kept.append, NEXT + features))
-    conditions = draw_conditions(sampler.bundle.manifest, seeds)
     for _ in watched.steps(plan, seeds, conditions, plan.guidance):
         yield kept.pop()
 

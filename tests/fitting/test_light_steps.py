@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,25 @@ def test_the_cost_counts_light_steps_by_their_share_of_the_work(exported_light: 
     choice, features = chosen(exported_light), load(exported_light).bundle.manifest.features
     assert features is not None
     assert choice.cost == pytest.approx(10 - len(choice.light) * (1 - features.share))
+
+
+def test_features_are_measured_on_the_conditions_of_a_file(exported_light: Path, tmp_path: Path) -> None:
+    """By hand, for one class that random conditions would mix with others."""
+    np.savez(tmp_path / "labels.npz", **{"class": np.array([2])})
+    options = FitOptions(exported_light, plan=parse_plan_text(PLAN), light=1e-9, seeds=SEEDS)
+    choice = choose_light_steps(replace(options, conditions=tmp_path / "labels.npz"))
+    made: list[np.ndarray] = []
+    watched = replace(load(exported_light), on_call=lambda index, call: made.append(call.returned["next_features"]))
+    list(watched.steps(watched.compile(PLAN), FIT_SEEDS[:SEEDS], {"class": [2] * SEEDS}))
+    expected = np.abs(made[0] - made[1]).mean() / np.abs(made[1]).mean()
+    assert choice.errors[1] == pytest.approx(expected, rel=1e-4)
+    assert choose_light_steps(options).errors[1] != pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("unused", [{"output": Path("plan.json")}, {"teacher": parse_plan_text("ddim:40")}])
+def test_options_that_a_choice_of_light_steps_does_not_read_are_refused(unused: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"--light with --{next(iter(unused))}"):
+        FitOptions(Path("bundle"), light=0.1, **unused)
 
 
 def test_a_tiny_threshold_leaves_all_steps_full(exported_light: Path) -> None:
