@@ -211,7 +211,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _is_connection_error(causes: list[BaseException]) -> bool:
-    """Return True if any network library could not connect. Its classes are not the system's."""
+    """Return whether a network library could not connect. These libraries raise error classes of their own, instead of
+    Python's ConnectionError."""
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     return bool(names & {"ConnectError", "TimeoutException", "ProxyError", "NetworkError", "ConnectionError"})
 

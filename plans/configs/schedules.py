@@ -105,7 +105,7 @@ def scm(config: SchedulerConfig) -> Described:
 
 
 def ipndm(config: SchedulerConfig) -> Described:
-    """Return v on the trigonometric schedule."""
+    """Return the schedule and the prediction of IPNDMScheduler: the trigonometric schedule, and v."""
     return ScheduleSpec("trigonometric"), "v"
 
 

@@ -60,7 +60,8 @@ class RunSettings(PlanSettings, total=False):
 class PlanRequest:
     """What a plan is compiled for: a denoiser, one of its bodies, and the guidance and settings of a run.
 
-    facts: of the denoiser in `bundle`, guided too if the run gives the conditions of "uncond".
+    facts: the facts of the denoiser in `bundle`. They say that it can be guided if the run gives the conditions of
+        "uncond".
     """
 
     facts: DenoiserFacts
