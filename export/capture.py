@@ -18,6 +18,7 @@ from fewstep.export.mapped_weights import find_mapped
 from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
+from fewstep.export.tracing.exact_constants import match_exact_constants
 from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
 from fewstep.export.tracing.free_batch import FreeBatch
 from fewstep.export.tracing.linspace import FreeSteps
@@ -49,6 +50,7 @@ def capture(
         FreeSteps(),
         FreeBatch(),
         skip_impossible_matches(),
+        match_exact_constants(),
         cache_operations(),
         watch_calls(module) as watch,
     ):

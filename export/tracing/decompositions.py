@@ -24,16 +24,6 @@ from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.scatter_means import SCATTER_MEANS
 from fewstep.export.tracing.stacking import STACKS
 
-DROPPED_BELOW = 1e-8  # onnxscript treats smaller constants as 0
-
-
-def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
-    """Return a + b for a number b that is so small that torch.onnx's optimizer would drop the Add. Such a b prevents 0
-    / 0, so the sum is written as a selection: b where a is 0, otherwise a."""
-    if not isinstance(b, float) or alpha != 1 or not 0 < abs(b) < DROPPED_BELOW:
-        return NotImplemented
-    return torch.where(a == 0, b, a)
-
 
 def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
     """Return a range with a fractional step as multiples of the step, with torch's number of elements. ONNX's Range may
@@ -86,7 +76,6 @@ def _average_pool(
 
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     ATTENTION: decompose_attention,
-    torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.arange.default: lambda end, **options: _arange(0, end, **options),
     torch.ops.aten.arange.start: _arange,
     torch.ops.aten.arange.start_step: _arange,
