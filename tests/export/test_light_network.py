@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.cli.main import main
+from fewstep.cli.next_command import calibrate_next
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.session import run
@@ -128,6 +129,10 @@ def test_a_manifest_with_only_one_side_of_the_cut_is_damaged(exported_light: Pat
         msgspec.structs.replace(manifest, networks={"other": manifest.networks["light"]}),
     ):
         assert any("light" in reason for _, reason in manifest_problems(damaged))
+
+
+def test_the_next_command_calibrates_both_networks(exported_light: Path) -> None:
+    assert "--plan dpmpp_2m:8+every" in calibrate_next(exported_light).command
 
 
 def test_inspect_names_the_cut_and_the_light_network(exported_light: Path, capsys: pytest.CaptureFixture[str]) -> None:
