@@ -21,7 +21,8 @@ from tests.pipelines import randomized  # before the checkout's package of the s
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TEXTS = ("prompt", "negative_prompt")
 
-TEXT_LENGTH, TOKENS = "max_sequence_length", 64  # of texts if a test names none, since some pipelines take thousands
+TEXT_LENGTH, TOKENS = "max_sequence_length", 64  # of texts, where a test names none and the default is larger than:
+MOST_TOKENS = 512
 
 UNUSED = (
     "parameterized",
@@ -59,7 +60,9 @@ class DummyPipeline:
             pipeline.save_pretrained(folder, safe_serialization=True)
             takes = inspect.signature(test.get_dummy_inputs).parameters
             inputs = test.get_dummy_inputs("cpu") if "device" in takes else test.get_dummy_inputs()
-        short = {TEXT_LENGTH: TOKENS} if TEXT_LENGTH in inspect.signature(type(pipeline).__call__).parameters else {}
+        parameter = inspect.signature(type(pipeline).__call__).parameters.get(TEXT_LENGTH)
+        is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
+        short = {TEXT_LENGTH: TOKENS} if is_long else {}
         return short | {
             name: value
             for name, value in inputs.items()
