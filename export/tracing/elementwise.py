@@ -1,5 +1,5 @@
 """Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
-which ignore NaN, copysign, atan2, logsigmoid and logaddexp."""
+which ignore NaN, copysign, signbit, atan2, logsigmoid and logaddexp."""
 
 import math
 from collections.abc import Callable
@@ -73,4 +73,5 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.atan2.default: atan2,
     ATEN.log_sigmoid.default: _log_sigmoid,
     ATEN.logaddexp.default: _log_add_exp,
+    ATEN.signbit.default: lambda x: _is_negative(x) if x.is_floating_point() else NotImplemented,
 }
