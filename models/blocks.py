@@ -1,9 +1,8 @@
-"""Parts of the shipped U-Nets: residual blocks with adaptive normalisation, attention, and time features.
+"""What the reference UNets are made of: residual blocks with adaptive normalisation, attention, time features.
 
-Residual blocks and adaptive group normalisation are those of Dhariwal & Nichol 2021 (arXiv 2105.05233, "ADM"), with one
-change for deployment: the normalisation that receives scale and shift has no affine parameters. The conditioning
-therefore adds nothing to the body beyond the Mul and Add at the end of every normalisation, and moves completely into
-the prologue.
+Residual blocks and adaptive group normalisation as in Dhariwal & Nichol 2021 (arXiv 2105.05233, "ADM"), with one
+change for deployment: the normalisation that receives scale and shift has no affine of its own, so conditioning costs
+nothing in the body beyond the Mul and Add every normalisation ends with, and all of it leaves with the prologue.
 """
 
 import math
@@ -14,8 +13,7 @@ from torch.nn import functional as F
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution; adaptive GroupNorm, SiLU, convolution; plus the input, which passes through a 1x1
-    convolution if the number of channels changes."""
+    """GroupNorm, SiLU, conv; adaptive GroupNorm, SiLU, conv; plus the input (through a 1x1 conv if channels differ)."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
         super().__init__()
@@ -26,7 +24,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
-        zero(self.conv2)  # every block is initialised as the identity
+        zero(self.conv2)  # every block starts as the identity
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -36,7 +34,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention over the pixels, with a residual connection."""
+    """Multi-head attention over the pixels, with a residual."""
 
     def __init__(self, channels: int, heads: int = 4) -> None:
         super().__init__()
@@ -55,19 +53,19 @@ class SelfAttention(nn.Module):
 
 
 def time_features(time: Tensor, dim: int) -> Tensor:
-    """Return sinusoidal features [B, dim] of times [B] in [0, 1000], as in DDPM (Vaswani et al. 2017)."""
+    """Sinusoidal features [B, dim] of times [B] in [0, 1000] (Vaswani et al. 2017, as DDPM uses them)."""
     frequencies = torch.exp(torch.arange(dim // 2, device=time.device) * (-math.log(10_000) / (dim // 2)))
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Double the height and width by repeating each pixel."""
+    """Twice the height and width, each pixel repeated."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def zero(layer: nn.Conv2d | nn.Linear) -> None:
-    """Initialise a layer so that its output is zero, and return it."""
+    """Start a layer at zero output."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""A class-conditional U-Net with 3.84 M parameters for 28x28 grey images."""
+"""A class-conditional UNet of 3.84 M parameters for 28x28 grey images."""
 
 from importlib.resources import files
 
@@ -18,7 +18,7 @@ WEIGHTS = "fashion_mnist.safetensors"
 class UNet(nn.Module):
     """Predicts v from a noisy image (Salimans & Ho 2022): `forward(x [B, 1, 28, 28], time [B], label [B])`.
 
-    Time is the DDPM timestep in [0, 1000), and label is in 0..9, or `NULL_CLASS` for the unconditional branch.
+    Time is the DDPM timestep in [0, 1000), label in 0..9, or `NULL_CLASS` for the unconditional branch.
     """
 
     def __init__(self, channels: tuple[int, int, int] = (64, 128, 128), embedding: int = 256) -> None:
@@ -63,5 +63,5 @@ class UNet(nn.Module):
 
 
 def load() -> UNet:
-    """Return the trained network, float32, in evaluation mode."""
+    """The trained network, float32, in evaluation mode."""
     return load_weights(UNet(), files(__package__) / WEIGHTS)
