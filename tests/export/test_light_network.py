@@ -1,5 +1,6 @@
 """Export with a light network: it reads features of the full one, shares its weights, and runs the light steps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -8,8 +9,11 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.next_command import calibrate_next
+from fewstep.export import light_network
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
+from fewstep.graph.feature_cuts import Cut, SplitBody, split_body
+from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.consistency import manifest_problems
@@ -80,6 +84,22 @@ def test_a_sample_with_light_steps_does_not_depend_on_its_batch(exported_light: 
     np.testing.assert_allclose(part, whole[: len(seeds)], atol=1e-6)
 
 
+def test_a_light_graph_that_does_not_return_the_full_output_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def split_wrong(body: Graph, cut: Cut, features: str) -> SplitBody:
+        parts = split_body(body, cut, features)
+        constants = {
+            name: array * 1.01 if array.dtype == np.float32 else array for name, array in parts.light.constants.items()
+        }
+        return replace(parts, light=replace(parts.light, constants=constants))
+
+    monkeypatch.setattr(light_network, "split_body", split_wrong)
+    with pytest.raises(UserError, match="the light network of --cache differs from the denoiser by .* at "):
+        export_light(tmp_path)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_an_unknown_cut_lists_the_cuts_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no cut 'depth9'; choose depth1"):
         export_light(tmp_path, "depth9")
@@ -120,6 +140,23 @@ def test_a_plan_with_light_steps_is_refused_by_another_bundle(exported_light: Pa
     plan = load(exported_light).compile("ddim:4+every")
     with pytest.raises(UserError, match="carries features, but this denoiser carries none"):
         load(tmp_path / "plain").sample(plan, [1], {"class": [0]})
+
+
+def test_a_plan_whose_light_steps_read_nothing_is_refused(exported_light: Path) -> None:
+    sampler = load(exported_light)
+    plan = sampler.compile("ddim:4+every")
+    steps = tuple(msgspec.structs.replace(step, carry_in=()) for step in plan.steps)
+    with pytest.raises(UserError, match="does not feed 'features' to the light at step 1"):
+        sampler.sample(msgspec.structs.replace(plan, steps=steps), [1], {"class": [0]})
+
+
+def test_features_of_another_shape_than_the_light_network_reads_are_damaged(exported_light: Path) -> None:
+    manifest = open_bundle(exported_light).manifest
+    light = manifest.networks["light"]
+    other = msgspec.structs.replace(light, features=msgspec.structs.replace(light.features, shape=(24, 8, 4)))
+    assert "features" in [
+        field for field, _ in manifest_problems(msgspec.structs.replace(manifest, networks={"light": other}))
+    ]
 
 
 def test_a_manifest_with_only_one_side_of_the_cut_is_damaged(exported_light: Path) -> None:

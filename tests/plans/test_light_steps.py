@@ -42,6 +42,13 @@ def test_a_name_chooses_the_light_steps(call: str, light: list[int]) -> None:
     assert [bool(step.carry_in) for step in plan.steps] == [step.network == LIGHT for step in plan.steps]
 
 
+def test_features_are_held_if_the_full_step_before_the_last_lacks_a_branch() -> None:
+    plan = compile_plan("ddim:8@trailing", FACTS, Cfg(2.0, (-1.0, 1.0)))
+    first = [len(step.branches) for step in plan.steps].index(2)
+    made = use_light_steps(plan, [first + 1], "features", linear=True)
+    assert first > 0 and made.steps[first + 1].carry_in[0].row == (1.0, 0.0)
+
+
 def test_each_evaluation_of_a_solver_counts_as_a_step() -> None:
     """Heun's method evaluates the network again at the end of each of its 4 steps but the last."""
     plan = compiled("heun:4@trailing+every")
