@@ -61,6 +61,16 @@ def test_a_boundary_at_which_networks_do_not_change_is_refused() -> None:
         find_boundary("Pipe", pipeline, [record], ["a", "b"])
 
 
+def test_a_step_at_the_boundary_is_noisy() -> None:
+    pipeline = SimpleNamespace(config={"boundary_ratio": 0.5}, scheduler=FlowMatchEulerDiscreteScheduler())
+    times = {"a": 500.0, "b": 499.0}
+    record = CallRecord(
+        tuple(replace(step, time=times[step.calls[0].component]) for step in steps(("a",), ("b",)).steps)
+    )
+    until = find_boundary("Pipe", pipeline, [record], ["a", "b"])
+    assert until is not None and [log((1000 - time) / time) < until for time in times.values()] == [True, False]
+
+
 @pytest.mark.slow
 def test_a_bundle_has_both_networks(tmp_path: Path) -> None:
     folder = wan_with_two_networks(tmp_path / "wan")

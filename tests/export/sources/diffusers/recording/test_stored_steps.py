@@ -51,6 +51,14 @@ class Noisy(Base):
         z = randn_tensor(x.shape, generator=generator)
         return (1 - t) * (x - s * o) + t * (0.8 * (x + (1 - s) * o) + 0.6 * z)
 
+class Returning(Base):
+    "Forgets x in its first step, and reads it again later."
+    def follow(self, o, x, s, t, generator):
+        if self.step_index == 0:
+            self.start = x
+            return o
+        return (1 - t) * (x - s * o) + t * self.start
+
 class Diffusing(DDIMScheduler):
     "A class of diffusers under another name: its schedule follows from its alphas, its prediction from its steps."
 
@@ -79,6 +87,7 @@ def make_with(scheduler):
 def plain(): return make_with(Plain())
 def two_step(): return make_with(TwoStep())
 def noisy(): return make_with(Noisy())
+def returning(): return make_with(Returning())
 def diffusing(): return make_with(Diffusing(clip_sample=False, prediction_type="v_prediction"))
 def clipping(): return make_with(Clipping())
 def unseen(): return make_with(Unseen())
@@ -136,6 +145,13 @@ def test_outputs_of_two_steps(file: Path) -> None:
     first, second, third = found.steps
     assert (len(first.outputs), len(second.outputs), len(third.outputs)) == (1, 2, 1)
     np.testing.assert_allclose(second.outputs[1] / second.outputs[0], -1 / 3, rtol=1e-4)
+
+
+def test_the_first_x_of_a_later_step(file: Path) -> None:
+    found = stored(load_source(f"{file}:returning").scheduler)[3]
+    first, second, third = found.steps
+    assert (first.first, third.first) == (0.0, 0.0)
+    assert second.first == pytest.approx(third.time / 1000, rel=1e-4)
 
 
 def test_noise_of_the_steps(file: Path) -> None:
