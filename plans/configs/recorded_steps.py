@@ -82,9 +82,10 @@ def compile_recorded_steps(
     fields: Mapping[str, Any],
     guidance: float | Guidance | None = None,
 ) -> Plan:
-    """Return the plan of a recorded run of `steps` steps, for any guidance.
+    """Return the plan of a recorded run of `steps` steps.
 
-    fields: the scheduler's config. Raises UserError for a number of steps that was not recorded.
+    fields: the scheduler's config. Raises UserError for a number of steps that was not recorded, and for CFG++ and
+    steering, which act on x0.
     """
     name, recorded = f"scheduler:{steps}", stored.get(steps)
     if recorded is None:
