@@ -24,7 +24,7 @@ from fewstep.plans.names.plan_reference import (
     TextReference,
 )
 from fewstep.plans.names.token_plan_name import is_token_plan_name
-from fewstep.plans.plan import Plan, Row, Step, Term
+from fewstep.plans.plan import DENOISER, Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -119,12 +119,15 @@ def _compile_for_bundle(
 
 
 def step_equations(plan: Plan, index: int) -> Iterator[str]:
-    """Yield the equations of step `index`: the network's input u, and each row of the next state.
+    """Yield the equations of step `index`: the network's input u, and each row of the next state. The name of a network
+    other than the denoiser precedes them.
 
     S0, S1, ... are rows of the state, z0, z1, ... the draws of noise, and p the shaped prediction.
     """
     step = plan.steps[index]
     state = [f"S{row}" for row in range(plan.rows)]
+    if step.network != DENOISER:
+        yield f"network {step.network}"
     yield f"u = {format_combination(step.input, state)}"
     if step.estimate:
         yield f"last x0 = {format_combination(step.estimate, state)}"

@@ -322,22 +322,19 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
         yield f"carries {has}, but this denoiser carries {wants}"
     if any(bool(step.estimate) != manifest.self_condition for step in plan.steps):
-        yield (
-            "does not feed its last x0 to the network"
-            if manifest.self_condition
-            else "feeds its last x0 to the network"
-        )
+        yield f"{'does not feed' if manifest.self_condition else 'feeds'} its last x0 to the network"
     for index, step in enumerate(plan.steps):
         is_light = step.network == LIGHT and bool(features)
         network = LIGHT if is_light else network_at(manifest, step.lam)
         if step.network != network:
             yield f"runs the network {step.network} at step {index}, but {bundle.path} runs {network} there"
         heads = manifest.heads if network == DENOISER else manifest.networks[network].heads
+        label = network if network == DENOISER else f"network {network}"
         if step.heads != heads:
-            yield f"reads {step.heads} outputs of the {network} at step {index}, but it has {heads}"
+            yield f"reads {step.heads} outputs of the {label} at step {index}, but it has {heads}"
         read = features if is_light else carried
         if missing := read - {plan.banks[read.bank].name for read in step.carry_in}:
-            yield f"does not feed {min(missing)!r} to the {network} at step {index}"
+            yield f"does not feed {min(missing)!r} to the {label} at step {index}"
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:

@@ -1,6 +1,7 @@
 """The solvers as a list, a plan as a table and as a drawing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -99,6 +100,11 @@ def test_a_combination_reads_like_arithmetic() -> None:
 def test_equations_name_rows_outputs_and_noise() -> None:
     first, second = step_equations(compile_plan("ddpm:2", LINEAR), 0)
     assert first == "u = S0" and second.startswith("S0' = ") and second.endswith(" z1") and " cond" in second
+
+
+def test_equations_begin_with_the_name_of_another_network() -> None:
+    plan = compile_plan("ddim:4@trailing+every", replace(LINEAR, features="features"))
+    assert [next(step_equations(plan, index)) for index in range(4)] == ["u = S0", "network light"] * 2
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])

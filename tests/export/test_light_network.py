@@ -146,7 +146,7 @@ def test_a_plan_whose_light_steps_read_nothing_is_refused(exported_light: Path) 
     sampler = load(exported_light)
     plan = sampler.compile("ddim:4+every")
     steps = tuple(msgspec.structs.replace(step, carry_in=()) for step in plan.steps)
-    with pytest.raises(UserError, match="does not feed 'features' to the light at step 1"):
+    with pytest.raises(UserError, match="does not feed 'features' to the network light at step 1"):
         sampler.sample(msgspec.structs.replace(plan, steps=steps), [1], {"class": [0]})
 
 
