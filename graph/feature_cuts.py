@@ -140,7 +140,7 @@ class _Search:
         if end == X or end not in self._moving or not can_be_row(end, self.types):
             return None
         light = self.light_nodes(end, start)
-        reached = _reached_from_x(light)
+        reached = _find_tensors_after_x(light)
         is_fresh = start is not None or all(value.name in reached for value in self.body.outputs)
         if not is_fresh or not any(self.work[node.output] for node in light if node.output in reached):
             return None
@@ -204,7 +204,7 @@ class _Search:
     def _gates(self) -> list[str]:
         """The tensors through which all of x reaches the outputs, in order."""
         inner = [node.output for node in self.body.nodes if node.output in self._moving - self.idx.outputs]
-        return [name for name in inner if self.idx.outputs.isdisjoint(_reached_from_x(self.light_nodes(name)))]
+        return [name for name in inner if self.idx.outputs.isdisjoint(_find_tensors_after_x(self.light_nodes(name)))]
 
     def _ops_between(self, before: str, after: str) -> tuple[str, ...]:
         """Return the operations on the way from one tensor to another."""
@@ -220,7 +220,7 @@ class _Search:
         return self.types.sample_bytes(cut.end) or 0
 
 
-def _reached_from_x(nodes: Sequence[Node]) -> set[str]:
+def _find_tensors_after_x(nodes: Sequence[Node]) -> set[str]:
     """Return the tensors of some nodes, in order, whose values depend on x."""
     reached = {X}
     for node in nodes:

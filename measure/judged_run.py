@@ -82,7 +82,7 @@ class JudgedRun:
     decibels: NDArray[np.float64] | None = None
 
 
-def guided_output(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
+def combine_branches(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
     """Return the guided output of the branches that step `index` evaluates; for several heads only the prediction."""
     step = plan.steps[index]
     weights = guidance.branch_weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
@@ -137,7 +137,10 @@ def _compare_forced_steps(
             changes = output_differences(step, outputs, network(i, step, roll_batch(u)))
             exact_changes = output_differences(step, expected, floats(i, step, roll_batch(u)))
             of_differences = difference_sums(changes, exact_changes, state.x0[:count])
-        yield signal_and_noise_energy(guided_output(outputs, plan, i), guided_output(expected, plan, i)), of_differences
+        yield (
+            signal_and_noise_energy(combine_branches(outputs, plan, i), combine_branches(expected, plan, i)),
+            of_differences,
+        )
 
 
 def _single_step_network(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:

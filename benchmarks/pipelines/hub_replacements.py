@@ -69,7 +69,7 @@ def make_config(cls: Any, name: str) -> Any:
         return _t5_config(transformers.UMT5Config if "umt5" in lower else transformers.T5Config)
     for part, kind in KINDS.items():
         if part in lower:
-            return _sized(getattr(transformers, kind))
+            return _small_config(getattr(transformers, kind))
     raise LookupError(f"no local config for {name}")
 
 
@@ -77,7 +77,7 @@ def _make_model(cls: Any, name: str) -> Any:
     import torch
 
     width = next((each for part, each in NARROW.items() if part in name.lower()), WIDTH)
-    config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _sized(cls.config_class, width)
+    config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _small_config(cls.config_class, width)
     with torch.device("meta"):
         count = sum(each.numel() for each in cls(config).parameters())
     if count > LARGEST:
@@ -95,7 +95,7 @@ def _t5_config(kind: Any) -> Any:
     return kind(vocab_size=1000, d_model=WIDTH, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0)
 
 
-def _sized(kind: Any, width: int = WIDTH) -> Any:
+def _small_config(kind: Any, width: int = WIDTH) -> Any:
     return kind(**_resize(kind().to_dict(), width))
 
 

@@ -20,7 +20,7 @@ def window_limits(size: int, to: int) -> list[tuple[int, int]]:
 
 def _max_pool(x: Tensor, output_size: Sequence[int]) -> Any:
     """Return the maximum of each window, and its first index among the elements of a channel, axis by axis."""
-    sizes, to = _fixed_sizes(x, output_size)
+    sizes, to = _read_sizes(x, output_size)
     if not to or all(size % each == 0 for size, each in zip(sizes, to, strict=True)):
         return NotImplemented
     indices, stride = torch.zeros_like(x, dtype=torch.int64), 1
@@ -37,7 +37,7 @@ def _max_pool(x: Tensor, output_size: Sequence[int]) -> Any:
 
 def _mean_pool(x: Tensor, output_size: Sequence[int]) -> Any:
     """Return the mean of each window, axis by axis."""
-    sizes, to = _fixed_sizes(x, output_size)
+    sizes, to = _read_sizes(x, output_size)
     if not to:
         return NotImplemented
     for axis, (size, each) in enumerate(zip(sizes, to, strict=True), x.dim() - len(to)):
@@ -47,7 +47,7 @@ def _mean_pool(x: Tensor, output_size: Sequence[int]) -> Any:
     return x
 
 
-def _fixed_sizes(x: Tensor, output_size: Sequence[int]) -> tuple[list[int], list[int]]:
+def _read_sizes(x: Tensor, output_size: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the input and output sizes of the pooled axes; both empty if a size is free or zero."""
     sizes = [*x.shape[-len(output_size) :]]
     is_fixed = all(isinstance(size, int) and size > 0 for size in (*sizes, *output_size))

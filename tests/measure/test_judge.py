@@ -9,7 +9,7 @@ import pytest
 from fewstep.measure import sample_space
 from fewstep.measure.judge import judge
 from fewstep.measure.judged_batch import JudgedBatch
-from fewstep.measure.judged_run import Contender, JudgedRun, guided_output
+from fewstep.measure.judged_run import Contender, JudgedRun, combine_branches
 from fewstep.measure.rollouts.metrics import CEILING, PEAK
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.tally import NOTHING, JudgementRequest, Tally
@@ -131,7 +131,7 @@ def test_a_lost_direction_has_its_gain_at_every_step():
         (each.called(PLAN, 6, classes(range(6))) for each in (gaussian(), gaussian(pull=0.1))),
     )
     first = next(batch.run(PLAN, exact))
-    signal, other = (guided_output(outputs, PLAN, 0) for outputs in (first.outputs, lost(0, PLAN.steps[0], first.u)))
+    signal, other = (combine_branches(outputs, PLAN, 0) for outputs in (first.outputs, lost(0, PLAN.steps[0], first.u)))
     ratio = np.square(signal).sum() / np.square(signal - other).sum()
     assert own.steps[0].forced == pytest.approx(10 * np.log10(ratio))
     for step, in_one in zip(own.steps, whole.steps):
@@ -221,8 +221,8 @@ def test_batches_of_tokens_are_as_large_as_their_logits_allow(monkeypatch):
 
 def test_guidance_is_the_line_through_both_branches():
     cond, uncond = np.array([3.0], np.float32), np.array([1.0], np.float32)
-    assert guided_output([cond, uncond], compile_plan("ddim:2", DENOISING, 2.0), 1).tolist() == [5.0]
-    assert guided_output([cond], compile_plan("ddim:2", DENOISING), 0) is cond
+    assert combine_branches([cond, uncond], compile_plan("ddim:2", DENOISING, 2.0), 1).tolist() == [5.0]
+    assert combine_branches([cond], compile_plan("ddim:2", DENOISING), 0) is cond
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ int cudaGetDeviceProperties(struct Properties *p, int device) {
 """
 
 
-def described_folder(provider: Path, cache: Path) -> Path:
+def build_described_cuda(provider: Path, cache: Path) -> Path:
     """Return the folder of the libraries that a provider's library needs. gcc builds them unless they are there.
 
     Raises UserError if nm, readelf or gcc is missing or fails.
@@ -86,7 +86,9 @@ def described_folder(provider: Path, cache: Path) -> Path:
     needed = [line.split("[")[1].rstrip("]") for line in _output("readelf", "-d", provider) if "(NEEDED)" in line]
     libraries = [name for name in needed if name.startswith(("libcu", "libnv"))]
     undefined = [line.split()[-1].partition("@")[0] for line in _output("nm", "-D", "--undefined-only", provider)]
-    others = sorted({name for name in undefined if name.startswith(PREFIXES) and f" {name}(" not in _called(SOURCE)})
+    others = sorted(
+        {name for name in undefined if name.startswith(PREFIXES) and f" {name}(" not in _names_of_calls(SOURCE)}
+    )
     source = SOURCE + "".join(f"int {name}(void) {{ return 0; }}\n" for name in others)
     folder = cache / f"described-{sha256(repr((source, libraries)).encode()).hexdigest()[:12]}"
     if folder.exists():
@@ -101,7 +103,7 @@ def described_folder(provider: Path, cache: Path) -> Path:
     return folder
 
 
-def _called(source: str) -> str:
+def _names_of_calls(source: str) -> str:
     """Return a source in which each function's name follows a space."""
     return source.replace("*", " ")
 

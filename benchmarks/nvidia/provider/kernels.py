@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from benchmarks.nvidia.provider.described_cuda import described_folder
+from benchmarks.nvidia.provider.described_cuda import build_described_cuda
 from fewstep.graph.cuda.cuda_form import VIEWS
 from fewstep.plans.errors import UserError
 
@@ -62,7 +62,7 @@ def ask_provider(
         input="".join(json.dumps(line) + "\n" for line in lines),
         capture_output=True,
         text=True,
-        env={**os.environ, "LD_LIBRARY_PATH": str(described_folder(library, cache))},
+        env={**os.environ, "LD_LIBRARY_PATH": str(build_described_cuda(library, cache))},
     )
     answers = [json.loads(line) for line in finished.stdout.splitlines()]
     if finished.returncode or len(answers) != 1 + len(graphs):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.nvidia.provider.described_cuda import described_folder
+from benchmarks.nvidia.provider.described_cuda import build_described_cuda
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider, count_kernels
 from fewstep.graph import io
 from fewstep.plans.errors import UserError
@@ -31,8 +31,8 @@ def test_a_library_that_needs_cuda_loads_with_the_described_one(tmp_path: Path) 
         ["gcc", "-shared", "-fPIC", "-Wl,--no-as-needed", "-o", tmp_path / "asks.so", tmp_path / "asks.c", needed],
     ):
         subprocess.run(command, check=True)
-    folder = described_folder(tmp_path / "asks.so", tmp_path)
-    assert described_folder(tmp_path / "asks.so", tmp_path) == folder  # built once
+    folder = build_described_cuda(tmp_path / "asks.so", tmp_path)
+    assert build_described_cuda(tmp_path / "asks.so", tmp_path) == folder  # built once
     ctypes.CDLL(str(folder / "libcudart.so.13"), mode=ctypes.RTLD_GLOBAL)
     assert ctypes.CDLL(str(tmp_path / "asks.so")).ask() == 1
 

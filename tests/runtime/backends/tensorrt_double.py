@@ -101,7 +101,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
 
         def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
             assert profile == 0 and self.tensors[name][0] is TensorIOMode.INPUT
-            return [_sized(self.named[name], end) for end in self.ends]
+            return [_small_config(self.named[name], end) for end in self.ends]
 
         def create_runtime_config(self) -> "RuntimeConfig":
             return RuntimeConfig()
@@ -136,7 +136,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             module.calls["set_input_shape"] += 1
             _, sizes, _ = self.engine.tensors[name]
-            least, _, greatest = (_sized(self.engine.named[name], end) for end in self.engine.ends)
+            least, _, greatest = (_small_config(self.engine.named[name], end) for end in self.engine.ends)
             if len(shape) != len(sizes) or not all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True)):
                 return self.refuse(f"Static or dynamic dimension of {name} out of profile: {shape}")
             self.shapes[name] = tuple(shape)
@@ -150,7 +150,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             agreed = {size: {each[size] for each in told if size in each} for each in told for size in each}
             if any(len(values) > 1 for values in agreed.values()) or not agreed:
                 return sizes
-            return _sized(self.engine.named[name], {size: values.pop() for size, values in agreed.items()})
+            return _small_config(self.engine.named[name], {size: values.pop() for size, values in agreed.items()})
 
         def execute_async_v3(self, stream: int) -> bool:
             module.calls["execute_async_v3"] += 1
@@ -253,5 +253,5 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
     return module
 
 
-def _sized(shape: tuple[int | str, ...], sizes: dict[str, int]) -> tuple[int, ...]:
+def _small_config(shape: tuple[int | str, ...], sizes: dict[str, int]) -> tuple[int, ...]:
     return tuple(resolve_dimension(size, sizes) for size in shape)

@@ -1,0 +1,71 @@
+"""How `fewstep choose` times deployments: units, calls, processes of their own, and times that cannot be."""
+
+from contextlib import nullcontext
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.report.choosing import deployments
+from fewstep.report.choosing.choose import open_judging
+from fewstep.report.choosing.engines import TimedEngine
+from fewstep.report.choosing.options import ChooseOptions
+from tests.runtime.sampling.test_prologue_rows import Split
+
+
+def options(bundle: Path, within: str | None = None) -> ChooseOptions:
+    return ChooseOptions(bundle, guidance=2.0, seeds=3, within=within)
+
+
+def test_times_have_units(tiny_bundle: Path) -> None:
+    asked = {"20ms": 20.0, "1.5s": 1500.0, "800us": 0.8, " 3 ms": 3.0}
+    assert {text: options(tiny_bundle, within=text).milliseconds for text in asked} == asked
+
+
+def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
+    monkeypatch.setattr(deployments, "load", lambda path, **engine: split.sampler)
+    plans = {"ddim:2": split.sampler.compile("ddim:2")}
+    calls = deployments.make_sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    calls["ddim:2"](), calls["ddim:2"]()
+    assert split.labels == [[2], [2]]
+
+
+def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployments, "ROUNDS", 2)
+    judging = open_judging(options(tiny_bundle))
+    plans = deployments.compile_plans(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
+    ratios, is_sure = deployments._measure_ratios(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    assert 0 < 4 * ratios["ddim:2"] < ratios["ddim:64"] and is_sure
+    assert 0 < deployments.measure_unit(judging, 1) < 1000
+
+
+@pytest.mark.parametrize(("shorter", "rounds"), [((1.0,), 5), ((3.0, 3.0, 3.0, 1.0), 6), ((3.0,), 15)])
+def test_times_that_cannot_be_are_measured_again_and_not_kept(
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    shorter: tuple[float, ...],
+    rounds: int,
+) -> None:
+    """A plan of 2 evaluations takes longer than one of 4 in some rounds, or in all."""
+    times = {"ddim:2": chain(shorter, repeat(shorter[-1])), "ddim:4": repeat(2.0), "": repeat(1.0)}
+    taken: list[str] = []
+
+    class Process(nullcontext[None]):
+        def __enter__(self) -> Any:
+            return self
+
+        def median_milliseconds(self, name: str = "") -> float:
+            taken.append(name)
+            return next(times[name])
+
+    monkeypatch.setattr(deployments, "TimedProcess", lambda *_: Process())
+    judging = open_judging(options(tiny_bundle))
+    plans = deployments.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
+    ratios, is_sure = deployments._measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
+    assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
+    assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
+    assert ("end other programs" in caplog.text) != is_sure
