@@ -13,17 +13,18 @@ def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
     """Return the mean of each element of x and of the elements that are scattered to it, or of the latter alone. An
-    element without any keeps its value. Other reductions are torch.onnx's."""
-    if reduce != "mean" or not x.is_floating_point() or not x.dim():
+    element without any keeps its value. Means of integers are rounded down. Other reductions are torch.onnx's."""
+    if reduce != "mean" or not x.dim():
         return NotImplemented
     total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)
     first = torch.ones_like(x) if include_self else torch.zeros_like(x)
-    return total / first.scatter_add(dim, index, torch.ones_like(source)).clamp_min(1)
+    count = first.scatter_add(dim, index, torch.ones_like(source)).clamp_min(1)
+    return total / count if x.is_floating_point() else torch.div(total, count, rounding_mode="floor")
 
 
 def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Any:
     """Return the same, where all elements of a slice have one index."""
-    if not x.is_floating_point() or not x.dim():
+    if not x.dim():
         return NotImplemented
     axes = [1] * x.dim()
     axes[dim] = -1

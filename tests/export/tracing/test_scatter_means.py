@@ -40,3 +40,18 @@ def test_a_mean_is_that_of_its_elements() -> None:
     places = torch.tensor([[0, 0, 1]])
     means: Functions = {"y": lambda x: x.scatter_reduce(1, places.expand(x.shape[0], -1), x, "mean")}
     assert_equal_to_torch(means, x.expand(3, -1), 1e-6)
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+def test_means_of_integers_are_rounded_down(include_self: bool) -> None:
+    x = torch.tensor([[-1.0, -2.0, 4.0, 5.0], [2.0, 1.0, -3.0, 0.0]])
+    places = torch.tensor([[0, 0, 2]])
+    means: Functions = {
+        "scattered": lambda x: x.int().scatter_reduce(
+            1, places.expand(x.shape[0], -1), x[:, :3].int() * 3, "mean", include_self=include_self
+        ),
+        "by_rows": lambda x: x.int().index_reduce(1, places[0], x[:, :3].int() * 3, "mean", include_self=include_self),
+        "largest": lambda x: x.int().index_reduce(1, places[0], x[:, :3].int() * 3, "amax", include_self=include_self),
+    }
+    assert means["scattered"](x)[0, 0].item() == (-4 if include_self else -5)  # of -1, -3 and -6, or the last two
+    assert_equal_to_torch(means, torch.cat([x, -x]), 0.0)
