@@ -7,6 +7,7 @@ A decomposition returns NotImplemented to keep the operation.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,9 +65,10 @@ def _average_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
+    *,
+    axes: int,
 ) -> Any:
-    """Return the sums of windows divided by `divisor_override`, which torch.onnx ignores."""
-    axes = x.dim() - 2
+    """Return the sums of windows of `axes` axes divided by `divisor_override`, which torch.onnx ignores."""
     kernel = [*kernel_size] * (axes // len(kernel_size))
     if divisor_override is None or ceil_mode:
         return NotImplemented
@@ -90,8 +92,8 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     **SCATTER_MEANS,
     **STACKS,
     torch.ops.aten.pad.default: _pad,
-    torch.ops.aten.avg_pool2d.default: _average_pool,
-    torch.ops.aten.avg_pool3d.default: _average_pool,
+    torch.ops.aten.avg_pool2d.default: partial(_average_pool, axes=2),
+    torch.ops.aten.avg_pool3d.default: partial(_average_pool, axes=3),
 }
 
 

@@ -46,5 +46,7 @@ def test_sums_of_windows_are_divided_by_the_number_that_is_given() -> None:
         "picture": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
         "padded": lambda x: F.avg_pool2d(x, (3, 2), 2, 1, count_include_pad=False, divisor_override=5),
         "volume": lambda x: F.avg_pool3d(x.unsqueeze(1), 2, 1, divisor_override=1),
+        "picture_of_a_sample": lambda x: F.avg_pool2d(x[:, 0], (2, 1), divisor_override=3),
+        "volume_of_a_sample": lambda x: F.avg_pool3d(x, 2, divisor_override=3),
     }
     assert_equal_to_torch(pools, X, 1e-6)
