@@ -1,5 +1,5 @@
 """Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
-which ignore NaN, copysign, signbit, atan2, logsigmoid and logaddexp."""
+which ignore NaN, copysign, signbit, atan2, logsigmoid, logaddexp and logaddexp2."""
 
 import math
 from collections.abc import Callable
@@ -28,10 +28,15 @@ def _is_whole(x: Tensor) -> bool:
 
 def _copysign(a: Tensor, b: Tensor) -> Tensor:
     """Return a with the sign of b. A NaN is positive."""
+    a, b = _as_floats(a, b)
+    return torch.where(_is_negative(b), -a.abs(), a.abs())
+
+
+def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in the floating-point type of torch's result."""
     kind = torch.promote_types(a.dtype, b.dtype)
     kind = kind if kind.is_floating_point else torch.get_default_dtype()
-    a, b = a.to(kind), b.to(kind)
-    return torch.where(_is_negative(b), -a.abs(), a.abs())
+    return a.to(kind), b.to(kind)
 
 
 def _is_negative(x: Tensor) -> Tensor:
@@ -46,7 +51,7 @@ def _copysign_of_number(a: Tensor, number: float) -> Tensor:
 
 def _log_sigmoid(x: Tensor) -> Tensor:
     """Return log(sigmoid(x)). The sigmoid of a number below -104 is 0 in float32, and has no logarithm."""
-    return x.clamp_max(0.0) - torch.log1p(torch.exp(-x.abs()))
+    return torch.minimum(x, torch.zeros_like(x)) - torch.log1p(torch.exp(-x.abs()))  # Clip makes -inf finite
 
 
 def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
@@ -55,12 +60,17 @@ def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a, b) + torch.log1p(torch.exp(-apart.abs()))
 
 
-def atan2(y: Tensor, x: Tensor) -> Any:
+def _log_add_exp2(a: Tensor, b: Tensor) -> Tensor:
+    """Return log2(2^a + 2^b). The powers of numbers above 127 are infinite in float32."""
+    return _log_add_exp(a * math.log(2), b * math.log(2)) / math.log(2)
+
+
+def atan2(y: Tensor, x: Tensor) -> Tensor:
     """Return the angle of (x, y), from that of (|x|, |y|). Zeros have signs: the angle of (-1, 0) is pi."""
-    if not (y.is_floating_point() and x.is_floating_point()):
-        return NotImplemented
+    y, x = _as_floats(y, x)
     slope = y.abs() / torch.where(x == 0, torch.ones_like(x), x.abs())
-    angle = torch.where((x == 0) & (y != 0), math.pi / 2, torch.atan(slope))
+    slope = torch.where((x != 0) & (y.abs() == x.abs()), torch.ones_like(slope), slope)  # also of two infinities
+    angle = torch.where((x == 0) & (y.abs() > 0), math.pi / 2, torch.atan(slope))
     angle = torch.where(_is_negative(x), math.pi - angle, angle)
     return torch.where(_is_negative(y), -angle, angle)
 
@@ -74,4 +84,5 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.log_sigmoid.default: _log_sigmoid,
     ATEN.logaddexp.default: _log_add_exp,
     ATEN.signbit.default: lambda x: _is_negative(x) if x.is_floating_point() else NotImplemented,
+    ATEN.logaddexp2.default: _log_add_exp2,
 }

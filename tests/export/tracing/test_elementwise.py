@@ -49,17 +49,29 @@ def test_logsigmoid_of_large_numbers_is_finite() -> None:
     x = torch.tensor([[-1e4, -200.0, -90.0, -1.5], [0.0, -0.0, 1e-3, 2.0], [20.0, 90.0, 1e4, -20.0]])
     assert_equal_to_torch({"y": torch.nn.functional.logsigmoid}, x, 1e-6)
     assert_equal_to_torch({"y": torch.nn.functional.logsigmoid}, x / 1e4, 1e-6)
+    assert_equal_to_torch({"y": torch.nn.functional.logsigmoid}, PAIRS, 1e-6)
 
 
 def test_logaddexp_of_large_numbers_is_finite() -> None:
     x = torch.tensor([[a, b] for a in EDGES[:6] for b in (1e4, -1e4, 90.0, 0.5, float("inf"), float("-inf"))])
     assert_equal_to_torch({"y": lambda x: torch.logaddexp(x[:, 0], x[:, 1])}, x, 1e-6)
+    assert torch.logaddexp2(torch.tensor(200.0), torch.tensor(200.0)).item() == 201.0
+    assert_equal_to_torch({"y": lambda x: torch.logaddexp2(x[:, 0], x[:, 1])}, x, 1e-6)
 
 
 def test_angles_are_equal_to_torch_on_the_axes_too() -> None:
-    x = torch.tensor([[a, b] for a in EDGES[:4] for b in EDGES[:4]])
     angles: Functions = {"y": lambda x: torch.atan2(x[:, 0], x[:, 1])}
     assert angles["y"](torch.tensor([[0.0, -1.0], [-0.0, -1.0]])).tolist() == pytest.approx([3.1415927, -3.1415927])
-    assert_equal_to_torch(angles, x, 1e-6)
-    assert_equal_to_torch({"y": lambda x: torch.view_as_complex(x.flip(1).contiguous()).angle()}, x, 1e-6)
+    assert_equal_to_torch(angles, PAIRS, 1e-6)
+    assert_equal_to_torch({"y": lambda x: torch.view_as_complex(x.flip(1).contiguous()).angle()}, PAIRS, 1e-6)
     assert_equal_to_torch(angles, torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), 1e-6)
+
+
+def test_angles_of_integers_are_equal_to_torch() -> None:
+    x = torch.tensor([[0.0, -1.0], [0.0, 0.0], [0.0, 2.0], [3.0, 0.0], [-1.0, -1.0]])
+    angles: Functions = {
+        "integers": lambda x: torch.atan2(x[:, 0].int(), x[:, 1].int()),
+        "mixed": lambda x: torch.atan2(x[:, 0].int(), x[:, 1]),
+    }
+    assert angles["integers"](x)[0].item() == pytest.approx(3.1415927)
+    assert_equal_to_torch(angles, x, 1e-6)
