@@ -35,11 +35,13 @@ def _median_of_all(x: Tensor) -> Any:
 
 def _nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Any:
     """Return the median of the elements that are not NaN, and its index. NaN if there is none."""
-    if not x.dim() or not x.is_floating_point():
+    if not x.dim():
         return NotImplemented
+    if not x.is_floating_point():
+        return _median(x, dim, keepdim)
     is_nan = torch.isnan(x)
-    largest = x.masked_fill(is_nan, 0.0).amax(dim, True)  # finite, since int8 ranges of some targets cover each tensor
-    values, indices = torch.where(is_nan, largest, x).sort(dim)
+    largest = _largest(x, dim)
+    values, indices = torch.where(is_nan, largest + largest.abs() + 1, x).sort(dim)  # finite, for int8 ranges
     count = (~is_nan).sum(dim, True)
     place = ((count - 1) // 2).clamp_min(0)
     median = values.gather(dim, place).masked_fill(count == 0, float("nan"))
@@ -47,8 +49,13 @@ def _nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Any:
     return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
 
 
+def _largest(x: Tensor, dim: int) -> Tensor:
+    """Return a number for each row that no element exceeds, whether NaN are among them or not."""
+    return (x.masked_fill(torch.isnan(x), 0.0) if x.is_floating_point() else x).amax(dim, True)
+
+
 def _nanmedian_of_all(x: Tensor) -> Any:
-    return _nanmedian(x.flatten(), 0)[0] if x.dim() and x.is_floating_point() else NotImplemented
+    return _nanmedian(x.flatten(), 0)[0] if x.dim() else NotImplemented
 
 
 def _mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
@@ -58,7 +65,7 @@ def _mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     dim %= x.dim()
     counts = (x.unsqueeze(dim) == x.unsqueeze(dim + 1)).sum(dim + 1)
     is_frequent = counts == counts.amax(dim, True)
-    mode = torch.where(is_frequent, x, x.amax(dim, True)).amin(dim, True)
+    mode = torch.where(is_frequent, x, _largest(x, dim)).amin(dim, True)
     places = torch.arange(x.shape[dim], device=x.device).reshape([-1] + [1] * (x.dim() - 1 - dim))
     index = (places * (x == mode)).amax(dim, True)
     return (mode, index) if keepdim else (mode.squeeze(dim), index.squeeze(dim))

@@ -59,3 +59,22 @@ def test_searches_are_equal_to_torch_on_the_edges_too() -> None:
         "isin": lambda x: torch.isin(x, EDGES).int(),
     }
     assert_equal_to_torch(searches, torch.cat([X.flatten(1), EDGES.tile(4, 3)], 1), 0.0)
+
+
+def test_the_place_of_a_median_or_mode_is_not_that_of_a_nan() -> None:
+    nan = float("nan")
+    rows = torch.tensor([[nan, 4.0, 4.0, -1.0], [nan, -3.0, -5.0, -5.0], [nan, nan, 2.0, 2.0], [-1.0, -1.0, nan, nan]])
+    assert rows[0].mode(-1)[0].item() == 4.0
+    modes = {"mode": lambda x: x.mode(-1)[0], "place": lambda x: x.mode(-1)[1]}
+    assert_equal_to_torch(modes, rows, 0.0)
+    assert_equal_in_16_bits(modes, rows, 0.0)
+    single = torch.tensor([[nan, 5.0, nan, nan], [nan, -7.0, nan, nan], [nan, nan, 0.0, nan], [nan, nan, nan, 3e4]])
+    assert single.nanmedian(-1)[1].tolist() == [1, 1, 2, 3]
+    medians = {"median": lambda x: x.nanmedian(-1)[0], "place": lambda x: x.nanmedian(-1)[1]}
+    assert_equal_to_torch(medians, single, 0.0)
+    assert_equal_in_16_bits(medians, single, 0.0)
+
+
+def test_integers_have_no_nan() -> None:
+    medians = {"of_integers": lambda x: x.nan_to_num(0, 9, -9).int().nanmedian(2)[0].float()}
+    assert_equal_to_torch(medians, X * 4, 0.0)
