@@ -104,6 +104,8 @@ class RunOptions(BundleOptions):
             raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
         if self.whole_run and self.tiles is not None:
             raise UserError("--whole-run does not apply to tiles, which run step by step", "leave one of them out")
+        if self.whole_run and self.adapter:
+            raise UserError("--whole-run has the weights of the bundle without --adapter", "leave one of them out")
         if (self.image is None) != (self.strength is None):
             given, other = ("--strength", "--image FILE") if self.image is None else ("--image", "--strength 0.6")
             raise UserError(f"{given} needs a second option", f"add {other}")

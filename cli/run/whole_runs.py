@@ -21,6 +21,8 @@ def whole_run_sizes(
         return ()
     if branches:
         raise UserError("--whole-run does not apply to a negative prompt", "leave one of them out")
+    if outputs := [each.name for each in sampler.bundle.manifest.outputs]:
+        raise UserError(f"--whole-run computes samples without {', '.join(outputs)}", "leave it out")
     shape, sizes = sampler.bundle.manifest.x_shape, set[int]()
     for (_, (size, *_)), run in runs.runs.items():
         assert isinstance(size, int), "a whole run has a fixed batch"

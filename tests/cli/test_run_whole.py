@@ -56,6 +56,7 @@ def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
     [
         ({"samples": 1}, "run2.onnx computes another run: samples 1, not 2; bake one for this run, or leave it out"),
         ({"guidance": 3.0}, "run2.onnx computes another run: guidance 3, not 2"),
+        ({"adapter": ("a.safetensors",)}, "--whole-run has the weights of the bundle without --adapter; leave one"),
         ({"tiles": "4:2"}, "--whole-run does not apply to tiles, which run step by step; leave one of them out"),
     ],
 )
