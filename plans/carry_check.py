@@ -1,10 +1,12 @@
 """Check the carried tensors of a plan: each slot that a step reads must have been written, in all branches of the
-step."""
+step. Features are read by light steps only, and a state that is carried from run to run fits the denoiser's positions.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import LIGHT, Plan
+from fewstep.plans.spec import Stairs
 
 Branches = tuple[str, ...]
 Held = Branches | None  # the branches that a slot has; None if it is empty
@@ -33,6 +35,32 @@ def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None
         bank.name: held[bank.name] if bank.is_kept else [None] * bank.slots for bank in plan.banks
     }
     return _walk_steps(plan, again)
+
+
+def light_problem(plan: Plan) -> str | None:
+    """Return, as text, why a denoiser with a light network cannot run a plan, or None. Only full steps write features,
+    only light steps read them, and no run keeps them."""
+    if any(bank.is_kept for bank in plan.banks):
+        return f"keeps {plan.banks[0].name!r} from run to run, but features last for one run"
+    for index, step in enumerate(plan.steps):
+        if step.network == LIGHT and step.carry:
+            return f"writes features in step {index}, but it is light"
+        if step.network != LIGHT and step.carry_in:
+            return f"reads features in step {index}, but it is full"
+    problem = carry_problem(plan)
+    return None if problem is None else f"cannot run: {problem}"
+
+
+def fits_stairs(plan: Plan, stairs: Stairs | None) -> bool:
+    """Return True if a plan's positions fit those of a denoiser: the same number of times, and the same number of
+    places that leave in each run."""
+    times = {plan.tensors[step.times].shape for step in plan.steps if step.times is not None}
+    if stairs is None or stairs.leaves == stairs.places:
+        return plan.rolling_bank is None and not times
+    rolls = None if plan.rolling_bank is None else plan.rolling_bank.rolls
+    if rolls is None or (rolls.axis, rolls.by) != (stairs.axis, stairs.leaves):
+        return False
+    return times <= {(stairs.places, *[1] * (-stairs.axis - 1))}
 
 
 def _walk_steps(plan: Plan, held: dict[str, list[Held]]) -> str | None:

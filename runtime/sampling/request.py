@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.carry_check import fits_stairs, light_problem
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference
@@ -314,15 +315,24 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
     for name, wanted, compiled in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
         if wanted is not None and wanted != compiled:
             yield f"was compiled with {name} {compiled}, not {wanted}"
-    if not _is_at_positions(plan, manifest):
+    if not fits_stairs(plan, None if manifest.positions is None else manifest.positions.stairs(manifest)):
         yield f"does not match the positions that have their own times in {bundle.path}"
     banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
     features = set() if manifest.features is None else {manifest.features.name}
     if banks - features != carried:
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
         yield f"carries {has}, but this denoiser carries {wants}"
+    if features and (problem := light_problem(plan)):
+        yield problem
     if any(bool(step.estimate) != manifest.self_condition for step in plan.steps):
         yield f"{'does not feed' if manifest.self_condition else 'feeds'} its last x0 to the network"
+    yield from _step_problems(plan, bundle, carried, features)
+
+
+def _step_problems(plan: Plan, bundle: Bundle, carried: set[str], features: set[str]) -> Iterator[str]:
+    """Yield, as text, how steps differ from the networks that run them. `carried` and `features` name the tensors that
+    the denoiser and its light network read."""
+    manifest = bundle.manifest
     for index, step in enumerate(plan.steps):
         is_light = step.network == LIGHT and bool(features)
         network = LIGHT if is_light else network_at(manifest, step.lam)
@@ -335,19 +345,6 @@ def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bu
         read = features if is_light else carried
         if missing := read - {plan.banks[read.bank].name for read in step.carry_in}:
             yield f"does not feed {min(missing)!r} to the {label} at step {index}"
-
-
-def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:
-    """Return True if a plan's positions fit those of the denoiser: the same number of times, and the same number of
-    places that leave in each run."""
-    times = {plan.tensors[step.times].shape for step in plan.steps if step.times is not None}
-    stairs = None if manifest.positions is None else manifest.positions.stairs(manifest)
-    if stairs is None or stairs.leaves == stairs.places:
-        return plan.rolling_bank is None and not times
-    rolls = None if plan.rolling_bank is None else plan.rolling_bank.rolls
-    if rolls is None or (rolls.axis, rolls.by) != (stairs.axis, stairs.leaves):
-        return False
-    return times <= {(stairs.places, *[1] * (-stairs.axis - 1))}
 
 
 def recompile_hint(plan: AnyPlan) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +17,8 @@ from fewstep.graph.feature_cuts import Cut, SplitBody, split_body
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Carry
 from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
@@ -148,6 +151,33 @@ def test_a_plan_whose_light_steps_read_nothing_is_refused(exported_light: Path) 
     steps = tuple(msgspec.structs.replace(step, carry_in=()) for step in plan.steps)
     with pytest.raises(UserError, match="does not feed 'features' to the network light at step 1"):
         sampler.sample(msgspec.structs.replace(plan, steps=steps), [1], {"class": [0]})
+
+
+@pytest.mark.parametrize(
+    ("place", "fields", "what"),
+    [
+        (0, {"carry": ()}, "cannot run: step 1 reads slot 0 of 'features', which is empty"),
+        (1, {"network": "denoiser"}, "reads features in step 1, but it is full"),
+        (1, {"carry": (Carry(0, 0, (1.0, 0.0)),)}, "writes features in step 1, but it is light"),
+    ],
+)
+def test_a_plan_whose_steps_exchange_features_otherwise_is_refused(
+    exported_light: Path, place: int, fields: dict[str, Any], what: str
+) -> None:
+    sampler = load(exported_light)
+    plan = sampler.compile("ddim:2+every")
+    steps = [msgspec.structs.replace(step, **fields) if n == place else step for n, step in enumerate(plan.steps)]
+    with pytest.raises(UserError, match=what):
+        sampler.sample(msgspec.structs.replace(plan, steps=tuple(steps)), [1], {"class": [0]})
+
+
+def test_a_plan_file_that_keeps_features_is_refused(exported_light: Path, tmp_path: Path) -> None:
+    sampler = load(exported_light)
+    plan = sampler.compile("ddim:4+every")
+    kept = msgspec.structs.replace(plan, banks=(msgspec.structs.replace(plan.banks[0], is_kept=True),))
+    (tmp_path / "kept.json").write_bytes(encode(kept))
+    with pytest.raises(UserError, match="keeps 'features' from run to run, but features last for one run"):
+        sampler.sample(tmp_path / "kept.json", [1], {"class": [0]})
 
 
 def test_features_of_another_shape_than_the_light_network_reads_are_damaged(exported_light: Path) -> None:
