@@ -1,6 +1,7 @@
 """Everything that a machine without a network needs for one item, in folders that are small enough to be sent."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,38 +18,40 @@ from fewstep.plans.errors import UserError
 ROOT = Path(__file__).parents[2]
 BINARY = (".safetensors", ".png", ".data", ".npz", ".npy", ".jsonl", ".svg")
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + ["manylinux2014_x86_64"]
+PARTS = re.compile(r"part-\d+|stored|made")  # the last two are left by a failure
 METADATA = "Metadata-Version: 2.1\nName: fewstep\nVersion: 0.1.0\n"
 SCRIPT = """#!/bin/bash
 # bash run.sh RESULTS: store the files of this folder. Once all folders of the item are stored, run its command.
-# PYTHON: the interpreter, by default python3. WORK: a folder that is kept between commands. REHEARSE=1: a short run
-# on a CPU.
+# PYTHON: the interpreter, by default python3. WORK: a folder that is kept between commands, with one folder for each
+# payload. REHEARSE=1: a short run on a CPU.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PYTHON=${{PYTHON:-python3}} WORK=${{WORK:-/tmp/fewstep-lease}} OUT=$1
-export FILES=$WORK/files
-mkdir -p "$WORK/stored" "$FILES" "$OUT"
+payload=$WORK/payload-$(sha256sum < "$here/files.txt" | cut -c 1-12)
+export FILES=$payload/files
+mkdir -p "$payload/stored" "$FILES" "$OUT"
 OUT=$(cd "$OUT" && pwd)
-cp -r "$here"/files/. "$WORK/stored"
-cd "$WORK/stored"
+cp -r "$here"/files/. "$payload/stored"
+cd "$payload/stored"
 if ! sha256sum --status -c "$here/files.txt" 2>/dev/null; then
     echo "stored; run the other folders of the item too"
     exit 0
 fi
-if [ ! -d "$WORK/tree" ]; then
-    mkdir -p "$WORK/tree.partial" "$WORK/site"
-    tar -xJf source.tar.xz -C "$WORK/tree.partial"
-    ln -sfn "$WORK/tree" "$WORK/site/fewstep"
-    mkdir -p "$WORK/site/fewstep-0.1.0.dist-info"
-    printf '{metadata}' > "$WORK/site/fewstep-0.1.0.dist-info/METADATA"
+if [ ! -d "$payload/tree" ]; then
+    mkdir -p "$payload/tree.partial" "$payload/site"
+    tar -xJf source.tar.xz -C "$payload/tree.partial"
+    ln -sfn "$payload/tree" "$payload/site/fewstep"
+    mkdir -p "$payload/site/fewstep-0.1.0.dist-info"
+    printf '{metadata}' > "$payload/site/fewstep-0.1.0.dist-info/METADATA"
     shopt -s nullglob
     for each in *.whl; do
-        $PYTHON -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$WORK/site" "$each"
+        $PYTHON -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$payload/site" "$each"
     done
     for each in made-*.tar; do tar -xf "$each" -C "$FILES"; done
-    mv "$WORK/tree.partial" "$WORK/tree"
+    mv "$payload/tree.partial" "$payload/tree"
 fi
-cd "$WORK/tree"
-export PYTHONPATH=$WORK/site:$WORK/tree PYTHONUNBUFFERED=1
+cd "$payload/tree"
+export PYTHONPATH=$payload/site:$payload/tree PYTHONUNBUFFERED=1
 if [ -n "${{REHEARSE:-}}" ]; then
 {rehearsal}
 else
@@ -73,9 +76,13 @@ def write_payload(
     limit: bytes of a folder. python: version of the machine's interpreter, such as "3.12". architecture: of its GPU,
     such as 90. data: for training.
 
-    Raises UserError if a file is larger than the limit, or a package cannot be downloaded.
+    Raises UserError if a file is larger than the limit, if a package cannot be downloaded, and for an output folder
+    with other files than those of this command.
     """
     stored = output / "stored"
+    others = [each.name for each in output.iterdir() if not PARTS.fullmatch(each.name)] if output.exists() else []
+    if others:
+        raise UserError(f"{output} has other files, such as {min(others)}", "choose an empty or a new folder")
     shutil.rmtree(output, ignore_errors=True)
     stored.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)

@@ -48,9 +48,18 @@ def test_the_last_folder_runs_the_command_with_all_files_and_the_tree(folders: l
     assert run(first, tmp_path) == "stored; run the other folders of the item too\n"
     assert run(last, tmp_path) == ""
     place, *sizes = (tmp_path / "results/printed.txt").read_text().split()
-    assert Path(place) == (tmp_path / "kept/tree/plans/plan.py").resolve() and sizes == ["3000000"] * 2
+    (payload,) = (tmp_path / "kept").iterdir()  # another payload has another folder, and never this tree
+    assert Path(place) == (payload / "tree/plans/plan.py").resolve() and sizes == ["3000000"] * 2
     run(last, tmp_path, REHEARSE="1")
     assert (tmp_path / "results/printed.txt").read_text().endswith("rehearsed\n")
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "part-1").mkdir()
+    (tmp_path / "results.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"has other files, such as results.jsonl; choose an empty or a new folder"):
+        write_payload(ITEM, tmp_path, tmp_path / "work", 5_500_000, "3.12", 90)
+    assert (tmp_path / "results.jsonl").read_text() == "{}" and (tmp_path / "part-1").is_dir()
 
 
 def test_a_file_above_the_limit_is_named(tmp_path: Path) -> None:
