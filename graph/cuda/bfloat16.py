@@ -47,7 +47,7 @@ def bfloat16_form(graph: Graph, types: Types) -> Graph:
     new, nodes = NewNodes(graph), list[Node]()
     missing = set[str]()
     for node in graph.nodes:
-        if node.op == "InstanceNormalization":
+        if node.op == "InstanceNormalization" and all(name in graph.constants for name in node.inputs[1:]):
             nodes += _layer_norm(node, graph, types, new)
         elif not any(_is_bfloat16(name, graph, types) for name in (*node.inputs, *node.outputs)):
             nodes.append(node)

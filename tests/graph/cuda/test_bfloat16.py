@@ -71,6 +71,13 @@ def test_an_operation_without_any_kernel_is_refused_by_name() -> None:
         cuda_form(graph)
 
 
+def test_a_norm_with_a_computed_scale_is_refused_by_name() -> None:
+    text = """(float[batch, 4, 6] x, float[4] w) => (float[batch, 4, 6] y) {
+        s = Mul(w, two) y = InstanceNormalization(x, s, shifts) }"""
+    with pytest.raises(UserError, match="no bfloat16 kernel for InstanceNormalization; choose float16 or float32"):
+        cuda_form(in_bfloat16(text, two=2.0, shifts=[0.0] * 4))
+
+
 def test_a_norm_over_a_free_size_is_refused() -> None:
     text = "(float[batch, 4, n] x) => (float[batch, 4, n] y) { y = InstanceNormalization(x, scales, shifts) }"
     with pytest.raises(UserError, match="no bfloat16 form of .*y.*, which normalizes a free size; export with"):
