@@ -1,6 +1,7 @@
 """`fewstep run --whole-run`: files of `fewstep bake --unroll` in place of steps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
-from fewstep.cli.run.whole_runs import batches_of
+from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
-from fewstep.runtime.sampling.whole_runs import WholeRun
+from fewstep.runtime.sampling.whole_runs import WholeRun, WholeRuns
 
 PLAN = "dpmpp_2m:4"
 
@@ -68,6 +69,23 @@ def test_a_file_that_would_compute_nothing_is_refused(tiny_bundle: Path, changed
 def test_a_file_of_another_plan_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="run2.onnx computes another run: plan dpmpp_2m:4, not ddim:4"):
         run(options(tiny_bundle, baked(tiny_bundle, 2, "ddim:4")))
+
+
+@pytest.mark.parametrize(
+    ("branches", "outputs", "reason"),
+    [
+        ({"negative": {}}, [], "--whole-run does not apply to a negative prompt"),
+        ({}, ["depth", "mask"], "--whole-run computes samples without depth, mask; leave it out"),
+    ],
+)
+def test_what_a_file_does_not_compute_is_refused(
+    tiny_bundle: Path, branches: dict[str, Any], outputs: list[str], reason: str
+) -> None:
+    manifest = SimpleNamespace(outputs=[SimpleNamespace(name=name) for name in outputs], x_shape=(4,))
+    sampler: Any = SimpleNamespace(whole_runs=WholeRuns({}), bundle=SimpleNamespace(manifest=manifest))
+    plan: Any = None
+    with pytest.raises(UserError, match=reason):
+        whole_run_sizes(sampler, plan, branches, options(tiny_bundle))
 
 
 def test_batches_without_files_are_as_large_as_allowed() -> None:

@@ -113,5 +113,19 @@ def test_an_exported_mask_is_fused_and_a_query_without_a_key_reads_0(
     np.testing.assert_allclose(run(cuda_form(half), feeds)["output"], run(half, feeds)["output"], rtol=0, atol=5e-3)
 
 
+@pytest.mark.parametrize(
+    "condition", ["float[batch, 1, 5, 1]", "float[batch, 2, 5, 1]"], ids=["all heads", "each head"]
+)
+def test_a_selection_for_each_head_is_before_the_heads_are_joined(condition: str) -> None:
+    text = f"""(float[batch, 2, 5, 4] q, float[5, 5] mask, {condition} c) => (float[batch, 5, 8] z) {{
+        k = Transpose <perm = [0, 1, 3, 2]> (q) s = MatMul(q, k) {SUM} y = MatMul(w, q) b = Greater(c, zero)
+        o = Where(b, y, zero) t = Transpose <perm = [0, 2, 1, 3]> (o) z = Reshape(t, whole) }}"""
+    before = written(text, zero=np.float32(0), whole=np.int64([0, 0, 8]))
+    feeds = {"q": normal(3, 2, 5, 4), "mask": normal(5, 5), "c": normal(3, 2 if "2" in condition else 1, 5, 1)}
+    form = cuda_form(before)
+    assert form.ops().count("MultiHeadAttention") == 1
+    np.testing.assert_allclose(run(form, feeds)["z"], run(before, feeds)["z"], rtol=1e-5, atol=1e-6)
+
+
 def _sizes(shape: tuple[int | str, ...]) -> list[int]:
     return [3 if isinstance(size, str) else size for size in shape]
