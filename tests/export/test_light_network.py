@@ -123,11 +123,18 @@ def test_what_a_light_network_excludes_is_refused_by_name(
         export_light(tmp_path, **options)
 
 
-def test_a_denoiser_that_carries_tensors_has_no_light_network(tmp_path: Path) -> None:
-    from tests.export.networks import carrying_denoiser
-
-    source = f"{carrying_denoiser.__file__}:make"
-    with pytest.raises(UserError, match="--cache: a denoiser with carried tensors has no light network"):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("carrying_denoiser", "carried tensors"),
+        ("named_outputs_denoiser", "named outputs"),
+        ("per_position_time_denoiser", "a time for each position"),
+        ("token_denoiser", "a vocabulary"),
+    ],
+)
+def test_a_denoiser_of_this_kind_has_no_light_network(name: str, what: str, tmp_path: Path) -> None:
+    source = f"{Path(__file__).parent / 'networks' / name}.py:make"
+    with pytest.raises(UserError, match=f"--cache: a denoiser with {what} has no light network"):
         export(ExportOptions(source, tmp_path / "bundle", cache="depth1"))
 
 
