@@ -11,22 +11,12 @@ from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.scaled_weights import apply_scale
 from fewstep.export.sources.diffusers.weight_entries import StoredTensor
 from fewstep.plans.errors import UserError
-from tests.families.tiny import UNET, randomized
 
 diffusers = pytest.importorskip("diffusers")
 safetensors = pytest.importorskip("safetensors.torch")
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a UNet2DModel. Tests must not change it."""
-    blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
-    home = tmp_path_factory.mktemp("weights") / "unet"
-    randomized(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
-    return home
 
 
 def layers_of(tensors: Tensors) -> list[str]:

@@ -15,7 +15,6 @@ from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text import read_text
 from fewstep.plans.errors import UserError
 from tests.export.sources.diffusers.test_text import conditions
-from tests.families.tiny import UNET, randomized
 from tests.pipelines import clip, text_encoders, write_clip_tokenizer
 
 diffusers = pytest.importorskip("diffusers")
@@ -25,15 +24,6 @@ safetensors = pytest.importorskip("safetensors.torch")
 Tensors = dict[str, Tensor]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCALE = 0.02
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a UNet2DModel, in one file. Tests must not change it."""
-    blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
-    home = tmp_path_factory.mktemp("weights") / "unet"
-    randomized(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
-    return home
 
 
 def rewritten(plain: Path, home: Path, change: Callable[[Tensors], Tensors]) -> Path:
