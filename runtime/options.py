@@ -7,13 +7,15 @@ from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_reference import FileReference, NamedReference, parse_plan_text
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.reading import Bundle
 
 
 class Options:
@@ -58,8 +60,10 @@ class BundleOptions(Options):
 
     bundle: Path
 
-    def open(self) -> Bundle:
+    def open(self) -> "Bundle":
         """Return the opened bundle. Raises UserError if there is none, or if its manifest cannot be read."""
+        from fewstep.runtime.bundle.reading import open_bundle  # imports numpy, which the command's help does not need
+
         return open_bundle(self.bundle)
 
 
