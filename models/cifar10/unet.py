@@ -1,4 +1,4 @@
-"""A class-conditional U-Net with 5.2 M parameters for 32x32 colour images."""
+"""A class-conditional UNet of 5.2 M parameters for 32x32 colour images."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +19,8 @@ WEIGHTS = "cifar10.safetensors"
 class UNet(nn.Module):
     """Predicts the velocity eps - x0 of a straight path (Liu et al. 2023, Lipman et al. 2023).
 
-    `forward(x [B, 3, 32, 32], time [B], label [B])`, where x = (1 - t) x0 + t eps, time = 1000 t in [0, 1000], and
-    label is in 0..9, or `NULL_CLASS` for the unconditional branch.
+    `forward(x [B, 3, 32, 32], time [B], label [B])`: x = (1 - t) x0 + t eps, time = 1000 t in [0, 1000], label in
+    0..9, or `NULL_CLASS` for the unconditional branch.
     """
 
     def __init__(self, channels: tuple[int, int, int] = (48, 96, 192), embedding: int = 256) -> None:
@@ -68,6 +68,5 @@ class UNet(nn.Module):
 
 
 def load(path: Path | None = None) -> UNet:
-    """Return the trained network, float32, in evaluation mode. `path` is a file of other weights, as a training run
-    writes them."""
+    """The trained network, float32, in evaluation mode; `path`: of other weights, as a training run wrote them."""
     return load_weights(UNet(), files(__package__) / WEIGHTS if path is None else path)
