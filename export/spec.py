@@ -249,7 +249,7 @@ def _check_start(spec: Spec) -> None:
 
 
 @dataclass(frozen=True)
-class SpecCheck:
+class SpecRule:
     """A requirement that docs/export/spec.md lists. `run` raises UserError for a spec that breaks it."""
 
     subject: str
@@ -258,17 +258,17 @@ class SpecCheck:
 
 
 CHECKS = (  # in this order: a check may rely on those before it
-    SpecCheck("names", "are one line of visible characters", _check_names),
-    SpecCheck("inputs of conditions", f"do not begin with `{CARRIED}`, the prefix of carried tensors", _check_prefixes),
-    SpecCheck("names of inputs, tensors and conditions", "occur once each", _check_unique_names),
-    SpecCheck("shapes, sizes, schedule and conditions", "do not contradict each other", _check_interface),
-    SpecCheck("properties of some denoisers, such as units", "fit the rest of the Spec", _check_kinds),
-    SpecCheck("a second time", "excludes separate times of positions, and tokens", _check_second_time),
-    SpecCheck("integer conditions", "have bounds, and each typical range lies within its bounds", _check_conditions),
-    SpecCheck("the prediction", "exists on the kind of schedule", _check_prediction),
-    SpecCheck("the default grid", "has times on the schedule, and tokens have none", _check_grid),
-    SpecCheck("the scheduler's config", "has the schedule and the prediction of the Spec", _check_scheduler),
-    SpecCheck("an epsilon prediction", "does not start at alpha 0, where noise does not determine x0", _check_start),
+    SpecRule("names", "are one line of visible characters", _check_names),
+    SpecRule("inputs of conditions", f"do not begin with `{CARRIED}`, the prefix of carried tensors", _check_prefixes),
+    SpecRule("names of inputs, tensors and conditions", "occur once each", _check_unique_names),
+    SpecRule("shapes, sizes, schedule and conditions", "do not contradict each other", _check_interface),
+    SpecRule("properties of some denoisers, such as units", "fit the rest of the Spec", _check_kinds),
+    SpecRule("a second time", "excludes separate times of positions, and tokens", _check_second_time),
+    SpecRule("integer conditions", "have bounds, and each typical range lies within its bounds", _check_conditions),
+    SpecRule("the prediction", "exists on the kind of schedule", _check_prediction),
+    SpecRule("the default grid", "has times on the schedule, and tokens have none", _check_grid),
+    SpecRule("the scheduler's config", "has the schedule and the prediction of the Spec", _check_scheduler),
+    SpecRule("an epsilon prediction", "does not start at alpha 0, where noise does not determine x0", _check_start),
 )
 
 
