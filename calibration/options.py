@@ -50,8 +50,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
     bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
-    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, with +every for a bundle with a light
-        network, or maskgit:8 for a denoiser of tokens.
+    plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, with +every if there is a light network;
+        maskgit:8 for tokens.
     target: Targets to lower for.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
