@@ -126,12 +126,15 @@ def refused_by_steps(bundle: Path, *given: str) -> str:
 
 def test_steps_refuse_the_prompts_of_a_text_bundle(tiny_bundle: Path) -> None:
     said = refused_by_steps(with_companions(tiny_bundle), "--plan", "ddim:2")
-    assert said == "steps: the run takes 'text' (an encoded prompt), which steps.cpp does not provide; run the bundle"
+    assert (
+        said
+        == "steps: the run takes 'text' (an encoded prompt), which steps.cpp does not provide; run the bundle in Python"
+    )
 
 
 def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
     said = refused_by_steps(tiny_bundle, "--plan", "ddim(eta=1):3")
-    assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not provide; run the bundle"
+    assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not provide; run the bundle in Python"
 
 
 def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:

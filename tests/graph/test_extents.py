@@ -134,7 +134,7 @@ def test_damaged_metadata_is_no_range(sizes: object, tmp_path: Path) -> None:
 
 
 def test_metadata_without_end_is_no_range() -> None:
-    with pytest.raises(ValueError, match="no list of sizes"):
+    with pytest.raises(ValueError, match="is not a list of sizes"):
         decode({METADATA: "[" * 100_000})
 
 
