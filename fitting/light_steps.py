@@ -24,6 +24,7 @@ from fewstep.plans.names.plan_reference import NamedReference
 from fewstep.plans.plan import LIGHT, Plan, Step
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.kinds.graph_entry import NEXT
+from fewstep.runtime.kinds.named_tensors import Features as FeatureCut
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
@@ -51,8 +52,27 @@ class LightChoice:
     seeds: int
 
 
-def choose_light_steps(options: FitOptions, progress: Progress = SILENT) -> LightChoice:
-    """Measure the features along trajectories of the float32 body, and choose the light steps of a plan.
+@dataclass(frozen=True)
+class LightTask:
+    """What a choice of light steps measures.
+
+    plan: with full steps only.
+    features: what the light network reads.
+    records: the conditions of the trajectories; None draws them.
+    seeds: the number of trajectories.
+    threshold: the largest relative difference of features that a light step may have.
+    """
+
+    sampler: Sampler
+    plan: Plan
+    features: FeatureCut
+    records: ConditionRecords | None
+    seeds: int
+    threshold: float
+
+
+def open_light_task(options: FitOptions) -> LightTask:
+    """Open what `fewstep fit --light` needs.
 
     Raises UserError for a bundle without a light network, and for a plan that no name with light steps can describe.
     """
@@ -67,14 +87,19 @@ def choose_light_steps(options: FitOptions, progress: Progress = SILENT) -> Ligh
         raise UserError(f"--light {of}", "give --plan SOLVER:STEPS, without light steps")
     plan = sampler.compile(reference, options.guidance)
     records = options.calibration_conditions(sampler.bundle).records
-    batches = [
-        (part, _conditions_of(sampler, part, records)) for _, part, _ in split_seeds(FIT_SEEDS[: options.seeds], BATCH)
-    ]
+    return LightTask(sampler, plan, features, records, options.seeds, options.light)
+
+
+def choose_light_steps(task: LightTask, progress: Progress = SILENT) -> LightChoice:
+    """Measure the features along trajectories of the float32 body, and choose the light steps of a plan."""
+    sampler, plan, features = task.sampler, task.plan, task.features
+    parts = [part for _, part, _ in split_seeds(FIT_SEEDS[: task.seeds], BATCH)]
+    batches = [(part, _conditions_of(sampler, part, task.records)) for part in parts]
     runs = [_features_of_steps(sampler, plan, features.name, *each) for each in batches]
-    light, errors = _measure(plan, runs, options.light, progress)
+    light, errors = _measure(plan, runs, task.threshold, progress)
     made = use_light_steps(plan, light, features.name, linear=True)
     cost = sum(features.share if step.network == LIGHT else 1.0 for step in made.steps)
-    return LightChoice(made.name, tuple(errors), tuple(light), cost, options.seeds)
+    return LightChoice(made.name, tuple(errors), tuple(light), cost, task.seeds)
 
 
 def _conditions_of(sampler: Sampler, seeds: Sequence[int], records: ConditionRecords | None) -> ConditionRecords:

@@ -2,7 +2,6 @@
 
 import logging
 
-from fewstep.fitting.options import FitOptions
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
@@ -20,26 +19,26 @@ LOG = logging.getLogger("fewstep")
 BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
 
 
-def check_bundle(bundle: Bundle, options: FitOptions) -> None:
+def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     """Raise UserError for a bundle whose plans cannot be fitted, or whose body does not run on the backend."""
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)
-        what = f"{options.bundle} carries {name!r} from run to run"
+        what = f"{bundle.path} carries {name!r} from run to run"
         raise UserError(what, "run a plan by its name: only denoisers that carry nothing can be fitted")
     if bundle.manifest.self_condition:
-        what = f"{options.bundle} takes its last prediction of x0, so a step changes the outputs of the next one"
+        what = f"{bundle.path} takes its last prediction of x0, so a step changes the outputs of the next one"
         raise UserError(what, "run a plan by its name: only denoisers that take x alone can be fitted")
     if BODY not in bundle.manifest.bodies:
-        what = f"{options.bundle} has no float32 body"
+        what = f"{bundle.path} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
     calibrated = own_plan(bundle, bundle.body(BODY))  # schedulers clip by default, --clip only if samples need it
     is_scheduler = calibrated is not None and split_plan_name(calibrated.name).is_of_scheduler
     if calibrated is not None and not is_scheduler and (shaping := shaping_of(calibrated)) is not None:
         along = f"{calibrated.name}, {describe_shaping(shaping)}"
-        what = f"{options.bundle} was calibrated along {along}, but fitted plans do not clip"
+        what = f"{bundle.path} was calibrated along {along}, but fitted plans do not clip"
         raise UserError(what, "run more steps, or fit before `fewstep calibrate` if samples need no clip")
-    choose_body(bundle, BODY, create_backend(options.backend, options.threads))
+    choose_body(bundle, BODY, create_backend(backend, threads))
 
 
 def check_teacher(teacher: Plan, steps: int) -> None:

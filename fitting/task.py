@@ -72,7 +72,7 @@ class FitTask:
 def open_fit_task(options: FitOptions) -> FitTask:
     """Open and check everything. Raises UserError for a fit that cannot succeed, before any sampling."""
     bundle = options.open()
-    check_bundle(bundle, options)
+    check_bundle(bundle, options.backend, options.threads)
     sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
     job = RolloutJob(pin_bundle(options.bundle), options.backend)
     guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))

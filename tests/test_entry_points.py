@@ -51,6 +51,7 @@ def test_only_entry_points_take_the_options_of_a_verb() -> None:
         "calibration.open_task",
         "calibration.options",
         "fitting.fit",
+        "fitting.light_steps",
         "fitting.task",
         "measure.judged_task",
         "measure.measure",

@@ -36,12 +36,13 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         lines += [f"  {line}" for line in costs.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the graphs for {options.backend} exist; it compiles them when it loads them"]
-    compared = [*compare_built_engines(options, result, progress)] if options.verify else []
+    compared = [*compare_built_engines(options.open(), options.backend, result, progress)] if options.verify else []
     lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
     lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
     agrees = all(each.agrees for each in comparisons)
-    forms = [*measure_built_forms(options, result)] if builder_of(options.backend).writes_forms else []
+    to_measure = (options.open(), options.precision, options.opt_batch, result)
+    forms = [*measure_built_forms(*to_measure)] if builder_of(options.backend).writes_forms else []
     lines += [str(each) for each in forms]
     value = {
         "bundle": options.bundle,

@@ -15,7 +15,7 @@ from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.fitting.blocks import BLOCK
 from fewstep.fitting.cost import count_evaluations, estimate_fit, search_bytes
 from fewstep.fitting.fit import fit
-from fewstep.fitting.light_steps import choose_light_steps
+from fewstep.fitting.light_steps import choose_light_steps, open_light_task
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.requirements import BODY
 from fewstep.fitting.task import ROOM, open_fit_task
@@ -31,7 +31,7 @@ from fewstep.runtime.sampling.calibrated_plans import default_guidance
 def verb(options: FitOptions, progress: Progress) -> Outcome:
     options = _set_default_guidance(options)
     if options.light is not None:
-        return light_outcome(options, choose_light_steps(options, progress))
+        return light_outcome(options, choose_light_steps(open_light_task(options), progress))
     result = fit(options, progress)
     if result.plan is None:
         end = [describe_rejection(options, result)]

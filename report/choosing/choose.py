@@ -18,7 +18,7 @@ from fewstep.measure.teacher import Teacher, select_teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
-from fewstep.report.choosing.budget import choose_by_budget
+from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.cost import estimate, estimate_needs, rows_of_calls
 from fewstep.report.choosing.deployments import (
     DeploymentJudge,
@@ -75,7 +75,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
     if options.within is not None or options.at_least is not None:
-        chosen = choose_by_budget(judging.bundle, options, judging.plan, on_front)
+        budget = Budget(options.within, options.at_least, options.milliseconds, options.decibels)
+        chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, on_front)
         save_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     notes = _compare_with_bf16(judging, rows, options.threads)

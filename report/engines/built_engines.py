@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from fewstep.graph.engines.batches import parse_batch
-from fewstep.graph.engines.build import Build, BuildOptions
+from fewstep.graph.engines.build import Build
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.form_measurement import USUAL_ROWS, FormMeasurement
 from fewstep.report.engines.differences import EngineComparison, NotCompared
@@ -12,37 +12,39 @@ from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.engine_key import AMPERE_ON
 from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 
 
-def measure_built_forms(options: BuildOptions, made: Build) -> Iterator[FormMeasurement]:
+def measure_built_forms(
+    bundle: Bundle, precision: str, opt_batch: str | None, made: Build
+) -> Iterator[FormMeasurement]:
     """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
     from fewstep.report.choosing.cuda_forms import measure_forms
 
-    bundle, text = options.open(), options.opt_batch
     for name in networks(made.manifest):
         part = bundle.select_network(name)
-        graph, manifest = part.body(options.precision).graph, part.manifest
-        rows = USUAL_ROWS if text is None else parse_batch(text, graph, manifest.sizes, manifest.x_shape)
-        yield from measure_forms(bundle, name, options.precision, rows)
+        graph, manifest = part.body(precision).graph, part.manifest
+        rows = USUAL_ROWS if opt_batch is None else parse_batch(opt_batch, graph, manifest.sizes, manifest.x_shape)
+        yield from measure_forms(bundle, name, precision, rows)
 
 
 def compare_built_engines(
-    options: BuildOptions, made: Build, progress: Progress
+    bundle: Bundle, backend: str, made: Build, progress: Progress
 ) -> Iterator[EngineComparison | NotCompared]:
     """Compare the engines for this machine's GPU, if it has one, with onnxruntime."""
-    backend = create_backend(options.backend)
+    engine = create_backend(backend)
     try:
-        here = backend.engine_facts().device if isinstance(backend, TensorRt) else None
+        here = engine.engine_facts().device if isinstance(engine, TensorRt) else None
     except UserError:  # the engines are for GPUs of other machines
         return
     graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
     if here is None or not graphs:
         return
     if find_spec("onnxruntime") is None:
-        yield NotCompared(options.backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
+        yield NotCompared(backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
         return
     from fewstep.report.engines.compare_engines import compare_engines
 
     for name in networks(made.manifest):
-        yield from compare_engines(options.open().select_network(name), progress, (options.backend,), graphs)
+        yield from compare_engines(bundle.select_network(name), progress, (backend,), graphs)

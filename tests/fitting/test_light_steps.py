@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.fitting.light_steps import choose_light_steps
+from fewstep.fitting.light_steps import choose_light_steps, open_light_task
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions
 from fewstep.plans.errors import UserError
@@ -22,7 +22,7 @@ THRESHOLD = 0.05
 
 def chosen(bundle: Path, threshold: float = THRESHOLD, guidance: float | None = 2.0):
     options = FitOptions(bundle, plan=parse_plan_text(PLAN), light=threshold, seeds=SEEDS, guidance=guidance)
-    return choose_light_steps(options)
+    return choose_light_steps(open_light_task(options))
 
 
 def test_the_error_of_a_step_is_that_of_the_features_that_it_would_read(exported_light: Path) -> None:
@@ -58,13 +58,13 @@ def test_features_are_measured_on_the_conditions_of_a_file(exported_light: Path,
     """By hand, for one class that random conditions would mix with others."""
     np.savez(tmp_path / "labels.npz", **{"class": np.array([2])})
     options = FitOptions(exported_light, plan=parse_plan_text(PLAN), light=1e-9, seeds=SEEDS)
-    choice = choose_light_steps(replace(options, conditions=tmp_path / "labels.npz"))
+    choice = choose_light_steps(open_light_task(replace(options, conditions=tmp_path / "labels.npz")))
     made: list[np.ndarray] = []
     watched = replace(load(exported_light), on_call=lambda index, call: made.append(call.returned["next_features"]))
     list(watched.steps(watched.compile(PLAN), FIT_SEEDS[:SEEDS], {"class": [2] * SEEDS}))
     expected = np.abs(made[0] - made[1]).mean() / np.abs(made[1]).mean()
     assert choice.errors[1] == pytest.approx(expected, rel=1e-4)
-    assert choose_light_steps(options).errors[1] != pytest.approx(expected, rel=1e-2)
+    assert choose_light_steps(open_light_task(options)).errors[1] != pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("unused", [{"output": Path("plan.json")}, {"teacher": parse_plan_text("ddim:40")}])
@@ -92,12 +92,12 @@ def test_the_verb_prints_a_plan_that_runs(
 def test_a_plan_that_takes_no_light_steps_is_refused(exported_light: Path, plan: str | None) -> None:
     reference = None if plan is None else parse_plan_text(plan)
     with pytest.raises(UserError, match="give --plan SOLVER:STEPS, without light steps"):
-        choose_light_steps(FitOptions(exported_light, plan=reference, light=0.1))
+        open_light_task(FitOptions(exported_light, plan=reference, light=0.1))
 
 
 def test_a_bundle_without_a_light_network_is_refused(exported_carrying: Path) -> None:
     with pytest.raises(UserError, match="has no light network; export it with --cache"):
-        choose_light_steps(FitOptions(exported_carrying, plan=parse_plan_text(PLAN), light=0.1))
+        open_light_task(FitOptions(exported_carrying, plan=parse_plan_text(PLAN), light=0.1))
 
 
 @pytest.mark.parametrize("light", [0.0, 1.0, -0.1])
