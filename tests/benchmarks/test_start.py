@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,14 @@ from tests.benchmarks.conftest import BENCHMARKS
 
 FOLDERS = (BENCHMARKS, BENCHMARKS.parent / "lab")
 FILES = [path for each in FOLDERS for path in sorted(each.rglob("*.py")) if "parser_of(" in path.read_text()]
-STARTED = [each.parent if (each.parent / "__main__.py").is_file() else each.with_suffix("") for each in FILES]
-# A folder with several such files is one program.
+
+
+def program_of(file: Path) -> Path:
+    """The folder above a file that runs as one program, or else the file itself, without its suffix."""
+    return next((each for each in file.parents if (each / "__main__.py").is_file()), file.with_suffix(""))
+
+
+STARTED = [program_of(each) for each in FILES]
 MODULES = [".".join(path.relative_to(BENCHMARKS.parent).parts) for path in dict.fromkeys(STARTED)]
 
 

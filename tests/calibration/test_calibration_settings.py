@@ -64,7 +64,7 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     again = replace(BOTH, bundle=bundle, **{"target": ("cpu-x86",), **changes})  # type: ignore[arg-type]
     made = calibrate(again)
     assert ("bodies of other targets are kept" in caplog.text) == (warned is not None)
-    assert warned is None or f"stay, calibrated {warned}; calibrate all targets in one run" in caplog.text
+    assert warned is None or f"are kept, calibrated {warned}; calibrate all targets in one run" in caplog.text
     told = () if warned is None else (f"Calibrated {warned.replace('this time', 'int8-cpu-x86')}.",)
     assert unlike_in(bundle, made.plan) == told
 

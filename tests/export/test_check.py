@@ -16,7 +16,7 @@ from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 
-ZOO = Path(__file__).parents[2] / "benchmarks" / "zoo"
+ZOO = Path(__file__).parents[2] / "lab" / "zoo"
 SOURCES = {
     "fashion_mnist": "fashion_mnist",
     "convnext": f"{ZOO / 'convnext_v_cosine.py'}:make",
