@@ -26,7 +26,7 @@ SCRIPT = """#!/bin/bash
 # payload. REHEARSE=1: a short run on a CPU.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export PYTHON=${{PYTHON:-python3}} WORK=${{WORK:-/tmp/fewstep-lease}} OUT=$1
+export PYTHON=${{PYTHON:-python3}} WORK=${{WORK:-$(dirname "$(mktemp -u)")/fewstep-lease}} OUT=$1
 payload=$WORK/payload-$(sha256sum < "$here/files.txt" | cut -c 1-12)
 export FILES=$payload/files
 mkdir -p "$payload/stored" "$FILES" "$OUT"
