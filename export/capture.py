@@ -76,7 +76,7 @@ def capture(
         except Exception as error:
             raise explain_export_error(error, watch, captured) from error
     weights = _take_weights(program.model, initializers)
-    return from_model(_name_nodes_by_module(ir.to_proto(program.model)), beside=weights), program.exported_program
+    return from_model(_name_nodes_by_module(ir.to_proto(program.model)), extra=weights), program.exported_program
 
 
 def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

@@ -271,11 +271,11 @@ def from_model(
     model: onnx.ModelProto,
     path: Path = Path("model.onnx"),
     root: Path | None = None,
-    beside: Mapping[str, Array] | None = None,
+    extra: Mapping[str, Array] | None = None,
 ) -> Graph:
     """Return the Graph of an ONNX model. `path` names it in errors and locates external weights.
 
-    `beside` holds constants that the model reads but does not contain.
+    `extra` holds constants that the model reads but does not contain.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
@@ -283,7 +283,7 @@ def from_model(
     if model.functions:
         model = inliner.inline_local_functions(model)
     files = _Files(path, root or path.parent)
-    constants = dict(beside or {}) | {tensor.name: _array(tensor, path, files) for tensor in model.graph.initializer}
+    constants = dict(extra or {}) | {tensor.name: _array(tensor, path, files) for tensor in model.graph.initializer}
     nodes = []
     for proto in model.graph.node:
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
