@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FrameType
@@ -40,27 +41,41 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
     """
     with TemporaryFile() as errors, _ending_in_order():
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,  # a group of its own, to be killed as one
-        )
+        process: subprocess.Popen[bytes] | None = None
+        # Blocked until `process` is known: a signal that arrived inside Popen would leave the command running.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,  # a group of its own, to be killed as one
+                preexec_fn=unblock,
+            )
+            unblock()
             peak, processor = _watch(process)
         finally:
-            with suppress(ProcessLookupError):  # nothing is left of it
-                os.killpg(process.pid, signal.SIGKILL)
-            if process.returncode is None:
-                process.wait()
+            if process is None:
+                unblock()
+            else:
+                _kill(process)
         seconds = time.perf_counter() - started
         if process.returncode:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
             raise Unfinished(said[-1] if said else f"failed with {process.returncode}")
     return Cost(seconds, processor, peak)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process and all that it started, and wait for its end."""
+    with suppress(ProcessLookupError):  # nothing is left of it
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        process.wait()
 
 
 def _watch(process: "subprocess.Popen[bytes]") -> tuple[int, float]:

@@ -22,6 +22,17 @@ import os, sys
 from benchmarks.command_cost import measure
 measure([sys.executable, "-c", "import time; time.sleep(600)  # " + os.environ["MARK"]])
 """
+# before MEASURES: a signal comes when the command has started, before the function that starts it returns
+SIGNALLED_AT_ITS_START = """
+import os, signal, subprocess
+
+class Popen(subprocess.Popen):
+    def _execute_child(self, *arguments):
+        super()._execute_child(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+subprocess.Popen = Popen
+"""
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 
@@ -47,6 +58,15 @@ def test_who_is_told_to_end_ends_what_it_measures() -> None:
         assert wait_until(lambda: running(mark))
         measuring.terminate()
     assert measuring.returncode == 128 + 15
+    assert wait_until(lambda: not running(mark))
+
+
+@needs_proc
+def test_a_signal_during_the_start_of_a_command_ends_it() -> None:
+    mark = str(uuid4())
+    environment = os.environ | {"MARK": mark, "PYTHONPATH": str(BENCHMARKS)}
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED_AT_ITS_START + MEASURES], env=environment)
+    assert ended.returncode == 128 + 15
     assert wait_until(lambda: not running(mark))
 
 
