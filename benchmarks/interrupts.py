@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from benchmarks.markdown import table
 from benchmarks.options import parser_of, positive
 from fewstep.cli.main import STOPPED
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.manifest import Manifest

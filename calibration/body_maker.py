@@ -24,8 +24,8 @@ from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.sample_space import JudgingRun
 from fewstep.calibration.task import Task
-from fewstep.graph import io, weights
-from fewstep.graph.commit import Writer
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs

@@ -17,7 +17,7 @@ from fewstep.calibration.resource_needs import estimate_needs
 from fewstep.calibration.sample_space import record_judging_run
 from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
-from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.files.commit import Writer, open_for_update
 from fewstep.graph.resource_needs import check_needs
 from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.any_plan import regroup

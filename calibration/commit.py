@@ -16,8 +16,8 @@ from fewstep.calibration.precision.precision_map import PrecisionMap, decode_map
 from fewstep.calibration.precision.precision_search import SearchResult, make_precision_map
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
-from fewstep.graph import io
-from fewstep.graph.commit import Writer
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import GROUP
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError

@@ -8,7 +8,7 @@ from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
-from fewstep.graph.io import exceeds_one_file
+from fewstep.graph.files.io import exceeds_one_file
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE

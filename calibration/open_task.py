@@ -8,7 +8,7 @@ from fewstep.calibration.options import CalibrateOptions, load_targets, trajecto
 from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
-from fewstep.graph.stored_graphs import load_stored
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.trajectories import max_seeds_per_size

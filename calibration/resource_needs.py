@@ -4,10 +4,10 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.moments import moment_bytes
 from fewstep.calibration.ranges.row_observer import are_large, row_bytes
 from fewstep.calibration.task import Task
-from fewstep.graph import io
+from fewstep.graph.files import io
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.graph.resource_needs import Needs
-from fewstep.graph.weights import weight_bytes
 from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.runtime.bundle.reading import Bundle
 

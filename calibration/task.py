@@ -12,7 +12,7 @@ from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import are_large, row_bytes
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.conditions_file import ConditionRecords

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from fewstep.calibration.task import Task
-from fewstep.graph.stored_graphs import load_stored
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue

@@ -25,8 +25,8 @@ from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
+from fewstep.graph.files.io import from_model
 from fewstep.graph.graph import OPSET, Array, Graph
-from fewstep.graph.io import from_model
 
 
 def capture(

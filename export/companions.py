@@ -12,13 +12,13 @@ import numpy as np
 
 from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
+from fewstep.graph.files.io import offload_weights, store
+from fewstep.graph.files.weights import collect_garbage
 from fewstep.graph.graph import BATCH, Array, Graph
-from fewstep.graph.io import offload_weights, store
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
-from fewstep.graph.weights import collect_garbage
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import TensorEntry

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.export.call_option import parse_call
-from fewstep.graph.output_files import atomic_file, check_writable
+from fewstep.graph.files.output_files import atomic_file, check_writable
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
 

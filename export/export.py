@@ -23,7 +23,7 @@ from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.graph import TIME, X
 from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid

@@ -11,14 +11,14 @@ from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_w
 from fewstep.export.light_network import cut_features
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
-from fewstep.graph.commit import Writer
 from fewstep.graph.describe import describe
+from fewstep.graph.files.commit import Writer
+from fewstep.graph.files.io import store, store_weights
+from fewstep.graph.files.weights import collect_garbage, place_of, release
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.io import store, store_weights
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
-from fewstep.graph.weights import collect_garbage, place_of, release
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.kinds.named_tensors import Features

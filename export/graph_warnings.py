@@ -2,9 +2,9 @@
 
 import logging
 
+from fewstep.graph.cuts.prologue import PreparedDenoiser, can_be_row, x_independent_tensors
 from fewstep.graph.engine_operations import OLDEST, find_unparsed, version_text
 from fewstep.graph.mac_count import estimate_macs
-from fewstep.graph.prologue import PreparedDenoiser, can_be_row, x_independent_tensors
 from fewstep.graph.types import infer_types
 
 LOG = logging.getLogger("fewstep")

@@ -6,10 +6,10 @@ from dataclasses import replace
 import msgspec
 
 from fewstep.export.spec import Spec
-from fewstep.graph.feature_cuts import SplitBody, choose_cut, split_body
+from fewstep.graph.cuts.feature_cuts import SplitBody, choose_cut, split_body
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.graph import OUTPUT, Graph
 from fewstep.graph.passes.split_attention import split_attention
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest, NetworkEntry
@@ -49,7 +49,7 @@ def _verify(prepared: PreparedDenoiser, parts: SplitBody, spec: Spec) -> None:
     """Raise UserError if one of the two graphs differs from the body, at the points of a quick verification."""
     from fewstep.export.verification.difference import measure_difference
     from fewstep.export.verification.points import comparison_points
-    from fewstep.graph.prologue import open_rows
+    from fewstep.graph.cuts.prologue import open_rows
     from fewstep.graph.session import run
 
     rows = open_rows(prepared)

@@ -21,14 +21,14 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
 from fewstep.export.verification.points import Scope, comparison_points
 from fewstep.export.verification.verify import ReferenceOutputs, Verification, record_reference
-from fewstep.graph import io
-from fewstep.graph.commit import Writer
-from fewstep.graph.digest import digest, structure_digest
+from fewstep.graph.cuts.prologue import PreparedDenoiser
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import Writer
+from fewstep.graph.files.digest import digest, structure_digest
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.resource_needs import check_needs
-from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.lora_slots import LoraSlots

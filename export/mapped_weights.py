@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from fewstep.graph import weights
+from fewstep.graph.files import weights
 from fewstep.graph.graph import Array
 
 _ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # arrays by address; a tensor keeps its array alive

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.export.spec import Source, Spec, with_spec
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.manifest import Condition, Manifest

@@ -2,7 +2,7 @@
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.resource_needs import Needs
 
 ALONE = 900 * 10**6  # bytes of torch, its exporter, onnxruntime, and the source's library

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, get_args, get_type_hints
 import msgspec
 import numpy as np
 
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config

@@ -21,8 +21,8 @@ from fewstep.fitting.requirements import BODY
 from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
 from fewstep.fitting.task import FitTask, open_fit_task
 from fewstep.fitting.teacher_gate import check_teacher, find_former_fit, use_of, use_of_entry
-from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.output_files import write_atomic
+from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.graph.files.output_files import write_atomic
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import TeacherCheck

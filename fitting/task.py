@@ -7,8 +7,8 @@ from fewstep.fitting.options import FitOptions
 from fewstep.fitting.requirements import BODY, check_bundle, check_teacher, warn_of_lost_plans
 from fewstep.fitting.rollouts import FitSampler, RolloutJob, open_samplers
 from fewstep.fitting.start_plans import Starts, select_starts
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.output_files import check_writable
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
 from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
 from fewstep.measure.workers.pinned_bundle import pin_bundle

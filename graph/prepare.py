@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from fewstep.graph.conditioner import cut_conditioner
+from fewstep.graph.cuts.conditioner import cut_conditioner
+from fewstep.graph.cuts.prologue import PreparedDenoiser, cut_prologue
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.affine import merge_affine
 from fewstep.graph.passes.attention import simplify_attention
@@ -15,7 +16,6 @@ from fewstep.graph.passes.einsum import expand_einsum
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.passes.shape_reads import reroute_shape_reads
 from fewstep.graph.passes.shapes import fold_shapes
-from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 
 PASSES = (
     fold_constants,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
 from fewstep.runtime.machine.memory import resident_bytes, this_space
 
 LOG = logging.getLogger("fewstep")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.graph import io, weights
+from fewstep.graph.files import io, weights
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text

@@ -12,8 +12,8 @@ import onnx
 from onnx import helper
 
 from fewstep.graph.extents import dimension_name, fix_batch, fix_sizes, probe_sizes
+from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.io import to_model
 
 LARGEST_SCALE = 64  # scale of a Resize that `_stand_ins` replaces
 BATCHES = 1009, 2003  # primes, unlike any other size

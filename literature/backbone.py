@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from fewstep.graph import io, weights
 from fewstep.graph.bake.assemble import PICTURE, SAMPLE, BakedRun, check_names, value_of
 from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.upgrade import report_foreign_errors, to_opset
 from fewstep.graph.graph import BATCH, OPSET, Graph, Node, Value, X
 from fewstep.graph.session import open_session
-from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from fewstep.graph import io, weights
+from fewstep.graph.files import io, weights
 from fewstep.graph.graph import Graph
 from fewstep.graph.resource_needs import Needs, memory_free
 from fewstep.graph.types import infer_types

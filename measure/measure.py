@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph.output_files import check_writable, write_atomic
+from fewstep.graph.files.output_files import check_writable, write_atomic
 from fewstep.graph.resource_needs import check_memory
 from fewstep.measure.bodies import excluded_bodies, int8_bodies
 from fewstep.measure.body_backends import is_simulated

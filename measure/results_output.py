@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.output_files import check_writable
+from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.errors import UserError

@@ -6,13 +6,13 @@ Q/DQ pairs are not fused. Tensors of type bfloat16 are rounded to it; the rest i
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fewstep.graph import io
+from fewstep.graph.files import io
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import GraphSession, open_session
-from fewstep.graph.stored_graphs import load_stored
 from fewstep.runtime.backends import LoadedGraph, find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import GraphEntry

@@ -16,10 +16,10 @@ from fewstep.calibration.lowering.coverage import count_operation_macs, optimize
 from fewstep.calibration.ranges.read_table import load as load_ranges
 from fewstep.graph.engine_operations import find_unparsed, minimum_version, version_text
 from fewstep.graph.engines.engine_costs import EngineCost, read_costs
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
-from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.bodies import ranges_file, ranges_files
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation

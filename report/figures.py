@@ -8,7 +8,7 @@ from itertools import chain
 import msgspec
 
 from fewstep.calibration.calibration_settings import describe_judged_differences
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import excluded_bodies, int8_bodies
 from fewstep.measure.measurement import MeasureTask, run_measurement

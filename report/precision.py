@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.selection import layer_name, select_int8_ops
-from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.report.drawing import plots

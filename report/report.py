@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.graph.output_files import write_atomic
+from fewstep.graph.files.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated

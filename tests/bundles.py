@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import onnx
 
+from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.io import to_model
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import Sampler

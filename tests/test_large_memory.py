@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import memory
 from benchmarks.command_cost import measure
-from fewstep.graph import io
-from fewstep.graph.weights import weight_bytes
+from fewstep.graph.files import io
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.runtime.bundle.reading import open_bundle
 
 pytestmark = [
@@ -33,7 +33,7 @@ from fewstep.cli.main import main
 
 main(["--version"])  # sets what it sets before numpy is there
 assert "numpy" not in sys.modules
-from fewstep.graph import io
+from fewstep.graph.files import io
 
 io.EXTERNAL_ABOVE = 10_000_000
 sys.exit(main())

@@ -14,10 +14,10 @@ from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run
 from fewstep.graph.bake.metadata import encode_metadata
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files import io
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Backend

@@ -42,9 +42,9 @@ from fewstep.calibration.task import Task
 from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT
 from fewstep.graph.engines.kernels import Kernels, kernels_of
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.io import save
 from fewstep.graph.passes.half import to_half
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.plans.any_plan import regroup

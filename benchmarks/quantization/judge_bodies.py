@@ -12,7 +12,7 @@ from benchmarks.quantization.contenders import Contender
 from benchmarks.quantization.int8_coverage import covered
 from benchmarks.quantization.tool_inputs import Material
 from benchmarks.result_store import kept
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_records
 from fewstep.measure.rollouts.metrics import psnr

@@ -12,9 +12,9 @@ import msgspec
 
 from benchmarks.quantization.contenders import TARGET_OF, Contender
 from benchmarks.quantization.tool_inputs import Material
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quantization.join_biases import join_bias
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, explain_selection, outer_ops
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_records

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from fewstep.calibration.lowering.openvino_kernels import open_compiled
-from fewstep.graph import io
+from fewstep.graph.cuts.partition import partition_graph
 from fewstep.graph.extents import fix_sizes
+from fewstep.graph.files import io
+from fewstep.graph.files.weights import release
 from fewstep.graph.graph import Array, Graph
-from fewstep.graph.partition import partition_graph
 from fewstep.graph.session import run
-from fewstep.graph.weights import release
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import version
 from fewstep.runtime.backends.openvino_agreement import CALLS, FIX, LARGEST, random_feeds, relative_difference

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fewstep.calibration.lowering.coverage import MULTIPLY
 from fewstep.calibration.ranges.observe import expose_tensors
 from fewstep.graph.extents import fix_sizes
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.index import index
-from fewstep.graph.io import save
 from fewstep.graph.pattern import match
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph

@@ -30,13 +30,13 @@ from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.half_types import largest_number
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, explain_selection, select_int8_ops
 from fewstep.graph.types import infer_types
 from fewstep.graph.weight_quantization import QuantizedWeight, clip_scales, quantize_weight
-from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.machine.threads import map_threads

@@ -19,8 +19,8 @@ from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.operation_errors import measure_operation_errors
 from fewstep.calibration.precision.ranking import Ranking, rank_operations
 from fewstep.calibration.precision.recipe import Recipe
+from fewstep.graph.files.io import exceeds_one_file
 from fewstep.graph.graph import Graph
-from fewstep.graph.io import exceeds_one_file
 from fewstep.graph.selection import explain_selection, layer_name
 from fewstep.measure.rollouts.metrics import PEAK
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR

@@ -19,8 +19,8 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.files.io import exceeds_one_file
 from fewstep.graph.graph import Graph
-from fewstep.graph.io import exceeds_one_file
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.weight_quantization import LARGEST_WEIGHT
-from fewstep.graph.weights import release_array
 
 UNIFORM = 1 / 12  # mean square of an error that is uniform over one step
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.histogram import Histogram, merge_histograms
 from fewstep.calibration.ranges.observe import Counts, Fault, Measured, measure_tensor, open_observed
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.types import infer_types
 from fewstep.measure.rollouts.row_by_row import run_row_by_row

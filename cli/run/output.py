@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.graph.output_files import atomic_file, write_atomic
+from fewstep.graph.files.output_files import atomic_file, write_atomic
 
 PICTURE, ARRAY = ".png", ".npy"
 SMALL, SMALL_SCALE = 64, 3  # samples of up to SMALL pixels are enlarged by SMALL_SCALE

@@ -14,7 +14,7 @@ from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.output import default_scale, square_columns
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
-from fewstep.graph.output_files import check_writable
+from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.rollouts.conditions_file import read_branches
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND

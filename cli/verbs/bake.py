@@ -12,7 +12,7 @@ from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run, select_body
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.write_parts import write_parts
-from fewstep.graph.output_files import check_writable
+from fewstep.graph.files.output_files import check_writable
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance
 

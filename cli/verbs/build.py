@@ -7,7 +7,7 @@ from fewstep.cli.outcome import Outcome
 from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, build_script, list_requests
 from fewstep.graph.engines.builders import builder_of
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
-from fewstep.graph.output_files import check_writable, write_atomic
+from fewstep.graph.files.output_files import check_writable, write_atomic
 from fewstep.report.engines.built_engines import compare_built_engines, measure_built_forms
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.integrity import engine_damage

@@ -17,7 +17,7 @@ from fewstep.cli.describe.calibration import (
 from fewstep.cli.malloc_arenas import use_one_heap
 from fewstep.cli.next_command import report_next
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.resource_needs import check_needs, combine_needs, format_duration
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS

@@ -6,7 +6,7 @@ from fewstep.cli.describe.choice import choice_table, describe_choice, draw_choi
 from fewstep.cli.errors import CommandLineError
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.output_files import write_atomic
+from fewstep.graph.files.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.report.choosing.choose import choose, open_judging, plans_by_body
 from fewstep.report.choosing.cost import estimate, estimate_needs

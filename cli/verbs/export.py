@@ -7,7 +7,7 @@ import msgspec
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import ExportOptions, check_sources, describe_additions, export
 from fewstep.export.spec import Spec
-from fewstep.graph.commit import check_room, existing_parent
+from fewstep.graph.files.commit import check_room, existing_parent
 from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle

@@ -4,7 +4,7 @@ from rich.filesize import decimal
 
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.runtime.progress import Progress
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.output_files import write_atomic
+from fewstep.graph.files.output_files import write_atomic
 from fewstep.plans.any_plan import AnyPlan, plan_headline
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError

@@ -12,7 +12,8 @@ import onnxruntime as ort
 from fewstep.export.ports import standardize_ports
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.spec import Spec, TracedDenoiser
-from fewstep.graph import io
+from fewstep.graph.files import io
+from fewstep.graph.files.upgrade import report_foreign_errors, to_opset
 from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.batch import free_batch
@@ -20,7 +21,6 @@ from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.selection import is_quantized
 from fewstep.graph.session import FOLDER, report_ort_errors
-from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32

@@ -11,7 +11,7 @@ from importlib.resources import files
 import msgspec
 
 from fewstep.export.sources.shipped import NAMES
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.plan import Plan

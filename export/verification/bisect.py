@@ -17,12 +17,12 @@ from fewstep.export.verification.difference import differs
 from fewstep.export.verification.float_types import other_float_type
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.additions import NewNodes
+from fewstep.graph.cuts.prologue import PreparedDenoiser, open_rows
+from fewstep.graph.files.io import exceeds_one_file
 from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
-from fewstep.graph.io import exceeds_one_file
 from fewstep.graph.passes.rounding import round_to
-from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError

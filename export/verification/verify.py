@@ -29,12 +29,12 @@ from fewstep.export.verification.bisect import (
 from fewstep.export.verification.difference import differs, measure_difference
 from fewstep.export.verification.float_types import explain_load_errors
 from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points
+from fewstep.graph.cuts.prologue import PreparedDenoiser
+from fewstep.graph.files.weights import collect_garbage
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.passes.split_attention import split_attention
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.graph.resource_needs import format_duration
 from fewstep.graph.session import open_session
-from fewstep.graph.weights import collect_garbage
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.kinds.sizes import apply_sizes

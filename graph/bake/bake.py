@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from fewstep.graph import io, weights
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.features import features_of
 from fewstep.graph.bake.hold import HeldAs
@@ -27,10 +26,11 @@ from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
 from fewstep.graph.bake.run_parts import BakedNetwork
 from fewstep.graph.bake.run_setup import check_branches
 from fewstep.graph.bake.seal import seal
-from fewstep.graph.commit import refuse_in_bundle
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.commit import refuse_in_bundle
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
-from fewstep.graph.stored_graphs import load_stored
 from fewstep.plans.any_plan import AnyPlan, AnyStep, regroup
 from fewstep.plans.argument_checks import PlanReference
 from fewstep.plans.errors import UserError

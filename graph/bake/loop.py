@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.graph import weights
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.hold import HoldInputs
@@ -23,6 +22,7 @@ from fewstep.graph.bake.run_parts import BakedNetwork, Run
 from fewstep.graph.bake.step_alignment import NO_TENSOR, AlignedSteps, StepRange
 from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder, Coefficient
+from fewstep.graph.files import weights
 from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
 from fewstep.plans.plan import Plan, tensor_values

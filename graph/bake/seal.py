@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph import io
 from fewstep.graph.bake.draws import DRAWN
 from fewstep.graph.bake.example_inputs import choose_fill
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedSample, encode_metadata
 from fewstep.graph.bake.seal_check import BAKE_AGAIN, MARK, compute_sample, digest, select_stored
+from fewstep.graph.files import io
 from fewstep.graph.resource_needs import GB
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory import this_space

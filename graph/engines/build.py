@@ -17,18 +17,18 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.graph import io
-from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.engines.batches import BATCH, parse_batch, parse_sizes, profile_of
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
 from fewstep.graph.engines.build_script import HEAD, script
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
 from fewstep.graph.engines.cuda_forms import form_keys, write_form
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.half_types import BFLOAT16, HALVES
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
-from fewstep.graph.stored_graphs import load_stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import RUN_ONCE, graph_names

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph.commit import Writer
 from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.builders import FLOAT32_SCALES, EngineBuilder, Flags
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.graph.io import load, save
+from fewstep.graph.files.commit import Writer
+from fewstep.graph.files.io import load, save
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph import io
-from fewstep.graph.commit import Writer
 from fewstep.graph.cuda.cuda_form import cuda_form, form_size
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines.build_engine import add_sidecar
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import Writer
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.build_engine import request, run_worker, timing_cache
 from fewstep.graph.engines.builders import STRICT, builder_of
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph
-from fewstep.graph.io import save
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.checks import import_package

@@ -7,13 +7,13 @@ import numpy as np
 from onnx import TensorProto
 
 from fewstep.graph.created_tensors import created_tensors
+from fewstep.graph.files.weights import place_of
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.passes.half import round_weight, takes_half
 from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
-from fewstep.graph.weights import place_of
 
 SMALL = 4096  # bytes: larger weights are rounded at run time, so that memory does not hold them twice
 

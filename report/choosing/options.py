@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.graph.output_files import check_writable
+from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.judged_reference import ReferenceOptions
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH

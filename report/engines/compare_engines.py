@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.open_body import open_body

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.weight_names import strip_wrapper_prefixes
-from fewstep.graph.weights import LARGE
+from fewstep.graph.files.weights import LARGE
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.normalisation import (
     AFTER,

@@ -80,7 +80,7 @@ class Features(Kind, frozen=True):
     instead of computing them. Plans carry them from step to step (`plans.light_steps`).
 
     shape: per sample; a free axis is a term of a size, such as "height/2".
-    cut: the name of the cut (`graph.feature_cuts`).
+    cut: the name of the cut (`graph.cuts.feature_cuts`).
     share: the work of the light network as a share of the full one's, in multiply-adds.
     is_read: whether this network reads them, so that it is the light one.
     """

@@ -23,9 +23,9 @@ from fewstep.calibration.precision.recipe import Recipe, open_graphs
 from fewstep.calibration.ranges.methods import mse_ranges
 from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.graph import io
+from fewstep.graph.files import io
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.graph.graph import Graph
-from fewstep.graph.pack import PackOptions, pack
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.bodies import ranges_files
 from fewstep.measure.rollouts import nearness

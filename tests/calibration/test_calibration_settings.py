@@ -12,7 +12,7 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibration_settings import describe_judged_differences
 from fewstep.cli.verbs.report import verb
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.measure.bodies import int8_bodies
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.report.options import ReportOptions

@@ -16,8 +16,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import target_names
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph import io, weights
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.report.integrity import VerifyOptions, verify

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import record_run
 from fewstep.measure.rollouts.trajectories import roll_out

@@ -10,8 +10,8 @@ from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import row_bytes
 from fewstep.calibration.resource_needs import ALONE, BESIDE, WORKER, estimate_needs
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
-from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -57,7 +57,7 @@ def test_a_full_disk_is_told_before_anything_is_measured(tmp_path: Path, monkeyp
     def no_room(size: int) -> None:
         raise UserError(f"{size} more", "free space")
 
-    monkeypatch.setattr("fewstep.graph.commit.Writer.reserve", lambda _, size: no_room(size))
+    monkeypatch.setattr("fewstep.graph.files.commit.Writer.reserve", lambda _, size: no_room(size))
     monkeypatch.setattr("fewstep.calibration.calibrate.count_activations", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"\d{6} more"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))

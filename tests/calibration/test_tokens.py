@@ -14,7 +14,7 @@ from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.selection import explain_selection
 from fewstep.measure.judged_batch import JudgedBatch
 from fewstep.measure.judged_run import Contender

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec, TracedDenoiser
-from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.models.blocks import ResidualBlock, SelfAttention, time_features, upsample
 from fewstep.models.fashion_mnist.unet import CLASSES, IMAGE_SHAPE
 from fewstep.plans.spec import ScheduleSpec

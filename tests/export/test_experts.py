@@ -17,7 +17,7 @@ from fewstep.export import experts
 from fewstep.export import export as exporting
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Spec
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition

@@ -13,7 +13,7 @@ import pytest
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph.io import load
+from fewstep.graph.files.io import load
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -268,7 +268,7 @@ def test_room_is_asked_for_before_anything_is_traced(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, real = list[int](), TorchSource.trace
-    monkeypatch.setattr("fewstep.graph.commit.Writer.reserve", lambda _, size: asked.append(size))
+    monkeypatch.setattr("fewstep.graph.files.commit.Writer.reserve", lambda _, size: asked.append(size))
     monkeypatch.setattr(TorchSource, "trace", lambda source: real(source) if asked else pytest.fail("it was traced"))
     export(ExportOptions(f"{file}:make", tmp_path / "bundle"))
     numbers = 2 * 2 * 9 + 2 + 4 * 2  # weights and bias of the convolution, the labels

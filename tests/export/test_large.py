@@ -19,9 +19,9 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import load_and_trace
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.verification import verify
-from fewstep.graph import io, weights
 from fewstep.graph.engines.build import BuildOptions, build
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.report import integrity
 from fewstep.runtime.bundle.manifest import Manifest

@@ -12,8 +12,8 @@ from fewstep.cli.main import main
 from fewstep.cli.next_command import calibrate_next
 from fewstep.export import light_network
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph import io
-from fewstep.graph.feature_cuts import Cut, SplitBody, split_body
+from fewstep.graph.cuts.feature_cuts import Cut, SplitBody, split_body
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError

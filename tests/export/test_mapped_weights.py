@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from fewstep.export import mapped_weights
 from fewstep.export.capture import capture
-from fewstep.graph import weights
+from fewstep.graph.files import weights
 
 SIZE = 64
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
 from tests.export.denoisers import Labelled, source
-from tests.graph.test_commit import manifest
+from tests.graph.files.test_commit import manifest
 
 CLASS = Condition("class", "label", low=0, high=10)
 TEXT = Condition("text", "text", (4,), "float32")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fewstep.export.graph_warnings import warn_of_operations
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.prologue import PreparedDenoiser
 
 
 def test_an_operation_that_tensorrt_lacks_is_a_warning_that_names_the_module(caplog: pytest.LogCaptureFixture) -> None:

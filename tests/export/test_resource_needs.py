@@ -31,7 +31,7 @@ def test_networks_beside_come_one_after_the_other(monkeypatch: pytest.MonkeyPatc
     found = estimate_needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
     assert found is not None
     assert (found.memory, found.disk, found.files) == (3 * WEIGHTS + ALONE, 5 * WEIGHTS, 6)
-    monkeypatch.setattr("fewstep.graph.io.EXTERNAL_ABOVE", 2 * WEIGHTS)
+    monkeypatch.setattr("fewstep.graph.files.io.EXTERNAL_ABOVE", 2 * WEIGHTS)
     large = estimate_needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
     assert large is not None and large.files == 7  # the weights of one lie beside its graph
 

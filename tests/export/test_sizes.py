@@ -21,9 +21,9 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.verify import Verification
-from fewstep.graph import io
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.extents import fix_sizes
+from fewstep.graph.files import io
 from fewstep.graph.graph import Extent
 from fewstep.graph.types import infer_types
 from fewstep.measure.rollouts.trajectories import roll_out, split_seeds

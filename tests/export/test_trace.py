@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import BATCH
-from fewstep.graph.io import to_model
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Double, Exported, LearnedVariance, Pair, Raising, Tiny, WrongShape, source

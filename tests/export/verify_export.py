@@ -3,8 +3,8 @@
 from fewstep.export.spec import Source, Spec, TracedDenoiser
 from fewstep.export.verification.points import Scope
 from fewstep.export.verification.verify import Verification, compare, record_reference
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 
 
 def verify(spec: Spec, traced: TracedDenoiser, prepared: PreparedDenoiser, scope: Scope = "full") -> Verification:

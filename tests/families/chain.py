@@ -34,10 +34,10 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Source, TracedDenoiser
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.seeds import draw_condition
 from fewstep.runtime.backends import RUN_ONCE

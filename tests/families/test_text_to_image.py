@@ -17,7 +17,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.cli.main import main
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fewstep.calibration.ranges.read_table import load as load_ranges
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.plans import file
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from fewstep.graph.created_tensors import created_tensors
+from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import OPSET, Graph
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
-from fewstep.graph.io import to_model
 from fewstep.graph.passes.float32 import to_float32
 from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.passes.rounding import make_runnable

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.extents import METADATA, decode, dimension_name, encode, fix_sizes, probe_sizes
+from fewstep.graph.files import io
 from fewstep.graph.graph import Extent, Graph
 from fewstep.graph.passes.shape_reads import reroute_shape_reads
 from fewstep.graph.prepare import prepare

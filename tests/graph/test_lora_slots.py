@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from fewstep.calibration.lowering.quantize import select_ops_to_lower
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.lora_slots import add_lora_slots
 from fewstep.graph.prepare import prepare

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from fewstep.graph import resource_needs as module
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.resource_needs import Needs, check_memory, check_needs, format_duration
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import denoiser, write_bundle

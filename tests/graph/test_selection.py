@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.graph.cuts.partition import partition_graph
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
-from fewstep.graph.partition import partition_graph
 from fewstep.graph.selection import is_quantized, select_int8_ops
 from fewstep.graph.session import run
-from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SELECTED, body
 from tests.graph.small_graphs import assert_close, feeds, value

@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.builder import Builder
+from fewstep.graph.files import io
 from fewstep.graph.graph import BATCH, Node, Value
 from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans import shaping

@@ -12,9 +12,9 @@ import pytest
 
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.io import store
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.io import store
 from fewstep.measure import cost, estimate
 from fewstep.measure.cost import body_bytes, needs_row_by_row, peak_activation_bytes, sampling_needs
 from fewstep.measure.measure import MeasureOptions, measure

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.measure import cost, judged_task
 from fewstep.measure import results as forms
 from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import round_to

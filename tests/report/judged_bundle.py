@@ -5,9 +5,9 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.io import store
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.io import store
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

@@ -14,7 +14,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.estimate import seconds_per_evaluation
 from fewstep.measure.measure import MeasureOptions, measure

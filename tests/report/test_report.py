@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph import commit
+from fewstep.graph.files import commit
 from fewstep.measure import results as forms
 from fewstep.measure.measure import MeasureOptions, open_measure_task
 from fewstep.measure.rollouts.metrics import CEILING, psnr

@@ -14,7 +14,7 @@ from benchmarks.nvidia.cudnn.fused_groups import fuse_groups, operations_of
 from benchmarks.nvidia.cudnn.operations import Operation
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.cudnn.stub_driver import stub_folder
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

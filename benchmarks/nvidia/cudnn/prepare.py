@@ -10,7 +10,7 @@ from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
 from benchmarks.nvidia.cudnn.plans import body_graphs
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, StepRows, save_graph
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half

@@ -17,8 +17,8 @@ from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.bake.bake import BakeOptions, assemble_run
 from fewstep.graph.bake.example_inputs import example_inputs
 from fewstep.graph.bake.split_run import fix_shapes, split_run
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH
-from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.reading import open_bundle

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, file_sha256
 

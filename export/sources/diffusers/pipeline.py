@@ -13,7 +13,7 @@ from fewstep.export.companions import add_companion
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
-from fewstep.graph.commit import Writer
+from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, Manifest, TextEncoderEntry, Tokens
 from fewstep.runtime.lora.file import Lora

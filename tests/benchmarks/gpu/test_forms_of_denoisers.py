@@ -7,9 +7,9 @@ import pytest
 from benchmarks.gpu.__main__ import MODELS
 from benchmarks.nvidia.int8_forms import KNOWN
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph import io
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.cuda.cuda_form import FormSize, cuda_form, form_size
+from fewstep.graph.files import io
 from fewstep.graph.session import run
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.graph.small_graphs import assert_close, feeds

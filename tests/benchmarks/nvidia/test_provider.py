@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.nvidia.provider.described_cuda import build_described_cuda
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider, count_kernels
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.plans.errors import UserError
 from tests.onnx_text import written
 

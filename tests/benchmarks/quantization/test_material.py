@@ -18,7 +18,7 @@ from benchmarks.quantization.join_biases import join_bias
 from benchmarks.quantization.run_tools import quantize, reason
 from benchmarks.quantization.tool_inputs import Material, write_material
 from fewstep.calibration.lowering.coverage import count_operation_macs
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.passes.bias import separate_bias

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.additions import NewNodes
+from fewstep.graph.cuts.prologue import open_rows
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.prepare import prepare, simplify
-from fewstep.graph.prologue import open_rows
 from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import every_target

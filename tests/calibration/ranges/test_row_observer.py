@@ -14,7 +14,7 @@ from fewstep.calibration.ranges.observe import Counts, open_observed
 from fewstep.calibration.ranges.row_observer import RowObserver, are_large, open_counted, row_bytes
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph

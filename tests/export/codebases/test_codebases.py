@@ -9,7 +9,7 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.index import index
 from fewstep.graph.selection import FEW_CHANNELS, OUTER, explain_selection
 from fewstep.runtime.bundle.reading import open_bundle

@@ -19,7 +19,7 @@ from fewstep.export.lora.merge import merge
 from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph.io import load
+from fewstep.graph.files.io import load
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.lora.file import read_lora

@@ -49,7 +49,7 @@ def test_onnxruntime_recognises_the_portable_forms(unet: Exported, op: str, tmp_
     import onnx
     import onnxruntime as ort
 
-    from fewstep.graph.io import to_model
+    from fewstep.graph.files.io import to_model
 
     options = ort.SessionOptions()
     options.optimized_model_filepath = f"{tmp_path}/optimized.onnx"

@@ -16,7 +16,7 @@ from fewstep.export.sources.folder_kinds import FolderKind, find_folder_kind
 from fewstep.export.sources.shipped import cifar10, fashion_mnist, load_shipped
 from fewstep.export.sources.shipped_plans import add_shipped_plans, encode_shipped_plan, load_shipped_plans
 from fewstep.export.spec import Source
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.names import plugins
 from fewstep.runtime.bundle.reading import open_bundle

@@ -19,8 +19,8 @@ from fewstep.cli.main import main
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.verification.verify import Verification
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.sampling.loading import load

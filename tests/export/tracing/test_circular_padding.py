@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fewstep.export.capture import capture
-from fewstep.graph.io import save
+from fewstep.graph.files.io import save
 from fewstep.graph.session import run
 
 

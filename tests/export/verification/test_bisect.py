@@ -18,9 +18,9 @@ from fewstep.export.verification import bisect
 from fewstep.export.verification.bisect import AT_ONCE, find_first_wrong
 from fewstep.export.verification.difference import differs
 from fewstep.export.verification.points import ComparisonPoint, comparison_points
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition

@@ -15,9 +15,9 @@ import onnx
 import pytest
 
 import fewstep.runtime
-from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.files import io
 from fewstep.graph.graph import Node
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError

@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
 from fewstep.graph.bake.network_form import BodyForm, body_form, lossy_form
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files import io
 from fewstep.graph.session import run
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends.onnxruntime_cuda_form import has_contrib_norms

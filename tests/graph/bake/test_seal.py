@@ -13,7 +13,6 @@ import onnx
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.graph import io
 from fewstep.graph.bake import seal_check
 from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
 from fewstep.graph.bake.metadata import encode_metadata
@@ -21,6 +20,7 @@ from fewstep.graph.bake.run_setup import add_limit_check
 from fewstep.graph.bake.seal_check import is_whole, read_metadata
 from fewstep.graph.bake.split_run import split_run
 from fewstep.graph.builder import Builder
+from fewstep.graph.files import io
 from fewstep.graph.graph import Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError

@@ -10,8 +10,8 @@ from torch import nn
 
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.spec import Spec
-from fewstep.graph import io
 from fewstep.graph.cuda.cuda_form import cuda_form
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.half import to_half

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.cuda.bfloat16 import FLOAT32, KERNELS, OPSET_OF_CONV
 from fewstep.graph.cuda.cuda_form import cuda_form
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import to_float32

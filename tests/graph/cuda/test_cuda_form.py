@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.cuda.contrib_norm import LARGEST_GROUP
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.cuda.cuda_form import FormSize, cuda_form, form_size
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.half import to_half

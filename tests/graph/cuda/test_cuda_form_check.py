@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.bake import network_form
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines import cuda_forms
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files import io
 from fewstep.graph.graph import Extent, Graph
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text

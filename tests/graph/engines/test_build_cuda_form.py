@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 
 from fewstep.cli.verbs.build import verb
-from fewstep.graph import io
 from fewstep.graph.cuda.cuda_form import form_size
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files import io
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.backends.onnxruntime_cuda_form import (

@@ -102,7 +102,7 @@ def test_what_is_no_such_attention_stays(body: str) -> None:
 def _engine(graph: Graph, folder: Path) -> bytes:
     """What TensorRT-RTX makes of the graph in float16, for one GPU that is not here."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    from fewstep.graph.io import save
+    from fewstep.graph.files.io import save
     from fewstep.graph.passes.half import to_half
 
     save(to_half(graph, FLOAT16), folder / "graph.onnx")

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from fewstep.export.export import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
-from fewstep.graph import io
+from fewstep.graph.files import io
 from lab.zoo import bundles
 from lab.zoo.members import BY_NAME, FOLDER, MEMBERS, Member
 

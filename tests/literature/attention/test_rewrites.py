@@ -16,8 +16,8 @@ from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.prepare import prepare
-from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.literature.attention.nasa import nasa
 from fewstep.literature.attention.pag import pag
 from fewstep.plans.errors import UserError

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.speed import timed_bodies
 from fewstep.measure.speed.mean_step import middle_feeds

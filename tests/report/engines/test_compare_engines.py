@@ -133,7 +133,7 @@ def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest
 
 def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU provider, in its place."""
-    from fewstep.graph import io
+    from fewstep.graph.files import io
     from fewstep.report.engines.first_difference import find_first_difference, find_inner_opener
 
     monkeypatch.setattr(temporary_engines, "PROVIDER", "CPUExecutionProvider")

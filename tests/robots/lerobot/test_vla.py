@@ -16,8 +16,8 @@ import fewstep.runtime
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph.io import load
-from fewstep.graph.weights import LARGE
+from fewstep.graph.files.io import load
+from fewstep.graph.files.weights import LARGE
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.robots.control import History, PolicyRunner, Rhythm, VirtualClock, sample_actions, with_prompt

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.graph.io import save
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph
-from fewstep.graph.io import save
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import read_model
 from tests.onnx_text import written

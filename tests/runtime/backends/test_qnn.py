@@ -18,8 +18,8 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.cli.main import main
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.plans.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt

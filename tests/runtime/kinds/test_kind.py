@@ -41,8 +41,8 @@ import json, msgspec, sys
 from pathlib import Path
 from fewstep.cli.main import main
 from fewstep.export.sources.spec_file import read_spec
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import check_present, open_bundle
 from fewstep.runtime.tide import Tide

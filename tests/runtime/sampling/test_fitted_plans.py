@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode

@@ -12,8 +12,8 @@ import onnxruntime as ort
 from fewstep.calibration.lowering.encoding import eight_bit_name
 from fewstep.calibration.ranges.observe import expose_tensors, tensors_to_observe
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
+from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Array, Graph, Node
-from fewstep.graph.io import save
 from fewstep.graph.session import GraphSession, run
 from tests.bundles import value
 from tests.onnx_text import written

@@ -17,7 +17,7 @@ from fewstep.calibration.lowering.openvino_kernels import integer_operations
 from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, count_integer_kernels
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run

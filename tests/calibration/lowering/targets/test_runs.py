@@ -9,7 +9,7 @@ import pytest
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import GROUP
 from fewstep.graph.session import run
 from tests.calibration.every_target import every_target

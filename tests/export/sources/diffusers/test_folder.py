@@ -12,7 +12,7 @@ import pytest
 
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle

@@ -17,7 +17,7 @@ from fewstep.export.companions import add_companion
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.text import TextSource, read_text
 from fewstep.export.sources.diffusers.unets import UNet2DConditionModel
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.pipelines import clip, t5, t5_tokenizer, text_encoders, write_clip_tokenizer

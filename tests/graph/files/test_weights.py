@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fewstep.graph import io, weights
-from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.files import io, weights
+from fewstep.graph.files.commit import Writer, open_for_update
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import fold_constants

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from fewstep.graph.cuts.prologue import can_be_row
 from fewstep.graph.extents import restrict_extents
 from fewstep.graph.graph import Graph, Node, Value, X, rename_inputs
 from fewstep.graph.index import Index, index, sort_topologically
 from fewstep.graph.mac_count import estimate_macs
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.prologue import can_be_row
 from fewstep.graph.selection import SIZES
 from fewstep.graph.types import Types, infer_types
 from fewstep.plans.errors import UserError

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
+from fewstep.graph.cuts.conditioner import WORTH, ConditionerSplit, cut_conditioner
+from fewstep.graph.cuts.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.graph import Graph
-from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, feeds
 from tests.onnx_text import written

@@ -5,8 +5,8 @@ from math import inf
 
 import numpy as np
 
+from fewstep.graph.files.weights import LARGE, release_array
 from fewstep.graph.graph import Array, Graph
-from fewstep.graph.weights import LARGE, release_array
 
 
 def digest(graph: Graph) -> bytes:

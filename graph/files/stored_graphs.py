@@ -1,6 +1,6 @@
 """Graphs of a bundle, compared with its manifest."""
 
-from fewstep.graph import io
+from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry

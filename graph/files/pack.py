@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fewstep.graph import io
-from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.stored_graphs import load_stored
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import RUN_ONCE, graph_names

@@ -15,15 +15,16 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper
 
-from fewstep.graph import extents, weights
+from fewstep.graph import extents
 from fewstep.graph.additions import unique_node_names
+from fewstep.graph.files import weights
 from fewstep.graph.graph import BATCH, OPSET, Array, Graph, Node, Value
 from fewstep.graph.index import sort_topologically
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import file_sha256
 
 if TYPE_CHECKING:
-    from fewstep.graph.commit import Writer
+    from fewstep.graph.files.commit import Writer
 
 IR_VERSION = 10
 EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights; more are stored in a separate file (protobuf is limited to 2 GiB)

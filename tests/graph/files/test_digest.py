@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fewstep.graph.digest import digest, structure_digest
+from fewstep.graph.files.digest import digest, structure_digest
 from tests.bundles import node, small, value
 
 TYPES = [np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int8, np.bool_]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.graph.feature_cuts import choose_cut, find_cuts, split_body
+from fewstep.graph.cuts.feature_cuts import choose_cut, find_cuts, split_body
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError

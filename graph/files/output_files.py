@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from fewstep.graph.commit import refuse_in_bundle
+from fewstep.graph.files.commit import refuse_in_bundle
 from fewstep.plans.errors import UserError
 from fewstep.runtime.interrupts import check_interrupted
 

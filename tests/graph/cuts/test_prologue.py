@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.graph.cuts.prologue import ROW_LIMIT, PreparedDenoiser, cut_prologue
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.prologue import ROW_LIMIT, PreparedDenoiser, cut_prologue
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, assert_same, feeds
 from tests.onnx_text import written

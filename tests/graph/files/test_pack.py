@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update
-from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import open_bundle

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from fewstep.graph.cuts.prologue import boundary, can_be_row
 from fewstep.graph.extents import restrict_extents
 from fewstep.graph.graph import TIME, TO, Graph
 from fewstep.graph.index import Index, index
 from fewstep.graph.mac_count import estimate_macs
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.prologue import boundary, can_be_row
 from fewstep.graph.types import Types, infer_types
 
 WORTH = 10**6  # multiply-accumulates of one sample; for less work, a separate graph costs more than it saves

@@ -12,15 +12,15 @@ import numpy as np
 import onnx
 import pytest
 
-from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.commit import open_for_update
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update
+from fewstep.graph.files.io import from_model, load
+from fewstep.graph.files.output_files import atomic_file, check_writable, write_atomic
+from fewstep.graph.files.stored_graphs import load_stored
+from fewstep.graph.files.upgrade import opset_of, to_opset
 from fewstep.graph.graph import OPSET, Graph
-from fewstep.graph.io import from_model, load
-from fewstep.graph.output_files import atomic_file, check_writable, write_atomic
 from fewstep.graph.session import run
-from fewstep.graph.stored_graphs import load_stored
-from fewstep.graph.upgrade import opset_of, to_opset
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.report.bundle_contents import InspectOptions, inspect

@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.graph import graph, io
-from fewstep.graph.commit import open_for_update, refuse_in_bundle
+from fewstep.graph import graph
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
@@ -148,7 +149,7 @@ def test_a_disk_without_locks_is_not_blamed_on_another_process(tmp_path: Path, m
     def no_locks(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fewstep.graph.commit._lock_descriptor", no_locks)
+    monkeypatch.setattr("fewstep.graph.files.commit._lock_descriptor", no_locks)
     with pytest.raises(UserError, match="No locks available"):
         write(tmp_path, b"one")
 
@@ -188,7 +189,7 @@ import os, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
-from tests.graph.test_commit import content_of, files_of, write
+from tests.graph.files.test_commit import content_of, files_of, write
 
 def dying(function, fatal, after):
     def call(*arguments, **options):
@@ -254,9 +255,9 @@ import resource, signal, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
-from tests.graph.test_commit import content_of, files_of, weighted, write
-from fewstep.graph import io
-from fewstep.graph.commit import open_for_update, refuse_in_bundle
+from tests.graph.files.test_commit import content_of, files_of, weighted, write
+from fewstep.graph.files import io
+from fewstep.graph.files.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 
 bundle = Path(sys.argv[2])
@@ -341,7 +342,7 @@ def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_pa
 TRACED = """
 import os, shutil, signal, sys
 from pathlib import Path
-import fewstep.graph.commit as commit
+import fewstep.graph.files.commit as commit
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.interrupts import record_interrupts
 
@@ -353,7 +354,7 @@ def write(bundle):
 def interrupt_at(line, bundle):  # the exit code: 130, 0 if there are fewer lines
     lines = []
     def trace(frame, event, argument):
-        if not frame.f_code.co_filename.endswith(("graph/commit.py", "runtime/interrupts.py", "contextlib.py")):
+        if not frame.f_code.co_filename.endswith(("graph/files/commit.py", "runtime/interrupts.py", "contextlib.py")):
             return None
         if event == "line":
             lines.append(1)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import onnx
 from onnx import inliner, version_converter
 
+from fewstep.graph.files.io import WRITE_AGAIN
+from fewstep.graph.files.weights import LARGE
 from fewstep.graph.graph import OPSET
-from fewstep.graph.io import WRITE_AGAIN
-from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")

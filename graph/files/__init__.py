@@ -1,0 +1,1 @@
+"""Files of graphs and bundles: read untrusted ONNX, write atomically, map weights."""
