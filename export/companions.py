@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
+from fewstep.export.tracing.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import offload_weights, store
@@ -106,8 +106,8 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
     """Return the network as a graph with a dynamic batch."""
     import torch
 
-    from fewstep.export.capture import capture
     from fewstep.export.trace import check_weights
+    from fewstep.export.tracing.capture import capture
 
     check_weights(module)
     feeds = companion.feeds(TRACE_BATCH)

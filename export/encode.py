@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.export.call_option import parse_call
+from fewstep.export.options.call_option import parse_call
 from fewstep.graph.files.output_files import atomic_file, check_writable
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options

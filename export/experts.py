@@ -7,8 +7,8 @@ import msgspec
 
 from fewstep.export.changes import refuse_changed
 from fewstep.export.expert import Expert
-from fewstep.export.null_option import with_nulls
-from fewstep.export.size_option import with_sizes
+from fewstep.export.options.null_option import with_nulls
+from fewstep.export.options.size_option import with_sizes
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER

@@ -18,8 +18,8 @@ from fewstep.export.export_network import ExportedNetwork, NetworkOptions, expor
 from fewstep.export.licence import read_licence
 from fewstep.export.light_network import add_light_network, refuse_cache
 from fewstep.export.lora.slots import SlotRequest
-from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
-from fewstep.export.size_option import with_sizes
+from fewstep.export.options.null_option import add_null_files, read_null_values, strip_folder, with_nulls
+from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
@@ -244,7 +244,7 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
     plugin, a model on a hub, or a shipped model. A shipped model's name takes precedence: a folder of that name is
     ./NAME. `statistics` names one of the data sets whose statistics a folder stores. `call` are arguments NAME=VALUE of
     a diffusers pipeline's call."""
-    from fewstep.export.call_option import read_call
+    from fewstep.export.options.call_option import read_call
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder

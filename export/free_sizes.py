@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from fewstep.export.error_text import module_name
-from fewstep.export.export_errors import ANY_BATCH, FIXES_BATCH
 from fewstep.export.spec import Spec
+from fewstep.export.tracing.export_errors import ANY_BATCH, FIXES_BATCH
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError

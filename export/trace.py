@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from fewstep.export import free_sizes
-from fewstep.export.batches import TRACE_BATCH
-from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
-from fewstep.export.export_errors import find_input_change
-from fewstep.export.mapped_weights import release
 from fewstep.export.spec import Spec, TracedDenoiser
-from fewstep.export.traced_form import TracedForm
+from fewstep.export.tracing.batches import TRACE_BATCH
+from fewstep.export.tracing.capture import capture
+from fewstep.export.tracing.export_errors import find_input_change
+from fewstep.export.tracing.mapped_weights import release
+from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.verification.reference import TorchReference, call_module, forward_signature, select_prediction
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X

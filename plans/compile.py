@@ -7,8 +7,9 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from fewstep.plans import guidance as guide
-from fewstep.plans.carried_banks import add_banks
-from fewstep.plans.carry_check import check_carry
+from fewstep.plans.continuation.carried_banks import add_banks
+from fewstep.plans.continuation.carry_check import check_carry
+from fewstep.plans.continuation.staircase import staircase
 from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
@@ -17,7 +18,6 @@ from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
-from fewstep.plans.staircase import staircase
 from fewstep.plans.state_rows import build_plan
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer

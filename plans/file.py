@@ -10,7 +10,7 @@ import msgspec
 
 from fewstep.plans import guidance, shaping
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.carry_check import carry_problem
+from fewstep.plans.continuation.carry_check import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_code import split_code
 from fewstep.plans.noise import DRAWS_LIMIT

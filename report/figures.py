@@ -17,9 +17,9 @@ from fewstep.measure.rollouts.seeds import describe_conditions
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.plan import Plan
-from fewstep.report.joints import joint_errors
 from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
-from fewstep.report.samples import Samples
+from fewstep.report.sections.joints import joint_errors
+from fewstep.report.sections.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import cpu_kind, platform_of

@@ -6,7 +6,6 @@ from html import escape
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.report.advice import Advice
-from fewstep.report.distribution import distribution_section
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
 from fewstep.report.elements import (
@@ -29,13 +28,14 @@ from fewstep.report.elements import (
 )
 from fewstep.report.engines.section import engines_section
 from fewstep.report.glossary import glossary_section, lead_paragraph, link_terms
-from fewstep.report.guidance import guidance_section
-from fewstep.report.joints import joints_section
-from fewstep.report.precision import ShownMap, precision_section
-from fewstep.report.quality import quality_section
-from fewstep.report.samples import Samples, samples_section
+from fewstep.report.sections.distribution import distribution_section
+from fewstep.report.sections.guidance import guidance_section
+from fewstep.report.sections.joints import joints_section
+from fewstep.report.sections.precision import ShownMap, precision_section
+from fewstep.report.sections.quality import quality_section
+from fewstep.report.sections.samples import Samples, samples_section
+from fewstep.report.sections.tokens import tokens_section
 from fewstep.report.style import STYLE
-from fewstep.report.tokens import tokens_section
 from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.networks import label_with_network
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME

@@ -23,14 +23,14 @@ from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, select_local_bodies
 from fewstep.plans.errors import UserError
 from fewstep.report.advice import advice
-from fewstep.report.distribution import read_evaluation
 from fewstep.report.engines.section import describe_engines
 from fewstep.report.figures import collect_figures, list_excluded_bodies, machine_notes, plan_notes
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import build_page
 from fewstep.report.page_link import link_report_page
-from fewstep.report.precision import read_shown_maps
-from fewstep.report.samples import Samples
+from fewstep.report.sections.distribution import read_evaluation
+from fewstep.report.sections.precision import read_shown_maps
+from fewstep.report.sections.samples import Samples
 from fewstep.runtime.bundle.networks import common_bodies, edges_of, networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress

@@ -12,7 +12,7 @@ from fewstep.report.choosing.saved_choice import Deployment, describe_deployment
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plan_plot import stack_drawings
 from fewstep.report.drawing.plots import Series
-from fewstep.report.quality import NONE
+from fewstep.report.sections.quality import NONE
 
 FRONT, CHOSEN = "front", "chosen"
 

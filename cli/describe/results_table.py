@@ -15,7 +15,7 @@ from fewstep.measure.results import Quality, Results
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
-from fewstep.report.quality import NO_SSIM, NONE
+from fewstep.report.sections.quality import NO_SSIM, NONE
 from fewstep.report.verdict import describe_distances, list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
 

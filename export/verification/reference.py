@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from fewstep.export.error_text import error_location, module_name
-from fewstep.export.export_errors import describe_random_operation
 from fewstep.export.spec import Spec
+from fewstep.export.tracing.export_errors import describe_random_operation
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError, first_line
 

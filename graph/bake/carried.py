@@ -19,7 +19,7 @@ from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Value
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_compiled
-from fewstep.plans.carried_banks import bank_rows, entries_of
+from fewstep.plans.continuation.carried_banks import bank_rows, entries_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
@@ -83,7 +83,7 @@ class CarriedBank:
 
 
 def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """Return the banks of a plan with the layout of `plans.carried_banks`, which features do not have. Raises UserError
+    """Return the banks of a plan with the layout of `plans.continuation.carried_banks`, which features do not have. Raises UserError
     for other layouts, such as mixed slots or positions."""
     if not plan.banks or features_of(plan) is not None:
         return []

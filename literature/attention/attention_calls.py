@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewstep.export.export_errors import watch_calls
 from fewstep.export.spec import Spec
+from fewstep.export.tracing.export_errors import watch_calls
 from fewstep.export.verification.points import comparison_points
 from fewstep.export.verification.reference import call_module
 from fewstep.graph.graph import Array, X

@@ -20,9 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from fewstep.export.error_text import error_location, module_name, user_code_location
-from fewstep.export.export_errors import explain_export_error, watch_calls
 from fewstep.export.spec import Spec
-from fewstep.export.traced_form import TracedForm
+from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
+from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.literature.gradients.derivatives import DERIVATIVES
 from fewstep.literature.gradients.products import keep_products_whole, restore_torch_names
 from fewstep.plans.errors import UserError, first_line

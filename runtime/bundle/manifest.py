@@ -1,7 +1,7 @@
 """The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
-This module does not access files: `reading.py` reads manifests, and `fewstep.graph.files.commit` writes them. The structs of
-optional properties are defined with their code in `kinds`, and exported from here too.
+This module does not access files: `reading.py` reads manifests, and `fewstep.graph.files.commit` writes them. The
+structs of optional properties are defined with their code in `kinds`, and exported from here too.
 """
 
 from collections.abc import Iterable

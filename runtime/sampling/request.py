@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.carry_check import fits_stairs, light_problem
+from fewstep.plans.continuation.carry_check import fits_stairs, light_problem
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference

@@ -6,16 +6,16 @@ from typing import Any
 
 import msgspec
 
-from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import CORRECT, PIPELINE, PIPELINES, needs_mu, recording_problem
 from fewstep.plans.configs.recorded_steps import compile_recorded_steps, read_steps
+from fewstep.plans.continuation.carried_banks import add_banks
+from fewstep.plans.continuation.staircase import staircase
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.staircase import staircase
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle

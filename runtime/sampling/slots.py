@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.carry_check import carry_problem
+from fewstep.plans.continuation.carry_check import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Plan, Step, locate_step, steps_to_run

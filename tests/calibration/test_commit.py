@@ -12,7 +12,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.precision_map import encode_maps
 from fewstep.calibration.precision.timeable_targets import timeable_targets
 from fewstep.graph.files.commit import open_for_update
-from fewstep.report.precision import read_maps
+from fewstep.report.sections.precision import read_maps
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 

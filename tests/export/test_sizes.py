@@ -16,7 +16,7 @@ from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.size_option import with_sizes
+from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
 from fewstep.export.verification.points import sizes_to_verify

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.carry_check import check_carry
+from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.plan import Bank, Carry, CarryIn, Plan
 
 SHALLOW = "shallow"

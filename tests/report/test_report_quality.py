@@ -20,10 +20,10 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.shaping import Clip
 from fewstep.report import report as report_module
 from fewstep.report.advice import advice
-from fewstep.report.distribution import distribution_section, read_evaluation
 from fewstep.report.options import ReportOptions
-from fewstep.report.quality import quality_section
 from fewstep.report.report import report
+from fewstep.report.sections.distribution import distribution_section, read_evaluation
+from fewstep.report.sections.quality import quality_section
 from fewstep.report.verdict import describe_distance, describe_distances, describe_low_quality
 from fewstep.runtime.bundle.manifest import Difference, FittedPlan, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle

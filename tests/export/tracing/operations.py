@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.half import to_half

@@ -14,8 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.capture import capture
 from fewstep.export.export import ExportOptions, export
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.files.io import save
 from fewstep.graph.session import run
 

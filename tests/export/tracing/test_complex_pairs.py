@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.capture import capture
-from fewstep.export.size_option import with_sizes
+from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec

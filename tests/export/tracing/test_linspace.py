@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.graph.session import run
 

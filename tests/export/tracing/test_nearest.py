@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.nearest import nearest_indices
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.session import run
 
 

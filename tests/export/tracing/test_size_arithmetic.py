@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import simplify
 from fewstep.graph.session import run

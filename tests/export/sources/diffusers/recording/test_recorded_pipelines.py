@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fewstep.export.export import load_source
-from fewstep.export.size_option import with_sizes
+from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.comparison import check_updates

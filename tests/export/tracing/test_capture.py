@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.capture import capture
+from fewstep.export.tracing.capture import capture
 from fewstep.graph.session import run
 from tests.export.tracing.operations import assert_equal_to_torch
 

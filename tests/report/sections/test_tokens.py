@@ -18,7 +18,7 @@ from fewstep.measure.results import TokenQuality, TokenStepQuality
 from fewstep.plans.errors import UserError
 from fewstep.report.options import ReportOptions
 from fewstep.report.report import report
-from fewstep.report.tokens import _steps
+from fewstep.report.sections.tokens import _steps
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, encode_maps
 from fewstep.report.options import ReportOptions
-from fewstep.report.precision import ShownMap, precision_section, read_maps, read_shown_maps
 from fewstep.report.report import report
+from fewstep.report.sections.precision import ShownMap, precision_section, read_maps, read_shown_maps
 from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed

@@ -13,15 +13,15 @@ import onnx
 import torch
 from onnxscript import ir
 
-from fewstep.export.export_errors import explain_export_error, watch_calls
-from fewstep.export.mapped_weights import find_mapped
 from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
 from fewstep.export.tracing.exact_constants import match_exact_constants
+from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
 from fewstep.export.tracing.free_batch import FreeBatch
 from fewstep.export.tracing.linspace import FreeSteps
+from fewstep.export.tracing.mapped_weights import find_mapped
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.continuation.carried_banks import add_banks
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
+from fewstep.export.options.null_option import add_null_files, read_null_values, strip_folder, with_nulls
 from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition

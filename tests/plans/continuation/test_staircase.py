@@ -8,13 +8,13 @@ import pytest
 
 from fewstep.plans.any_plan import times_of
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.continuation.staircase import staircase
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec, Stairs
-from fewstep.plans.staircase import staircase
 from fewstep.plans.transforms import repeat_plan
 from fewstep.runtime.sampling.execute import execute, finish
 from fewstep.runtime.sampling.slots import CarryingNetwork, first_slots

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.report.joints import joint_errors
+from fewstep.report.sections.joints import joint_errors
 from fewstep.runtime.bundle.manifest import Affine, Policy
 from fewstep.runtime.bundle.reading import open_bundle
 

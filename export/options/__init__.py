@@ -1,0 +1,1 @@
+"""Options of `fewstep export` that replace or complete what a source defines."""

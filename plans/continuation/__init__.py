@@ -1,0 +1,1 @@
+"""Plans that continue from run to run: carried tensors, and positions at different steps."""
