@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewstep.export.tracing.batches import BATCH_LIMIT, TRACE_BATCH
+from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import offload_weights, store

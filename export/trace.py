@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from fewstep.export import free_sizes
+from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec, TracedDenoiser
-from fewstep.export.tracing.batches import TRACE_BATCH
 from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.export_errors import find_input_change
 from fewstep.export.tracing.mapped_weights import release

@@ -6,6 +6,7 @@ for information: they have no limit, since shorter is not clearer.
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +31,16 @@ COUNTED_BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, as
 
 @dataclass(frozen=True)
 class Figures:
-    """`of_modules` and `of_functions` map a limit's name to the figure of each dotted name, `totals` to one number."""
+    """Of folders, modules and functions: the figures of each dotted name, by the limit's name. `totals`: one number."""
 
+    of_folders: dict[str, dict[str, int]]
     of_modules: dict[str, dict[str, int]]
     of_functions: dict[str, dict[str, int]]
     totals: dict[str, int]
 
     def by_name(self) -> dict[str, dict[str, int]]:
         """The figures that may have exceptions."""
-        return self.of_modules | self.of_functions
+        return self.of_folders | self.of_modules | self.of_functions
 
 
 def measure() -> Figures:
@@ -47,6 +49,7 @@ def measure() -> Figures:
     found = dict(functions(trees))
     lines = {name_of(file): len(file.read_text().splitlines()) for file in module_files()}
     return Figures(
+        {"folder_files": files_in_folders()},
         {
             "imported_modules": {name: len(imported_modules(tree, trees)) for name, tree in trees.items()},
             "file_lines": lines,
@@ -116,7 +119,8 @@ def branch_count(function: ast.AST) -> int:
 
 
 def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
-    """The modules that are imported with a module, the packages that contain them included."""
+    """The modules that are imported with a module, and the packages that contain them; a file with only a docstring has
+    nothing to read."""
     imports = needed_at_import(dict(modules))
     seen, waiting = set[str](), [module]
     while waiting:
@@ -124,7 +128,17 @@ def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
         if name not in seen and name in imports:
             seen.add(name)
             waiting += [*imports[name], name.rpartition(".")[0]]
-    return seen
+    return {name for name in seen if name == module or modules[name].body[_has_docstring(modules[name]) :]}
+
+
+def _has_docstring(tree: ast.Module) -> bool:
+    return ast.get_docstring(tree, clean=False) is not None
+
+
+def files_in_folders() -> dict[str, int]:
+    """The Python files of each folder, by its path with dots, of the packages, tests, benchmarks and lab."""
+    files = (file for name in (*PACKAGES, "tests", "benchmarks", "lab") for file in (ROOT / name).rglob("*.py"))
+    return dict(Counter(".".join(file.relative_to(ROOT).parts[:-1]) for file in files))
 
 
 def token_mentions(modules: Mapping[str, ast.Module]) -> dict[str, list[int]]:

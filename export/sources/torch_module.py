@@ -31,7 +31,7 @@ class TorchSource:
     batch_least: int | None = None
 
     def __post_init__(self) -> None:
-        from fewstep.export.tracing.traceable import (
+        from fewstep.export.traceable import (
             check_traceable,
         )  # imports torch, which takes seconds and --help does not need
 

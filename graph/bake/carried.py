@@ -83,7 +83,7 @@ class CarriedBank:
 
 
 def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """Return the banks of a plan with the layout of `plans.continuation.carried_banks`, which features do not have. Raises UserError
+    """Return the banks of a plan with the layout of `plans.continuation`, which features do not have. Raises UserError
     for other layouts, such as mixed slots or positions."""
     if not plan.banks or features_of(plan) is not None:
         return []

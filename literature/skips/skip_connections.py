@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
 from fewstep.export.trace import example_inputs
-from fewstep.export.tracing.batches import TRACE_BATCH
 from fewstep.export.verification.reference import call_module
 from fewstep.literature.gradients.gradient import GradientModule
 from fewstep.literature.rewrite import Calls, suspend_rewrites

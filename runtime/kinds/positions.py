@@ -13,7 +13,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
     """Places along an axis of x, each with a separate time. The network's time is [B, places].
 
     A run of a plan finishes the first `leaves` places, and the next run continues with the places after them
-    (`plans.continuation.staircase`). If `leaves` is all places, a run is a whole sample. The first `kept` places were finished by
+    (`plans.continuation`). If `leaves` is all places, a run is a whole sample. The first `kept` places were finished by
     earlier runs; the network still sees them, at the cleanest time.
     """
 

@@ -7,6 +7,7 @@ as in a pipeline, or from a JSON file.
 from functools import cached_property
 from pathlib import Path
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, hash_files, read_json
 from fewstep.export.sources.diffusers.folder import (
     SCHEDULER,
@@ -20,7 +21,6 @@ from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_fields
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.batches import BATCH_LIMIT
 from fewstep.plans.errors import UserError
 
 OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json does not have

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.control import add_control, find_control
 from fewstep.export.sources.diffusers.files import (
@@ -33,7 +34,6 @@ from fewstep.export.sources.diffusers.pipelines import (
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.batches import BATCH_LIMIT
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 from fewstep.plans.configs.schedules import Described

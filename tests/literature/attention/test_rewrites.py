@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fewstep.export.batches import BATCH_LIMIT
 from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.batches import BATCH_LIMIT
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.prepare import prepare
 from fewstep.literature.attention.nasa import nasa

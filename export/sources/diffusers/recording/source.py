@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fewstep.export.batches import batch_range
 from fewstep.export.expert import Expert
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
@@ -27,7 +28,6 @@ from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.diffusers.recording.stored_steps import find_scheduler
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.batches import batch_range
 from fewstep.plans.configs.pipelines import PIPELINE
 
 LOG = logging.getLogger("fewstep")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.export.batches import batch_range
 from fewstep.export.export import load_source
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
-from fewstep.export.tracing.batches import batch_range
 from fewstep.graph.graph import BATCH
 from tests.pipelines import randomized
 from tests.recorded_pipelines import text_to_video

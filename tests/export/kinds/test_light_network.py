@@ -133,7 +133,7 @@ def test_what_a_light_network_excludes_is_refused_by_name(
     ],
 )
 def test_a_denoiser_of_this_kind_has_no_light_network(name: str, what: str, tmp_path: Path) -> None:
-    source = f"{Path(__file__).parent / 'networks' / name}.py:make"
+    source = f"{Path(__file__).parents[1] / 'networks' / name}.py:make"
     with pytest.raises(UserError, match=f"--cache: a denoiser with {what} has no light network"):
         export(ExportOptions(source, tmp_path / "bundle", cache="depth1"))
 
