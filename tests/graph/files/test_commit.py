@@ -183,7 +183,7 @@ def test_what_cannot_be_a_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KILLED = """
 import os, sys
 from pathlib import Path
