@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import test_design, verbs_page
+from tests.docs import test_design, verbs_page
 from tests.packages import PACKAGES, module_files, name_of, needed_at_import, nodes, parsed, toml
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import pytest
 
 from fewstep.cli.removed_options import REMOVED
 from tests.cli.conftest import Command
-from tests.verbs_page import flags
+from tests.docs.verbs_page import flags
 
 ALL = [(verb, name) for verb, removed in REMOVED.items() for name in removed]
 

@@ -15,7 +15,7 @@ from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
-from tests.docs_blocks import blocks
+from tests.docs.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verified
 

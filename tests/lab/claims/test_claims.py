@@ -26,7 +26,7 @@ from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, measure
 from lab.claims.measure_claim import Timing, in_turns, judged, timed
 from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from lab.claims.settings import MODELS, Setting, W
-from tests.docs_blocks import functions
+from tests.docs.docs_blocks import functions
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}

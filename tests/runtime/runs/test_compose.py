@@ -16,7 +16,7 @@ from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
 from fewstep.runtime.sampling.execute import execute, finish
-from tests.docs_blocks import blocks, functions
+from tests.docs.docs_blocks import blocks, functions
 from tests.plans.mixture import Mixture
 
 PAGE = Path(__file__).parents[3] / "docs/compose.md"

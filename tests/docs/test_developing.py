@@ -9,7 +9,7 @@ import pytest
 
 from tests.packages import PACKAGES, module_files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/developing.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", PAGE)
 FOLDERS = {*PACKAGES, "tests", "benchmarks", "lab", "docs", ".ci", ".github"}

@@ -1,4 +1,4 @@
-"""The tables of docs/cli.md: `python -m tests.verbs_page` writes them."""
+"""The tables of docs/cli.md: `python -m tests.docs.verbs_page` writes them."""
 
 import importlib
 import re
@@ -11,7 +11,7 @@ from fewstep.cli import output_flags
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
 
-PAGE = Path(__file__).parent.parent / "docs/cli.md"
+PAGE = Path(__file__).parents[2] / "docs/cli.md"
 ELSEWHERE = {  # verbs that another page explains
     "export": "export.md",
     "encode": "export/diffusers.md#encoded-prompts",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHECK = runpy.run_path(str(ROOT / ".ci/check_measured.py"))
 
 

@@ -10,12 +10,12 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.names import plugins
-from tests import docs_blocks, verbs_page
-from tests.docs_blocks import PAGES, Block, blocks
+from tests.docs import docs_blocks, verbs_page
+from tests.docs.docs_blocks import PAGES, Block, blocks
+from tests.docs.sentences import sentences
 from tests.robots.lerobot.policies import write_policy
-from tests.sentences import sentences
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
@@ -95,7 +95,7 @@ def test_the_pages_show_every_verb() -> None:
 
 def test_the_page_of_the_verbs_is_that_of_the_code() -> None:
     written = (ROOT / "docs/cli.md").read_text()
-    assert verbs_page.filled(written) == written, "run python -m tests.verbs_page"
+    assert verbs_page.filled(written) == written, "run python -m tests.docs.verbs_page"
 
 
 def test_every_mark_says_why() -> None:

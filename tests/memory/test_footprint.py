@@ -11,7 +11,7 @@ from fewstep.models import ready
 
 @pytest.fixture(scope="module")
 def footprint() -> dict[str, Any]:
-    benchmarks = Path(__file__).parent.parent / "benchmarks"
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(benchmarks)  # as where it runs as a script
         return runpy.run_path(str(benchmarks / "footprint.py"))

@@ -5,7 +5,7 @@ A comment in front of a block, or of a page's first line, says why the tests do 
     <!-- by hand: REASON -->     `.ci/readme` runs it, in a fresh clone
     <!-- not run: REASON -->     nothing does: it needs a device, or changes the system
 
-`python -m tests.docs_blocks` prints the commands that are run by hand, for `.ci/readme`.
+`python -m tests.docs.docs_blocks` prints the commands that are run by hand, for `.ci/readme`.
 """
 
 import ast
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
 PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "lab").glob("*.md")))
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")

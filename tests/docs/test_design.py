@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/design.md").read_text()
 WORDS = re.findall(r"^\| ([^|`]+) \| [^|]+ \| `([\w.]+)` \|$", PAGE.partition("\n## Words\n")[2], re.MULTILINE)
 
