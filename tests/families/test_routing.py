@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fewstep.plans.schedule import NoiseSchedule
-from tests.families import audiobox, dit_moe, diti, dtr, prime_depth
+from tests.families import audiobox, dit_moe, diti, dtr, mt_diffusion, prime_depth
 
 
 def called(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -112,3 +112,16 @@ def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() ->
     shares = torch.stack([(-slope * away).softmax(1) for slope in (2**-4, 2**-8)])
     expected = shares @ audiobox.split(made[..., 2 * width :])
     torch.testing.assert_close(heard, expected.transpose(1, 2).flatten(2))
+
+
+def test_mask_and_class_are_decoded_from_the_features_of_the_denoiser() -> None:
+    """The mask from those of the last resolution, as a probability, and the class from the mean of the coarse ones."""
+    module, _ = mt_diffusion.make()
+    calls = called(module.middle, module.picture)
+    x, mask, logits = module(torch.randn(2, 3, 8, 8), torch.tensor([900.0, 100.0]))
+    (_, coarse), (fine, picture) = calls
+    hidden, out = module.mask[0], module.mask[2]
+    drawn = F.conv2d(F.silu(F.conv2d(fine, hidden.weight, hidden.bias, padding=1)), out.weight, out.bias)
+    assert torch.equal(x, picture) and mask.shape == (2, 1, 8, 8) and logits.shape == (2, 10)
+    torch.testing.assert_close(mask, 1 / (1 + torch.exp(-drawn)))
+    torch.testing.assert_close(logits, module.label(F.silu(coarse).mean((2, 3))))

@@ -16,14 +16,17 @@ STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steer
 @pytest.mark.parametrize(
     ("scale", "size"),
     [
-        ("sigma2/alpha", lambda alpha, sigma: sigma**2 / alpha),
+        ("sigma2/alpha", lambda alpha, sigma: sigma**2 / alpha if alpha else 0.0),
         ("variance", lambda alpha, sigma: sigma**2 / (alpha**2 + sigma**2)),
         ("one", lambda alpha, sigma: 1.0),
     ],
 )
-def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size):
-    plain = compile_plan("ddim:4", STEERED, 2.0)
-    plan = compile_plan("ddim:4", STEERED, Steer((0.5, 2.0, 0.0, -1.0), scale, Cfg(2.0)))
+@pytest.mark.parametrize("of", [("cosine", "epsilon"), ("flow", "flow"), ("edm", "edm")], ids=lambda of: of[0])
+def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size, of):
+    """Also where alpha^2 + sigma^2 is not 1. A flow starts from pure noise, where "sigma2/alpha" has no gradient."""
+    facts = DenoiserFacts(ScheduleSpec(of[0]), of[1], heads=2, steers="x")
+    plain = compile_plan("ddim:4", facts, 2.0)
+    plan = compile_plan("ddim:4", facts, Steer((0.5, 2.0, 0.0, -1.0), scale, Cfg(2.0)))
     for step, before, weight in zip(plan.steps, plain.steps, (0.5, 2.0, 0.0, -1.0), strict=True):
         assert step.branches == before.branches == ("cond", "uncond")
         factor = weight * size(step.alpha, step.sigma)

@@ -208,13 +208,18 @@ def test_a_sample_may_be_written_on(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "shown", "fresh"), [(10, [0] * 34, [0, 11, 22, 33]), (3, [0] * 3 + [1] * 5, [0, 3, 7])]
+    ("similar", "shown", "fresh"),
+    [
+        (SimilarityFilter(), [0] * 34, [0, 11, 22, 33]),  # by default ten skips, as in the authors' code
+        (SimilarityFilter(0.98, 3), [0] * 3 + [1] * 5, [0, 3, 7]),
+    ],
 )
-def test_after_so_many_skips_since_the_last_processed_frame_one_is_processed(
-    sampler: Sampler, most: int, shown: list[int], fresh: list[int]
+def test_after_the_largest_number_of_skips_in_a_row_a_frame_is_processed(
+    sampler: Sampler, similar: SimilarityFilter, shown: list[int], fresh: list[int]
 ) -> None:
-    """Elsewhere the count ends at its limit alone, so that a scene that moves again soon has fewer skips."""
-    frames = stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(0.98, most))
+    """The count begins at the last processed frame. In the authors' code it ends at its limit only, so a scene that
+    moves again soon has fewer skips there."""
+    frames = stream(sampler, **LCM, mode="sequence", similar=similar)
     assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
 
 
