@@ -1,12 +1,13 @@
-"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118). The paper's
-generalised form is `fewstep.plans.solvers.momentum`."""
+"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118), of PLMS and of
+DPM-Solver++(2M). The paper's generalised form is `fewstep.plans.solvers.momentum`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import expm1, isfinite
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import first_order, noise_left, predicted_noise, transfer
 from fewstep.plans.solvers.momentum import PAPER, check_momentum, combine_velocities
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -31,4 +32,31 @@ def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 
         pushed = combine_velocities(history)
         velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
         x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, velocity, s, t)
+    return x
+
+
+@Published(PAPER, order=1, rows=3)
+def hb_dpmpp_2m(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8) -> Lin:
+    """DPM-Solver++(2M) with heavy ball, v <- (1 - beta) v + beta (x0 + h / (2 h') (x0 - x0')), where h' and x0' are of
+    the step before, and x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) v. The order is 1 for beta < 1.
+
+    As in the authors' code, v begins at the first step of order 2, and a step to the clean end has no momentum.
+
+    Args:
+        beta: in (0, 1]; smaller values damp more, and 1 is `dpmpp_2m`.
+    """
+    check_momentum("hb_dpmpp_2m", beta, order=2)
+    x = trace.start()
+    last: tuple[Lin, float] | None = None  # x0 and h of the last step
+    velocity: Lin | None = None
+    for s, t in pairwise(times):
+        x, x0 = trace.denoise(x, s)
+        h = t.lam - s.lam
+        pushed = x0
+        if last is not None and isfinite(h):
+            pushed = x0 + h / last[1] / 2 * (x0 - last[0])  # from pure noise h' is infinite: the slope is 0
+            velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
+            pushed = velocity
+        x = noise_left(s, t) * x - t.alpha * expm1(-h) * pushed
+        last = x0, h
     return x

@@ -130,6 +130,7 @@ SENSELESS = {
     "hb(beta=0)": "hb has beta",
     "hb(beta=1.2)": "hb has beta",
     "hb(order=5)": "hb has beta",
+    "hb_dpmpp_2m(beta=0)": "hb_dpmpp_2m has beta",
     "sa_solver(corrector=5)": "sa_solver has",
     "sa_solver(predictor=0)": "sa_solver has",
     "sa_solver(tau=-0.5)": "sa_solver has",

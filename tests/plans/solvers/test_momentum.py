@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fewstep.literature.momentum import hb
-from fewstep.plans.compile import trace_plan
+from fewstep.literature.momentum import hb, hb_dpmpp_2m
+from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb
 from tests.plans.execute_plan import recorded, sample
@@ -50,3 +50,30 @@ def test_momentum_is_the_published_recurrence(solver, given, beta):
             slope = ((2 + beta) * v - (2 - beta) * before) / (2 * beta)
         y = y + (rhos[index + 1] - rhos[index]) * slope
     assert made == pytest.approx(y * TIMES[-1].alpha, abs=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.8])
+def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(beta):
+    """The recurrence of the authors' code by hand. The velocity begins in the second step, and the last step of these
+    times, which is of order 2, has it too."""
+    rng = np.random.default_rng(0)
+    plan = trace_plan("test", partial(hb_dpmpp_2m, beta=beta), TIMES, denoising(LINEAR, "sample"))
+    x0s = rng.standard_normal((5, 3))
+    made = sample(plan, lambda index, step, u: [x0s[index]], lambda k: np.array([1.1] * 3), np.float64)
+    x, v = np.full(3, 1.1) * TIMES[0].sigma, None
+    for index, (s, t) in enumerate(zip(TIMES, TIMES[1:])):
+        h, pushed = t.lam - s.lam, x0s[index]
+        if index:
+            d0, d1 = x0s[index], (x0s[index] - x0s[index - 1]) * h / (s.lam - TIMES[index - 1].lam)
+            v = pushed = d0 + d1 / 2 if v is None else (1 - beta) * v + beta * (d0 + d1 / 2)
+        x = t.sigma / s.sigma * x - t.alpha * (np.exp(-h) - 1) * pushed
+    assert made == pytest.approx(x, abs=1e-12)
+
+
+def test_heavy_ball_of_weight_one_is_dpm_solver_pp():
+    plans = [compile_plan(f"{name}:6", denoising(LINEAR, "epsilon")) for name in ("hb_dpmpp_2m(beta=1)", "dpmpp_2m")]
+    outputs, start = np.random.default_rng(1).standard_normal((6, 4)), np.ones(4)
+    made, expected = (
+        sample(plan, lambda index, step, u: [outputs[index]], lambda k: start, np.float64) for plan in plans
+    )
+    assert made == pytest.approx(expected, abs=1e-12)
