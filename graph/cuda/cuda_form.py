@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fewstep.graph.cuda.bfloat16 import bfloat16_form
 from fewstep.graph.cuda.channels_last import FIRST, LAST, channels_last
-from fewstep.graph.cuda.contrib_attention import fuse_attention
+from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.index import index

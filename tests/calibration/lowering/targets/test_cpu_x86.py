@@ -1,5 +1,7 @@
 """The cpu-x86 target: integer kernels, and scales that change with the lambda group."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,7 @@ def test_a_bias_inside_a_convolution_is_refused() -> None:
         lower(biased, table(prepared), CPU_X86)
 
 
-def attending() -> Graph:
+def attending(has_mask: bool = False) -> Graph:
     """x [B, 16, 8, 8] -> output: attention of four heads over the pixels, between convolutions."""
     b = Builder(spatial=2)
     b.constants |= {"flat": np.array([0, 32, 64]), "image": np.array([0, 32, 8, 8])}
@@ -97,7 +99,8 @@ def attending() -> Graph:
         return b.add("Transpose", (b.add("Reshape", (made, "heads"), f"{name}_apart"),), f"{name}_heads", perm=perm)
 
     scores = b.add("MatMul", (of_heads("q", [0, 2, 1, 3]), of_heads("k", [0, 2, 3, 1])), "scores")
-    weights = b.add("Softmax", (scores,), "weights", axis=-1)
+    masked = b.add("Add", (scores, b.random("mask", 64, 64, scale=1.0)), "masked") if has_mask else scores
+    weights = b.add("Softmax", (masked,), "weights", axis=-1)
     seen = b.add("MatMul", (weights, of_heads("v", [0, 2, 1, 3])), "seen")
     seen = b.add("Reshape", (b.add("Transpose", (seen,), "turned", perm=[0, 2, 1, 3]), "merged"), "joined")
     mixed = b.add("MatMul", (seen, b.random("mixed.weight", 32, 32, scale=0.2)), "mixed")
@@ -106,8 +109,18 @@ def attending() -> Graph:
     return b.graph(16, 8, 8)
 
 
-def test_large_attention_is_computed_a_head_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_without_a_mask_is_one_kernel() -> None:
     prepared = attending()
+    lowered = lower(prepared, table(prepared), CPU_X86)
+    assert (lowered.graph.ops().count("MultiHeadAttention"), lowered.graph.ops().count("Softmax")) == (1, 0)
+    assert {"q", "k", "v", "mixed"} <= set(lowered.coverage.int8_ops)
+    plain = lower(prepared, table(prepared), replace(CPU_X86, rewrites=()))
+    one, other = (open_session(each.graph, optimize=True)(feeds(prepared))["output"] for each in (plain, lowered))
+    np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+
+
+def test_large_attention_with_a_mask_is_computed_a_head_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = attending(has_mask=True)
     given, ranges = feeds(prepared), table(prepared)
     whole = lower(prepared, ranges, CPU_X86)
     monkeypatch.setattr("fewstep.graph.passes.split_attention.LARGE", 64 * 64 * 4)
@@ -133,7 +146,9 @@ def free_attention() -> Graph:
     split = b.add("Concat", (b.add("Gather", (size, "rows"), "counts"), "heads"), "split", axis=0)
     for name, perm in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
         b.add("Transpose", (b.add("Reshape", (linear(h, name), split), f"{name}_split"),), f"{name}_heads", perm=perm)
-    weights = b.add("Softmax", (b.add("MatMul", ("q_heads", "k_heads"), "scores"),), "weights", axis=-1)
+    b.constants["number"] = np.float32([0.5])  # as a mask, which keeps the three operations
+    scores = b.add("Add", (b.add("MatMul", ("q_heads", "k_heads"), "scores"), "number"), "masked")
+    weights = b.add("Softmax", (scores,), "weights", axis=-1)
     seen = b.add("Transpose", (b.add("MatMul", (weights, "v_heads"), "seen"),), "turned", perm=[0, 2, 1, 3])
     y = linear(linear(b.add("Reshape", (seen, size), "joined"), "out"), "last")
     values = (Value(name, np.dtype(np.float32), (BATCH, "tokens", 32)) for name in ("x", y))
@@ -142,7 +157,7 @@ def free_attention() -> Graph:
     )
 
 
-def test_large_attention_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_attention_with_a_mask_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind an integer layer no shape is known there but by the prepared graph."""
     prepared, x = free_attention(), np.random.default_rng(2).standard_normal((3, 12, 32)).astype(np.float32)
     ranges, samples = table(fix_sizes(prepared)), []
