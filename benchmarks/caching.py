@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from benchmarks import options
 from benchmarks.markdown import put_part, table
 from benchmarks.result_store import digest, kept
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.plan import LIGHT, Plan

@@ -13,7 +13,8 @@ from benchmarks import options
 from benchmarks.markdown import put_part, table
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results
 from fewstep.runtime.bundle.reading import open_bundle
 

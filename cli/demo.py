@@ -1,79 +1,27 @@
 """The demo: options for every verb from export to report, run one after the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.cli.demo_options import DemoOptions
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
 from fewstep.cli.run_plan import check_reference
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, TextReference, parse_plan_text
-from fewstep.report.options import ReportOptions
 from fewstep.report.report import report
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms, target_of
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
-TIME, FULL_TIME = "about 70 seconds", "about five minutes"  # with the shipped denoiser
 FEW = 8  # trajectories: int8 is 0.6 dB worse than with 64
-TEACHER = parse_plan_text("dpmpp_2m:40@arctan")  # 57 dB PSNR against twice as many steps
-
-
-@dataclass(frozen=True)
-class DemoOptions(Options):
-    """Export, calibrate, run and judge a denoiser that comes with fewstep.
-
-    source: Name of a shipped model, or FILE.py:FUNCTION.
-    output: Folder for the bundle (the exported model) and the pictures.
-    plan: SOLVER:STEPS, the sampling plan for calibration and report.
-    target: Targets of the quantization, as cpu-x86. Default: the best one for this machine; with --full the targets of
-        `calibrate`.
-    guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form.
-    full: Use all seeds and timing rounds of `calibrate` and `report`. Default: fewer, enough for a first look.
-    """
-
-    source: str = "fashion_mnist"
-    output: Path = field(default=Path("fewstep-demo"), metadata={"short": "-o"})
-    plan: TextReference = parse_plan_text("dpmpp_2m:8")
-    target: tuple[str, ...] = ()
-    guidance: float | None = None
-    full: bool = False
-
-    @property
-    def bundle(self) -> Path:
-        return self.output / "bundle"
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The targets of the quantization."""
-        return self.target or (USUAL if self.full else (target_of(OnnxRuntime().bodies["int8"][0]),))
-
-    @property
-    def report_options(self) -> ReportOptions:
-        """The options of the report."""
-        if self.full:
-            return ReportOptions(self.bundle)
-        from fewstep.export.sources.shipped import NAMES  # imports torch
-
-        teacher = TEACHER if self.source in NAMES else None  # a user-supplied network may need another teacher
-        return ReportOptions(
-            self.bundle, teacher=teacher, seeds=32, forced_seeds=8, teacher_seeds=4, rounds=3, turn_seconds=0.2
-        )
-
-    @property
-    def duration(self) -> str:
-        """The expected time, as text."""
-        return f"the demo takes {FULL_TIME if self.full else TIME} on two idle cores"
 
 
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:

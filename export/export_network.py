@@ -22,7 +22,11 @@ from fewstep.graph.passes.half import to_half
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.kinds.named_tensors import Features
+from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from fewstep.export.load_and_trace import Evaluate
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Evaluate, Origin
@@ -107,3 +111,11 @@ def _convert_to_float16(writer: Writer, bodies: Sequence[Graph]) -> list[Graph]:
         for body in bodies:
             release(body)
     return half
+
+
+PACKAGES = ("fewstep", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that create and verify graphs."""
+    return {package: version for package in PACKAGES if (version := version_of(package))}

@@ -19,7 +19,8 @@ from torch import nn
 from benchmarks import options
 from benchmarks.markdown import put_part, table
 from fewstep.export import Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.models.training import EMA_DECAY, generator_of
 from fewstep.models.weights import load_weights

@@ -1,15 +1,12 @@
 """The options of a judgement, and its reference: float32 along a plan and its teacher."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
-from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, find_teacher
-from fewstep.measure.workers.setup import SamplingOptions
-from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.plan import Plan
@@ -30,46 +27,6 @@ class ReferenceOptions(ConditionOptions):
 
     guidance: float | Guidance | None = None
     teacher: TextReference | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgementOptions(ReferenceOptions, SamplingOptions):
-    """The plans and the seeds on which bodies are judged, and the turns in which they are timed.
-
-    plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
-        calibrated.
-    seeds: Number of held-out seeds, from 0 on, that are compared sample by sample.
-    teacher_seeds: Number of seeds that the teacher samples. Default: 32, or 10 for a report, or all seeds if there are
-        fewer.
-    batches: Samples in one timed call of the body; a guided plan doubles its rows.
-    rounds: Turns that each contender takes.
-    turn_seconds: Length of a turn in seconds.
-    """
-
-    plan: TextReference | None = None
-    seeds: int = 256
-    teacher_seeds: int | None = field(default=None, metadata={"expert": True})
-    batches: tuple[int, ...] = (1, 8)
-    rounds: int = field(default=7, metadata={"expert": True})
-    turn_seconds: float = field(default=0.5, metadata={"expert": True})
-    MOST_TAUGHT = 32  # seeds that the teacher samples by default
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.seeds <= len(PAIRED):
-            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}, the number of held-out seeds")
-        if not 0 < self.teacher_sample_count <= self.seeds:
-            raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
-        self.turns()
-
-    @property
-    def teacher_sample_count(self) -> int:
-        """The number of seeds that the teacher samples."""
-        return min(self.MOST_TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
-
-    def turns(self) -> Turns:
-        """The turns in which bodies are timed."""
-        return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,22 @@
 """The task of a judgement, shared by `measure` and `report`: float32, int8 bodies, their plans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import Needs
-from fewstep.measure.cost import BATCH, needs_row_by_row, sampling_needs
-from fewstep.measure.judged_reference import JudgedReference, JudgementOptions
+from fewstep.measure.cost import BATCH, sampling_needs
+from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.judged_run import Contender
 from fewstep.measure.open_body import SamplingJob, open_body
-from fewstep.measure.rollouts.plan_selection import select_plans
-from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FLOAT, Sampling
-from fewstep.measure.teacher import CHECK_SEEDS, select_teacher_plan
+from fewstep.measure.teacher import CHECK_SEEDS
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.measure.workers.setup import WorkerSetup
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.networks import edges_of
-from fewstep.runtime.bundle.reading import Bundle
 
 if TYPE_CHECKING:
     from fewstep.measure.distances.data import Data
@@ -82,27 +78,3 @@ class JudgedTask(JudgedReference):
         here = {name: open_body(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pin_bundle(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
-
-
-def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
-    """Open the task of judging these int8 bodies on all seeds of the options. Raises UserError if it cannot be done."""
-    reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
-    plans = select_plans(reference, bodies, options.plan, options.guidance)
-    plan = plans[names[0]]
-    given = options.held_out_conditions(bundle)
-    by_rows = needs_row_by_row(bundle, names, plan, options.workers)
-    return JudgedTask(
-        setup=options.setup,
-        teacher_reference=options.teacher,
-        reference=with_row_by_row_body(reference) if by_rows else reference,
-        by_rows=by_rows,
-        bodies=bodies,
-        plan=plan,
-        plans=plans,
-        contenders=tuple(Contender(name, edges_of(bundle.manifest, name), options.seeds) for name in names),
-        count=options.seeds,
-        teacher_sample_count=options.teacher_sample_count,
-        teacher=select_teacher_plan(reference, options.teacher, plan),
-        records=given.records,
-        random=given.random,
-    )

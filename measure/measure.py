@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import msgspec
 
@@ -14,76 +13,21 @@ from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.features import default_extractor, open_extractor
-from fewstep.measure.distances.frechet import RESAMPLES
-from fewstep.measure.judged_reference import JudgementOptions
-from fewstep.measure.judged_task import JudgedTask, open_judged_task
+from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.measurement import MeasureTask, run_measurement
-from fewstep.measure.open_body import open_body
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results, encode
 from fewstep.measure.results_output import check_output, open_if_unchanged
-from fewstep.measure.rollouts.plan_selection import select_plans
-from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.race import Turns
 from fewstep.measure.speed.timed_bodies import TimedBodies, select_backend_bodies, select_local_bodies, timing_notes
+from fewstep.measure.speed.timed_plans import select_timed_plans
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 
-COLUMNS = ("psnr", "fd", "ms", "bytes")
-LEAST_SAMPLES = 100  # minimum number of samples for a distance of sets; fewer give only noise
 ROOM = 2**20  # bytes reserved for the figures, which rarely take more
-
-
-@dataclass(frozen=True)
-class MeasureOptions(BundleOptions, JudgementOptions):
-    """Measure the bodies of a bundle side by side: what int8 costs in quality, and what it gains in time and size.
-
-    bundle: The bundle. It stores figures of quality, and the next report shows them.
-    columns: What is measured: psnr, against float32 and against the teacher; fd, distances between sets of samples; ms,
-        the time of one call of each body, measured in turns; bytes.
-    output: A JSON file to which the figures are written instead; the bundle stays unchanged. A plan or a guidance other
-        than the calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
-    body: Names of int8 bodies to judge. Default: those that run here natively; others are simulated, slowly.
-    samples: Samples in each set of a distribution.
-    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the shipped extractor
-    for
-        the bundle's data. An extractor for tokens takes int64 ids.
-    data: An array of real samples (.npy, uint8, or float in model range, or ids), for a comparison with them as well.
-    resamples: Number of bootstrap resamples for each interval.
-    backend: Also time the float and int8 bodies that these backends run: onnxruntime-rows, onnxruntime-cuda, openvino,
-        openvino-bf16, tensorrt, tensorrt-rtx, qnn.
-    spinning: Waiting threads spin while bodies are timed, which is fastest for a program alone on its cores.
-        --no-spinning is for a program that shares its cores.
-    """
-
-    columns: tuple[str, ...] = COLUMNS
-    output: Path | None = field(default=None, metadata={"short": "-o"})
-    body: tuple[str, ...] = ()
-    samples: int = 2000
-    features: str = ""
-    data: Path | None = None
-    resamples: int = field(default=RESAMPLES, metadata={"expert": True})
-    backend: tuple[str, ...] = ()
-    spinning: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if unknown := [each for each in self.columns if each not in COLUMNS]:
-            raise UserError(f"there is no column {unknown[0]!r}", f"give some of {', '.join(COLUMNS)}")
-        if not LEAST_SAMPLES <= self.samples <= len(APART):
-            raise UserError(f"--samples is {self.samples}", f"give {LEAST_SAMPLES} to {len(APART)}")
-        if self.resamples < 20:
-            raise UserError(f"--resamples is {self.resamples}", "give at least 20")
-        for name in self.backend:
-            create_backend(name)  # raises UserError for an unknown name
-
-    def turns(self) -> Turns:
-        return replace(super().turns(), spinning=self.spinning)
 
 
 def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
@@ -117,7 +61,11 @@ def open_measure_task(options: MeasureOptions) -> MeasureTask:
     plans: Mapping[str, Plan] = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
     timed = _select_timed_bodies(bundle, options, plans) if "ms" in wanted else None
     first = FLOAT if judged else timed.here[0] if timed else next(iter(bundle.manifest.bodies))
-    plans = timed.plans if timed else plans or _plans_by_body(bundle, [first], options)
+    plans = (
+        timed.plans
+        if timed
+        else plans or select_timed_plans(bundle, [first], options.plan, options.guidance, options.threads)
+    )
     return MeasureTask(
         bundle=bundle,
         plan=plans[first],
@@ -143,7 +91,7 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         if extractor is None:
             raise UserError("data without features", "name an extractor with --features, and the column fd")
         data = open_data(options.data, shape, space)
-    task = open_judged_task(bundle, names, options)
+    task = options.judge(bundle, names)
     check_output(task, options.output, ROOM, "figures", ".json")
     if others := [name for name, plan in task.plans.items() if plan != task.plan]:
         what = f"plan {task.plan.name} is another one for {', '.join(others)}"
@@ -152,26 +100,12 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
 
 
 def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedBodies:
-    """Return the bodies to time, each along its plan in `plans`, or else in `_plans_by_body`."""
+    """Return the bodies to time, each along its plan in `plans`, or else in `select_timed_plans`."""
     here, elsewhere = select_local_bodies(bundle), select_backend_bodies(bundle, options.backend)
     timed = [*here, *(body for _, body in elsewhere)]
     if not set(timed) <= plans.keys():
-        plans = {**_plans_by_body(bundle, timed, options), **plans}
+        plans = {**select_timed_plans(bundle, timed, options.plan, options.guidance, options.threads), **plans}
     return TimedBodies(here, elsewhere, plans, options.turns())
-
-
-def _plans_by_body(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """Return a plan for each body of the bundle. Calibrated bodies among `names` get that of `select_plans`. Other
-    bodies get the plan of the first of these; if there are none, the plan of the bundle's first calibrated body, or
-    that of float32."""
-    bodies = bundle.manifest.bodies
-    reference = open_body(bundle, FLOAT if FLOAT in bodies else names[0], options.threads)
-    calibrated = [name for name, body in bodies.items() if body.plan is not None]
-    chosen = [name for name in calibrated if name in names] or calibrated[:1]
-    judged = {name: bodies[name] for name in chosen} or {FLOAT: reference.body}
-    plans = select_plans(reference, judged, options.plan, options.guidance)
-    first = next(iter(plans.values()))
-    return {name: plans.get(name, first) for name in bodies}
 
 
 def _select_names(bundle: Bundle, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.measure.judged_reference import JudgementOptions
+from fewstep.measure.judgement_options import JudgementOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import BundleOptions
 

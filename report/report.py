@@ -14,7 +14,7 @@ from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.judged_run import Contender
-from fewstep.measure.judged_task import JudgedTask, open_judged_task
+from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Results, encode
 from fewstep.measure.results_output import check_output, open_if_unchanged
@@ -99,7 +99,7 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
                 bundle.graph(graph)  # compares the hash of the file with the manifest
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)
-    task = open_judged_task(bundle, list(bodies), options)
+    task = options.judge(bundle, list(bodies))
     check_output(task, options.output, WRITTEN[0], "report", ".html")
     contenders = tuple(_make_contender(task, name, options) for name in bodies)
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 
 LAYERS = '''
 """Random networks of two widths."""

@@ -210,7 +210,8 @@ def tiny_bundle(tmp_path: Path) -> Path:
 def exported_fashion_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model's float32 bundle, exported once; copy it before changing it."""
     pytest.importorskip("torch", reason="torch, which exports the shipped model, is not installed")
-    from fewstep.export.export import ExportOptions, export
+    from fewstep.export.export import export
+    from fewstep.export.export_options import ExportOptions
 
     folder = tmp_path_factory.mktemp("exported") / "bundle"
     export(ExportOptions("fashion_mnist", folder))
@@ -252,7 +253,8 @@ def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _exported(network: ModuleType, folder: Path, verify: Literal["full", "quick"]) -> Path:
-    from fewstep.export.export import ExportOptions, export
+    from fewstep.export.export import export
+    from fewstep.export.export_options import ExportOptions
 
     export(ExportOptions(f"{network.__file__}:make", folder / "bundle", verify=verify))
     return folder / "bundle"

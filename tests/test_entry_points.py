@@ -53,7 +53,6 @@ def test_only_entry_points_take_the_options_of_a_verb() -> None:
         "fitting.fit",
         "fitting.light_steps",
         "fitting.task",
-        "measure.judged_task",
         "measure.measure",
         "report.choosing.choose",
         "report.bundle_contents",

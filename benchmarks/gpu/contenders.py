@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.gpu.deployed import BATCHES, ENGINE_PRECISIONS, FLOATS, Deployed, Sample, on_backend
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings

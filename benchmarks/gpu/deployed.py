@@ -13,9 +13,11 @@ import numpy as np
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
 from fewstep.calibration.calibrate import calibrate
-from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.metadata import encode_metadata
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.files import io
 from fewstep.measure.rollouts.seeds import held_out_conditions

@@ -13,7 +13,7 @@ from benchmarks.gpu.measuring import agreement, timing
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.gpu.workers import locked, reason_of
 from benchmarks.nvidia.int8_forms import BLOCK
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError

@@ -31,7 +31,8 @@ from benchmarks.policy.verdict_store import keep, read
 from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 

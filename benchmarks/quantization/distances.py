@@ -18,7 +18,8 @@ from benchmarks.markdown import table
 from benchmarks.quantization.compare import ALL, calibrated
 from benchmarks.result_store import kept
 from fewstep.cli.progress import progress_display
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Distance
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress

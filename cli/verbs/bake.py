@@ -9,9 +9,11 @@ from fewstep.cli.describe.baked import describe_guidance, describe_ports
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_calibration_mismatch
-from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run, select_body
+from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.network_form import body_form
-from fewstep.graph.bake.write_parts import write_parts
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.write_parts import write_parts
+from fewstep.graph.bake.planned_run import resolve_run, select_body
 from fewstep.graph.files.output_files import check_writable
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance

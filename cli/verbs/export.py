@@ -1,16 +1,16 @@
 """`fewstep export`: print how closely the bundle reproduces its source."""
 
-from pathlib import Path
-
 import msgspec
 
 from fewstep.cli.outcome import Outcome
-from fewstep.export.export import ExportOptions, check_sources, describe_additions, export
+from fewstep.export.changed_sources import check_sources
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.manifest import describe_existing_additions
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import check_room, existing_parent
 from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration
-from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.progress import Progress
 
 
@@ -61,7 +61,7 @@ def dry_run(options: ExportOptions) -> Outcome:
     time = "" if seconds is None else f", about {format_duration(seconds)} here"
     there = f"would make {options.output}"
     if (options.output / MANIFEST).is_file():  # an export that was killed leaves a folder without a manifest
-        gone = _existing_additions(options.output)
+        gone = describe_existing_additions(options.output)
         there = f"would replace the bundle {options.output}" + (
             f", and delete what later verbs added to it ({gone})" if gone else ""
         )
@@ -89,11 +89,3 @@ def _describe_source(label: str, spec: Spec) -> str:
         f"{label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
         f"schedule {spec.schedule.kind}, conditions: {conditions}"
     )
-
-
-def _existing_additions(folder: Path) -> str:
-    """Describe what later verbs added to the bundle; empty if the bundle cannot be read."""
-    try:
-        return describe_additions(open_bundle(folder).manifest)
-    except UserError:
-        return ""

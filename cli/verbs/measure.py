@@ -5,7 +5,8 @@ from rich.table import Table
 from fewstep.cli.describe.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
-from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_measure_task
+from fewstep.measure.measure import ROOM, measure, open_measure_task
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.runtime.progress import Progress

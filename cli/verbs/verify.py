@@ -13,7 +13,7 @@ from fewstep.report.integrity import Damage, VerifyOptions, is_baked, verify
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from fewstep.measure.spec_check import SpecCheck
+    from fewstep.measure.spec.spec_check import SpecCheck
 
 
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
@@ -28,7 +28,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
         verdict = f"{verdict}, but results of {' and '.join(differing)} differ from onnxruntime"
     spec, of_spec = None, list[Table | str]()
     if options.data is not None and integrity.is_whole:
-        from fewstep.measure.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
+        from fewstep.measure.spec.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
 
         spec = check_bundle(options.open(), options.data)
         of_spec = [_error_table(spec), str(spec)]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.shaping import Clip
 from fewstep.runtime import UserError, load
 

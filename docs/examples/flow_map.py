@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans import noise
 from fewstep.runtime import UserError, load
 

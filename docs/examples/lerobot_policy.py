@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.robots.control import History, sample_actions
 from fewstep.robots.networks.lerobot import LeRobotDiffusion
 from fewstep.robots.networks.unet1d import ConditionalUnet1d

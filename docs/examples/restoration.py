@@ -18,7 +18,8 @@ from torch.nn import functional as f
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.runtime import UserError, load
 
 SHAPE = (3, 16, 16)

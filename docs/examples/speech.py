@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, Spectrogram
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.runtime import UserError
 
 SOUND = Spectrogram(rate=16000, n_fft=510, hop=128, exponent=0.5, factor=0.15)

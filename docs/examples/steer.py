@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.literature.gradients.gradient import Noisy, with_gradient
 from fewstep.plans.guidance import Steer
 from fewstep.runtime import UserError, load

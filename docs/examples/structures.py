@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from fewstep.export import Condition, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.noise import normal
 from fewstep.runtime import UserError, load
 from fewstep.runtime.sampling.execute import begin, build_evaluation, combine, update

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.literature.populations import population
 from fewstep.literature.populations.population import Weigh
 from fewstep.measure.distances.features import Extractor, open_extractor

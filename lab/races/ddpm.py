@@ -26,7 +26,8 @@ from benchmarks.large.pipeline import write_pipeline
 from benchmarks.options import add_turns, parser_of, refusing, several
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.speed.mean_step import middle_feeds

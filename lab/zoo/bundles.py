@@ -10,7 +10,8 @@ import fewstep.export
 import fewstep.models
 from benchmarks.result_store import digest
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.workers.code_digest import PACKAGES
 from fewstep.runtime.machine.code_digest import digest_code

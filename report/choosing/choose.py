@@ -1,7 +1,7 @@
 """`fewstep choose`: compare every body that runs here along several plans, and choose one for the budget."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
 from functools import partial
@@ -9,27 +9,21 @@ from functools import partial
 import numpy as np
 
 from fewstep.graph.resource_needs import check_memory
-from fewstep.measure.estimate import Estimate
 from fewstep.measure.open_body import open_body
-from fewstep.measure.rollouts.conditions_file import digest_records
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.teacher import Teacher, select_teacher_plan
+from fewstep.measure.teacher import select_teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.cost import estimate, estimate_needs, rows_of_calls
-from fewstep.report.choosing.deployments import (
-    DeploymentJudge,
-    compile_plans,
-    measure_deployments,
-    measure_unit,
-    pareto_front,
-)
-from fewstep.report.choosing.engines import body_facts, find_fastest_engine, runnable_bodies
+from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
+from fewstep.report.choosing.deployment_plans import compile_plans
+from fewstep.report.choosing.deployment_times import measure_unit
+from fewstep.report.choosing.deployments import measure_deployments, pareto_front
+from fewstep.report.choosing.engines import find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
-from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, save_choice
 from fewstep.runtime.progress import SILENT, Progress
@@ -56,7 +50,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     check_memory(estimate_needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
     expected = partial(estimate, judging, tried, options.threads)
-    judging = replace(judging, teacher=_find_teacher(judging, expected))
+    judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
     unit_of = cache_of(partial(measure_unit, judging))
@@ -118,25 +112,6 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         batch=options.batch,
         progress=progress,
     )
-
-
-def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) -> Plan | None:
-    """Return the teacher, which is checked once and cached; None for a distilled denoiser. Announce the expected time
-    unless the check is cached."""
-    plan, records, name = judging.plan, judging.records, judging.teacher_reference
-    if judging.teacher is None:
-        expected().announce()
-        return None
-    values = None if records is None else digest_records(records)
-    key = cache_key("check", body_facts(judging.bundle, FLOAT), name, plan, judging.count, values)
-    teacher = read_cached(key, Teacher)
-    if teacher is None:
-        expected().announce()
-        teacher = judging.find_teacher(judging.count, judging.progress)
-        write_cached(key, teacher)
-    if not teacher.check.suffices:
-        LOG.warning("%s", teacher.check)
-    return teacher.plan
 
 
 def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, dict[str, Plan]]:

@@ -11,7 +11,8 @@ from fewstep.measure.speed.duel import DUEL_SECONDS
 from fewstep.measure.speed.timed_process import TURN_SECONDS
 from fewstep.measure.teacher import CHECK_SEEDS
 from fewstep.plans.plan import Plan
-from fewstep.report.choosing.deployments import ROUNDS, DeploymentJudge
+from fewstep.report.choosing.deployment_judge import DeploymentJudge
+from fewstep.report.choosing.deployment_times import ROUNDS
 from fewstep.report.choosing.engines import candidate_engines, runnable_bodies
 
 

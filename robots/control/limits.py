@@ -15,24 +15,6 @@ Beyond = Literal["clip", "hold", "refuse"]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits in the robot's units, each a number for all elements of an action or one number per element; None sets no
-    limit.
-
-    low, high: the least and the greatest value.
-    change: the largest change of a value per second, relative to the last action that was sent. It does not apply to
-        the first action of an episode, unless the runner has an idle action.
-    beyond: what to do at a tick whose action exceeds a limit. "clip" sends the nearest action within the limits. "hold"
-        repeats the last action, or sends nothing if there is none. "refuse" sends nothing.
-    """
-
-    low: ArrayLike | None = None
-    high: ArrayLike | None = None
-    change: ArrayLike | None = None
-    beyond: Beyond = "clip"
-
-
-@dataclass(frozen=True)
 class ActionBounds:
     """Checked limits for actions of one shape. `step` is the largest change per tick."""
 
@@ -57,24 +39,42 @@ class ActionBounds:
         return sent, problem
 
 
-def make_bounds(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
-    """Return the limits for actions of a shape at `rate` ticks per second. Raises UserError if they allow no action."""
-    if limits.beyond not in get_args(Beyond):
-        raise UserError(
-            f"limits have an unknown value of beyond, {limits.beyond!r}", f"choose one of {', '.join(get_args(Beyond))}"
+@dataclass(frozen=True)
+class Limits:
+    """Limits in the robot's units, each a number for all elements of an action or one number per element; None sets no
+    limit.
+
+    low, high: the least and the greatest value.
+    change: the largest change of a value per second, relative to the last action that was sent. It does not apply to
+        the first action of an episode, unless the runner has an idle action.
+    beyond: what to do at a tick whose action exceeds a limit. "clip" sends the nearest action within the limits. "hold"
+        repeats the last action, or sends nothing if there is none. "refuse" sends nothing.
+    """
+
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    change: ArrayLike | None = None
+    beyond: Beyond = "clip"
+
+    def make_bounds(self, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
+        """Return the limits for actions of a shape at `rate` ticks a second. Raises UserError if no action is left."""
+        if self.beyond not in get_args(Beyond):
+            raise UserError(
+                f"limits have an unknown value of beyond, {self.beyond!r}",
+                f"choose one of {', '.join(get_args(Beyond))}",
+            )
+        low, high = (
+            _broadcast_limit("low", self.low, shape, -np.inf),
+            _broadcast_limit("high", self.high, shape, np.inf),
         )
-    low, high = (
-        _broadcast_limit("low", limits.low, shape, -np.inf),
-        _broadcast_limit("high", limits.high, shape, np.inf),
-    )
-    change = _broadcast_limit("change", limits.change, shape, np.inf)
-    if (low > high).any():
-        raise UserError(f"low {limits.low!r} is above high {limits.high!r}", "give low <= high for each element")
-    if (change <= 0).any():
-        raise UserError(f"change is {limits.change!r}", "give units per second, above 0")
-    if idle is not None and ((idle < low) | (idle > high)).any():
-        raise UserError(f"the idle action {idle.tolist()} exceeds the limits", "give an idle action within them")
-    return ActionBounds(low, high, change / np.float32(rate), limits.beyond)
+        change = _broadcast_limit("change", self.change, shape, np.inf)
+        if (low > high).any():
+            raise UserError(f"low {self.low!r} is above high {self.high!r}", "give low <= high for each element")
+        if (change <= 0).any():
+            raise UserError(f"change is {self.change!r}", "give units per second, above 0")
+        if idle is not None and ((idle < low) | (idle > high)).any():
+            raise UserError(f"the idle action {idle.tolist()} exceeds the limits", "give an idle action within them")
+        return ActionBounds(low, high, change / np.float32(rate), self.beyond)
 
 
 def _broadcast_limit(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:

@@ -33,7 +33,6 @@ from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceR
 from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import EpisodePrompt
 from fewstep.robots.control.latency import delay_ticks, ticks_between
-from fewstep.robots.control.limits import make_bounds
 from fewstep.robots.control.plan_choice import PlanChoice, compile_plans
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.safety import NO_LIMITS, Safety, check_parts
@@ -106,7 +105,7 @@ class PolicyRunner:
         self._plans = compile_plans(sampler, rhythm.plans, shaping)
         self._choice = PlanChoice(len(self._plans), self._deadline, arguments.check_seconds("expected", expected))
         self._idle = None if safety.idle is None else check_idle(safety.idle, action_shape(manifest))
-        self._bounds = make_bounds(safety.limits, action_shape(manifest), self._rate, self._idle)
+        self._bounds = safety.limits.make_bounds(action_shape(manifest), self._rate, self._idle)
         self._most_held, self._stopped = safety.most_held, safety.stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:

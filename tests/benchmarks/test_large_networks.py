@@ -9,7 +9,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import write_pipeline
 from benchmarks.large.verb_costs import Chain
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.runtime.bundle.conditions import random_range
 
 pytestmark = pytest.mark.slow

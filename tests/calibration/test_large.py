@@ -15,10 +15,12 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import target_names
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.files import io, weights
 from fewstep.graph.files.pack import PackOptions, pack
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions

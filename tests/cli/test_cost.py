@@ -11,7 +11,8 @@ from fewstep.cli.describe.results_table import results_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import measurement
-from fewstep.measure.measure import MeasureOptions, open_measure_task
+from fewstep.measure.measure import open_measure_task
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions

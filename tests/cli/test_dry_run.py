@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from fewstep.cli.verbs.export import dry_run
-from fewstep.export.export import ExportOptions, describe_additions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.manifest import describe_additions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle
 from tests.runtime.sampling.test_fitted_plans import give

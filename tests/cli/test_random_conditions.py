@@ -8,7 +8,8 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results
 from fewstep.report.advice import advice
 from fewstep.runtime.bundle.reading import open_bundle

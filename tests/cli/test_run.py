@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.cli.conditions import parse_sizes
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.request import check_picture
+from fewstep.cli.run.pictures import check_picture
 from fewstep.cli.run.sampling import run
 from fewstep.cli.verbs.run import verb
 from fewstep.plans.errors import UserError

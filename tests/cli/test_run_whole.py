@@ -10,7 +10,8 @@ import pytest
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.sampling.whole_runs import WholeRun, WholeRuns

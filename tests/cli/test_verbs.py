@@ -11,7 +11,7 @@ from PIL import Image
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.cli.demo import DemoOptions
+from fewstep.cli.demo_options import DemoOptions
 from fewstep.cli.main import main
 from fewstep.measure.results import decode as decode_results
 from fewstep.report.options import ReportOptions

@@ -21,8 +21,10 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
 from tests.export.networks import labelled_denoiser, token_denoiser

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from tests.export.networks import labelled_denoiser
 from tests.runtime.text_bundle import with_companions
 

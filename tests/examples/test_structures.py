@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="torch, which exports them, is not installed")
 import torch
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.noise import normal
 from fewstep.runtime import UserError, load
 

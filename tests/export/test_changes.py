@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names import plugins
 from fewstep.runtime import load

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_and_trace import module_evaluator
+from fewstep.export.load_source import load_source
 from fewstep.export.spec import Source
 from fewstep.graph.graph import TIME, X
 from fewstep.plans.errors import UserError
@@ -26,7 +28,7 @@ WRONG = '''
 import torch
 from msgspec.structs import replace
 from fewstep.export import ScheduleSpec
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 
 class Changed(torch.nn.Module):
     def __init__(self, module, scale, sign):

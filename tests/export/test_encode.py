@@ -10,7 +10,8 @@ from PIL import Image
 
 from fewstep.cli.main import main
 from fewstep.export.encode import EncodeOptions, encode
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from fewstep.export import load_and_trace
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.files.io import load
 from fewstep.graph.session import run

@@ -19,7 +19,8 @@ folder = Path(sys.argv[2])
 
 from fewstep.export import load_and_trace, trace
 from fewstep.export.verification import verify
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.files import io
 from tests.kill_at_writes import outcomes
 

@@ -17,7 +17,8 @@ import fewstep.runtime
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import load_and_trace
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.verification import verify
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.files import io, weights

@@ -32,7 +32,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import export as verb
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.spec import Source, TracedDenoiser
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
@@ -131,16 +132,16 @@ def exported(family: Family, folder: Path) -> Exported:
     folder.mkdir(parents=True, exist_ok=True)
     source, kept = family.source(folder), []
     options = source if isinstance(source, dict) else {"source": source}
-    loaded = verb._load_changed_source  # as the options change it
+    loaded = verb.load_changed_source  # as the options change it
 
     def watched(*arguments: Any, **named: Any) -> Source:
         return _Watched(loaded(*arguments, **named), kept)  # type: ignore[return-value]
 
-    verb._load_changed_source = watched
+    verb.load_changed_source = watched
     try:
         export(ExportOptions(output=folder / "bundle", **options))
     finally:
-        verb._load_changed_source = loaded
+        verb.load_changed_source = loaded
     return Exported(source, folder / "bundle", tuple(kept))
 
 

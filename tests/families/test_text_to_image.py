@@ -16,7 +16,8 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.cli.main import main
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError

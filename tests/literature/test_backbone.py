@@ -11,7 +11,8 @@ import pytest
 from onnx import helper
 
 import fewstep.runtime
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.seal_check import compute_sample
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
@@ -146,7 +147,7 @@ def test_a_backbone_that_breaks_the_rules_of_onnx_is_refused_before_a_file_is_wr
         baked, _ = bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
         assert baked.sample is None and "com.engine:Absolute(-1) is not a registered function/op" in caplog.text
         return
-    monkeypatch.setattr("fewstep.graph.bake.bake._write", None)
+    monkeypatch.setattr("fewstep.graph.bake.write.write_run", None)
     with pytest.raises(UserError, match=words):
         bake(BakeOptions(tiny_bundle, "ddim:2", output, around=(f"backbone:{file}",)))
     assert not output.exists()

@@ -17,7 +17,8 @@ from fewstep.graph.files.io import store
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.measure import cost, estimate
 from fewstep.measure.cost import body_bytes, needs_row_by_row, peak_activation_bytes, sampling_needs
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions

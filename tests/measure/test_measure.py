@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from fewstep.graph.files.commit import open_for_update
-from fewstep.measure import cost, judged_task
+from fewstep.measure import cost, judged_task, judgement_options
 from fewstep.measure import results as forms
 from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import APART, PAIRED, held_out_conditions
 from fewstep.measure.workers.process_pool import ProcessPool
@@ -158,7 +159,8 @@ def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypa
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = measure(asked)
     real, held = judged_task.open_body, []
-    monkeypatch.setattr(judged_task, "open_body", lambda *given: held.append(given[1]) or real(*given))
+    for module in (judged_task, judgement_options):
+        monkeypatch.setattr(module, "open_body", lambda *given: held.append(given[1]) or real(*given))
     monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
     with ProcessPool(2) as workers:
         spread = measure(asked, workers=workers)

@@ -17,7 +17,8 @@ from fewstep.fitting.options import FitOptions
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.estimate import seconds_per_evaluation
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed import race as racing

@@ -14,7 +14,8 @@ import pytest
 
 from fewstep.graph.files import commit
 from fewstep.measure import results as forms
-from fewstep.measure.measure import MeasureOptions, open_measure_task
+from fewstep.measure.measure import open_measure_task
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER

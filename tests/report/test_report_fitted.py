@@ -14,8 +14,9 @@ from fewstep.measure import body_backends, judged_task
 from fewstep.measure import measurement as module
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import SIMULATION, inference_engine_of
-from fewstep.measure.measure import MeasureOptions, open_measure_task
+from fewstep.measure.measure import open_measure_task
 from fewstep.measure.open_body import SamplingJob
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results
 from fewstep.measure.workers.process_pool import ProcessPool
 from fewstep.report.figures import collect_figures as figures_of

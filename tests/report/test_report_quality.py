@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.measure import verb
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, encode
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.tally import PairedSamples

@@ -9,7 +9,7 @@ import pytest
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
-from fewstep.export.export import ExportOptions
+from fewstep.export.export_options import ExportOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import FileReference, parse_plan_text

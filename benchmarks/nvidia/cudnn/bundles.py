@@ -7,7 +7,8 @@ from benchmarks.gpu.deployed import TRAJECTORIES, deployed
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.int8_forms import BLOCK, FEW
 from fewstep.calibration.calibrate import calibrate
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.runtime.bundle.reading import open_bundle
 from lab.zoo.bundles import calibration
 

@@ -18,7 +18,8 @@ from benchmarks import options
 from benchmarks.gpu.deployed import deployed
 from benchmarks.nvidia.int8_forms import KNOWN
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES
 from fewstep.runtime.backends.onnxruntime_cuda_form import find_form, has_contrib_norms

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 from fewstep.graph.bake.assemble import BakedRun
-from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.example_inputs import example_inputs
-from fewstep.graph.bake.split_run import fix_shapes, split_run
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.split_run import fix_shapes, split_run
 from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH
 from fewstep.graph.session import open_session

@@ -18,9 +18,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnxruntime
 
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.draws import draw_input
-from fewstep.graph.bake.write_parts import write_parts
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.write_parts import write_parts
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.gpu.__main__ import MODELS
 from benchmarks.nvidia.int8_forms import KNOWN
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.cuda.cuda_form import FormSize, cuda_form, form_size
 from fewstep.graph.files import io

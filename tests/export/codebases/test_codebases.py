@@ -8,7 +8,8 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.files import io
 from fewstep.graph.index import index
 from fewstep.graph.selection import FEW_CHANNELS, OUTER, explain_selection

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fewstep.runtime
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans import noise
 from fewstep.plans.shaping import Clip
 from tests.export.codebases import networks

@@ -13,7 +13,8 @@ from fewstep.cli.describe.baked import describe_baked
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.literature.populations.population import population
 from fewstep.literature.streams.stream import stream
 from fewstep.plans.errors import UserError

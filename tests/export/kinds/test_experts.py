@@ -15,7 +15,8 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.verbs.export import dry_run
 from fewstep.export import experts
 from fewstep.export import export as exporting
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.spec import Spec
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.next_command import calibrate_next
 from fewstep.export import light_network
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.cuts.feature_cuts import Cut, SplitBody, split_body
 from fewstep.graph.files import io
 from fewstep.graph.graph import Graph

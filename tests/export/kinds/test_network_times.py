@@ -12,8 +12,10 @@ import fewstep.runtime
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule

@@ -11,9 +11,11 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.trace import trace
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
 from fewstep.runtime.sampling.loading import load

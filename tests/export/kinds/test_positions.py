@@ -9,11 +9,13 @@ import torch
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.verification.points import comparison_points
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.literature.streams.stream import stream
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError

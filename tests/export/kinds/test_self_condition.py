@@ -10,9 +10,11 @@ import torch
 
 import fewstep.runtime
 from fewstep.export import Carried, Positions, ScheduleSpec, Spec
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.fitting.fit import FitOptions, fit
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError

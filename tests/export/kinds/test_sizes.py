@@ -15,7 +15,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace

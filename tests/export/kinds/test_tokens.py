@@ -16,7 +16,8 @@ from fewstep.cli.run.sampling import batch_size
 from fewstep.export import Vocabulary
 from fewstep.export.expert import Expert
 from fewstep.export.experts import _check
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.tracing.exporter_speedups import cache_operations
 from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.ports import vectorize_time
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from fewstep.export.changes import apply_changes
 from fewstep.export.expert import Expert
 from fewstep.export.experts import load_expert
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.lora.merge import merge
 from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.sources.onnx_file import OnnxSource

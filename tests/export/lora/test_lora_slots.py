@@ -16,7 +16,8 @@ from torch import Tensor
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino

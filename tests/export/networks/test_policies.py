@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import fewstep.runtime
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.plans import noise
 from fewstep.runtime.sampling.execute import Hold

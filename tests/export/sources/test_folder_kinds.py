@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.export.sources import folder_kinds, shipped_plans
 from fewstep.export.sources.folder_kinds import FolderKind, find_folder_kind
 from fewstep.export.sources.shipped import cifar10, fashion_mnist, load_shipped

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.cli.main import main
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.verification.verify import Verification
 from fewstep.graph.cuts.prologue import PreparedDenoiser

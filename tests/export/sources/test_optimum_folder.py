@@ -7,7 +7,9 @@ from typing import Any
 import onnx
 import pytest
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.export.sources.onnx_models import model, renamed

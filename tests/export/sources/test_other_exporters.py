@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.calibration.lowering.coverage import count_operation_macs
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import FEW_CHANNELS, explain_selection
 from tests.export.networks.other_exporters import written

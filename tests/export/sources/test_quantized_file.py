@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.errors import UserError
 from tests.export.sources.onnx_models import CHANNELS, SIZE, model
 from tests.export.sources.test_onnx_file import written

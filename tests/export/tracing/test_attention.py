@@ -14,7 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.tracing.capture import capture
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.half_types import FLOAT16

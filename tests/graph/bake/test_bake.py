@@ -15,8 +15,9 @@ import onnx
 import pytest
 
 import fewstep.runtime
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files import io
 from fewstep.graph.graph import Node
 from fewstep.plans.compile import compile_plan, trace_plan
@@ -172,7 +173,7 @@ def scale_by_a_large_table(bundle: Path, factor: float) -> None:
 def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.graph.bake.bake.SEPARATE_FILE_ABOVE", -1)  # so that weights are in a separate file
+    monkeypatch.setattr("fewstep.graph.bake.write.SEPARATE_FILE_ABOVE", -1)  # so that weights are in a separate file
     scale_by_a_large_table(tiny_bundle, 0.5)
     options = BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx")
     _, (graph, former) = bake(options)

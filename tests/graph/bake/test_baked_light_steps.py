@@ -11,7 +11,8 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg

@@ -9,8 +9,10 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load

@@ -11,11 +11,13 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.graph.bake.bake import assemble_run, bake
 from fewstep.graph.bake.draws import CHANCES, draw_input
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.split_run import split_run
 from fewstep.graph.bake.seal_check import is_whole
-from fewstep.graph.bake.split_run import split_run
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens.plan import TokenPlan

@@ -7,8 +7,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
+from fewstep.graph.bake.bake import assemble_run, bake
 from fewstep.graph.bake.network_form import BodyForm, body_form, lossy_form
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.files import io

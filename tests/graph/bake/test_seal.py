@@ -14,11 +14,12 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.graph.bake import seal_check
-from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
+from fewstep.graph.bake.bake import assemble_run, bake
 from fewstep.graph.bake.metadata import encode_metadata
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.split_run import split_run
 from fewstep.graph.bake.run_setup import add_limit_check
 from fewstep.graph.bake.seal_check import is_whole, read_metadata
-from fewstep.graph.bake.split_run import split_run
 from fewstep.graph.builder import Builder
 from fewstep.graph.files import io
 from fewstep.graph.graph import Value
@@ -69,7 +70,7 @@ def test_weights_beside_the_file_are_checked(
 ) -> None:
     from tests.graph.bake.test_bake import scale_by_a_large_table
 
-    monkeypatch.setattr("fewstep.graph.bake.bake.SEPARATE_FILE_ABOVE", -1)
+    monkeypatch.setattr("fewstep.graph.bake.write.SEPARATE_FILE_ABOVE", -1)
     scale_by_a_large_table(tiny_bundle, 0.5)
     _, (file, data) = bake(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx"))
     assert verify_baked(file).is_whole

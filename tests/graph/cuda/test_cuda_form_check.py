@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fewstep.graph.bake import network_form
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines import cuda_forms

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.engines.build_engine import WORKER, request
 from fewstep.graph.engines.builders import STRICT, TENSORRT_RTX
 from fewstep.graph.engines.kernels import kernels_of

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files import io
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.files.io import from_model, load

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.spec import Spec
 from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.files import io

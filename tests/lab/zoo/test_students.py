@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime import load
 

@@ -10,7 +10,8 @@ from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.measure.rollouts import nearness
 from fewstep.plans.errors import UserError

@@ -14,7 +14,7 @@ import torch
 from denoising import Batch, draw_times, loss_of, problem
 from safetensors import safe_open
 
-from fewstep.export.export import ExportOptions
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.graph.files import io
 from lab.zoo import bundles

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec

@@ -9,7 +9,9 @@ pytest.importorskip("diffusers", reason="diffusers, whose classes most families 
 import torch
 
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.verification.points import comparison_points
 from fewstep.plans.errors import UserError

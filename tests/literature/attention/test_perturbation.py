@@ -13,7 +13,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.spec import Spec
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.prepare import prepare
 from fewstep.literature.attention.attention_calls import attention_calls
 from fewstep.literature.attention.pag import pag

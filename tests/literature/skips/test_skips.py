@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.changes import apply_changes, read_change
-from fewstep.export.export import ExportOptions
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare

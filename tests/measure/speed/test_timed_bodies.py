@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fewstep.graph.files.commit import open_for_update
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.speed import timed_bodies
 from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.measure.speed.race import Race, Timing

@@ -9,7 +9,7 @@ import pytest
 from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.cli.main import main
 from fewstep.export.changes import read_change
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.plans import guidance
 from fewstep.plans.compile import compile_plan

@@ -21,7 +21,8 @@ from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choice_facts, deployments, saved_choice
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing.choose import choose, open_judging
-from fewstep.report.choosing.deployments import DeploymentJudge, pareto_front
+from fewstep.report.choosing.deployment_judge import DeploymentJudge
+from fewstep.report.choosing.deployments import pareto_front
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.measurement_cache import machine_facts
 from fewstep.report.choosing.options import ChooseOptions
@@ -60,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
 
     monkeypatch.setattr(Network, "__call__", counted)
-    monkeypatch.setattr(deployments, "_measure_ratios", ratios)
+    monkeypatch.setattr(deployments, "measure_ratios", ratios)
     monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda *_: None)

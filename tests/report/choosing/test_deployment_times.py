@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.report.choosing import deployments
+from fewstep.report.choosing import deployment_plans, deployment_times
 from fewstep.report.choosing.choose import open_judging
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
@@ -26,20 +26,22 @@ def test_times_have_units(tiny_bundle: Path) -> None:
 
 def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
-    monkeypatch.setattr(deployments, "load", lambda path, **engine: split.sampler)
+    monkeypatch.setattr(deployment_times, "load", lambda path, **engine: split.sampler)
     plans = {"ddim:2": split.sampler.compile("ddim:2")}
-    calls = deployments.make_sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    calls = deployment_times.make_sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
     calls["ddim:2"](), calls["ddim:2"]()
     assert split.labels == [[2], [2]]
 
 
 def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deployments, "ROUNDS", 2)
+    monkeypatch.setattr(deployment_times, "ROUNDS", 2)
     judging = open_judging(options(tiny_bundle))
-    plans = deployments.compile_plans(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
-    ratios, is_sure = deployments._measure_ratios(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    plans = deployment_plans.compile_plans(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
+    ratios, is_sure = deployment_times.measure_ratios(
+        judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans
+    )
     assert 0 < 4 * ratios["ddim:2"] < ratios["ddim:64"] and is_sure
-    assert 0 < deployments.measure_unit(judging, 1) < 1000
+    assert 0 < deployment_times.measure_unit(judging, 1) < 1000
 
 
 @pytest.mark.parametrize(("shorter", "rounds"), [((1.0,), 5), ((3.0, 3.0, 3.0, 1.0), 6), ((3.0,), 15)])
@@ -62,10 +64,10 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
             taken.append(name)
             return next(times[name])
 
-    monkeypatch.setattr(deployments, "TimedProcess", lambda *_: Process())
+    monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
     judging = open_judging(options(tiny_bundle))
-    plans = deployments.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
-    ratios, is_sure = deployments._measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
+    plans = deployment_plans.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
+    ratios, is_sure = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
     assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
     assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
     assert ("end other programs" in caplog.text) != is_sure

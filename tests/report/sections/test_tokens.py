@@ -13,7 +13,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.measure.distances.features import open_extractor
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import TokenQuality, TokenStepQuality
 from fewstep.plans.errors import UserError
 from fewstep.report.options import ReportOptions

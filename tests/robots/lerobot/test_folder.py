@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fewstep.runtime
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fewstep.cli.main import main
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder
 from tests.robots.lerobot.policies import Change, config, write_policy

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.normalisation import RENAMED, read_robot_names
 from tests.robots.lerobot.policies import STATE, Change, config, statistics, step, write, write_policy

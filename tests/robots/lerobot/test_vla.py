@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 import fewstep.runtime
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.files.io import load

@@ -21,7 +21,8 @@ from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session
-from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.measure import measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.compare_engines import compare_engines
 from fewstep.report.engines.differences import EngineComparison

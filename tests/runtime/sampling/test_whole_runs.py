@@ -15,7 +15,8 @@ import pytest
 
 import fewstep.runtime
 from fewstep.graph.bake.assemble import BakedRun
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.graph import Node
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text

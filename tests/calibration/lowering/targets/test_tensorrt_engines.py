@@ -10,7 +10,8 @@ from fewstep.calibration.lowering.quantize import lower, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.passes.half import to_half

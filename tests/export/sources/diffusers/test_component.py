@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError

@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.runtime import Sampler, load
 from tests.families.tiny import UNET, diffusers_folder
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load

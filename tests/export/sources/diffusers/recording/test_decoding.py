@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fewstep.export.encode import EncodeOptions, encode
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_recorded_scheduler
 from fewstep.export.sources.diffusers.recording import components

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load

@@ -6,7 +6,9 @@ from textwrap import dedent
 import pytest
 import torch
 
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
 from fewstep.plans.configs.pipelines import PIPELINE
 from fewstep.plans.errors import UserError

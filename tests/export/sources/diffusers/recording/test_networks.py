@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 pytest.importorskip("diffusers")
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from fewstep.export.export import ExportOptions, export
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler

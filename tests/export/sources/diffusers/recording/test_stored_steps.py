@@ -8,7 +8,9 @@ import pytest
 
 import fewstep.runtime
 from fewstep.cli.main import main
-from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.export.load_source import load_source
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.configs.recorded_steps import compile_recorded_steps, read_steps
 from fewstep.plans.errors import UserError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.export.batches import batch_range
-from fewstep.export.export import load_source
+from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder

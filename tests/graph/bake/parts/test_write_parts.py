@@ -14,9 +14,10 @@ import onnxruntime as ort
 import pytest
 
 import fewstep.runtime
-from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
-from fewstep.graph.bake.write_parts import write_parts
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.write_parts import write_parts
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
@@ -185,7 +186,7 @@ def test_the_program_of_the_page_refuses_a_changed_file(
         const opened = open(ort, process.argv[2], "wasm", readFile);
         await opened.then(() => console.log("opened"), (error) => console.log(error.message));
     """
-    program = (Path(__file__).parents[3] / "docs/web/run_steps.mjs").as_uri()
+    program = (Path(__file__).parents[4] / "docs/web/run_steps.mjs").as_uri()
     command = ["node", "--input-type=module", "-e", script, program, str(tmp_path / "run")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert expected in printed and (not changes or "run/step-0.onnx" in printed)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.spec_mistakes import SpecReading, candidate_readings
-from fewstep.measure.terminal_snr import check_terminal_snr
+from fewstep.measure.spec.spec_mistakes import SpecReading, candidate_readings
+from fewstep.measure.spec.terminal_snr import check_terminal_snr
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import check_prediction, input_scale, x0_coefficients

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewstep.graph.bake.split_run import Steps, fix_shapes
+from fewstep.graph.bake.parts.split_run import Steps, fix_shapes
 from fewstep.graph.graph import Array, Graph, rename_inputs
 from fewstep.graph.passes.constants import RANDOM, drop_unused
 from fewstep.graph.session import open_session

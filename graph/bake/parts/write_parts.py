@@ -13,11 +13,13 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from fewstep.graph.bake.bake import BakeOptions, Planned, assemble_run, resolve_run
+from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.example_inputs import example_inputs
 from fewstep.graph.bake.metadata import Baked
-from fewstep.graph.bake.split_run import SplitRun, split_run
-from fewstep.graph.bake.step_rows import NumberedSteps, lift_step_numbers
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.split_run import SplitRun, split_run
+from fewstep.graph.bake.parts.step_rows import NumberedSteps, lift_step_numbers
+from fewstep.graph.bake.planned_run import Planned, resolve_run
 from fewstep.graph.files import io
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session

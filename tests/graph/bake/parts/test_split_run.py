@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
-from fewstep.graph.bake.split_run import fix_shapes, split_run
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.split_run import fix_shapes, split_run
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from fewstep.cli.main import main
-from fewstep.measure.spec_check import check_spec
+from fewstep.measure.spec.spec_check import check_spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule

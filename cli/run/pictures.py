@@ -1,0 +1,65 @@
+"""Checks of pictures that `fewstep run` reads and writes, before the denoiser is loaded."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.output import default_scale, square_columns
+from fewstep.cli.run.tiles import Tiling
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import image_shape
+from fewstep.runtime.pictures import sample_of
+from fewstep.runtime.runs.tiled_images import tiled_image_shape
+
+PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open
+
+
+def check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
+    """Raise UserError for latents of a size that the bundle's autoencoder does not accept."""
+    described, x_shape = bundle.manifest.autoencoder, bundle.manifest.x_shape
+    if described is None or not (options.is_picture or options.image) or (tiled is not None and options.image is None):
+        return  # windows are decoded separately
+    takes = described.decoder.inputs[0].shape[1:]
+    if takes != x_shape:
+        array = "" if options.image is not None else ", or write the latents as an array (.npy)"
+        raise UserError(
+            f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(x_shape)}",
+            f"leave --size out{array}",
+        )
+
+
+def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
+    """Return the shape of a sample as a picture."""
+    described = bundle.manifest.autoencoder
+    if tiled is None or described is None:
+        return image_shape(bundle.manifest)
+    return tiled_image_shape(described, tiled.shape, tiled.tiles)
+
+
+def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
+    """Raise UserError for samples that are not pictures, and for a picture that is too large (without the gaps)."""
+    from fewstep.report.drawing import pictures
+
+    pictures.check_shape(shape)
+    height, width = shape[-2:]
+    columns = min(options.columns or square_columns(options.count), options.count)
+    rows, scale = -(-options.count // columns), options.scale or default_scale(shape)
+    height, width = rows * height * scale, columns * width * scale
+    if height * width > PIXELS_LIMIT:
+        raise UserError(
+            f"a picture of {width} x {height} pixels is too large",
+            f"lower --scale or --samples (at most {PIXELS_LIMIT} pixels), or write an array (.npy)",
+        )
+
+
+def encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
+    """Read a picture and encode it as x [*x_shape]."""
+    from fewstep.report.drawing import pictures
+
+    shape = image_shape(bundle.manifest)
+    if len(shape) != 3:
+        raise UserError(f"x has the shape {list(shape)}, which is not a picture", "leave --image out")
+    return sample_of(bundle, pictures.read_picture(image, shape), threads)

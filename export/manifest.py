@@ -1,0 +1,114 @@
+"""The manifest of a new bundle, from what was exported."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fewstep.export.changes import read_change
+from fewstep.export.expert import Expert
+from fewstep.export.experts import join_conditions
+from fewstep.export.export_network import ExportedNetwork, package_versions
+from fewstep.export.export_options import DType, ExportOptions
+from fewstep.export.licence import read_licence
+from fewstep.export.options.null_option import strip_folder
+from fewstep.export.sources import hub
+from fewstep.plans.configs.classes import is_distilled_sampler
+from fewstep.plans.default_grid import TRAINED, default_grid
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import FittedReference
+from fewstep.runtime.bundle import manifest
+from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
+from fewstep.runtime.bundle.platforms import PORTABLE, body_name
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.lora.file import Lora
+
+if TYPE_CHECKING:
+    from fewstep.export.load_and_trace import Origin
+
+
+def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
+    """Return the manifest with an expert added after the noisier ones."""
+    conditions, inputs = join_conditions(entry.conditions, expert, own.origin.spec.conditions)
+    network = manifest.NetworkEntry(
+        until=expert.until,
+        prediction=own.origin.spec.prediction,
+        inputs=dict(inputs),
+        bodies={body_name(dtype): Body.from_graph(own.graphs["body"], dtype, PORTABLE)},
+        source=own.origin.label,
+        source_sha256=own.origin.sha256,
+        heads=own.origin.spec.heads,
+        steers=own.origin.spec.steers,
+        prologue=own.graphs.get("prologue"),
+        conditioner=own.graphs.get("conditioner"),
+        verification=own.table,
+    )
+    return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
+
+
+def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
+    """Describe what other verbs have added to the `former` bundle and the `new` one lacks; "" if it is nothing but a
+    report."""
+    bodies = [name for name in former.bodies if name != "float32"]
+    engines = [engine.file for engine in former.engines]
+    kept = () if new is None else new.fitted
+    fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in former.fitted if each not in kept]
+    added = list(dict.fromkeys([*bodies, *engines, *fitted]))
+    return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
+
+
+def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequence[Lora]) -> Manifest:
+    origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
+    described = {field: getattr(spec, field) for field in Description.__struct_fields__}
+    is_distilled = spec.distilled or is_distilled_sampler(origin.scheduler or {})
+    usual = (
+        TRAINED if spec.positions else default_grid(spec.schedule, spec.prediction)
+    )  # every position goes through the same grid
+    return Manifest(
+        **described | {"grid": spec.grid or usual, "distilled": is_distilled},
+        schema=SCHEMA,
+        conditioner=graphs.get("conditioner"),
+        prologue=graphs.get("prologue"),
+        bodies={body_name(options.dtype): Body.from_graph(graphs["body"], options.dtype, PORTABLE)},
+        provenance=Provenance(
+            source=origin.label,
+            source_sha256=origin.sha256,
+            versions=package_versions(),
+            commands=(_command(options, origin, loras),),
+            adapters=tuple(lora.adapter for lora in loras),
+            licence=read_licence(options.source),
+        ),
+        files={},
+        verification=denoiser.table,
+        lora_slots=origin.lora_slots,
+    )
+
+
+def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
+    """Return the command that repeats this export, without paths."""
+    recorded = replace(
+        options,
+        lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
+        lora_slots=tuple(map(quote, options.lora_slots)),
+        change=tuple(quote(read_change(text).text) for text in options.change),
+        null=tuple(map(strip_folder, options.null)),
+        expert=tuple(map(_strip_source_folder, options.expert)),
+    )
+    return recorded.command_line("export", of=f"{origin.label} -o BUNDLE")
+
+
+def _strip_source_folder(text: str) -> str:
+    """Return an expert's option without the folder of its source."""
+    name, _, source = text.partition("=")
+    return text if hub.is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
+
+
+def describe_existing_additions(folder: Path) -> str:
+    """Describe what later verbs added to the bundle; empty if the bundle cannot be read."""
+    try:
+        return describe_additions(open_bundle(folder).manifest)
+    except UserError:
+        return ""

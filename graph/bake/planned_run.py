@@ -1,0 +1,72 @@
+"""The bundle, the body and the plan of a run to bake."""
+
+from dataclasses import replace
+
+from fewstep.graph.bake.network_form import (
+    body_form,
+    precision_in,
+)
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.files.commit import refuse_in_bundle
+from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.argument_checks import PlanReference
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
+from fewstep.plans.names.plan_reference import FileReference
+from fewstep.plans.shaping import clip_to
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.networks import common_bodies, edges_of
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
+from fewstep.runtime.kinds.sizes import apply_sizes, sizes_of
+from fewstep.runtime.sampling.execution import plan_for
+from fewstep.runtime.sampling.loading import choose_body
+from fewstep.runtime.sampling.request import PlanSettings
+
+Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to bake
+
+
+SUFFIX = ".onnx"
+
+
+def select_body(options: BakeOptions, bundle: Bundle) -> str:
+    """Return the name of the body to bake. Raises UserError if the bundle has none of the precision."""
+    if options.body is None and options.precision in ("float16", "bfloat16"):
+        fix = "choose float32 or int8, or bake float16 with --body float16"
+        raise UserError(f"bake has no precision {options.precision}", fix)
+    return options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+
+
+def resolve_run(options: BakeOptions) -> Planned:
+    """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
+    _check_output(options)
+    bundle = options.open()
+    chosen = select_body(options, bundle)
+    name, form = body_form(bundle.manifest, chosen)
+    body = bundle.body(name)
+    if name not in common_bodies(bundle.manifest):
+        fix = f"fewstep calibrate {bundle.path}"
+        raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
+    precision = precision_in(form, body.precision)
+    if options.precision not in (None, precision):
+        fix = f"omit precision, or give {precision} (--precision on the command line)"
+        raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
+    settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
+    reference: PlanReference = options.plan
+    of_run = bundle
+    if isinstance(reference, FileReference):
+        reference = read_plan(bundle.check_path(reference.path))
+        if reference.shape:  # a plan of tokens is for one size
+            of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(reference.shape, bundle.manifest)))
+    planned = plan_for(of_run, body, reference, options.guidance, settings)
+    return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
+
+
+def _check_output(options: BakeOptions) -> None:
+    """Raise UserError for an output of the wrong kind, or in a bundle."""
+    if not options.parts and options.output.suffix != SUFFIX:
+        raise UserError(f"output {options.output} is not an ONNX file", f"give a name that ends in {SUFFIX}")
+    if options.parts and (options.output.suffix == SUFFIX or (options.output / MANIFEST).exists()):
+        raise UserError(f"output {options.output} is not a folder for parts", "give the path of a new folder")
+    if options.parts and options.adapter:
+        raise UserError("parts of a run cannot have an adapter", "bake without --adapter, or without --parts")
+    refuse_in_bundle(options.output)

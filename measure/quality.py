@@ -1,0 +1,82 @@
+"""The quality of bodies, by sample and as sets."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fewstep.measure.bodies import graph_files
+from fewstep.measure.body_backends import inference_engine_of
+from fewstep.measure.judge import Judgements, judge
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.results import Distance, ExtractorFacts, Quality, Results
+from fewstep.measure.tally import JudgementRequest
+from fewstep.measure.workers.job import Workers
+from fewstep.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from fewstep.measure.distances.features import Extractor
+
+
+def measure_quality(
+    results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
+) -> tuple[Results, Judgements]:
+    """Return the results with the quality of each body, and the judgements from which it is computed."""
+    sampling, extractor = task.open_sampling(workers), task.extractor
+    teacher = (
+        None
+        if task.teacher is None
+        else task.find_teacher(task.teacher_sample_count, progress, sampling.sample_in_parts)
+    )
+    extract = None if extractor is None else extractor.extract
+    plan = None if teacher is None else teacher.plan
+    want = JudgementRequest(
+        teacher=plan,
+        teacher_sample_count=task.teacher_sample_count,
+        extract=extract,
+        featured=task.featured,
+        samples=task.has_samples,
+    )
+    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out_batch, task.count, want, progress)
+    features, sets = (None, {}) if extractor is None else _measure_distances(task, extractor, judgements, progress)
+    results = msgspec.structs.replace(
+        results,
+        teacher=teacher.plan.name if teacher else None,
+        teacher_check=teacher.check if teacher else None,
+        float_against_teacher=judgements.reference.against_teacher,
+        features=features,
+        qualities=tuple(
+            Quality(
+                body=each.name,
+                target=task.bodies[each.name].target,
+                computed_by=inference_engine_of(task.bodies[each.name]),
+                against_float=judgement.against_float,
+                against_teacher=judgement.against_teacher,
+                steps=judgement.steps,
+                forced_seeds=each.forced_seeds,
+                tokens=judgement.tokens,
+                distances=sets.get(each.name, ()),
+                graphs=graph_files(task.bodies[each.name]),
+            )
+            for each in task.contenders
+            if (judgement := judgements.bodies[each.name]).against_float is not None
+        ),
+    )
+    return results, judgements
+
+
+def _measure_distances(
+    task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
+) -> tuple[ExtractorFacts, dict[str, tuple[Distance, ...]]]:
+    """Return the extractor, and the distances of each body to float32 samples from other seeds and to the data."""
+    from fewstep.measure.distances.set_distances import (  # imported only here, since a page compares no sets
+        extract_features,
+        extractor_facts,
+        measure_distances,
+    )
+
+    sets = {f"float32, {task.plan.name}, other seeds": judgements.apart}
+    if task.data is not None:
+        sets[task.data.name] = extract_features(task.data, extractor, progress)
+    features = {name: judgement.features for name, judgement in judgements.bodies.items()}
+    floats = judgements.reference.features
+    return extractor_facts(extractor, floats), measure_distances(floats, features, sets, task.resamples, progress)

@@ -1,0 +1,103 @@
+"""The time of a call along each plan, as a multiple of a unit that is measured in turns with it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import permutations
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.cost import max_branches
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.contender_process import Call
+from fewstep.measure.speed.timed_process import TimedProcess
+from fewstep.plans.plan import Plan
+from fewstep.report.choosing.deployment_judge import DeploymentJudge, Floats
+from fewstep.report.choosing.engines import REFERENCE, TimedEngine, make_backend, make_network_calls
+from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
+from fewstep.runtime.sampling.loading import load
+
+LOG = logging.getLogger("fewstep")
+
+ROUNDS = 5
+
+
+MOST_ROUNDS = 15
+
+
+ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may seem faster by 2 %
+
+
+def measure_ratios(
+    judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
+) -> tuple[dict[str, float], bool]:
+    """Return the time of a call along each plan as a multiple of the unit, and whether the ratios are plausible.
+
+    They are plausible if plans with more evaluations take longer. Rounds continue until then, up to MOST_ROUNDS.
+    """
+    lengths = [len(plan.steps) for plan in plans.values()]
+
+    def are_sure(rounds: Rounds[float]) -> bool:
+        pairs = permutations(zip(lengths, map(median, zip(*rounds, strict=True)), strict=True), 2)
+        return all(longer >= ALIKE * shorter for (few, shorter), (many, longer) in pairs if few < many)
+
+    def until(rounds: Rounds[float]) -> bool:
+        judging.progress(f"timing {body}", min(len(rounds), ROUNDS), ROUNDS)
+        return len(rounds) >= ROUNDS and (are_sure(rounds) or len(rounds) >= MOST_ROUNDS)
+
+    with open_unit_process(judging, engine.threads) as unit, _open_process(judging, body, engine, plans) as process:
+
+        def turn(name: str) -> float:
+            return process.median_milliseconds(name) / unit.median_milliseconds()
+
+        rounds = take_turns([partial(turn, name) for name in plans], until)
+    is_sure = are_sure(rounds)
+    if not is_sure:
+        LOG.warning(
+            "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
+        )
+    return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
+
+
+def measure_unit(judging: DeploymentJudge, threads: int) -> float:
+    """Measure the unit in milliseconds: a call of float32's network on onnxruntime with this number of threads."""
+    with open_unit_process(judging, threads) as process:
+        return median(turn for (turn,) in take_turns([process.median_milliseconds], stop_after_rounds(ROUNDS)))
+
+
+def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
+    """Start the unit in a separate process."""
+    manifest, rows = judging.bundle.manifest, judging.batch * max_branches(judging.plan)
+    sizes = {"batch": rows, **default_sizes(manifest.x_shape, manifest.sizes)}
+    engine = TimedEngine(REFERENCE, threads, None)
+    return TimedProcess(FLOAT, partial(make_network_calls, judging.bundle.path, FLOAT, engine, sizes))
+
+
+def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
+    """Start a body on an engine in a separate process, with a call for each plan."""
+    seeds, rows = range(judging.batch), judging.batch * max_branches(judging.plan)
+    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.held_out_batch(seeds).conditions)
+    return TimedProcess(body, partial(make_sampler_calls, *given))
+
+
+def make_sampler_calls(
+    path: Path,
+    body: str,
+    engine: TimedEngine,
+    rows: int,
+    plans: Mapping[str, Plan],
+    seeds: Sequence[int],
+    conditions: Mapping[str, NDArray[np.generic]],
+) -> dict[str, Call]:
+    """Return a call for each plan, from noise to samples. It runs in a separate process."""
+    sampler = load(path, body=body, backend=make_backend(engine, rows))
+
+    def call(plan: Plan) -> Floats:
+        sampler.forget()  # as in deployment, where the conditions change with each call
+        return sampler.sample(plan, seeds, conditions)
+
+    return {name: partial(call, plan) for name, plan in plans.items()}
