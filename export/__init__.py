@@ -3,7 +3,8 @@
 from fewstep.export import Affine, Carried, Condition, NamedOutput, Policy, ScheduleSpec, Size, Spec, Spectrogram
 from fewstep.export import Positions, Vocabulary
 
-The verb has its own module: from fewstep.export.export import ExportOptions, export
+The verb has its own modules: from fewstep.export.export import export
+                              from fewstep.export.export_options import ExportOptions
 """
 
 from fewstep.export.spec import Spec
