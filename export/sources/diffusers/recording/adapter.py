@@ -27,7 +27,8 @@ class RecordedNetwork(nn.Module):
             elif path in found.times:
                 leaves.append(self._scale_time(path, time))
             else:
-                leaves.append(self._value(path, given, x.shape[0]))
+                value = self._value(path, given, x.shape[0])
+                leaves.append(value.movedim(0, 1) if path in found.second_axes else value)
         output = self.network(**pytree.tree_unflatten(leaves, self.arguments.structure))
         prediction = found.combination.place.select(_only_tensor(output))
         return -prediction if found.combination.sign < 0 else prediction

@@ -95,8 +95,9 @@ def sort_arguments(
 
 
 def split_leaves(call: NetworkCall, found: Relations) -> dict[str, Any]:
-    """Return a call's arguments by path, with the parts of the network's input before and after x as separate ones."""
-    leaves = dict(call.leaves)
+    """Return a call's arguments by path, each with its rows along the first axis. The parts of the network's input
+    before and after x are separate ones."""
+    leaves = {path: leaf.movedim(1, 0) if path in found.second_axes else leaf for path, leaf in call.leaves.items()}
     parts = found.x_place.others(leaves[found.x])
     for prefix, part in zip((BEFORE, AFTER), parts or (), strict=False):
         if part.numel():
@@ -135,6 +136,21 @@ def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallReco
             what = f"{tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
             raise recording_error(f"{name}: {path} of its network has no row for each of x: {what}")
     return repeats
+
+
+def find_second_axes(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
+    """Return the arguments that have a row for each row of x along their second axis. `larger` has more samples."""
+    first, other = base.steps[0].calls[0].leaves, larger.steps[0].calls[0].leaves
+    rows, more = len(first[found.x]), len(other[found.x])
+
+    def has_rows(value: Any, grown: Any) -> bool:
+        if not (isinstance(value, Tensor) and isinstance(grown, Tensor)) or min(value.dim(), grown.dim()) < 2:
+            return False
+        others = (value.shape[:1] + value.shape[2:], grown.shape[:1] + grown.shape[2:])
+        return others[0] == others[1] and (value.shape[1], grown.shape[1]) == (rows, more)
+
+    paths = (path for path in first if path not in (found.x, *found.times))
+    return frozenset(path for path in paths if has_rows(first[path], other.get(path)))
 
 
 def _recur(value: Tensor, count: int) -> bool:

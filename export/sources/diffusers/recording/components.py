@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
 AUTOENCODERS = "diffusers.models.autoencoders."
+OWN_DENOISERS = ("unet", "transformer")  # names of networks that pipelines define themselves, as AudioLDM 2 does
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
 LEFT_OUT = ("safety_checker",)  # judges finished images only
 
@@ -137,7 +139,7 @@ def _build_component(
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
-    is_denoiser = made.__module__.startswith(DENOISER_MODULES) and class_name not in NOT_DENOISERS
+    is_denoiser = _is_denoiser(name, made)
     loaded = None if load is None or is_denoiser else load(home, made)
     if loaded is not None:
         return loaded.eval().requires_grad_(False)
@@ -155,6 +157,12 @@ def _build_component(
     return respond_randomly(network, name, seed)
 
 
+def _is_denoiser(name: str, made: Any) -> bool:
+    """Return True for a network that may be called in the loop. Some pipelines define their own."""
+    is_own = made.__module__.startswith("diffusers.pipelines.") and name in OWN_DENOISERS
+    return (is_own or made.__module__.startswith(DENOISER_MODULES)) and made.__name__ not in NOT_DENOISERS
+
+
 def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
     """Return a function that builds a network from its config, with new weights."""
     if hasattr(made, "load_config"):  # diffusers
@@ -170,10 +178,14 @@ def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:
 
 
 def _find_class(folder: Folder, name: str, library: str, class_name: str) -> Any:
-    """Return the class of a component. Classes come from diffusers and transformers only."""
+    """Return the class of a component. Classes come from diffusers and transformers only. Some are known to the module
+    of their pipeline alone."""
+    import diffusers
+
     place = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
+    module = sys.modules[getattr(diffusers, folder.pipeline).__module__]
     try:
-        return getattr(importlib.import_module(place), class_name)
+        return getattr(module, class_name, None) or getattr(importlib.import_module(place), class_name)
     except (ImportError, AttributeError) as error:
         what = f"{folder.path}: its {name} is a {class_name} of {library}, which diffusers and transformers do not have"
         raise UserError(what, "update diffusers and transformers; code from a folder is never run") from error

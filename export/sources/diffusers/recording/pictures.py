@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-PICTURES = ("image", "control_image", "mask_image", "video", "control_video", "mask")
-MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video")
+PICTURES = ("image", "control_image", "mask_image", "video", "control_video", "pose_video", "face_video", "mask")
+MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video", "pose_video", "face_video")
 SIDE, FRAMES = 512, 9  # of a picture and a video, if the call does not say
 
 

@@ -1,13 +1,20 @@
 """A pipeline with what its recordings show: relations, arguments and the rules of its scheduler."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.arguments import (
+    BATCH,
+    ENCODERS,
+    NetworkArguments,
+    find_second_axes,
+    sort_arguments,
+)
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
@@ -68,6 +75,9 @@ class RecordedPipeline:
             variants[setting] = record(built, settings.of(setting), seed)
             check_parts(name, found, variants[setting], setting)
         self.batch, batch = self._record_batch(base, found)
+        if batch is not None:
+            second = find_second_axes(next(iter(found.values())), base, batch)
+            found = {component: replace(each, second_axes=second) for component, each in found.items()}
         variants |= {} if batch is None else {BATCH: batch}
         variants[ENCODERS] = record(other, settings.of(), 0)
         longer = (
@@ -187,7 +197,8 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
     runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
     if not given or not isinstance(error, CallError):
         return error
-    options = " ".join(f"--call {name}={value}" for name, value in given.items())
+    values = {name: "@FILE.npy" if isinstance(value, np.ndarray) else value for name, value in given.items()}
+    options = " ".join(f"--call {name}={value}" for name, value in values.items())
     try:
         record_usual_call(built, {})
     except UserError as other:

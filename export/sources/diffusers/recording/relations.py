@@ -38,6 +38,7 @@ class Relations:
     x: the path of the argument with x, and the place of x in it.
     times: the arguments with the time, each alpha t + beta: path -> (alpha, beta).
     combination: the combination of the network's outputs.
+    second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
     """
 
     component: str
@@ -45,6 +46,7 @@ class Relations:
     x_place: Place
     times: Mapping[str, tuple[float, float]]
     combination: Combination
+    second_axes: frozenset[str] = frozenset()
 
     @property
     def branches(self) -> int:

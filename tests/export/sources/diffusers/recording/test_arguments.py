@@ -1,13 +1,20 @@
 """Arguments of recordings that are made by hand: which branch has the conditions, and what follows the batch."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from fewstep.export.sources.diffusers.recording.arguments import BATCH, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.arguments import (
+    BATCH,
+    NetworkArguments,
+    find_second_axes,
+    sort_arguments,
+    split_leaves,
+)
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import find_relations
 from fewstep.plans.errors import UserError
@@ -119,3 +126,18 @@ def test_a_guidance_tensor_of_all_branches_is_a_shared_condition_with_a_default(
     variants = {"prompt": prompt(weight=own), "guidance_scale": recording((EMPTY, PICTURE), weight=other)}
     condition = sort((EMPTY, PICTURE), variants, weight=own).arguments["['weight']"].condition
     assert condition is not None and (condition.shared, condition.default) == (True, (5.0,))
+
+
+def test_states_of_two_layers_have_their_rows_along_the_second_axis() -> None:
+    base, larger = (
+        recording((EMPTY, PICTURE), samples=samples, layers=torch.zeros(2, 2 * samples, 3, 7)) for samples in (1, 2)
+    )
+    found = find_relations("Pipe", base, recording((EMPTY, PICTURE), seed=1, layers=torch.zeros(2, 2, 3, 7)))
+    assert find_second_axes(found, base, larger) == {"['layers']"}
+
+
+def test_rows_along_the_second_axis_become_the_first() -> None:
+    base = recording((EMPTY, PICTURE), layers=torch.zeros(5, 2, 3, 7))
+    found = find_relations("Pipe", base, recording((EMPTY, PICTURE), seed=1, layers=torch.zeros(5, 2, 3, 7)))
+    leaves = split_leaves(base.steps[0].calls[0], replace(found, second_axes=frozenset(["['layers']"])))
+    assert leaves["['layers']"].shape == (2, 5, 3, 7)
