@@ -40,7 +40,7 @@ class ExportOptions(Options):
         large networks. If a bundle at the output has the same graphs, verified by the same fewstep, nothing is run
         again.
     call: NAME=VALUE, like height=512 or num_frames=49: an argument of the call of a diffusers pipeline that export
-        records, which defines the size of its samples. Default: the pipeline's own values.
+        records, which defines the size of its samples. NAME=@FILE.npy for an array. Default: the pipeline's own values.
     null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE for an
         array in a .npy file, or in an .npz file under that name. Guidance needs one for each condition.
     expert: NAME=SOURCE@LAMBDA: the network SOURCE replaces the denoiser in the noisy steps, with lambda = log(alpha /

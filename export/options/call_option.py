@@ -1,29 +1,49 @@
-"""The option `--call`: arguments of a pipeline's call for its recording, such as height=512."""
+"""The option `--call`: arguments of a pipeline's call for its recording, such as height=512 or image_embeds=@x.npy."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewstep.export.sources import shipped
 from fewstep.export.sources.diffusers.files import is_component
 from fewstep.export.sources.folder_kinds import find_folder_kind
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
+
+FILE = "@"  # before the path of a .npy file
 
 
 def parse_call(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments that texts NAME=VALUE give, by name. A value is read as JSON if it is valid JSON, otherwise
-    as text."""
+    """Return the arguments that texts NAME=VALUE give, by name. A value @FILE is the array of a .npy file. Other values
+    are read as JSON if they are valid JSON, otherwise as text."""
     given: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise UserError(f"--call {text!r} is not NAME=VALUE", "give an argument such as height=512")
+        if value.startswith(FILE):
+            given[name] = _read_array(name, Path(value.removeprefix(FILE)))
+            continue
         try:
             given[name] = json.loads(value)
         except ValueError:
             given[name] = value
     return given
+
+
+def _read_array(name: str, path: Path) -> NDArray[Any]:
+    """Return the array of a .npy file. Raises UserError for another file, and for an array that is not of numbers."""
+    try:
+        read = np.load(path, allow_pickle=False)  # a pickle runs code
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"--call {name}=@{path} cannot be read ({reason})", "give a .npy file of one array") from error
+    if not isinstance(read, np.ndarray) or read.dtype.kind not in "fiub":
+        raise UserError(f"--call {name}=@{path} is not an array of numbers", "give a .npy file of one array")
+    return read
 
 
 def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:

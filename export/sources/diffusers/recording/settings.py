@@ -5,8 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
 STEPS = 3  # number of steps of a recording, and of the run that is compared
@@ -20,6 +24,7 @@ LONGEST = " ".join(
 LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
 LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variants
 STEP_NUMBER = "number of steps"  # a variant
+PICTURE = "image"  # a variant, of pictures and of arrays
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
@@ -92,7 +97,8 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     _check_given(name, takes, given)
     usual = {each: value for each, value in USUAL.items() if each in takes}
     usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
-    usual |= (make_pictures(takes, given, 0) if forms.has_pictures else {}) | dict(given)
+    arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
+    usual |= (make_pictures(takes, given, 0) if forms.has_pictures else {}) | {**given, **arrays}
     needed = [
         each.name
         for each in list(takes.values())[1:]
@@ -101,13 +107,16 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
         return choose_settings(pipeline, given, replace(forms, has_pictures=True))
     if needed:
-        raise recording_error(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
+        what = f"the call of {name} needs {', '.join(needed)}, which a recording cannot make"
+        raise UserError(what, f"if it is an array, give it: --call {needed[0]}=@FILE.npy; otherwise {UNRECORDED}")
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
     variants = _variants(takes, usual)
     if forms.has_pictures:
-        variants["image"] = make_pictures(takes, given, 1)
-    batches = tuple(_batches(takes, usual, variants.get("image", {})))
+        variants[PICTURE] = make_pictures(takes, given, 1)
+    if arrays:
+        variants[PICTURE] = variants.get(PICTURE, {}) | {each: _change_array(value) for each, value in arrays.items()}
+    batches = tuple(_batches(takes, usual, variants.get(PICTURE, {})))
     without = tuple(each for each in PICTURES if each in takes and each not in usual)
     if not forms.is_padded:
         return CallSettings(usual, variants, batches, without, forms)
@@ -115,6 +124,21 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     padded = {name: pad_texts(each) for name, each in variants.items()}
     longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
     return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
+
+
+def _change_array(value: Tensor) -> Tensor:
+    """Return another array of the same shape, in the same range if it is of zeros and ones. Integers are unchanged,
+    since their range is unknown."""
+    if bool(((value == 0) | (value == 1)).all()):
+        return 1 - value if value.dtype != torch.bool else ~value
+    if not value.is_floating_point():
+        return value
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value.dtype)
+
+
+def _join(value: Any, other: Any) -> Any:
+    """Return two pictures as a list, and the rows of two arrays as one array."""
+    return torch.cat([value, other]) if isinstance(value, Tensor) and value.dim() else [value, other]
 
 
 def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -143,7 +167,7 @@ def _batches(
     """Yield settings for two samples: of two prompts, of two prompts with two pictures, of one prompt."""
     prompts: dict[str, Any] = {PROMPT: list(PROMPTS)} if PROMPT in usual else {}
     prompts |= {NEGATIVE: list(OTHERS)} if NEGATIVE in usual else {}
-    pictures = {name: [usual[name], other] for name, other in others.items()}
+    pictures = {name: _join(usual[name], other) for name, other in others.items()}
     yield from (each for each in (prompts, {**prompts, **pictures}) if each)
     yield from ({name: 2} for name in PER_PROMPT if name in takes)
 
