@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
+from fewstep.export.call_option import FILE
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
@@ -91,12 +92,17 @@ def try_pipeline(pipeline: DummyPipeline, work: Path, seconds: int, loads_only: 
 
 def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
     """Export a folder, or load it if there is no bundle. Listed pipelines take no arguments of a call."""
-    call = tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    call = tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
     call = call if is_recorded(Folder(folder), [form.__name__ for form in CLASSES]) else ()
     if bundle is None:
         load_source(str(folder), call=call)
     else:
         export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
+
+
+def _write_value(value: Any) -> str:
+    """Return a value as --call reads it: the name of a file as it is, and others as JSON."""
+    return value if isinstance(value, str) and value.startswith(FILE) else json.dumps(value)
 
 
 @contextmanager

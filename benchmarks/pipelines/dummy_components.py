@@ -22,7 +22,12 @@ CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "str
 TEXTS = ("prompt", "negative_prompt")
 
 TEXT_LENGTH, TOKENS = "max_sequence_length", 64  # of texts, where a test names none and the default is larger than:
-MOST_TOKENS = 512
+MOST_TOKENS = 512  # also for texts with pictures, which are longer in single characters
+
+SAMPLE_SIZE = 16
+PICTURE = 224  # side of the pictures that these pipelines make for their image encoder:
+FIXED_PICTURES = ("StableVideoDiffusionPipeline", "ShapEImg2ImgPipeline")
+VISION_START = "<|vision_start|>"
 
 UNUSED = (
     "parameterized",
@@ -54,42 +59,78 @@ class DummyPipeline:
             pipeline = self.test.pipeline_class(**components)
             _shorten_template(pipeline)
             _fit_vocabulary(pipeline)
+            _complete_configs(pipeline)
             for each in pipeline.components.values():
                 if type(each).__module__.startswith("diffusers.models."):
                     randomized(each)  # some begin with zeros, and return zeros
             pipeline.save_pretrained(folder, safe_serialization=True)
+            if (scheduler := getattr(pipeline, "scheduler", None)) is not None:  # one that its class makes is not saved
+                scheduler.save_pretrained(folder / "scheduler")
             takes = inspect.signature(test.get_dummy_inputs).parameters
             inputs = test.get_dummy_inputs("cpu") if "device" in takes else test.get_dummy_inputs()
         parameter = inspect.signature(type(pipeline).__call__).parameters.get(TEXT_LENGTH)
         is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
-        return short | {
-            name: value
-            for name, value in inputs.items()
-            if not name.startswith(CHOSEN)
-            and name not in TEXTS
-            and _is_plain(value)
-            and not _is_no_guidance(name, value)
-        }
+        enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline) else {}
+        return {**short, **_plain_settings(inputs), **enough, **_save_arrays(type(pipeline), inputs, folder)}
+
+
+def _plain_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that are plain values, and that neither a recording nor the tests' speed chose."""
+    return {
+        name: value
+        for name, value in inputs.items()
+        if not name.startswith(CHOSEN) and name not in TEXTS and _is_plain(value) and not _is_no_guidance(name, value)
+    }
+
+
+def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Save the tensors that a call needs. Returns the values of --call for them."""
+    import numpy as np
+    import torch
+
+    saved: dict[str, str] = {}
+    for name, parameter in inspect.signature(made.__call__).parameters.items():  # type: ignore[attr-defined]
+        if parameter.default is parameter.empty and isinstance(inputs.get(name), torch.Tensor) and "embed" in name:
+            np.save(folder / f"{name}.npy", inputs[name].numpy())
+            saved[name] = f"@{folder / name}.npy"
+    return saved
+
+
+def _reads_pictures(pipeline: Any) -> bool:
+    """Return True for a pipeline whose texts may contain pictures."""
+    from transformers import ProcessorMixin
+
+    return any(isinstance(each, ProcessorMixin) for each in pipeline.components.values())
 
 
 def _shorten_template(pipeline: Any) -> None:
-    """Let a tokenizer of single characters read the text before a prompt as the number of tokens that the pipeline
+    """Let tokenizers of single characters read the text before a prompt as the number of tokens that the pipeline
     removes after encoding, as the tokenizer of its model does."""
-    found = next((each for each in _templates(pipeline) if each[0] and isinstance(each[1], int)), None)
-    if found is None:
-        return
-    before, start = found
-    ends = [round(part * len(before) / start) for part in range(start + 1)]
-    pieces = [before[first:last] for first, last in itertools.pairwise(ends)]
-    pipeline.tokenizer.add_tokens(pieces)
+    pieces: list[str] = []
+    for before, start in _templates(pipeline):
+        before = before.partition(VISION_START)[0]  # the tokens of a picture are not removed
+        if before and isinstance(start, int) and start > 0:
+            ends = [round(part * len(before) / start) for part in range(start + 1)]
+            pieces += [before[first:last] for first, last in itertools.pairwise(ends)]
+    for name in ("tokenizer", "processor"):
+        component = getattr(pipeline, name, None)
+        tokenizer = getattr(component, "tokenizer", component)
+        if pieces and hasattr(tokenizer, "add_tokens"):
+            tokenizer.add_tokens(list(dict.fromkeys(pieces)))
 
 
 def _templates(pipeline: Any) -> Iterator[tuple[str, Any]]:
     """Yield the texts before a prompt with the number of their tokens, as pipelines name them."""
-    template = getattr(pipeline, "prompt_template_encode", None)
+    for name, templates in vars(pipeline).items():
+        if not name.startswith("prompt_template") or not isinstance(templates, str | dict):
+            continue
+        starts = getattr(pipeline, f"{name}_start_idx", getattr(pipeline, "prompt_template_encode_start_idx", None))
+        by_kind = templates if isinstance(templates, dict) else {"": templates}
+        for kind, template in by_kind.items():
+            if isinstance(template, str) and "{}" in template:
+                yield template.partition("{}")[0], starts.get(kind) if isinstance(starts, dict) else starts
     start = getattr(pipeline, "prompt_template_encode_start_idx", None)
-    yield template.partition("{}")[0] if isinstance(template, str) and "{}" in template else "", start
     yield getattr(pipeline, "prompt_template_encode_prefix", ""), start
     system = getattr(pipeline, "system_prompt", "")
     yield f"user: {system}" if isinstance(system, str) else "", getattr(pipeline, "user_prompt_begin_id", None)
@@ -104,6 +145,22 @@ def _fit_vocabulary(pipeline: Any) -> None:
         with suppress(NotImplementedError):  # of encoders without one table of embeddings
             if hasattr(tokenizer, "vocab") and each.get_input_embeddings().num_embeddings < len(tokenizer):
                 each.resize_token_embeddings(len(tokenizer))
+
+
+def _complete_configs(pipeline: Any) -> None:
+    """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
+    scheduler of a flow. An image encoder gets the size of pictures that the pipeline makes for it."""
+    from transformers import CLIPVisionModelWithProjection
+
+    unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)
+    if unet is not None and unet.config.get("sample_size", 0) is None:
+        unet.register_to_config(sample_size=SAMPLE_SIZE)
+    if scheduler is not None and scheduler.config.get("use_flow_sigmas"):
+        scheduler.register_to_config(prediction_type="flow_prediction")
+    encoder = getattr(pipeline, "image_encoder", None)
+    if type(pipeline).__name__ in FIXED_PICTURES and isinstance(encoder, CLIPVisionModelWithProjection):
+        config = type(encoder.config)(**{**encoder.config.to_dict(), "image_size": PICTURE, "patch_size": PICTURE // 4})
+        pipeline.register_modules(image_encoder=CLIPVisionModelWithProjection(config).eval())
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:

@@ -9,16 +9,28 @@ from unittest.mock import patch
 
 from tests.pipelines import byte_characters  # before the checkout's package of the same name is imported
 
+VISION_TOKENS = {  # of Qwen-VL, by the ids in its config
+    "<|vision_start|>": 151652,
+    "<|vision_end|>": 151653,
+    "<|vision_pad|>": 151654,
+    "<|image_pad|>": 151655,
+    "<|video_pad|>": 151656,
+}
 WIDTH = 32  # of the tiny text encoders in those tests
 CHAT = (  # a template of messages with texts
     "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}"
+    "{% elif c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}{% endfor %}{% endif %}\n"
     "{% endfor %}"
 )
 KINDS = {"llama": "LlamaConfig", "gemma": "Gemma2Config", "bert": "BertConfig", "qwen": "Qwen2Config"}
 VISION = {"depth": 2, "embed_dim": WIDTH, "num_heads": 4, "out_hidden_size": WIDTH, "fullatt_block_indexes": [1]}
 LARGEST = 50 * 10**6  # weights of a tiny model
-NARROW = {"tiny-random-llama": 16, "tiny-random-qwen2vl": 16}  # widths of the models that other networks expect
+NARROW = {  # widths of the models that other networks expect
+    "tiny-random-llama": 16,
+    "tiny-random-qwen2vl": 16,
+    "tiny-random-qwen3vl": 16,
+}
 SIZES = {
     "hidden_size": WIDTH,
     "intermediate_size": WIDTH,
@@ -40,6 +52,8 @@ def replace_hub() -> Iterator[None]:
         transformers.PreTrainedModel: _make_model,
         transformers.AutoTokenizer: make_tokenizer,
         transformers.PreTrainedTokenizerBase: make_tokenizer,
+        transformers.AutoProcessor: _make_processor,
+        transformers.ProcessorMixin: _make_processor,
         transformers.ImageProcessingMixin: _make_default,
         transformers.FeatureExtractionMixin: _make_default,
     }
@@ -91,6 +105,24 @@ def _make_default(cls: Any, name: str) -> Any:
     return cls()
 
 
+def _make_processor(cls: Any, name: str) -> Any:
+    """Return a processor of pictures and texts for the model that a hub stores under this name."""
+    import transformers
+
+    if "vl" not in name.lower():
+        raise LookupError(f"no local processor for {name}")
+    made = transformers.Qwen2VLProcessor if cls is transformers.AutoProcessor else cls
+    tokenizer = make_tokenizer(transformers.Qwen2Tokenizer, name)
+    patch_size = 16 if "qwen3" in name.lower() else 14
+    sizes = {"min_pixels": 4 * 28 * 28, "max_pixels": 16 * 28 * 28}  # few tokens
+    return made(
+        image_processor=transformers.Qwen2VLImageProcessor(patch_size=patch_size, **sizes),
+        tokenizer=tokenizer,
+        video_processor=transformers.Qwen2VLVideoProcessor(),
+        chat_template=CHAT,
+    )
+
+
 def _t5_config(kind: Any) -> Any:
     return kind(vocab_size=1000, d_model=WIDTH, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0)
 
@@ -108,10 +140,11 @@ def _resize(known: dict[str, Any], width: int) -> dict[str, Any]:
     }
     widths = {"hidden_size": width, "embed_dim": width, "out_hidden_size": width}
     sizes = {name: value for name, value in {**SIZES, **VISION, **widths}.items() if name in known} | inside
+    is_vision = "_vl" in str(known.get("model_type"))
+    if is_vision and "vocab_size" in known:
+        sizes["vocab_size"] = max(VISION_TOKENS.values()) + 1
     rope = known.get("rope_parameters")
-    if isinstance(rope, dict) and "_vl" in str(
-        known.get("model_type")
-    ):  # half of a head's width, for time, height and width
+    if isinstance(rope, dict) and is_vision:  # half of a head's width, for time, height and width
         half = width // SIZES["num_attention_heads"] // 2
         sections = [half - 2 * (half // 3), half // 3, half // 3]
         sizes["rope_parameters"] = {**rope, "mrope_section": sections}
@@ -133,8 +166,13 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
     if "qwen" in lower or "glm" in lower:
         vocabulary = {token: number for number, token in enumerate([*letters, "<|endoftext|>"])}
+        if "vl" in lower:
+            first = min(VISION_TOKENS.values())
+            vocabulary |= {f"<unused{number}>": number for number in range(len(vocabulary), first)} | VISION_TOKENS
         made = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
         made.chat_template = CHAT
+        if "vl" in lower:
+            made.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
         if "glm" in lower:  # begins each text with a token
             made.backend_tokenizer.post_processor = TemplateProcessing(
                 single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", len(letters))]
@@ -147,6 +185,11 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         made = kind(vocab=vocabulary, merges=[], model_max_length=1024, pad_token="<pad>")
         made.chat_template = CHAT
         return made
+    if "roberta" in lower:
+        vocabulary = {
+            token: number for number, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])
+        }
+        return transformers.RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=64)  # of 77 places
     if "bert" in lower:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{each}" for each in letters)]
         return transformers.BertTokenizer(

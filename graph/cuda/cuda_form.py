@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from fewstep.graph.cuda.bfloat16 import bfloat16_form
 from fewstep.graph.cuda.channels_last import FIRST, LAST, channels_last
-from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.index import index
+from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.types import infer_types
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fewstep.graph.additions import NewNodes
-from fewstep.graph.passes.attention_mask import MaskConverter, is_sum, split_mask
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index, sort_topologically
+from fewstep.graph.passes.attention_mask import MaskConverter, is_sum, split_mask
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.split_attention import AttentionNodes, attention_of
 from fewstep.graph.pattern import match
