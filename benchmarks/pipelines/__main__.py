@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
-from fewstep.export.call_option import FILE
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.export.options.call_option import FILE
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import is_recorded

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.export.call_option import parse_call
+from fewstep.export.options.call_option import parse_call
 from fewstep.plans.errors import UserError
 
 
