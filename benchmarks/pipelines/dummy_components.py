@@ -99,9 +99,8 @@ def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[st
 
 def _reads_pictures(pipeline: Any) -> bool:
     """Return True for a pipeline whose texts may contain pictures."""
-    from transformers import ProcessorMixin
-
-    return any(isinstance(each, ProcessorMixin) for each in pipeline.components.values())
+    templates = (each for name, each in vars(pipeline).items() if name.startswith("prompt_template"))
+    return hasattr(pipeline, "processor") or any(VISION_START in str(each) for each in templates)
 
 
 def _shorten_template(pipeline: Any) -> None:

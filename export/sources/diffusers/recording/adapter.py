@@ -40,18 +40,18 @@ class RecordedNetwork(nn.Module):
             time = time * alpha
         if beta != 0:
             time = time + beta
-        return time.reshape(-1, *(1 for _ in shape)).expand(-1, *shape) if shape else time
+        time = time.reshape(-1, *(1 for _ in shape)).expand(-1, *shape) if shape else time
+        still = self.found.still_times.get(path)
+        return time if still is None else torch.where(still.isnan(), time, still)
 
     def _join(self, x: Tensor, given: dict[str, Tensor]) -> Tensor:
         """Return the network's input: x with the parts before and after it."""
-        place, path = self.found.x_place, self.found.x
-        if place.axis is None:
-            return x
+        path = self.found.x
         sides = [
             [self._value(prefix + path, given, x.shape[0])] if prefix + path in self.arguments.arguments else []
             for prefix in (BEFORE, AFTER)
         ]
-        return torch.cat([*sides[0], x, *sides[1]], dim=1 + place.axis)
+        return self.found.x_place.join(x, *sides)
 
     def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
         argument: Argument = self.arguments.arguments[path]

@@ -8,6 +8,7 @@ channels and one branch's output in the others (`plans.shaping.GuideChannels`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -20,22 +21,41 @@ TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value
 
 @dataclass(frozen=True)
 class Place:
-    """The part of a tensor that is x: `start` to `stop` along `axis` of one sample, or all of it (axis None)."""
+    """The part of a tensor that is x: `start` to `stop` along `axis` of one sample, or all of it (axis None).
+
+    box: instead, the start and the stop along every axis of a sample, for a part that is shorter along several.
+    """
 
     axis: int | None = None
     start: int = 0
     stop: int = 0
+    box: tuple[tuple[int, int], ...] = ()
 
     def select(self, tensor: Tensor) -> Tensor:
         """Return the part of [rows, ...]."""
+        if self.box:
+            return tensor[(slice(None), *(slice(*each) for each in self.box))]
         return tensor if self.axis is None else tensor.narrow(1 + self.axis, self.start, self.stop - self.start)
 
     def others(self, tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the parts before and after, or None if there are none."""
+        """Return the parts before and after, or None if there are none. What lies around a box has the size of the
+        tensor, with zeros in the box, and nothing is after it."""
+        if self.box:
+            around = tensor.clone()
+            self.select(around).zero_()
+            return around, tensor[:, :0]
         if self.axis is None:
             return None
         length, axis = tensor.shape[1 + self.axis], 1 + self.axis
         return tensor.narrow(axis, 0, self.start), tensor.narrow(axis, self.stop, length - self.stop)
+
+    def join(self, x: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+        """Return a tensor with x in this place, and with the other parts where there are any."""
+        if self.box:
+            (around,) = before
+            ends = ((start, length - stop) for (start, stop), length in zip(self.box, around.shape[1:], strict=True))
+            return around + torch.nn.functional.pad(x, [size for each in reversed(list(ends)) for size in each])
+        return x if self.axis is None else torch.cat([*before, x, *after], dim=1 + self.axis)
 
 
 @dataclass(frozen=True)
@@ -191,14 +211,21 @@ def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:
 
 
 def possible_places(shape: tuple[int, ...], x_shape: tuple[int, ...]) -> list[Place]:
-    """Return the places where a tensor of one shape can be a part of a tensor of another: first, then last."""
+    """Return the places where a tensor of one shape can be a part of a tensor of another: first, then last, along each
+    axis that is longer."""
     if shape == x_shape:
         return [Place()]
     if len(shape) != len(x_shape):
         return []
-    longer = [axis for axis in range(len(shape)) if shape[axis] != x_shape[axis]]
-    if len(longer) != 1 or shape[longer[0]] < x_shape[longer[0]]:
+    if any(size < of_x for size, of_x in zip(shape, x_shape, strict=True)):
         return []
+    longer = [axis for axis in range(len(shape)) if shape[axis] != x_shape[axis]]
+    if len(longer) > 1:
+        ends = [
+            [(0, of_x), (size - of_x, size)] if size != of_x else [(0, size)]
+            for size, of_x in zip(shape, x_shape, strict=True)
+        ]
+        return [Place(box=box) for box in product(*ends)]
     axis, size, length = longer[0], x_shape[longer[0]], shape[longer[0]]
     return [Place(axis, 0, size), Place(axis, length - size, length)]
 

@@ -9,10 +9,9 @@ Whatever a pipeline does besides is refused, with a line that names it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +22,11 @@ from fewstep.export.sources.diffusers.recording.combination import (
     Place,
     find_combination,
     possible_places,
-    round_number,
     select_rows,
 )
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.time_fit import TimeFit, fit_time
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Relations:
     x: the path of the argument with x, and the place of x in it.
     times: the arguments with the time, each alpha t + beta: path -> (alpha, beta).
     combination: the combination of the network's outputs.
+    still_times: for arguments with a time for each position of one sample, the times of positions that do not change,
+        such as those of a given first frame, and NaN for the others.
     second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
     """
 
@@ -47,6 +48,7 @@ class Relations:
     times: Mapping[str, tuple[float, float]]
     combination: Combination
     second_axes: frozenset[str] = frozenset()
+    still_times: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def branches(self) -> int:
@@ -61,11 +63,13 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     check_steps(name, base)
     x, by_step = _find_moving_arguments(name, base, reseeded)
     x_place = _find_x(name, x, base)
-    times = {path: _fit_time(name, path, (base, reseeded)) for path in by_step}
+    fits = {path: fit_time(name, path, (base, reseeded)) for path in by_step}
+    times = {path: fit.line for path, fit in fits.items()}
+    still = {path: fit.still for path, fit in fits.items() if fit.still is not None}
     for record in (base, reseeded):
         _check_arguments(name, (x, *times), x_place, record)
     combination = find_combination(name, base)
-    return Relations(component, x, x_place, times, combination)
+    return Relations(component, x, x_place, times, combination, still_times=still)
 
 
 def check_relations(name: str, found: Relations, record: CallRecord, setting: str) -> tuple[tuple[float, ...], ...]:
@@ -76,7 +80,7 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     if _find_x(name, found.x, record) != found.x_place:
         raise recording_error(f"{name} puts x elsewhere in {found.x} with another {setting}")
     for path, line in found.times.items():
-        if not np.allclose(_fit_time(name, path, (record,), line), line):
+        if not fit_time(name, path, (record,), TimeFit(line, found.still_times.get(path))).agrees(line):
             raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
     _check_arguments(name, (found.x, *found.times), found.x_place, record)
     own = find_combination(name, record)
@@ -200,34 +204,3 @@ def _locate(x: Tensor, rows: Tensor) -> Place | None:
         if factor != 0 and is_close(part, factor * x):
             return place
     return None
-
-
-def _fit_time(
-    name: str, path: str, records: Sequence[CallRecord], expected: tuple[float, float] | None = None
-) -> tuple[float, float]:
-    """Return alpha and beta of the network's time. Raises UserError if it is not a linear function of the scheduler's
-    time."""
-    pairs: list[tuple[float, float]] = []
-    for record in records:
-        for step in record.steps:
-            for call in step.calls:
-                if not isinstance(call.leaves[path], Tensor | float | int):
-                    raise recording_error(f"{name}: {path} changes with the step, and is no number")
-                value = torch.as_tensor(call.leaves[path]).double().flatten()
-                if not torch.equal(value, value[:1].expand_as(value)):
-                    raise recording_error(f"{name}: {path} has another time for some positions")
-                pairs.append((step.time, float(value[0])))
-    times, values = np.array(pairs).T
-    if expected is None or len(set(times)) > 1:
-        if len(set(times)) < 2:
-            raise recording_error(f"{name} takes {len(records[0].steps)} step, from which no relation of times follows")
-        columns = np.stack([times, np.ones_like(times)], axis=1)
-        (alpha, beta), *_ = np.linalg.lstsq(columns, values, rcond=None)
-        alpha, beta = round_number(alpha), round_number(beta)
-        if abs(beta) <= 1e-6 * np.abs(values).max():  # rounding
-            beta = 0.0
-    else:
-        alpha, beta = expected
-    if np.abs(alpha * times + beta - values).max() > TOLERANCE * max(1.0, np.abs(values).max()):
-        raise recording_error(f"{name}: its network's {path} is no linear function of the scheduler's time")
-    return alpha, beta

@@ -171,3 +171,51 @@ def swap_in_last_step(record: CallRecord) -> CallRecord:
 def test_branches_that_change_places_are_refused() -> None:
     with pytest.raises(UserError, match=r"Pipe changes \['embeds'\] of its network in step 3 of 3"):
         find_relations("Pipe", swap_in_last_step(recording(0)), swap_in_last_step(recording(1)))
+
+
+def in_frames(seed: int, still: float = 0.0, moved: bool = False) -> CallRecord:
+    """Steps of a video [1, 4, 5, 6] whose network gets a given frame before x, two other channels after x, and a time
+    for each frame, which is `still` for the given one, or changes with the step if `moved`."""
+    record = recording(seed)
+    steps = []
+    for step in record.steps:
+        x = step.sample[:, :, 1:]
+        seen = torch.cat([torch.ones(1, 4, 1, 6), x], dim=2)
+        seen = torch.cat([seen, torch.full((1, 2, 6, 6), 2.0)], dim=1).repeat(2, 1, 1, 1)
+        times = torch.full((2, 6), step.time)
+        times[:, 0] = 7 * step.time**2 if moved else still
+        leaves = {**step.calls[0].leaves, "['sample']": seen, "['timestep']": times}
+        output = step.model_output[:, :, 1:]
+        call = replace(step.calls[0], leaves=leaves)
+        steps.append(replace(step, calls=(call,), sample=x, model_output=output, result=step.result[:, :, 1:]))
+    return replace(record, steps=tuple(steps))
+
+
+def test_x_that_is_shorter_along_two_axes_is_found_in_its_box() -> None:
+    found = find_relations("Pipe", in_frames(0), in_frames(1))
+    assert found.x_place == Place(box=((0, 4), (1, 6), (0, 6)))
+
+
+def test_what_lies_around_a_box_and_x_join_to_the_input() -> None:
+    record = in_frames(0)
+    found, seen = find_relations("Pipe", record, in_frames(1)), record.steps[0].calls[0].leaves["['sample']"]
+    around, after = found.x_place.others(seen) or (seen, seen)
+    assert (around.shape, after.numel()) == (seen.shape, 0)
+    assert torch.equal(found.x_place.join(found.x_place.select(seen), [around], []), seen)
+
+
+def test_the_time_of_a_given_frame_is_kept() -> None:
+    found = find_relations("Pipe", in_frames(0, still=3.0), in_frames(1, still=3.0))
+    assert found.times == {"['timestep']": (1.0, 0.0)}
+    assert found.still_times["['timestep']"].nan_to_num(-1).tolist() == [3.0, -1, -1, -1, -1, -1]
+
+
+def test_a_given_frame_with_another_time_in_another_recording_is_refused() -> None:
+    found = find_relations("Pipe", in_frames(0), in_frames(1))
+    with pytest.raises(UserError, match=r"\['timestep'\] has another time for positions whose time does not change"):
+        check_relations("Pipe", found, in_frames(2, still=5.0), "prompt")
+
+
+def test_times_of_positions_that_change_in_other_ways_are_refused() -> None:
+    with pytest.raises(UserError, match=r"\['timestep'\] has another time for some positions"):
+        find_relations("Pipe", in_frames(0, moved=True), in_frames(1, moved=True))

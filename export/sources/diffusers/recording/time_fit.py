@@ -1,0 +1,103 @@
+"""The times that a network gets, as linear functions of its scheduler's times.
+
+A time may have a value for each position of x. Positions of a given picture keep a time of their own, such as 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
+from fewstep.export.sources.diffusers.recording.combination import TOLERANCE, round_number
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+
+Line = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TimeFit:
+    """A time alpha t + beta, given as `line` (alpha, beta).
+
+    still: the times of the positions of one sample that do not change, and NaN for the others; None if all change.
+    """
+
+    line: Line
+    still: Tensor | None = None
+
+    def agrees(self, line: Line) -> bool:
+        """Return True if the time is this function of the scheduler's."""
+        return bool(np.allclose(self.line, line))
+
+
+def fit_time(name: str, path: str, records: Sequence[CallRecord], expected: TimeFit | None = None) -> TimeFit:
+    """Return the network's time. Raises UserError if it is not a linear function of the scheduler's time.
+
+    expected: the time in other recordings. Its positions that do not change have to be the same.
+    """
+    pairs, rows = _read_times(name, path, records)
+    still = _find_still(rows) if expected is None else expected.still
+    values = []
+    for row in rows:
+        moving = row.flatten() if still is None else row[still.isnan()]
+        if still is not None and not torch.equal(row[~still.isnan()], still[~still.isnan()].double()):
+            raise recording_error(f"{name}: {path} has another time for positions whose time does not change elsewhere")
+        if not torch.equal(moving, moving[:1].expand_as(moving)):
+            raise recording_error(f"{name}: {path} has another time for some positions")
+        values.append(float(moving[0]))
+    line = _fit_line(name, path, np.array(pairs), np.array(values), len(records[0].steps), expected)
+    return TimeFit(line, still)
+
+
+def _read_times(name: str, path: str, records: Sequence[CallRecord]) -> tuple[list[float], list[Tensor]]:
+    """Return the scheduler's time of each call, and the network's times of one sample, which all samples share."""
+    times, rows = [], []
+    for record in records:
+        for step in record.steps:
+            for call in step.calls:
+                leaf = call.leaves[path]
+                if not isinstance(leaf, Tensor | float | int):
+                    raise recording_error(f"{name}: {path} changes with the step, and is no number")
+                value = torch.as_tensor(leaf).double()
+                value = value if value.dim() else value[None]
+                if not torch.equal(value, value[:1].expand_as(value)):
+                    raise recording_error(f"{name}: {path} has another time for some rows")
+                times.append(step.time)
+                rows.append(value[0])
+    return times, rows
+
+
+def _find_still(rows: Sequence[Tensor]) -> Tensor | None:
+    """Return the times of positions that never change, and NaN for the others; None if all change, or none does."""
+    first = rows[0]
+    if any(row.shape != first.shape for row in rows) or first.numel() < 2:
+        return None
+    never = torch.stack([row == first for row in rows]).all(dim=0)
+    if not bool(never.any()) or bool(never.all()):
+        return None
+    return torch.where(never, first, torch.nan).float()
+
+
+def _fit_line(
+    name: str,
+    path: str,
+    times: np.ndarray[tuple[int], np.dtype[np.float64]],
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+    count: int,
+    expected: TimeFit | None,
+) -> Line:
+    if expected is None or len(set(times)) > 1:
+        if len(set(times)) < 2:
+            raise recording_error(f"{name} takes {count} step, from which no relation of times follows")
+        columns = np.stack([times, np.ones_like(times)], axis=1)
+        (alpha, beta), *_ = np.linalg.lstsq(columns, values, rcond=None)
+        alpha, beta = round_number(alpha), round_number(beta)
+        if abs(beta) <= 1e-6 * np.abs(values).max():  # rounding
+            beta = 0.0
+    else:
+        alpha, beta = expected.line
+    if np.abs(alpha * times + beta - values).max() > TOLERANCE * max(1.0, np.abs(values).max()):
+        raise recording_error(f"{name}: its network's {path} is no linear function of the scheduler's time")
+    return alpha, beta
