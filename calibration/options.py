@@ -79,7 +79,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
-    keep_float: tuple[str, ...] = field(default=(), metadata={"is_pattern": True})
+    keep_float: tuple[str, ...] = ()
 
     def compile(self, sampler: Sampler) -> AnyPlan:
         """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of

@@ -36,8 +36,8 @@ class Options:
         """Return the command line of these options: those in `always`, and those that differ from their defaults.
 
         `of` names the first argument. A path is reduced to its last name, because folders are private. Options with
-        `metadata={"unrecorded": True}` do not change results, and are left out. The values of those with
-        `metadata={"is_pattern": True}` are quoted, so that a shell does not expand them.
+        `metadata={"unrecorded": True}` do not change results, and are left out. Values are quoted for a shell,
+        which would split a name at a space and expand a pattern.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
@@ -46,8 +46,9 @@ class Options:
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
                 for one in each:
-                    text = quote(_text(one)) if field.metadata.get("is_pattern") else _text(one)
-                    words += [flag] if one is True else [flag, text]
+                    words += (
+                        [flag] if one is True else [f"--no-{flag[2:]}"] if one is False else [flag, quote(_text(one))]
+                    )
         return " ".join(words)
 
 

@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from tests import onnx_text
 from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, sampled
+from tests.plans.random_plans import random_plans
 
 LABELS = [0, 2, 1, 1, 0]
 
@@ -289,3 +290,11 @@ def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: 
     assert_bitwise(tiny_bundle, options)
     loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]
     assert len(loops) == (0 if unroll else 2)
+
+
+def test_random_plans_bake_to_the_same_bits(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Any solver and grid, with a guidance and a shaping: looped, and unrolled."""
+    facts = denoiser_facts(open_bundle(tiny_bundle).manifest)
+    for number, plan in enumerate(islice(random_plans(facts, seed=1), 6)):
+        file = as_file(tiny_bundle, plan)
+        assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, file, tmp_path / "s.onnx", unroll=number % 2 == 1))
