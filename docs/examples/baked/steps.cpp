@@ -1,10 +1,10 @@
-// Samples by a loop of one's own, written as raw float32: steps FOLDER OUTPUT NAME=VALUE... SEED...
+// Samples by a loop in this program, written as raw float32: steps FOLDER OUTPUT NAME=VALUE... SEED...
 //
 // FOLDER is what steps.py wrote, for as many samples as there are seeds. NAME=VALUE is the number of a condition, which
-// fills it for all samples: class=3. What is ahead and behind runs on the CPU. The step runs on Qualcomm's NPU where
-// $QNN_PLUGIN names onnxruntime_providers_qnn and $QNN_HTP its libQnnHtp, both of onnxruntime-qnn, and else on the CPU.
-// $QNN_SOC is Qualcomm's number of a chip, which x86 needs to play one: 60. Needs what sample.cpp needs, and onnxruntime
-// 1.23 or later for the NPU:
+// fills it for all samples: class=3. The parts before and after the steps run on the CPU. The step runs on Qualcomm's
+// NPU where $QNN_PLUGIN names onnxruntime_providers_qnn and $QNN_HTP its libQnnHtp, both of onnxruntime-qnn, and else
+// on the CPU. $QNN_SOC is Qualcomm's number of a chip, which x86 needs to play one: 60. Needs what sample.cpp needs,
+// and onnxruntime 1.23 or later for the NPU:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" steps.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o steps
 
@@ -34,7 +34,7 @@ namespace {
 using Values = std::map<std::string, std::shared_ptr<Ort::Value>>;  // tensors by name, which may have several
 
 struct Row {
-    std::string ahead, before, after, behind;
+    std::string start, before, after, end;  // its names before all steps, before a step, after it, and after all
 };
 
 // One graph of the folder.
@@ -107,6 +107,12 @@ Ort::SessionOptions on_npu(Ort::Env& environment) {
 #endif
 }
 
+// The file of a part. Folders that earlier versions of steps.py wrote have it under another name.
+std::string part_file(const std::string& folder, const std::string& name, const std::string& former) {
+    const auto file = folder + "/" + name + ".onnx";
+    return std::ifstream(file) ? file : folder + "/" + former + ".onnx";
+}
+
 void sample(const std::string& folder, const std::string& output, const Arguments& given) {
     const auto& seeds = given.seeds;
     std::ifstream table(folder + "/steps.txt");
@@ -114,17 +120,18 @@ void sample(const std::string& folder, const std::string& output, const Argument
     std::string number;
     std::vector<Row> rows;
     table >> count >> number;
-    for (Row row; table >> row.ahead >> row.before >> row.after >> row.behind;) rows.push_back(row);
+    for (Row row; table >> row.start >> row.before >> row.after >> row.end;) rows.push_back(row);
     if (rows.empty()) throw std::runtime_error(folder + " has no steps.txt: write it with steps.py");
 
     Ort::Env environment(ORT_LOGGING_LEVEL_ERROR, "steps");
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(1);
-    Part ahead(environment, folder + "/ahead.onnx", options), behind(environment, folder + "/behind.onnx", options);
+    Part first(environment, part_file(folder, "before", "ahead"), options);
+    Part last(environment, part_file(folder, "after", "behind"), options);
     const auto step_options = on_npu(environment);
     Part step(environment, folder + "/step.onnx", step_options);
 
-    auto shape = ahead.type("noise").GetTensorTypeAndShapeInfo().GetShape();
+    auto shape = first.type("noise").GetTensorTypeAndShapeInfo().GetShape();
     shape[0] = static_cast<std::int64_t>(seeds.size());
     std::size_t size = 1;
     for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
@@ -139,9 +146,9 @@ void sample(const std::string& folder, const std::string& output, const Argument
     values["noise"] = kept(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
         shape.size()));
     std::set<std::string> made{"noise", number};
-    for (const auto& row : rows) made.insert({row.before, row.behind});
+    for (const auto& row : rows) made.insert({row.before, row.end});
     std::map<std::string, const Part*> conditions;  // by what no part makes, with the first part that reads it
-    for (const auto* part : {&ahead, &step, &behind}) {
+    for (const auto* part : {&first, &step, &last}) {
         for (const auto& name : part->inputs())
             if (!made.count(name)) conditions.emplace(name, part);
         made.insert(part->outputs().begin(), part->outputs().end());
@@ -152,15 +159,15 @@ void sample(const std::string& folder, const std::string& output, const Argument
     for (const auto& [name, part] : conditions)
         values[name] = kept(filled(name, part->type(name), shape[0], number_of(given.conditions, name)));
     const auto started = std::chrono::steady_clock::now();
-    ahead.run(values);
-    for (const auto& row : rows) values[row.before] = values.at(row.ahead);
+    first.run(values);
+    for (const auto& row : rows) values[row.before] = values.at(row.start);
     for (std::int64_t place = 0; place < count; ++place) {
         values[number] = kept(Ort::Value::CreateTensor<std::int64_t>(memory, &place, 1, nullptr, 0));
         step.run(values);
         for (const auto& row : rows) values[row.before] = values.at(row.after);
     }
-    for (const auto& row : rows) values[row.behind] = values.at(row.before);
-    behind.run(values);
+    for (const auto& row : rows) values[row.end] = values.at(row.before);
+    last.run(values);
     const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - started;
     std::ofstream file(output, std::ios::binary);
     const auto* samples = reinterpret_cast<const char*>(values.at("sample")->GetTensorData<float>());

@@ -3,7 +3,7 @@ the part after it.
 
     python docs/examples/baked/steps.py BUNDLE FOLDER [--body int8-qnn] [--plan dpmpp_2m:8] [--guidance 2] [--batch 1]
 
-The files are ahead.onnx, step.onnx, behind.onnx and steps.txt in FOLDER. The step has fixed shapes, as processors of
+The files are before.onnx, step.onnx, after.onnx and steps.txt in FOLDER. The step has fixed shapes, as processors of
 phones require. It contains the network, guidance and the update; the coefficients of all steps are in a table, in which
 the index of the step selects a row. steps.txt has the number of steps, the name of the input for the index, and one
 line for each row of the state with its names before the loop, before a step, after it, and after the loop.
@@ -39,7 +39,7 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
     for before, state in zip(parts.start, steps.state, strict=True):
         values[state] = values[before]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in (("ahead", parts.before), ("step", fix_shapes(steps, values)), ("behind", parts.after)):
+    for name, graph in (("before", parts.before), ("step", fix_shapes(steps, values)), ("after", parts.after)):
         save(graph, folder / f"{name}.onnx")
     rows = zip(parts.start, steps.state, steps.nexts, steps.after, strict=True)
     lines = [str(steps.count), steps.number, *map(" ".join, rows)]

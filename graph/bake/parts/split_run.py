@@ -87,10 +87,10 @@ def split_run(run: BakedRun) -> SplitRun:
     wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
     rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free_names(last_nodes, unmade))))]
     return SplitRun(
-        before=drop_unused(replace(graph, name="ahead", nodes=first_nodes, outputs=tuple(wanted))),
+        before=drop_unused(replace(graph, name="before", nodes=first_nodes, outputs=tuple(wanted))),
         start=start,
         steps=steps,
-        after=drop_unused(replace(graph, name="behind", nodes=last_nodes, inputs=tuple(rest))),
+        after=drop_unused(replace(graph, name="after", nodes=last_nodes, inputs=tuple(rest))),
     )
 
 
