@@ -108,7 +108,7 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     if allowed is not None:
         fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
     elif name in ("trained_betas", "scale_factors"):
-        fits = value is None or (isinstance(value, list) and all(map(_is_number, value)))
+        fits = value is None or (isinstance(value, list) and all(map(is_number, value)))
         wanted = "a list of numbers"
     elif isinstance(default, bool):
         fits, wanted = isinstance(value, bool) or value is None, "true or false"
@@ -117,7 +117,7 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     elif isinstance(default, float) or default is None:
         if value in ("Infinity", "-Infinity"):  # see `read_config`
             value = float(value)
-        fits, wanted = _is_number(value) or (value is None and default is None), "a number"
+        fits, wanted = is_number(value) or (value is None and default is None), "a number"
     else:
         fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"
     if not fits:
@@ -125,6 +125,6 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     return bool(value) if isinstance(default, bool) else value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """True for a number that a float can represent."""
     return isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST)

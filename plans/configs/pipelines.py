@@ -6,6 +6,7 @@ from itertools import count
 from math import isfinite
 from typing import Any
 
+from fewstep.plans.configs.config import is_number
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import GuideChannels, MatchNorm
 
@@ -258,14 +259,12 @@ def recording_problem(fields: Mapping[str, Any]) -> str | None:
 
 def _are_sigmas(values: Any, steps: int) -> bool:
     """True for the sigmas of a number of steps, or an empty list."""
-    return _are_numbers(values) and len(values) in (0, steps)
+    return _are_numbers(values) and len(values) in (0, steps) and all(each >= 0 for each in values)
 
 
 def _are_numbers(values: Any) -> bool:
     """True for a list of finite numbers."""
-    return isinstance(values, list | tuple) and all(
-        isinstance(each, int | float) and not isinstance(each, bool) and isfinite(each) for each in values
-    )
+    return isinstance(values, list | tuple) and all(is_number(each) and isfinite(each) for each in values)
 
 
 def read_change(fields: Mapping[str, Any]) -> MatchNorm | GuideChannels | None:

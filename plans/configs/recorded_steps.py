@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.compile import check_guidance
-from fewstep.plans.configs.pipelines import CORRECT, RECORDED, STORED_STEPS, read_change
+from fewstep.plans.configs.pipelines import CORRECT, RECORDED, STORED_STEPS, read_change, recording_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
@@ -59,6 +59,8 @@ def read_steps(fields: Mapping[str, Any]) -> dict[int, RecordedSteps] | None:
 
     Raises UserError if they cannot be read.
     """
+    if (problem := recording_problem(fields)) is not None:
+        raise UserError(f"scheduler config: {problem}", CORRECT)
     stored = (fields.get(RECORDED) or {}).get(STORED_STEPS)
     if stored is None:
         return None

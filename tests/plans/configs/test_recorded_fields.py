@@ -9,6 +9,7 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.configs.recorded_steps import read_steps
 from fewstep.plans.errors import UserError
 from tests.bundles import changed
 
@@ -25,6 +26,10 @@ WRONG = [
     ({"sigmas": [[1.0], 2]}, "_recorded.sigmas .* is not a list of sigmas"),
     ({"sigmas": [[1.0], [1.0, "x"]]}, "_recorded.sigmas .* is not a list of sigmas"),
     ({"sigmas": [[1.0], [1.0]]}, "_recorded.sigmas .* is not a list of sigmas"),
+    ({"sigmas": [[1.0], [1.0, -0.5]]}, "_recorded.sigmas .* is not a list of sigmas"),
+    ({"eta": 10**400}, "_recorded.eta 1000.* is not a number"),
+    ({"mu": [0.5, 10**400]}, r"_recorded.mu \[0.5, 1000.* is not two numbers"),
+    ("steps", "_recorded 'steps' is not an object"),
 ]
 
 
@@ -32,6 +37,8 @@ WRONG = [
 def test_a_malformed_field_is_named(recorded: Any, said: str) -> None:
     with pytest.raises(UserError, match=f"scheduler config: {said}"):
         plan_from_scheduler_config({**FLOW, RECORDED: recorded}, steps=2)
+    with pytest.raises(UserError, match=f"scheduler config: {said}"):
+        read_steps({**FLOW, RECORDED: recorded})
 
 
 @pytest.mark.parametrize(
