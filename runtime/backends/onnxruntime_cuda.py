@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
@@ -52,6 +52,7 @@ class OnnxRuntimeCuda:
         as the form.
     """
 
+    name: ClassVar[str] = BACKEND
     device: int = 0
     form: bool | None = None
 

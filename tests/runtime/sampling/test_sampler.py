@@ -21,6 +21,7 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
@@ -222,7 +223,21 @@ FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": 
             "only int8-cpu-x86; run it on onnxruntime, .*--backend",
         ),
         (FLOAT, {"precision": "int8"}, r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"),
-        (FLOAT, {"precision": "float16"}, "backend OnnxRuntime has no float16; choose one of float32, int8, or"),
+        (
+            FLOAT,
+            {"precision": "float16"},
+            "has no float16; .* a backend that has it: onnxruntime-cuda or tensorrt .--backend",
+        ),
+        (
+            FLOAT,
+            {"precision": "float16", "backend": OnnxRuntimeCuda()},
+            "has no float16 body, only float32; fewstep build .* --backend onnxruntime-cuda --precision float16",
+        ),
+        (
+            FLOAT,
+            {"precision": "int8", "backend": OnnxRuntimeCuda()},
+            "has no int8; .* a backend that has it: onnxruntime, openvino or tensorrt",
+        ),
         (FLOAT, {"precision": "int4"}, "unknown precision 'int4'; choose one of float32, int8"),
         (FLOAT, {"backend": "cuda"}, "is not an inference engine; .* pass one of fewstep.runtime.backends"),
         (FLOAT, {"backend": 1}, "is not an inference engine; .* pass one of fewstep.runtime.backends"),
