@@ -40,7 +40,7 @@ class RunSamples:
 
     x: NDArray[np.float32]
     plan: str
-    beside: Named
+    named_outputs: Named
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
@@ -55,7 +55,7 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
         tiles = None if request.tiled is None else request.tiled.tiles
         made = replace(made, x=pictures_of(request.bundle, made.x, tiles, options.threads))
     write_samples(made.x, options.output, options.columns, options.scale)
-    for name, tensor in made.beside.items():
+    for name, tensor in made.named_outputs.items():
         write_samples(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
     return made
 
@@ -93,8 +93,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
                 else tiled_steps(sampler, plan, tiled.shape, tiled.tiles, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress, left))
-    beside = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
-    return RunSamples(np.concatenate(parts), plan.name, beside)
+    named = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
+    return RunSamples(np.concatenate(parts), plan.name, named)
 
 
 def batch_size(options: RunOptions, manifest: Manifest) -> int:
