@@ -1,4 +1,4 @@
-"""Running maxima, minima and products along an axis of fixed length.
+"""Running maxima, minima, products and sums of exponentials along an axis of fixed length.
 
 The running maximum of n elements takes log2(n) steps (Hillis and Steele 1986): after step k, each element is the
 maximum of the last 2^k elements up to it. A product takes n steps, in torch's order, because a product of later
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fewstep.export.tracing.missing_form import MissingForm
 
 ATEN = torch.ops.aten
 LONGEST_PRODUCT = 1024  # elements: each is a node of the graph
@@ -51,8 +53,25 @@ def _running_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -
     return torch.cat(products, dim)
 
 
+def _running_log_sum(x: Tensor, dim: int) -> Any:
+    """Return the logarithms of the running sums of exp(x), in log2(n) steps. torch.onnx computes the exponentials,
+    which are 0 or infinite for numbers beyond 88."""
+    if not x.dim():
+        return x.clone()
+    length, place = x.shape[dim], 1
+    if not isinstance(length, int):
+        raise MissingForm(" along an axis of free size")
+    while place < length:
+        rest = length - place
+        sums = torch.logaddexp(x.narrow(dim, 0, rest), x.narrow(dim, place, rest))
+        x = torch.cat([x.narrow(dim, 0, place), sums], dim)
+        place *= 2
+    return x
+
+
 CUMULATIVE: dict[Any, Callable[..., Any]] = {
     ATEN.cummax.default: partial(_running_extreme, is_max=True),
     ATEN.cummin.default: partial(_running_extreme, is_max=False),
     ATEN.cumprod.default: _running_product,
+    ATEN.logcumsumexp.default: _running_log_sum,
 }

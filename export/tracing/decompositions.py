@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -21,9 +21,31 @@ from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
 from fewstep.export.tracing.cumulative import CUMULATIVE
 from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.elementwise import ELEMENTWISE
+from fewstep.export.tracing.float_division import FLOAT_DIVISION
+from fewstep.export.tracing.missing_form import MissingForm
 from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.scatter_means import SCATTER_MEANS
 from fewstep.export.tracing.stacking import STACKS
+
+WHERE = torch.ops.aten.where.self
+
+
+def _has_no_form(*args: Any, **options: Any) -> NoReturn:
+    """Refuse an operation whose form in torch.onnx differs from torch. For erfcx, and so for log_ndtr, it multiplies
+    exp(x^2) and erfc(x): infinity and 0 for x above 9. Its histc places numbers on an edge in the next bin."""
+    raise MissingForm
+
+
+def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    """Return a diagonal of fixed length. torch.onnx sums products with 0 and 1, which are NaN for infinities."""
+    last = x.movedim((dim1, dim2), (-2, -1))
+    height, width = last.shape[-2:]
+    if not isinstance(height, int) or not isinstance(width, int):
+        return NotImplemented
+    first = offset if offset >= 0 else -offset * width
+    length = max(0, min(height + min(offset, 0), width - max(offset, 0)))
+    places = torch.arange(length, device=x.device) * (width + 1) + first
+    return last.flatten(-2).index_select(-1, places)
 
 
 def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
@@ -57,6 +79,13 @@ def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: flo
     return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
 
 
+def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
+    """Return a where the condition is true, else b. ONNX Runtime has no Where of booleans."""
+    if a.dtype == b.dtype == torch.bool:
+        return (condition & a) | (~condition & b)
+    return ON_PAIRS[WHERE](condition, a, b)
+
+
 def _average_pool(
     x: torch.Tensor,
     kernel_size: Sequence[int],
@@ -68,10 +97,13 @@ def _average_pool(
     *,
     axes: int,
 ) -> Any:
-    """Return the sums of windows of `axes` axes divided by `divisor_override`, which torch.onnx ignores."""
+    """Return the sums of windows of `axes` axes divided by `divisor_override`, which torch.onnx ignores. With
+    `ceil_mode`, a window may lie partly outside, and its mean does not give its sum."""
     kernel = [*kernel_size] * (axes // len(kernel_size))
-    if divisor_override is None or ceil_mode:
+    if divisor_override is None:
         return NotImplemented
+    if ceil_mode:
+        raise MissingForm(" with ceil_mode and divisor_override")
     pool = torch.ops.aten.avg_pool2d.default if axes == 2 else torch.ops.aten.avg_pool3d.default
     return pool(x, kernel_size, stride, padding, False, True) * (math.prod(kernel) / divisor_override)
 
@@ -88,17 +120,26 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     **CUMULATIVE,
     **DISTANCES,
     **ELEMENTWISE,
+    **FLOAT_DIVISION,
     **ORDER_STATISTICS,
     **SCATTER_MEANS,
     **STACKS,
+    torch.ops.aten.diagonal.default: _diagonal,
+    torch.ops.aten.histc.default: _has_no_form,
+    torch.ops.aten.special_erfcx.default: _has_no_form,
+    torch.ops.aten.special_log_ndtr.default: _has_no_form,
     torch.ops.aten.pad.default: _pad,
+    WHERE: _where,
     torch.ops.aten.avg_pool2d.default: partial(_average_pool, axes=2),
     torch.ops.aten.avg_pool3d.default: partial(_average_pool, axes=3),
 }
 
 
 def is_decomposed(node: torch.fx.Node) -> bool:
-    """Return True if the decomposition of a node's operation differs from the operation."""
+    """Return True if the decomposition of a node's operation differs from the operation. Raises MissingForm with the
+    node for an operation without a form."""
+    if node.target == WHERE and node.meta["val"].dtype == torch.bool:
+        return True
     if node.target in ON_PAIRS and not is_circular(node):
         return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch
     if node.target == ATTENTION:  # for the same reason
@@ -109,4 +150,7 @@ def is_decomposed(node: torch.fx.Node) -> bool:
     args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda node: node.meta["val"])
     modes = [value.fake_mode for value in tree_leaves((args, named)) if isinstance(value, FakeTensor)]
     with modes[0] if modes else nullcontext():  # tensors that the decomposition creates have free sizes too
-        return decomposition(*args, **named) is not NotImplemented
+        try:
+            return decomposition(*args, **named) is not NotImplemented
+        except MissingForm as missing:
+            raise MissingForm(missing.detail, node) from None

@@ -1,5 +1,6 @@
 """Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
-which ignore NaN, copysign, signbit, atan2, logsigmoid, logaddexp and logaddexp2."""
+which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2 and clamps to a
+largest number."""
 
 import math
 from collections.abc import Callable
@@ -49,6 +50,37 @@ def _copysign_of_number(a: Tensor, number: float) -> Tensor:
     return -a.abs() if math.copysign(1.0, number) < 0 else a.abs()
 
 
+def _log1p(x: Tensor) -> Any:
+    """Return log(1 + x). Where 1 + x would round x, return 2 atanh(x / (2 + x)) by its series, up to 2e-8 of it."""
+    if not x.is_floating_point():
+        return NotImplemented
+    near = x.clamp(-0.25, 0.25)
+    s = near / (2 + near)
+    square = s * s
+    series = 2 * s * (1 + square * (1 / 3 + square * (1 / 5 + square / 7)))
+    return torch.where(x.abs() < 0.25, series, torch.log(1 + x))
+
+
+def _expm1(x: Tensor) -> Any:
+    """Return exp(x) - 1. Below 1/2, where the difference loses digits, return 2 t / (1 - t) with t = tanh(x / 2)."""
+    if not x.is_floating_point():
+        return NotImplemented
+    half = torch.tanh(x.clamp_max(0.5) / 2)
+    return torch.where(x < 0.5, 2 * half / (1 - half), torch.exp(x) - 1)
+
+
+def _clamp_to_most(x: Tensor, least: Any = None, most: Any = None) -> Any:
+    """Return the smaller of x and a number. ONNX Runtime's Clip without a lower bound makes -inf finite."""
+    if least is not None or isinstance(most, Tensor) or not x.is_floating_point():
+        return NotImplemented
+    return torch.minimum(x, torch.full((), most, dtype=x.dtype, device=x.device))
+
+
+def _shift_left(x: Tensor, places: Any) -> Any:
+    """Return x shifted left. torch.onnx returns int8 for uint8."""
+    return (x.to(torch.int32) << places).to(torch.uint8) if x.dtype == torch.uint8 else NotImplemented
+
+
 def _log_sigmoid(x: Tensor) -> Tensor:
     """Return log(sigmoid(x)). The sigmoid of a number below -104 is 0 in float32, and has no logarithm."""
     return torch.minimum(x, torch.zeros_like(x)) - torch.log1p(torch.exp(-x.abs()))  # Clip makes -inf finite
@@ -81,6 +113,12 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.copysign.Tensor: _copysign,
     ATEN.copysign.Scalar: _copysign_of_number,
     ATEN.atan2.default: atan2,
+    ATEN.__lshift__.Scalar: _shift_left,
+    ATEN.bitwise_left_shift.Tensor_Scalar: _shift_left,
+    ATEN.log1p.default: _log1p,
+    ATEN.expm1.default: _expm1,
+    ATEN.clamp.default: _clamp_to_most,
+    ATEN.clamp_max.default: lambda x, most: _clamp_to_most(x, None, most),
     ATEN.log_sigmoid.default: _log_sigmoid,
     ATEN.logaddexp.default: _log_add_exp,
     ATEN.signbit.default: lambda x: _is_negative(x) if x.is_floating_point() else NotImplemented,

@@ -12,6 +12,7 @@ import torch
 
 from fewstep.export.error_text import error_location, module_name, user_code_location
 from fewstep.export.tracing.complex_pairs import has_complex_input
+from fewstep.export.tracing.missing_form import MissingForm
 from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about branches and loops
@@ -124,6 +125,9 @@ def explain_export_error(
     if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
         who = watch.describe_module(_module_of(flex))
         return UserError(f"flex_attention in {who} has no ONNX form{_code_location(flex)}", NO_FLEX_ATTENTION)
+    if isinstance(error, MissingForm) and error.node is not None:
+        name = f"{_operation_name(error.node)}{error.detail} in {watch.describe_module(_module_of(error.node))}"
+        return UserError(f"{name} has no ONNX form{_code_location(error.node)}", OTHER_OPERATIONS)
     where = next((at for cause in causes if (at := error_location(cause))), "")
     if "No ONNX function found" in str(root):
         return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fewstep.plans.errors import UserError
+
 
 class FreeBatch(TorchFunctionMode):
     """While active, take_along_dim and gradient are replaced by operations that keep free sizes."""
@@ -45,6 +47,8 @@ def _gradient(
 def _derivative(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     """Return central differences of x along an axis, and one-sided differences of `edge_order` at its two ends."""
     size = x.shape[axis]
+    if axis % x.dim() == 0 and not isinstance(size, int):
+        raise UserError("torch.gradient along the batch mixes samples", "give it another dim")
     before, here, after = (x.narrow(axis, first, size - 2) for first in range(3))
     if isinstance(spacing, Tensor) and spacing.dim():
         steps = spacing.diff().reshape([-1] + [1] * (x.dim() - 1 - axis % x.dim()))

@@ -1,7 +1,7 @@
-"""Operations on the order of elements for which torch.onnx has no form, written with operations for which it has one.
+"""Operations on the order of elements for which torch.onnx has no form, or one that places NaN anywhere.
 
-kthvalue, median and nanmedian select an element of the sorted rows. mode counts equal elements. searchsorted counts the
-edges below x.
+sort places NaN last, as the largest number. kthvalue, median and nanmedian select an element of the sorted rows. mode
+counts equal elements. searchsorted counts the edges below x.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,28 @@ import torch
 from torch import Tensor
 
 ATEN = torch.ops.aten
+
+
+def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
+    """Return the sorted rows and the index of each element. Equal elements keep their order."""
+    if not x.dim() or not isinstance(x.shape[dim], int) or x.is_complex():
+        return NotImplemented
+    if x.dtype == torch.bool:
+        values, indices = x.to(torch.int32).topk(x.shape[dim], dim, descending)
+        return values != 0, indices
+    if not x.is_floating_point():
+        return NotImplemented
+    is_nan = torch.isnan(x)
+    values, indices = x.masked_fill(is_nan, float("inf")).topk(x.shape[dim], dim, descending)
+    axes = [-1 if axis == dim % x.dim() else 1 for axis in range(x.dim())]
+    places = torch.arange(x.shape[dim], device=x.device).reshape(axes)
+    count = is_nan.sum(dim, True)
+    is_last = places < count if descending else places >= x.shape[dim] - count
+    return values.masked_fill(is_last, float("nan")), indices
+
+
+def _sort_stably(x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False) -> Any:
+    return _sort(x, dim, descending)
 
 
 def _select_sorted(x: Tensor, place: Any, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -25,8 +47,13 @@ def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
 
 
 def _median(x: Tensor, dim: int, keepdim: bool = False) -> Any:
-    """Return the median. Of two middle elements, torch returns the lower one."""
-    return _select_sorted(x, (x.shape[dim] - 1) // 2, dim, keepdim) if x.dim() else NotImplemented
+    """Return the median, NaN for a row with NaN. Of two middle elements, torch returns the lower one."""
+    if not x.dim():
+        return NotImplemented
+    median, index = _select_sorted(x, (x.shape[dim] - 1) // 2, dim, keepdim)
+    if x.is_floating_point():
+        median = median.masked_fill(torch.isnan(x).any(dim, keepdim), float("nan"))
+    return median, index
 
 
 def _median_of_all(x: Tensor) -> Any:
@@ -80,11 +107,13 @@ def _searchsorted(
     side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Tensor:
-    """Return the place of each x in ascending edges: their number below x, or up to x with `right`."""
+    """Return the place of each x in ascending edges: their number below x, or up to x with `right`. NaN is above all
+    edges."""
     if sorter is not None:
         edges = edges.gather(-1, sorter)
     rows, places = edges.unsqueeze(-2) if edges.dim() > 1 else edges, x.unsqueeze(-1)
     before = rows <= places if right or side == "right" else rows < places
+    before = before | torch.isnan(places) if x.is_floating_point() else before
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
@@ -95,6 +124,8 @@ def _isin(x: Tensor, elements: Tensor, *, assume_unique: bool = False, invert: b
 
 
 ORDER_STATISTICS: dict[Any, Callable[..., Any]] = {
+    ATEN.sort.default: _sort,
+    ATEN.sort.stable: _sort_stably,
     ATEN.kthvalue.default: _kthvalue,
     ATEN.median.dim: _median,
     ATEN.median.default: _median_of_all,

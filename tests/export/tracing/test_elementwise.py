@@ -75,3 +75,44 @@ def test_angles_of_integers_are_equal_to_torch() -> None:
     }
     assert angles["integers"](x)[0].item() == pytest.approx(3.1415927)
     assert_equal_to_torch(angles, x, 1e-6)
+
+
+def test_log1p_and_expm1_keep_the_digits_of_small_numbers() -> None:
+    small = torch.logspace(-12, -0.31, 60)
+    each: Functions = {"log1p": lambda x: torch.log1p(x) / x, "expm1": lambda x: torch.expm1(x) / x}
+    assert each["log1p"](torch.tensor(1e-8)).item() == pytest.approx(1.0, rel=1e-6)
+    assert_equal_to_torch(each, torch.cat([small, -small])[:, None], 1e-6)
+
+
+def test_log1p_and_expm1_of_large_numbers_are_torchs() -> None:
+    x = torch.tensor([[0.25], [0.5], [3.0], [40.0], [100.0], [1e30], [float("inf")], [float("nan")], [-0.999], [-40.0]])
+    assert_equal_to_torch({"expm1": torch.expm1}, x[:4], 1e-6)
+    assert_equal_to_torch({"expm1": torch.expm1}, x[4:], 1e-6)
+    assert_equal_to_torch({"log1p": torch.log1p}, x, 1e-6)
+    assert_equal_to_torch({"log1p": torch.log1p}, torch.tensor([[-1.0], [-2.0], [float("-inf")]]), 1e-6)
+
+
+def test_minus_infinity_stays_below_a_largest_number() -> None:
+    most: Functions = {"clamp": lambda x: x.clamp(max=0.5), "clamp_max": lambda x: x.clamp_max(-2)}
+    assert_equal_to_torch(most, PAIRS, 0.0)
+    assert_equal_in_16_bits(most, PAIRS, 0.0)
+
+
+def test_booleans_are_selected() -> None:
+    selected: Functions = {
+        "where": lambda x: torch.where(x > 0, x > 1, x < -2).float(),
+        "fmax": lambda x: torch.fmax(x[:, :1] > 0, x > 1).float(),
+        "cummax": lambda x: torch.cummax(x > 0, 1)[0].float(),
+        "mode": lambda x: torch.mode(x > 0, 1)[0].float(),
+        "sort": lambda x: torch.sort(x > 0, 1)[0].float(),
+    }
+    x = torch.tensor([[2.0, -3.0], [0.5, 0.5], [-3.0, 2.0], [-1.0, -1.0]])
+    assert selected["where"](x).tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    assert_equal_to_torch(selected, x, 0.0)
+
+
+def test_bytes_are_shifted_without_a_sign() -> None:
+    x = torch.tensor([[16.0], [31.0], [255.0]])
+    shifted: Functions = {"y": lambda x: (x.to(torch.uint8) << 3).float()}
+    assert shifted["y"](x).tolist() == [[128.0], [248.0], [248.0]]
+    assert_equal_to_torch(shifted, x, 0.0)

@@ -149,6 +149,22 @@ class Gammas(Block):
         return self.conv(torch.lgamma(x.abs() + 1))
 
 
+class LogNdtr(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.special.log_ndtr(x))
+
+
+class CeilPool(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.avg_pool2d(x, 3, 1, 1, ceil_mode=True, divisor_override=2)
+        return self.conv(pooled)
+
+
+class SlopeOfBatch(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.gradient(x, dim=0)[0])
+
+
 class InBfloat16(Block):
     def forward(self, x: Tensor) -> Tensor:
         return (self.conv(x).bfloat16() * 1.1).float()
@@ -190,6 +206,18 @@ SAID = [
     (ThreeOnly, f"blocks.1 (ThreeOnly) of Net fixes the batch ({HERE}: return self.conv(x).reshape(3, 2, 4, 4)); use"),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
     (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (
+        LogNdtr,
+        f"aten.special_log_ndtr in blocks.1 (LogNdtr) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}",
+    ),
+    (
+        CeilPool,
+        "aten.avg_pool2d with ceil_mode and divisor_override in blocks.1 (CeilPool) of Net has no ONNX form (test_",
+    ),
+    (
+        SlopeOfBatch,
+        "blocks.1 (SlopeOfBatch) of Net cannot be exported: torch.gradient along the batch mixes samples; give",
+    ),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
     (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
     (InFloat16, "(blocks.1/Mul) on: 0.0"),

@@ -78,3 +78,24 @@ def test_the_place_of_a_median_or_mode_is_not_that_of_a_nan() -> None:
 def test_integers_have_no_nan() -> None:
     medians = {"of_integers": lambda x: x.nan_to_num(0, 9, -9).int().nanmedian(2)[0].float()}
     assert_equal_to_torch(medians, X * 4, 0.0)
+
+
+def test_nan_is_the_largest_number() -> None:
+    nan = float("nan")
+    rows = torch.tensor([[nan, 4.0, -1.0, 2.0], [1.0, nan, nan, -5.0], [3.0, 2.0, 1.0, 0.0], [nan, nan, nan, nan]])
+    assert rows[1].sort()[0].tolist()[:2] == [-5.0, 1.0]
+    ordered = {
+        "sort": lambda x: x.sort(1)[0],
+        "place": lambda x: x.sort(dim=1, stable=True)[1],
+        "descending": lambda x: x.sort(1, descending=True)[0],
+        "third": lambda x: x.kthvalue(3, 1)[0],
+        "median": lambda x: x.median(1)[0],
+        "search": lambda x: torch.searchsorted(EDGES, x),
+    }
+    assert_equal_to_torch(ordered, rows, 0.0)
+    assert_equal_in_16_bits(ordered, rows, 0.0)
+
+
+def test_infinities_are_sorted_before_nan() -> None:
+    rows = torch.tensor([[float("inf"), float("nan"), 1.0, float("-inf")]] * 3)
+    assert_equal_to_torch({"sort": lambda x: x.sort(1)[0], "down": lambda x: x.sort(1, True)[0]}, rows, 0.0)

@@ -1,0 +1,72 @@
+"""Remainders and floor division of floats, as torch computes them: from the exact remainder of C's fmod.
+
+torch.onnx writes floor(a / b), whose rounded quotient may reach the next whole number: 1 // 0.1 was 10, and torch's is
+9, since 0.1 is a little more than a tenth in float32.
+"""
+
+from collections.abc import Callable
+from math import frexp, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    """Return the remainder of floor division, with the sign of b."""
+    if _is_exact(a, b):
+        return NotImplemented
+    a, b = _as_tensors(a, b)
+    rest = torch.fmod(a, b)
+    return torch.where(_is_below(rest, b), rest + b, rest)
+
+
+def _floor_divide(a: Any, b: Any) -> Any:
+    """Return floor(a / b) of the exact quotient. Without its remainder, a quotient is a whole number up to rounding."""
+    if _is_exact(a, b):
+        return NotImplemented
+    a, b = _as_tensors(a, b)
+    rest = torch.fmod(a, b)
+    whole = torch.round((a - rest) / b)
+    return torch.where(b == 0, a / b, torch.where(_is_below(rest, b), whole - 1, whole))
+
+
+def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
+    return _floor_divide(a, b) if rounding_mode == "floor" else NotImplemented
+
+
+def _is_exact(a: Any, b: Any) -> bool:
+    """Return whether floor(a / b) is right: the operands are integers, or b is a power of two, which only changes the
+    exponent of a."""
+    if not torch.result_type(a, b).is_floating_point:
+        return True
+    return not isinstance(b, Tensor) and bool(b) and isfinite(b) and abs(frexp(b)[0]) == 0.5
+
+
+def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Return both operands in the type of the result."""
+    kind = torch.result_type(a, b)
+    device = next(each.device for each in (a, b) if isinstance(each, Tensor))
+    first, second = (
+        each.to(kind) if isinstance(each, Tensor) else torch.full((), each, dtype=kind, device=device)
+        for each in (a, b)
+    )
+    return first, second
+
+
+def _is_below(rest: Tensor, b: Tensor) -> Tensor:
+    """Return whether the quotient that leaves a rest is rounded down: the rest has the other sign than b."""
+    return (rest != 0) & ((rest < 0) != (b < 0))
+
+
+FLOAT_DIVISION: dict[Any, Callable[..., Any]] = {
+    ATEN.remainder.Tensor: _remainder,
+    ATEN.remainder.Scalar: _remainder,
+    ATEN.remainder.Scalar_Tensor: _remainder,
+    ATEN.floor_divide.default: _floor_divide,
+    ATEN.floor_divide.Scalar: _floor_divide,
+    ATEN.div.Tensor_mode: _divide,
+    ATEN.div.Scalar_mode: _divide,
+}
