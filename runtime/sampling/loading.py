@@ -119,8 +119,8 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:
-            engines = "onnxruntime, openvino or tensorrt" if precision == "int8" else "onnxruntime-cuda or tensorrt"
-            fix = f"choose one of {runs}, or a backend that has it: {engines} (--backend on the command line)"
+            others = "onnxruntime, openvino or tensorrt" if precision == "int8" else "onnxruntime-cuda or tensorrt"
+            fix = f"choose one of {runs}, or a backend that has it: {others} (--backend on the command line)"
             raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
         raise UserError(f"unknown precision {precision!r}", f"choose one of {runs}")
     for name in backend.bodies[precision]:
@@ -129,8 +129,8 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     wanted = backend.bodies[precision][0]
     fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
     if precision in ("float16", "bfloat16"):
-        name = getattr(backend, "name", None)  # a backend of the caller may have none
-        fix = f"fewstep build {bundle.path}{f' --backend {name}' if name else ''} --precision {precision}"
+        engine = getattr(backend, "name", None)  # a backend of the caller may have none
+        fix = f"fewstep build {bundle.path}{f' --backend {engine}' if engine else ''} --precision {precision}"
     if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out, so no body can be made from it
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))
