@@ -11,6 +11,15 @@ FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # the format of Python traceb
 OWN = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
+class MissingForm(Exception):
+    """An operation that no ONNX operations compute as torch does. `detail` follows its name in messages, and `node` is
+    its node, once it is known."""
+
+    def __init__(self, detail: str = "", node: torch.fx.Node | None = None) -> None:
+        super().__init__(detail)
+        self.detail, self.node = detail, node
+
+
 def error_location(error: BaseException) -> str:
     """Return ' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or ""."""
     return user_code_location(traceback.format_tb(error.__traceback__))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.export.tracing.missing_form import MissingForm
+from fewstep.export.error_text import MissingForm
 
 ATEN = torch.ops.aten
 LONGEST_PRODUCT = 1024  # elements: each is a node of the graph

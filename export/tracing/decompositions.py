@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
+from fewstep.export.error_text import MissingForm
 from fewstep.export.tracing.adaptive_pooling import ADAPTIVE_POOLING
 from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention
 from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
@@ -22,7 +23,6 @@ from fewstep.export.tracing.cumulative import CUMULATIVE
 from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.elementwise import ELEMENTWISE
 from fewstep.export.tracing.float_division import FLOAT_DIVISION
-from fewstep.export.tracing.missing_form import MissingForm
 from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.scatter_means import SCATTER_MEANS
 from fewstep.export.tracing.stacking import STACKS
