@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from fewstep.export.error_text import error_location, module_name, user_code_location
+from fewstep.export.error_text import MissingForm, error_location, module_name, user_code_location
 from fewstep.export.tracing.complex_pairs import has_complex_input
-from fewstep.export.tracing.missing_form import MissingForm
 from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about branches and loops
