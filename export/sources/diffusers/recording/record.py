@@ -20,7 +20,8 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     randomize,
     recording_error,
 )
-from fewstep.export.sources.diffusers.recording.trigflow import is_trigflow, to_flow
+from fewstep.export.sources.diffusers.recording.times.inverted_flow import is_inverted, turn_around
+from fewstep.export.sources.diffusers.recording.times.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
 
 
@@ -81,6 +82,8 @@ def record(
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
+    if is_inverted(pipeline.scheduler):
+        return turn_around(made, pipeline.scheduler.config.num_train_timesteps)
     return to_flow(made, pipeline.scheduler.config.sigma_data) if is_trigflow(pipeline.scheduler) else made
 
 

@@ -32,6 +32,7 @@ from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists,
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
+from fewstep.export.sources.diffusers.recording.times.inverted_flow import without_inversion
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
@@ -66,7 +67,7 @@ class RecordedPipeline:
 
         other: the same pipeline, with encoders that return other values. first: the recording of the usual call.
         """
-        name = built.name
+        name, scheduler = built.name, without_inversion(scheduler)
         self.built, self.settings = built, settings
         base, reseeded = first or record(built, settings.of(), 0), record(built, settings.of(), 1)
         found = find_parts(name, base, reseeded)

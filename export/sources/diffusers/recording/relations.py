@@ -26,7 +26,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
 )
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
-from fewstep.export.sources.diffusers.recording.time_fit import TimeFit, fit_time
+from fewstep.export.sources.diffusers.recording.times.time_fit import TimeFit, fit_time
 
 
 @dataclass(frozen=True)

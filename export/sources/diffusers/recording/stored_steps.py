@@ -9,12 +9,17 @@ from msgspec import to_builtins
 from fewstep.export.sources.diffusers.recording.comparison import check_updates
 from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline
-from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import measure_schedule
+from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import (
+    check_prediction_of_config,
+    measure_schedule,
+)
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.scheduler.step_fit import fit_steps
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT
 from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
+from fewstep.plans.configs.recorded_steps import RecordedSteps
+from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -80,16 +85,23 @@ def _store_steps(recorded: RecordedPipeline, calls: Sequence[Mapping[str, Any]])
     """Return the scheduler with its recorded steps. Raises UserError for steps that are not sums with fixed weights,
     and for a class whose noise schedule is unknown and cannot be measured."""
     built, stored, described = recorded.built, {}, None
-    is_known = recorded.scheduler.get("_class_name") in CLASSES
     for call in calls:
         steps = fit_steps(built, recorded.relations, call)
         stored[str(call.get(STEP_COUNT, len(steps.steps)))] = to_builtins(steps)
         if described is None:
-            described = (
-                schedule_from_scheduler_config(recorded.scheduler)
-                if is_known
-                else measure_schedule(built.pipeline.scheduler, steps)
-            )
+            described = _describe(recorded, steps)
     assert described is not None, "a pipeline has a usual call"
     rules = {**recorded.change_rule, STORED_STEPS: stored}
     return PipelineScheduler({**recorded.scheduler, RECORDED: rules}, described)
+
+
+def _describe(recorded: RecordedPipeline, steps: RecordedSteps) -> Described:
+    """Return the noise schedule and the prediction of a scheduler, from its config if its class is known. The steps
+    then show whether the prediction is that of the config."""
+    name = _class_name(recorded)
+    if recorded.scheduler.get("_class_name") not in CLASSES:
+        return measure_schedule(recorded.built.pipeline.scheduler, steps)
+    described = schedule_from_scheduler_config(recorded.scheduler)
+    if not check_prediction_of_config(name, described, steps):
+        LOG.warning("%s: no recorded step shows that its network predicts %s, as its config says", name, described[1])
+    return described

@@ -39,6 +39,25 @@ def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
     raise recording_error(f"the noise schedule of {name} is neither a straight path nor that of its alphas_cumprod")
 
 
+def check_prediction_of_config(name: str, described: Described, recorded: RecordedSteps) -> bool:
+    """Return whether the last of some recorded steps ends at the x0 of the prediction that a scheduler's config names.
+    If it ends at no prediction's x0, it shows nothing. Raises UserError if it ends at that of another prediction."""
+    spec, prediction = described
+    schedule = NoiseSchedule(spec)
+    try:
+        times = [schedule.time(step.time) for step in recorded.steps]
+    except UserError:
+        return False
+    with np.errstate(all="ignore"):
+        found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, recorded.steps[-1], times)]
+    if found and prediction not in found:
+        raise recording_error(
+            f"the config of {name} says that its network predicts {prediction}, and its last step ends at the x0 of "
+            f"{' or '.join(found)}"
+        )
+    return bool(found)
+
+
 def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
     """Return alpha and sigma at a time, by noising a sample of zeros, and a sample with zero noise."""
     sample, noise, times = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([time, time])

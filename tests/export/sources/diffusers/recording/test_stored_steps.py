@@ -11,10 +11,11 @@ from fewstep.cli.main import main
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import check_prediction_of_config
 from fewstep.plans.configs.pipelines import RECORDED
-from fewstep.plans.configs.recorded_steps import compile_recorded_steps, read_steps
+from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps, compile_recorded_steps, read_steps
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.export.sources.diffusers.recording.test_live import FILE
 
 pytest.importorskip("diffusers")
@@ -257,3 +258,20 @@ def test_a_run_without_a_plan_takes_a_stored_one(
         == 0
     )
     assert "2 samples of scheduler:8" in "".join(capsys.readouterr())
+
+
+HALVES = RecordedSteps(1.0, (RecordedStep(500.0, 1.0, (-0.5,)),))  # x0 = x - sigma v at sigma 0.5
+
+
+def test_the_prediction_of_a_config_that_the_last_step_shows_is_accepted() -> None:
+    assert check_prediction_of_config("Known", (ScheduleSpec("flow"), "flow"), HALVES)
+
+
+def test_a_config_with_another_prediction_than_the_last_step_shows_is_refused() -> None:
+    with pytest.raises(UserError, match="Known says that its network predicts epsilon, and its last step .* of flow"):
+        check_prediction_of_config("Known", (ScheduleSpec("flow"), "epsilon"), HALVES)
+
+
+def test_a_last_step_that_ends_at_no_x0_shows_no_prediction() -> None:
+    steps = RecordedSteps(1.0, (RecordedStep(500.0, 1.0, (-0.3,)),))
+    assert not check_prediction_of_config("Known", (ScheduleSpec("flow"), "flow"), steps)

@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.source import load_pipeline
-from fewstep.export.sources.diffusers.recording.trigflow import to_flow
+from fewstep.export.sources.diffusers.recording.times.trigflow import to_flow
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from tests.own_pipeline import CHANNELS, SIDE, OwnNetwork, OwnPipeline
 

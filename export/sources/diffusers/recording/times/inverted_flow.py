@@ -1,0 +1,29 @@
+"""Recordings of a flow scheduler with `invert_sigmas`, whose times grow from noise to data, as those of Mochi do.
+
+x at a time t is (t / T) x0 + (1 - t / T) noise, with T training steps, and the network returns x0 - noise. With T - t
+in place of t, and the network's output with its sign turned, that is a flow as other schedulers have it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fewstep.export.sources.diffusers.recording.call_record import CallRecord
+
+FIELD = "invert_sigmas"
+
+
+def is_inverted(scheduler: Any) -> bool:
+    """Return True for a scheduler whose times grow from noise to data."""
+    return bool(getattr(scheduler, "config", {}).get(FIELD))
+
+
+def turn_around(record: CallRecord, count: float) -> CallRecord:
+    """Return the recording with times that fall from noise to data. `count` is the number of training steps."""
+    steps = (replace(step, time=count - step.time, model_output=-step.model_output) for step in record.steps)
+    return replace(record, steps=tuple(steps))
+
+
+def without_inversion(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the scheduler whose steps `turn_around` returns."""
+    return {name: value for name, value in config.items() if name != FIELD}
