@@ -12,6 +12,7 @@ from fewstep.calibration.activation_counts import tabulate_part
 from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judge_body
 from fewstep.calibration.cost import operation_error_runs
 from fewstep.calibration.failed_bodies import target_body_name
+from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.lowering.quantize import make_quantizer
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.bound import describe_bound
@@ -22,15 +23,11 @@ from fewstep.calibration.precision.timeable_targets import bound_applies, timeab
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.sample_space import JudgingRun
 from fewstep.calibration.task import Task
 from fewstep.graph.files import io, weights
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
-from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
-from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_search_runs
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
@@ -48,7 +45,7 @@ class BodyMaker:
     counts: activation counts.
     tables: ranges by target name.
     moments: the result of `measure_second_moments`, by which weights are rounded.
-    judging_run: the result of `record_judging_run`.
+    runs: the float32 runs with which bodies are compared.
     writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
     """
 
@@ -57,7 +54,7 @@ class BodyMaker:
     counts: Counts
     tables: Mapping[str, RangesTable]
     moments: Moments
-    judging_run: JudgingRun
+    runs: FloatRuns
     writer: Writer | None
     progress: Progress
 
@@ -88,7 +85,7 @@ class BodyMaker:
         """
         policy, bodies = self.task.policy, [self._make_single_graph_body(target)]
         is_one = self.writer is not None or not self._space.has_squared_error or target.scheme.no_floats
-        most = 1 if is_one else min(target.most_graphs, self.judging_run.groups)
+        most = 1 if is_one else min(target.most_graphs, self.runs.judging.groups)
         while bodies[-1].trial.psnr < policy.enough_psnr and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
         least = min(policy.enough_psnr, max(body.trial.psnr for body in bodies) - policy.tolerated_loss)
@@ -103,7 +100,7 @@ class BodyMaker:
         """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
-        part = GraphRecipe(until=self.judging_run.groups, table=table, quantize=make_quantizer(target, self.moments))
+        part = GraphRecipe(until=self.runs.judging.groups, table=table, quantize=make_quantizer(target, self.moments))
         return self._judge(
             self._select_float_operations(
                 Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
@@ -112,7 +109,7 @@ class BodyMaker:
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """Return the body split into `count` graphs, each with the ranges of its own steps."""
-        ends = [round(self.judging_run.groups * number / count) for number in range(count + 1)]
+        ends = [round(self.runs.judging.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
@@ -125,8 +122,9 @@ class BodyMaker:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
             return recipe
-        runs = operation_error_runs(self.task)
-        return select_float_operations(recipe, self._operation_error_run, runs, self.task.policy)
+        recorded = self.runs.of_operations
+        self.runs.close()  # if it was open: int8 bodies need the memory
+        return select_float_operations(recipe, recorded, operation_error_runs(self.task), self.task.policy)
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
         """Search for the body that the task's bound requires. Return None if no bound applies to the target.
@@ -149,7 +147,7 @@ class BodyMaker:
 
     def _judge(self, recipe: Recipe) -> CalibratedBody:
         """Return the body with the measured quality of its samples."""
-        trial = judge_body(recipe, self.judging_run, self.task.is_large)
+        trial = judge_body(recipe, self.runs.judging, self.task.is_large)
         trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
         return CalibratedBody(recipe, trial)
 
@@ -158,20 +156,11 @@ class BodyMaker:
         return self.task.sampler.bundle.manifest.space
 
     @cached_property
-    def _operation_error_run(self) -> RecordedRun:
-        """The recorded run on which operation errors are measured. All targets share it."""
-        task, shown = self.task, prefix_stages(self.progress, "errors of operations")
-        sampler, seeds = task.with_all_networks(with_row_by_row_body(task.sampler)), OPERATION_SEEDS[: len(task.seeds)]
-        opened = record_run(sampler, check_compiled(self.plan), seeds, task.conditions, shown, task.network)
-        close(task.sampler.network().graph)  # as in `record_judging_run`: int8 bodies need the memory
-        return opened
-
-    @cached_property
     def _search_runs(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
         """The recorded run for the search and those for judging. All targets share them."""
         shown = prefix_stages(self.progress, "search")
         opened = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
-        close(self.task.sampler.network().graph)  # as in `record_judging_run`
+        self.runs.close()
         return opened
 
 

@@ -9,12 +9,12 @@ from fewstep.calibration.activation_counts import count_activations, tabulate_ta
 from fewstep.calibration.body_maker import BodyMaker
 from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
-from fewstep.calibration.cost import announce_cost
+from fewstep.calibration.cost import announce_cost, announce_evaluations, records_first
 from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, try_targets
+from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
-from fewstep.calibration.sample_space import record_judging_run
 from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.files.commit import Writer, open_for_update
@@ -47,12 +47,13 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
         tasks = open_tasks(options)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
-        announce_cost([*tasks.values()])
+        if not (is_recorded_first := records_first([*tasks.values()])):
+            announce_cost([*tasks.values()])
         assert writer.manifest is not None
         manifest, calibrated = writer.manifest, dict[str, CalibratedNetwork]()
         for name, task in tasks.items():
             shown = prefix_stages(progress, name) if len(tasks) > 1 else progress
-            calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown)
+            calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown, is_recorded_first)
             manifest = add_bodies(writer, manifest, task, calibrated[name])
         manifest = writer.commit(manifest)
     failed = {
@@ -72,13 +73,21 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
 
 
 def _calibrate_network(
-    task: Task, writer: Writer, setup: WorkerSetup, executor: Executor | None, progress: Progress
+    task: Task,
+    writer: Writer,
+    setup: WorkerSetup,
+    executor: Executor | None,
+    progress: Progress,
+    is_recorded_first: bool = False,
 ) -> CalibratedNetwork:
     """Return the int8 bodies of a task's network: count activations, choose ranges, lower, judge, and write files.
 
     Targets fail independently: in `open_task`, after counting (`select_makeable_targets`), or when their body is made
-    and judged. Raises UserError if no body can be made.
+    and judged. `is_recorded_first`: see `records_first`. Raises UserError if no body can be made.
     """
+    runs = FloatRuns(task, regroup(task.plan, {task.network: task.edges}), progress)
+    if is_recorded_first:
+        runs.record_all(partial(announce_evaluations, [task]))
     with start_workers(
         setup, executor
     ) as workers:  # they end before bodies are judged: each holds the weights of a body
@@ -87,15 +96,15 @@ def _calibrate_network(
         usable = select_makeable_targets(task, counts)
         moments = measure_second_moments(task, progress, workers)
     tables = tabulate_targets(task, counts, progress)
-    plan = regroup(task.plan, {task.network: counts.edges})
-    judging_run = record_judging_run(task, plan, progress)
+    runs.judging  # noqa: B018 - recorded now, while no body is in memory
+    runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    maker = BodyMaker(task, plan, counts, tables, moments, judging_run, large, progress)
+    maker = BodyMaker(task, runs.plan, counts, tables, moments, runs, large, progress)
     bodies = try_targets(tuple(usable.made.values()), maker.make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(
-        plan=plan,
+        plan=runs.plan,
         table=next(iter(tables.values())),  # targets with floats come first, if there are any
-        bodies={name: store_body(writer, name, body, task, plan) for name, body in bodies.made.items()},
+        bodies={name: store_body(writer, name, body, task, runs.plan) for name, body in bodies.made.items()},
         lowered={name: body.last_body for name, body in bodies.made.items()},
         searches={name: body.search for name, body in bodies.made.items() if body.search is not None},
         failed=bodies.failed,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fewstep.calibration.float_runs import TIMED_STEPS
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
@@ -24,6 +25,7 @@ class Cost:
     counted: evaluations of one sample to find ranges.
     moments: evaluations of one sample to round weights.
     errors: evaluations of one sample to measure the errors of operations.
+    references: evaluations of one sample by float32, with which bodies are compared.
     judged: evaluations of one sample to judge each body.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
@@ -32,6 +34,7 @@ class Cost:
     counted: int
     moments: int
     errors: int
+    references: int
     judged: int
     searched: int | None
     seconds: float
@@ -39,23 +42,29 @@ class Cost:
     @property
     def estimate(self) -> Estimate:
         """The estimate of all evaluations, at the speed of float32."""
-        count = self.counted + self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
+        count = (
+            self.counted + self.moments + self.errors + self.references + self.judged + AT_ONCE * (self.searched or 0)
+        )
         return Estimate(count, count * self.seconds)
 
 
-def estimate_cost(tasks: Sequence[Task]) -> Cost:
-    """Estimate the cost of calibrating the networks of a bundle. The last task is the denoiser's. Runs two
-    evaluations."""
+def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
+    """Estimate the cost of calibrating the networks of a bundle. The last task is the denoiser's.
+
+    seconds: of one evaluation of one sample; None runs two evaluations to measure it.
+    """
     task = tasks[-1]  # each network has whole trajectories
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
     tried = sum(min(len(each.operations), operation_error_runs(each)) * len(each.targets) for each in tasks)
+    judged = steps * len(BODY_SEEDS[: len(task.seeds)])
     return Cost(
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
         errors=steps * len(OPERATION_SEEDS[: len(task.seeds)]) * tried,
-        judged=_judging_calls(task) * len(BODY_SEEDS[: len(task.seeds)]) * steps * bodies,
+        references=len(tasks) * (_reference_calls(task) * judged + steps * len(OPERATION_SEEDS[: len(task.seeds)])),
+        judged=_judging_calls(task) * judged * bodies,
         searched=_search_evaluations(task),
-        seconds=_evaluation_seconds(task),
+        seconds=_evaluation_seconds(task) if seconds is None else seconds,
     )
 
 
@@ -82,6 +91,27 @@ def _judging_calls(task: Task) -> int:
     """Return the evaluations with which a body is judged at one step of one sample: along its own run and, if there are
     conditions, at float32's states and with other conditions."""
     return 3 if task.sampler.bundle.manifest.conditions else 1
+
+
+def _reference_calls(task: Task) -> int:
+    """Return the evaluations of float32 at one step of one sample with which bodies are judged: along its run and, if
+    there are conditions, with other conditions."""
+    return 2 if task.sampler.bundle.manifest.conditions else 1
+
+
+def records_first(tasks: Sequence[Task]) -> bool:
+    """Return whether the runs with float32 are recorded before counting, and time an evaluation for the estimate: for a
+    single large network, whose session takes long to open."""
+    task = tasks[-1]
+    if len(tasks) > 1 or len(task.plan.steps) < TIMED_STEPS:
+        return False
+    has_errors = task.sampler.bundle.manifest.space.has_squared_error
+    return has_errors and not task.no_floats and exceeds_one_file(task.prepared)
+
+
+def announce_evaluations(tasks: Sequence[Task], seconds: float) -> None:
+    """Announce the duration of a calibration if it is long, from the seconds of one evaluation of one sample."""
+    estimate_cost(tasks, seconds).estimate.announce()
 
 
 def announce_cost(tasks: Sequence[Task]) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import beyond_data
-from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.output_differences import body_differences, float_differences, worst_difference
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
@@ -86,7 +85,10 @@ class TokenJudgingRun:
 
 
 def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> JudgingRun:
-    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts."""
+    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts.
+
+    A `LazyGraph` of the network stays open.
+    """
     sampler = with_row_by_row_body(task.sampler) if task.is_large else task.sampler  # as in counting
     seeds = BODY_SEEDS[: len(task.seeds)]
     shown = prefix_stages(progress, "judgement")
@@ -98,7 +100,6 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     )
     if sampler.bundle.manifest.conditions:
         recorded = replace(recorded, differences=float_differences(recorded, sampler.network().graph))
-    close(task.sampler.network().graph)  # float32 and a large int8 body do not fit in memory together
     return ContinuousJudgingRun(recorded, sampler.bundle.manifest)
 
 

@@ -122,12 +122,14 @@ def test_the_time_is_said_ahead_where_it_is_long(
     error_seeds: int,
     judged_seeds: int,
 ) -> None:
-    """The dry run says the same evaluations: of ranges, moments, the errors of an operation, and judging."""
+    """The dry run says the same evaluations: of ranges, moments, the errors of an operation, judging, and
+    float32."""
     options = replace(FIRST, bundle=bundle, trajectories=trajectories, target=("cpu-x86",))
     monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, ESTIMATES.name):
         calibrate(options)
-    count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds)
+    float32 = 2 * judged_seeds + error_seeds  # of the runs with which bodies and operations are compared
+    count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds + float32)
     assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
     assert dry_run(options).value["about_seconds"] == count * 10.0
 

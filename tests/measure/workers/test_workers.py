@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.calibration import calibrate as calibrating
+from fewstep.calibration import float_runs
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import setup
@@ -86,10 +86,10 @@ def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
 
 def test_workers_end_before_bodies_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of a large network has the weights in memory."""
-    real, events = calibrating.record_judging_run, []
+    real, events = float_runs.record_judging_run, []
     end = ProcessPool.shutdown
     monkeypatch.setattr(ProcessPool, "shutdown", lambda self, **how: events.append("ended") or end(self, **how))
-    monkeypatch.setattr(calibrating, "record_judging_run", lambda *task: events.append("judging") or real(*task))
+    monkeypatch.setattr(float_runs, "record_judging_run", lambda *task: events.append("judging") or real(*task))
     calibrate(replace(options(tmp_path / "bundle"), workers=1))
     assert events == ["ended", "judging"]
 

@@ -1,0 +1,83 @@
+"""The float32 runs of a network that its int8 bodies are compared with, each recorded once.
+
+A session of a large network takes as long to open as an evaluation, and memory holds one at a time. So a large network
+records both runs in its first session, which also gives the time of an evaluation for the estimate.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+
+from fewstep.calibration.sample_space import JudgingRun, record_judging_run
+from fewstep.calibration.task import Task
+from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
+from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.runtime.progress import Progress, prefix_stages
+
+TIMED_STEPS = 2  # the first one also opens the session and allocates memory
+
+
+@dataclass(frozen=True)
+class FloatRuns:
+    """The recorded runs of a task along `plan`, which has the range groups of the counts. All targets share them.
+
+    The network stays open after each; close it before anything else takes memory.
+    """
+
+    task: Task
+    plan: AnyPlan
+    progress: Progress
+
+    @cached_property
+    def judging(self) -> JudgingRun:
+        """The run with which all bodies are compared."""
+        return record_judging_run(self.task, self.plan, self.progress)
+
+    @cached_property
+    def of_operations(self) -> RecordedRun:
+        """The run on which the errors of operations are measured."""
+        return self._record_operations(prefix_stages(self.progress, "errors of operations"))
+
+    def record_all(self, announce: Callable[[float], object]) -> None:
+        """Record both runs in one session, and close it.
+
+        `announce` receives the seconds of one evaluation of one sample after two steps. An error is ignored here:
+        counting names the tensor, and what was not recorded is recorded when it is read.
+        """
+        seeds = len(OPERATION_SEEDS[: len(self.task.seeds)])
+        shown = prefix_stages(self.progress, "errors of operations")
+        with suppress(UserError):
+            vars(self)["of_operations"] = self._record_operations(_time_steps(shown, seeds, announce))
+            self.judging  # noqa: B018 - the property keeps it
+        self.close()
+
+    def close(self) -> None:
+        """Close the network. Float32 and a large int8 body do not fit in memory together."""
+        close(self.task.sampler.network().graph)
+
+    def _record_operations(self, progress: Progress) -> RecordedRun:
+        task, seeds = self.task, OPERATION_SEEDS[: len(self.task.seeds)]
+        sampler = task.with_all_networks(with_row_by_row_body(task.sampler))
+        return record_run(sampler, check_compiled(self.plan), seeds, task.conditions, progress, task.network)
+
+
+def _time_steps(progress: Progress, samples: int, announce: Callable[[float], object]) -> Progress:
+    """Return a Progress that passes the seconds of the second of TIMED_STEPS steps, for one sample, to `announce`."""
+    before = perf_counter()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal before
+        now = perf_counter()
+        if done == TIMED_STEPS:
+            announce((now - before) / samples)
+        before = now
+        progress(stage, done, total)
+
+    return report

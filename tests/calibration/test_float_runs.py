@@ -1,0 +1,65 @@
+"""The runs with float32 that bodies are compared with: recorded in one session of a large network, with equal bytes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.calibration import calibrate as calibrating
+from fewstep.calibration import float_runs
+from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.plans.errors import UserError
+from fewstep.runtime.progress import ESTIMATES
+from tests.calibration.test_calibrate import contents, denoiser, run, write_bundle
+
+
+def test_bodies_are_the_same_if_float32_is_recorded_before_counting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for is_first in (False, True):
+        monkeypatch.setattr(calibrating, "records_first", lambda tasks, is_first=is_first: is_first)
+        bundle = write_bundle(tmp_path / str(is_first), denoiser())
+        run(bundle, target=("cpu-x86",))
+        made.append(contents(bundle))
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("is_first", "opened"), [(False, 3), (True, 1)])
+def test_a_large_network_opens_one_session_for_its_float32_runs(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool, opened: int
+) -> None:
+    """The estimate, both runs: each would open the network again."""
+    real, bodies = LazyOnnxRuntime.load, []
+
+    def load(self: LazyOnnxRuntime, bundle: Any, name: str) -> Any:
+        graph = real(self, bundle, name)
+        if name == "float32":
+            opener = graph._open
+            object.__setattr__(graph, "_open", lambda: bodies.append(name) or opener())
+        return graph
+
+    monkeypatch.setattr(LazyOnnxRuntime, "load", load)
+    monkeypatch.setattr(calibrating, "records_first", lambda tasks: is_first)
+    run(bundle, target=("cpu-x86",))
+    assert len(bodies) == opened
+
+
+def test_the_estimate_of_a_large_network_is_that_of_its_recorded_run(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = iter([0.0, 100.0, 120.0, 150.0])  # opening and the first step, the second step, the third
+    monkeypatch.setattr(float_runs, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
+    with caplog.at_level(logging.INFO, ESTIMATES.name):
+        run(bundle, target=("cpu-x86",), trajectories=1)
+    count = 3 * (1 + 1 + 1 + 3 + 3)
+    assert f"this takes up to 9 minutes: {count} evaluations of one sample" in caplog.messages  # 20 seconds each
+
+
+def test_counting_names_the_tensor_if_float32_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
+    bundle = write_bundle(tmp_path / "bundle", denoiser(float("nan")))
+    with pytest.raises(UserError, match="tensor 'h0' of the float denoiser is not finite"):
+        run(bundle)
