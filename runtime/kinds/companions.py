@@ -1,13 +1,11 @@
 """Companions: the networks of a bundle besides its denoiser, such as a text encoder or an autoencoder."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 from fewstep.plans.spec import Strict
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
 from fewstep.runtime.kinds.kind import Kind, kinds
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description, Manifest
 
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
 IMAGE_LIMIT = 2**28  # maximum number of elements of one image
@@ -61,7 +59,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     tokens: tuple[Tokens, ...]
     form: PromptForm | None = None
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         wanted: list[TensorEntry] = []
         for index, tokens in enumerate(self.tokens):
             if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
@@ -95,7 +93,7 @@ class AutoencoderEntry(Kind, frozen=True):
     decoder: GraphEntry
     encoder: GraphEntry | None = None
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         """Return the fault of a graph that does not convert between x and an image, or None."""
         x, image = ("batch", *of.x_shape), _single_shape(self.decoder.outputs, "image")
         if image is None or len(image) != 4 or not _is_size(image[1:]):
@@ -115,12 +113,22 @@ class AutoencoderEntry(Kind, frozen=True):
         return decoder if self.encoder is None else decoder | {"encoder of images": self.encoder}
 
 
-def companions(manifest: "Manifest") -> dict[str, GraphEntry]:
+class ImageFacts(Protocol):
+    """The facts that determine the shape of an image."""
+
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def autoencoder(self) -> AutoencoderEntry | None: ...
+
+
+def companions(manifest: Described) -> dict[str, GraphEntry]:
     """Return the graphs of a bundle's companions by name."""
     return {name: graph for _, kind in kinds(manifest) for name, graph in kind.companions().items()}
 
 
-def image_shape(manifest: "Manifest") -> tuple[int, ...]:
+def image_shape(manifest: ImageFacts) -> tuple[int, ...]:
     """Return the shape of a sample's image. Without an autoencoder it is the shape of x."""
     if manifest.autoencoder is None:
         return manifest.x_shape

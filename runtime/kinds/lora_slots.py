@@ -1,11 +1,9 @@
 """LoRA slots of a bundle's graphs: the layers that may get a LoRA at run time, and the names of the inputs."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.kind import Kind
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description
 
 End = Literal["down", "up"]
 ENDS: tuple[End, End] = ("down", "up")
@@ -25,7 +23,7 @@ class LoraSlots(Kind, frozen=True):
     names: tuple[str, ...]
     graphs: dict[str, tuple[str, ...]]
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         return f"LoRA slots of {len(self.layers)} layers, ranks up to {self.rank}"
 
 

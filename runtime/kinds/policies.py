@@ -1,15 +1,14 @@
 """Policies: denoisers whose samples are action sequences."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.companions import StateWords, TextEncoderEntry
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.kind import Kind, format_numbers
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description, Manifest, StateWords
 
 
 class Policy(Kind, frozen=True, omit_defaults=True):
@@ -38,7 +37,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     discrete: dict[int, tuple[float, ...]] = {}
     width: int | None = None
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         shape, units = of.x_shape, of.units
         for field, least in (("observations", 1), ("actions", 1), ("first", 0)):
             if getattr(self, field) < least:
@@ -51,7 +50,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             return f"width={self.width} of samples {list(shape)}"
         return self._continuation_problem(of) or self._discrete_problem(shape)
 
-    def mistake(self, of: "Description") -> str | None:
+    def mistake(self, of: Described) -> str | None:
         """Return a fault if no condition can contain the observations, else None.
 
         A condition of one axis may contain all of them in a row, and a single observation need not be stacked.
@@ -63,7 +62,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
         return f"no condition has {count} observations along its first axis: {shapes}"
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         rhythm = (
             f"policy: sees {self.observations} observation{'s' * (self.observations != 1)}, executes {self.actions} of "
             f"{of.x_shape[0]} actions from place {self.first}, counted from 0"
@@ -82,7 +81,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             rounded[..., place] = values[np.abs(rounded[..., place, None] - values).argmin(axis=-1)]
         return rounded
 
-    def _continuation_problem(self, of: "Description") -> str | None:
+    def _continuation_problem(self, of: Described) -> str | None:
         if self.prefix is None and self.delay is None:
             return None if self.most_delay == 0 else "it has a most_delay without prefix and delay"
         if self.prefix is None or self.delay is None:
@@ -106,7 +105,23 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         return None
 
 
-def policy_of(manifest: "Manifest") -> Policy:
+class PolicyFacts(Protocol):
+    """The facts of a bundle that may be a policy."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def policy(self) -> Policy | None: ...
+
+    @property
+    def text(self) -> TextEncoderEntry | None: ...
+
+
+def policy_of(manifest: PolicyFacts) -> Policy:
     """Return a bundle's policy. Raises UserError if it has none."""
     if manifest.policy is None:
         raise UserError(
@@ -116,13 +131,13 @@ def policy_of(manifest: "Manifest") -> Policy:
     return manifest.policy
 
 
-def state_words(manifest: "Manifest") -> "StateWords | None":
+def state_words(manifest: PolicyFacts) -> StateWords | None:
     """Return the observation that prompts contain as words, or None."""
     form = None if manifest.text is None else manifest.text.form
     return None if form is None else form.state
 
 
-def action_shape(manifest: "Manifest") -> tuple[int, ...]:
+def action_shape(manifest: PolicyFacts) -> tuple[int, ...]:
     """Return the shape of one action of a policy, without x's padding."""
     width = policy_of(manifest).width
     return manifest.x_shape[1:] if width is None else (width,)

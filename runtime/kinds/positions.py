@@ -1,12 +1,10 @@
 """A separate time for each position of a sample, for denoisers whose samples continue from run to run."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fewstep.plans.spec import Stairs
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.kind import Kind
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description
 
 
 class Positions(Kind, frozen=True, omit_defaults=True):
@@ -26,7 +24,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
     leaves: int
     kept: int = 0
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         shape = of.x_shape
         if not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
@@ -34,26 +32,26 @@ class Positions(Kind, frozen=True, omit_defaults=True):
         if self.leaves < 1 or self.kept < 0 or places % self.leaves or self.kept % self.leaves or self.kept >= places:
             return f"leaves={self.leaves} and kept={self.kept} of {places} places"
         others = {
-            "a vocabulary": of.vocabulary,
+            "a vocabulary": of.space.logits,
             "carried tensors": of.carried,
             "sizes": of.sizes,
             "towards": of.towards,
         }
         return next((f"a time for each position does not go with {what}" for what, has in others.items() if has), None)
 
-    def places(self, of: "Description") -> int:
+    def places(self, of: Described) -> int:
         """Return the number of positions."""
         return of.x_shape[self.axis]
 
-    def stairs(self, of: "Description") -> Stairs:
+    def stairs(self, of: Described) -> Stairs:
         """Return the facts that plan compilation needs."""
         return Stairs(self.axis % len(of.x_shape) - len(of.x_shape), self.places(of), self.leaves, self.kept)
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         kept = f", after {self.kept} that are kept" if self.kept else ""
         return f"a time for each of {self.places(of)} places along axis {self.axis}; a run finishes {self.leaves}{kept}"
 
 
-def time_shape(of: "Description") -> tuple[int, ...]:
+def time_shape(of: Described) -> tuple[int, ...]:
     """Return the shape of a sample's time."""
     return () if of.positions is None else (of.positions.places(of),)

@@ -5,17 +5,15 @@ space it is. How samples of a space are run is in `fewstep.runtime.sampling.exec
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import USUAL
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.kind import Kind
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description
 
 LARGEST = 1.001  # largest magnitude of stored samples in [-1, 1], including rounding errors of other programs
 
@@ -159,7 +157,7 @@ class Vocabulary(Kind, frozen=True):
         fix = f"compare bodies with fewstep report {path}, and plans with fewstep measure, --plan and -o"
         raise UserError(what, fix)
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         if of.prediction != "logits":
             return f"a denoiser that predicts {of.prediction} has a vocabulary"
         if self.size < 2 or self.mask < 0 or of.heads > 1:
@@ -167,5 +165,5 @@ class Vocabulary(Kind, frozen=True):
         others = {"carried tensors": of.carried, "named outputs": of.outputs}
         return next((f"a token denoiser cannot have {what}" for what, has in others.items() if has), None)
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         return f"tokens of {self.size} ids, {self.mask} where a position is open"

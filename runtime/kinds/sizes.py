@@ -9,15 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.condition import Condition
+from fewstep.runtime.kinds.described import Described, FreeAxis
 from fewstep.runtime.kinds.kind import Kind
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Condition, Description
 
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -25,7 +24,7 @@ RESERVED = "batch"
 LARGEST = 2**24  # upper limit of one size
 ELEMENTS_LIMIT = 2**28  # upper limit of a sample's elements; a larger shape comes from a damaged file
 
-T = TypeVar("T", bound="Description")
+T = TypeVar("T", bound=Described)
 
 
 class Size(Kind, frozen=True):
@@ -42,7 +41,7 @@ class Size(Kind, frozen=True):
     high: int
     multiple: int = 1
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         shape = of.x_shape
         if not NAME.fullmatch(self.name) or self.name == RESERVED:
             return f"{self.name!r}: a name consists of letters, digits and _, and is not 'batch'"
@@ -65,7 +64,7 @@ class Size(Kind, frozen=True):
         """Its range as text: "height 32 to 128 in steps of 8"."""
         return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         return f"free size: {self.range}"
 
 
@@ -86,10 +85,11 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_size_condition(each, values) for each in takes.conditions)
-    return msgspec.structs.replace(takes, x_shape=tuple(x_shape), conditions=conditions)
+    changed: Any = msgspec.structs.replace(cast(Any, takes), x_shape=tuple(x_shape), conditions=conditions)
+    return cast(T, changed)
 
 
-def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
+def sizes_of(x_shape: Sequence[int], takes: Described) -> dict[str, int] | None:
     """Return the sizes of an x of this shape [*x_shape], also if they are outside their ranges. None if no sizes give x
     this shape."""
     if len(x_shape) != len(takes.x_shape):
@@ -100,12 +100,12 @@ def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | N
     return {name: x_shape[axis] for axis, name in free.items()}
 
 
-def default_sizes(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
+def default_sizes(x_shape: Sequence[int], sizes: Sequence[FreeAxis]) -> dict[str, int]:
     """Return the default of each size, by name."""
     return {size.name: x_shape[size.axis] for size in sizes}
 
 
-def describe_sizes(sizes: Sequence[Size]) -> str:
+def describe_sizes(sizes: Sequence[FreeAxis]) -> str:
     """Return the ranges as text: "height 32 to 128 in steps of 8"."""
     return ", ".join(size.range for size in sizes)
 
@@ -140,25 +140,25 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
-def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
+def free_x_shape(takes: Described) -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
-def input_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def input_shape(takes: Described, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a network's input for x of a shape. A self-conditioned network takes x0 after x along the
     first axis."""
     first, *others = shape
     return (2 * first if takes.self_condition and isinstance(first, int) else first, *others)
 
 
-def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def output_shape(takes: Described, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a prediction for x of a shape. Heads are concatenated along the first axis, and logits are a
     last axis."""
     first, *others = shape
     return (takes.heads * first if isinstance(first, int) else first, *others, *takes.space.logits)
 
 
-def follows_problem(condition: "Condition", takes: "Description") -> str | None:
+def follows_problem(condition: Condition, takes: Described) -> str | None:
     """Return what is wrong with the axes of a condition that follow x's sizes, or None."""
     values = default_sizes(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
@@ -173,7 +173,7 @@ def follows_problem(condition: "Condition", takes: "Description") -> str | None:
     return None
 
 
-def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
+def dimension_problem(size: Dimension, sizes: Sequence[FreeAxis]) -> str | None:
     """Return what is wrong with a dimension of a condition or of a graph's tensor, or None."""
     if isinstance(size, int):
         return None if size >= 1 else f"{size} is not a size"
@@ -207,7 +207,7 @@ def parse_dimension(text: str) -> tuple[Any, tuple[str, ...]]:
     return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
 
 
-def _size_condition(condition: "Condition", values: Mapping[str, int]) -> "Condition":
+def _size_condition(condition: Condition, values: Mapping[str, int]) -> Condition:
     shape = (resolve_dimension(size, values) for size in free_shape(condition.shape, condition.follows))
     return msgspec.structs.replace(condition, shape=tuple(shape)) if condition.follows else condition
 
@@ -216,7 +216,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _check_sizes(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
+def _check_sizes(takes: Described, sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the given sizes as integers. Raises UserError for one that is unknown or outside its range."""
     ranges = describe_sizes(takes.sizes)
     by_name = {size.name: size for size in takes.sizes}

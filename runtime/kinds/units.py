@@ -5,17 +5,15 @@ sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
 from math import isfinite
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_numbers
+from fewstep.runtime.kinds.described import Described
 from fewstep.runtime.kinds.kind import Kind, format_numbers
-
-if TYPE_CHECKING:
-    from fewstep.runtime.bundle.manifest import Description, Manifest
 
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
@@ -34,7 +32,7 @@ class Affine(Kind, frozen=True):
     axis: int = -1  # axis of one sample; negative axes count from the end
     constant: float = 0.0
 
-    def problem(self, of: "Description") -> str | None:
+    def problem(self, of: Described) -> str | None:
         shape = of.x_shape
         if not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
@@ -44,18 +42,31 @@ class Affine(Kind, frozen=True):
             return "its scale, shift and constant are not all finite"
         return None
 
-    def describe(self, of: "Description") -> str:
+    def describe(self, of: Described) -> str:
         along = f"units: scale * x + shift along axis {self.axis}"
         return f"{along}; scale {format_numbers(self.scale)}; shift {format_numbers(self.shift)}"
 
 
-def to_units(manifest: "Manifest", x: ArrayLike) -> Float32:
+class UnitsFacts(Protocol):
+    """The facts that determine the units of samples."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def units(self) -> Affine | None: ...
+
+
+def to_units(manifest: UnitsFacts, x: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from model range to units."""
     units, values, scale, shift = _broadcast_affine(manifest, x)
     return (values * scale + shift).astype(np.float32)
 
 
-def from_units(manifest: "Manifest", value: ArrayLike) -> Float32:
+def from_units(manifest: UnitsFacts, value: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from units to model range."""
     units, values, scale, shift = _broadcast_affine(manifest, value)
     moves = scale != 0
@@ -63,7 +74,7 @@ def from_units(manifest: "Manifest", value: ArrayLike) -> Float32:
 
 
 def _broadcast_affine(
-    manifest: "Manifest", samples: ArrayLike
+    manifest: UnitsFacts, samples: ArrayLike
 ) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the affine map, and values, scale and shift as float64 arrays that broadcast."""
     units, shape = manifest.units, manifest.x_shape

@@ -97,3 +97,10 @@ def test_a_kind_that_is_added_to_the_list_alone_is_checked_written_read_and_insp
     assert "field 'tide' of spec 'tiny' is wrong: Expected `float`, got `str`" in said
     assert "a tide of 2 m" in said and re.search(r"file tables/tide-\w+.csv is missing", said)
     assert "field tide: height -2 of 'tiny'" in said
+
+
+def test_kinds_do_not_import_the_bundle_that_imports_them() -> None:
+    """Not for types either: `Described` has the facts that they read."""
+    files = sorted((ROOT / "runtime/kinds").glob("*.py"))
+    assert len(files) > 10
+    assert [file.name for file in files if "fewstep.runtime.bundle" in file.read_text()] == []
