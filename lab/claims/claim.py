@@ -21,6 +21,16 @@ ITSELF = "the same in float32"  # a control for int8, which does not compete wit
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network that a claim has in place of its model's, with few and many steps of its published sampler."""
+
+    name: str
+    few: str
+    many: str
+    sample: Callable[[Setting, str], Floats]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A system and the plain way, each with a number of evaluations per sample. `score` returns the figures of the
     samples, one for each seed or a fixed number; larger is better. Only sampling is timed, not scoring.
@@ -31,6 +41,9 @@ class Claim:
     asked: the claimed factor over the figure of the plain way.
     unit: what each figure is for; the standard error of the mean is computed over these.
     plain_evaluations: evaluations of the plain way, if it cannot use the same number.
+    guidance: the weight of guidance of the samples, for which the figure must get better with steps.
+    network: the one whose figure must get better with steps; None for that of the model.
+    is_aim: a search looks for the largest figure, which is no measure of quality then.
     has_longer: whether the plain way is also measured at equal time. For two plans of the same network, equal
         evaluations are equal time.
     """
@@ -50,7 +63,9 @@ class Claim:
     unit: str = "seed"
     plain_evaluations: int | None = None
     has_longer: bool = True
-    guidance: float = W
+    guidance: float = 1.0
+    is_aim: bool = False
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,18 @@ FD = Figure("-FD", scores.likeness, "an eighth of the samples, jackknifed")
 CLEAN = Figure("PSNR to clean", scores.to_clean)
 SOUND = Figure("SI-SDR", scores.si_sdr, seeds=None)
 OTHER = Figure("the item, in another colour", scores.other_colour)
-NEAR = Figure("PSNR to the teacher", scores.to_teacher, seeds=None)
+
+
+@cache
+def near(guidance: float | None = W) -> Figure:
+    """Return the figure of samples that should be those of the teacher with this guidance."""
+    return Figure("PSNR to the teacher", scores.to_teacher(guidance), seeds=None)
+
+
+@cache
+def alike(guidance: float | None) -> Figure:
+    """Return the figure of samples that should have the distribution of the teacher's with this guidance."""
+    return Figure("-FD to the teacher", scores.teacher_distance(guidance), "an eighth of the samples, jackknifed")
 
 
 @cache
@@ -80,7 +106,7 @@ def plan(name: str, guidance: Guidance | float | None = None) -> Way:
 def nearest(solver: str, steps: int) -> Way:
     """Return the way of a guided solver on the one of `GRIDS` that is closest to the teacher on separate seeds."""
     ways = [plan(f"{solver}:{steps}@{grid}", W) for grid in GRIDS]
-    best = cache(lambda apart: max(ways, key=lambda each: scores.to_teacher(apart, each(apart)).mean()))
+    best = cache(lambda apart: max(ways, key=lambda each: scores.to_teacher()(apart, each(apart)).mean()))
     return lambda s: best(replace(s, seeds=APART))(s)
 
 
@@ -98,7 +124,8 @@ def claims(
     models: tuple[str, ...],
     controls: Mapping[str, tuple[int, Way]],
     figures: Sequence[Figure] = (FD,),
-    guidance: float = W,
+    guidance: float = 1.0,
+    network: Network | None = None,
 ) -> list[Claim]:
     """Return the claims that compare one plan with others, each with its number of evaluations. Equal evaluations are
     equal time."""
@@ -106,6 +133,7 @@ def claims(
         Claim(
             *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),
             seeds=figure.seeds, unit=figure.unit, plain_evaluations=of_theirs, has_longer=False, guidance=guidance,
+            network=network,
         )
         for control, (of_theirs, theirs) in controls.items()
         for figure in figures

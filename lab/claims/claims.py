@@ -24,7 +24,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from queue import Queue
 
-from benchmarks.distance_to_data import RisingDistance
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, refusing, seeds_of
 from benchmarks.result_store import digest, kept
 from fewstep.plans.errors import UserError
@@ -32,6 +31,7 @@ from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from lab.claims.claim import Claim
 from lab.claims.claim_lines import Line, RefusedClaim
+from lab.claims.directions import Direction, key_of, measure_direction, needs_direction
 from lab.claims.measure_claim import judged, timed
 from lab.claims.settings import FIRST_SEED, MODELS, opened
 
@@ -40,6 +40,7 @@ CLAIMS = [claim for claims in WAYS.values() for claim in claims]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "lab/claims.md"
 Part = tuple[str, str]  # a model and a key of WAYS; a process measures their claims one after the other
+Found = Line | Direction | RefusedClaim
 PARTS: list[Part] = [(model, ways) for ways in WAYS for model in MODELS]
 
 
@@ -54,19 +55,28 @@ def main() -> int:
     with refusing(parser):
         seeds_of(options)  # seeds that are held out, or claims that are refused now
         try:
-            for line in in_processes(options):
-                print(line, flush=True)
-                if options.keep and isinstance(line, RefusedClaim):
-                    claim_lines.drop(line.name)
-                elif options.keep:
-                    claim_lines.keep(line)
+            for found in in_processes(options):
+                print(found, flush=True)
+                if options.keep:
+                    store(found)
         finally:  # an interrupted run also writes the pages, from the lines that it stored
             if options.keep:
                 write()
     return 0
 
 
-def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
+def store(found: Found) -> None:
+    """Store a line or a direction, or remove the line of a claim that is refused."""
+    match found:
+        case Line():
+            claim_lines.keep(found)
+        case Direction():
+            claim_lines.keep_direction(found)
+        case RefusedClaim():
+            claim_lines.drop(found.name)
+
+
+def in_processes(options: argparse.Namespace) -> Iterator[Found]:
     """Yield the lines of all parts as they are measured. One process per core takes one part after the other, the
     longest first. An error of a part is raised after the lines of all others."""
     models = options.model or MODELS
@@ -75,7 +85,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line | RefusedClaim]:
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
     with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
-        found: Queue[Line | RefusedClaim | None] = manager.Queue()
+        found: Queue[Found | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
@@ -105,17 +115,22 @@ def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
             yield claim
 
 
-def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | RefusedClaim | None]") -> None:
-    """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring."""
+def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Found | None]") -> None:
+    """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring. A
+    claim is refused if its figure gets worse with steps of the network."""
     seeds, (model, ways) = seeds_of(options), part
     setting = opened(model, work / ways, seeds)
     for claim in wanted(part, options.only):
-        find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
         name = model, claim.system, claim.figure, claim.control
-        try:
-            found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
-        except RisingDistance as error:
-            found.put(RefusedClaim(name, str(error)))
+        if needs_direction(claim):
+            measured = partial(measure_direction, model, setting, claim)
+            direction = kept(work / "directions", Direction, measured, seeds.start, *key_of(model, claim))
+            found.put(direction)
+            if direction.is_wrong:
+                found.put(RefusedClaim(name, f"{direction}, so it rewards the errors of solvers"))
+                continue
+        find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
+        found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
 
 
 def tree() -> str:
@@ -132,4 +147,5 @@ def write() -> None:
     """Write claims.md and the figures of systems.md from the stored lines."""
     kept = claim_lines.kept()
     PAGE.write_text(claim_lines.written(kept))
-    systems.PAGE.write_text(systems.renewed(systems.PAGE.read_text(), kept.lines))
+    page = systems.with_headlines(systems.PAGE.read_text(), kept.lines)
+    systems.PAGE.write_text(systems.renewed(page, kept.lines))

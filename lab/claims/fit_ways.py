@@ -82,5 +82,5 @@ CLAIMS = [
     for system, method in (("AutoDiffusion", "auto_diffusion"), ("S³", "solver_search"), ("OLSS", "olss"),
                            ("DC-Solver", "compensation"), ("analytical teleportation", "teleportation"))
     for claim in claims(system, "nearer to the data in 5 steps", 10, partial(of_literature, method=method), SHIPPED[:1],
-                        {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)})
+                        {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)}, guidance=W)
 ]  # fmt: skip

@@ -15,7 +15,6 @@ from statistics import median
 import numpy as np
 
 from fewstep.measure.rollouts.metrics import Floats
-from lab.claims import scores
 from lab.claims.claim import Claim, PlainWay, Way
 from lab.claims.claim_lines import Line, Longer, gain
 from lab.claims.settings import Setting
@@ -46,8 +45,6 @@ def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Seq
         few = replace(setting, seeds=setting.seeds[:TIMED])
         figures = tuple(claim.score(few, np.concatenate(each)) for each in (*made[:2], made[-1]))
     else:
-        if claim.score is scores.likeness and setting.pairs is None:
-            scores.check_likeness(setting, claim.guidance)
         ways = (claim.ours, *(plainly(claim.plain, count) for count in (claim.evaluations, timing.longer)))
         figures = tuple(claim.score(setting, _made(setting, way)) for way in ways)
     ours, plain, at_equal = figures

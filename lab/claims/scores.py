@@ -1,19 +1,22 @@
 """Scores of claims: figures of samples, one for each seed or a fixed number; larger is better."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from benchmarks.distance_to_data import FEW, jackknife_distances, refuse_unless_falling
+from benchmarks.distance_to_data import jackknife_distances
+from fewstep.measure.distances.frechet import Gaussian, fit_gaussian
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.runtime import spectrogram
 from lab.claims.caption_settings import has_its_colour
 from lab.claims.settings import PARTICLES, Setting, W, reference
 
 CLASSES = 10
-MANY_STEPS = 50  # which must be as close to the data as FEW
-TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided ones
+Score = Callable[[Setting, Floats], Floats]
+TEACHER, OF_TEACHER = "dpmpp_2m:80@arctan", "dpmpp_2m:20@arctan"  # for pairs, and for many samples
+TEACHER_SEEDS = range(30_000, 30_512)  # for a distance to the teacher, which no claim draws from
 
 
 def value(s: Setting, made: Floats) -> Floats:
@@ -75,16 +78,7 @@ def likeness(s: Setting, x: Floats) -> Floats:
     """Return minus the FD to the test pictures, [PARTS], as pseudo-values of the jackknife, which removes the bias of
     small numbers."""
     assert s.judge is not None
-    x = s.seen(x)
-    features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
-    return -jackknife_distances(features, reference(s.judge, s.is_captioned))
-
-
-@cache
-def check_likeness(s: Setting, guidance: float) -> None:
-    """Raise RisingDistance if FD of the network's samples with this guidance rises with the number of steps."""
-    by_steps = {steps: -likeness(s, s.sample(f"ddim:{steps}", guidance=guidance)) for steps in (FEW, MANY_STEPS)}
-    refuse_unless_falling(f"{s.sampler.bundle.manifest.name} with guidance {guidance:g}", by_steps)
+    return -jackknife_distances(_features(s, s.seen(x)), reference(s.judge, s.is_captioned))
 
 
 def to_clean(s: Setting, x: Floats) -> Floats:
@@ -92,9 +86,34 @@ def to_clean(s: Setting, x: Floats) -> Floats:
     return psnr(np.clip(x, -1, 1), s.clean)
 
 
-def to_teacher(s: Setting, x: Floats) -> Floats:
-    """Return the PSNR in dB to the teacher's samples, [B]."""
-    return psnr(x, TEACHER(s))
+@cache
+def taught(s: Setting, plan: str, guidance: float | None) -> Floats:
+    """Return the teacher's samples of a network: many steps with this guidance."""
+    return s.sample(plan, guidance=guidance)
+
+
+@cache
+def to_teacher(guidance: float | None = W) -> Score:
+    """Return the score that is the PSNR in dB to the teacher's samples with this guidance, [B]."""
+    return lambda s, x: psnr(x, taught(s, TEACHER, guidance))
+
+
+@cache
+def teacher_distance(guidance: float | None) -> Score:
+    """Return the score that is minus the FD to the teacher's samples with this guidance, [PARTS], jackknifed. More
+    steps of the network come nearer to the teacher, also on a network for which FD to the data rises with steps."""
+    return lambda s, x: -jackknife_distances(_features(s, x), _teacher_features(s, guidance))
+
+
+@cache
+def _teacher_features(s: Setting, guidance: float | None) -> Gaussian:
+    teacher = replace(s, seeds=TEACHER_SEEDS)
+    return fit_gaussian(_features(teacher, taught(teacher, OF_TEACHER, guidance)))
+
+
+def _features(s: Setting, x: Floats) -> Floats:
+    assert s.judge is not None
+    return np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
 
 
 def si_sdr(s: Setting, x: Floats) -> Floats:

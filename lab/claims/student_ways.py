@@ -16,7 +16,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.runtime import Sampler
 from lab.claims.caption_settings import MODEL, colourless, colours
-from lab.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, claims, plan
+from lab.claims.claim import FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Network, Way, alike, claims, plan
 from lab.claims.fit_ways import fitted
 from lab.claims.plan_ways import changed
 from lab.claims.settings import Setting, exported, sampler_of
@@ -26,6 +26,7 @@ ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:
 PLAN = "dpmpp_2m:8@trailing"
 # By FD of three solvers on two grids at weights 1.5 to 3, on 128 seeds from 20 000 on; PLAN is the students' best too
 FOUR, EIGHT = ("dpmpp_2m:4@trailing", 2.5), (PLAN, 3.0)
+TAUGHT = alike(3.0)  # the weight of guidance that the students were trained with
 CONSISTENT = FOLDER / "consistency_lora.safetensors"
 # By rows the best plan of the network alone, and of `ADAPTER`: of three solvers on two grids, on those seeds too
 BY_ROWS = {
@@ -136,20 +137,23 @@ CLAIMS = [
           ITSELF: (8, partial(way, precision="float32")),
           "one row without it": (8, plan(EIGHT[0])),
           "two rows, 4 steps": (8, plan(*FOUR)),
-          "two rows, 8 steps": (16, plan(*EIGHT))})],
+          "two rows, 8 steps": (16, plan(*EIGHT))}, (TAUGHT,))],
     *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
       for claim in claims("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
           f"the best plan at {rows}": (rows, plan(best, weight)),
           f"guided_lora at {rows}": (rows, partial(filled, precision="int8", plan=guided)),
-          f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))})],
+          f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))}, (TAUGHT,))],
     *[claim for rows in (2, 4)
       for claim in claims("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
-                          {f"lcm at {rows}": (rows, consistent("lcm", rows))})],
-    *[claim for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
+                          {f"lcm at {rows}": (rows, consistent("lcm", rows))}, (TAUGHT,))],
+    *[claim for system, way, other, network in (
+          ("RDDM", rddm, "rddm:1", Network("rddm", "rddm:5", "rddm:10", lambda s, plan: rddm(s, "float32", plan))),
+          ("Resfusion", resfusion, "ddim:5",
+           Network("resfusion", "ddpm:2", "ddpm:5", lambda s, plan: resfusion(s, "float32", plan))))
       for claim in claims(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
           ITSELF: (5, partial(way, precision="float32")),
           f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other)),
-          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (CLEAN, FD))],
+          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (FD,), network=network)],
     *[claim for words, controls in (
         ("cleaner than the recording",
          {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predicted)}),
@@ -161,5 +165,6 @@ CLAIMS = [
         "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
         "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),
         "its published sampler in 5 steps": (6, partial(storm, precision="float32", plan=PUBLISHED)),
-        "the prediction alone": (1, predicted)}, (SOUND,)),
+        "the prediction alone": (1, predicted)}, (SOUND,), network=Network(
+            "storm", PUBLISHED, "sgmse(corrections=0):30@linspace", lambda s, plan: storm(s, "float32", plan))),
 ]  # fmt: skip

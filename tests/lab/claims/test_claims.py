@@ -4,34 +4,33 @@ to judge.
 
 import re
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
-from queue import Queue
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.distance_to_data import PARTS, RisingDistance
+from benchmarks.distance_to_data import PARTS
 from fewstep.measure.distances.features import open_extractor
 from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.claims import claim_lines, claim_ways, scores, settings, systems
-from lab.claims.claim import ITSELF, Claim, claims, nearest
-from lab.claims.claim_lines import Gain, Kept, Line, Longer, RefusedClaim, gain, written
-from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, measure, wanted
-from lab.claims.measure_claim import Timing, in_turns, judged, timed
+from lab.claims.authors_baselines import AUTHORS
+from lab.claims.claim import ITSELF, Claim, nearest
+from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
+from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
+from lab.claims.headlines import HEADLINES, headline_table
+from lab.claims.measure_claim import in_turns, judged, timed
 from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from lab.claims.settings import MODELS, Setting, W
 from tests.docs.docs_blocks import functions
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}
-MANY = (likeness, to_clean, to_teacher, si_sdr, lawful, other_colour)  # of many samples, or of another model
-OF_RUNS = [claim for claim in CLAIMS if claim.score not in MANY]  # two seeds have a score
+MANY = (likeness, to_clean, si_sdr, lawful, other_colour)  # of many samples, or of another model
+OF_RUNS = [claim for claim in CLAIMS if claim.score not in MANY and "teacher" not in claim.figure]
 HAS_PICTURES = DEBIAN_FOLDER.is_dir()
 
 
@@ -78,9 +77,10 @@ def test_a_distance_is_jackknifed_and_nearer_samples_are_nearer() -> None:
 
 def test_a_solver_takes_the_grid_that_is_nearest_to_the_teacher_on_seeds_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.claims.claim.APART", range(5, 7))
-    monkeypatch.setattr(scores, "TEACHER", lambda s: s.sample("ddim:3@ays_svd", guidance=W))
+    monkeypatch.setattr(scores, "TEACHER", "ddim:3@ays_svd")
     of = setting(range(2))
-    assert to_teacher(of, nearest("ddim", 3)(of)).min() > 90 > to_teacher(of, nearest("ddim", 4)(of)).max()
+    made = [to_teacher()(of, nearest("ddim", steps)(of)) for steps in (3, 4)]
+    assert made[0].min() > 90 > made[1].max()
 
 
 def test_samples_that_are_weighed_by_the_law_of_guidance_have_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_a_claim_of_a_factor_asks_for_it() -> None:
     sure = Gain(1.0, 0.1)
     assert line(sure, None, asked=1.5).pays and line(sure, None, asked=2.0).pays
     assert line(sure, None, asked=2.1).verdict == "does not pay"
-    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays | best of N |"
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works | no | pays | best of N |"
     assert "log p 2.00x to best of N" in systems.renewed(row, [line(sure, None, asked=2.1)])
 
 
@@ -186,7 +186,7 @@ def test_models_are_measured_in_processes(tmp_path: Path) -> None:
 
 
 def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_is_ahead() -> None:
-    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays: one particle | best of N |"
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works: one particle | no | pays | best of N |"
     sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))  # 8 evaluations of ours
     for *lines, word in (
         (sure, "pays"),
@@ -194,6 +194,8 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
         (sure, unsure, "pays in part"),
         (sure, {"plain_evaluations": 7}, "does not pay"),
         (sure, {"plain_evaluations": 8}, "does not pay"),
+        (sure, {"plain_evaluations": 8, "system": "SVDD of two"}, "pays in part"),
+        (sure, {"plain_evaluations": 7, "system": "SVDD of two"}, "does not pay"),
         (sure, {"plain_evaluations": 9}, "pays in part"),
         (sure, {"plain_evaluations": 8, "control": ITSELF}, "pays in part"),
         (sure, {"plain_evaluations": 8, "model": "cifar10"}, "pays in part"),
@@ -201,13 +203,48 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
     ):
         of = [msgspec.structs.replace(loss, **each) if isinstance(each, dict) else each for each in lines]
         made = systems.rows(systems.renewed(row, of))[0]
-        assert made[4] == f"works; {word}: one particle" and made[3].count(" log p ") == len(lines)
+        assert made[4] == "works: one particle" and made[6] == word and made[3].count(" log p ") == len(lines)
+
+
+def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
+    """`best of N` is one of SVDD, and `more steps` is not."""
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works | not tried | pays | best of N |"
+    sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))
+    other, elsewhere = ({"control": "more steps"}, {"model": "cifar10"})
+    for lines, text in (
+        ([sure], "yes: best of N on fashion_mnist"),
+        ([unsure], "not decided: best of N on fashion_mnist"),
+        ([loss], "no: best of N on fashion_mnist"),
+        ([sure, msgspec.structs.replace(sure, **elsewhere)], "yes: best of N on fashion_mnist, cifar10"),
+        (
+            [sure, msgspec.structs.replace(loss, **elsewhere)],
+            "in part: yes, best of N on fashion_mnist; no, best of N on cifar10",
+        ),
+        ([sure, msgspec.structs.replace(loss, **other)], "yes: best of N on fashion_mnist"),
+        ([msgspec.structs.replace(sure, **other)], "not tried"),
+    ):
+        assert systems.rows(systems.renewed(row, lines))[0][5] == text
+
+
+def test_a_baseline_of_the_authors_is_a_control_of_a_claim() -> None:
+    controls = {(claim.system, claim.control) for claim in CLAIMS}
+    assert {(system, control) for system, of in AUTHORS.items() for control in of} - controls == set()
+
+
+def test_a_headline_is_an_authors_baseline_next_to_our_figures() -> None:
+    made = msgspec.structs.replace(line(Gain(1.0, 0.1), None), figure="-FD")
+    words = "| SVDD | more reward than the best of N | fashion_mnist | -FD | 2.00, 8 | best of N: 1.00, 8 |"
+    assert f"{words} yes |" in headline_table([made])
+    assert f"{words} no |" in headline_table([msgspec.structs.replace(made, gain=Gain(-1.0, 0.1))])
+    assert {(system, control) for system, _, control in HEADLINES} <= {
+        (system, control) for system, of in AUTHORS.items() for control in of
+    }
 
 
 def test_the_pages_have_what_is_kept() -> None:
     kept, page = claim_lines.kept(), systems.PAGE.read_text()
     assert PAGE.read_text() == written(kept)
-    assert systems.renewed(page, kept.lines) == page
+    assert systems.renewed(page, kept.lines) == systems.with_headlines(page, kept.lines) == page
     of_rows = {id(each) for row in systems.rows(page) for each in systems.lines_of(row[0], kept.lines)}
     assert {each.system for each in kept.lines if id(each) not in of_rows} <= {"RePaint"}  # the survey has it not
     assert {each.model for each in kept.lines} <= set(MODELS)
@@ -220,10 +257,11 @@ def test_every_system_has_a_row_and_works_names_its_test() -> None:
     rows, weights = systems.rows(page), systems.checkpoints(page)
     assert len(weights) == 12 and len({*(row[0] for row in rows), *weights}) == len(rows) + len(weights) == 108
     absent = {row[0] for row in rows if row[4].startswith("missing")}
-    assert absent == {"Guide-and-Rescale", "Decomposable Flow Matching", "APS"}
-    for system, method, claim, figure, verdict, _ in rows:
+    assert absent == {"Guide-and-Rescale", "Decomposable Flow Matching", "APS", "DiffEditor", "MT-Diffusion"}
+    for system, method, claim, figure, verdict, holds, worth, _ in rows:
         word = re.match(r"works|checkpoint|part|missing|out", verdict)
         assert word and claim and figure, system
+        assert holds.startswith(systems.HOLDS_WORDS) and worth.startswith(systems.WORTH_WORDS), system
         for path in re.findall(r"`((?:tests|benchmarks|plans|fitting|runs)/[^`:]+)", method):
             assert (ROOT / path).exists(), (system, path)
         assert not re.search(r"`tests/(?!families/)[^`:]+`", method), (system, "a file of tests, and no function")
@@ -240,32 +278,6 @@ def test_every_system_has_a_row_and_works_names_its_test() -> None:
             assert len(verdict) > len(word[0]) + 2, system
 
 
-class Steps:
-    """A stand-in for a setting, whose samples have a distance for each number of steps."""
-
-    def __init__(self, by_steps: dict[str, float]) -> None:
-        self.by_steps = by_steps
-        self.sampler = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(name="tiny")))
-        self.pairs, self.seeds, self.source = None, range(2), str(by_steps)
-
-    def sample(self, plan: str, guidance: float | None = None) -> np.ndarray:
-        return np.full(PARTS, self.by_steps[plan])
-
-
-def test_a_distance_that_rises_with_steps_judges_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "likeness", lambda s, x: -x)
-    timing = Timing(1.0, 1.0, 5, 1.0, True)
-    found = claims(
-        "A", "nearer", 5, lambda s: s.sample("ddim:20"), ("tiny",), {"B": (5, lambda s: s.sample("ddim:50"))}
-    )
-    claim = replace(found[0], score=scores.likeness, seeds=None, guidance=1.0)
-    assert judged("tiny", Steps({"ddim:20": 30.0, "ddim:50": 20.0}), claim, timing, []).ours == -30.0
-    with pytest.raises(
-        RisingDistance, match="FD of tiny with guidance 1 rises from 20.0 with 20 steps to 30.0 with 50"
-    ):
-        judged("tiny", Steps({"ddim:20": 20.0, "ddim:50": 30.0}), claim, timing, [])
-
-
 def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
     first = line(Gain(1.0, 0.1), None)
@@ -274,23 +286,3 @@ def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: 
     claim_lines.keep(second)
     claim_lines.drop((first.model, first.system, first.figure, first.control))
     assert claim_lines.kept().lines == (second,)
-
-
-def test_a_refused_claim_does_not_end_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line after it is measured."""
-    first, second = CLAIMS[:2]
-
-    def measured(model: str, setting: object, claim: Claim, *timing: object) -> Line:
-        if claim is first:
-            raise RisingDistance("FD rises", "judge by PSNR")
-        return line(Gain(1.0, 0.1), None)
-
-    module, found = "lab.claims.claims", Queue[Line | RefusedClaim | None]()
-    monkeypatch.setattr(f"{module}.opened", lambda *_: None)
-    monkeypatch.setattr(f"{module}.timed", lambda *_: ())
-    monkeypatch.setattr(f"{module}.judged", measured)
-    monkeypatch.setattr(f"{module}.wanted", lambda *_: [first, second])
-    measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
-    refused, taken = found.get(), found.get()
-    assert isinstance(refused, RefusedClaim) and "FD rises; judge by PSNR" in str(refused)
-    assert isinstance(taken, Line)

@@ -1,0 +1,46 @@
+"""The controls that are the authors' own baselines, by the system of a line. Only these decide whether a claim of the
+authors holds; the others say what the system is worth to a user.
+
+A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
+compared with the usual solvers in as many, `HB` with PLMS, which `ipndm` is, and with the solver that gets momentum.
+"""
+
+AUTHORS: dict[str, tuple[str, ...]] = {
+    "PAG": ("one row in half the evaluations",),
+    "BDIA": ("ddim_inverse and ddim",),
+    "OLSS": ("the best plan",),
+    "LCM-LoRA": ("the best plan at 1", "the best plan at 2", "the best plan at 4"),
+    "GHVB": ("ipndm", "dpmpp_2m"),
+    "HB": ("ipndm",),
+    "HB on DPM-Solver++": ("dpmpp_2m",),
+    "DPM-Solver++": ("ddim",),
+    "singlestep DPM-Solver": ("ddim",),
+    "DEIS": ("ddim",),
+    "S³": ("the best plan",),
+    "DC-Solver": ("the best plan",),
+    "MRS": ("sgmse", "sgmse, 60 evaluations"),
+    "MRS of the SDE": ("sgmse", "sgmse, 60 evaluations"),
+    "Score-SDE": ("the predictor alone",),
+    "Score-SDE at r 0.01": ("the predictor alone",),
+    "PNDM": ("ddim at 20", "ddim at 50", "ddim at 250"),
+    "PNDM of order 4": ("ddim at 20", "ddim at 50", "ddim at 250"),
+    "StreamDiffusion RCFG": ("two branches of the best weight",),
+    "StreamDiffusion batch": ("a sequence",),
+    "StreamDiffusion filter": ("no filter",),
+    "illustration sequences": ("one noise",),
+    "SVDD": ("best of N",),
+    "noise search": ("more steps",),
+    "FK steering": ("best of N",),
+    "RBF": ("best of N",),
+    "FK correctors": ("guidance alone",),
+    "Time-Shift Sampler": ("the same plan",),
+    "Any-Size-Diffusion": ("windows that stand",),
+    "Skip-Tuning": ("no scale",),
+    "Denoising MCMC": ("dpmpp_2m",),
+    "SGMSE+": ("the recording", "the predictor alone"),
+    "StoRM": ("sgmse, 60 evaluations",),
+    "ResShift": ("15 steps",),
+    "NeuralRemaster": ("image-to-image of strength 0.8",),
+    "LoRA-enhanced distillation": ("two rows, 8 steps",),
+    "NASA": ("no negative text",),
+}

@@ -1,0 +1,46 @@
+"""The first table of lab/systems.md: claims of the authors next to the figures of lines."""
+
+from collections.abc import Sequence
+
+from benchmarks.markdown import table
+from lab.claims.claim_lines import Line
+
+HEADER = ("system", "claim of the authors", "network", "figure", "ours, evaluations", "control, evaluations", "holds")
+HEADLINES = (  # system of the line, the authors' words, their baseline
+    ("DPM-Solver++", "15 to 20 steps of guided models, where DDIM has 100 to 250", "ddim"),
+    ("DEIS", "10 steps, far better than DDIM", "ddim"),
+    ("PNDM", "50 steps do for 1000 of DDIM", "ddim at 250"),
+    ("HB", "PLMS does not diverge at strong guidance", "ipndm"),
+    ("GHVB", "PLMS does not diverge at strong guidance", "ipndm"),
+    ("OLSS", "a least-squares solver beats the usual ones in 5 steps", "the best plan"),
+    ("DC-Solver", "compensated predictions beat UniPC in 5 steps", "the best plan"),
+    ("LCM-LoRA", "4 steps by an adapter", "the best plan at 4"),
+    ("LoRA-enhanced distillation", "guidance in one branch", "two rows, 8 steps"),
+    ("StoRM", "a tenth of the cost of SGMSE+", "sgmse, 60 evaluations"),
+    ("MRS", "10 to 20 times fewer steps of restoration", "sgmse, 60 evaluations"),
+    ("BDIA", "exact inversion without a second evaluation", "ddim_inverse and ddim"),
+    ("Skip-Tuning", "FID falls by scaled skip connections", "no scale"),
+    ("noise search", "compute at the start is worth more than steps", "more steps"),
+    ("SVDD", "more reward than the best of N", "best of N"),
+    ("Score-SDE", "a corrector is worth its evaluations", "the predictor alone"),
+    ("Time-Shift Sampler", "better samples by shifted times, without training", "the same plan"),
+    ("StreamDiffusion batch", "a batch of steps is 1.5 times as fast", "a sequence"),
+)
+
+
+def headline_table(lines: Sequence[Line]) -> str:
+    """Return the table, with a row for each line of a headline."""
+    return table(HEADER, [row for headline in HEADLINES for row in _rows(*headline, lines)])
+
+
+def _rows(system: str, claim: str, control: str, lines: Sequence[Line]) -> list[tuple[str, ...]]:
+    of = [line for line in lines if (line.system, line.control) == (system, control)]
+    return [
+        (
+            *(system, claim, line.model, line.figure),
+            f"{line.ours:.2f}, {line.evaluations}",
+            f"{line.control}: {line.plain:.2f}, {line.of_plain}",
+            "yes" if line.pays else "not decided" if line.is_open else "no",
+        )
+        for line in of
+    ]
