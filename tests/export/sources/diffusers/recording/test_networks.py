@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 pytest.importorskip("diffusers")
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
@@ -70,6 +70,18 @@ def test_a_step_at_the_boundary_is_noisy() -> None:
     )
     until = find_boundary("Pipe", pipeline, [record], ["a", "b"])
     assert until is not None and [log((1000 - time) / time) < until for time in times.values()] == [True, False]
+
+
+def test_the_boundary_of_a_schedule_that_is_no_flow_is_at_its_lambda() -> None:
+    scheduler = DDIMScheduler()
+    pipeline = SimpleNamespace(config={"boundary_ratio": 0.5}, scheduler=scheduler)
+    times = {"a": 500.0, "b": 499.0}
+    record = CallRecord(
+        tuple(replace(step, time=times[step.calls[0].component]) for step in steps(("a",), ("b",)).steps)
+    )
+    bar = float(scheduler.alphas_cumprod[500])
+    until = find_boundary("Pipe", pipeline, [record], ["a", "b"])
+    assert until == pytest.approx(0.5 * log(bar / (1 - bar)), abs=1e-4)
 
 
 @pytest.mark.slow
