@@ -71,7 +71,7 @@ class DummyPipeline:
         parameter = inspect.signature(type(pipeline).__call__).parameters.get(TEXT_LENGTH)
         is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
-        enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline) else {}
+        enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline, inputs) else {}
         return {**short, **_plain_settings(inputs), **enough, **_save_arrays(type(pipeline), inputs, folder)}
 
 
@@ -97,10 +97,12 @@ def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[st
     return saved
 
 
-def _reads_pictures(pipeline: Any) -> bool:
-    """Return True for a pipeline whose texts may contain pictures."""
-    templates = (each for name, each in vars(pipeline).items() if name.startswith("prompt_template"))
-    return hasattr(pipeline, "processor") or any(VISION_START in str(each) for each in templates)
+def _reads_pictures(pipeline: Any, inputs: Mapping[str, Any]) -> bool:
+    """Return True for a pipeline whose texts contain pictures in its test, or a system prompt of a processor."""
+    templates = [str(each) for name, each in vars(pipeline).items() if name.startswith("prompt_template")]
+    if "image" in inputs:
+        return hasattr(pipeline, "processor") or any(VISION_START in each for each in templates)
+    return hasattr(pipeline, "processor") and not templates
 
 
 def _shorten_template(pipeline: Any) -> None:
