@@ -45,9 +45,10 @@ class RunOptions(BundleOptions):
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
         --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.
     tiles: WINDOW:OVERLAP, as 256:64. The network runs on overlapping windows of a larger sample.
-    image: A picture to start from; needs --strength.
-    known: A .npy file of token ids to keep, with -1 for each position to sample: for one sample, or for N samples that
-        are used in turn. For token denoisers only.
+    image: A picture to start from, with --strength, or of which --known keeps a part.
+    known: With --image a mask, a picture whose black part is kept of the image, and whose white part is sampled. For a
+        token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N samples
+        that are used in turn.
     strength: Fraction of the plan's steps to run, above 0 and up to 1. The picture of --image is noised accordingly.
     seed: Seed of the first sample. Each further sample increments it.
     output: The file to write: a .png file for pictures, or a .npy file for the samples of the network, which may be
@@ -106,15 +107,25 @@ class RunOptions(BundleOptions):
             raise UserError("--whole-run does not apply to tiles, which run step by step", "leave one of them out")
         if self.whole_run and self.adapter:
             raise UserError("--whole-run has the weights of the bundle without --adapter", "leave one of them out")
-        if (self.image is None) != (self.strength is None):
-            given, other = ("--strength", "--image FILE") if self.image is None else ("--image", "--strength 0.6")
-            raise UserError(f"{given} needs a second option", f"add {other}")
+        self._check_pictures()
         defaults = {each.name: each.default for each in fields(self)}
         for name in OF_A_CHOICE if self.chosen else ():
             if getattr(self, name) != defaults[name]:
                 raise UserError(f"--chosen already sets --{name}", "leave one of them out")
         if self.plan is not None:
             check_reference(self.plan)
+
+    def _check_pictures(self) -> None:
+        """Raise UserError for a picture, a mask or a strength that needs another option, or that one excludes."""
+        if self.image is None:
+            if self.strength is not None:
+                raise UserError("--strength needs a second option", "add --image FILE")
+            return
+        if self.strength is None and self.known is None:
+            raise UserError("--image needs a second option", "add --strength 0.6")
+        if self.known is not None and (self.tiles is not None or self.whole_run):
+            other = "--tiles" if self.tiles is not None else "--whole-run"
+            raise UserError(f"--known with --image does not apply to {other}", "leave one of them out")
 
     @property
     def is_picture(self) -> bool:

@@ -1,6 +1,7 @@
 """Checks of pictures that `fewstep run` reads and writes, before the denoiser is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,12 @@ from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.output import default_scale, square_columns
 from fewstep.cli.run.tiles import Tiling
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import IMAGE
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
 from fewstep.runtime.pictures import sample_of
 from fewstep.runtime.runs.tiled_images import tiled_image_shape
+from fewstep.runtime.sampling.execute import Hold
 
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open
 
@@ -55,7 +58,14 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
         )
 
 
-def encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
+def read_start(options: RunOptions, image: Path, bundle: Bundle) -> tuple[dict[str, list[Any]], Hold | None]:
+    """Return the tensors from which samples start, and the part of a picture that they keep, or None."""
+    encoded = _encode_image(image, bundle, options.threads)
+    given = {} if options.strength is None else {IMAGE: [encoded]}
+    return given, None if options.known is None else _read_hold(options.known, encoded, bundle)
+
+
+def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
     """Read a picture and encode it as x [*x_shape]."""
     from fewstep.report.drawing import pictures
 
@@ -63,3 +73,19 @@ def encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float3
     if len(shape) != 3:
         raise UserError(f"x has the shape {list(shape)}, which is not a picture", "leave --image out")
     return sample_of(bundle, pictures.read_picture(image, shape), threads)
+
+
+def _read_hold(mask: Path, x: NDArray[np.float32], bundle: Bundle) -> Hold:
+    """Return the part of x [*x_shape] that a mask keeps. The mask is fitted to the picture, and each element of x gets
+    its nearest pixel above and to the left: white is sampled, and black is kept."""
+    from fewstep.report.drawing import pictures
+
+    if x.ndim != 3:
+        raise UserError(
+            f"x has the shape {list(x.shape)}, which has no rows and columns for a mask", "leave --known out"
+        )
+    height, width = image_shape(bundle.manifest)[-2:]
+    (drawn,) = pictures.read_picture(mask, (1, height, width))
+    rows, columns = (np.arange(size) * whole // size for size, whole in zip(x.shape[1:], (height, width), strict=True))
+    kept = (drawn[np.ix_(rows, columns)] < 0).astype(np.float32)
+    return Hold(x[None], np.broadcast_to(kept, x.shape)[None])

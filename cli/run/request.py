@@ -8,14 +8,13 @@ import msgspec
 from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.pictures import check_latents, check_picture, encode_image, find_image_shape
+from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, read_start
 from fewstep.cli.run.records import add_records
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
 from fewstep.graph.files.output_files import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
-from fewstep.plans.plan import IMAGE
 from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends.registry import create_backend
@@ -24,6 +23,7 @@ from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.sampling.adapters import require_slots
 from fewstep.runtime.sampling.calibrated_plans import default_guidance
+from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.loading import choose_body
 
 
@@ -35,6 +35,7 @@ class RunRequest:
     bundle: at the size of the whole sample.
     sizes: sizes of one network call. tiled: the windows of the sample, if it is tiled.
     values, branches, given: conditions, conditions of other branches, and start tensors. Samples cycle through each.
+    hold: the part of a picture that all samples keep.
     """
 
     options: RunOptions
@@ -45,6 +46,7 @@ class RunRequest:
     values: Values
     branches: Mapping[str, Values]
     given: Values
+    hold: Hold | None = None
 
 
 def open_request(options: RunOptions) -> RunRequest:
@@ -83,10 +85,11 @@ def open_request(options: RunOptions) -> RunRequest:
             fix = f"give arrays of shape {shape} as a file: --condition {each.name}=@FILE.npy, or --conditions FILE.npz"
             raise UserError(f"condition {each.name!r} is missing", fix)
     given: Values = {}
-    if options.known is not None:
+    if options.known is not None and options.image is None:
         given = {IDS: load_arrays("--known", options.known, manifest.x_shape, of_any_size=False)}
+    hold = None
     if options.image is not None:
-        given = {IMAGE: [encode_image(options.image, bundle, options.threads)]}
+        given, hold = read_start(options, options.image, bundle)
     if options.guidance is None and choice is None:
         options = replace(options, guidance=default_guidance(bundle, body, options.plan))
-    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given)
+    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold)

@@ -24,7 +24,7 @@ from fewstep.runtime.pictures import pictures_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
 from fewstep.runtime.runs.tiles import tiled_steps
-from fewstep.runtime.sampling.execute import StepState
+from fewstep.runtime.sampling.execute import Hold, StepState
 from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.loading import load
 
@@ -82,6 +82,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
             }
             if branches:
                 asked["branches"] = {branch: _cycle_values(rows, places) for branch, rows in branches.items()}
+            if request.hold is not None:
+                asked["hold"] = replace(request.hold, value=np.repeat(request.hold.value_at(0), len(seeds), axis=0))
             shape = (len(seeds), *sampler.bundle.manifest.x_shape)
             if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape) is not None:
                 parts.append(sampler.sample(plan, seeds, **asked))
@@ -92,7 +94,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
                 if tiled is None
                 else tiled_steps(sampler, plan, tiled.shape, tiled.tiles, seeds, **asked)
             )
-            parts.append(_sample(states, plan, seeds, progress, left))
+            parts.append(_sample(states, plan, seeds, progress, left, asked.get("hold")))
     named = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
     return RunSamples(np.concatenate(parts), plan.name, named)
 
@@ -113,7 +115,12 @@ def _cycle_values(values: Values, places: Sequence[int]) -> dict[str, list[Any]]
 
 
 def _sample(
-    states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
+    states: Iterator[StepState],
+    plan: Plan,
+    seeds: Sequence[int],
+    progress: Progress,
+    left: list[Named],
+    hold: Hold | None,
 ) -> NDArray[np.float32]:
     """Return the final samples of a run, reporting progress after each step. Append the named outputs to `left`."""
     which = _describe_seeds(seeds)
@@ -125,4 +132,4 @@ def _sample(
         if isinstance(state, StepState) and state.slots is not None and state.slots.named:
             left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # no carried tensors
 
-    return finite_sample(plan, count_steps())
+    return finite_sample(plan, count_steps(), hold)

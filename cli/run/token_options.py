@@ -8,8 +8,8 @@ from fewstep.runtime.bundle.reading import Bundle
 def check_token_options(options: RunOptions, bundle: Bundle) -> None:
     """Raise UserError for options that do not apply to a token denoiser, and for known tokens of any other denoiser."""
     if not bundle.manifest.vocabulary:
-        if options.known is not None:
-            raise UserError(f"--known {options.known} applies to token denoisers only", "leave it out")
+        if options.known is not None and options.image is None:
+            raise UserError(f"--known {options.known} keeps a part of a picture", "add --image FILE, or leave it out")
         return
     for name in ("clip", "image", "tiles"):
         if getattr(options, name) is not None:

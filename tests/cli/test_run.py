@@ -203,3 +203,37 @@ def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> 
     np.savez(tmp_path / "c.npz")
     with pytest.raises(UserError, match=r"c\.npz has no arrays"):
         run(RunOptions(tiny_bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
+
+
+def draw(folder: Path, name: str, value: float, left: float) -> Path:
+    """Write a picture of 4 x 4 pixels in two shades, from 0 to 255, of which `left` is that of the left half."""
+    from PIL import Image
+
+    pixels = np.full((4, 4), value, np.uint8)
+    pixels[:, :2] = left
+    Image.fromarray(pixels).save(folder / name)
+    return folder / name
+
+
+def test_a_mask_keeps_the_black_part_of_a_picture(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture, mask = draw(tmp_path, "picture.png", 204, 204), draw(tmp_path, "mask.png", 255, 0)
+    asked = tiled(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
+    x = run(asked).x
+    np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)
+    assert np.abs(x[..., 2:] - 0.6).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"strength": 0.6}, "--strength needs a second option; add --image FILE"),
+        ({"image": Path("p.png")}, "--image needs a second option; add --strength 0.6"),
+        (
+            {"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"},
+            "--known with --image does not apply to --tiles",
+        ),
+    ],
+)
+def test_a_picture_without_what_it_needs_is_refused(more: dict[str, object], says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        RunOptions(tmp_path, **more)  # type: ignore[arg-type]

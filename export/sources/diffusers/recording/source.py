@@ -141,7 +141,7 @@ def _compare(
         warn_of_missing_comparison(origin.label, pipeline, settings)
     LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by))
     if recorded.holds:
-        what = "its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask)"
+        what = "its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask), or --known MASK"
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
