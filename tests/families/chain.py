@@ -1,6 +1,6 @@
 """Take a family of denoisers through everything that fewstep does, and keep what was found at each step.
 
-A family is a file of this folder that says NAME. It is made tiny, with random weights:
+A family is a file of this folder, or of one in it, that says NAME. It is made tiny, with random weights:
 
     NAME = "UNet2DModel (diffusers)"      its row in docs/models.md
     PLAN = "dpmpp_2m:2"                   what it is run with
@@ -109,7 +109,7 @@ class Family:
 
 def families() -> list[Family]:
     """All of them, by the name of the row."""
-    files = [path for path in sorted(FOLDER.glob("*.py")) if "\nNAME = " in path.read_text()]
+    files = [path for path in sorted(FOLDER.rglob("*.py")) if "\nNAME = " in path.read_text()]
     return sorted((Family(path.stem, _load(path)) for path in files), key=lambda family: family.name.lower())
 
 

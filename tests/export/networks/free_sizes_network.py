@@ -8,7 +8,7 @@ from fewstep.export import Condition, ScheduleSpec, Size, Spec
 
 
 class Network(nn.Module):
-    """Few operations: with free sizes torch takes its time over each. `families/unet_free_sizes.py` has a U-Net."""
+    """Few operations: with free sizes torch takes its time over each. The family `unet_free_sizes` has a U-Net."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.plans import noise
 from fewstep.runtime.sampling.execute import Hold
-from tests.families import flow_policy
+from tests.families.policies import flow_policy
 
 SEEDS = [3, 4]
 

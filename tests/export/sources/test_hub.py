@@ -190,7 +190,7 @@ def test_a_source_has_the_name_of_the_model_not_the_folder(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    from tests.families.unet_2d import make
+    from tests.families.diffusers_networks.unet_2d import make
 
     source = Path(str(make(tmp_path / "made")))
     (source / "README.md").write_text("---\nlicense: openrail\n---\n")
