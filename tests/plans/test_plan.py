@@ -104,3 +104,7 @@ def test_a_lin_has_no_value():
 def test_a_coefficient_that_diverges_is_an_error():
     with pytest.raises(UserError, match="lambda diverges"):
         Lin({0: 1.0}) * math.inf
+
+
+def test_a_lambda_at_an_edge_is_in_the_group_after_it() -> None:
+    assert [group_of(lam, (-0.5, 1.0)) for lam in (None, -0.6, -0.5, 0.9, 1.0, 7.0)] == [0, 0, 1, 1, 2, 2]
