@@ -53,7 +53,7 @@ class StoredTensor:
 
 def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
     """Return the tensors of a component's files by name. Raises UserError for a shard with a tensor that the index does
-    not list: the libraries would ignore it."""
+    not list, which the libraries would ignore, and for two shards with different values of a tensor."""
     from safetensors import SafetensorError, safe_open
 
     entries: dict[str, StoredTensor] = {}
@@ -61,15 +61,27 @@ def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
         try:
             with safe_open(file, "pt") as opened:
                 names = opened.keys()
-                entries |= {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
+                read = {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
         except SafetensorError as error:
             raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
+        for name in sorted(set(read) & set(entries)):
+            if not _are_equal(entries[name], read[name]):
+                raise UserError(f"{entries[name].file} and {file.name} hold different values of {name!r}", COPY_AGAIN)
+        entries |= read
     if stored.indexed_names is not None and (unlisted := sorted(set(entries) - stored.indexed_names)):
         file = entries[unlisted[0]].file
         raise UserError(
             f"{file} holds {_format_names(unlisted)}, which the index of the shards does not list", COPY_AGAIN
         )
     return entries
+
+
+def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:
+    """Return whether two tensors have the same type, shape and bytes."""
+    a, b = one.read(), other.read()
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:

@@ -107,6 +107,24 @@ def test_a_tensor_that_the_index_of_shards_does_not_list_is_refused(plain: Path,
         load_network(home)
 
 
+def twice_stored(plain: Path, home: Path, factor: float) -> Path:
+    """A folder of two shards, of which the second holds a tensor of the first once more, times a factor."""
+    tensors = safetensors.load_file(plain / WEIGHTS)
+    shutil.copytree(plain, home, ignore=shutil.ignore_patterns("*.safetensors"))
+    safetensors.save_file(tensors, home / "part-0.safetensors", {"format": "pt"})
+    again = {"conv_in.weight": factor * tensors["conv_in.weight"]}
+    safetensors.save_file(again, home / "part-1.safetensors", {"format": "pt"})
+    where = dict.fromkeys(tensors, "part-0.safetensors") | dict.fromkeys(again, "part-1.safetensors")
+    (home / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return home
+
+
+def test_shards_with_different_values_of_a_tensor_are_refused(plain: Path, tmp_path: Path) -> None:
+    assert same_weights(twice_stored(plain, tmp_path / "same", 1.0), plain)
+    with pytest.raises(UserError, match="part-0.* and part-1.safetensors hold different values of 'conv_in.weight'"):
+        load_network(twice_stored(plain, tmp_path / "other", 2.0))
+
+
 def test_another_prefix_is_named(plain: Path, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda tensors: {f"ema.{name}": each for name, each in tensors.items()})
     with pytest.raises(UserError, match="write the weights without 'ema.', with which all their names begin"):
