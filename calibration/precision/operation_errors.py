@@ -60,7 +60,8 @@ def measure_operation_errors(
     codes = choose_encodings(prepared, table, ops, target.scheme)
     weights = {} if quantize is None else {op.name: round_weight(op, prepared, codes, quantize) for op in ops}
     is_small = not exceeds_one_file(prepared)
-    graph = split_attention(add_quantization_gates(prepared, ops, codes, target.scheme, weights))
+    gated = add_quantization_gates(prepared, ops, codes, target.scheme, weights)
+    graph = split_attention(gated if is_small else _fuse_attention(gated))
     session = open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
     gated_graph = session if is_small else run_row_by_row(session, graph.inputs)
 
@@ -79,6 +80,13 @@ def measure_operation_errors(
         lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs, remainder
     )
     return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
+
+
+def _fuse_attention(graph: Graph) -> Graph:
+    """Return the graph with attention in one kernel, which holds no scores."""
+    from fewstep.graph.passes.contrib_attention import fuse_unmasked_attention  # for large networks alone
+
+    return fuse_unmasked_attention(graph)
 
 
 def attribute_errors(

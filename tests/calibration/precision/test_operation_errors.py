@@ -15,19 +15,23 @@ from fewstep.calibration.lowering.quantize import (
 )
 from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.policy import POLICY
+from fewstep.calibration.precision import operation_errors
 from fewstep.calibration.precision.operation_errors import (
     attribute_errors,
     measure_operation_errors,
     round_weight,
 )
 from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
+from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session, run
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.measure.rollouts.recorded_run import record_run
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.seeds import SEARCH_SEEDS
 from fewstep.runtime.sampling.loading import load
+from tests.calibration.lowering.bodies.small_body import feeds, table
 from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, seen
+from tests.calibration.lowering.targets.test_cpu_x86 import attending
 from tests.calibration.precision.deep_body import LAYERS, deep
 from tests.calibration.precision.deep_body import run as calibrated
 from tests.calibration.test_calibrate import write_bundle
@@ -68,6 +72,28 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
     unrounded = measure_operation_errors(deep(), table, target, course, None, POLICY.most_error_runs)
     assert unrounded.errors == pytest.approx(errors.errors, rel=0.6) and (unrounded.errors < errors.errors).any()
+
+
+class Opened(Exception):
+    """The graph that was to be opened."""
+
+
+def test_attention_of_a_large_network_is_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores would take more memory than the weights."""
+
+    def open_nothing(graph: Graph, **_: object) -> None:
+        raise Opened(graph)
+
+    prepared = attending()
+    monkeypatch.setattr(operation_errors, "exceeds_one_file", lambda graph: True)
+    monkeypatch.setattr(operation_errors, "open_session", open_nothing)
+    with pytest.raises(Opened) as opened:
+        measure_operation_errors(prepared, table(prepared), load_target("cpu-x86"), None, None, 4)  # type: ignore[arg-type]
+    graph, fed = opened.value.args[0], feeds(prepared)
+    (gates,) = (each for each in graph.inputs if each.name == GATES)
+    assert (graph.ops().count("MultiHeadAttention"), graph.ops().count("Softmax")) == (1, 0)
+    found = run(graph, {**fed, GATES: np.zeros(gates.shape, np.float32)})["output"]
+    np.testing.assert_allclose(found, run(prepared, fed)["output"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("runs", "most"), [(64, 64), (20, 20)])
