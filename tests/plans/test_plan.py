@@ -11,6 +11,7 @@ from fewstep.plans.any_plan import regroup
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
+from fewstep.plans.plan import group_of
 from fewstep.plans.shaping import Clip
 from fewstep.plans.symbol import Lin
 from fewstep.runtime.sampling.execute import execute
