@@ -42,22 +42,30 @@ AWAY, NASA = 2.0, 0.5  # weights of a negative text, chosen by the share on 128 
 
 @lru_cache
 def _lowered(
-    source: str, precision: str, plan: str = PLAN, known: Callable[[], Any] | None = None, **options: Any
+    source: str,
+    precision: str,
+    plan: str = PLAN,
+    known: Callable[[], Any] | None = None,
+    guidance: float | None = None,
+    **options: Any,
 ) -> Sampler:
     """Return a sampler of a source, in int8 by the default calibration along a plan, in which LoRA slots are empty.
-    `known` are its conditions, if random ones differ from those of the training."""
+    `known` are its conditions, if random ones differ from those of the training. A plan without its own guidance runs
+    with that of the calibration: None is the default of `calibrate`, with two branches if there is a null
+    condition."""
     bundle = Path(copytree(exported(source, **options), Path(mkdtemp()) / "bundle"))
     if precision == "int8":
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))
-        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), conditions=file if known else None, threads=1))
+        conditions = file if known else None
+        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), guidance=guidance, conditions=conditions, threads=1))
     return sampler_of(bundle, precision)
 
 
 def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
     """Return samples with a trained LoRA file, with one row of the network per step."""
-    sampler = _lowered(s.source, precision, lora_slots=("*",), rank=8)
-    return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan)
+    sampler = _lowered(s.source, precision, guidance=1.0, lora_slots=("*",), rank=8)
+    return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan, guidance=1.0)
 
 
 @cache
