@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fewstep.export.verification.points import Scope
 from fewstep.runtime.options import Options
-
-if TYPE_CHECKING:
-    pass
 
 DType = Literal["float32", "float16"]
 

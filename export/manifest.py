@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,9 +24,6 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest,
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.lora.file import Lora
-
-if TYPE_CHECKING:
-    from fewstep.export.load_and_trace import Origin
 
 
 def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
@@ -77,7 +73,7 @@ def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequ
             source=origin.label,
             source_sha256=origin.sha256,
             versions=package_versions(),
-            commands=(_command(options, origin, loras),),
+            commands=(export_command(options, origin.label, loras),),
             adapters=tuple(lora.adapter for lora in loras),
             licence=read_licence(options.source),
         ),
@@ -87,17 +83,16 @@ def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequ
     )
 
 
-def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
-    """Return the command that repeats this export, without paths."""
+def export_command(options: ExportOptions, label: str, loras: Sequence[Lora]) -> str:
+    """Return the command that repeats this export, quoted for a shell and without paths; `label` names the source."""
     recorded = replace(
         options,
         lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
-        lora_slots=tuple(map(quote, options.lora_slots)),
-        change=tuple(quote(read_change(text).text) for text in options.change),
+        change=tuple(read_change(text).text for text in options.change),
         null=tuple(map(strip_folder, options.null)),
         expert=tuple(map(_strip_source_folder, options.expert)),
     )
-    return recorded.command_line("export", of=f"{origin.label} -o BUNDLE")
+    return recorded.command_line("export", of=f"{quote(label)} -o BUNDLE")
 
 
 def _strip_source_folder(text: str) -> str:
