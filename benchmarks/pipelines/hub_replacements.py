@@ -109,6 +109,10 @@ def _make_processor(cls: Any, name: str) -> Any:
     """Return a processor of pictures and texts for the model that a hub stores under this name."""
     import transformers
 
+    if "mistral" in name.lower():
+        tokenizer = make_tokenizer(transformers.LlamaTokenizer, name)
+        tokenizer.add_tokens(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+        return transformers.PixtralProcessor(transformers.PixtralImageProcessor(), tokenizer, chat_template=CHAT)
     if "vl" not in name.lower():
         raise LookupError(f"no local processor for {name}")
     made = transformers.Qwen2VLProcessor if cls is transformers.AutoProcessor else cls
