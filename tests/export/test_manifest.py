@@ -1,9 +1,11 @@
-"""The command that a bundle records of its export."""
+"""The manifest of a new bundle: the command that it records, and what an older bundle in its place had besides."""
 
 import shlex
+from pathlib import Path
 
 from fewstep.export.export_options import ExportOptions
-from fewstep.export.manifest import export_command
+from fewstep.export.manifest import describe_additions, describe_existing_additions, export_command
+from fewstep.runtime.bundle.reading import open_bundle
 
 
 def test_the_command_is_quoted_once_for_a_shell() -> None:
@@ -15,3 +17,13 @@ def test_the_command_is_quoted_once_for_a_shell() -> None:
         *("fewstep", "export", "my net.py:make", "-o", "BUNDLE"),
         *("--lora-slots", "*,attn*.to_q", "--change", "freeu:1.2,1.4,0.9,0.2"),
     ]
+
+
+def test_additions_are_the_bodies_that_export_does_not_make(tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    assert set(manifest.bodies) == {"float32", "int8-cpu-x86"}
+    assert describe_additions(manifest) == "int8-cpu-x86"
+
+
+def test_a_folder_without_a_bundle_has_no_additions(tmp_path: Path) -> None:
+    assert describe_existing_additions(tmp_path) == ""
