@@ -86,6 +86,24 @@ def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
     return ON_PAIRS[WHERE](condition, a, b)
 
 
+def _where_number(condition: torch.Tensor, a: Any, b: Any) -> Any:
+    """Return booleans of which one side, or both, are True or False everywhere."""
+    if not all(
+        each.dtype == torch.bool if isinstance(each, torch.Tensor) else isinstance(each, bool) for each in (a, b)
+    ):
+        return NotImplemented
+    return _where(
+        condition, *(each if isinstance(each, torch.Tensor) else torch.full_like(condition, each) for each in (a, b))
+    )
+
+
+def _masked_fill(x: torch.Tensor, mask: torch.Tensor, value: Any) -> Any:
+    """Return booleans x, with a number where the mask is true."""
+    if x.dtype != torch.bool:
+        return NotImplemented
+    return x | mask if value else x & ~mask
+
+
 def _average_pool(
     x: torch.Tensor,
     kernel_size: Sequence[int],
@@ -129,7 +147,11 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.special_erfcx.default: _has_no_form,
     torch.ops.aten.special_log_ndtr.default: _has_no_form,
     torch.ops.aten.pad.default: _pad,
+    torch.ops.aten.masked_fill.Scalar: _masked_fill,
     WHERE: _where,
+    torch.ops.aten.where.Scalar: _where_number,
+    torch.ops.aten.where.ScalarOther: _where_number,
+    torch.ops.aten.where.ScalarSelf: _where_number,
     torch.ops.aten.avg_pool2d.default: partial(_average_pool, axes=2),
     torch.ops.aten.avg_pool3d.default: partial(_average_pool, axes=3),
 }

@@ -1,6 +1,6 @@
 """Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
-which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2 and clamps to a
-largest number."""
+which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2, shifts of bytes, and
+clamps with one limit."""
 
 import math
 from collections.abc import Callable
@@ -69,16 +69,22 @@ def _expm1(x: Tensor) -> Any:
     return torch.where(x < 0.5, 2 * half / (1 - half), torch.exp(x) - 1)
 
 
-def _clamp_to_most(x: Tensor, least: Any = None, most: Any = None) -> Any:
-    """Return the smaller of x and a number. ONNX Runtime's Clip without a lower bound makes -inf finite."""
-    if least is not None or isinstance(most, Tensor) or not x.is_floating_point():
+def _clamp(x: Tensor, least: Any = None, most: Any = None) -> Any:
+    """Return x, but at least or at most a number. With one limit, ONNX Runtime's Clip makes an infinity finite on the
+    other side."""
+    limit = most if least is None else least
+    if (least is not None and most is not None) or isinstance(limit, Tensor) or not x.is_floating_point():
         return NotImplemented
-    return torch.minimum(x, torch.full((), most, dtype=x.dtype, device=x.device))
+    number = torch.full((), limit, dtype=x.dtype, device=x.device)
+    return torch.minimum(x, number) if least is None else torch.maximum(x, number)
 
 
 def _shift_left(x: Tensor, places: Any) -> Any:
     """Return x shifted left. torch.onnx returns int8 for uint8."""
-    return (x.to(torch.int32) << places).to(torch.uint8) if x.dtype == torch.uint8 else NotImplemented
+    if x.dtype != torch.uint8:
+        return NotImplemented
+    places = places.to(torch.int32) if isinstance(places, Tensor) else places
+    return torch.bitwise_left_shift(x.to(torch.int32), places).to(torch.uint8)
 
 
 def _log_sigmoid(x: Tensor) -> Tensor:
@@ -114,11 +120,15 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.copysign.Scalar: _copysign_of_number,
     ATEN.atan2.default: atan2,
     ATEN.__lshift__.Scalar: _shift_left,
+    ATEN.__lshift__.Tensor: _shift_left,
+    ATEN.bitwise_left_shift.Tensor: _shift_left,
     ATEN.bitwise_left_shift.Tensor_Scalar: _shift_left,
     ATEN.log1p.default: _log1p,
     ATEN.expm1.default: _expm1,
-    ATEN.clamp.default: _clamp_to_most,
-    ATEN.clamp_max.default: lambda x, most: _clamp_to_most(x, None, most),
+    ATEN.clamp.default: _clamp,
+    ATEN.clip.default: _clamp,
+    ATEN.clamp_min.default: _clamp,
+    ATEN.clamp_max.default: lambda x, most: _clamp(x, None, most),
     ATEN.log_sigmoid.default: _log_sigmoid,
     ATEN.logaddexp.default: _log_add_exp,
     ATEN.signbit.default: lambda x: _is_negative(x) if x.is_floating_point() else NotImplemented,

@@ -1,4 +1,4 @@
-"""Remainders and floor division of floats, as torch computes them: from the exact remainder of C's fmod.
+"""Remainders and floor division of floats, as torch computes them: from the exact remainder, that of C's fmod.
 
 torch.onnx writes floor(a / b), whose rounded quotient may reach the next whole number: 1 // 0.1 was 10, and torch's is
 9, since 0.1 is a little more than a tenth in float32.
@@ -38,8 +38,8 @@ def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 def _is_exact(a: Any, b: Any) -> bool:
-    """Return whether floor(a / b) is right: the operands are integers, or b is a power of two, which only changes the
-    exponent of a."""
+    """Return whether floor(a / b) is right: the operands are integers, or a is finite and b is a power of two, which
+    only changes the exponent of a."""
     if not torch.result_type(a, b).is_floating_point:
         return True
     return not isinstance(b, Tensor) and bool(b) and isfinite(b) and abs(frexp(b)[0]) == 0.5

@@ -14,7 +14,8 @@ ATEN = torch.ops.aten
 
 
 def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
-    """Return the sorted rows and the index of each element. Equal elements keep their order."""
+    """Return the sorted rows and the index of each element. Equal elements keep their order. In a row with NaN and
+    infinity, the indices of these may be exchanged."""
     if not x.dim() or not isinstance(x.shape[dim], int) or x.is_complex():
         return NotImplemented
     if x.dtype == torch.bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
 
@@ -92,15 +92,29 @@ def test_log1p_and_expm1_of_large_numbers_are_torchs() -> None:
     assert_equal_to_torch({"log1p": torch.log1p}, torch.tensor([[-1.0], [-2.0], [float("-inf")]]), 1e-6)
 
 
-def test_minus_infinity_stays_below_a_largest_number() -> None:
-    most: Functions = {"clamp": lambda x: x.clamp(max=0.5), "clamp_max": lambda x: x.clamp_max(-2)}
-    assert_equal_to_torch(most, PAIRS, 0.0)
-    assert_equal_in_16_bits(most, PAIRS, 0.0)
+def test_a_clamp_with_one_limit_keeps_the_other_infinity() -> None:
+    clamps: Functions = {
+        "max": lambda x: x.clamp(max=0.5),
+        "clamp_max": lambda x: x.clamp_max(-2),
+        "clip": lambda x: torch.clip(x, max=1.0),
+        "min": lambda x: x.clamp(min=0.5),
+        "clamp_min": lambda x: x.clamp_min(-2),
+        "normalize": lambda x: nn.functional.normalize(x, dim=1),
+    }
+    assert clamps["min"](torch.tensor(float("inf"))).isinf() and clamps["max"](torch.tensor(float("-inf"))).isinf()
+    assert_equal_to_torch(clamps, PAIRS, 1e-6)
+    del clamps["normalize"]
+    assert_equal_in_16_bits(clamps, PAIRS, 0.0)
 
 
 def test_booleans_are_selected() -> None:
     selected: Functions = {
         "where": lambda x: torch.where(x > 0, x > 1, x < -2).float(),
+        "numbers": lambda x: torch.where(x > 0, True, False).float(),
+        "number": lambda x: torch.where(x > 1, False, x > 0).float(),
+        "other_number": lambda x: torch.where(x > 1, x < 1, True).float(),
+        "filled": lambda x: (x > 0).masked_fill(x > 1, False).float(),
+        "filled_with_true": lambda x: (x > 0).masked_fill(x < -2, True).float(),
         "fmax": lambda x: torch.fmax(x[:, :1] > 0, x > 1).float(),
         "cummax": lambda x: torch.cummax(x > 0, 1)[0].float(),
         "mode": lambda x: torch.mode(x > 0, 1)[0].float(),
@@ -113,6 +127,12 @@ def test_booleans_are_selected() -> None:
 
 def test_bytes_are_shifted_without_a_sign() -> None:
     x = torch.tensor([[16.0], [31.0], [255.0]])
-    shifted: Functions = {"y": lambda x: (x.to(torch.uint8) << 3).float()}
-    assert shifted["y"](x).tolist() == [[128.0], [248.0], [248.0]]
+    shifted: Functions = {
+        "number": lambda x: (x.to(torch.uint8) << 3).float(),
+        "tensor": lambda x: (x.to(torch.uint8) << torch.tensor(3, dtype=torch.uint8)).float(),
+        "function": lambda x: torch.bitwise_left_shift(
+            x.to(torch.uint8), torch.full_like(x, 3).to(torch.uint8)
+        ).float(),
+    }
+    assert shifted["number"](x).tolist() == [[128.0], [248.0], [248.0]]
     assert_equal_to_torch(shifted, x, 0.0)

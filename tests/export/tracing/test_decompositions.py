@@ -1,0 +1,42 @@
+"""Operations with a form of fewstep's own, or none: diagonals, and operations whose form in torch.onnx differs."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.plans.errors import UserError
+from tests.export.tracing.operations import Functions, assert_equal_to_torch
+
+INFINITY, NAN = float("inf"), float("nan")
+MATRICES = torch.tensor([[[INFINITY, 1.0, 2.0], [NAN, 3.0, -INFINITY], [4.0, 5.0, 6.0]]] * 3)
+
+
+def test_a_diagonal_has_no_part_of_the_other_elements() -> None:
+    diagonals: Functions = {
+        "square": lambda x: x.diagonal(dim1=1, dim2=2),
+        "below": lambda x: x.diagonal(-1, 1, 2),
+        "above": lambda x: x.diagonal(2, 1, 2),
+        "wide": lambda x: x[:, :2].diagonal(1, -2, -1),
+        "tall": lambda x: x[:, :, :2].diagonal(-1, 1, 2),
+        "axes_exchanged": lambda x: x.diagonal(1, 2, 1),
+        "sum": lambda x: torch.einsum("bii->b", x[:, 1:, 1:].nan_to_num(posinf=1.0)),
+    }
+    assert diagonals["below"](MATRICES)[0, 1].item() == 5.0
+    assert_equal_to_torch(diagonals, MATRICES, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("histc", lambda x: torch.histc(x, 4, 0.0, 4.0) + x[:, :1]),
+        ("special_erfcx", torch.special.erfcx),
+        ("special_log_ndtr", torch.special.log_ndtr),
+    ],
+)
+def test_an_operation_whose_form_differs_from_torch_is_refused_by_name(
+    name: str, function: Callable[[Tensor], Tensor]
+) -> None:
+    with pytest.raises(UserError, match=f"aten.{name} in AllOf has no ONNX form"):
+        assert_equal_to_torch({"y": function}, torch.ones(3, 2), 0.0)
