@@ -81,7 +81,13 @@ def _text(value: Any) -> str:
         return to_text(value) or str(value)
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return "@".join(Path(part).name for part in str(value).split("@"))  # a plan's name may have a file on both sides
+    return "@".join(map(_strip_folder, str(value).split("@")))  # a plan's name may have a file on both sides
+
+
+def _strip_folder(text: str) -> str:
+    """Return the last name of a path. A text NAME=PATH keeps its NAME."""
+    name, equals, path = text.partition("=")
+    return f"{name}={Path(path).name}" if equals and name.isidentifier() else Path(text).name
 
 
 def _is_text(value: Any) -> bool:

@@ -27,3 +27,11 @@ def test_additions_are_the_bodies_that_export_does_not_make(tiny_bundle: Path) -
 
 def test_a_folder_without_a_bundle_has_no_additions(tmp_path: Path) -> None:
     assert describe_existing_additions(tmp_path) == ""
+
+
+def test_files_are_named_without_their_folders() -> None:
+    options = ExportOptions(
+        "net.py:make", "out", call=("image_embeds=@/home/of/embeds.npy",), null=("text=@/home/of/null.npy",)
+    )
+    words = shlex.split(export_command(options, "net.py:make", []))
+    assert words[5:] == ["--call", "image_embeds=@embeds.npy", "--null", "text=@null.npy"]

@@ -55,6 +55,11 @@ def test_a_word_is_one_of_those_that_there_are() -> None:
         Some("own", kind="none")  # type: ignore[arg-type]
 
 
+def test_a_value_with_a_folder_keeps_its_name() -> None:
+    asked = Some(Path("own"), plan="style=/home/of/style.npz")
+    assert asked.command_line("try") == "fewstep try BUNDLE --plan style=style.npz"
+
+
 def test_a_command_has_what_differs_and_nobodys_folders() -> None:
     asked = Some(Path("own"), plan="mine/plan.json", batches=(2, 4), rounds=3, workers=7)
     assert asked.command_line("try") == "fewstep try BUNDLE --plan plan.json --batches 2,4 --rounds 3"
