@@ -136,6 +136,19 @@ def test_states_of_two_layers_have_their_rows_along_the_second_axis() -> None:
     assert find_second_axes(found, base, larger) == {"['layers']"}
 
 
+def test_a_second_axis_that_does_not_grow_alone_has_no_rows() -> None:
+    """A constant with as many columns as the larger call has rows, and a matrix of rows by rows."""
+    base, larger = (
+        recording(
+            (EMPTY, PICTURE), samples=samples, table=torch.zeros(5, 4), pairs=torch.zeros(2 * samples, 2 * samples)
+        )
+        for samples in (1, 2)
+    )
+    reseeded = recording((EMPTY, PICTURE), seed=1, table=torch.zeros(5, 4), pairs=torch.zeros(2, 2))
+    found = find_relations("Pipe", base, reseeded)
+    assert not find_second_axes(found, base, larger)
+
+
 def test_rows_along_the_second_axis_become_the_first() -> None:
     base = recording((EMPTY, PICTURE), layers=torch.zeros(5, 2, 3, 7))
     found = find_relations("Pipe", base, recording((EMPTY, PICTURE), seed=1, layers=torch.zeros(5, 2, 3, 7)))

@@ -219,3 +219,14 @@ def test_a_given_frame_with_another_time_in_another_recording_is_refused() -> No
 def test_times_of_positions_that_change_in_other_ways_are_refused() -> None:
     with pytest.raises(UserError, match=r"\['timestep'\] has another time for some positions"):
         find_relations("Pipe", in_frames(0, moved=True), in_frames(1, moved=True))
+
+
+def test_rows_with_other_times_are_refused() -> None:
+    records = []
+    for record in (in_frames(0), in_frames(1)):
+        (call,) = record.steps[-1].calls
+        times = call.leaves["['timestep']"] * torch.tensor([[1.0], [0.5]])
+        last = replace(record.steps[-1], calls=(replace(call, leaves={**call.leaves, "['timestep']": times}),))
+        records.append(replace(record, steps=(*record.steps[:-1], last)))
+    with pytest.raises(UserError, match=r"\['timestep'\] has another time for some rows"):
+        find_relations("Pipe", *records)
