@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,16 @@ def parse_call(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_array(name: str, path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file. Raises UserError for another file, and for an array that is not of numbers."""
+    """Return the array of a .npy file, of any shape. Floats are float32, as the pipeline is. Raises UserError for
+    another file, and for an array that is not of numbers."""
     try:
         read = np.load(path, allow_pickle=False)  # a pickle runs code
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--call {name}=@{path} cannot be read ({reason})", "give a .npy file of one array") from error
     if not isinstance(read, np.ndarray) or read.dtype.kind not in "fiub":
         raise UserError(f"--call {name}=@{path} is not an array of numbers", "give a .npy file of one array")
-    return read
+    return read.astype(np.float32 if read.dtype.kind == "f" else read.dtype.newbyteorder("="))
 
 
 def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:

@@ -16,6 +16,13 @@ def test_a_file_is_an_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given["image_embeds"], [[0, 1, 2], [3, 4, 5]])
 
 
+@pytest.mark.parametrize(("stored", "read"), [(">f8", "float32"), ("<f2", "float32"), (">i4", "int32"), ("?", "bool")])
+def test_floats_have_the_type_of_a_pipeline_and_integers_their_own(stored: str, read: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([0, 1]).astype(stored))
+    array = parse_call((f"x=@{tmp_path / 'x.npy'}",))["x"]
+    assert (array.dtype, array.dtype.isnative, array.tolist()) == (np.dtype(read), True, [0, 1])
+
+
 def test_a_file_that_is_absent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--call embeds=@.*none.npy cannot be read \(No such file.*; give a .npy file"):
         parse_call((f"embeds=@{tmp_path / 'none.npy'}",))
@@ -25,6 +32,12 @@ def test_a_file_of_texts_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "texts.npy", np.array(["a", "b"]))
     with pytest.raises(UserError, match="texts.npy is not an array of numbers"):
         parse_call((f"embeds=@{tmp_path / 'texts.npy'}",))
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "archive.npy").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=r"archive.npy cannot be read \(File is not a zip file\); give a .npy file"):
+        parse_call((f"x=@{tmp_path / 'archive.npy'}",))
 
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Arrays that --call gives to a pipeline: the usual one, another one, and those of two samples."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+from fewstep.export.sources.diffusers.recording.settings import CallSettings, choose_settings
+from fewstep.plans.errors import UserError
+
+
+class Pipe:
+    def __call__(self, image_embeds: Any, num_inference_steps: int = 3) -> None: ...
+
+
+def choose(array: np.ndarray[Any, Any]) -> CallSettings:
+    return choose_settings(Pipe(), {"image_embeds": array})
+
+
+def test_an_array_is_changed_in_a_recording_and_has_two_rows_for_two_samples() -> None:
+    settings = choose(np.float32([[0.5, 2.0, -1.0]]))
+    usual, other = settings.of()["image_embeds"], settings.of("image")["image_embeds"]
+    assert usual.tolist() == [[0.5, 2.0, -1.0]]
+    assert other.shape == (1, 3) and bool((other != usual).all())
+    assert torch.equal(settings.batches[0]["image_embeds"], torch.cat([usual, other]))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_a_mask_is_inverted(kind: type) -> None:
+    assert choose(np.array([[0, 1, 1]], kind)).of("image")["image_embeds"].tolist() == [[1, 0, 0]]
+
+
+def test_integers_keep_their_values_since_their_range_is_unknown() -> None:
+    assert choose(np.array([[3, 7]])).of("image")["image_embeds"].tolist() == [[3, 7]]
+
+
+class PipeOfPictures:
+    def __call__(self, image: Any, image_embeds: Any, num_inference_steps: int = 3) -> None: ...
+
+
+def test_pictures_and_arrays_are_changed_in_one_recording() -> None:
+    settings = choose_settings(PipeOfPictures(), {"image_embeds": np.float32([[0.5, 2.0]])})
+    assert set(settings.variants["image"]) == {"image", "image_embeds"}
+
+
+def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> None:
+    with pytest.raises(
+        UserError, match=r"needs image_embeds, .* if it is an array, give it: --call image_embeds=@FILE"
+    ):
+        choose_settings(Pipe(), {})
