@@ -11,11 +11,7 @@ from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.options import Options
 
 TIME = "about 70 seconds"  # with the shipped denoiser
-
-
 FULL_TIME = "about five minutes"  # with the shipped denoiser
-
-
 TEACHER = parse_plan_text("dpmpp_2m:40@arctan")  # 57 dB PSNR against twice as many steps
 
 

@@ -89,15 +89,15 @@ def holds(lines: Sequence[Line], system: str) -> str:
             word = "yes" if line.pays else "not decided" if line.is_open else "no"
             name = line.control if line.system == system else f"{line.system} to {line.control}"
             found[word][name].append(line.model)
-    told = {
+    texts = {
         word: "; ".join(f"{control} on {', '.join(dict.fromkeys(models))}" for control, models in found[word].items())
         for word in ("yes", "not decided", "no")
         if word in found
     }
-    if len(told) < 2:
-        return "".join(f"{word}: {of}" for word, of in told.items())
-    first = "in part" if "yes" in told else "no"
-    return f"{first}: " + "; ".join(f"{word}, {of}" for word, of in told.items())
+    if len(texts) < 2:
+        return "".join(f"{word}: {of}" for word, of in texts.items())
+    first = "in part" if "yes" in texts else "no"
+    return f"{first}: " + "; ".join(f"{word}, {of}" for word, of in texts.items())
 
 
 def worth(lines: Sequence[Line]) -> str:

@@ -23,12 +23,7 @@ from fewstep.runtime.sampling.loading import load
 
 LOG = logging.getLogger("fewstep")
 
-ROUNDS = 5
-
-
-MOST_ROUNDS = 15
-
-
+ROUNDS, MOST_ROUNDS = 5, 15
 ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may seem faster by 2 %
 
 
