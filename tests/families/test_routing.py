@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fewstep.plans.schedule import NoiseSchedule
-from tests.families import audiobox, dit_moe, diti, dtr, mt_diffusion, prime_depth
+from tests.families import audiobox, dit_moe, diti, dtr, mask_and_class, prime_depth
 
 
 def called(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -116,7 +116,7 @@ def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() ->
 
 def test_mask_and_class_are_decoded_from_the_features_of_the_denoiser() -> None:
     """The mask from those of the last resolution, as a probability, and the class from the mean of the coarse ones."""
-    module, _ = mt_diffusion.make()
+    module, _ = mask_and_class.make()
     calls = called(module.middle, module.picture)
     x, mask, logits = module(torch.randn(2, 3, 8, 8), torch.tensor([900.0, 100.0]))
     (_, coarse), (fine, picture) = calls

@@ -16,8 +16,8 @@ def spec(**changed) -> Spec:
 
 
 class Seeing(nn.Module):
-    """A flow, a depth of half its size (as PrimeDepth reads one off a denoiser's features), logits of a class (as
-    MT-Diffusion's other decoders make them), and a code of the picture alone (as DiTi's encoder)."""
+    """A flow, a depth of half its size (as PrimeDepth reads one off a denoiser's features), logits of a class, and a
+    code of the picture alone (as DiTi's encoder)."""
 
     def __init__(self, changed=lambda returned: returned) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""Several outputs of one diffusion (MT-Diffusion, Chen et al. 2024): a picture that is denoised, and decoders of its
-mask and of its class, which share the network."""
+"""Named outputs: a picture that is denoised, and decoders of its mask and of its class, which share the network."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +6,7 @@ from torch.nn import functional as F
 
 from fewstep.export import NamedOutput, ScheduleSpec, Spec
 
-NAME = "MT-Diffusion (mask and class besides x)"
+NAME = "Named outputs (a mask and a class)"
 PLAN = "ddim:2@trailing"
 
 WIDTH = 32
@@ -33,4 +32,4 @@ class Tasks(nn.Module):
 def make():
     torch.manual_seed(0)
     outputs = (NamedOutput("mask", (1, 8, 8)), NamedOutput("logits", (10,)))
-    return Tasks(), Spec("mt_diffusion", (3, 8, 8), (), "v", ScheduleSpec("linear"), outputs=outputs)
+    return Tasks(), Spec("mask_and_class", (3, 8, 8), (), "v", ScheduleSpec("linear"), outputs=outputs)
