@@ -292,7 +292,7 @@ def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
 CLAIMS = [
     Claim("StreamDiffusion RCFG", "guidance at half the evaluations", "two branches of the best weight", LOG_P, 8,
           lambda s: from_picture(s, 8, 0.6, Residual(RCFG[model(s)])),
-          lambda s, n: from_picture(s, n / 2, 0.6, CFG), scores.reward),
+          lambda s, n: from_picture(s, n / 2, 0.6, CFG), scores.reward, guidance=CFG),
     Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "a sequence", "frames/s", 4,
           lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), scores.value, of_time=True, asked=1.5,
           unit="round", has_longer=False),

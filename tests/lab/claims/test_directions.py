@@ -91,6 +91,7 @@ def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
     monkeypatch.setattr(f"{module}.wanted", lambda *_: [first, second])
     measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
     direction, refused, taken = (found.get() for _ in range(3))
+    assert found.empty()  # a refused claim is not measured
     assert direction == WRONG and isinstance(refused, RefusedClaim) and taken == made
     assert str(refused) == (
         "tiny: A | refused: -FD of tiny with guidance 1 is -20.00 along ddim:20 and -30.00 along ddim:50, so it"
@@ -99,22 +100,23 @@ def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
     monkeypatch.setattr(claim_lines, "machine", lambda: "here")
     store(Line("tiny", "A", "nearer", "B", FD.name, 5, 2.0, 1.0, Gain(1.0, 0.1), "seed", 10, 9, None))
-    for each in (direction, refused, taken):
+    for each in (direction, direction, refused, taken):  # a second measurement takes the place of the first
         store(each)
     assert claim_lines.kept() == Kept("here", (made,), (WRONG,))
 
 
 def test_the_teacher_of_a_score_has_its_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = list[tuple[str, float | None]]()
+    seen, drawn = list[tuple[str, float | None]](), list[range]()
 
     class Taught(Steps):
         def sample(self, plan: str, guidance: float | None = None) -> np.ndarray:
             seen.append((plan, guidance))
             return np.random.default_rng(3).standard_normal((64, 2)) * (1 if guidance is None else guidance)
 
-    monkeypatch.setattr(scores, "replace", lambda s, seeds: s)
+    monkeypatch.setattr(scores, "replace", lambda s, seeds: drawn.append(seeds) or s)
     x = np.random.default_rng(4).standard_normal((64, 2))
     plain, guided = (teacher_distance(weight)(Taught({}), x) for weight in (None, 7.5))
     assert plain.shape == (PARTS,) and plain.mean() > -0.1 and guided.mean() < -50
     assert to_teacher(7.5)(Taught({}), 7.5 * np.random.default_rng(3).standard_normal((64, 2))).min() > 90
     assert seen == [(scores.OF_TEACHER, None), (scores.OF_TEACHER, 7.5), (scores.TEACHER, 7.5)]
+    assert drawn == [scores.TEACHER_SEEDS] * 2
