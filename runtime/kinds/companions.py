@@ -3,7 +3,7 @@
 from typing import ClassVar, Protocol
 
 from fewstep.plans.spec import Strict
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
 from fewstep.runtime.kinds.kind import Kind, kinds
 
@@ -59,7 +59,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     tokens: tuple[Tokens, ...]
     form: PromptForm | None = None
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         wanted: list[TensorEntry] = []
         for index, tokens in enumerate(self.tokens):
             if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
@@ -93,7 +93,7 @@ class AutoencoderEntry(Kind, frozen=True):
     decoder: GraphEntry
     encoder: GraphEntry | None = None
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         """Return the fault of a graph that does not convert between x and an image, or None."""
         x, image = ("batch", *of.x_shape), _single_shape(self.decoder.outputs, "image")
         if image is None or len(image) != 4 or not _is_size(image[1:]):
@@ -123,7 +123,7 @@ class ImageFacts(Protocol):
     def autoencoder(self) -> AutoencoderEntry | None: ...
 
 
-def companions(manifest: Described) -> dict[str, GraphEntry]:
+def companions(manifest: DescriptionProtocol) -> dict[str, GraphEntry]:
     """Return the graphs of a bundle's companions by name."""
     return {name: graph for _, kind in kinds(manifest) for name, graph in kind.companions().items()}
 

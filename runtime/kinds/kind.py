@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from fewstep.plans.spec import Strict
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import GraphEntry, TensorEntry
 
 NUMBERS_SHOWN = 16
@@ -24,11 +24,11 @@ class Kind(Strict, frozen=True):
     EXPERTS: ClassVar[Literal["share", "without", "none"]] = "share"
     SECOND_TIME: ClassVar[bool] = True
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         """Return what is wrong with the property in the denoiser `of`, or None."""
         return None
 
-    def mistake(self, of: Described) -> str | None:
+    def mistake(self, of: DescriptionProtocol) -> str | None:
         """Return a fault that a new Spec must not have but older bundles may have, or None."""
         return None
 
@@ -44,12 +44,12 @@ class Kind(Strict, frozen=True):
         """Return the paths of the property's files in the bundle, except graphs."""
         return ()
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         """Return the line that describes the property in `fewstep inspect`, without its graphs."""
         return ""
 
 
-def kinds(of: Described) -> Iterator[tuple[str, Kind]]:
+def kinds(of: DescriptionProtocol) -> Iterator[tuple[str, Kind]]:
     """Yield the optional properties that a denoiser has, each with the name of its field."""
     for field in of.__struct_fields__:
         value = getattr(of, field)

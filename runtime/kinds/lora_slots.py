@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind
 
 End = Literal["down", "up"]
@@ -23,7 +23,7 @@ class LoraSlots(Kind, frozen=True):
     names: tuple[str, ...]
     graphs: dict[str, tuple[str, ...]]
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         return f"LoRA slots of {len(self.layers)} layers, ranks up to {self.rank}"
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from msgspec import structs
 
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, TensorEntry
 from fewstep.runtime.kinds.kind import Kind
 
@@ -15,7 +15,7 @@ class NamedTensor(Kind, frozen=True):
     name: str
     shape: tuple[int, ...]
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         if not self.name.isidentifier() or any(size < 1 for size in self.shape):
             return f"{self.name!r} of shape {list(self.shape)}"
         if [each.name for each in (*of.carried, *of.outputs)].count(self.name) > 1:
@@ -37,13 +37,13 @@ class NamedOutput(NamedTensor, frozen=True):
     def dtype(self) -> str:
         return "float32"
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         return "named outputs and free sizes" if of.sizes else super().problem(of)
 
     def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
         return (), (TensorEntry(NAMED + self.name, "named", ("batch", *self.shape)),)
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         return f"returns {self.name} {list(self.shape)} besides the prediction"
 
 
@@ -68,7 +68,7 @@ class Carried(NamedTensor, frozen=True):
         into = TensorEntry(CARRIED + self.name, "carried", ("batch", *self.shape), self.dtype)
         return (into,), (structs.replace(into, name=NEXT + self.name),)
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         to = "each step to that step" if self.bank == "step" else "the sample to all steps"
         return f"carries {self.name} {list(self.shape)}, {self.dtype}, from {to} of the next run"
 
@@ -91,7 +91,7 @@ class Features(Kind, frozen=True):
     share: float
     is_read: bool = False
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         if not self.name.isidentifier() or not 0 <= self.share <= 1:
             return f"{self.name!r} of {self.share} of the work"
         return None
@@ -100,7 +100,7 @@ class Features(Kind, frozen=True):
         port = TensorEntry((CARRIED if self.is_read else NEXT) + self.name, "carried", ("batch", *self.shape))
         return ((port,), ()) if self.is_read else ((), (port,))
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         shape = ", ".join(map(str, self.shape))
         verb = "reads" if self.is_read else "returns"
         return f"{verb} {self.name} [{shape}] of the cut {self.cut}: light steps take {self.share:.0%} of the work"

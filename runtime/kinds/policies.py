@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.companions import StateWords, TextEncoderEntry
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind, format_numbers
 
 
@@ -37,7 +37,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     discrete: dict[int, tuple[float, ...]] = {}
     width: int | None = None
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         shape, units = of.x_shape, of.units
         for field, least in (("observations", 1), ("actions", 1), ("first", 0)):
             if getattr(self, field) < least:
@@ -50,7 +50,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             return f"width={self.width} of samples {list(shape)}"
         return self._continuation_problem(of) or self._discrete_problem(shape)
 
-    def mistake(self, of: Described) -> str | None:
+    def mistake(self, of: DescriptionProtocol) -> str | None:
         """Return a fault if no condition can contain the observations, else None.
 
         A condition of one axis may contain all of them in a row, and a single observation need not be stacked.
@@ -62,7 +62,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
         return f"no condition has {count} observations along its first axis: {shapes}"
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         rhythm = (
             f"policy: sees {self.observations} observation{'s' * (self.observations != 1)}, executes {self.actions} of "
             f"{of.x_shape[0]} actions from place {self.first}, counted from 0"
@@ -81,7 +81,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             rounded[..., place] = values[np.abs(rounded[..., place, None] - values).argmin(axis=-1)]
         return rounded
 
-    def _continuation_problem(self, of: Described) -> str | None:
+    def _continuation_problem(self, of: DescriptionProtocol) -> str | None:
         if self.prefix is None and self.delay is None:
             return None if self.most_delay == 0 else "it has a most_delay without prefix and delay"
         if self.prefix is None or self.delay is None:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from fewstep.plans.spec import Stairs
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind
 
 
@@ -24,7 +24,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
     leaves: int
     kept: int = 0
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         shape = of.x_shape
         if not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
@@ -39,19 +39,19 @@ class Positions(Kind, frozen=True, omit_defaults=True):
         }
         return next((f"a time for each position does not go with {what}" for what, has in others.items() if has), None)
 
-    def places(self, of: Described) -> int:
+    def places(self, of: DescriptionProtocol) -> int:
         """Return the number of positions."""
         return of.x_shape[self.axis]
 
-    def stairs(self, of: Described) -> Stairs:
+    def stairs(self, of: DescriptionProtocol) -> Stairs:
         """Return the facts that plan compilation needs."""
         return Stairs(self.axis % len(of.x_shape) - len(of.x_shape), self.places(of), self.leaves, self.kept)
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         kept = f", after {self.kept} that are kept" if self.kept else ""
         return f"a time for each of {self.places(of)} places along axis {self.axis}; a run finishes {self.leaves}{kept}"
 
 
-def time_shape(of: Described) -> tuple[int, ...]:
+def time_shape(of: DescriptionProtocol) -> tuple[int, ...]:
     """Return the shape of a sample's time."""
     return () if of.positions is None else (of.positions.places(of),)

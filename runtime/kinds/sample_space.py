@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import USUAL
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind
 
 LARGEST = 1.001  # largest magnitude of stored samples in [-1, 1], including rounding errors of other programs
@@ -157,7 +157,7 @@ class Vocabulary(Kind, frozen=True):
         fix = f"compare bodies with fewstep report {path}, and plans with fewstep measure, --plan and -o"
         raise UserError(what, fix)
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         if of.prediction != "logits":
             return f"a denoiser that predicts {of.prediction} has a vocabulary"
         if self.size < 2 or self.mask < 0 or of.heads > 1:
@@ -165,5 +165,5 @@ class Vocabulary(Kind, frozen=True):
         others = {"carried tensors": of.carried, "named outputs": of.outputs}
         return next((f"a token denoiser cannot have {what}" for what, has in others.items() if has), None)
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         return f"tokens of {self.size} ids, {self.mask} where a position is open"

@@ -15,7 +15,7 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.condition import Condition
-from fewstep.runtime.kinds.described import Described, FreeAxis
+from fewstep.runtime.kinds.description import DescriptionProtocol, FreeAxis
 from fewstep.runtime.kinds.kind import Kind
 
 Dimension = int | str
@@ -24,7 +24,7 @@ RESERVED = "batch"
 LARGEST = 2**24  # upper limit of one size
 ELEMENTS_LIMIT = 2**28  # upper limit of a sample's elements; a larger shape comes from a damaged file
 
-T = TypeVar("T", bound=Described)
+T = TypeVar("T", bound=DescriptionProtocol)
 
 
 class Size(Kind, frozen=True):
@@ -41,7 +41,7 @@ class Size(Kind, frozen=True):
     high: int
     multiple: int = 1
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         shape = of.x_shape
         if not NAME.fullmatch(self.name) or self.name == RESERVED:
             return f"{self.name!r}: a name consists of letters, digits and _, and is not 'batch'"
@@ -64,7 +64,7 @@ class Size(Kind, frozen=True):
         """Its range as text: "height 32 to 128 in steps of 8"."""
         return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         return f"free size: {self.range}"
 
 
@@ -89,7 +89,7 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     return cast(T, changed)
 
 
-def sizes_of(x_shape: Sequence[int], takes: Described) -> dict[str, int] | None:
+def sizes_of(x_shape: Sequence[int], takes: DescriptionProtocol) -> dict[str, int] | None:
     """Return the sizes of an x of this shape [*x_shape], also if they are outside their ranges. None if no sizes give x
     this shape."""
     if len(x_shape) != len(takes.x_shape):
@@ -140,25 +140,25 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
-def free_x_shape(takes: Described) -> tuple[Dimension, ...]:
+def free_x_shape(takes: DescriptionProtocol) -> tuple[Dimension, ...]:
     return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
 
 
-def input_shape(takes: Described, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def input_shape(takes: DescriptionProtocol, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a network's input for x of a shape. A self-conditioned network takes x0 after x along the
     first axis."""
     first, *others = shape
     return (2 * first if takes.self_condition and isinstance(first, int) else first, *others)
 
 
-def output_shape(takes: Described, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def output_shape(takes: DescriptionProtocol, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a prediction for x of a shape. Heads are concatenated along the first axis, and logits are a
     last axis."""
     first, *others = shape
     return (takes.heads * first if isinstance(first, int) else first, *others, *takes.space.logits)
 
 
-def follows_problem(condition: Condition, takes: Described) -> str | None:
+def follows_problem(condition: Condition, takes: DescriptionProtocol) -> str | None:
     """Return what is wrong with the axes of a condition that follow x's sizes, or None."""
     values = default_sizes(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
@@ -216,7 +216,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
-def _check_sizes(takes: Described, sizes: Mapping[str, int]) -> dict[str, int]:
+def _check_sizes(takes: DescriptionProtocol, sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the given sizes as integers. Raises UserError for one that is unknown or outside its range."""
     ranges = describe_sizes(takes.sizes)
     by_name = {size.name: size for size in takes.sizes}

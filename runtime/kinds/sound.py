@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind
 
 
@@ -28,7 +28,7 @@ class Spectrogram(Kind, frozen=True):
         """Frequencies from 0 to half the rate."""
         return self.n_fft // 2 + 1
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         if not 2 <= 2 * self.hop <= self.n_fft:  # with less overlap, Hann windows would give some samples no weight
             return f"hop {self.hop} is not in 1 .. n_fft / 2, {self.n_fft // 2}"
         if not (0 < self.exponent <= 1 and 0 < self.factor < 1e6):
@@ -39,5 +39,5 @@ class Spectrogram(Kind, frozen=True):
             return f"samples {list(of.x_shape)} are not [2, {self.bins}, frames]"
         return None
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         return f"sound: at {self.rate} Hz, in frames of {self.n_fft} samples, each {self.hop} after the one before"

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_numbers
-from fewstep.runtime.kinds.described import Described
+from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.kind import Kind, format_numbers
 
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
@@ -32,7 +32,7 @@ class Affine(Kind, frozen=True):
     axis: int = -1  # axis of one sample; negative axes count from the end
     constant: float = 0.0
 
-    def problem(self, of: Described) -> str | None:
+    def problem(self, of: DescriptionProtocol) -> str | None:
         shape = of.x_shape
         if not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
@@ -42,7 +42,7 @@ class Affine(Kind, frozen=True):
             return "its scale, shift and constant are not all finite"
         return None
 
-    def describe(self, of: Described) -> str:
+    def describe(self, of: DescriptionProtocol) -> str:
         along = f"units: scale * x + shift along axis {self.axis}"
         return f"{along}; scale {format_numbers(self.scale)}; shift {format_numbers(self.shift)}"
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from fewstep.runtime.kinds.condition import Condition
 
 
-class NamedFact(Protocol):
+class HasName(Protocol):
     """A tensor with a name."""
 
     @property
@@ -48,7 +48,7 @@ class UnitsAxis(Protocol):
 class PositionAxis(Protocol):
     """The axis of x whose places have separate times."""
 
-    def places(self, of: "Described") -> int: ...
+    def places(self, of: "DescriptionProtocol") -> int: ...
 
 
 class Logits(Protocol):
@@ -58,7 +58,7 @@ class Logits(Protocol):
     def logits(self) -> tuple[int, ...]: ...
 
 
-class Described(Protocol):
+class DescriptionProtocol(Protocol):
     """A denoiser's interface and meaning, as far as its optional properties depend on them."""
 
     @property
@@ -92,10 +92,10 @@ class Described(Protocol):
     def sizes(self) -> Sequence[FreeAxis]: ...
 
     @property
-    def carried(self) -> Sequence[NamedFact]: ...
+    def carried(self) -> Sequence[HasName]: ...
 
     @property
-    def outputs(self) -> Sequence[NamedFact]: ...
+    def outputs(self) -> Sequence[HasName]: ...
 
     @property
     def self_condition(self) -> bool: ...
