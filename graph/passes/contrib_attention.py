@@ -26,8 +26,8 @@ def fuse_unmasked_attention(graph: Graph) -> Graph:
     """Write each attention without a mask as one MultiHeadAttention, for onnxruntime's CPU provider.
 
     Its kernel computes the softmax of a block of scores while the block is in the cache (Dao et al. 2022, arXiv
-    2205.14135), and keeps no scores in memory. Attention of 256 tokens takes 0.9 of the time of MatMul, Softmax and
-    MatMul, of 1024 to 4096 tokens 0.5 to 0.8. With a mask the kernel holds the scores of all heads.
+    2205.14135), and keeps no scores in memory. Attention of 64 and 256 tokens takes 0.87 to 0.97 of the time of MatMul,
+    Softmax and MatMul, of 1024 tokens 0.66, of 4096 tokens 0.78. With a mask the kernel holds the scores of all heads.
     """
     return fuse_attention(graph, infer_types(graph), has_masks=False)
 

@@ -158,7 +158,7 @@ def free_attention() -> Graph:
 
 
 def test_large_attention_with_a_mask_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind an integer layer no shape is known there but by the prepared graph."""
+    """After an integer layer, only the prepared graph knows the shapes."""
     prepared, x = free_attention(), np.random.default_rng(2).standard_normal((3, 12, 32)).astype(np.float32)
     ranges, samples = table(fix_sizes(prepared)), []
     for large, parts in ((2 * 8 * 8 * 4, 1), (2 * 8 * 8 * 4 - 1, 2)):
