@@ -1,17 +1,20 @@
 """The runs with float32 that bodies are compared with: recorded in one session of a large network, with equal bytes."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fewstep.calibration import calibrate as calibrating
-from fewstep.calibration import float_runs
+from fewstep.calibration import cost, float_runs
+from fewstep.calibration.open_task import open_task
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import ESTIMATES
-from tests.calibration.test_calibrate import contents, denoiser, run, write_bundle
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
+from tests.calibration.test_calibrate import FIRST, contents, denoiser, run, write_bundle
 
 
 def test_bodies_are_the_same_if_float32_is_recorded_before_counting(
@@ -53,9 +56,30 @@ def test_the_estimate_of_a_large_network_is_that_of_its_recorded_run(
     monkeypatch.setattr(float_runs, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
     with caplog.at_level(logging.INFO, ESTIMATES.name):
-        run(bundle, target=("cpu-x86",), trajectories=1)
-    count = 3 * (1 + 1 + 1 + 3 + 3)
-    assert f"this takes up to 9 minutes: {count} evaluations of one sample" in caplog.messages  # 20 seconds each
+        run(bundle, target=("cpu-x86",), trajectories=2)
+    count = 3 * (2 + 2 + 2 + 6 + 6)  # 20 seconds for the two samples of a step
+    assert f"this takes up to 9 minutes: {count} evaluations of one sample" in caplog.messages
+
+
+def test_float32_is_closed_before_counting(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting opens a session of its own."""
+    events: list[str] = []
+    real, close = calibrating.count_activations, LazyGraph.close
+    monkeypatch.setattr(LazyGraph, "close", lambda self: events.append("closed") or close(self))
+    monkeypatch.setattr(calibrating, "count_activations", lambda *given: events.append("counted") or real(*given))
+    monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
+    run(bundle, target=("cpu-x86",))
+    assert events[:2] == ["closed", "counted"]
+
+
+def test_a_single_large_network_with_two_steps_records_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
+    assert not cost.records_first([task])  # small
+    monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
+    assert cost.records_first([task])
+    assert not cost.records_first([task, task])
+    assert not cost.records_first([replace(task, no_floats=True)])
+    assert not cost.records_first([replace(task, plan=task.sampler.compile("ddim:1"))])
 
 
 def test_counting_names_the_tensor_if_float32_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,8 @@ def test_log1p_and_expm1_keep_the_digits_of_small_numbers() -> None:
     each: Functions = {"log1p": lambda x: torch.log1p(x) / x, "expm1": lambda x: torch.expm1(x) / x}
     assert each["log1p"](torch.tensor(1e-8)).item() == pytest.approx(1.0, rel=1e-6)
     assert_equal_to_torch(each, torch.cat([small, -small])[:, None], 1e-6)
+    ends = torch.tensor([[-0.249], [-0.2], [0.249]])  # of the series
+    assert_equal_to_torch({"log1p": each["log1p"]}, ends, 4e-7)
 
 
 def test_log1p_and_expm1_of_large_numbers_are_torchs() -> None:
