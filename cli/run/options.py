@@ -122,7 +122,7 @@ class RunOptions(BundleOptions):
                 raise UserError("--strength needs a second option", "add --image FILE")
             return
         if self.strength is None and self.known is None:
-            raise UserError("--image needs a second option", "add --strength 0.6")
+            raise UserError("--image needs a second option", "add --strength 0.6 or --known MASK")
         if self.known is not None and (self.tiles is not None or self.whole_run):
             other = "--tiles" if self.tiles is not None else "--whole-run"
             raise UserError(f"--known with --image does not apply to {other}", "leave one of them out")

@@ -223,11 +223,19 @@ def test_a_mask_keeps_the_black_part_of_a_picture(tiny_bundle: Path, tmp_path: P
     assert np.abs(x[..., 2:] - 0.6).min() > 1e-3
 
 
+def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture, mask = draw(tmp_path, "picture.png", 204, 204), draw(tmp_path, "mask.png", 255, 0)
+    asked = tiled(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
+    x = run(replace(asked, samples=3, strength=0.5, plan="ddim:4")).x
+    assert x.shape[0] == 3 and np.abs(x[0] - x[1]).max() > 1e-3
+    np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"strength": 0.6}, "--strength needs a second option; add --image FILE"),
-        ({"image": Path("p.png")}, "--image needs a second option; add --strength 0.6"),
+        ({"image": Path("p.png")}, "--image needs a second option; add --strength 0.6 or --known MASK"),
         (
             {"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"},
             "--known with --image does not apply to --tiles",

@@ -141,7 +141,9 @@ def _compare(
         warn_of_missing_comparison(origin.label, pipeline, settings)
     LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by))
     if recorded.holds:
-        what = "its pipeline keeps a part of a picture: samples that do need hold=Hold(picture, mask), or --known MASK"
+        what = (
+            "its pipeline keeps a part of a picture; here --image FILE --known MASK or hold=Hold(picture, mask) do so"
+        )
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
