@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewstep.cli.conditions import parse_sizes
+from fewstep.cli.run import pictures as drawing
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.pictures import check_picture
 from fewstep.cli.run.sampling import run
@@ -207,8 +211,6 @@ def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> 
 
 def draw(folder: Path, name: str, value: float, left: float) -> Path:
     """Write a picture of 4 x 4 pixels in two shades, from 0 to 255, of which `left` is that of the left half."""
-    from PIL import Image
-
     pixels = np.full((4, 4), value, np.uint8)
     pixels[:, :2] = left
     Image.fromarray(pixels).save(folder / name)
@@ -221,6 +223,19 @@ def test_a_mask_keeps_the_black_part_of_a_picture(tiny_bundle: Path, tmp_path: P
     x = run(asked).x
     np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)
     assert np.abs(x[..., 2:] - 0.6).min() > 1e-3
+
+
+def test_an_element_of_a_latent_is_kept_where_its_first_pixel_is_black(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.full((8, 8), 255, np.uint8)
+    pixels[0, 4] = pixels[4, 0] = 0  # the first of their blocks of 4 x 4
+    pixels[1:4, 1:4] = 0  # not the first
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    monkeypatch.setattr(drawing, "image_shape", lambda manifest: (3, 8, 8))
+    bundle: Any = SimpleNamespace(manifest=None)
+    hold = drawing._read_hold(tmp_path / "mask.png", np.zeros((4, 2, 2), np.float32), bundle)
+    np.testing.assert_array_equal(hold.mask, np.broadcast_to([[0, 1], [1, 0]], (1, 4, 2, 2)))
 
 
 def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path, tmp_path: Path) -> None:
