@@ -25,7 +25,7 @@ from fewstep.models.fashion_mnist.unet import CLASSES
 from fewstep.models.training import Recipe, train
 from fewstep.models.weights import load_weights
 
-FEATURES = 64  # few beside the samples of a distance (2 000), so that their covariance is well determined
+FEATURES = 64  # few compared with the samples of a distance (2 000), so that their covariance is well determined
 DROPOUT = 0.3  # of what the features are made from, in training
 SMOOTHING = 0.05  # of the labels
 

@@ -34,10 +34,10 @@ class Unfinished(Exception):
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
-    """Run a command, with `environment` beside this process's own. Call it from the main thread.
+    """Run a command, with `environment` added to that of this process. Call it from the main thread.
 
     Unfinished if it fails, with the last line of its errors. However it ends, and where this process is interrupted or
-    told to end, all that it started is killed.
+    terminated, all that it started is killed.
     """
     with TemporaryFile() as errors, _ending_in_order():
         started = time.perf_counter()

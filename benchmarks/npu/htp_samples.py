@@ -1,4 +1,4 @@
-"""Steps and samples of a bundle's body for Hexagon in HTP's arithmetic, beside ONNX's and beside another quantizer.
+"""Steps and samples of a bundle's body for Hexagon in HTP's arithmetic, compared with ONNX's and another quantizer's.
 
     python -m benchmarks.npu.htp_samples BUNDLE [--body int8-qnn] [--at 0,4] [--seeds 2] [--whole 2] [--peers]
 
