@@ -1,0 +1,26 @@
+"""The plans that `choose` compares have the guidance and the shaping of the calibrated plan, unless they are files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.file import encode
+from fewstep.plans.shaping import Clip
+from fewstep.report.choosing.choose import open_judging
+from fewstep.report.choosing.deployment_plans import compile_plans
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.runtime.sampling.request import denoiser_facts
+
+
+def test_named_plans_have_the_shaping_of_the_calibrated_one_and_a_file_its_own(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    judging = open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1))
+    file = tmp_path / "own.json"
+    facts, guidance = denoiser_facts(judging.bundle.manifest), judging.plan.guidance
+    file.write_bytes(encode(compile_plan("ddim:2", facts, guidance)))
+    clipped = replace(judging, plan=compile_plan("ddim:4", facts, guidance, Clip(-1.0, 1.0)))
+    plans = compile_plans(clipped, "float32", ("ddim:2", str(file)))
+    assert [shaping_of(plan) for plan in plans.values()] == [Clip(-1.0, 1.0), None]
+    assert plans["ddim:2"].guidance == guidance
