@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fewstep.export.changed_sources import check_named_files, load_changed_source, load_sources, read_loras
 from fewstep.export.experts import load_expert, parse_experts
 from fewstep.export.export_network import NetworkOptions, export_network, package_versions
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.light_network import add_light_network
 from fewstep.export.load_source import load_source
 from fewstep.export.manifest import add_expert, describe_additions, make_manifest
+from fewstep.export.network_sources import check_named_files, load_changed_source, load_sources, read_loras
 from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import open_for_update

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fewstep.measure.cost import needs_row_by_row
 from fewstep.measure.judged_reference import ReferenceOptions
@@ -20,9 +19,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference
 from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.reading import Bundle
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,9 +27,6 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.write_parts import write_parts
-from fewstep.graph.bake.planned_run import resolve_run, select_body
+from fewstep.graph.bake.resolve_run import resolve_run, select_body
 from fewstep.graph.files.output_files import check_writable
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance

@@ -7,8 +7,8 @@ from fewstep.cli.demo import check_demo, demo
 from fewstep.cli.demo_options import DemoOptions
 from fewstep.cli.describe.results_table import format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.export.changed_sources import check_sources as check_export
 from fewstep.export.export_options import ExportOptions
+from fewstep.export.network_sources import check_sources as check_export
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.progress import ESTIMATES, Progress
 

@@ -3,10 +3,10 @@
 import msgspec
 
 from fewstep.cli.outcome import Outcome
-from fewstep.export.changed_sources import check_sources
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.manifest import describe_existing_additions
+from fewstep.export.network_sources import check_sources
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import check_room, existing_parent
 from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration

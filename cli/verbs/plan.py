@@ -1,10 +1,10 @@
 """`fewstep plan`: list solvers and grids, or show a plan as a table or a plot."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from fewstep.cli.describe.plans import grid_table, plugin_table, solver_table, step_table, token_sampler_table
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.plans.any_plan import AnyPlan, plan_headline
@@ -12,10 +12,6 @@ from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.report.drawing.plan_view import PlanOptions
 from fewstep.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    pass
-from fewstep.cli.describe.plans import grid_table, plugin_table, solver_table, step_table, token_sampler_table
 
 EXAMPLE = "The name of a plan: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 

@@ -16,7 +16,7 @@ from fewstep.graph.bake.network_form import (
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
 from fewstep.graph.bake.open_parts import check_run, open_parts
 from fewstep.graph.bake.options import BakeOptions
-from fewstep.graph.bake.planned_run import Planned, resolve_run
+from fewstep.graph.bake.resolve_run import Planned, resolve_run
 from fewstep.graph.bake.write import write_run
 from fewstep.graph.graph import BATCH
 from fewstep.plans.errors import UserError

@@ -13,7 +13,7 @@ from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.task import open_fit_task
 from fewstep.graph.bake.options import BakeOptions
-from fewstep.graph.bake.planned_run import resolve_run
+from fewstep.graph.bake.resolve_run import resolve_run
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError

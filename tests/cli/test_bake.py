@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from fewstep.graph.bake import planned_run
+from fewstep.graph.bake import resolve_run
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.runtime.bundle.reading import open_bundle
@@ -50,7 +50,7 @@ def test_the_plan_is_compiled_once(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = Mock(wraps=plan_for)
-    monkeypatch.setattr(planned_run, "plan_for", compiled)
+    monkeypatch.setattr(resolve_run, "plan_for", compiled)
     fewstep("bake", tiny_bundle, "--plan", "ddim:3", "-o", tmp_path / "s.onnx")
     assert compiled.call_count == 1
 

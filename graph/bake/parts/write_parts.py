@@ -19,7 +19,7 @@ from fewstep.graph.bake.metadata import Baked
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.split_run import SplitRun, split_run
 from fewstep.graph.bake.parts.step_rows import NumberedSteps, lift_step_numbers
-from fewstep.graph.bake.planned_run import Planned, resolve_run
+from fewstep.graph.bake.resolve_run import Planned, resolve_run
 from fewstep.graph.files import io
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session

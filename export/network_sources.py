@@ -1,7 +1,6 @@
 """Load the sources of all networks, with the changes that options name."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.expert import Expert
@@ -15,9 +14,6 @@ from fewstep.export.options.size_option import with_sizes
 from fewstep.export.spec import Source
 from fewstep.graph.files.commit import open_for_update
 from fewstep.runtime.lora.file import Lora, read_lora
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_named_files(options: ExportOptions) -> None:

@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-from fewstep.graph.bake.network_form import (
-    body_form,
-    precision_in,
-)
+from fewstep.graph.bake.network_form import body_form, precision_in
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.commit import refuse_in_bundle
 from fewstep.plans.any_plan import AnyPlan, regroup
@@ -23,8 +20,6 @@ from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.request import PlanSettings
 
 Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to bake
-
-
 SUFFIX = ".onnx"
 
 
