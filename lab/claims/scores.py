@@ -87,7 +87,7 @@ def to_clean(s: Setting, x: Floats) -> Floats:
 
 
 @cache
-def taught(s: Setting, plan: str, guidance: float | None) -> Floats:
+def teacher_samples(s: Setting, plan: str, guidance: float | None) -> Floats:
     """Return the teacher's samples of a network: many steps with this guidance."""
     return s.sample(plan, guidance=guidance)
 
@@ -95,7 +95,7 @@ def taught(s: Setting, plan: str, guidance: float | None) -> Floats:
 @cache
 def to_teacher(guidance: float | None = W) -> Score:
     """Return the score that is the PSNR in dB to the teacher's samples with this guidance, [B]."""
-    return lambda s, x: psnr(x, taught(s, TEACHER, guidance))
+    return lambda s, x: psnr(x, teacher_samples(s, TEACHER, guidance))
 
 
 @cache
@@ -108,7 +108,7 @@ def teacher_distance(guidance: float | None) -> Score:
 @cache
 def _teacher_features(s: Setting, guidance: float | None) -> Gaussian:
     teacher = replace(s, seeds=TEACHER_SEEDS)
-    return fit_gaussian(_features(teacher, taught(teacher, OF_TEACHER, guidance)))
+    return fit_gaussian(_features(teacher, teacher_samples(teacher, OF_TEACHER, guidance)))
 
 
 def _features(s: Setting, x: Floats) -> Floats:
