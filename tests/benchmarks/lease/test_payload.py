@@ -39,10 +39,12 @@ def run(folder: Folder, to: Path, **variables: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
+@pytest.mark.slow
 def test_each_folder_is_below_the_limit(folders: list[Folder]) -> None:
     assert len(folders) == 2 and all(3e6 < each.size < 5.5e6 for each in folders)
 
 
+@pytest.mark.slow
 def test_the_last_folder_runs_the_command_with_all_files_and_the_tree(folders: list[Folder], tmp_path: Path) -> None:
     first, last = folders
     assert run(first, tmp_path) == "stored; run the other folders of the item too\n"
@@ -62,6 +64,7 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "results.jsonl").read_text() == "{}" and (tmp_path / "part-1").is_dir()
 
 
+@pytest.mark.slow
 def test_a_file_above_the_limit_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made-00.tar has 2.9 MiB; raise --limit"):
         write_payload(ITEM, tmp_path / "out", tmp_path / "work", 2_900_000, "3.12", 90)

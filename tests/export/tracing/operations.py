@@ -29,19 +29,29 @@ class AllOf(nn.Module):
 def assert_equal_in_16_bits(functions: Functions, x: Tensor, tolerance: float, *halves: np.dtype[Any]) -> None:
     """Compare graphs in 16-bit types, by default both, with torch in float32 on equal numbers, relative to the largest
     value."""
-    module = AllOf(functions)
+    graph = _capture(functions, x)
     for half in halves or (FLOAT16, BFLOAT16):
         rounded = x.to(torch.float16 if half == FLOAT16 else torch.bfloat16).float()
-        graph, _ = capture(module, (rounded[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
         _compare(run(make_runnable(to_half(graph, half)), {"x": rounded.numpy()}), functions, rounded, tolerance)
 
 
 def assert_equal_to_torch(functions: Functions, x: Tensor, tolerance: float) -> Graph:
     """Compare the outputs for a batch that the graph was not captured with, relative to the largest value."""
-    module = AllOf(functions)
-    graph, _ = capture(module, (x[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
+    graph = _capture(functions, x)
     _compare(run(graph, {"x": x.numpy()}), functions, x, tolerance)
     return graph
+
+
+_captured: dict[tuple[int, torch.Size, torch.dtype], tuple[Functions, Graph]] = {}  # by the identity of functions
+
+
+def _capture(functions: Functions, x: Tensor) -> Graph:
+    """Return the graph for a batch of one sample fewer, captured once: only the shape of x is in it."""
+    key = (id(functions), x.shape, x.dtype)
+    if key not in _captured:
+        graph, _ = capture(AllOf(functions), (x[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
+        _captured[key] = functions, graph  # with the functions, whose identity no other object then has
+    return _captured[key][1]
 
 
 def _compare(found: Mapping[str, Array], functions: Functions, x: Tensor, tolerance: float) -> None:
