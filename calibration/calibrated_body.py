@@ -60,12 +60,13 @@ def check_near(body: CalibratedBody, manifest: Manifest) -> None:
     far from float32's. A body that was selected by a bound is exempt from the second check, since the user has set that
     limit."""
     trial, target = body.trial, body.recipe.target.name
+    near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     if trial.guidance is not None and is_lost(trial.guidance):
+        fix = "keep more of it in float (--quality 30dB), or calibrate along a plan without guidance at that step"
         raise UserError(
             f"int8 for {target} loses the {GUIDANCE}: {describe_difference(trial.guidance)}",
-            "keep more of it in float (--quality 30dB), or calibrate along a plan without guidance at that step",
+            clip_hint(manifest) if near.is_diverged else fix,
         )
-    near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     if body.search is not None or trial.tokens is not None or near.is_enough:
         return
     fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"

@@ -35,7 +35,7 @@ from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
@@ -326,3 +326,14 @@ def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(unrelate
         calibrated_body.check_near(body, manifest)
     body.search = SimpleNamespace()
     calibrated_body.check_near(body, manifest)  # a bound is a floor of the caller's own
+
+
+@pytest.mark.parametrize(("unrelated", "fix"), [(7.0, "--quality 30dB"), (-81.0, "--clip LIMIT")])
+def test_the_fix_for_lost_guidance_is_a_clip_if_samples_leave_the_range_of_the_data(unrelated: float, fix: str) -> None:
+    lost = Difference(step=4, gain=0.32, ratio=-16.2, share=0.001)
+    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=lost)
+    body: Any = SimpleNamespace(trial=trial, recipe=SimpleNamespace(target=SimpleNamespace(name="cpu-x86")))
+    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None)
+    with pytest.raises(UserError, match="loses the direction of guidance") as refused:
+        calibrated_body.check_near(body, manifest)
+    assert fix in refused.value.fix
