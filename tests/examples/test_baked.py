@@ -27,6 +27,7 @@ from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
+from fewstep.runtime.bundle.reading import file_sha256
 from tests.export.networks import labelled_denoiser, token_denoiser
 from tests.graph.bake.run_baked import sampled
 
@@ -267,5 +268,9 @@ def test_a_step_with_a_node_on_the_cpu_is_refused(page: str, web_folder: Path, c
     model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["before_rounding", "code_scale"], ["code"]))
     model.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["code", "code_scale"], [output]))
     onnx.save(model, file)
+    description = web_folder / "quantized/run.json"
+    run = json.loads(description.read_text())
+    run["sha256"][file.name] = file_sha256(file)
+    description.write_text(json.dumps(run))
     found = sample_in(chromium, page, "quantized", 0, "webgpu")["webgpu"]
     assert found == {"failed": "quantized/step-0.onnx has an operation that WebGPU lacks: choose WebAssembly"}
