@@ -65,7 +65,7 @@ def parse(verb: str, arguments: list[str]) -> object:
 
 
 def draw(rng: np.random.Generator, kind: type, least: int) -> Any:
-    """Options with random values of at least so many fields, or None if they contradict each other."""
+    """Options with random values of at least `least` fields, or None if they contradict each other."""
     hints = get_type_hints(kind)
     given: dict[str, Any] = {"bundle": "BUNDLE", "output": "file.npy"}
     for each in filter(is_argument, option_fields(kind)):

@@ -31,7 +31,7 @@ def test_a_folder_without_a_bundle_has_no_additions(tmp_path: Path) -> None:
 
 def test_files_are_named_without_their_folders() -> None:
     options = ExportOptions(
-        "net.py:make", "out", call=("image_embeds=@/home/of/embeds.npy",), null=("text=@/home/of/null.npy",)
+        "net.py:make", "out", call=("image_embeds=@/private/embeds.npy",), null=("text=@/private/null.npy",)
     )
     words = shlex.split(export_command(options, "net.py:make", []))
     assert words[5:] == ["--call", "image_embeds=@embeds.npy", "--null", "text=@null.npy"]

@@ -56,7 +56,7 @@ def test_a_word_is_one_of_those_that_there_are() -> None:
 
 
 def test_a_value_with_a_folder_keeps_its_name() -> None:
-    asked = Some(Path("own"), plan="style=/home/of/style.npz")
+    asked = Some(Path("own"), plan="style=/private/style.npz")
     assert asked.command_line("try") == "fewstep try BUNDLE --plan style=style.npz"
 
 
