@@ -1,6 +1,6 @@
 """List measured pages that are older than the code that they measure: `python .ci/check_measured.py`. Needs history.
 
-The table of docs/measured/README.md names the scripts of each page, and the commit whose code made its figures. A page
+The table of lab/measured/README.md names the scripts of each page, and the commit whose code made its figures. A page
 measures the folders of JUDGED from which these scripts import, directly or through other modules. The page is older
 than its code if later commits changed these folders. `check_moved.py COMMIT` shows whether they changed a figure. If
 the table's page names two commits between which no figure changed, figures of the first count as those of the second.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ROOT / "docs/measured"
+PAGES = ROOT / "lab/measured"
 JUDGED = (  # folders whose code decides samples and figures
     "calibration",
     "fitting",

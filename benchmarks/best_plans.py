@@ -1,6 +1,6 @@
 """The best plan without a fit: every deterministic solver on every grid, at equal evaluations, on trained denoisers.
 
-    python -m benchmarks.best_plans                     # writes docs/measured/nominal.md: an hour of one core
+    python -m benchmarks.best_plans                     # writes lab/measured/nominal.md: an hour of one core
     python -m benchmarks.best_plans fashion_mnist dit_flow --print
 
 Quality is the PSNR of float32 samples to those of the teacher (`fewstep.measure.teacher`), which is checked. Not
@@ -28,7 +28,7 @@ from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.plan import Plan
 from lab.zoo.members import MEMBERS, SHIPPED
 
-PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
+PAGE = Path(__file__).parent.parent / "lab/measured/nominal.md"
 SCRIPT = "benchmarks.best_plans"
 MODELS = {member.name: member for member in (*SHIPPED, *MEMBERS)}
 COUNTS = (4, 5, 6, 8, 10)

@@ -1,6 +1,6 @@
 """Feature caching at equal multiply-adds: plans with light steps next to plans of full steps, on trained denoisers.
 
-    python -m benchmarks.caching                     # writes docs/measured/caching.md: four hours of two cores
+    python -m benchmarks.caching                     # writes lab/measured/caching.md: four hours of two cores
     python -m benchmarks.caching --model cifar10 --seeds 8
 
 Quality is the PSNR of float32 samples to those of a plan of many full steps, without guidance. The cost of a plan is
@@ -31,7 +31,7 @@ from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from lab.zoo.members import BY_NAME, SHIPPED
 
-PAGE = Path(__file__).parent.parent / "docs/measured/caching.md"
+PAGE = Path(__file__).parent.parent / "lab/measured/caching.md"
 SCRIPT = "benchmarks.caching"
 MODELS = {each.name: each for each in (*SHIPPED, BY_NAME["cifar10_dit"])}
 CUTS = {"fashion_mnist": "depth1", "cifar10": "depth1", "cifar10_dit": "F1B0"}

@@ -63,8 +63,8 @@ def add_turns(parser: argparse.ArgumentParser, threads: int, rounds: int, second
 
 
 def add_page(parser: argparse.ArgumentParser, page: Path) -> None:
-    """`--page`: the tables go into this page of docs/measured."""
-    parser.add_argument("--page", action="store_true", help=f"put the tables into docs/measured/{page.name}")
+    """`--page`: the tables go into this page of figures."""
+    parser.add_argument("--page", action="store_true", help=f"put the tables into lab/measured/{page.name}")
 
 
 def positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Time a bundle, and write the table of its speed in docs/measured/shipped_models.md and the page's pictures.
+"""Time a bundle, and write the table of its speed in docs/measured.md and the page's pictures.
 
     fewstep demo && python -m benchmarks.shipped_models_page fewstep-demo/bundle
 
@@ -20,7 +20,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
-PAGE = ROOT / "docs/measured/shipped_models.md"
+PAGE = ROOT / "docs/measured.md"
 SCRIPT = "benchmarks/shipped_models_page.py"
 WIDTH = 100  # of a line of text
 PLAN, GUIDANCE, COLUMNS = "dpmpp_2m:8", 2.0, 10

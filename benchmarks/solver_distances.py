@@ -5,7 +5,7 @@
 
 The first command measures BLOCK seeds of every plan in turn, then the next ones. It keeps the features of samples in
 --work, and the figures next to the page, so an interrupted call continues. The second command only writes
-docs/measured/solver_distances.md and its plot.
+lab/measured/solver_distances.md and its plot.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The tables, the plot and the grid of samples of docs/measured/solver_distances.md."""
+"""The tables, the plot and the grid of samples of lab/measured/solver_distances.md."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from fewstep.report.drawing.pictures import draw_grid, encode_png
 from fewstep.report.drawing.plan_plot import stack_drawings
 from fewstep.report.drawing.plots import Series, line_plot
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "measured/solver_distances.md"
+FOLDER = Path(__file__).parents[1] / "lab/measured"
+PAGE = FOLDER / "solver_distances.md"
 KEPT = PAGE.with_suffix(".json")
-PLOT, GRID = DOCS / "pictures/solver-distances.svg", DOCS / "pictures/solver-samples.png"
+PLOT, GRID = FOLDER / "solver-distances.svg", FOLDER / "solver-samples.png"
 SCRIPT = "benchmarks.solver_distances"
 SHOWN = range(10_000, 10_010)  # seeds of the grid, one of each class
 

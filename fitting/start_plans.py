@@ -18,7 +18,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-STARTS = (  # solver, grid: some are by far the best for one denoiser, but none for all (docs/measured/nominal.md)
+STARTS = (  # solver, grid: some are by far the best for one denoiser, but none for all (lab/measured/nominal.md)
     ("dpmpp_2m", "ays_svd"),
     ("dpmpp_2m", "arctan"),
     ("dpmpp_2m", "trailing"),

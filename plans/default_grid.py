@@ -24,7 +24,7 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
     If the schedule has a sigma_min, the second and fourth case get `arctan` too, since `trailing` would spend an
     evaluation at sigma_min.
 
-    The rule was measured on trained denoisers (docs/measured/nominal.md), two of which were not used to choose it.
+    The rule was measured on trained denoisers (lab/measured/nominal.md), two of which were not used to choose it.
     """
     timesteps = NoiseSchedule(schedule).timesteps
     is_few = timesteps is not None and timesteps < FEW

@@ -1,10 +1,10 @@
 """Fitted plans of bundles beside the best plans without a fit, on seeds that no fit and no gate has seen.
 
     fewstep fit bundle --steps 6 --guidance 2                          # to float32; int8 bodies are judged along it too
-    python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes docs/measured/fitting.md
+    python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes lab/measured/fitting.md
     python -m benchmarks.fits.fit                                      # writes the page from what was measured
 
-Each figure is kept in docs/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
+Each figure is kept in lab/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
 call goes on. PSNR in dB is against the float32 teacher of the fit. FD is taken between samples and those of the teacher
 from the same seeds, where an extractor knows the data and the seeds are enough. The folder --nominal-work is of
 `benchmarks/best_plans.py`: its best plans for each number of evaluations are judged too.

@@ -1,4 +1,4 @@
-"""The tables of docs/measured/fitting.md: fitted plans beside the best plans without a fit."""
+"""The tables of lab/measured/fitting.md: fitted plans beside the best plans without a fit."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.fits.fit_judgement import Judged, Judgement
 from benchmarks.markdown import table, with_part
 
-PAGE = Path(__file__).parents[2] / "docs/measured/fitting.md"
+PAGE = Path(__file__).parents[2] / "lab/measured/fitting.md"
 SCRIPT = "benchmarks.fits.fit"
 RATIOS = {4: 0.18, 5: 0.27, 6: 0.36, 8: 0.61, 10: 0.79}  # fitted over unfitted FID, published, by evaluations
 

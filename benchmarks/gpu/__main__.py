@@ -10,7 +10,7 @@ It measures in parts, the most telling first, and appends a line to FOLDER/resul
     torch         the same networks compiled by torch
 
 A run that is stopped keeps what it has, and what fails is a line that says why. --page FILE... writes
-docs/measured/gpu.md from such lines, on any machine; of two lines about one thing the later counts, so that torch's
+lab/measured/gpu.md from such lines, on any machine; of two lines about one thing the later counts, so that torch's
 rows need not be made again. --work keeps the bundles, and --prepare makes there what another machine may use:
 exported bundles and the CPU's samples.
 """
@@ -29,7 +29,7 @@ from benchmarks.gpu.run import PARTS, Run, run_parts
 from benchmarks.gpu.workers import run_jobs
 from benchmarks.nvidia.int8_forms import BLOCK, KNOWN
 
-PAGE = Path(__file__).parents[2] / "docs/measured/gpu.md"
+PAGE = Path(__file__).parents[2] / "lab/measured/gpu.md"
 MODELS = (
     "fashion_mnist",
     "cifar10",

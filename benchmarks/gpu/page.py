@@ -93,8 +93,8 @@ def denoisers(rows: Sequence[DenoiserRow]) -> str:
 
 PSNR is to the samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds, and {FEW} of {BLOCK.name}. Times are
 milliseconds of one call, with noise and results on the host: the median, and the 99th percentile. TF32 is off.
-float16 of torch is by autocast. A [form](../engines.md#the-form-for-the-cuda-provider) has the operations of the
-provider. An unrolled file is a whole run as one CUDA graph, and a whole run is such a file in a sampler. A bound is
+float16 of torch is by autocast. A [form](../../docs/engines.md#the-form-for-the-cuda-provider) has the operations of
+the provider. An unrolled file is a whole run as one CUDA graph, and a whole run is such a file in a sampler. A bound is
 what the kernels of an engine need at least.
 
 {table(titles if has_bounds else titles[:-1], lines)}

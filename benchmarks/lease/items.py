@@ -70,7 +70,7 @@ ITEMS = {
     "denoisers": Item(
         command=f"{MEASURE} --minutes 7.5 {_models(DENOISERS)}",
         rehearsal=f"{MEASURE} --minutes 6 --rehearse --model dit_flow",
-        page="python -m benchmarks.gpu --page docs/measured/gpu.jsonl RESULTS/results.jsonl",
+        page="python -m benchmarks.gpu --page lab/measured/gpu.jsonl RESULTS/results.jsonl",
         wheels=(*BASE, ORT),
         weights=DENOISERS,
     ),
@@ -84,7 +84,7 @@ ITEMS = {
     "cudnn": Item(
         command=f"{RACE} --minutes 7.5",
         rehearsal=f"{RACE} --minutes 2 --rehearse --model dit_flow --batch 2 --workers 1",
-        page="python -m benchmarks.nvidia.cudnn page docs/measured/cudnn.jsonl RESULTS/results.jsonl",
+        page="python -m benchmarks.nvidia.cudnn page lab/measured/cudnn.jsonl RESULTS/results.jsonl",
         wheels=(*BASE, CUDNN),
         make=_prepare_programs,
     ),

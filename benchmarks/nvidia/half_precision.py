@@ -2,7 +2,7 @@
 
     python -m benchmarks.nvidia.half_precision --work FOLDER
 
-writes a table of docs/measured/nvidia.md. Every weight and every result is rounded to the type, and sums are float32.
+writes a table of lab/measured/nvidia.md. Every weight and every result is rounded to the type, and sums are float32.
 int8 is *lean* around either type, in one graph, at batch 2. The work folder keeps exports.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.nvidia.int8_forms --work FOLDER
 
-writes the table of docs/measured/nvidia.md. Kernels and bytes are of engines for each of DEVICES, batch 2, of one
+writes the table of lab/measured/nvidia.md. Kernels and bytes are of engines for each of DEVICES, batch 2, of one
 evaluation. Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports, and what was found of
 each graph: a run that was stopped goes on.
 """
@@ -54,7 +54,7 @@ from fewstep.runtime.machine.packages import installed_versions
 from lab.zoo.bundles import calibration, exported
 from lab.zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
 
-PAGE = Path(__file__).parents[2] / "docs" / "measured" / "nvidia.md"
+PAGE = Path(__file__).parents[2] / "lab/measured/nvidia.md"
 SCRIPT = "benchmarks/nvidia/int8_forms.py"
 DEVICES, BATCH, FIRST_SEED = ("SM80", "SM86", "SM89", "SM120"), 2, 40_000
 CONVOLUTIONS = frozenset({"Conv"})

@@ -5,8 +5,8 @@
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdicts of each block of episodes. The
 same command goes on behind the last block, and more episodes add to those that are there. `--only` runs a few
 contenders further than the others. The result is WORK/table.md: all whole blocks that there are, written again after
-each. `--page` puts it into docs/measured. The verdicts that the repository has count from the start, and `--keep` adds
-those of WORK to them.
+each. `--page` puts it into lab/measured/policy.md. The verdicts that the repository has count from the start, and
+`--keep` adds those of WORK to them.
 """
 
 import hashlib

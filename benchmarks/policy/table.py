@@ -10,7 +10,7 @@ from benchmarks.policy.experts import ROUTES, WALL
 from benchmarks.policy.simulator import TASKS
 from benchmarks.policy.verdicts import Contender, Verdict, Verdicts
 
-PAGE = Path(__file__).parents[2] / "docs/measured/policy.md"
+PAGE = Path(__file__).parents[2] / "lab/measured/policy.md"
 HEAD = (
     "who",
     "episodes",

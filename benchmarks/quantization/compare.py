@@ -5,7 +5,7 @@
 Exports the denoisers into the work folder, and calibrates each as `fewstep calibrate` does by default. All tools get
 the same float graph and trajectories, and are judged on the same seeds along the same plan, on the engine that they
 quantize for. TensorRT's 8-bit rounding is simulated. onnxruntime's `quantize_static` is always compared; NNCF and
-ModelOpt where `--python` says which Python has them (README.md). The rows go into docs/measured/zoo.json, and from
+ModelOpt where `--python` says which Python has them (README.md). The rows go into lab/measured/zoo.json, and from
 there into the tables of three pages, as soon as each is there: an interrupted run goes on where it was. Building takes
 `--seeds 64`, a verdict `--seeds 256`, and seeds that nothing was chosen on `--first-seed`. `--only` leaves settings
 out, and engines that have none left. A tool that fails is a row that says why.

@@ -1,4 +1,4 @@
-"""Rows of int8 next to other tools: docs/measured/zoo.json keeps them, and tables of three pages show them.
+"""Rows of int8 next to other tools: lab/measured/zoo.json keeps them, and tables of three pages show them.
 
 A row is one denoiser along one plan on one engine, judged on one range of held-out seeds. It has the digest of the code
 that calibrated it, so rows of earlier code stay, and can be told from others. The same row of a later measurement takes
@@ -14,8 +14,8 @@ from benchmarks.markdown import put_part, table
 from benchmarks.quantization.contenders import DEFAULTS
 from benchmarks.quantization.judge_bodies import Judged, Quality
 
-PAGES = Path(__file__).parents[2] / "docs/measured"
-KEPT = PAGES / "zoo.json"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "lab/measured/zoo.json"
 SCRIPT = "benchmarks/quantization/compare.py"
 EQUAL_BAR, DEFAULTS_BAR = 2.0, 10.0  # dB
 DIGITS = 6  # of a digest that are shown
@@ -103,17 +103,17 @@ def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured
 def put_tables(rows: Sequence[Measured]) -> None:
     """Write the tables of all rows into their pages."""
     for (page, part), made in tables(rows).items():
-        put_part(PAGES / page, part, made)
+        put_part(ROOT / page, part, made)
 
 
 def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
     """Markdown by page and part, where there are rows of it: a line for each row, and all settings on the shipped
     denoiser."""
     on_one = [each for each in rows if (each.denoiser, each.steps, each.first) == ("fashion_mnist", 8, 1000)]
-    of_seeds = {"other_tools.md": 64, "shipped_models.md": 256}
+    of_seeds = {"lab/measured/other_tools.md": 64, "docs/measured.md": 256}
     settled = {page: [each for each in on_one if each.seeds == seeds] for page, seeds in of_seeds.items()}
     return {
-        ("zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_made_with(rows)}",
+        ("lab/measured/zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_made_with(rows)}",
         **{(page, SCRIPT): settings(some) for page, some in settled.items() if some},
     }
 

@@ -1,6 +1,6 @@
 """Where a TensorRT engine rounds activations to 8 bits: as part of other kernels, or in separate kernels.
 
-The rules are derived from the kernels of TensorRT-RTX 1.7 (docs/measured/nvidia.md). The kernel that produces an
+The rules are derived from the kernels of TensorRT-RTX 1.7 (lab/measured/nvidia.md). The kernel that produces an
 activation also rounds it, if it is elementwise or a norm. That halves the bytes and adds no kernel. There are five
 exceptions:
 

@@ -33,7 +33,7 @@ BACKEND = "onnxruntime-cuda"
 VERSION = "4"  # version of the form, which increases with each change of the pass that writes it
 NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has this attribute
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
-# The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
+# The rule where nothing was measured, from lab/measured/gpu.md. In float16 all kernels of a form are faster there; in
 # float32 convolutions and attention of small tensors are slower.
 PREFERRED: Mapping[str, bool] = MappingProxyType({"float16": True, "bfloat16": True, "float32": False})
 FORM_ONLY = "bfloat16"  # the precision whose portable graph the provider does not open

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
 TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
-PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "lab").glob("*.md")))
+LAB = (*sorted((ROOT / "lab").glob("*.md")), *sorted((ROOT / "lab/measured").glob("*.md")))
+PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *LAB)
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")
 MARK = re.compile(r"<!-- (by hand|not run): (.+) -->")
 

@@ -32,7 +32,7 @@ def test_changes_of_a_nested_folder_count_for_that_folder_only(monkeypatch: pyte
 def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
     """Except the log of decisions, in which each row names its commit, and scripts that were deleted."""
     named = {page.name.partition("#")[0] for page in CHECK["pages"]()}
-    files = {path.name for path in (ROOT / "docs/measured").glob("*.md")}
+    files = {path.name for path in (ROOT / "lab/measured").glob("*.md")}
     assert files - named == {"README.md"}
 
 
@@ -69,7 +69,7 @@ def test_figures_between_two_commits_that_are_alike_are_of_the_second(
 
 
 def test_the_page_of_measurements_names_two_commits_that_are_alike() -> None:
-    (pair,) = CHECK["UNMOVED"].findall((ROOT / "docs/measured/README.md").read_text())
+    (pair,) = CHECK["UNMOVED"].findall((ROOT / "lab/measured/README.md").read_text())
     assert all(len(commit) >= 8 for commit in pair)
 
 

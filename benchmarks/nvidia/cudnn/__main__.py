@@ -10,7 +10,7 @@ described H100, Orin and RTX 3060. It needs no GPU, gcc, and an environment of t
 nvidia-cudnn-cu13, nvidia-cublas, nvidia-cuda-nvrtc, nvidia-cuda-runtime, nvidia-cudnn-frontend and cuda-bindings
 (0.9 GB). `prepare` writes what `run` needs of each denoiser. `run` needs an NVIDIA GPU, torch, nvidia-cudnn-frontend
 and msgspec: it measures whole calls of each body at batches 1, 8, 64 and 256, and then each group alone. `plans` and
-`run` append lines to FOLDER/results.jsonl as they find them, and `page` writes docs/measured/cudnn.md from such files.
+`run` append lines to FOLDER/results.jsonl as they find them, and `page` writes lab/measured/cudnn.md from such files.
 """
 
 import sys

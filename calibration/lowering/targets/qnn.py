@@ -5,7 +5,7 @@ HTP computes only in integers, so every tensor has a pair with constant scales
 rounded as for every other target.
 
 onnxruntime-qnn also compiles on x86, and executes HTP's arithmetic there. ONNX's arithmetic predicts it to 73 dB and
-more on a step of the shipped model. docs/measured/npu.md has the figures, and the forms where the prediction fails.
+more on a step of the shipped model. lab/measured/npu.md has the figures, and the forms where the prediction fails.
 """
 
 import numpy as np

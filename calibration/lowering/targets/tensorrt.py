@@ -22,7 +22,7 @@ arithmetic is only used where the kernel that produces the activation includes i
 (`lowering/tensorrt_qdq_placement.py`). Group factors stay before linear layers, where the product after the layer is
 part of another kernel. Weights of convolutions have one scale for all channels. If samples lose too much with one range
 for all steps, the body has one graph for each of a few intervals (`policy.CalibrationPolicy`). Kernels and bytes:
-docs/measured/nvidia.md.
+lab/measured/nvidia.md.
 
 A CPU shows the effect of the pairs if onnxruntime does not fuse them (`OnnxRuntime(fuse_qdq=False)`). But it computes
 in float32 where it has no float16 kernel, so neither rounding nor overflow of float16 shows. The rounding of bfloat16

@@ -99,7 +99,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[M
         folder = work / sha256(repr(settings).encode()).hexdigest()[:12]
         return folder if folder.exists() else write_bundle(folder, denoiser())
 
-    for page in ("zoo.md", "other_tools.md", "shipped_models.md"):
+    (tmp_path / "lab/measured").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    for page in ("lab/measured/zoo.md", "lab/measured/other_tools.md", "docs/measured.md"):
         (tmp_path / page).write_text(
             f"<!-- made by {result_rows.SCRIPT} -->\n<!-- end of what {result_rows.SCRIPT} makes -->"
         )
@@ -107,7 +109,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[M
     monkeypatch.setattr(compare, "TRAJECTORIES", 4)
     monkeypatch.setattr(compare, "ALL", (Small(),))
     monkeypatch.setattr(result_rows, "KEPT", tmp_path / "zoo.json")
-    monkeypatch.setattr(result_rows, "PAGES", tmp_path)
+    monkeypatch.setattr(result_rows, "ROOT", tmp_path)
 
     def ran(*given: str) -> list[Measured]:
         short = ("--model", "dit_flow", "--steps", "3", "--seeds", "4", "--first-seed", "1000")
@@ -128,7 +130,7 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(run: Any, tmp_path: P
     assert found.lead is None and found.above == pytest.approx(found.ours.mean - theirs.quality.mean)
     (bundle,) = (tmp_path / "work/bundles").iterdir()
     assert open_bundle(bundle).manifest.bodies.keys() == {"float32", "int8-cpu-x86"}
-    assert "| tiny | 3 | 4 from 1000 | onnxruntime |" in (tmp_path / "zoo.md").read_text()
+    assert "| tiny | 3 | 4 from 1000 | onnxruntime |" in (tmp_path / "lab/measured/zoo.md").read_text()
 
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()}
     assert run(*only, "--picture", str(tmp_path / "strip.png")) == [found]

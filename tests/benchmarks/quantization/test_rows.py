@@ -79,7 +79,7 @@ def test_a_later_measurement_takes_the_place_of_the_same_row(tmp_path: Path) -> 
 def test_the_pages_show_every_row_that_is_kept() -> None:
     known = read_rows(result_rows.KEPT, Measured)
     for (page, part), table in result_rows.tables(known).items():
-        assert part_of((result_rows.PAGES / page).read_text(), part) == table and table.count("\n") > 6
+        assert part_of((result_rows.ROOT / page).read_text(), part) == table and table.count("\n") > 6
     assert {each.denoiser for each in known} <= {member.name for member in ALL}
     assert all(each.ours.p5 <= each.ours.mean for each in known)
 

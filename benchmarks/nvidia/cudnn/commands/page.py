@@ -1,4 +1,4 @@
-"""Writes docs/measured/cudnn.md from lines of earlier runs."""
+"""Writes lab/measured/cudnn.md from lines of earlier runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from benchmarks import options
 from benchmarks.gpu.results import read_results
 from benchmarks.nvidia.cudnn.page import page_of
 
-PAGE = Path(__file__).parents[4] / "docs/measured/cudnn.md"
+PAGE = Path(__file__).parents[4] / "lab/measured/cudnn.md"
 
 
 def main(given: Sequence[str]) -> None:
