@@ -30,11 +30,14 @@ from fewstep.runtime.machine.packages import (
 from fewstep.runtime.options import Options
 
 LEAST_RUNTIME = (1, 21)  # the oldest tested version of onnxruntime
+LEAST_TENSORRT_11 = (11, 4, 1)  # the first TensorRT 11 that NVIDIA supports on a Jetson
 LEAST_MEMORY = 2 * 2**30  # bytes that the calibration of a small denoiser needs
 LEAST_DISK = 2**30
 
 TENSORRTS = ("tensorrt", "tensorrt-rtx")
 CUDA = "cuda-bindings"  # packages that are also needed to run their engines
+NVIDIAS_BUILD = "install NVIDIA's build for this JetPack: docs/jetson.md has a table"  # of onnxruntime-gpu
+JETPACKS_TENSORRT = "use JetPack's TensorRT: docs/jetson.md has the commands"
 
 Level = Literal["problem", "missing", "note", "optional"]
 
@@ -124,6 +127,8 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
     for extra, names in seen.missing.items():
         if extra not in ("cpu", "gpu"):  # an inference engine is judged above
             fix = f"pip install 'fewstep[{extra}]'"
+            if "onnxruntime-gpu" in seen.packages and "onnxruntime" in EXTRAS[extra][1]:
+                fix = f"pip install {' '.join(names)}"  # the extra would install onnxruntime over onnxruntime-gpu
             if seen.jetson is not None and JETPACK in names:
                 fix = f"TensorRT comes with JetPack: apt install python3-libnvinfer; for the rest: {fix}"
             yield Finding("optional", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
@@ -159,22 +164,30 @@ def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
         yield Finding(
             "problem",
             "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files",
-            f"pip uninstall -y {' '.join(both)} && pip install 'fewstep[{extra}]'",
+            f"pip uninstall -y {' '.join(both)}; then {NVIDIAS_BUILD}"
+            if seen.jetson is not None
+            else f"pip uninstall -y {' '.join(both)} && pip install 'fewstep[{extra}]'",
         )
     if seen.engine is None:
         yield Finding("problem", "no inference engine: onnxruntime is not installed", "pip install 'fewstep[cpu]'")
     elif seen.engine.error:
         again = " ".join(both) or "onnxruntime"
-        yield Finding(
-            "problem", f"onnxruntime cannot be imported: {seen.engine.error}", f"pip install --force-reinstall {again}"
-        )
+        fix = NVIDIAS_BUILD if _has_jetson_runtime(seen) else f"pip install --force-reinstall {again}"
+        yield Finding("problem", f"onnxruntime cannot be imported: {seen.engine.error}", fix)
     elif tuple(map(int, re.findall(r"\d+", seen.engine.version)[:2])) < LEAST_RUNTIME:
         least = ".".join(map(str, LEAST_RUNTIME))
         yield Finding(
             "problem",
             f"onnxruntime {seen.engine.version} is older than {least}",
-            f"pip install --upgrade '{(both or ['onnxruntime'])[0]}>={least}'",
+            NVIDIAS_BUILD
+            if _has_jetson_runtime(seen)
+            else f"pip install --upgrade '{(both or ['onnxruntime'])[0]}>={least}'",
         )
+
+
+def _has_jetson_runtime(seen: Diagnosis) -> bool:
+    """Return whether onnxruntime-gpu runs on a Jetson, for which PyPI has no build."""
+    return seen.jetson is not None and "onnxruntime-gpu" in seen.packages
 
 
 def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
@@ -188,7 +201,7 @@ def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
         yield Finding(
             "missing",
             f"{seen.gpus[0].name} is unused: no GPU backend is installed",
-            f"{swap}pip install 'fewstep[gpu]'",
+            f"{swap}pip install 'fewstep[gpu]'" if seen.jetson is None else JETPACKS_TENSORRT,
         )
     if not seen.gpus and "onnxruntime-gpu" in seen.packages:
         yield Finding(
@@ -196,13 +209,20 @@ def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
             "onnxruntime-gpu is installed but no GPU was found, so it runs on the CPU",
             "check with nvidia-smi which GPUs the driver sees",
         )
+    yield from _jetpack_findings(seen)
+
+
+def _jetpack_findings(seen: Diagnosis) -> Iterator[Finding]:
+    """Yield a finding on a TensorRT 11 that NVIDIA does not support on this JetPack."""
     jetson, tensorrt = seen.jetson, seen.packages.get("tensorrt", "")
-    if jetson is not None and jetson.jetpack.startswith("6") and tensorrt.startswith("11"):
-        yield Finding(
-            "problem",
-            f"TensorRT {tensorrt} does not run on JetPack {jetson.jetpack}",
-            "use the TensorRT 10 of JetPack",
-        )
+    if jetson is None or not tensorrt.startswith("11."):
+        return
+    if jetson.jetpack.startswith("6"):
+        what = f"TensorRT {tensorrt} does not run on JetPack {jetson.jetpack}"
+        yield Finding("problem", what, "use the TensorRT 10 of JetPack")
+    elif tuple(map(int, re.findall(r"\d+", tensorrt)[:3])) < LEAST_TENSORRT_11:
+        what = f"NVIDIA supports TensorRT {tensorrt} on no JetPack; on AGX Orin with 7.2 it was reported to run"
+        yield Finding("note", what, "use the TensorRT 10 of JetPack, or 11.4.1 and later from JetPack 7.2.2 on")
 
 
 def _code_findings(seen: Diagnosis) -> Iterator[Finding]:
@@ -216,7 +236,7 @@ def _code_findings(seen: Diagnosis) -> Iterator[Finding]:
             yield Finding(
                 "missing",
                 f"{code.engine} {version} has no code for {gpu.sm} ({gpu.name}): its libraries have {have}",
-                "install NVIDIA's build for this JetPack: docs/jetson.md has a table"
+                NVIDIAS_BUILD
                 if seen.jetson is not None
                 else f"install a version of {code.engine} that was built for {gpu.sm}",
             )

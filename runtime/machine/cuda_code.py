@@ -25,7 +25,10 @@ LIBRARIES = {  # the files with an engine's kernels
     "tensorrt": r"nvinfer(_lean|_builder_resource\w*)?",
     "tensorrt-rtx": r"tensorrt_rtx",
 }
-SYSTEM = ("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu")  # where JetPack's and Debian's TensorRT are
+SYSTEM = (  # where the TensorRT of JetPack, of Debian and of jetson-containers is
+    *("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu"),
+    "/usr/local/cuda/targets/aarch64-linux/lib",
+)
 
 
 def is_library(engine: str, name: str) -> bool:

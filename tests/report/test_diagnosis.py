@@ -13,7 +13,7 @@ from fewstep.report import diagnosis
 from fewstep.report.diagnosis import LEAST_RUNTIME, Diagnosis, DoctorOptions, diagnose, findings
 from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.runtime.machine.cuda_code import CudaCode
-from fewstep.runtime.machine.gpu import Gpu, parse_jetson
+from fewstep.runtime.machine.gpu import Gpu, gpu_of, parse_jetson
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
 from tests.packages import toml
 
@@ -110,6 +110,61 @@ def test_a_lack_is_named_with_what_ends_it(
     assert [each for each, _, _ in others if each != "note"] == []
     assert found[0] == level and what in found[1] and fix in found[2]
     assert msgspec.structs.replace(seen, findings=tuple(findings(seen))).is_usable is (level != "problem")
+
+
+THOR = parse_jetson("NVIDIA Jetson AGX Thor", "# R38 (release), REVISION: 4.0, GCID: 1", "7.1")
+OLD = OnnxRuntimeImport("1.19.2", ("CUDAExecutionProvider",), "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "fix"),
+    [
+        (
+            {"packages": BOTH},
+            "overwrite each other",
+            "pip uninstall -y onnxruntime onnxruntime-gpu; then install NVIDIA's",
+        ),
+        (
+            {"engine": OLD, "packages": {"onnxruntime-gpu": "1.19.2"}},
+            "is older than 1.21",
+            "install NVIDIA's build for",
+        ),
+        (
+            {"engine": OnnxRuntimeImport("", (), "libcudart.so.12"), "packages": {"onnxruntime-gpu": "1.23"}},
+            "libcudart.so.12",
+            "install NVIDIA's build for",
+        ),
+        ({"gpus": (gpu_of(JETSON),)}, "Orin is unused", "use JetPack's TensorRT: docs/jetson.md"),
+    ],
+)
+def test_no_fix_on_a_jetson_installs_a_build_of_pypi(
+    healthy: Diagnosis, changes: dict[str, Any], what: str, fix: str
+) -> None:
+    found = said(msgspec.structs.replace(healthy, jetson=JETSON, **changes))
+    assert any(what in each and command.startswith(fix) for _, each, command in found), found
+    assert not any("fewstep[gpu]" in command or "--force-reinstall" in command for _, _, command in found)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_named"), [("10.16.1", False), ("11.1.0", True), ("11.4.0", True), ("11.4.1", False)]
+)
+def test_a_tensorrt_that_nvidia_supports_on_no_jetpack_is_a_note(
+    healthy: Diagnosis, version: str, is_named: bool
+) -> None:
+    found = said(msgspec.structs.replace(healthy, jetson=THOR, packages={"tensorrt": version}))
+    assert [(level, what) for level, what, _ in found if "on no JetPack" in what] == is_named * [
+        ("note", f"NVIDIA supports TensorRT {version} on no JetPack; on AGX Orin with 7.2 it was reported to run")
+    ]
+
+
+def test_packages_of_an_extra_do_not_replace_onnxruntime_gpu(healthy: Diagnosis) -> None:
+    seen = msgspec.structs.replace(
+        healthy, packages={"onnxruntime-gpu": "1.31.1"}, missing={"calibration": ("onnx",), "text": ("tokenizers",)}
+    )
+    assert [fix for level, _, fix in said(seen) if level == "optional"] == [
+        "pip install onnx",
+        "pip install 'fewstep[text]'",
+    ]
 
 
 def test_the_oldest_engine_is_the_one_that_the_packages_ask_for() -> None:
