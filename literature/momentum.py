@@ -1,5 +1,6 @@
-"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118), of PLMS and of
-DPM-Solver++(2M). The paper's generalised form is `fewstep.plans.solvers.momentum`."""
+"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118), of PLMS, of
+DPM-Solver++(2M) and of UniPC, and Nesterov's momentum of PLMS. The paper's generalised form is
+`fewstep.plans.solvers.momentum`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,6 +10,7 @@ from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, noise_left, predicted_noise, transfer
 from fewstep.plans.solvers.momentum import PAPER, check_momentum, combine_velocities
+from fewstep.plans.solvers.unipc import predict_and_correct
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -23,6 +25,23 @@ def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 
         order: 1 to 4, the number of predicted noises that Adams-Bashforth combines.
     """
     check_momentum("hb", beta, order)
+    return _plms(trace, times, beta, order, has_lookahead=False)
+
+
+@Published(PAPER, order=1, rows=3)
+def nesterov(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
+    """Sample with Nesterov's momentum, g = AB(eps), v <- (1 - beta) v + beta g, y <- y + (rho_t - rho_s) ((1 - beta) v
+    + beta g). The order is 1 for beta < 1. Plans have `order` + 1 rows.
+
+    Args:
+        beta: in (0, 1]; smaller values damp more.
+        order: 1 to 4, the number of predicted noises that Adams-Bashforth combines.
+    """
+    check_momentum("nesterov", beta, order)
+    return _plms(trace, times, beta, order, has_lookahead=True)
+
+
+def _plms(trace: Tracer, times: Sequence[Time], beta: float, order: int, has_lookahead: bool) -> Lin:
     x = trace.start()
     history: list[Lin] = []  # predicted noise, newest first
     velocity: Lin | None = None
@@ -31,7 +50,8 @@ def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 
         history = [trace.store(predicted_noise(x, x0, s)), *history[: order - 1]]
         pushed = combine_velocities(history)
         velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
-        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, velocity, s, t)
+        slope = (1 - beta) * velocity + beta * pushed if has_lookahead else velocity
+        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, slope, s, t)
     return x
 
 
@@ -60,3 +80,30 @@ def hb_dpmpp_2m(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8) -> L
         x = noise_left(s, t) * x - t.alpha * expm1(-h) * pushed
         last = x0, h
     return x
+
+
+@Published(PAPER, order=None, rows=5)
+def hb_unipc(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
+    """UniPC with heavy ball in its corrector, v <- (1 - beta) v + beta m / sigma_t, where m is the mean x0 by which the
+    corrector goes from s to t, and x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) sigma_t v. Plans have `order` + 3
+    rows.
+
+    Two things are as in the authors' code. The predictor has no momentum: a velocity is computed there, and overwritten
+    by the value without momentum. And v is divided by sigma_t, so its weights do not add up to 1, and the error falls
+    somewhat more slowly than 1 / steps for beta < 1.
+
+    Args:
+        beta: in (0, 1]; smaller values damp more, and 1 is `unipc`.
+        order: 1 to 4, of the predictor.
+    """
+    check_momentum("hb_unipc", beta, order)
+    velocity: Lin | None = None
+
+    def accelerate(s: Time, t: Time, x: Lin, corrected: Lin) -> Lin:
+        nonlocal velocity
+        kept, scale = noise_left(s, t) * x, -t.alpha * expm1(s.lam - t.lam) * t.sigma
+        pushed = (corrected - kept) / scale
+        velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
+        return kept + scale * velocity
+
+    return predict_and_correct(trace, times, order, False, False, False, accelerated=accelerate)

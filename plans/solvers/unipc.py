@@ -55,10 +55,12 @@ def predict_and_correct(
     lower_order_final: bool,
     uncorrected: Sequence[float] = (),
     compensated: Callable[[int, Time, Lin], Lin] | None = None,
+    accelerated: Callable[[Time, Time, Lin, Lin], Lin] | None = None,
 ) -> Lin:
     """Multistep UniP-p and UniC-p with p up to `order`. m is x0 or the noise, and B takes z = -h or z = h.
 
     `compensated(number of the step, time, m)` returns the value that replaces m from that step on (`dc_solver.py`).
+    `accelerated(s, t, x at s, corrected x)` returns the x that replaces the corrected one (`momentum.py`).
     """
     form: Form = NoisePrediction() if on_noise else DataPrediction()
     x, x0 = trace.denoise(trace.start(), times[0])
@@ -96,10 +98,13 @@ def predict_and_correct(
         corrected = base - scale * B * rho_t * m  # all terms of the corrector except that of m at t
         for rho, D1 in zip(rhos, D1s):
             corrected = corrected + scale * B * rho * D1
-        corrected, predicted = trace.store(corrected), trace.store(predicted)
+        before, corrected, predicted = x, trace.store(corrected), trace.store(predicted)
         x, x0 = trace.denoise(predicted, t)
         m = form.prediction(trace, x, x0, t)
-        x = corrected + scale * B * rho_t * m + (x - predicted)  # with the shift that CFG++ made to the predicted x
+        corrected = corrected + scale * B * rho_t * m
+        if accelerated is not None:
+            corrected = trace.store(accelerated(s, t, before, corrected))
+        x = corrected + (x - predicted)  # with the shift that CFG++ made to the predicted x
     return predicted
 
 

@@ -34,6 +34,7 @@ FORMS = [
     "gradient_estimation(gamma=1.5)",
     "hb(order=1)",
     "hb(beta=0.5, order=4)",
+    "nesterov(beta=0.5, order=4)",
     "unipc_1(on_noise=True)",
     "unipc_2(bh1=True)",
     "unipc_2(on_noise=True)",
@@ -58,6 +59,8 @@ ROWS = {
     "ghvb(order=4)": 4,
     "hb(order=1)": 2,
     "hb(beta=0.5, order=4)": 5,
+    "hb_unipc(order=3)": 6,
+    "nesterov(beta=0.5, order=4)": 5,
     "sa_solver(tau=0, predictor=1, corrector=0)": 1,
     "sa_solver(tau=0, predictor=2, corrector=0)": 2,
     "sa_solver(tau=0, predictor=1, corrector=2)": 2,
@@ -72,14 +75,15 @@ NOISY_FORMS += ["dpmpp_singlestep_3(eta=1)", "edm_euler(s_churn=4)"]
 # Those that start from tensors of the caller; they have tests of their own.
 GIVEN = ("bdia_inverse", "ddim_inverse", "edict_inverse", "interpolant", "rddm", "resshift", "sgmse")
 # rfpp goes somewhere else where trajectories bend. EDICT evaluates at a time that x is not at, so it is exact for no
-# data; test_inverses.py has its tests.
-OTHERS = {*GIVEN, "rfpp", "edict"}
+# data; test_inverses.py has its tests. The weights of hb_unipc do not add up to 1, so it is exact for no data;
+# test_momentum.py has its tests.
+OTHERS = {*GIVEN, "rfpp", "edict", "hb_unipc"}
 DETERMINISTIC = [name for name in SOLVERS.names() if name not in STOCHASTIC | OTHERS] + FORMS
 # Evaluations in 10 steps from the noisiest timestep to clean, where they are not 10.
 EVALUATIONS = {"edm_heun": 19, "heun": 19, "dpm_2": 19, "dpm_3": 28, "dpmpp_2s": 19, "dpmpp_3s": 28, "f_pndm": 19}
 EVALUATIONS |= {"pndm": 11, "s_pndm": 11, "rk4": 37, "dpm_2(eta=1)": 19, "dpmpp_2s(eta=1)": 19, "dpmpp_sde": 19}
 EVALUATIONS |= {"edm_heun(s_churn=4)": 19, "score_sde_pc": 20, "edict": 20, "bdia_inverse": 9, "edict_inverse": 20}
-NEEDED = {*DETERMINISTIC, *STOCHASTIC, *NOISY_FORMS, *ROWS, "rfpp", "edict", *GIVEN[:3]}
+NEEDED = {*DETERMINISTIC, *STOCHASTIC, *NOISY_FORMS, *ROWS, "rfpp", "edict", "hb_unipc", *GIVEN[:3]}
 # Those that multiply differences of predicted noise by sigma / alpha, which is 20 000 where the cosine schedule starts.
 ON_NOISE = [
     name
