@@ -15,6 +15,8 @@ from fewstep.measure.speed.machine import this_machine
 from lab.claims.directions import Direction
 
 KEPT = Path(__file__).parents[2] / "lab/claims.json"
+MARGIN_DB = 0.5  # a loss that the calibration of int8 also accepts
+MARGIN_FD = 10 ** (MARGIN_DB / 10) - 1  # the same margin for a squared distance, relative to the control's
 HOW = (
     "*ours* has a system's figure and its evaluations of the network. Each of its *controls* is a plain way, with the"
     " same and with the gain of ours. *As long* is with more evaluations or fewer, as many as take as long as ours.",
@@ -33,6 +35,11 @@ HOW = (
     "A system pays if both gains are above twice their errors, and if it has the factor that it claims. It does not pay"
     " if one is below minus twice its error, or the factor is missed. Else nothing is decided. A control of one number"
     " of evaluations has one gain.",
+    "A system also pays if it is as good in half the control's evaluations or fewer: if its loss is below"
+    f" {MARGIN_DB} dB, by twice the error. That is the lower one of two one-sided tests of equivalence, at a level"
+    f" below 5 %; the upper one would only exclude that it is better. {MARGIN_DB} dB is what the calibration of int8"
+    f" may lose. FD is a squared distance, so there it is {100 * MARGIN_FD:.0f} % of the control's. In the same way a"
+    " system does not pay if its control is as good in half the evaluations. Other figures have no margin.",
     "A figure that compares with data has to get better with steps. The first table has what it gains from few to many"
     " steps of the network. Where many steps are surely worse, no line has the figure. Searches are exempt, whose aim"
     " the figure is.",
@@ -119,17 +126,52 @@ class Line(msgspec.Struct, frozen=True):
         return self.asked is None or self.ours >= self.asked * self.plain
 
     @property
+    def margin(self) -> float | None:
+        """The loss that still counts as equal, in the unit of the figure; None for figures without a margin."""
+        if self.figure.startswith(("PSNR", "SI-SDR")):
+            return MARGIN_DB
+        return MARGIN_FD * abs(self.plain) if self.figure.startswith("-FD") else None
+
+    @property
+    def is_as_good(self) -> bool:
+        """Whether the system is not worse by the margin, in at most half of the control's evaluations."""
+        least = self.gain.mean - 2 * self.gain.deviation
+        return self.margin is not None and 2 * self.evaluations <= self.of_plain and least > -self.margin
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether the system is not better by the margin, though its control has at most half of its evaluations."""
+        most = self.gain.mean + 2 * self.gain.deviation
+        return self.margin is not None and 2 * self.of_plain <= self.evaluations and most < self.margin
+
+    @property
+    def holds(self) -> bool:
+        """Whether the system is better than its control, or as good in half the evaluations."""
+        return self.has_factor and (self.is_as_good or all(each.is_sure for each in self.gains))
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the seeds decide nothing: no loss is significant, but a gain is not significant either."""
+        return self.has_factor and not self.holds and not any(each.is_loss for each in self.gains)
+
+    @property
     def pays(self) -> bool:
-        return self.has_factor and all(each.is_sure for each in self.gains)
+        return self.holds and not self.is_matched
 
     @property
     def is_open(self) -> bool:
-        """Whether the seeds do not decide: no loss is significant, but a gain is not significant either."""
-        return self.has_factor and not self.pays and not any(each.is_loss for each in self.gains)
+        """Whether the seeds do not decide what the system is worth."""
+        return self.is_undecided and not self.is_matched
 
     @property
     def verdict(self) -> str:
-        word = "pays" if self.pays else "not decided" if self.is_open else "does not pay"
+        if self.pays:
+            is_better = all(each.is_sure for each in self.gains)
+            word = "pays" if is_better else "pays: as good in half the evaluations"
+        elif self.is_matched and not self.gain.is_loss:
+            word = "does not pay: the control is as good in half the evaluations"
+        else:
+            word = "not decided" if self.is_open else "does not pay"
         is_timed = self.at_equal_time is not None or self.asked is not None
         return word + (", on an unsteady machine" if is_timed and not self.is_steady else "")
 

@@ -40,7 +40,7 @@ def _rows(system: str, claim: str, control: str, lines: Sequence[Line]) -> list[
             *(system, claim, line.model, line.figure),
             f"{line.ours:.2f}, {line.evaluations}",
             f"{line.control}: {line.plain:.2f}, {line.of_plain}",
-            "yes" if line.pays else "not decided" if line.is_open else "no",
+            "yes" if line.holds else "not decided" if line.is_undecided else "no",
         )
         for line in of
     ]

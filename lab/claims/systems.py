@@ -86,7 +86,7 @@ def holds(lines: Sequence[Line], system: str) -> str:
     found = defaultdict[str, dict[str, list[str]]](lambda: defaultdict(list))
     for line in lines:
         if line.control in AUTHORS.get(line.system, ()):
-            word = "yes" if line.pays else "not decided" if line.is_open else "no"
+            word = "yes" if line.holds else "not decided" if line.is_undecided else "no"
             name = line.control if line.system == system else f"{line.system} to {line.control}"
             found[word][name].append(line.model)
     texts = {

@@ -124,6 +124,33 @@ def test_a_system_pays_if_both_gains_are_sure_and_a_sure_loss_alone_refutes_it()
     assert "unsteady" in line(won, won, False).verdict
 
 
+@pytest.mark.parametrize(
+    ("figure", "of_plain", "gain", "verdict"),
+    [
+        ("PSNR to the teacher", 16, Gain(-0.3, 0.09), "pays: as good in half the evaluations"),  # at least -0.48 dB
+        ("PSNR to the teacher", 16, Gain(-0.3, 0.11), "does not pay"),  # at least -0.52 dB, and a sure loss
+        ("PSNR to the teacher", 16, Gain(-0.1, 0.21), "not decided"),
+        ("PSNR to the teacher", 15, Gain(-0.1, 0.1), "not decided"),  # more than half of the evaluations
+        ("PSNR to the teacher", 16, Gain(0.3, 0.1), "pays"),
+        ("PSNR to the teacher", 4, Gain(0.3, 0.09), "does not pay: the control is as good in half the evaluations"),
+        ("PSNR to the teacher", 4, Gain(0.3, 0.11), "pays"),
+        ("PSNR to the teacher", 5, Gain(0.3, 0.09), "pays"),
+        ("-FD", 16, Gain(-4.0, 4.0), "pays: as good in half the evaluations"),  # 12.2 of 100 is the margin
+        ("-FD", 16, Gain(-4.0, 4.2), "not decided"),
+        ("log p(class)", 16, Gain(-0.01, 0.01), "not decided"),  # a figure without a margin
+    ],
+)
+def test_as_good_in_half_the_evaluations_pays(figure: str, of_plain: int, gain: Gain, verdict: str) -> None:
+    of = msgspec.structs.replace(line(gain, None), figure=figure, plain=-100.0, plain_evaluations=of_plain)
+    assert of.verdict == verdict and of.pays == verdict.startswith("pays")
+
+
+def test_the_authors_claim_is_not_refuted_by_the_cost() -> None:
+    """A gain that is too small for twice the evaluations is a gain."""
+    of = msgspec.structs.replace(line(Gain(0.3, 0.09), None), figure="SI-SDR", plain_evaluations=4)
+    assert systems.holds([of], "SVDD") == "yes: best of N on fashion_mnist" and systems.worth([of]) == "does not pay"
+
+
 def test_a_claim_of_a_factor_asks_for_it() -> None:
     """A stream that is 1.2 times as fast is no stream of 1.5 times."""
     sure = Gain(1.0, 0.1)
