@@ -2,7 +2,8 @@
 authors holds; the others say what the system is worth to a user.
 
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
-compared with the usual solvers in as many, `HB` with PLMS, which `ipndm` is, and with the solver that gets momentum.
+compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS, which `ipndm` is, and with the solver that
+gets momentum.
 """
 
 AUTHORS: dict[str, tuple[str, ...]] = {
@@ -13,9 +14,11 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "GHVB": ("ipndm", "dpmpp_2m"),
     "HB": ("ipndm",),
     "HB on DPM-Solver++": ("dpmpp_2m",),
-    "DPM-Solver++": ("ddim",),
-    "singlestep DPM-Solver": ("ddim",),
-    "DEIS": ("ddim",),
+    "HB on UniPC": ("unipc_2",),
+    "Nesterov": ("ipndm",),
+    "DPM-Solver++": ("ddim", "ddim in 50 steps", "ddim in 100 steps"),
+    "singlestep DPM-Solver": ("ddim", "ddim in 50 steps"),
+    "DEIS": ("ddim", "ddim in 50 steps"),
     "S³": ("the best plan",),
     "DC-Solver": ("the best plan",),
     "MRS": ("sgmse", "sgmse, 60 evaluations"),

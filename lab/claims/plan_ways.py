@@ -24,7 +24,9 @@ TWO_BRANCHES = {"fashion_mnist": 1.25}
 SKIPS = {"fashion_mnist": 0.9}  # of the innermost skip, rising to 1: the best of 0.9 to 1.2 by FD on 64 such seeds
 SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}  # window, cutoff: best of six
 PLAIN = ("unet_epsilon_linear", "convnext_v_cosine")
+LONGER = (50, 100)  # steps of DDIM under guidance, as many as the authors name and half as many
 LONG = ("ddim", 250)  # the paper also has PNDM with 1000 steps, which would take ten minutes of CPU time
+DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
@@ -87,16 +89,19 @@ CLAIMS = [
             {"no scale": (5, plan("dpmpp_2m:5"))}),
     *claims("Time-Shift Sampler", "nearer to many steps, without training", 10, lambda s: shifted(s, "ddim:10"), PLAIN,
             {"the same plan": (10, plan("ddim:10"))}, (near(None),)),
-    *[claim for system, ours in (("GHVB", "ghvb"), ("HB", "hb"), ("HB on DPM-Solver++", "hb_dpmpp_2m"))
+    *[claim for system, ours, rivals in (
+          ("GHVB", "ghvb", DAMPED), ("HB", "hb", DAMPED), ("HB on DPM-Solver++", "hb_dpmpp_2m", DAMPED),
+          ("HB on UniPC", "hb_unipc", (*DAMPED, "unipc_2")), ("Nesterov", "nesterov", (*DAMPED, "hb")))
       for claim in claims(system, "less divergence at guidance 7.5", 16, plan(f"{ours}:8", 7.5), GUIDED,
-                          {theirs: (16, plan(f"{theirs}:8", 7.5)) for theirs in ("ddim", "ipndm", "dpmpp_2m")},
-                          (near(7.5),))],
+                          {theirs: (16, plan(f"{theirs}:8", 7.5)) for theirs in rivals}, (near(7.5),))],
     *[claim for system, words, steps, ours, rivals in (
           ("DPM-Solver++", "15 to 20 steps of guided models", 20, "dpmpp_2m", ("ddim", "unipc_2", "deis_log_rho_3")),
           ("singlestep DPM-Solver", "high order in about 10 steps", 10, "dpm_singlestep_2", ("ddim", "deis_log_rho_3")),
           ("DEIS", "high order in few steps", 10, "deis_log_rho_3", ("ddim", "unipc_2", "dpm_2m", "dpm_3m")))
       for claim in claims(system, words, 2 * steps, nearest(ours, steps), GUIDED,
-                          {theirs: (2 * steps, nearest(theirs, steps)) for theirs in rivals}, (near(),))],
+                          {theirs: (2 * steps, nearest(theirs, steps)) for theirs in rivals}
+                          | {f"ddim in {many} steps": (2 * many, nearest("ddim", many)) for many in LONGER},
+                          (near(),))],
     *[claim for system, count, ours, more in (
           ("PNDM", 20, "s_pndm:19", ()), ("PNDM of order 4", 20, "f_pndm:11", ()),
           ("PNDM", 50, "s_pndm:49", (LONG,)), ("PNDM of order 4", 50, "f_pndm:41", (LONG,)))
