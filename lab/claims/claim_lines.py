@@ -263,7 +263,7 @@ def written(of: Kept) -> str:
     return f"""# Claims of published systems
 
 `python -m lab.claims --keep` writes this page. [systems.md](systems.md) has all systems of
-the survey, and [compose.md](../docs/compose.md) the code of those that are composed from runs.
+the survey, and [compositions.md](compositions.md) the code of those that are composed from runs.
 
 {textwrap.fill(f"Machine: {of.machine}.", WIDTH)}
 

@@ -132,7 +132,7 @@ def searched(s: Setting) -> Floats:
 
 
 def moved(s: Setting) -> Floats:
-    """REINFORCE on the mean of the start noise of each class, as in compose.md. Return the samples of the last
+    """REINFORCE on the mean of the start noise of each class, as in compositions.md. Return the samples of the last
     round."""
     plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
     shift = np.zeros((scores.CLASSES, *s.sampler.bundle.manifest.x_shape))

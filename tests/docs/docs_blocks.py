@@ -66,13 +66,13 @@ def blocks(page: Path) -> Iterator[Block]:
         number = end + 1
 
 
-def functions(page: Path) -> SimpleNamespace:
-    """The functions of a page's python blocks, without what it calls them for."""
+def functions(*pages: Path) -> SimpleNamespace:
+    """The functions of the pages' python blocks, without what these call them for."""
     session: dict[str, object] = {}
-    for block in (each for each in blocks(page) if each.kind == "python"):
+    for block in (each for page in pages for each in blocks(page) if each.kind == "python"):
         tree = ast.parse(block.text)
         tree.body = [each for each in tree.body if isinstance(each, ast.FunctionDef | ast.Import | ast.ImportFrom)]
-        exec(compile(tree, str(page), "exec"), session)
+        exec(compile(tree, str(block.page), "exec"), session)
     return SimpleNamespace(**session)
 
 

@@ -1,4 +1,4 @@
-"""The blocks of docs/compose.md do what they say, on networks whose answers are known."""
+"""The blocks of docs/compose.md and lab/compositions.md do what they say, on networks whose answers are known."""
 
 from itertools import chain, count
 from pathlib import Path
@@ -19,7 +19,7 @@ from fewstep.runtime.sampling.execute import execute, finish
 from tests.docs.docs_blocks import blocks, functions
 from tests.plans.mixture import Mixture
 
-PAGE = Path(__file__).parents[3] / "docs/compose.md"
+PAGES = [Path(__file__).parents[3] / page for page in ("docs/compose.md", "lab/compositions.md")]
 MODES = Mixture((0.48, 0.52), (-0.8, 0.8), (0.1, 0.1))
 WHO = {"class": [1]}
 IMAGE, UPPER = np.full((1, 1, 4, 4), 0.7, np.float32), np.repeat(np.float32([1, 0]), 8).reshape(1, 4, 4)
@@ -27,7 +27,7 @@ IMAGE, UPPER = np.full((1, 1, 4, 4), 0.7, np.float32), np.repeat(np.float32([1, 
 
 @pytest.fixture(scope="module")
 def page() -> SimpleNamespace:
-    return functions(PAGE)
+    return functions(*PAGES)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def sampler_of(plan, shape, network) -> SimpleNamespace:
 
 
 def test_every_example_has_at_most_15_lines() -> None:
-    for block in (each for each in blocks(PAGE) if each.kind == "python"):
+    for block in (each for page in PAGES for each in blocks(page) if each.kind == "python"):
         lines = [line for line in block.text.splitlines() if line.strip() and not line.startswith(("import", "from"))]
         assert len(lines) <= 20
         for part in block.text.split("\ndef ")[1:]:
