@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.gpu.deployed import BATCHES, ENGINE_PRECISIONS, FLOATS, Deployed, Sample, on_backend
+from benchmarks.gpu.deployed import BATCHES, ENGINE_PRECISIONS, Deployed, Sample, on_backend
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
-from fewstep.runtime.backends.onnxruntime_cuda_form import FormSession
+from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY, FormSession
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
@@ -43,18 +43,18 @@ def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterat
             backend = TensorRt(tensorrt, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{tensorrt}{said}", precision, on_backend(of, body, backend))
     is_cuda = device == "cuda"
-    for precision in FLOATS:
+    for precision in of.precisions:
         yield Contender(
             FORM, precision, in_form(of, precision) if is_cuda else on_backend(of, precision, OnnxRuntime())
         )
-    for precision in FLOATS:
+    for precision in of.precisions:
         yield Contender(WHOLE, precision, as_whole_runs(of, precision, device))
-    for precision in FLOATS:
+    for precision in of.portable:
         backend_here = OnnxRuntimeCuda(form=False) if is_cuda else OnnxRuntime()
         yield Contender(STEPS, precision, on_backend(of, precision, backend_here))
-    for precision in FLOATS:
+    for precision in of.portable:
         yield Contender(UNROLLED, precision, in_unrolled_file(of, precision, device))
-    for precision in FLOATS:
+    for precision in of.portable:
         yield Contender(LOOP, precision, in_baked_file(of, precision, device))
 
 
@@ -68,7 +68,7 @@ def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
         def sample(seeds: Sequence[int]) -> np.ndarray:
             sampler.forget()  # timing repeats its conditions
             samples = np.asarray(sampler.sample(plan, seeds, of.conditions(seeds)))
-            if not (isinstance(graph, FormSession) and graph.runs_form):
+            if body != FORM_ONLY and not (isinstance(graph, FormSession) and graph.runs_form):
                 raise RuntimeError("there is no form with fewer kernels, or the provider does not run it")
             return samples
 

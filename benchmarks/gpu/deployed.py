@@ -24,6 +24,7 @@ from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from lab.zoo.bundles import calibration
@@ -33,7 +34,8 @@ BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's
 TRAJECTORIES = 16  # of calibration
 ENGINE_PRECISIONS = ("float16", "int8")
-FLOATS: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
+Precision = Literal["float16", "bfloat16", "float32"]
+OVERFLOWING = frozenset({"residual_outliers"})  # their activations leave float16's range
 
 Sample = Callable[[Sequence[int]], np.ndarray]  # seeds -> samples [B, ...]
 
@@ -55,6 +57,16 @@ class Deployed:
     def seeds(self) -> int:
         """How many seeds are compared with the CPU's."""
         return FEW if self.member.name == BLOCK.name else SEEDS
+
+    @property
+    def precisions(self) -> tuple[Precision, Precision]:
+        """The types that are measured: 16 bits and float32."""
+        return ("bfloat16" if self.member.name in OVERFLOWING else "float16", "float32")
+
+    @property
+    def portable(self) -> tuple[Precision, ...]:
+        """Those of its types in which the provider opens the portable graph."""
+        return tuple(each for each in self.precisions if each != FORM_ONLY)
 
     @property
     def expected_file(self) -> Path:
@@ -118,10 +130,11 @@ class Preparation:
             os.replace(partly, of.expected_file)
         if self.is_portable:
             return
-        for precision in FLOATS:
+        for precision in of.precisions:
             build(BuildOptions(of.bundle, "onnxruntime-cuda", precision=precision))  # with its form
             for batch in BATCHES:
-                unroll(of, precision, batch)
+                if precision in of.portable:
+                    unroll(of, precision, batch)
                 unroll(of, f"{precision}-cuda", batch)
         if self.tensorrt:
             build_engines(of, self.tensorrt)

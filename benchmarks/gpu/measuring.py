@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 from benchmarks.gpu.bounds import bounds
 from benchmarks.gpu.contenders import Contender, contenders
 from benchmarks.gpu.deployed import BATCHES, Sample, deployed
+from benchmarks.gpu.device_time import PROFILED, device_times
 from benchmarks.gpu.results import AnyRecord, DenoiserRow, Timing
 from benchmarks.gpu.workers import reason_of
 from fewstep.measure.rollouts.metrics import psnr
@@ -34,9 +36,12 @@ class Measurement:
     def run(self) -> Iterable[AnyRecord]:
         of = deployed(self.name, self.folder)
         each = self._contender()
+        each = replace(each, open=cache(each.open))
         row = measure(self.name, each, np.load(of.expected_file))
         is_engine = bool(self.tensorrt) and each.name.startswith(self.tensorrt)
         yield msgspec.structs.replace(row, bounds=bounds(of, each.precision, self.gpu) if is_engine else ())
+        if self.device == "cuda" and each.precision in PROFILED and not row.reason:
+            yield from device_times(row, each.open())
 
     def failure(self, reason: str) -> DenoiserRow:
         each = self._contender()
@@ -48,12 +53,12 @@ class Measurement:
 
 def measurements(names: Sequence[str], folder: Path, tensorrt: str, device: str, gpu: Gpu | None) -> list[Measurement]:
     """All contenders of all denoisers: the first contenders of each, then the next of each."""
-    count = len(list(contenders(deployed(names[0], folder), tensorrt, device))) if names else 0
+    counts = {name: len(list(contenders(deployed(name, folder), tensorrt, device))) for name in names}
     return [
         Measurement(name, folder, number, tensorrt, device, gpu)
-        for first in range(0, count, 2)
+        for first in range(0, max(counts.values(), default=0), 2)
         for name in names
-        for number in range(first, min(first + 2, count))
+        for number in range(first, min(first + 2, counts[name]))
     ]
 
 

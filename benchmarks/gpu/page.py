@@ -6,10 +6,12 @@ from typing import TypeVar
 
 from benchmarks.gpu.convolution_reference import IMAGES
 from benchmarks.gpu.deployed import BATCHES, SEEDS
+from benchmarks.gpu.kernels_page import device_tables
 from benchmarks.gpu.results import (
     Agreement,
     AnyRecord,
     DenoiserRow,
+    DeviceTime,
     Machine,
     OperatorTime,
     PartEnd,
@@ -37,7 +39,11 @@ def page_of(records: Iterable[AnyRecord]) -> str:
     """The page. Of lines about the same thing the last counts, so that rows of an earlier run stay until they are
     measured again."""
     every = list(records)
-    parts = [head(every), denoisers(newest(every, DenoiserRow, _row_key))]
+    rows = newest(every, DenoiserRow, _row_key)
+    parts = [head(every), denoisers(rows)]
+    times = newest(every, DeviceTime, lambda each: (each.denoiser, each.engine, each.precision, each.batch))
+    if times:
+        parts.append(device_tables(times, rows))
     counts = newest(every, PlanCount, lambda each: (each.convolution, each.form))
     plans = newest(every, PlanTime, lambda each: (each.convolution, each.form, each.plan))
     agreements = newest(every, Agreement, lambda each: (each.convolution, each.form, each.plan))

@@ -56,6 +56,31 @@ class DenoiserRow(Record, frozen=True, tag="denoiser"):
     reason: str = ""
 
 
+class KernelTime(msgspec.Struct, frozen=True):
+    """A kernel or a kind of copy in one call: how often it runs, and the microseconds of all its runs."""
+
+    name: str
+    launches: float
+    microseconds: float
+
+
+class DeviceTime(Record, frozen=True, tag="device_time"):
+    """The GPU's part of one call of an engine with `batch` samples.
+
+    busy: milliseconds in which a kernel or a copy ran. launches: kernels and copies. kernels: those with the most time.
+    reason: why there are none.
+    """
+
+    denoiser: str
+    engine: str
+    precision: str
+    batch: int
+    busy: float | None = None
+    launches: float = 0.0
+    kernels: tuple[KernelTime, ...] = ()
+    reason: str = ""
+
+
 class ListedPlans(Record, frozen=True, kw_only=True):
     """Plans that cuDNN lists. engines: how many plans each has. reason: why there is none."""
 
@@ -166,6 +191,7 @@ AnyRecord = (
     Machine
     | PartEnd
     | DenoiserRow
+    | DeviceTime
     | PlanCount
     | Agreement
     | PlanTime

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.gpu.deployed import BATCHES, Deployed, Sample, deployed
+from benchmarks.gpu.device_time import PROFILED, device_times
 from benchmarks.gpu.measuring import agreement, timing
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.gpu.workers import locked, reason_of
@@ -56,7 +57,9 @@ class CompiledNetwork:
                     row = msgspec.structs.replace(row, timings=(*row.timings, timing(sample, batch)))
             except Exception as error:  # torch's errors share no base class but Exception
                 row = msgspec.structs.replace(row, reason=reason_of(error))
-        yield row
+            yield row
+            if self.device == "cuda" and self.precision in PROFILED and not row.reason:
+                yield from device_times(row, sample)
 
     def failure(self, reason: str) -> DenoiserRow:
         return DenoiserRow(self.name, f"torch, compiled, {self.mode}", self.precision, reason=reason)

@@ -128,6 +128,13 @@ def test_the_first_contenders_of_all_denoisers_come_first(tmp_path: Path) -> Non
     assert len(found) == 20
 
 
+def test_a_denoiser_beyond_float16_is_measured_in_bfloat16(tmp_path: Path) -> None:
+    """It has no portable graph on the provider, so two of its five engines are left."""
+    found = measurements(("cifar10", "residual_outliers"), tmp_path, "", "cuda", None)
+    names = [each.failure("").engine for each in found if each.failure("").precision == "bfloat16"]
+    assert names == [FORM, WHOLE] and len(found) == 10 + 7
+
+
 def test_a_known_gpu_has_bounds(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 steps of a kernel that moves 504 MB at 1008 GB/s."""
     add_engine(tiny_bundle, "float32")

@@ -1,0 +1,76 @@
+"""The tables of the GPU's time of a call, and of the kernels in which an engine needs more of it than torch."""
+
+from collections.abc import Sequence
+
+from benchmarks.gpu.results import DenoiserRow, DeviceTime
+from benchmarks.markdown import table
+
+TORCH = "torch"
+COMPARED = 8  # kernels of each of two engines
+HEAD = """## The GPU's time of a call
+
+Milliseconds in which a kernel or a copy ran, by the profiler of torch. The host's share is the rest of the median time
+of a call.
+"""
+
+
+def device_tables(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> str:
+    """A row for each engine and batch; then the kernels of our fastest engine, where torch's is faster."""
+    return "\n".join([HEAD, table(*shares(times, rows)), "", *slower_engines(times, rows)])
+
+
+def shares(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[Sequence[str], list[list[str]]]:
+    """The head and the rows of the table of the host's share."""
+    head = ("denoiser", "engine", "network", "batch", "ms, call", "ms, GPU", "launches", "host's share")
+    lines = []
+    for each in times:
+        call = call_time(rows, each)
+        if each.busy is None or call is None:
+            lines.append([each.denoiser, each.engine, each.precision, str(each.batch), "", "", "", each.reason])
+            continue
+        share = f"{100 * max(0.0, 1 - each.busy / call):.0f} %"
+        figures = (f"{call:.2f}", f"{each.busy:.2f}", f"{each.launches:.0f}", share)
+        lines.append([each.denoiser, each.engine, each.precision, str(each.batch), *figures])
+    return head, lines
+
+
+def slower_engines(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> list[str]:
+    """For each denoiser and batch at which our fastest engine takes longer than torch's: the kernels of both."""
+    parts = []
+    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in times):
+        own = [each for each in times if (each.denoiser, each.batch) == (name, batch) and each.busy is not None]
+        ours, theirs = (
+            fastest([each for each in own if each.engine.startswith(TORCH) is is_torch], rows)
+            for is_torch in (False, True)
+        )
+        if ours is None or theirs is None or ours[0] <= theirs[0]:
+            continue
+        title = (
+            f"{name} at batch {batch}: {ours[0] / theirs[0]:.2f} of the time of torch. The kernels with the most time:"
+        )
+        parts.append(f"{title}\n\n{kernel_table(ours[1], theirs[1])}\n")
+    return parts
+
+
+def fastest(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[float, DeviceTime] | None:
+    """The engine whose call takes the least time, with that time."""
+    timed = [(call, each) for each in times if (call := call_time(rows, each)) is not None]
+    return min(timed, key=lambda pair: pair[0], default=None)
+
+
+def kernel_table(*engines: DeviceTime) -> str:
+    """The first kernels of engines."""
+    lines = [
+        [f"{each.engine}, {each.precision}", f"`{kernel.name}`", f"{kernel.launches:.0f}", f"{kernel.microseconds:.0f}"]
+        for each in engines
+        for kernel in each.kernels[:COMPARED]
+    ]
+    return table(("engine", "kernel", "launches", "us"), lines)
+
+
+def call_time(rows: Sequence[DenoiserRow], each: DeviceTime) -> float | None:
+    """The median milliseconds of the calls that a device time belongs to."""
+    for row in rows:
+        if (row.denoiser, row.engine, row.precision) == (each.denoiser, each.engine, each.precision):
+            return next((timing.median for timing in row.timings if timing.batch == each.batch), None)
+    return None
