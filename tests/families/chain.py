@@ -2,7 +2,7 @@
 
 A family is a file of this folder, or of one in it, that says NAME. It is made tiny, with random weights:
 
-    NAME = "UNet2DModel (diffusers)"      its row in docs/models.md
+    NAME = "UNet2DModel (diffusers)"      its row in lab/families.md
     PLAN = "dpmpp_2m:2"                   what it is run with
     GUIDANCE: float | None = None
     NO: dict[str, str] = {}               step of `COLUMNS` -> why it cannot be, in a few words

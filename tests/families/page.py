@@ -1,4 +1,4 @@
-"""The matrix of docs/models.md: what each family was taken through, and what was found.
+"""The matrix of lab/families.md: what each family was taken through, and what was found.
 
     python -m tests.families.page            makes every row anew
     python -m tests.families.page dit ...    only those of these files
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.families.chain import COLUMNS, Family, Found, available, families, prove
 
-PAGE = Path(__file__).parents[2] / "docs/models.md"
+PAGE = Path(__file__).parents[2] / "lab/families.md"
 NUMBER = re.compile(r"\d[\de.-]*")
 ZERO = 1e-9  # what "0" may be on another machine
 TABLE = re.compile(r"(?<=<!-- table families -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
