@@ -17,7 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
-TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
+TOP = tuple(
+    ROOT / name for name in ("README.md", *(f".github/{each}.md" for each in ("CONTRIBUTING", "RELEASING", "SECURITY")))
+)
 LAB = (*sorted((ROOT / "lab").glob("*.md")), *sorted((ROOT / "lab/measured").glob("*.md")))
 PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *LAB)
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")
