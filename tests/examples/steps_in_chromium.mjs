@@ -1,4 +1,5 @@
-// Draw a sample by the worker of docs/web in headless Chromium, with WebGPU by SwiftShader, and print it as JSON.
+// Draw a sample by the worker of docs/web in headless Chromium, with WebGPU by SwiftShader or by what the flags in
+// $WEBGPU_FLAGS select, and print it as JSON.
 //
 // node steps_in_chromium.mjs ADDRESS CHROMIUM NETWORK SEED VALUE ENGINE..., started in a folder that has the npm package
 // playwright-core. Prints for each engine {values, previews, progress} or {failed}.
@@ -8,7 +9,8 @@ import { join } from "node:path";
 
 const { chromium } = createRequire(join(process.cwd(), "package.json"))("playwright-core");
 const [address, executablePath, network, seed, value, ...engines] = process.argv.slice(2);
-const args = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader"];
+const SWIFTSHADER = "--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --enable-unsafe-swiftshader";
+const args = ["--no-sandbox", ...(process.env.WEBGPU_FLAGS ?? SWIFTSHADER).split(/\s+/)];
 const browser = await chromium.launch({ executablePath, args });
 try {
   const page = await browser.newPage(), found = {};

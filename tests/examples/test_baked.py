@@ -40,6 +40,7 @@ TOKENS_LABEL = 1
 TOLERANCE = 1e-5  # in C++ and Node, whose engine may be of another version; bitwise with one of the same
 WEBGPU_TOLERANCE = 1e-4  # of a sample between -1 and 1, after 8 steps in float32
 LEAST_PSNR_INT8_WEIGHTS = 50.0  # dB to float32; measured: 61
+LEAST_PSNR_FLOAT16 = 50.0  # dB to float32, on WebGPU; measured: 58
 LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, and int8 codes follow
 
 
@@ -246,6 +247,17 @@ def test_steps_on_webgpu(page: str, web_folder: Path, chromium: str, network: st
     np.testing.assert_allclose(found["webgpu"]["values"], facts["samples"][network][0], rtol=0, atol=WEBGPU_TOLERANCE)
     assert found["webgpu"]["progress"] == [f"{done} of 8" for done in range(1, 9)]
     assert found["webgpu"]["previews"] == found["wasm"]["previews"] == 7
+
+
+def test_float16_on_webgpu(page: str, web_folder: Path, chromium: str) -> None:
+    """`.ci/webgpu_float16` names a WebGPU with shader-f16; SwiftShader has none."""
+    if "WEBGPU_FLAGS" not in os.environ:
+        pytest.skip("WEBGPU_FLAGS does not select a WebGPU with shader-f16")
+    facts = json.loads((web_folder / "expected.json").read_text())
+    found = sample_in(chromium, page, "float16", facts["values"][0], "webgpu")
+    assert "values" in found["webgpu"], found
+    error = np.subtract(found["webgpu"]["values"], facts["samples"]["float32"][0])
+    assert 10 * np.log10(4 / np.mean(np.square(error))) > LEAST_PSNR_FLOAT16
 
 
 def test_int8_weights_are_close_to_float32(web_folder: Path) -> None:
