@@ -7,7 +7,7 @@ A line compares the system's figure with that of the plain way, at equal evaluat
 milliseconds. For the latter, the plain way gets the number of evaluations that takes the same time. A system pays if it
 is better at both, by twice the standard error of the mean. If the plain way has a fixed number of evaluations, that
 comparison decides. Nothing was tuned on the seeds used for judging. --keep stores each line in lab/claims.json, in
-place of the previous one, and writes claims.md and the figures of systems.md from all lines there. Each core measures
+place of the previous one, and writes claims.md and the verdicts of systems.md from all lines there. Each core measures
 one model after the other, in a process with one thread. Fits of plans are separate parts, since they take as long as
 all other claims of their model. A line that the folder of --work has for the same tree is not measured again, so an
 interrupted run can be continued. This also applies to unsteady lines; use another --work to repeat them.
@@ -144,7 +144,7 @@ def tree() -> str:
 
 
 def write() -> None:
-    """Write claims.md and the figures of systems.md from the stored lines."""
+    """Write claims.md and the verdicts of systems.md from the stored lines."""
     kept = claim_lines.kept()
     PAGE.write_text(claim_lines.written(kept))
     page = systems.with_headlines(systems.PAGE.read_text(), kept.lines)

@@ -1,4 +1,4 @@
-"""The first table of lab/systems.md: claims of the authors next to the figures of lines."""
+"""The table of headlines in lab/systems.md: claims of the authors next to the figures of lines."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,9 @@
-"""Read lab/systems.md, and put the figures of claims.py into it."""
+"""Read lab/systems.md and lab/system_notes.md, and put what the lines of claims.py decide into the first."""
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from benchmarks.markdown import with_part
@@ -11,24 +12,36 @@ from lab.claims.claim import ITSELF
 from lab.claims.claim_lines import Line
 from lab.claims.headlines import headline_table
 
-PAGE = Path(__file__).parents[2] / "lab/systems.md"
-MEASURED = "[claims](claims.md):"
+PAGE, NOTES = (Path(__file__).parents[2] / "lab" / name for name in ("systems.md", "system_notes.md"))
 MADE = "lab.claims, headlines"  # the part of the page between the comments with this name
-CELLS = 8  # of a row: system, method and test, claim, figure, state, whether the claim holds, worth, control
-FIGURE, HOLDS, WORTH = 3, 5, 6  # cells that are written from lines
-HOLDS_WORDS = ("yes", "in part", "not decided", "not tried", "no")
-WORTH_WORDS = ("pays in part", "pays", "does not pay", "not decided", "not tried")
+HEADER = ("system", "claim of the authors", "state", "claim holds here", "worth to a user")
+STATE, HOLDS, WORTH = 2, 3, 4  # cells of a row; the last two are written from lines
+STATES = ("works", "part", "checkpoint", "missing", "out")  # words of cells, in the order of rows
+HOLDS_WORDS = ("yes", "in part", "not decided", "no", "not tried")
+WORTH_WORDS = ("pays", "pays in part", "not decided", "does not pay", "not tried")
 PARTS = {  # the name of a system, or of its measured part, in lines
     "DPM-Solver": "singlestep DPM-Solver",
     "FIND": "REINFORCE on the start",
+    "HB, GHVB": "HB, GHVB, Nesterov",
 }
 
 
 def rows(page: str) -> list[list[str]]:
-    """Return the `CELLS` cells of each system's row."""
-    lines = [line for line in page.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
-    return [row for row in cells if len(row) == CELLS and row[0] != "system" and not row[0].startswith("---")]
+    """Return the cells of each system's row."""
+    return [cells for cells in map(_cells, page.splitlines()) if _is_row(cells)]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")] if line.startswith("| ") else []
+
+
+def _is_row(cells: Sequence[str]) -> bool:
+    return len(cells) == len(HEADER) and cells[0].startswith("[")
+
+
+def name_of(row: Sequence[str]) -> str:
+    """Return the name of a row's system, which is the text of a link."""
+    return row[0][1:].partition("]")[0]
 
 
 def checkpoints(page: str) -> list[str]:
@@ -37,30 +50,57 @@ def checkpoints(page: str) -> list[str]:
     return re.findall(r"^\| ([^|]+) \|[^|]+\|[^|]+\|$", part, re.MULTILINE)[2:]
 
 
-def tests(method: str) -> list[tuple[str, str]]:
-    """Return the file and the function of each test that a row names."""
-    return re.findall(r"`(tests/[^`]+\.py)::(\w+)`", method)
+def notes(page: str) -> dict[str, str]:
+    """Return the note on each system, by the name in its heading, without line breaks."""
+    _, *parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    return {name: re.sub(r"\n +", " ", text) for name, _, text in (part.partition("\n") for part in parts)}
 
 
-def code(method: str) -> list[str]:
-    """Return the modules and names of code that a row names, as they would be written in a program."""
-    named = re.findall(r"`((?!tests/|benchmarks/|--)[^` ]+)`", method)
+def tests(note: str) -> list[tuple[str, str]]:
+    """Return the file and the function of each test that a note names."""
+    return re.findall(r"`(tests/[^`]+\.py)::(\w+)`", note)
+
+
+def code(note: str) -> list[str]:
+    """Return the modules and names of code that a note names, as they would be written in a program."""
+    _, _, of = note.partition("- *Code*:")
+    named = re.findall(r"`((?!tests/|benchmarks/|--)[^` ]+)`", of.partition("\n")[0])
     return [each.rstrip("/").removesuffix(".py").split("(")[0].split(":")[0].rpartition("/")[2] for each in named]
 
 
 def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
-    """Return the lines of a row, by the text of its first cell."""
-    names = tuple(PARTS.get(name, name) for name in system.split(", "))
+    """Return the lines of a row, by the name of its system."""
+    names = tuple(PARTS.get(system, system).split(", "))
+    names = tuple(PARTS.get(name, name) for name in names)
     return [line for line in lines if line.system.startswith(names)]
 
 
 def renewed(page: str, lines: Sequence[Line]) -> str:
-    """Return the page with the figures of these lines.
+    """Return the page with what these lines decide, and with the rows of each table in the order of their worth.
 
-    They are in the cells that begin with `MEASURED`, and in the same rows whether the authors' claim holds and what it
-    is worth. A row whose lines have no baseline of the authors keeps its cell about the claim.
+    A row with lines gets its last two cells from them. If no line has a baseline of the authors, it keeps its cell
+    about the claim.
     """
-    return "\n".join(_renewed(line, lines) for line in page.split("\n"))
+    parts = list[str]()
+    for is_row, group in groupby(page.split("\n"), lambda line: _is_row(_cells(line))):
+        texts = list(group)
+        parts += _in_order([_renewed(_cells(text), lines) for text in texts]) if is_row else texts
+    return "\n".join(parts)
+
+
+def _renewed(row: list[str], lines: Sequence[Line]) -> list[str]:
+    if not (of := lines_of(name_of(row), lines)):
+        return row
+    return [*row[:HOLDS], holds(of) or row[HOLDS], worth(of)]
+
+
+def _in_order(table: Sequence[list[str]]) -> Iterator[str]:
+    def place(row: list[str]) -> tuple[int, int, int, str]:
+        held = row[HOLDS].partition(":")[0]
+        places = (WORTH_WORDS.index(row[WORTH]), HOLDS_WORDS.index(held), STATES.index(row[STATE]))
+        return *places, name_of(row).lower()
+
+    return (f"| {' | '.join(row)} |" for row in sorted(table, key=place))
 
 
 def with_headlines(page: str, lines: Sequence[Line]) -> str:
@@ -68,36 +108,17 @@ def with_headlines(page: str, lines: Sequence[Line]) -> str:
     return with_part(page, MADE, headline_table(lines))
 
 
-def _renewed(row: str, lines: Sequence[Line]) -> str:
-    if not row.startswith("| ") or MEASURED not in row:
-        return row
-    cells = [cell.strip() for cell in row.strip()[1:-1].split("|")]
-    of = lines_of(cells[0], lines)
-    cells[FIGURE] = f"{MEASURED} {'; '.join(_figure(line, cells[0]) for line in of) or 'no line is kept'}"
-    if of:
-        cells[HOLDS] = holds(of, cells[0]) or cells[HOLDS]
-        cells[WORTH] = worth(of)
-    return f"| {' | '.join(cells)} |"
-
-
-def holds(lines: Sequence[Line], system: str) -> str:
-    """Return whether the authors' claim holds, by the lines whose control is the authors' own baseline, with these
-    controls and networks; an empty text without such lines."""
-    found = defaultdict[str, dict[str, list[str]]](lambda: defaultdict(list))
+def holds(lines: Sequence[Line]) -> str:
+    """Return whether the authors' claim holds, by the lines whose control is the authors' own baseline, with their
+    networks, or with the number of lines if they differ. The text is empty without such lines."""
+    found = defaultdict[str, list[str]](list)
     for line in lines:
         if line.control in AUTHORS.get(line.system, ()):
-            word = "yes" if line.holds else "not decided" if line.is_undecided else "no"
-            name = line.control if line.system == system else f"{line.system} to {line.control}"
-            found[word][name].append(line.model)
-    texts = {
-        word: "; ".join(f"{control} on {', '.join(dict.fromkeys(models))}" for control, models in found[word].items())
-        for word in ("yes", "not decided", "no")
-        if word in found
-    }
-    if len(texts) < 2:
-        return "".join(f"{word}: {of}" for word, of in texts.items())
-    first = "in part" if "yes" in texts else "no"
-    return f"{first}: " + "; ".join(f"{word}, {of}" for word, of in texts.items())
+            found["yes" if line.holds else "not decided" if line.is_undecided else "no"].append(line.model)
+    if len(found) < 2:
+        return "".join(f"{word}: {', '.join(dict.fromkeys(models))}" for word, models in found.items())
+    count = sum(map(len, found.values()))
+    return f"in part: {len(found['yes'])} of {count} comparisons" if "yes" in found else "no"
 
 
 def worth(lines: Sequence[Line]) -> str:
@@ -116,13 +137,3 @@ def worth(lines: Sequence[Line]) -> str:
 
 def _place(line: Line) -> tuple[str, str, str, int]:
     return line.system, line.model, line.figure, line.evaluations
-
-
-def _figure(line: Line, system: str) -> str:
-    word = "pays" if line.pays else "not decided" if line.is_open else "no"
-    gained = f"{line.gain.mean:+.2f}" if line.asked is None else f"{line.ours / line.plain:.2f}x"
-    return f"{_named(line, system)}{line.figure} {gained} to {line.control}, {line.model} ({word})"
-
-
-def _named(line: Line, system: str) -> str:
-    return "" if line.system == system else f"{line.system}, "
