@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.walks.definitions import Definitions
 from tests.docs import test_design, verbs_page
 from tests.packages import PACKAGES, module_files, name_of, needed_at_import, nodes, parsed, toml
+from tests.walks.walk import walk
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/reader_limits.toml"
@@ -20,6 +22,13 @@ ENTRANCES = {  # the module by which a reader enters each capability whose depen
     "load": "fewstep.runtime.sampling.loading",
     "calibrate": "fewstep.calibration.calibrate",
 }
+WALKS = {  # the functions whose `options` a walk follows (tests/walks/walk.py)
+    "calibrate": "fewstep.calibration.calibrate.calibrate",
+    "choose": "fewstep.report.choosing.choose.choose",
+    "fit": "fewstep.fitting.fit.fit",
+    "report": "fewstep.report.report.report",
+}
+PLAN_WALK = ("fewstep.runtime.sampling.sampler.Sampler.compile", "plan")
 TOKEN_NAMES = re.compile(  # of plans and runs of tokens, and the vocabulary that a denoiser of tokens has
     r"vocabulary(_of)?|LOGITS|\w*[Tt]oken_?[Pp]lan\w*|(RecordedToken|Token(Step|State|Run|Network|Outputs|Space))\w*"
     r"|_?(begin|check|compile|decode|execute|finish|judge|refuse_for)_tokens"
@@ -46,7 +55,7 @@ class Figures:
 def measure() -> Figures:
     """The figures of all packages."""
     trees = {name_of(file): parsed(file) for file in module_files()}
-    found = dict(functions(trees))
+    found, definitions = dict(functions(trees)), Definitions(trees)
     lines = {name_of(file): len(file.read_text().splitlines()) for file in module_files()}
     return Figures(
         {"folder_files": files_in_folders()},
@@ -60,7 +69,9 @@ def measure() -> Figures:
             "function_branches": {name: branch_count(function) for name, function in found.items()},
         },
         {f"files_under_{name}": len(dependencies(module, trees)) for name, module in ENTRANCES.items()}
+        | {f"stops_of_{name}": len(walk(definitions, verb, "options")) for name, verb in WALKS.items()}
         | {
+            "files_of_plan": len(set(walk(definitions, *PLAN_WALK))),
             "token_mentions": sum(map(len, token_mentions(trees).values())),
             "command_line_options": len({flag for verb in verbs_page.VERBS for flag in verbs_page.flags(verb)}),
             "glossary_words": len(test_design.WORDS),
