@@ -63,7 +63,7 @@ def run_next(bundle: Path, *words: object) -> NextCommand:
 def report_next(bundle: Path) -> NextCommand:
     """Return the `fewstep report` command."""
     from fewstep.report.options import ReportOptions
-    from fewstep.report.report import open_report_task
+    from fewstep.report.report_task import open_report_task
 
     estimate = _of_small(bundle, lambda: open_report_task(ReportOptions(bundle)).estimate())
     return NextCommand(_with_conditions(next_command("report", bundle).command, bundle), estimate)

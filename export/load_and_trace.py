@@ -1,46 +1,31 @@
 """Load a denoiser, trace it to graphs and record its outputs. Afterwards the denoiser need not stay in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
-import msgspec
 from numpy.typing import NDArray
 
-import fewstep.export
-import fewstep.graph
-import fewstep.plans
-import fewstep.runtime
 from fewstep.export.expert import Expert
 from fewstep.export.lora.slots import place_slots
 from fewstep.export.resource_needs import estimate_needs
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
 from fewstep.export.verification.points import Scope, comparison_points
+from fewstep.export.verification.reuse import digest_verified, reusable_verification
 from fewstep.export.verification.verify import ReferenceOutputs, Verification, record_reference
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.files import io
 from fewstep.graph.files.commit import Writer
-from fewstep.graph.files.digest import digest, structure_digest
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from fewstep.graph.resource_needs import check_needs
-from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.lora_slots import LoraSlots
-from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.progress import Progress
 
-PACKAGES = (
-    fewstep.export,
-    fewstep.graph,
-    fewstep.plans,
-    fewstep.runtime,
-)  # their code rewrites and verifies graphs
 Evaluate = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]  # feeds by graph name -> the prediction
 STAGES = 3  # stages: load, trace, prepare; verification then counts its points
 
@@ -105,8 +90,8 @@ def load_and_trace(
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
-    verified = _digest(source.spec, traced.graph, prepared, (dtype, *more))
-    expected = _reusable_verification(writer, verified, scope) or record_reference(source.spec, traced, progress, scope)
+    verified = digest_verified(source.spec, traced.graph, prepared, (dtype, *more))
+    expected = reusable_verification(writer, verified, scope) or record_reference(source.spec, traced, progress, scope)
     is_large = weight_bytes(traced.graph) > io.EXTERNAL_ABOVE
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}
     *kept, exported = io.offload_weights(writer, *parts.values(), traced.graph)
@@ -127,30 +112,6 @@ def load_and_trace(
         return load().trace().reference if reference is None else reference
 
     return LoadedDenoiser(origin, exported, prepared, expected, reload, verified)
-
-
-def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
-    """Return a digest of everything that is compared, and of the code that compares it. Weights are hashed once: those
-    of the prepared graph follow from the exported graph and the code."""
-    hashed = sha256(repr((spec, more)).encode() + digest(exported) + digest_code(PACKAGES))
-    for field in fields(prepared):
-        if (graph := getattr(prepared, field.name)) is not None:
-            hashed.update(structure_digest(graph))
-    return hashed.hexdigest()
-
-
-def _reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verification | None:
-    """Return the replaced bundle's verification if it covers the same graphs at least as fully."""
-    manifest = writer.manifest
-    if manifest is None or manifest.verification is None:
-        return None
-    try:
-        verification = msgspec.json.decode(
-            Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification
-        )
-    except (UserError, msgspec.DecodeError):  # damaged; it will be replaced
-        return None
-    return verification if verification.verified == verified and verification.scope in ("full", scope) else None
 
 
 def module_evaluator(source: Source) -> Evaluate | None:

@@ -6,86 +6,28 @@ chance.
 """
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 
 import msgspec
 
 from fewstep.fitting.cost import estimate_fit
-from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.fit_result import FitResult, keep_for_same_body
 from fewstep.fitting.judgement import judge_fit
-from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
+from fewstep.fitting.levenberg_marquardt import Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import build_plan
 from fewstep.fitting.requirements import BODY
 from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
 from fewstep.fitting.task import FitTask, open_fit_task
-from fewstep.fitting.teacher_gate import check_teacher, find_former_fit, use_of, use_of_entry
-from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.fitting.teacher_gate import check_teacher, find_former_fit
 from fewstep.graph.files.output_files import write_atomic
-from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import PAIRED
-from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.names.plan_reference import FittedReference
-from fewstep.plans.plan import Fitted, Plan
-from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.plans.plan import Fitted
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampling.fitted_plans import graph_of_fit
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The result of a fit.
-
-    check: the distances of the teacher and of the fitted plan from the exact trajectory.
-    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
-    on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
-    over_former: the gain of the fitted plan on the judge seeds over the bundle's former plan for the same use; None if
-        there is no former plan.
-    trade: the trade for features and energy; None if no step gained.
-    features: the name of the extractor that `sets` uses; None without an extractor.
-    sets: FD of the fitted plan from the teacher on the judge seeds, paired with the nominal plan.
-    iterations: steps of the search that gained, including those before an interruption.
-    numbers: the count of free numbers.
-    times, nominal_times: the times that the network receives.
-    plan: the fitted plan; None if the nominal plan is as good, or a former fitted plan is better.
-    weak_teacher: why the bundle does not keep the plan, and which teacher to use; None if the teacher suffices.
-    """
-
-    bundle: str
-    body: str
-    nominal: str
-    teacher: str
-    check: TeacherCheck
-    nominal_psnr: float
-    on_fit: Gain
-    on_selection: Gain
-    on_judge: Gain
-    over_former: Gain | None
-    trade: Trade | None
-    features: str | None
-    sets: SetComparison | None
-    judge_seeds: int
-    iterations: int
-    numbers: int
-    seconds: float
-    times: tuple[float, ...]
-    nominal_times: tuple[float, ...]
-    plan: Plan | None
-    weak_teacher: str | None = None
-
-    @property
-    def are_sets_further(self) -> bool:
-        """True if the fitted plan is further from the teacher than the nominal one by more than chance."""
-        return self.sets is not None and self.sets.difference > ERRORS * self.sets.error
-
-    @property
-    def is_kept(self) -> bool:
-        """True if the bundle keeps the plan."""
-        return self.plan is not None and self.weak_teacher is None
 
 
 def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | None = None) -> FitResult:
@@ -150,38 +92,8 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
         weak_teacher=f"{gate.reason}; {gate.fix}" if gate.is_shut_after(check) else None,
     )
     if result.is_kept:
-        _keep_for_same_body(task, options, result)
+        keep_for_same_body(task, options, result)
     if result.plan is not None and options.output is not None:
         write_atomic(options.output, encode(result.plan))
     open_search_checkpoint(task, best).drop()
     return result
-
-
-def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
-    """Open the bundle again and add the plan. Raises UserError if the body has changed since the fit began."""
-    assert result.plan is not None
-    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
-        bundle = options.open()
-        if graph_of_fit(bundle.manifest, BODY) != task.graph:
-            raise UserError(f"the body {BODY} of {options.bundle} changed during the fit", "fit it again")
-        keep_plan(writer, bundle, result, result.plan, options.command_line("fit"))
-
-
-def keep_plan(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
-    """Add a fitted plan to a bundle that is open for update, replace a plan for the same use, and commit."""
-    manifest = bundle.manifest
-    entry = FittedPlan(
-        evaluations=len(plan.steps),
-        body=result.body,
-        file=writer.add(encode(plan), "plans", f"fitted-{len(plan.steps)}-{result.body}", ".json"),
-        nominal=result.nominal,
-        teacher=result.teacher,
-        nominal_psnr=round(result.nominal_psnr, 3),
-        psnr=round(result.nominal_psnr + result.on_judge.mean, 3),
-        error=round(result.on_judge.error, 3),
-        seeds=result.judge_seeds,
-    )
-    others = (each for each in manifest.fitted if each.body != entry.body or use_of_entry(bundle, each) != use_of(plan))
-    commands = (*(each for each in manifest.provenance.commands if each != command), command)
-    provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
-    writer.commit(msgspec.structs.replace(manifest, fitted=(*others, entry), provenance=provenance))

@@ -4,42 +4,28 @@ sizes.
 The structs of this file are the JSON of `fewstep inspect`.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import onnx
 
-from fewstep.calibration.lowering.coverage import count_operation_macs, optimize_graph
 from fewstep.calibration.ranges.read_table import load as load_ranges
-from fewstep.graph.engine_operations import find_unparsed, minimum_version, version_text
 from fewstep.graph.engines.engine_costs import EngineCost, read_costs
 from fewstep.graph.files.stored_graphs import load_stored
-from fewstep.graph.graph import Graph
-from fewstep.graph.half_types import HALVES
-from fewstep.graph.selection import CONTRIB
-from fewstep.measure.bodies import ranges_file, ranges_files
-from fewstep.measure.body_backends import is_run_by_onnxruntime
-from fewstep.measure.results import Operation
+from fewstep.measure.bodies import ranges_files
 from fewstep.plans.any_plan import plan_headline
 from fewstep.plans.configs.recorded_steps import read_steps
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
+from fewstep.report.graph_contents import BodyContents, GraphContents, Struct, read_body_contents, read_graph_contents
 from fewstep.runtime.bundle.fit_command import refit_command
-from fewstep.runtime.bundle.manifest import Body, Coverage, FittedPlan, Manifest, TensorEntry
-from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
+from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.kinds.companions import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
-
-NCHWC = f"{CONTRIB}.nchwc"
-LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are no fusions
 
 
 @dataclass(frozen=True)
@@ -51,62 +37,6 @@ class InspectOptions(BundleOptions):
     """
 
     operations: bool = False
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the structs of this file."""
-
-
-class GraphContents(Struct, frozen=True):
-    """A graph as stored, and as optimized by onnxruntime on this machine.
-
-    optimized: nodes by operation; None if another engine runs the graph.
-    fused: onnxruntime's own operations that only the optimized graph has: fusions, or faster forms.
-    engine: the oldest TensorRT that parses the graph, or the operations that no TensorRT parses; None for a graph that
-        is for another engine.
-    """
-
-    file: str
-    bytes: int  # including its weight files
-    inputs: tuple[TensorEntry, ...]
-    outputs: tuple[TensorEntry, ...]
-    operations: dict[str, int]  # nodes by operation, the most frequent first
-    optimized: dict[str, int] | None
-    fused: dict[str, int]
-    engine: str | None
-
-
-class Share(Struct, frozen=True):
-    """The operations of one type. `reasons` says why they are not int8, with the number of operations for each
-    reason."""
-
-    type: str
-    operations: int
-    macs: int  # per sample
-    reasons: dict[str, int]
-
-
-class StepGraphContents(Struct, frozen=True):
-    """A graph that runs the steps with lambda below `until` instead of the body's last graph, and has more operations
-    in float."""
-
-    until: float
-    graph: GraphContents
-    coverage: Coverage
-
-
-class BodyContents(Struct, frozen=True):
-    """The graphs of one deployable form of the denoiser, in addition to its entry in the manifest.
-
-    multiplying: its matrix products and convolutions, in order, with their types. uncounted: the reason why they are
-    missing, or empty.
-    """
-
-    graph: GraphContents
-    shares: tuple[Share, ...]
-    multiplying: tuple[Operation, ...]
-    earlier: tuple[StepGraphContents, ...] = ()
-    uncounted: str = ""
 
 
 class RangesContents(Struct, frozen=True):
@@ -189,7 +119,7 @@ def inspect(options: InspectOptions) -> Contents:
         fitted=read_fitted_contents(bundle),
         ranges=_ranges(bundle, unreadable),
         files=files,
-        companions={name: _graph(bundle, graph)[0] for name, graph in companions(manifest).items()},
+        companions={name: read_graph_contents(bundle, graph)[0] for name, graph in companions(manifest).items()},
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         scheduler_steps=() if manifest.scheduler in unreadable else _scheduler_steps(bundle),
         unreadable=unreadable,
@@ -203,9 +133,12 @@ def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
     """Return the graphs of a bundle's denoiser, or of the network that was selected in the bundle."""
     manifest, base = bundle.manifest, bundle.manifest.bodies.get("float32")
     prepared = None if base is None else load_stored(bundle, base.graph)
-    bodies = {name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()}
+    bodies = {
+        name: read_body_contents(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()
+    }
     conditioner, prologue = (
-        None if graph is None else _graph(bundle, graph)[0] for graph in (manifest.conditioner, manifest.prologue)
+        None if graph is None else read_graph_contents(bundle, graph)[0]
+        for graph in (manifest.conditioner, manifest.prologue)
     )
     return NetworkContents(conditioner, prologue, bodies)
 
@@ -244,105 +177,6 @@ def read_fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
             entry, said = msgspec.structs.asdict(each), describe(plan.guidance)
             entries.append(FittedContents(**entry, guidance=said, command=command))
     return tuple(entries)
-
-
-def _graph(
-    bundle: Bundle, graph: GraphFile, runs_here: bool = True, parsed: bool = True
-) -> tuple[GraphContents, Graph]:
-    read = load_stored(bundle, graph)
-    stored = Counter(read.ops())
-    nodes = optimize_graph(read) if runs_here else None
-    counted = Counter(map(_kind, nodes or ()))
-    contrib = {_kind(node) for node in nodes or () if node.domain.startswith(CONTRIB)}
-    contents = GraphContents(
-        file=graph.file,
-        bytes=sum((bundle.path / name).stat().st_size for name in (graph.file, *graph.data)),
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        operations=dict(stored.most_common()),
-        optimized=None if nodes is None else dict(counted.most_common()),
-        fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
-        engine=_required_engine(read) if parsed else None,
-    )
-    return contents, read
-
-
-def _kind(node: onnx.NodeProto) -> str:
-    """Return the kind of a node in an optimized graph. Convolutions in onnxruntime's own layout are a separate kind."""
-    return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
-
-
-def _required_engine(graph: Graph) -> str:
-    version = minimum_version(graph)
-    return f"TensorRT {version_text(version)}" if version else "; ".join(map(str, find_unparsed(graph)))
-
-
-def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]) -> BodyContents:
-    runs_here = is_run_by_onnxruntime(body)
-    contents, lowered = _graph(bundle, body.graph, runs_here, _is_for_engines(body))
-    earlier = tuple(
-        StepGraphContents(each.until, _graph(bundle, each, runs_here, parsed=False)[0], each.coverage)
-        for each in body.graphs
-        if each.until is not None and each.coverage is not None
-    )
-    uncounted = _why_uncounted(prepared)
-    if prepared is None or uncounted:
-        return _make_uncounted_body(body, contents, earlier, uncounted)
-    work = count_operation_macs(prepared)
-    outputs = [node.output for node in prepared.nodes if node.output in work]
-    none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
-    unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
-    multiplying = operation_coverage(
-        prepared, name, body.graph.coverage or none, unseen, float_operations(body)
-    ).operations
-    if body.graph.coverage is None:  # a float body, for which no operation was selected
-        multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
-    dtypes = {array.dtype for array in lowered.constants.values()}  # a graph has only one float type
-    float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
-    multiplying = tuple(
-        op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
-    )
-    return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier)
-
-
-def _is_for_engines(body: Body) -> bool:
-    """Return whether TensorRT parses the graphs of a body."""
-    platform = platform_of(body.target, body.platform)
-    return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
-
-
-def _why_uncounted(prepared: Graph | None) -> str:
-    """Return the reason why operations of the float32 body cannot be counted; empty if they can."""
-    if prepared is None:
-        return "the bundle has no float32 body to count them in"
-    own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
-    if own is None:
-        return ""
-    return f"{own.name or own.output!r} is a {own.op}, an operation of onnxruntime's own after which shapes are unknown"
-
-
-def _make_uncounted_body(
-    body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
-) -> BodyContents:
-    """Return the contents of a body with only the counts of calibration, if it is int8."""
-    shares: tuple[Share, ...] = ()
-    if (counted := body.graph.coverage) is not None:
-        in_float = counted.total_macs - counted.int8_macs
-        shares = (
-            Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
-            Share("float", len(counted.float_ops), in_float, {}),
-        )
-    return BodyContents(contents, shares, (), earlier, uncounted)
-
-
-def _shares(multiplying: Iterable[Operation]) -> Iterator[Share]:
-    """Yield the operations grouped by type, int8 first."""
-    by_type: dict[str, list[Operation]] = {}
-    for operation in multiplying:
-        by_type.setdefault(operation.precision, []).append(operation)
-    for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
-        reasons = Counter(operation.reason for operation in own if operation.reason)
-        yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
 
 
 def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents, ...]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.runtime.backends import onnxruntime_cuda
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND
 from tests.bundles import write_graphs

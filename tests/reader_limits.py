@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.walks.definitions import Definitions
 from tests.docs import test_design, verbs_page
 from tests.packages import PACKAGES, module_files, name_of, needed_at_import, nodes, parsed, toml
+from tests.walks.definitions import Definitions
 from tests.walks.walk import walk
 
 ROOT = Path(__file__).parent.parent

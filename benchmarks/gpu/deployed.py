@@ -18,7 +18,8 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.metadata import encode_metadata
 from fewstep.graph.bake.options import BakeOptions
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError

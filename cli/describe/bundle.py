@@ -9,13 +9,8 @@ from rich.tree import Tree
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.graph.engines.engine_costs import cost_lines
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.report.bundle_contents import (
-    BodyContents,
-    Contents,
-    GraphContents,
-    NetworkContents,
-    Share,
-)
+from fewstep.report.bundle_contents import Contents, NetworkContents
+from fewstep.report.graph_contents import BodyContents, GraphContents, Share
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
 from fewstep.runtime.kinds.kind import kinds

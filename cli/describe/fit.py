@@ -7,7 +7,7 @@ from rich.table import Table
 from fewstep.cli.conditions import required_arguments
 from fewstep.cli.tables import table
 from fewstep.fitting.feature_tradeoff import Trade
-from fewstep.fitting.fit import FitResult
+from fewstep.fitting.fit_result import FitResult
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED

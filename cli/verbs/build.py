@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.engines.build import BuildOptions, EngineRequest, build, build_script, list_requests
+from fewstep.graph.engines.build import EngineRequest, build, build_script, list_requests
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.builders import builder_of
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
 from fewstep.graph.files.output_files import check_writable, write_atomic

@@ -3,7 +3,8 @@
 from fewstep.cli.describe.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome
 from fewstep.report.options import ReportOptions
-from fewstep.report.report import WRITTEN, open_report_task, report
+from fewstep.report.report import report
+from fewstep.report.report_task import WRITTEN, open_report_task
 from fewstep.runtime.progress import Progress
 
 

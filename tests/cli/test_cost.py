@@ -9,14 +9,15 @@ import pytest
 
 from fewstep.cli.describe.results_table import results_table as table
 from fewstep.cli.verbs import build, measure, report
-from fewstep.graph.engines.build import BuildOptions, EngineRequest
+from fewstep.graph.engines.build import EngineRequest
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.measure import measurement
 from fewstep.measure.measure import open_measure_task
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
-from fewstep.report.report import open_report_task
+from fewstep.report.report_task import open_report_task
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.step_call import StepCall

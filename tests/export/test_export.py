@@ -15,6 +15,7 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.verification import reuse
 from fewstep.graph.files.io import load
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
@@ -254,7 +255,7 @@ def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
     assert runs[2:] == ["quick"]
     export(replace(again, dtype="float16"))
     assert runs[2:] == ["quick"] * 2
-    monkeypatch.setattr(load_and_trace, "PACKAGES", load_and_trace.PACKAGES[:-1])  # other code
+    monkeypatch.setattr(reuse, "PACKAGES", reuse.PACKAGES[:-1])  # other code
     verification = export(again).verification
     assert export(again).verification == verification and runs[2:] == ["quick"] * 3
 

@@ -20,7 +20,8 @@ from fewstep.export import load_and_trace
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.verification import verify
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io, weights
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError

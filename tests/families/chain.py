@@ -36,7 +36,8 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.spec import Source, TracedDenoiser
 from fewstep.graph.describe import describe
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.graph import Graph

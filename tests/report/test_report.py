@@ -26,7 +26,8 @@ from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import build_page, headline
 from fewstep.report.page_link import ADDRESS, link_report_page
-from fewstep.report.report import open_report_task, report
+from fewstep.report.report import report
+from fewstep.report.report_task import open_report_task
 from fewstep.report.sections.samples import Samples
 from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import MANIFEST, list_files, open_bundle

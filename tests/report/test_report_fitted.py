@@ -21,7 +21,8 @@ from fewstep.measure.results import Results
 from fewstep.measure.workers.process_pool import ProcessPool
 from fewstep.report.figures import collect_figures as figures_of
 from fewstep.report.options import ReportOptions
-from fewstep.report.report import open_report_task, report
+from fewstep.report.report import report
+from fewstep.report.report_task import open_report_task
 from fewstep.report.sections.samples import Samples
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino

@@ -20,7 +20,8 @@ from benchmarks.nvidia.int8_forms import KNOWN
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.runtime.backends.onnxruntime_cuda import BODIES
 from fewstep.runtime.backends.onnxruntime_cuda_form import find_form, has_contrib_norms
 from fewstep.runtime.bundle.reading import open_bundle

@@ -22,7 +22,8 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.verify import Verification
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.extents import fix_sizes
 from fewstep.graph.files import io
 from fewstep.graph.graph import Extent

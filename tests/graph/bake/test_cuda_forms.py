@@ -11,7 +11,8 @@ from fewstep.graph.bake.bake import assemble_run, bake
 from fewstep.graph.bake.network_form import BodyForm, body_form, lossy_form
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.graph.session import run
 from fewstep.plans.names.plan_reference import parse_plan_text

@@ -14,7 +14,8 @@ from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines import cuda_forms
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.graph.graph import Extent, Graph
 from fewstep.plans.errors import UserError

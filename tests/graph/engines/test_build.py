@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, list_requests
+from fewstep.graph.engines.build import Build, EngineRequest, build, list_requests
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.graph.engines.engine_costs import EngineCost, cost_lines, read_costs
 from fewstep.graph.engines.engine_layers import convolutions

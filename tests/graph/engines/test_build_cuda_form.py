@@ -9,7 +9,8 @@ import pytest
 
 from fewstep.cli.verbs.build import verb
 from fewstep.graph.cuda.cuda_form import form_size
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

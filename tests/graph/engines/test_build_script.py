@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from fewstep.cli.main import main
-from fewstep.graph.engines.build import BuildOptions, build_script
+from fewstep.graph.engines.build import build_script
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.build_script import script
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from fewstep.cli.verbs.build import verb
-from fewstep.graph.engines.build import BuildOptions
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing import cuda_forms

@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph, find_graph, onnxruntime_cuda, onnxruntime_cuda_form
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -17,7 +17,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.cli.main import main
-from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.engines.build import build
+from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.session import open_session

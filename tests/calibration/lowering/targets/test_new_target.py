@@ -25,7 +25,7 @@ from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
 from fewstep.report.page import build_page
-from fewstep.report.report import open_report_task
+from fewstep.report.report_task import open_report_task
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

@@ -1,0 +1,187 @@
+"""The graphs of a bundle as they run here, with the type of each operation and the reason for it.
+
+The structs of this file are part of the JSON of `fewstep inspect`.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+import onnx
+
+from fewstep.calibration.lowering.coverage import count_operation_macs, optimize_graph
+from fewstep.graph.engine_operations import find_unparsed, minimum_version, version_text
+from fewstep.graph.files.stored_graphs import load_stored
+from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import HALVES
+from fewstep.graph.selection import CONTRIB
+from fewstep.measure.bodies import ranges_file
+from fewstep.measure.body_backends import is_run_by_onnxruntime
+from fewstep.measure.results import Operation
+from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
+from fewstep.runtime.bundle.manifest import Body, Coverage, TensorEntry
+from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
+from fewstep.runtime.bundle.reading import Bundle
+
+NCHWC = f"{CONTRIB}.nchwc"
+
+
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are no fusions
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the structs of this file."""
+
+
+class GraphContents(Struct, frozen=True):
+    """A graph as stored, and as optimized by onnxruntime on this machine.
+
+    optimized: nodes by operation; None if another engine runs the graph.
+    fused: onnxruntime's own operations that only the optimized graph has: fusions, or faster forms.
+    engine: the oldest TensorRT that parses the graph, or the operations that no TensorRT parses; None for a graph that
+        is for another engine.
+    """
+
+    file: str
+    bytes: int  # including its weight files
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    operations: dict[str, int]  # nodes by operation, the most frequent first
+    optimized: dict[str, int] | None
+    fused: dict[str, int]
+    engine: str | None
+
+
+class Share(Struct, frozen=True):
+    """The operations of one type. `reasons` says why they are not int8, with the number of operations for each
+    reason."""
+
+    type: str
+    operations: int
+    macs: int  # per sample
+    reasons: dict[str, int]
+
+
+class StepGraphContents(Struct, frozen=True):
+    """A graph that runs the steps with lambda below `until` instead of the body's last graph, and has more operations
+    in float."""
+
+    until: float
+    graph: GraphContents
+    coverage: Coverage
+
+
+class BodyContents(Struct, frozen=True):
+    """The graphs of one deployable form of the denoiser, in addition to its entry in the manifest.
+
+    multiplying: its matrix products and convolutions, in order, with their types. uncounted: the reason why they are
+    missing, or empty.
+    """
+
+    graph: GraphContents
+    shares: tuple[Share, ...]
+    multiplying: tuple[Operation, ...]
+    earlier: tuple[StepGraphContents, ...] = ()
+    uncounted: str = ""
+
+
+def read_graph_contents(
+    bundle: Bundle, graph: GraphFile, runs_here: bool = True, parsed: bool = True
+) -> tuple[GraphContents, Graph]:
+    read = load_stored(bundle, graph)
+    stored = Counter(read.ops())
+    nodes = optimize_graph(read) if runs_here else None
+    counted = Counter(map(_kind, nodes or ()))
+    contrib = {_kind(node) for node in nodes or () if node.domain.startswith(CONTRIB)}
+    contents = GraphContents(
+        file=graph.file,
+        bytes=sum((bundle.path / name).stat().st_size for name in (graph.file, *graph.data)),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        operations=dict(stored.most_common()),
+        optimized=None if nodes is None else dict(counted.most_common()),
+        fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
+        engine=_required_engine(read) if parsed else None,
+    )
+    return contents, read
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    """Return the kind of a node in an optimized graph. Convolutions in onnxruntime's own layout are a separate kind."""
+    return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
+
+
+def _required_engine(graph: Graph) -> str:
+    version = minimum_version(graph)
+    return f"TensorRT {version_text(version)}" if version else "; ".join(map(str, find_unparsed(graph)))
+
+
+def read_body_contents(
+    bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]
+) -> BodyContents:
+    runs_here = is_run_by_onnxruntime(body)
+    contents, lowered = read_graph_contents(bundle, body.graph, runs_here, _is_for_engines(body))
+    earlier = tuple(
+        StepGraphContents(each.until, read_graph_contents(bundle, each, runs_here, parsed=False)[0], each.coverage)
+        for each in body.graphs
+        if each.until is not None and each.coverage is not None
+    )
+    uncounted = _why_uncounted(prepared)
+    if prepared is None or uncounted:
+        return _make_uncounted_body(body, contents, earlier, uncounted)
+    work = count_operation_macs(prepared)
+    outputs = [node.output for node in prepared.nodes if node.output in work]
+    none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
+    unseen = () if ranges_file(bundle, body) in unreadable else unseen_tensors(bundle, body)
+    multiplying = operation_coverage(
+        prepared, name, body.graph.coverage or none, unseen, float_operations(body)
+    ).operations
+    if body.graph.coverage is None:  # a float body, for which no operation was selected
+        multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
+    dtypes = {array.dtype for array in lowered.constants.values()}  # a graph has only one float type
+    float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
+    multiplying = tuple(
+        op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
+    )
+    return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier)
+
+
+def _is_for_engines(body: Body) -> bool:
+    """Return whether TensorRT parses the graphs of a body."""
+    platform = platform_of(body.target, body.platform)
+    return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
+
+
+def _why_uncounted(prepared: Graph | None) -> str:
+    """Return the reason why operations of the float32 body cannot be counted; empty if they can."""
+    if prepared is None:
+        return "the bundle has no float32 body to count them in"
+    own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
+    if own is None:
+        return ""
+    return f"{own.name or own.output!r} is a {own.op}, an operation of onnxruntime's own after which shapes are unknown"
+
+
+def _make_uncounted_body(
+    body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
+) -> BodyContents:
+    """Return the contents of a body with only the counts of calibration, if it is int8."""
+    shares: tuple[Share, ...] = ()
+    if (counted := body.graph.coverage) is not None:
+        in_float = counted.total_macs - counted.int8_macs
+        shares = (
+            Share("int8", len(counted.int8_ops), counted.int8_macs, {}),
+            Share("float", len(counted.float_ops), in_float, {}),
+        )
+    return BodyContents(contents, shares, (), earlier, uncounted)
+
+
+def _shares(multiplying: Iterable[Operation]) -> Iterator[Share]:
+    """Yield the operations grouped by type, int8 first."""
+    by_type: dict[str, list[Operation]] = {}
+    for operation in multiplying:
+        by_type.setdefault(operation.precision, []).append(operation)
+    for kind, own in sorted(by_type.items(), key=lambda item: item[0] != "int8"):
+        reasons = Counter(operation.reason for operation in own if operation.reason)
+        yield Share(kind, len(own), sum(operation.macs for operation in own), dict(reasons.most_common()))
