@@ -101,11 +101,19 @@ class BodyMaker:
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
         part = GraphRecipe(until=self.runs.judging.groups, table=table, quantize=make_quantizer(target, self.moments))
-        return self._judge(
-            self._select_float_operations(
-                Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
-            )
-        )
+        recipe = Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
+        return self._quantize_attention(self._judge(self._select_float_operations(recipe)))
+
+    def _quantize_attention(self, body: CalibratedBody) -> CalibratedBody:
+        """Return the body with large attention in int8 as far as its samples allow. A bound leaves attention in
+        float, since its search moves only operations with weights."""
+        target, bound = body.recipe.target, self.task.bound
+        is_searched = bound is not None and bound_applies(target, bound)
+        if not target.scheme.int8_attention or not self._space.has_squared_error or is_searched or body.recipe.is_float:
+            return body
+        from fewstep.calibration.attention_precision import quantize_attention  # for these targets alone
+
+        return quantize_attention(body, self.runs.of_operations, self._judge, self.task.policy)
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """Return the body split into `count` graphs, each with the ranges of its own steps."""

@@ -86,6 +86,7 @@ class Scheme:
     narrow: True if inner operations with weights (`select_int8_ops`) read 8 bits, and everything else has 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
     one_scale: the operations whose weights have one scale for all output channels, e.g. "Conv".
+    int8_attention: whether engines multiply the operands of large attention in int8, if pairs precede its products.
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -98,6 +99,7 @@ class Scheme:
     narrow: bool = False
     placing: Callable[[Graph, Sequence[WeightedOp]], Placement] | None = None
     one_scale: frozenset[str] = frozenset()
+    int8_attention: bool = False
 
     def place_roundings(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
         """Return the placement that `placing` chooses for a graph. If `placing` is None, all activations are treated

@@ -57,6 +57,16 @@ class Recipe:
         parts = tuple(replace(part, quantize=cache_quantizer(part.quantize)) for part in self.parts)
         return replace(self, in_float=in_float, parts=parts)
 
+    def rewrite_graphs(self, rewrite: Callable[[Graph], Graph], note: str) -> "Recipe":
+        """Return the recipe whose lowered graphs are those of this one, rewritten, so that no weight is rounded again.
+        The note is added to those of the bodies."""
+        changed = replace(self)
+        vars(changed)["lowered_graphs"] = tuple(
+            (until, replace(body, graph=rewrite(body.graph), notes=(*body.notes, note)))
+            for until, body in self.lowered_graphs
+        )
+        return changed
+
     @cached_property
     def lowered_graphs(self) -> tuple[tuple[Until, LoweredBody], ...]:
         """The graphs to deploy, in the order of the groups that they serve."""

@@ -69,6 +69,7 @@ OPENVINO = Target(
         form=qdq_form(FLOAT32),
         arithmetic=(add_group_factors,),
         least_gain=LEAST_GAIN_FUSED,
+        int8_attention=True,
     ),
     rewrites=(expand_group_norm,),
     passes=(),

@@ -1,0 +1,113 @@
+"""Choose whether the products of large attention run in int8, by the error of samples and an estimate of time.
+
+An operation with a weight has a range of its input. The operands of attention have none, and their probabilities may be
+too flat or too peaked for 8 bits. So whole bodies are judged: with the scores in int8, then with the second products as
+well. A body stays if it loses less quality than its time is worth by the price of `CalibrationPolicy`.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.calibrated_body import CalibratedBody
+from fewstep.calibration.lowering.attention_pairs import (
+    Int8Products,
+    LargeAttention,
+    find_large_attention,
+    quantize_products,
+)
+from fewstep.calibration.lowering.coverage import count_operation_macs
+from fewstep.calibration.policy import CalibrationPolicy
+from fewstep.calibration.precision.recipe import Recipe
+from fewstep.calibration.ranges.observe import open_observed
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.output_differences import is_lost
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+
+LOG = logging.getLogger("fewstep")
+SCORES, MIXES = "scores", "mixes"  # the products of queries and keys, and of probabilities and values
+
+
+def quantize_attention(
+    body: CalibratedBody,
+    recorded_run: RecordedRun,
+    judge: Callable[[Recipe], CalibratedBody],
+    policy: CalibrationPolicy,
+) -> CalibratedBody:
+    """Return the body with the products of its large attention in int8, as far as samples allow.
+
+    recorded_run: a run of float32 on which the operands are measured. `judge` returns the body of a recipe, with the
+    quality of its samples.
+    """
+    prepared = body.recipe.prepared
+    attention = find_large_attention(prepared)
+    if not attention:
+        return body
+    largest = measure_largest(prepared, attention, recorded_run)
+    work = count_operation_macs(prepared)
+    products = {SCORES: [each.scores for each in attention], MIXES: [each.mixed for each in attention]}
+    best, chosen = body, tuple[str, ...]()
+    for name, outputs in products.items():
+        selected = Int8Products((*chosen, *outputs), largest)
+        note = f"{len(selected.products)} products of attention in int8"
+        tried = judge(body.recipe.rewrite_graphs(partial(quantize_products, chosen=selected), note))
+        share = policy.float_slowdown * sum(work[output] for output in outputs) / sum(work.values())
+        loss = best.trial.psnr - tried.trial.psnr
+        is_chosen = _is_usable(tried) and loss < policy.price * share
+        LOG.info(
+            "%s: %s of attention %s (%.2f dB; float adds %.1f %% of a step)",
+            *(body.recipe.target.name, name, "int8" if is_chosen else "float", -loss, 100 * share),
+        )
+        if is_chosen:
+            best, chosen = tried, (*chosen, *outputs)
+    return best
+
+
+def _is_usable(body: CalibratedBody) -> bool:
+    """Return whether a body has the minimum quality, and keeps what guidance multiplies."""
+    trial = body.trial
+    is_kept = trial.guidance is None or not is_lost(trial.guidance)
+    return is_kept and Nearness(trial.psnr, trial.snr, trial.unrelated).is_enough
+
+
+def measure_largest(
+    prepared: Graph, attention: Sequence[LargeAttention], recorded_run: RecordedRun
+) -> Mapping[str, float]:
+    """Return the largest magnitude of each operand over the steps of a recorded run, by tensor.
+
+    Probabilities are computed again from queries and keys, for one head at a time: a network that returned them would
+    hold those of all its layers.
+    """
+    fed = tuple(dict.fromkeys(name for each in attention for name in (each.query, each.key, each.value)))
+    network = open_observed(prepared, fed)
+    largest = dict.fromkeys((name for each in attention for name in each.operands), 0.0)
+    for state in recorded_run.float_states:
+        feeds = recorded_run.body_feeds(state)
+        seen = {**feeds, **network(feeds)}
+        reached = {name: float(np.abs(seen[name]).max()) for name in fed}
+        for each in attention:
+            reached[each.probabilities] = _largest_probability(prepared, each, seen[each.query], seen[each.key])
+        largest = {name: max(before, reached[name]) for name, before in largest.items()}
+    return largest
+
+
+def _largest_probability(
+    prepared: Graph, attention: LargeAttention, query: NDArray[np.float32], key: NDArray[np.float32]
+) -> float:
+    """Return the largest probability of an attention, [..., tokens, width] and [..., width, keys]."""
+    float32, reduced = np.dtype(np.float32), f"largest({attention.probabilities})"
+    names = (attention.query, attention.key)
+    alone = (1,) * (query.ndim - 2)
+    inputs = tuple(Value(name, float32, (*alone, "rows", "columns")) for name in names)
+    last = Node("ReduceMax", (attention.probabilities,), (reduced,), {"keepdims": 0}, reduced)
+    read = {name for node in attention.nodes for name in node.inputs}
+    constants = {name: prepared.constants[name] for name in read & prepared.constants.keys()}
+    graph = Graph("head", inputs, (Value(reduced, float32, ()),), (*attention.nodes, last), constants)
+    session = open_session(graph, optimize=True)
+    heads = zip(*(each.reshape(-1, *alone, *each.shape[-2:]) for each in (query, key)), strict=True)
+    return max(float(session(dict(zip(names, head, strict=True)))[reduced]) for head in heads)
