@@ -1,12 +1,14 @@
 """Networks of sizes that people have, by name: how diffusers makes them, and what conditions they take.
 
 sd15: the U-Net of Stable Diffusion 1.5, 860 M weights. sdxl: that of Stable Diffusion XL, 2.6 B. dit: DiT-XL/2 (Peebles
-& Xie 2023), 675 M. ddpm: the U-Net of DDPM on CIFAR-10 (Ho, Jain, Abbeel 2020, arXiv 2006.11239, appendix B), 35.7 M.
+& Xie 2023), 675 M. dit-half: 14 of its 28 layers, at 64 x 64, so with 1 024 tokens; 376 M. ddpm: the U-Net of DDPM on
+CIFAR-10 (Ho, Jain, Abbeel 2020, arXiv 2006.11239, appendix B), 35.7 M.
 `width` scales each: the channels of a U-Net's first block, or of a transformer's head.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -51,11 +53,11 @@ def _sdxl(width: int, latent: int) -> Any:
     )
 
 
-def _dit(width: int, latent: int) -> Any:
+def _dit(width: int, latent: int, layers: int = 28) -> Any:
     from diffusers import DiTTransformer2DModel
 
     return DiTTransformer2DModel(
-        num_attention_heads=16, attention_head_dim=width, num_layers=28, out_channels=8, sample_size=latent
+        num_attention_heads=16, attention_head_dim=width, num_layers=layers, out_channels=8, sample_size=latent
     )
 
 
@@ -83,6 +85,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
             "StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {"text": (77, 2048), "pooled_text": (1280,)}
         ),
         "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}, {"class": 0}),
+        "dit-half": Network("DiTPipeline", TRANSFORMER, 72, 64, partial(_dit, layers=14), {}, {"class": 0}),
         "ddpm": Network("DDPMPipeline", ("unet", "UNet2DModel"), 128, 32, _ddpm, {}),
     }
 )

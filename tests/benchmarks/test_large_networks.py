@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.conditions import random_range
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"sd15": (32, 8), "sdxl": (32, 8), "dit": (8, 8), "ddpm": (32, 8)}  # width, latent
+SMALL = {"sd15": (32, 8), "sdxl": (32, 8), "dit": (8, 8), "dit-half": (16, 8), "ddpm": (32, 8)}  # width, latent
 
 
 @pytest.mark.parametrize("name", NETWORKS)
