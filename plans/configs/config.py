@@ -15,7 +15,7 @@ LARGEST = 10**300  # the largest integer that is accepted as a float
 
 # The values of fields that do not accept all values of their type
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "exp"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
     "prediction_type": ("epsilon", "sample", "v_prediction", "flow_prediction"),
     "final_sigmas_type": ("zero", "sigma_min"),

@@ -1,6 +1,7 @@
 """The noise schedule and the prediction that a scheduler's config describes, for each class of diffusers."""
 
 from collections.abc import Callable
+from math import expm1
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,6 +20,8 @@ KINDS = {
     "squaredcos_cap_v2": "cosine",
     "sigmoid": "sigmoid",
 }
+EXP, OF_EXP = "exp", "HeunDiscreteScheduler"  # the betas of this class alone, which are equal
+DECAY = 12.0  # alpha_bar = exp(-12 t / T)
 PREDICTIONS: dict[str, Prediction] = {
     "epsilon": "epsilon",
     "sample": "sample",
@@ -39,6 +42,11 @@ def table_schedule(config: SchedulerConfig) -> Described:
     betas = config["trained_betas"]
     if betas is not None:
         spec = ScheduleSpec("betas", len(betas), betas=tuple(float(beta) for beta in betas), zero_terminal_snr=zero)
+    elif config["beta_schedule"] == EXP:
+        if config.scheduler != OF_EXP:
+            raise config.field_error("beta_schedule", f"only {OF_EXP} has it", f"give one of {', '.join(KINDS)}")
+        beta = min(-expm1(-DECAY / T), 0.999)
+        spec = ScheduleSpec("linear", T, beta_start=beta, beta_end=beta)
     else:
         kind = KINDS[config["beta_schedule"]]
         uses = {} if kind == "cosine" else {"beta_start": config["beta_start"], "beta_end": config["beta_end"]}

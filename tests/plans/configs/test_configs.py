@@ -221,6 +221,17 @@ def test_float32_tables_are_close_to_exact_ones():
             assert np.abs(tables.alpha_bars(spec) - exact).max() < 2e-6
 
 
+def test_betas_of_an_exponential_alpha_bar_are_equal():
+    spec, _ = schedule_from_scheduler_config({"_class_name": "HeunDiscreteScheduler", "beta_schedule": "exp"})
+    bars = 1 / (1 + np.exp(-2 * paths.table(spec)))
+    assert bars == pytest.approx(np.exp(-12 * np.arange(1, 1001) / 1000), rel=1e-9)
+
+
+def test_an_exponential_alpha_bar_of_another_class_is_refused():
+    with pytest.raises(UserError, match="only HeunDiscreteScheduler has it"):
+        schedule_from_scheduler_config({"_class_name": "DDIMScheduler", "beta_schedule": "exp"})
+
+
 def test_reading_a_config_imports_neither_torch_nor_diffusers():
     code = (
         "import sys; from fewstep.plans.configs.diffusers import plan_from_scheduler_config as f; "
