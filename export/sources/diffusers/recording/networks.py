@@ -8,11 +8,10 @@ from typing import Any
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, check_steps, find_relations
+from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import find_noise_schedule
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
-from fewstep.plans.configs.classes import schedule_from_scheduler_config
-from fewstep.plans.errors import UserError
+from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import ScheduleSpec
 
 RATIO = "boundary_ratio"  # the pipeline's setting: the time of the last noisy step, relative to the first time
 
@@ -94,17 +93,17 @@ def find_boundary(name: str, pipeline: Any, records: Sequence[CallRecord], compo
             if (step.calls[0].component == components[0]) != (step.time >= boundary):
                 what = f"calls {step.calls[0].component} at time {step.time:.6g}, and its {RATIO} is {ratio:g}"
                 raise recording_error(f"{name} {what}")
-    return _lambda_at(pipeline.scheduler, ratio) + 1e-6  # a step at the boundary is noisy
+    return _lambda_at(pipeline.scheduler, ratio, records[-1]) + 1e-6  # a step at the boundary is noisy
 
 
-def _lambda_at(scheduler: Any, ratio: float) -> float:
-    """Return lambda at a time relative to the first one. A scheduler of an unknown class is taken to be a flow's: its
-    plan is compared with the networks that the pipeline calls."""
+def _lambda_at(scheduler: Any, ratio: float, last: CallRecord) -> float:
+    """Return lambda at a time relative to the first one. The noise schedule of an unknown class is measured at the
+    times of the last recording, which the scheduler still has."""
     config = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
-    try:
+    if type(scheduler).__name__ in CLASSES:
         spec, _ = schedule_from_scheduler_config({**config, "_class_name": type(scheduler).__name__})
-    except UserError:
-        spec = ScheduleSpec("flow")
+    else:
+        spec = find_noise_schedule(scheduler, [step.time for step in last.steps])
     if spec.kind == "flow":
         return log((1 - ratio) / ratio)
     return float(NoiseSchedule(spec).time(ratio * config["num_train_timesteps"]).lam)

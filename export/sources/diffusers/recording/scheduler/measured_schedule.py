@@ -27,15 +27,23 @@ def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
 
     Raises UserError, which names the scheduler's class, if fewstep knows no such schedule or prediction.
     """
-    name = type(scheduler).__name__
-    levels = [_noise_level(scheduler, step.time) for step in recorded.steps]
+    spec = find_noise_schedule(scheduler, [step.time for step in recorded.steps])
+    return spec, _find_prediction(type(scheduler).__name__, NoiseSchedule(spec), recorded.steps)
+
+
+def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
+    """Return the schedule with the noise levels of a scheduler at some times, which it has set.
+
+    Raises UserError, which names the scheduler's class, if fewstep knows no such schedule.
+    """
+    name, levels = type(scheduler).__name__, [_noise_level(scheduler, time) for time in times]
     if any(level is None for level in levels):
         raise recording_error(f"{name} has no scale_noise or add_noise that shows its noise schedule")
     for spec in _candidates(scheduler):
         schedule = NoiseSchedule(spec)
         with np.errstate(all="ignore"):
-            if all(_agrees(schedule, step.time, level) for step, level in zip(recorded.steps, levels, strict=True)):
-                return spec, _find_prediction(name, schedule, recorded.steps)
+            if all(_agrees(schedule, time, level) for time, level in zip(times, levels, strict=True)):
+                return spec
     raise recording_error(f"the noise schedule of {name} is neither a straight path nor that of its alphas_cumprod")
 
 
@@ -95,13 +103,14 @@ def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | N
 
 
 def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
-    """Return the prediction whose x0 is the result of the last step. If there are several, it is the one for which the
-    other steps without noise and earlier outputs are first-order steps. Raises UserError if there is none, or still
-    several."""
+    """Return the prediction whose x0 is the result of the last step, or any prediction if there is none. If there are
+    several, it is the one for which the other steps without noise and earlier outputs are first-order steps. Raises
+    UserError if there is none, or still several."""
     times = [schedule.time(step.time) for step in steps]
-    found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
+    at_end = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]
-    if len(found) > 1 and alone:
+    found = at_end or [each for each in PREDICTIONS if alone and _is_defined(each, schedule, times)]
+    if len(found) > 1 or not at_end:
         found = [
             each
             for each in found
@@ -121,13 +130,21 @@ def _is_alone(step: RecordedStep) -> bool:
 
 def _agrees_at_end(prediction: Prediction, schedule: NoiseSchedule, last: RecordedStep, times: Sequence[Time]) -> bool:
     """Return True if a prediction is defined at all times, and its x0 is the result of the last step."""
+    if not _is_defined(prediction, schedule, times):
+        return False
+    expected = x0_coefficients(prediction, times[-1], schedule.spec)
+    return _is_alone(last) and _is_close((last.x, last.outputs[0]), expected)
+
+
+def _is_defined(prediction: Prediction, schedule: NoiseSchedule, times: Sequence[Time]) -> bool:
+    """Return True if a prediction determines x0 at all times."""
     try:
         for time in times:
             check_prediction(prediction, time, schedule.spec)
-            expected = x0_coefficients(prediction, time, schedule.spec)
+            x0_coefficients(prediction, time, schedule.spec)
     except UserError:
         return False
-    return _is_alone(last) and _is_close((last.x, last.outputs[0]), expected)
+    return True
 
 
 def _is_first_order(prediction: Prediction, schedule: NoiseSchedule, step: RecordedStep, s: Time, t: Time) -> bool:

@@ -84,6 +84,27 @@ def test_the_boundary_of_a_schedule_that_is_no_flow_is_at_its_lambda() -> None:
     assert until == pytest.approx(0.5 * log(bar / (1 - bar)), abs=1e-4)
 
 
+class Own(DDIMScheduler):
+    """A class that fewstep does not know."""
+
+
+def test_the_boundary_of_an_unknown_scheduler_is_measured() -> None:
+    scheduler = Own()
+    scheduler.set_timesteps(10)
+    record = CallRecord(tuple(replace(step, time=901.0 - 500 * step.time) for step in steps(("a",), ("b",)).steps))
+    pipeline, bar = SimpleNamespace(config={"boundary_ratio": 0.5}, scheduler=scheduler), scheduler.alphas_cumprod[500]
+    until = find_boundary("Pipe", pipeline, [record], ["a", "b"])
+    assert until == pytest.approx(0.5 * log(bar / (1 - bar)), abs=1e-4)
+
+
+def test_an_unknown_scheduler_whose_noise_cannot_be_measured_is_refused() -> None:
+    config = SimpleNamespace(num_train_timesteps=1000, items=lambda: [("num_train_timesteps", 1000)])
+    pipeline = SimpleNamespace(config={"boundary_ratio": 0.5}, scheduler=SimpleNamespace(config=config))
+    record = CallRecord(tuple(replace(step, time=901.0 - 500 * step.time) for step in steps(("a",), ("b",)).steps))
+    with pytest.raises(UserError, match="SimpleNamespace has no scale_noise or add_noise"):
+        find_boundary("Pipe", pipeline, [record], ["a", "b"])
+
+
 @pytest.mark.slow
 def test_a_bundle_has_both_networks(tmp_path: Path) -> None:
     folder = wan_with_two_networks(tmp_path / "wan")
