@@ -115,8 +115,11 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.has_pictures:
         variants[PICTURE] = make_pictures(takes, given, 1)
     if arrays:
-        variants[PICTURE] = variants.get(PICTURE, {}) | {each: _change_array(value) for each, value in arrays.items()}
-    batches = tuple(_batches(takes, usual, variants.get(PICTURE, {})))
+        variants[PICTURE] = variants.get(PICTURE, {}) | {
+            each: _change_array(each, value) for each, value in arrays.items()
+        }
+    texts = {name: variants[each][name] for name, each in ((PROMPT, PROMPT), (NEGATIVE, OTHER)) if name in usual}
+    batches = tuple(_batches(takes, usual, texts, variants.get(PICTURE, {})))
     without = tuple(each for each in PICTURES if each in takes and each not in usual)
     if not forms.is_padded:
         return CallSettings(usual, variants, batches, without, forms)
@@ -126,13 +129,36 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
 
 
-def _change_array(value: Tensor) -> Tensor:
-    """Return another array of the same shape, in the same range if it is of zeros and ones. Integers are unchanged,
-    since their range is unknown."""
+def _keep_length(
+    usual: Mapping[str, Any], variants: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the usual arguments and the variants, whose texts are the user's prompt, or its words in another order."""
+    text = str(usual[PROMPT])
+    words = text.split()
+    if len(set(words)) < 2:
+        what = f"--call prompt={text!r}: a recording changes the order of its words"
+        raise UserError(what, "give a prompt of two or more different words")
+    other = " ".join([*words[1:], words[0]])
+    kept = {name: each for name, each in variants.items() if name not in (LENGTH, SHORTNESS, OTHER_SHORTNESS)}
+    kept[PROMPT] = {PROMPT: other}
+    if NEGATIVE not in usual:
+        return dict(usual), kept
+    kept[OTHER] = {NEGATIVE: text}
+    return {**usual, NEGATIVE: given.get(NEGATIVE, other)}, kept
+
+
+def _change_array(name: str, value: Tensor) -> Tensor:
+    """Return another array of the same shape, in the same range if it is of zeros and ones, or of other integers.
+
+    Raises UserError for equal integers, of which no other ones are known to be valid.
+    """
     if bool(((value == 0) | (value == 1)).all()):
         return 1 - value if value.dtype != torch.bool else ~value
     if not value.is_floating_point():
-        return value
+        if bool((value == value.flatten()[0]).all()):
+            what = f"the integers of --call {name} are all equal, so that no recording shows what depends on them"
+            raise UserError(what, f"give {name} two or more different integers")
+        return value.min() + value.max() - value
     return torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value.dtype)
 
 

@@ -32,8 +32,13 @@ def test_a_mask_is_inverted(kind: type) -> None:
     assert choose(np.array([[0, 1, 1]], kind)).of("image")["image_embeds"].tolist() == [[1, 0, 0]]
 
 
-def test_integers_keep_their_values_since_their_range_is_unknown() -> None:
-    assert choose(np.array([[3, 7]])).of("image")["image_embeds"].tolist() == [[3, 7]]
+def test_integers_are_changed_within_their_range() -> None:
+    assert choose(np.array([[3, 7, 4]])).of("image")["image_embeds"].tolist() == [[7, 3, 6]]
+
+
+def test_equal_integers_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="the integers of --call image_embeds are all equal"):
+        choose(np.array([[3, 3]]))
 
 
 class PipeOfPictures:
