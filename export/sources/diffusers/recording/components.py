@@ -19,6 +19,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     is_small,
     recording_error,
     respond_randomly,
+    remember_outputs,
 )
 from fewstep.export.sources.diffusers.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.plans.errors import UserError
@@ -153,7 +154,7 @@ def _build_component(
         denoisers[name] = OutputShapes(name, build)
         return network
     if is_small(network):
-        return build_on_cpu(build, seed)
+        return remember_outputs(build_on_cpu(build, seed))
     return respond_randomly(network, name, seed)
 
 

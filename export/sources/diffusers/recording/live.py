@@ -21,6 +21,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     build_on_meta,
     copy_network,
     is_small,
+    remember_outputs,
     respond_randomly,
 )
 
@@ -43,7 +44,7 @@ def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeli
             built[name] = _build_on_meta(component)
             denoisers[name] = OutputShapes(name, _copier(component))
         elif is_small(component):
-            built[name] = build_on_cpu(network_builder(type(component), component.config), seed)
+            built[name] = remember_outputs(build_on_cpu(network_builder(type(component), component.config), seed))
         else:
             built[name] = respond_randomly(_build_on_meta(component), name, seed)
     made = copy.copy(pipeline)

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -108,6 +109,7 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
     So does each of its modules that receives tensors with values, since pipelines also call parts of their encoders.
     """
     network.__class__ = _on_cpu(type(network))
+REMEMBERED = 8
     for path, module in network.named_modules():
         for entry in ("forward", *ENTRIES) if module is network else ("forward",):
             original = getattr(type(module), entry, None)
@@ -125,6 +127,42 @@ def _on_cpu(made: type) -> type:
 
 def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(original)
+def remember_outputs(network: nn.Module) -> nn.Module:
+    """Let a network on the CPU compute its outputs once for the same inputs: recordings differ in one setting, and an
+    encoder of large pictures takes seconds. The last `REMEMBERED` outputs of each method are kept."""
+    for entry in ("forward", *ENTRIES):
+        original = getattr(network, entry, None)
+        if callable(original):
+            setattr(network, entry, _remember(original))
+    return network
+
+
+def _remember(original: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[int, Any] = {}
+
+    @wraps(original)
+    def remember(*args: Any, **kwargs: Any) -> Any:
+        if not _is_plain((args, kwargs)):  # such as a cache of keys and values, which a call changes
+            return original(*args, **kwargs)
+        key = seed_of("", (args, kwargs))
+        if key not in known:
+            while len(known) >= REMEMBERED:
+                known.pop(next(iter(known)))
+            known[key] = original(*args, **kwargs)
+        return copy.deepcopy(known[key])  # pipelines may change what they get
+
+    return remember
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for tensors, numbers, texts and None, and for lists and dicts of them."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, torch.Tensor | int | float | str | torch.dtype | torch.device)
+
+
 
     def respond(*args: Any, **kwargs: Any) -> Any:
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]

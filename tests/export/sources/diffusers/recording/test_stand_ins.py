@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn.utils import weight_norm
 
-from fewstep.export.sources.diffusers.recording.stand_ins import build_on_meta, copy_network, respond_randomly
+from fewstep.export.sources.diffusers.recording.stand_ins import (
+    build_on_meta,
+    copy_network,
+    remember_outputs,
+    respond_randomly,
+)
 from tests.pipelines import autoencoder, t5
 
 pytest.importorskip("diffusers")
@@ -62,3 +67,27 @@ def test_a_copy_has_the_weights_that_a_module_computes() -> None:
     with torch.no_grad():
         network.weight_g.mul_(2)
     assert not torch.equal(copied(x), network(x))
+
+
+class Counting(torch.nn.Module):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor, cache: object = None) -> torch.Tensor:
+        self.calls += 1
+        return x + 1
+
+
+def test_outputs_for_the_same_input_are_computed_once() -> None:
+    network, x = remember_outputs(Counting()), torch.ones(2)
+    network(x).zero_()  # a pipeline may change what it gets
+    assert torch.equal(network(x), x + 1) and network.calls == 1
+
+
+def test_a_call_with_a_cache_is_computed_each_time() -> None:
+    network = remember_outputs(Counting())
+    network(torch.ones(2), object()), network(torch.ones(2), object())
+    assert network.calls == 2
