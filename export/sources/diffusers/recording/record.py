@@ -69,7 +69,7 @@ def record(
         stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
         random, returned, failure = torch.Generator().manual_seed(2 * seed), None, None
         try:
-            returned = pipeline(**settings, generator=random)
+            returned = pipeline(**_copy_lists(settings), generator=random)
         except UserError:
             raise
         except Exception as error:
@@ -97,7 +97,7 @@ def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str,
     with torch.no_grad(), _run_on_cpu(built.pipeline):
         times = _recording_times(recorder, scheduler.set_timesteps, stops=True)
         with patch.object(scheduler, "set_timesteps", times), suppress(_TimesAreSet):
-            built.pipeline(**settings, generator=torch.Generator().manual_seed(0))
+            built.pipeline(**_copy_lists(settings), generator=torch.Generator().manual_seed(0))
     return recorder.times
 
 
@@ -221,3 +221,8 @@ def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], sto
 
 def _copy(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+def _copy_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call with lists of their own: some pipelines change the list of prompts."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
