@@ -62,23 +62,26 @@ class _Differences(logging.Handler):
             self.found.append(float(str(record.args[2])))
 
 
-def try_pipeline(pipeline: DummyPipeline, work: Path, seconds: int, loads_only: bool) -> Outcome:
+def try_pipeline(
+    pipeline: DummyPipeline, work: Path, seconds: int, loads_only: bool, variant: Variant = AS_TESTED
+) -> Outcome:
     """Make the folder of a pipeline, and export it, or only load it, which records and compares."""
     folder, bundle = work / pipeline.name, None if loads_only else work / f"{pipeline.name}.bundle"
     for each in (folder, bundle):
         if each is not None:
             shutil.rmtree(each, ignore_errors=True)
     try:
-        settings = pipeline.write(folder)
+        settings = variant.apply(folder, pipeline.write(folder))
     except Exception as error:
         return Outcome(pipeline.name, UNMADE, reason=_line(error))
     listened, logger = _Differences(), logging.getLogger("fewstep")
     logger.addHandler(listened)
     try:
         with _limit(seconds):
-            _export(folder, bundle, settings)
+            reason = _export(folder, bundle, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
+    reason = ""
     except _OutOfTime:
         return Outcome(pipeline.name, REFUSED, reason=f"more than {seconds} s")
     except Exception as error:
@@ -87,10 +90,23 @@ def try_pipeline(pipeline: DummyPipeline, work: Path, seconds: int, loads_only: 
         logger.removeHandler(listened)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
-    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None))
+    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None), reason)
 
 
-def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
+def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> str:
+    """Export a folder, or load it if there is no bundle. A network that reads the number of tokens gets texts of one
+    length. Returns a remark."""
+    try:
+        _export_once(folder, bundle, settings)
+    except UserError as error:
+        if error.fix != ONE_LENGTH:
+            raise
+        _export_once(folder, bundle, {**settings, PROMPT: TEXT})
+        return "texts of one length"
+    return ""
+
+
+def _export_once(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
     """Export a folder, or load it if there is no bundle. Listed pipelines take no arguments of a call."""
     call = tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
     call = call if is_recorded(Folder(folder), [form.__name__ for form in CLASSES]) else ()
@@ -151,7 +167,7 @@ def main() -> None:
     names = [each for each in read_classes() if not given.only or any(part in each for part in given.only)]
     outcomes: list[Outcome] = []
     for pipeline in find_pipelines(given.components, names):
-        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only))
+        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, variant))
         print(json.dumps(asdict(outcomes[-1])) if given.json else outcomes[-1], flush=True)
     found = {each.name for each in outcomes}
     for name in names:

@@ -33,13 +33,15 @@ DRAWS_LIMIT = 2**20  # largest number of a draw
 
 class RecordedStep(Strict, frozen=True, omit_defaults=True):
     """One step. `time` is the scheduler's. `outputs` are the factors of this step's output, of the previous one, and so
-    on. `noise` are pairs of a draw's number, counted from 0 over all steps, and its factor."""
+    on. `noise` are pairs of a draw's number, counted from 0 over all steps, and its factor. `to` is the time at which
+    the step ends, for networks that take it."""
 
     time: float
     x: float
     outputs: tuple[float, ...]
     noise: tuple[tuple[int, float], ...] = ()
     first: float = 0.0
+    to: float | None = None
 
 
 class RecordedSteps(Strict, frozen=True):
@@ -110,7 +112,7 @@ def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
     outputs: list[Lin] = []
     for step, time in zip(recorded.steps, times, strict=True):
         scale = input_scale(trace.prediction, time, trace.schedule.spec)
-        x, output = _evaluate(trace, u / scale, time)
+        x, output = _evaluate(trace, u / scale, time, None if step.to is None else trace.schedule.time(step.to))
         outputs.insert(0, output)
         after = step.x * scale * x + step.first * first
         for factor, each in zip(step.outputs, outputs, strict=False):
@@ -121,12 +123,12 @@ def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
     return u
 
 
-def _evaluate(trace: Tracer, x: Lin, time: Time) -> tuple[Lin, Lin]:
+def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, Lin]:
     """Return x as a row, and the network's guided output. If the output is shaped, it follows from x0."""
     if not isinstance(trace.shaping, MatchNorm | GuideChannels):
-        x, (output,) = trace.outputs(x, time)
+        x, (output,) = trace.outputs(x, time, to)
         return x, output
-    x, x0 = trace.denoise(x, time)
+    x, x0 = trace.denoise(x, time, to)
     a, b = x0_coefficients(trace.prediction, time, trace.schedule.spec)
     return x, (x0 - a * x) / b
 
@@ -137,7 +139,7 @@ def _steps_problem(recorded: RecordedSteps) -> str | None:
         return "has no steps"
     numbers = [recorded.start]
     for index, step in zip(count(1), recorded.steps):
-        numbers += [step.time, step.x, step.first, *step.outputs, *(factor for _, factor in step.noise)]
+        numbers += [step.time, step.x, step.first, step.to or 0.0, *step.outputs, *(factor for _, factor in step.noise)]
         if not 1 <= len(step.outputs) <= index:
             return f"has {len(step.outputs)} outputs in step {index}"
         if not all(0 <= number < DRAWS_LIMIT for number, _ in step.noise):

@@ -25,7 +25,8 @@ class RecordedNetwork(nn.Module):
             if path == found.x:
                 leaves.append(self._join(x, given))
             elif path in found.times:
-                leaves.append(self._scale_time(path, time))
+                leaves.append(self._scale_time(path, end if path in found.seconds else time))
+        end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
             else:
                 value = self._value(path, given, x.shape[0])
                 leaves.append(value.movedim(0, 1) if path in found.second_axes else value)

@@ -178,7 +178,8 @@ class _StepNetwork:
                 for path, each in module.arguments.arguments.items()
                 if each.condition is not None
             ]
-            outputs.append(module(x, time, *values).numpy())
+            ends = [torch.full((len(x),), step.to)] if step.to is not None else []
+            outputs.append(module(x, time, *ends, *values).numpy())
         return outputs
 
     def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:

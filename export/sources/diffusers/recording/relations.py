@@ -26,7 +26,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
 )
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
-from fewstep.export.sources.diffusers.recording.times.time_fit import TimeFit, fit_time
+from fewstep.export.sources.diffusers.recording.times.time_fit import TimeFit, fit_time, fit_times
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Relations:
     still_times: for arguments with a time for each position of one sample, the times of positions that do not change,
         such as those of a given first frame, and NaN for the others.
     second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
+    seconds: the arguments of `times` that are functions of the time at which a step ends.
     """
 
     component: str
@@ -50,6 +51,7 @@ class Relations:
     second_axes: frozenset[str] = frozenset()
     still_times: Mapping[str, Tensor] = field(default_factory=dict)
 
+    seconds: frozenset[str] = frozenset()
     @property
     def branches(self) -> int:
         """The rows of x that the network gets per sample, over all calls of a step."""
@@ -63,13 +65,13 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     check_steps(name, base)
     x, by_step = _find_moving_arguments(name, base, reseeded)
     x_place = _find_x(name, x, base)
-    fits = {path: fit_time(name, path, (base, reseeded)) for path in by_step}
+    fits, seconds = fit_times(name, by_step, (base, reseeded))
     times = {path: fit.line for path, fit in fits.items()}
     still = {path: fit.still for path, fit in fits.items() if fit.still is not None}
     for record in (base, reseeded):
         _check_arguments(name, (x, *times), x_place, record)
     combination = find_combination(name, base)
-    return Relations(component, x, x_place, times, combination, still_times=still)
+    return Relations(component, x, x_place, times, combination, still_times=still, seconds=frozenset(seconds))
 
 
 def check_relations(name: str, found: Relations, record: CallRecord, setting: str) -> tuple[tuple[float, ...], ...]:
@@ -80,7 +82,8 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     if _find_x(name, found.x, record) != found.x_place:
         raise recording_error(f"{name} puts x elsewhere in {found.x} with another {setting}")
     for path, line in found.times.items():
-        if not fit_time(name, path, (record,), TimeFit(line, found.still_times.get(path))).agrees(line):
+        expected = TimeFit(line, found.still_times.get(path))
+        if not fit_time(name, path, (record,), expected, path in found.seconds).agrees(line):
             raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
     _check_arguments(name, (found.x, *found.times), found.x_place, record)
     own = find_combination(name, record)

@@ -27,6 +27,7 @@ from fewstep.export.sources.diffusers.recording.settings import STRENGTH, CallSe
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.diffusers.recording.stored_steps import find_scheduler
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.graph.graph import TO
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.pipelines import PIPELINE
 
@@ -112,8 +113,9 @@ def _make_source(
     def wrap(component: str, network: nn.Module) -> TorchSource:
         part = recorded.parts[component]
         schedule, prediction = scheduler.described
-        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule)
-        module = RecordedNetwork(network, part.relations, part.arguments)
+        second = {"to": TO} if part.relations.seconds else {}
+        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule, **second)
+        module = recorded.wrap_one(component, network)
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
         return replace(source, batch_least=least)

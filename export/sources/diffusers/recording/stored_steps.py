@@ -67,6 +67,10 @@ def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
     if recorded.rules_error is not None:
         raise recorded.rules_error
     return PipelineScheduler(recorded.scheduler, schedule_from_scheduler_config(recorded.scheduler))
+    if recorded.relations.seconds:
+        raise recording_error(f"the network of {recorded.built.name} gets the time at which a step ends")
+    if recorded.built.converts:
+        raise recording_error(f"{recorded.built.name} converts what its network predicts, with x")
 
 
 def _check(

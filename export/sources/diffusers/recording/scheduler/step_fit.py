@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as with_fields
 from numpy.typing import NDArray
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
@@ -53,7 +54,10 @@ def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any
         raise recording_error(f"the times of {built.name}'s scheduler depend on the data")
     name = type(built.pipeline.scheduler).__name__
     steps = [_fit_step(name, runs, index) for index in range(len(runs[0].times))]
-    deviation = float(getattr(built.pipeline.scheduler, "init_noise_sigma", 1.0))
+    if found.seconds:
+        ends = [*runs[0].times[1:], 0.0]
+        steps = [with_fields(step, to=end) for step, end in zip(steps, ends, strict=True)]
+    deviation = runs[0].deviation or float(getattr(built.pipeline.scheduler, "init_noise_sigma", 1.0))
     return RecordedSteps(runs[0].scale * deviation, tuple(steps))
 
 

@@ -3,7 +3,8 @@
 A time may have a value for each position of x. Positions of a given picture keep a time of their own, such as 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.combination import TOLERANCE, round_number
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.plans.errors import UserError
 
 Line = tuple[float, float]
 
@@ -32,12 +34,15 @@ class TimeFit:
         return bool(np.allclose(self.line, line))
 
 
-def fit_time(name: str, path: str, records: Sequence[CallRecord], expected: TimeFit | None = None) -> TimeFit:
+def fit_time(
+    name: str, path: str, records: Sequence[CallRecord], expected: TimeFit | None = None, is_second: bool = False
+) -> TimeFit:
     """Return the network's time. Raises UserError if it is not a linear function of the scheduler's time.
 
     expected: the time in other recordings. Its positions that do not change have to be the same.
+    is_second: a function of the time at which the step ends instead, which is that of the next step, or 0.
     """
-    pairs, rows = _read_times(name, path, records)
+    pairs, rows = _read_times(name, path, records, is_second)
     still = _find_still(rows) if expected is None else expected.still
     values = []
     for row in rows:
@@ -51,11 +56,34 @@ def fit_time(name: str, path: str, records: Sequence[CallRecord], expected: Time
     return TimeFit(line, still)
 
 
-def _read_times(name: str, path: str, records: Sequence[CallRecord]) -> tuple[list[float], list[Tensor]]:
+def fit_times(name: str, paths: Iterable[str], records: Sequence[CallRecord]) -> tuple[dict[str, TimeFit], set[str]]:
+    """Return the network's times by path, and the paths of those that follow the time at which a step ends."""
+    fits, seconds = dict[str, TimeFit](), set[str]()
+    for path in paths:
+        try:
+            fits[path] = fit_time(name, path, records)
+        except UserError:
+            with suppress(UserError):
+                fits[path] = fit_time(name, path, records, is_second=True)
+                seconds.add(path)
+            if path not in fits:
+                raise
+    return fits, seconds
+
+
+def end_times(record: CallRecord) -> list[float]:
+    """Return the times at which steps end: those of the next steps, and 0 for the last one."""
+    return [*(step.time for step in record.steps[1:]), 0.0]
+
+
+def _read_times(
+    name: str, path: str, records: Sequence[CallRecord], is_second: bool
+) -> tuple[list[float], list[Tensor]]:
     """Return the scheduler's time of each call, and the network's times of one sample, which all samples share."""
     times, rows = [], []
     for record in records:
-        for step in record.steps:
+        ends = end_times(record)
+        for step, end in zip(record.steps, ends, strict=True):
             for call in step.calls:
                 leaf = call.leaves[path]
                 if not isinstance(leaf, Tensor | float | int):
@@ -64,7 +92,7 @@ def _read_times(name: str, path: str, records: Sequence[CallRecord]) -> tuple[li
                 value = value if value.dim() else value[None]
                 if not torch.equal(value, value[:1].expand_as(value)):
                     raise recording_error(f"{name}: {path} has another time for some rows")
-                times.append(step.time)
+                times.append(end if is_second else step.time)
                 rows.append(value[0])
     return times, rows
 

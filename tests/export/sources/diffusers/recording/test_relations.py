@@ -21,6 +21,7 @@ GUIDED = (-2.0, 3.0)
 def guide(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
     return GUIDED[0] * first + GUIDED[1] * second
 
+from fewstep.export.sources.diffusers.recording.times.time_fit import end_times
 
 def recording(
     seed: int,
@@ -142,6 +143,35 @@ def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refuse
     (call,) = other.steps[1].calls
     changed = replace(call, leaves={**call.leaves, "['width']": 4})
     steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
+def convert_x0(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
+    """The velocity (x - x0) / 0.4 of a guided x0."""
+    return (x - guide(first, second, x)) / 0.4
+
+
+def test_a_converted_prediction_is_the_sum_of_the_outputs() -> None:
+    base, other = (remove_x(recording(seed, convert_x0)) for seed in (0, 1))
+    found = find_relations("Pipe", base, other).combination
+    assert found.sign == 1 and found.weights[0] == pytest.approx(GUIDED, abs=1e-5)
+
+
+@pytest.mark.parametrize(("combine", "adds"), [(guide, False), (convert_x0, True)])
+def test_a_pipeline_that_adds_x_is_found(combine: Combine, adds: bool) -> None:
+    assert adds_x(recording(0, combine)) is adds
+
+
+def test_the_time_at_which_a_step_ends_is_a_second_time() -> None:
+    def with_ends(record: CallRecord) -> CallRecord:
+        steps = []
+        for step, end in zip(record.steps, end_times(record), strict=True):
+            (call,) = step.calls
+            leaves = {**call.leaves, "['end']": torch.tensor([end / 10] * 2)}
+            steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
+        return CallRecord(tuple(steps))
+
+    found = find_relations("Pipe", with_ends(recording(0)), with_ends(recording(1)))
+    assert found.times["['end']"] == pytest.approx((0.1, 0.0)) and found.seconds == {"['end']"}
+
+
     with pytest.raises(UserError, match=r"Pipe changes \['width'\] of its network in step 2 of 3"):
         check_relations("Pipe", found, replace(other, steps=steps), "number of steps")
 
