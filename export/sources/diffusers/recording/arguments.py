@@ -14,7 +14,7 @@ from fewstep.export.sources.diffusers.recording.call_record import CallRecord, N
 from fewstep.export.sources.diffusers.recording.combination import select_rows
 from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same
 from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS, STEP_NUMBER
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.stand_ins import length_error, recording_error
 from fewstep.runtime.bundle.manifest import Condition
 
 BEFORE, AFTER = "before x in ", "after x in "
@@ -239,7 +239,7 @@ class Recordings:
             raise recording_error(f"{self.name}: {path} of its network is a tensor in some calls only")
         for setting in (LENGTH, SHORTNESS):
             if setting in others and others[setting].shape != value.shape:
-                raise recording_error(f"{self.name}: the length of {path} of its network follows that of the prompt")
+                raise length_error(f"{self.name}: the length of {path} of its network follows that of the prompt")
         changing = [setting for setting, other in others.items() if not same(value, other)]
         self._check_number_of_steps(path, changing)
         if not changing and all(same(value, other) for other in values):

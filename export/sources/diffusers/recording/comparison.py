@@ -21,8 +21,8 @@ from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
-from fewstep.export.sources.diffusers.recording.settings import CallSettings
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
+from fewstep.export.sources.diffusers.recording.stand_ins import length_error, recording_error
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
@@ -66,7 +66,7 @@ def compare_samples(
             differences.append(_compare(built, modules, text, scheduler, _run(built, modules, text), network))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
-        raise recording_error(what) from error
+        raise length_error(what) from error
     return max(differences)
 
 

@@ -23,6 +23,7 @@ LONGEST = " ".join(
 )  # 1200 words: more than pipelines take, so that all are cut to one length
 LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
 LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variants
+OTHER, OTHER_SHORTNESS = "negative prompt", "shortness of the negative prompt"  # variants
 STEP_NUMBER = "number of steps"  # a variant
 PICTURE = "image"  # a variant, of pictures and of arrays
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
@@ -49,12 +50,15 @@ class Forms:
     is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
     guided_by: the guidance weight that it receives, by name, if the pipeline has no guidance without it.
     steps: the number of its steps, unless the user chose one.
+    has_one_length: all its texts are the user's prompt, or this with its words in another order, since the network's
+        arguments depend on the number of tokens.
     """
 
     has_pictures: bool = False
     is_padded: bool = False
     guided_by: tuple[str, float] | None = None
     steps: int = STEPS
+    has_one_length: bool = False
 
 
 PLAIN = Forms()
@@ -112,6 +116,8 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
     variants = _variants(takes, usual)
+    if forms.has_one_length:
+        usual, variants = _keep_length(usual, variants, given)
     if forms.has_pictures:
         variants[PICTURE] = make_pictures(takes, given, 1)
     if arrays:
@@ -188,7 +194,7 @@ def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batches(
-    takes: Mapping[str, Any], usual: Mapping[str, Any], others: Mapping[str, Any]
+    takes: Mapping[str, Any], usual: Mapping[str, Any], texts: Mapping[str, str], others: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     """Yield settings for two samples: of two prompts, of two prompts with two pictures, of one prompt."""
     prompts: dict[str, Any] = {PROMPT: list(PROMPTS)} if PROMPT in usual else {}
@@ -204,8 +210,8 @@ def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
         variants |= {"prompt": {PROMPT: PROMPTS[1]}, LENGTH: {PROMPT: LONGER}}
         variants[SHORTNESS] = {PROMPT: SHORT}
     if NEGATIVE in takes:
-        variants["negative prompt"] = {NEGATIVE: OTHERS[1]}
-        variants["shortness of the negative prompt"] = {NEGATIVE: ""}
+        variants[OTHER] = {NEGATIVE: OTHERS[1]}
+        variants[OTHER_SHORTNESS] = {NEGATIVE: ""}
     for each in GUIDANCES:
         default = usual.get(each, takes[each].default if each in takes else None)
         if isinstance(default, int | float) and not isinstance(default, bool):

@@ -146,6 +146,9 @@ def _compare(
         what = (
             "its pipeline keeps a part of a picture; here --image FILE --known MASK or hold=Hold(picture, mask) do so"
         )
+    if settings.forms.has_one_length:
+        what = "its texts have as many tokens as that of --call prompt, since its network reads their number"
+        LOG.warning("%s: %s", origin.label, what)
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))

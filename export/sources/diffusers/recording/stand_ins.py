@@ -22,11 +22,20 @@ from fewstep.plans.errors import UserError
 
 SMALL = 64 * 10**6  # parameters of a network that may run on the CPU during a recording
 UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
+ONE_LENGTH = (
+    'for texts of one number of tokens, give a prompt of that length: --call prompt="..."; otherwise write a function '
+    "that returns (module, Spec): docs/export/diffusers.md, Recorded pipelines"
+)
 
 
 def recording_error(what: str) -> UserError:
     """Return the error for a pipeline that a recording does not explain."""
     return UserError(what, UNRECORDED)
+
+
+def length_error(what: str) -> UserError:
+    """Return the error for a pipeline whose network reads the number of tokens of a text."""
+    return UserError(what, ONE_LENGTH)
 
 
 def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:

@@ -38,6 +38,9 @@ def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[C
     settings, first = _record_with_guidance(built, given, settings, first)
     if {PROMPT, NEGATIVE} & set(given) or not _is_length_seen(built, settings, first):
         return settings, first
+    if PROMPT in given:
+        settings = choose_settings(built.pipeline, given, replace(settings.forms, has_one_length=True))
+        return settings, record(built, settings.of(), 0)
     padded = choose_settings(built.pipeline, given, replace(settings.forms, is_padded=True))
     try:
         return padded, record(built, padded.of(), 0)
