@@ -130,6 +130,45 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
     samples, target = len(step.sample), step.model_output.double()
     outputs = [
         select_rows(call.output, branch, samples).double()
+def adds_x(record: CallRecord) -> bool:
+    """Return True if a pipeline adds a multiple of x to its network's outputs, as one that converts a predicted x0 to a
+    velocity does."""
+    found = _fit_with_x(record.steps[0])
+    return found is not None and abs(found[1]) > TOLERANCE
+
+
+def remove_x(record: CallRecord) -> CallRecord:
+    """Return a recording whose steps receive the sum of the network's outputs with weights that sum to 1, where the
+    pipeline passed s times this sum and a multiple of x. Other steps are unchanged."""
+    steps = []
+    for step in record.steps:
+        found = _fit_with_x(step)
+        if found is not None:
+            total, of_x = found
+            output = (step.model_output.double() - of_x * step.sample.double()) / total
+            step = replace(step, model_output=output.float())
+        steps.append(step)
+    return replace(record, steps=tuple(steps))
+
+
+def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
+    """Return the sum of the weights of the network's outputs, and the weight of x, if their sum is what the scheduler
+    receives. Otherwise None."""
+    samples, target = len(step.sample), step.model_output.double()
+    outputs = [
+        select_rows(call.output, branch, samples).double()
+        for call in step.calls
+        for branch in range(len(call.output) // samples)
+    ]
+    if target.shape != step.sample.shape or not outputs:
+        return None
+    for place in possible_places(tuple(outputs[0].shape[1:]), tuple(target.shape[1:])):
+        *weights, of_x, residual = _fit_sum([*map(place.select, outputs), step.sample.double()], target)
+        if residual <= TOLERANCE and abs(sum(weights)) > TOLERANCE:
+            return sum(weights), of_x
+    return None
+
+
         for call in step.calls
         for branch in range(len(call.output) // samples)
     ]

@@ -34,11 +34,17 @@ LEFT_OUT = ("safety_checker",)  # judges finished images only
 @dataclass(frozen=True)
 class BuiltPipeline:
     """A pipeline whose networks are stand-ins. `denoisers` are its networks that may be called in the loop, by name,
-    with the shapes of their outputs."""
+    with the shapes of their outputs.
+
+    form: the form in which they get x, None for one tensor like x.
+    converts: the pipeline adds a multiple of x to their outputs, which recordings leave out.
+    """
 
     pipeline: Any
     denoisers: dict[str, OutputShapes]
 
+    form: NetworkForm | None = None
+    converts: bool = False
     @property
     def name(self) -> str:
         return type(self.pipeline).__name__

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.combination import remove_x
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     UNRECORDED,
@@ -92,6 +93,8 @@ class _TimesAreSet(Exception):
 
 
 def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
+    made = made if built.form is None else built.form.rewrite(built.name, made)
+    made = remove_x(made) if built.converts else made
     """Return what a pipeline's call passes to its scheduler's `set_timesteps`, without running its steps."""
     recorder, scheduler = _Recorder(), _scheduler(built)
     with torch.no_grad(), _run_on_cpu(built.pipeline):

@@ -16,7 +16,7 @@ from fewstep.export.sources.diffusers.recording.arguments import (
     sort_arguments,
 )
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
-from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
+from fewstep.export.sources.diffusers.recording.combination import CombinationError, MatchedNorm, adds_x, remove_x
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.networks import (
@@ -195,6 +195,12 @@ def record_pipeline(
 
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
     """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
+        if not gets_x(first):
+            built = find_form(built, first, record(built, settings.of(), 1))
+            first = first if built.form is None else built.form.rewrite(built.name, first)
+        if adds_x(first):
+            built, first = replace(built, converts=True), remove_x(first)
+        other = replace(other, form=built.form, converts=built.converts)
     runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
     if not given or not isinstance(error, CallError):
         return error

@@ -103,7 +103,7 @@ def _describe(recorded: RecordedPipeline, steps: RecordedSteps) -> Described:
     """Return the noise schedule and the prediction of a scheduler, from its config if its class is known. The steps
     then show whether the prediction is that of the config."""
     name = _class_name(recorded)
-    if recorded.scheduler.get("_class_name") not in CLASSES:
+    if recorded.built.converts or recorded.scheduler.get("_class_name") not in CLASSES:
         return measure_schedule(recorded.built.pipeline.scheduler, steps)
     described = schedule_from_scheduler_config(recorded.scheduler)
     if not check_prediction_of_config(name, described, steps):

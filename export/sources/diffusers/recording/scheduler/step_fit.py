@@ -17,7 +17,7 @@ from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import Relations
-from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import Array, keep_draws
+from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import Array, keep_draws, keep_first_draws
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps
 
@@ -46,6 +46,7 @@ class _StepRun:
     times: tuple[float, ...]
     scale: float  # factor of x in the network's first input
 
+    deviation: float | None  # factor of the pipeline's draw in the first x, None if x is no multiple of a draw
 
 def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any]) -> RecordedSteps:
     """Return the steps of a call. Raises UserError if they are not sums with fixed weights."""
@@ -62,7 +63,7 @@ def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any
 
 
 def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any], seed: int) -> _StepRun:
-    with keep_draws(type(built.pipeline.scheduler)) as draws:
+    with keep_draws(type(built.pipeline.scheduler)) as draws, keep_first_draws(built.pipeline) as first:
         made = record(built, settings, seed)
     samples = [_flatten(step.sample.numpy()) for step in made.steps]
     inputs = [_read_input(made, found, index) for index in range(len(made.steps))]
@@ -78,9 +79,19 @@ def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, A
         tuple(step.time for step in made.steps),
         scales[0],
     )
+        _find_deviation(samples[0], first),
 
 
 def _read_input(made: CallRecord, found: Relations, index: int) -> Floats:
+def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
+    """Return the factor of a draw in the first x, or None if it is a multiple of none of them."""
+    for draw in (_flatten(each) for each in draws if each.size == len(x)):
+        factor = float(draw @ x / (draw @ draw))
+        if np.abs(factor * draw - x).max() <= TOLERANCE * np.ptp(x):
+            return round_number(factor)
+    return None
+
+
     step = made.steps[index]
     return _flatten(found.x_place.select(step.calls[0].leaves[found.x])[: len(step.sample)].numpy())
 

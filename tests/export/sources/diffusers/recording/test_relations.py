@@ -9,7 +9,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.export.sources.diffusers.recording.combination import GuidedChannels, MatchedNorm, Place
+from fewstep.export.sources.diffusers.recording.combination import (
+    CombinationError,
+    GuidedChannels,
+    MatchedNorm,
+    Place,
+    adds_x,
+    remove_x,
+)
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import name_guider
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.plans.errors import UserError
 
