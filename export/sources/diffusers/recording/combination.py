@@ -20,6 +20,10 @@ TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value
 
 
 @dataclass(frozen=True)
+class CombinationError(UserError):
+    """The network's outputs are combined in no known form."""
+
+
 class Place:
     """The part of a tensor that is x: `start` to `stop` along `axis` of one sample, or all of it (axis None).
 
@@ -190,7 +194,7 @@ def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
         if found := _fit_norm(parts, target) or _fit_channels(parts, target):
             return _StepCombination(place, *found)
         residuals.append(residual)
-    raise recording_error(
+    raise CombinationError(
         f"{name} combines its network's outputs by no fixed weights, nor by one of the known forms "
         f"(residual {min(residuals):.1g})"
     )

@@ -98,9 +98,7 @@ def _compare(
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples says nothing", name)
     weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
-    plan = _plan(scheduler, weights, modules.quiet, tuple(run.steps[0].sample.shape[1:]), built)
-    if len(plan.steps) != len(run.steps):
-        raise recording_error(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
+    plan = _find_plan(built, scheduler, modules.quiet, run, weights, settings.get(STEP_COUNT))
     for step, own in zip(plan.steps, run.steps, strict=True):
         if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
@@ -234,7 +232,8 @@ def _join(names: Sequence[str], weights: Sequence[float]) -> str:
     return ", ".join(f"{weight:g} of {name}" for name, weight in zip(names, weights, strict=True))
 
 
-def _plan(
+def _find_plan(
+    built: BuiltPipeline,
     scheduler: PipelineScheduler,
     weights: Sequence[Sequence[float]],
     module: RecordedNetwork,

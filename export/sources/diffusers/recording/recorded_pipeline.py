@@ -39,6 +39,7 @@ from fewstep.plans.errors import UserError
 
 MORE_STEPS = 8
 
+LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
 
 @dataclass(frozen=True)
 class Part:
@@ -200,6 +201,40 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
             first = first if built.form is None else built.form.rewrite(built.name, first)
         if adds_x(first):
             built, first = replace(built, converts=True), remove_x(first)
+        return RecordedPipeline(built, other, settings, scheduler, first)
+    except UserError as error:
+        raise explain_given(name_guider(error, built), built, given) from error
+
+
+def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
+    """Return the error of a recording, which names the component that combines outputs, if the pipeline has one."""
+    guider = getattr(built.pipeline, "guider", None)
+    if guider is None or not isinstance(error, CombinationError):
+        return error
+    fix = f"return the pipeline from a function, with guider={LINEAR_GUIDER}(): docs/export/diffusers.md, A pipeline of"
+    return UserError(f"{error.what}: its guider is {type(guider).__name__}", f"{fix} your class")
+
+
+def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> BuiltPipeline:
+    """Return a pipeline with the form in which its network gets x, or without one if x is in none of its arguments. The
+    recordings differ in their seed only. Raises UserError if no form explains its steps."""
+    if not base.steps[0].calls or not reseeded.steps[0].calls:
+        return built
+    error: UserError | None = None
+    for form in find_forms(built.name, base, reseeded):
+        try:
+            find_parts(built.name, *(form.rewrite(built.name, each) for each in (base, reseeded)))
+        except UserError as own:
+            error = error or own
+        else:
+            return replace(built, form=form)
+    if error is not None:
+        raise error
+    return built
+
+
+def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
+    """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
         other = replace(other, form=built.form, converts=built.converts)
     runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
     if not given or not isinstance(error, CallError):

@@ -128,6 +128,14 @@ def test_other_forms_are_refused_in_words(changes: dict[str, Callable[..., objec
 
 
 def test_x_that_changes_after_one_step_is_refused() -> None:
+def test_a_guider_is_named_where_outputs_are_combined_in_another_form() -> None:
+    class Projected: ...
+
+    built = BuiltPipeline(SimpleNamespace(guider=Projected()), {})
+    named = name_guider(CombinationError("Pipe combines outputs", "write a function"), built)
+    assert named.what == "Pipe combines outputs: its guider is Projected" and "ClassifierFreeGuidance" in named.fix
+
+
     base = recording(0)
     blended = replace(base.steps[1], sample=base.steps[1].sample * 0.5)
     with pytest.raises(UserError, match="Pipe changes x after its steps, at other places in each step"):
