@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
+from benchmarks.pipelines.variants import Variant, read_fields
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
@@ -25,9 +26,13 @@ from fewstep.export.options.call_option import FILE
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import is_recorded
+from fewstep.export.sources.diffusers.recording.settings import PROMPT
+from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
 from fewstep.plans.errors import UserError
 
+TEXT = "a red cat on a mat"  # of the pipelines whose texts have one length
 RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
+AS_TESTED = Variant()
 ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not made", "refused", "loaded", "exported"
 
 
@@ -76,12 +81,12 @@ def try_pipeline(
         return Outcome(pipeline.name, UNMADE, reason=_line(error))
     listened, logger = _Differences(), logging.getLogger("fewstep")
     logger.addHandler(listened)
+    reason = ""
     try:
         with _limit(seconds):
             reason = _export(folder, bundle, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
-    reason = ""
     except _OutOfTime:
         return Outcome(pipeline.name, REFUSED, reason=f"more than {seconds} s")
     except Exception as error:
@@ -162,8 +167,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=positive, default=180, help="of one export at most (default %(default)s)")
     parser.add_argument("--load-only", action="store_true", help="record and compare, and export nothing")
     parser.add_argument("--json", action="store_true", help="print one object for each pipeline")
+    parser.add_argument(
+        "--scheduler", action="append", default=[], metavar="FIELD=VALUE", help="of its config, such as shift=3"
+    )
+    parser.add_argument("--scale", type=positive, default=1, help="factor of height and width (default %(default)s)")
     add_only(parser, "pipelines")
     given = parser.parse_args()
+    variant = Variant(read_fields(given.scheduler), given.scale)
     names = [each for each in read_classes() if not given.only or any(part in each for part in given.only)]
     outcomes: list[Outcome] = []
     for pipeline in find_pipelines(given.components, names):

@@ -70,9 +70,19 @@ class DummyPipeline:
             inputs = test.get_dummy_inputs("cpu") if "device" in takes else test.get_dummy_inputs()
         parameter = inspect.signature(type(pipeline).__call__).parameters.get(TEXT_LENGTH)
         is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
+        inputs = _join_guidance(type(pipeline), inputs)
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
         enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline, inputs) else {}
         return {**short, **_plain_settings(inputs), **enough, **_save_arrays(type(pipeline), inputs, folder)}
+
+
+def _join_guidance(made: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call, whose further weights of guidance follow the first one, if they may be None and
+    the test switched all of them off. A guided output has one weight for each branch."""
+    takes = inspect.signature(made.__call__).parameters
+    off = [each for each in GUIDANCES if _is_no_guidance(each, inputs.get(each))]
+    others = off[1:] if off[:1] == [GUIDANCES[0]] else []
+    return {**inputs, **{each: None for each in others if "None" in str(takes[each].annotation)}}
 
 
 def _plain_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def _fit_vocabulary(pipeline: Any) -> None:
 def _complete_configs(pipeline: Any) -> None:
     """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
     scheduler of a flow. An image encoder gets the size of pictures that the pipeline makes for it."""
-    from transformers import CLIPVisionModelWithProjection
+    from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)
     if unet is not None and unet.config.get("sample_size", 0) is None:
@@ -159,9 +169,11 @@ def _complete_configs(pipeline: Any) -> None:
     if scheduler is not None and scheduler.config.get("use_flow_sigmas"):
         scheduler.register_to_config(prediction_type="flow_prediction")
     encoder = getattr(pipeline, "image_encoder", None)
-    if type(pipeline).__name__ in FIXED_PICTURES and isinstance(encoder, CLIPVisionModelWithProjection):
+    if type(pipeline).__name__ in FIXED_PICTURES and isinstance(
+        encoder, CLIPVisionModel | CLIPVisionModelWithProjection
+    ):
         config = type(encoder.config)(**{**encoder.config.to_dict(), "image_size": PICTURE, "patch_size": PICTURE // 4})
-        pipeline.register_modules(image_encoder=CLIPVisionModelWithProjection(config).eval())
+        pipeline.register_modules(image_encoder=type(encoder)(config).eval())
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:
@@ -202,7 +214,7 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return isinstance(value, int | float | str)
+    return value is None or isinstance(value, int | float | str)
 
 
 def _named_classes(file: Path) -> set[str]:

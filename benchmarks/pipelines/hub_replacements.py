@@ -44,10 +44,12 @@ SIZES = {
 
 @contextmanager
 def replace_hub() -> Iterator[None]:
-    """Answer `from_pretrained` of transformers for names that are not folders. Raises LookupError for unknown ones."""
+    """Answer `from_pretrained` for names that are not folders. Raises LookupError for unknown ones."""
+    import diffusers
     import transformers
 
     owners = {
+        diffusers.UNet2DModel: _make_unet,
         transformers.AutoConfig: make_config,
         transformers.PreTrainedModel: _make_model,
         transformers.AutoTokenizer: make_tokenizer,
@@ -98,6 +100,15 @@ def _make_model(cls: Any, name: str) -> Any:
         raise LookupError(f"no local config for {name}: {cls.__name__} has {count} weights")
     torch.manual_seed(0)
     return cls(config).eval()
+
+
+def _make_unet(cls: Any, name: str) -> Any:
+    """Return a tiny U-Net, with labels if its name says so."""
+    blocks = {"block_out_channels": (32, 64), "norm_num_groups": 8, "layers_per_block": 1}
+    kinds = {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D")}
+    kinds |= {"up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D")}
+    labels = {"num_class_embeds": 10} if "class_cond" in name else {}
+    return cls(sample_size=32, **blocks, **kinds, **labels).eval()
 
 
 def _make_default(cls: Any, name: str) -> Any:

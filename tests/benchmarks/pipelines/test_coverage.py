@@ -1,5 +1,6 @@
 """The pipeline classes over which coverage is counted, and the line that sums it up."""
 
+import json
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.pipelines import __main__ as coverage
 from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, summarize, try_pipeline
 from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes
+from benchmarks.pipelines.variants import Variant, read_fields
 
 pytest.importorskip("diffusers")
 
@@ -52,3 +54,24 @@ def test_an_export_that_catches_exceptions_is_stopped(tmp_path: Path, monkeypatc
     monkeypatch.setattr(coverage, "_export", run)
     outcome = try_pipeline(Pipeline(), tmp_path, 1, True)  # type: ignore[arg-type]
     assert (outcome.result, outcome.reason) == (REFUSED, "more than 1 s")
+
+
+def test_a_variant_changes_the_scheduler_and_the_size(tmp_path: Path) -> None:
+    config = tmp_path / "scheduler" / "scheduler_config.json"
+    config.parent.mkdir()
+    config.write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}')
+    settings = Variant(read_fields(["shift=3", "use_karras_sigmas=true"]), 2).apply(tmp_path, {"height": 32, "a": 1})
+    assert settings == {"height": 64, "a": 1}
+    assert json.loads(config.read_text()) == {
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "shift": 3,
+        "use_karras_sigmas": True,
+    }
+
+
+def test_a_field_that_a_scheduler_does_not_have_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "scheduler" / "scheduler_config.json"
+    config.parent.mkdir()
+    config.write_text('{"_class_name": "DDPMScheduler"}')
+    with pytest.raises(LookupError, match="DDPMScheduler has no shift"):
+        Variant({"shift": 3}).apply(tmp_path, {})
