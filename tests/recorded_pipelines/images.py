@@ -1,6 +1,7 @@
 """Pipelines of images."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,14 +75,11 @@ def cogview3(folder: Path) -> Path:
     return write(folder, "CogView3PlusPipeline", **parts)
 
 
-def flux2_klein(folder: Path) -> Path:
-    """FLUX.2 Klein: x is packed, and scaled by the mean and the variance that its autoencoder stores."""
-    import diffusers
+def qwen3() -> tuple[Any, Any]:
+    """A text encoder of Qwen 3, and its tokenizer of single characters."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    torch.manual_seed(0)
-    network = randomized(make_network("flux2_klein"))
-    text = Qwen3Config(
+    config = Qwen3Config(
         hidden_size=TEXT,
         intermediate_size=TEXT,
         num_hidden_layers=2,
@@ -92,6 +90,29 @@ def flux2_klein(folder: Path) -> Path:
     )
     tokenizer = qwen_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    return Qwen3ForCausalLM(config).eval(), tokenizer
+
+
+def z_image(folder: Path) -> Path:
+    """Z-Image: its network gets lists with a tensor for each row, and texts of any length."""
+    import diffusers
+
+    network = make_network("z_image")
+    with torch.no_grad():  # these are not initialized
+        network.x_pad_token.zero_()
+        network.cap_pad_token.zero_()
+    text, tokenizer = qwen3()
+    parts = {"transformer": randomized(network), "vae": autoencoder(), "text_encoder": text, "tokenizer": tokenizer}
+    return write(folder, "ZImagePipeline", scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), **parts)
+
+
+def flux2_klein(folder: Path) -> Path:
+    """FLUX.2 Klein: x is packed, and scaled by the mean and the variance that its autoencoder stores."""
+    import diffusers
+
+    torch.manual_seed(0)
+    network = randomized(make_network("flux2_klein"))
+    text, tokenizer = qwen3()
     vae = diffusers.AutoencoderKLFlux2(
         sample_size=32,
         down_block_types=("DownEncoderBlock2D",),
@@ -110,7 +131,7 @@ def flux2_klein(folder: Path) -> Path:
         "Flux2KleinPipeline",
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         vae=vae,
-        text_encoder=Qwen3ForCausalLM(text),
+        text_encoder=text,
         tokenizer=tokenizer,
         transformer=network,
     )

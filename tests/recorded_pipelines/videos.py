@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import clip_components, randomized, write_clip_tokenizer
+from tests.pipelines import autoencoder, clip_components, randomized, write_clip_tokenizer
 from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, make_network, write
 
 
@@ -100,3 +100,53 @@ def text_to_video(folder: Path) -> Path:
     pipeline = diffusers.AnimateDiffPipeline(**components, motion_adapter=None)
     pipeline.save_pretrained(folder)
     return folder
+
+
+def anyflow(folder: Path) -> Path:
+    """AnyFlow: its network gets the time of a step and the time at which it ends."""
+    import diffusers
+
+    network = randomized(make_network("anyflow"))
+    scheduler = diffusers.FlowMapEulerDiscreteScheduler(shift=5.0)
+    return write(folder, "AnyFlowPipeline", transformer=network, vae=None, scheduler=scheduler)
+
+
+def skyreels_forcing(folder: Path) -> Path:
+    """SkyReels with diffusion forcing: each frame is stepped by a scheduler of its own."""
+    import diffusers
+
+    network = randomized(make_network("skyreels"))
+    scheduler = diffusers.UniPCMultistepScheduler(flow_shift=8.0, use_flow_sigmas=True)
+    parts = {"transformer": network, "vae": None, "scheduler": scheduler}
+    return write(folder, "SkyReelsV2DiffusionForcingPipeline", **parts)
+
+
+def ltx_image_to_video(folder: Path) -> Path:
+    """LTX from a picture: the scheduler steps the frames after the first, and the network gets tokens of all."""
+    import diffusers
+
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4,
+        block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4,
+        layers_per_block=(1,) * 5,
+        decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = {"transformer": randomized(make_network("ltx")), "vae": randomized(vae), "scheduler": scheduler}
+    return write(folder, "LTXImageToVideoPipeline", **parts)
+
+
+def latte(folder: Path) -> Path:
+    """Latte: its network reads the number of tokens."""
+    import diffusers
+
+    parts = {"transformer": randomized(make_network("latte")), "vae": autoencoder()}
+    return write(folder, "LattePipeline", scheduler=diffusers.DDIMScheduler(clip_sample=False), **parts)

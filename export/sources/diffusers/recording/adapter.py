@@ -1,4 +1,4 @@
-"""A recorded denoiser with the signature `forward(x, time, *conditions)`."""
+"""A recorded denoiser with the signature `forward(x, time, *conditions)`, or with a second time."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.arguments import AFTER, BEFORE, Argument, NetworkArguments
+from fewstep.export.sources.diffusers.recording.network_form import FormedNetwork
 from fewstep.export.sources.diffusers.recording.relations import Relations
 
 
@@ -17,8 +18,15 @@ class RecordedNetwork(nn.Module):
         super().__init__()
         self.network, self.found, self.arguments = network, found, arguments
 
+    @property
+    def pipeline_network(self) -> nn.Module:
+        """The network as the pipeline calls it."""
+        return self.network.network if isinstance(self.network, FormedNetwork) else self.network
+
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the prediction. A network with a second time takes it after the first: (x, time, to, *conditions)."""
         found, arguments = self.found, self.arguments.arguments
+        end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
         given = dict(zip((path for path, each in arguments.items() if each.condition), conditions, strict=True))
         leaves: list[Any] = []
         for path in self.arguments.paths:
@@ -26,7 +34,6 @@ class RecordedNetwork(nn.Module):
                 leaves.append(self._join(x, given))
             elif path in found.times:
                 leaves.append(self._scale_time(path, end if path in found.seconds else time))
-        end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
             else:
                 value = self._value(path, given, x.shape[0])
                 leaves.append(value.movedim(0, 1) if path in found.second_axes else value)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import select_rows
-from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same
+from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, is_around_x, same
 from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS, STEP_NUMBER
 from fewstep.export.sources.diffusers.recording.stand_ins import length_error, recording_error
 from fewstep.runtime.bundle.manifest import Condition
@@ -214,7 +214,7 @@ class Recordings:
         call, _ = self.branch(branch)
         paths = [path for path in split_leaves(call, self.found) if path not in (self.found.x, *self.found.times)]
         if setting == "prompt":  # an encoded picture has noise of its own in each recording
-            paths = [path for path in paths if not path.startswith((BEFORE, AFTER))]
+            paths = [path for path in paths if not is_part(path)]
         return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
 
     def plain_argument(self, path: str, value: Any) -> Argument:
@@ -258,7 +258,7 @@ class Recordings:
         """Raise UserError if an argument changes with the number of steps in any branch: its value would be that of
         the recording."""
         variant = self.variants.get(STEP_NUMBER)
-        if variant is None or (path.startswith((BEFORE, AFTER)) and "image" in changing):
+        if variant is None or (is_part(path) and "image" in changing):
             return  # an encoded picture has noise of its own in each recording
         pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
         if not all(same(own, other) for own, other in pairs):
@@ -304,9 +304,14 @@ class Recordings:
         return replace(argument, condition=with_fields(condition, null=float(first)))
 
 
+def is_part(path: str) -> bool:
+    """Return True for a part of an argument that has x in another part, such as an encoded picture."""
+    return path.startswith((BEFORE, AFTER)) or is_around_x(path)
+
+
 def condition_name(path: str) -> str:
     """Return the name of an argument as a condition: the last name in its path, with the numbers that follow it."""
-    if path.startswith((BEFORE, AFTER)):
+    if is_part(path):
         return "image"
     names = re.findall(r"\['([^']+)'\]((?:\[\d+\])*)", path)
     name, numbers = names[-1]

@@ -1,9 +1,10 @@
 """What a recording contains: the calls of a denoiser and the steps of a scheduler."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -11,18 +12,28 @@ from torch.utils import _pytree as pytree
 @dataclass(frozen=True)
 class NetworkCall:
     """A call of a denoiser. `leaves` are its arguments by path, such as "['hidden_states']"; `structure` rebuilds the
-    nested arguments from them. `output` is the tensor that it returned: a probe, or the real one."""
+    nested arguments from them. `output` is the tensor that it returned: a probe, or the real one. A network may return
+    several, of which `more` are the others. A list of tensors with one for each row is stacked (`is_list`)."""
 
     component: str
     leaves: Mapping[str, Any]
     structure: pytree.TreeSpec
     output: Tensor
+    more: tuple[Tensor, ...] = ()
+    is_list: bool = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The nested arguments by name."""
+        arguments: dict[str, Any] = pytree.tree_unflatten(list(self.leaves.values()), self.structure)
+        return arguments
 
 
 @dataclass(frozen=True)
 class SchedulerStep:
     """A call of the scheduler's `step`, with the denoiser's calls since the previous one. `eta` is its argument of that
-    name, or None."""
+    name, or None. Several calls of `step` without a call of the denoiser between them are one step of joined tensors,
+    each [rows, elements] and flat: `joined` is their number."""
 
     calls: tuple[NetworkCall, ...]
     model_output: Tensor
@@ -30,6 +41,21 @@ class SchedulerStep:
     sample: Tensor
     result: Tensor
     eta: float | None = None
+    joined: int = 1
+
+    def join(self, other: "SchedulerStep") -> "SchedulerStep":
+        """Return this step with the tensors of the next call of `step` after its own."""
+
+        def flat(first: Tensor, second: Tensor) -> Tensor:
+            return torch.cat([first.flatten(1), second.flatten(1)], dim=1)
+
+        return replace(
+            self,
+            model_output=flat(self.model_output, other.model_output),
+            sample=flat(self.sample, other.sample),
+            result=flat(self.result, other.result),
+            joined=self.joined + 1,
+        )
 
 
 @dataclass(frozen=True)

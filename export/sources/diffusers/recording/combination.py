@@ -7,23 +7,24 @@ channels and one branch's output in the others (`plans.shaping.GuideChannels`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
+from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value
 
 
-@dataclass(frozen=True)
 class CombinationError(UserError):
     """The network's outputs are combined in no known form."""
 
 
+@dataclass(frozen=True)
 class Place:
     """The part of a tensor that is x: `start` to `stop` along `axis` of one sample, or all of it (axis None).
 
@@ -129,11 +130,6 @@ def find_combination(name: str, record: CallRecord) -> Combination:
     return Combination(place, tuple(weights), sign, change)
 
 
-def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
-    """Return the combination of one step. Raises UserError if it is of no known form."""
-    samples, target = len(step.sample), step.model_output.double()
-    outputs = [
-        select_rows(call.output, branch, samples).double()
 def adds_x(record: CallRecord) -> bool:
     """Return True if a pipeline adds a multiple of x to its network's outputs, as one that converts a predicted x0 to a
     velocity does."""
@@ -173,6 +169,11 @@ def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
     return None
 
 
+def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
+    """Return the combination of one step. Raises UserError if it is of no known form."""
+    samples, target = len(step.sample), step.model_output.double()
+    outputs = [
+        select_rows(call.output, branch, samples).double()
         for call in step.calls
         for branch in range(len(call.output) // samples)
     ]
@@ -196,7 +197,8 @@ def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
         residuals.append(residual)
     raise CombinationError(
         f"{name} combines its network's outputs by no fixed weights, nor by one of the known forms "
-        f"(residual {min(residuals):.1g})"
+        f"(residual {min(residuals):.1g})",
+        UNRECORDED,
     )
 
 

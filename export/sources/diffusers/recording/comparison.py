@@ -79,7 +79,7 @@ class _Run:
 
 
 def _run(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> _Run:
-    networks = {name: each.network for name, each in modules.modules.items()}
+    networks = {name: each.pipeline_network for name, each in modules.modules.items()}
     with keep_draws(type(built.pipeline.scheduler)) as draws:
         return _Run(record(built, settings, SEED, networks=networks), draws)
 
@@ -235,20 +235,29 @@ def _join(names: Sequence[str], weights: Sequence[float]) -> str:
 def _find_plan(
     built: BuiltPipeline,
     scheduler: PipelineScheduler,
-    weights: Sequence[Sequence[float]],
     module: RecordedNetwork,
-    x_shape: tuple[int, ...],
-    built: BuiltPipeline,
+    run: CallRecord,
+    weights: Sequence[Sequence[float]],
+    asked: int | None,
 ) -> Plan:
-    names = branch_names(module.found.branches, module.arguments)
+    """Return the plan with the steps of a run: of as many steps, or of the number that the call asked for, whose solver
+    may evaluate the network several times in each. Raises UserError if neither has them."""
+    names, x_shape = branch_names(module.found.branches, module.arguments), tuple(run.steps[0].sample.shape[1:])
     guidance = None
     if len(names) > 1:
         guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})
-    count = int(len(weights))
-    try:
-        return scheduler.plan(count, guidance, x_shape)
-    except UserError as error:
-        raise UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix) from error
+    problems: list[UserError] = []
+    for count in dict.fromkeys((len(run.steps), asked or len(run.steps))):
+        try:
+            plan = scheduler.plan(count, guidance, x_shape)
+        except UserError as error:
+            problems.append(UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix))
+            continue
+        if len(plan.steps) == len(run.steps):
+            return plan
+        what = f"{built.name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}"
+        problems.append(recording_error(what))
+    raise problems[0]
 
 
 def _first_input(run: CallRecord, modules: RecordedNetworks) -> Array:

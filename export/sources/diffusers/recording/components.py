@@ -12,14 +12,15 @@ from typing import Any
 from torch import nn
 
 from fewstep.export.sources.diffusers.files import GIVE_PIPELINE, Folder
+from fewstep.export.sources.diffusers.recording.network_form import NetworkForm
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     OutputShapes,
     build_on_cpu,
     build_on_meta,
     is_small,
     recording_error,
-    respond_randomly,
     remember_outputs,
+    respond_randomly,
 )
 from fewstep.export.sources.diffusers.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.plans.errors import UserError
@@ -42,9 +43,9 @@ class BuiltPipeline:
 
     pipeline: Any
     denoisers: dict[str, OutputShapes]
-
     form: NetworkForm | None = None
     converts: bool = False
+
     @property
     def name(self) -> str:
         return type(self.pipeline).__name__

@@ -38,6 +38,16 @@ class _Recorder:
         self.pending: list[NetworkCall] = []
         self.times: dict[str, Any] = {}
 
+    def add(self, made: SchedulerStep) -> int:
+        """Add a step, or join it with the last one if no network was called since, at the same time. Returns the number
+        of elements of x before its own."""
+        last = self.steps[-1] if self.steps else None
+        if made.calls or last is None or last.time != made.time or len(last.sample) != len(made.sample):
+            self.steps.append(made)
+            return 0
+        self.steps[-1] = last.join(made)
+        return last.sample[0].numel()
+
 
 def record(
     built: BuiltPipeline,
@@ -83,6 +93,8 @@ def record(
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
+    made = made if built.form is None else built.form.rewrite(built.name, made)
+    made = remove_x(made) if built.converts else made
     if is_inverted(pipeline.scheduler):
         return turn_around(made, pipeline.scheduler.config.num_train_timesteps)
     return to_flow(made, pipeline.scheduler.config.sigma_data) if is_trigflow(pipeline.scheduler) else made
@@ -93,8 +105,6 @@ class _TimesAreSet(Exception):
 
 
 def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
-    made = made if built.form is None else built.form.rewrite(built.name, made)
-    made = remove_x(made) if built.converts else made
     """Return what a pipeline's call passes to its scheduler's `set_timesteps`, without running its steps."""
     recorder, scheduler = _Recorder(), _scheduler(built)
     with torch.no_grad(), _run_on_cpu(built.pipeline):
@@ -147,17 +157,23 @@ def _recording_forward(
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
-        tensors = [
-            leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()
-        ]
-        if isinstance(outputs, tuple) and isinstance(outputs[0], list):
-            raise recording_error(f"the network {name} of {pipeline} returns a list of tensors, one for each sample")
-        if len(tensors) != 1:
-            raise recording_error(f"the network {name} of {pipeline} returns {len(tensors)} tensors")
-        recorder.pending.append(NetworkCall(name, leaves, structure, tensors[0].clone()))
+        tensors, is_list = _read_outputs(f"the network {name} of {pipeline}", outputs)
+        first, *more = (each.clone() for each in tensors)
+        recorder.pending.append(NetworkCall(name, leaves, structure, first, tuple(more), is_list))
         return outputs
 
     return forward
+
+
+def _read_outputs(label: str, outputs: Any) -> tuple[list[Tensor], bool]:
+    """Return the floating-point tensors that a network returned, and whether they were a list with one for each row,
+    which is stacked. Raises UserError if there are none, or if those of a list have different shapes."""
+    tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    is_list = not isinstance(outputs, Tensor) and isinstance(outputs[0], list)
+    if not tensors or (is_list and len({each.shape for each in tensors}) > 1):
+        what = "a list of tensors of different shapes" if tensors else "no tensors"
+        raise recording_error(f"{label} returns {what}")
+    return ([torch.stack(tensors)], True) if is_list else (tensors, False)
 
 
 def describe_state(network: nn.Module) -> dict[str, str]:
@@ -196,12 +212,14 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
         own = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
         eta = None if bound.get("eta") is None else float(bound["eta"])
-        recorder.steps.append(SchedulerStep(calls, output, float(times[0]), sample, own.clone(), eta))
+        made = SchedulerStep(calls, output, float(times[0]), sample, own.clone(), eta)
+        start = recorder.add(made)
         if result is None:
             return returned
+        part = result.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])
         if not isinstance(returned, tuple):
-            return type(returned)(prev_sample=result)
-        return tuple(result if isinstance(each, Tensor) and each.shape == result.shape else each for each in returned)
+            return type(returned)(prev_sample=part)
+        return tuple(part if isinstance(each, Tensor) and each.shape == part.shape else each for each in returned)
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step
@@ -222,10 +240,10 @@ def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], sto
     return record_times
 
 
-def _copy(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 def _copy_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call with lists of their own: some pipelines change the list of prompts."""
     return {name: list(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

@@ -19,6 +19,7 @@ from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.combination import CombinationError, MatchedNorm, adds_x, remove_x
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.network_form import FormedNetwork, find_forms
 from fewstep.export.sources.diffusers.recording.networks import (
     RecordedNetworks,
     check_parts,
@@ -27,7 +28,7 @@ from fewstep.export.sources.diffusers.recording.networks import (
     split_record,
 )
 from fewstep.export.sources.diffusers.recording.record import CallError, record, record_times
-from fewstep.export.sources.diffusers.recording.relations import Relations
+from fewstep.export.sources.diffusers.recording.relations import Relations, gets_x
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
@@ -38,8 +39,8 @@ from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 
 MORE_STEPS = 8
-
 LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
+
 
 @dataclass(frozen=True)
 class Part:
@@ -116,10 +117,15 @@ class RecordedPipeline:
 
     def wrap(self, networks: Mapping[str, nn.Module]) -> RecordedNetworks:
         """Return the networks with the signature of a denoiser."""
-        modules = {
-            name: RecordedNetwork(networks[name], part.relations, part.arguments) for name, part in self.parts.items()
-        }
+        modules = {name: self.wrap_one(name, networks[name]) for name in self.parts}
         return RecordedNetworks(modules, self.until)
+
+    def wrap_one(self, component: str, network: nn.Module) -> RecordedNetwork:
+        """Return one of the networks with the signature of a denoiser."""
+        form, part = self.built.form, self.parts[component]
+        return RecordedNetwork(
+            network if form is None else FormedNetwork(network, form), part.relations, part.arguments
+        )
 
     def _sort_arguments(
         self, found: Mapping[str, Relations], base: CallRecord, variants: Mapping[str, CallRecord]
@@ -189,18 +195,12 @@ def record_pipeline(
     and `other` is the pipeline with encoders that return other values."""
     try:
         settings, first = record_usual_call(built, given)
-        return RecordedPipeline(built, other, settings, scheduler, first)
-    except UserError as error:
-        raise explain_given(error, built, given) from error
-
-
-def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
-    """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
         if not gets_x(first):
             built = find_form(built, first, record(built, settings.of(), 1))
             first = first if built.form is None else built.form.rewrite(built.name, first)
         if adds_x(first):
             built, first = replace(built, converts=True), remove_x(first)
+        other = replace(other, form=built.form, converts=built.converts)
         return RecordedPipeline(built, other, settings, scheduler, first)
     except UserError as error:
         raise explain_given(name_guider(error, built), built, given) from error
@@ -235,7 +235,6 @@ def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> B
 
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
     """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
-        other = replace(other, form=built.form, converts=built.converts)
     runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
     if not given or not isinstance(error, CallError):
         return error

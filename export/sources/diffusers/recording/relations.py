@@ -25,6 +25,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
     select_rows,
 )
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.network_form import AROUND
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.diffusers.recording.times.time_fit import TimeFit, fit_time, fit_times
 
@@ -39,8 +40,8 @@ class Relations:
     combination: the combination of the network's outputs.
     still_times: for arguments with a time for each position of one sample, the times of positions that do not change,
         such as those of a given first frame, and NaN for the others.
-    second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
     seconds: the arguments of `times` that are functions of the time at which a step ends.
+    second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
     """
 
     component: str
@@ -50,8 +51,8 @@ class Relations:
     combination: Combination
     second_axes: frozenset[str] = frozenset()
     still_times: Mapping[str, Tensor] = field(default_factory=dict)
-
     seconds: frozenset[str] = frozenset()
+
     @property
     def branches(self) -> int:
         """The rows of x that the network gets per sample, over all calls of a step."""
@@ -93,10 +94,27 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
 
 
 def check_steps(name: str, record: CallRecord) -> None:
-    """Raise UserError if x changes between steps, except in a held part, or if a step calls no network."""
+    """Raise UserError if x changes between steps, except in a held part, if a step calls no network, or if one steps or
+    returns several tensors."""
     find_held_part(name, record)
     if not all(step.calls for step in record.steps):
         raise recording_error(f"{name} takes a step of its scheduler without calling its network")
+    if (joined := record.steps[0].joined) > 1:
+        raise recording_error(f"{name} steps {joined} tensors, whose elements its network does not get as they are")
+    call = record.steps[0].calls[0]
+    if call.is_list:
+        raise recording_error(f"the network {call.component} of {name} returns a list of tensors, one for each sample")
+    if call.more:
+        raise recording_error(f"the network {call.component} of {name} returns {1 + len(call.more)} tensors")
+
+
+def gets_x(record: CallRecord) -> bool:
+    """Return True if the network gets x as a part of one of its arguments, and returns one tensor."""
+    step = record.steps[0]
+    if step.joined > 1 or not step.calls or step.calls[0].more or step.calls[0].is_list:
+        return False
+    rows = (each for each in step.calls[0].leaves.values() if isinstance(each, Tensor) and each.dim() > 1)
+    return any(_locate(step.sample, select_rows(each, 0, len(step.sample))) is not None for each in rows)
 
 
 def _check_arguments(name: str, moving: Sequence[str], x_place: Place, record: CallRecord) -> None:
@@ -151,7 +169,11 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
         raise recording_error(f"{name} passes other arguments to its network with another seed")
-    moving = [path for path, value in first.items() if not same(value, other[path])]
+    moving = [
+        path
+        for path, value in first.items()
+        if not same(value, other[path]) and not is_around_x(path)  # an encoded picture has noise of its own
+    ]
     if len(moving) != 1:
         listed = ", ".join(moving) or "none"
         raise recording_error(
@@ -167,6 +189,11 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
     if not isinstance(first[moving[0]], Tensor):
         raise recording_error(f"{name}: x is passed as {type(first[moving[0]]).__name__}")
     return moving[0], sorted(by_step)
+
+
+def is_around_x(path: str) -> bool:
+    """Return True for the path of what lies around x in an argument of a rewritten call."""
+    return AROUND in path
 
 
 def _recurs(path: str, value: Any, step: SchedulerStep) -> bool:

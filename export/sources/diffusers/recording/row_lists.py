@@ -31,7 +31,7 @@ def shorten_lists(record: CallRecord, names: Collection[str]) -> CallRecord:
 def _row_lists(call: NetworkCall, x: str) -> set[str]:
     """Return the names of a call's arguments that are lists with an equal entry for each row."""
     rows = len(call.leaves[x])
-    return {name for name, value in _arguments(call).items() if _has_equal_rows(value, rows)}
+    return {name for name, value in call.arguments.items() if _has_equal_rows(value, rows)}
 
 
 def _has_equal_rows(value: Any, rows: int) -> bool:
@@ -45,12 +45,7 @@ def _has_equal_rows(value: Any, rows: int) -> bool:
     )
 
 
-def _arguments(call: NetworkCall) -> dict[str, Any]:
-    arguments: dict[str, Any] = pytree.tree_unflatten(list(call.leaves.values()), call.structure)
-    return arguments
-
-
 def _shorten(call: NetworkCall, names: Collection[str]) -> NetworkCall:
-    shorter = {name: value[:1] if name in names else value for name, value in _arguments(call).items()}
+    shorter = {name: value[:1] if name in names else value for name, value in call.arguments.items()}
     flat, structure = pytree.tree_flatten_with_path(shorter)
     return replace(call, leaves={pytree.keystr(path): leaf for path, leaf in flat}, structure=structure)

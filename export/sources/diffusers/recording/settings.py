@@ -197,8 +197,7 @@ def _batches(
     takes: Mapping[str, Any], usual: Mapping[str, Any], texts: Mapping[str, str], others: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
     """Yield settings for two samples: of two prompts, of two prompts with two pictures, of one prompt."""
-    prompts: dict[str, Any] = {PROMPT: list(PROMPTS)} if PROMPT in usual else {}
-    prompts |= {NEGATIVE: list(OTHERS)} if NEGATIVE in usual else {}
+    prompts: dict[str, Any] = {each: [usual[each], other] for each, other in texts.items()}
     pictures = {name: _join(usual[name], other) for name, other in others.items()}
     yield from (each for each in (prompts, {**prompts, **pictures}) if each)
     yield from ({name: 2} for name in PER_PROMPT if name in takes)
@@ -207,7 +206,7 @@ def _batches(
 def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     variants: dict[str, dict[str, Any]] = {}
     if PROMPT in takes:
-        variants |= {"prompt": {PROMPT: PROMPTS[1]}, LENGTH: {PROMPT: LONGER}}
+        variants |= {PROMPT: {PROMPT: PROMPTS[1]}, LENGTH: {PROMPT: LONGER}}
         variants[SHORTNESS] = {PROMPT: SHORT}
     if NEGATIVE in takes:
         variants[OTHER] = {NEGATIVE: OTHERS[1]}

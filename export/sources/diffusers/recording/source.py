@@ -14,7 +14,6 @@ from fewstep.export.expert import Expert
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.export.sources.diffusers.recording.components import build_pipeline
 from fewstep.export.sources.diffusers.recording.decoding import read_companions, read_from_memory, read_stored
@@ -27,8 +26,8 @@ from fewstep.export.sources.diffusers.recording.settings import STRENGTH, CallSe
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.diffusers.recording.stored_steps import find_scheduler
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.graph.graph import TO
 from fewstep.export.spec import Spec
+from fewstep.graph.graph import TO
 from fewstep.plans.configs.pipelines import PIPELINE
 
 LOG = logging.getLogger("fewstep")
@@ -113,8 +112,8 @@ def _make_source(
     def wrap(component: str, network: nn.Module) -> TorchSource:
         part = recorded.parts[component]
         schedule, prediction = scheduler.described
-        second = {"to": TO} if part.relations.seconds else {}
-        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule, **second)
+        second = TO if part.relations.seconds else None
+        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule, to=second)
         module = recorded.wrap_one(component, network)
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
@@ -146,9 +145,9 @@ def _compare(
         what = (
             "its pipeline keeps a part of a picture; here --image FILE --known MASK or hold=Hold(picture, mask) do so"
         )
+        LOG.warning("%s: %s", origin.label, what)
     if settings.forms.has_one_length:
         what = "its texts have as many tokens as that of --call prompt, since its network reads their number"
-        LOG.warning("%s: %s", origin.label, what)
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))

@@ -109,6 +109,7 @@ def _masks_without_values() -> Iterator[None]:
         yield
 
 
+REMEMBERED = 8
 ENTRIES = ("encode", "decode", "get_text_features", "get_image_features")  # methods of encoders besides `forward`
 
 
@@ -118,7 +119,6 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
     So does each of its modules that receives tensors with values, since pipelines also call parts of their encoders.
     """
     network.__class__ = _on_cpu(type(network))
-REMEMBERED = 8
     for path, module in network.named_modules():
         for entry in ("forward", *ENTRIES) if module is network else ("forward",):
             original = getattr(type(module), entry, None)
@@ -127,15 +127,6 @@ REMEMBERED = 8
     return network
 
 
-def _on_cpu(made: type) -> type:
-    """Return a subclass whose modules say that they are on the CPU, where a pipeline puts their inputs."""
-    if not hasattr(made, "device"):
-        return made
-    return type(made.__name__, (made,), {"device": torch.device("cpu"), "__module__": made.__module__})
-
-
-def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Callable[..., Any]:
-    signature = inspect.signature(original)
 def remember_outputs(network: nn.Module) -> nn.Module:
     """Let a network on the CPU compute its outputs once for the same inputs: recordings differ in one setting, and an
     encoder of large pictures takes seconds. The last `REMEMBERED` outputs of each method are kept."""
@@ -172,6 +163,15 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, torch.Tensor | int | float | str | torch.dtype | torch.device)
 
 
+def _on_cpu(made: type) -> type:
+    """Return a subclass whose modules say that they are on the CPU, where a pipeline puts their inputs."""
+    if not hasattr(made, "device"):
+        return made
+    return type(made.__name__, (made,), {"device": torch.device("cpu"), "__module__": made.__module__})
+
+
+def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    signature = inspect.signature(original)
 
     def respond(*args: Any, **kwargs: Any) -> Any:
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]

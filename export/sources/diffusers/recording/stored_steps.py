@@ -16,6 +16,7 @@ from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule impo
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.scheduler.step_fit import fit_steps
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
 from fewstep.plans.configs.recorded_steps import RecordedSteps
@@ -66,11 +67,11 @@ def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
     """Return the scheduler by the rules of its class. Raises UserError without such rules."""
     if recorded.rules_error is not None:
         raise recorded.rules_error
-    return PipelineScheduler(recorded.scheduler, schedule_from_scheduler_config(recorded.scheduler))
     if recorded.relations.seconds:
         raise recording_error(f"the network of {recorded.built.name} gets the time at which a step ends")
     if recorded.built.converts:
         raise recording_error(f"{recorded.built.name} converts what its network predicts, with x")
+    return PipelineScheduler(recorded.scheduler, schedule_from_scheduler_config(recorded.scheduler))
 
 
 def _check(

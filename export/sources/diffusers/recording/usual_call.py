@@ -36,7 +36,7 @@ def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[C
         settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
         first = record(built, settings.of(), 0)
     settings, first = _record_with_guidance(built, given, settings, first)
-    if {PROMPT, NEGATIVE} & set(given) or not _is_length_seen(built, settings, first):
+    if (NEGATIVE in given and PROMPT not in given) or not _is_length_seen(built, settings, first):
         return settings, first
     if PROMPT in given:
         settings = choose_settings(built.pipeline, given, replace(settings.forms, has_one_length=True))

@@ -53,7 +53,7 @@ def keep_first_draws(pipeline: Any) -> Iterator[list[Array]]:
     """Keep the noise that a pipeline draws by the function `randn_tensor` of its module, from which x starts."""
     kept: list[Array] = []
     module = sys.modules[type(pipeline).__module__]
-    original = getattr(module, FUNCTION, None)
+    original: Any = getattr(module, FUNCTION, None)
 
     def drawing(*args: Any, **kwargs: Any) -> Any:
         drawn = original(*args, **kwargs)

@@ -14,6 +14,7 @@ from msgspec.structs import replace as with_fields
 from numpy.typing import NDArray
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
+from fewstep.export.sources.diffusers.recording.combination import round_number
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import Relations
@@ -45,8 +46,8 @@ class _StepRun:
     draws: Mapping[int, Floats]
     times: tuple[float, ...]
     scale: float  # factor of x in the network's first input
-
     deviation: float | None  # factor of the pipeline's draw in the first x, None if x is no multiple of a draw
+
 
 def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any]) -> RecordedSteps:
     """Return the steps of a call. Raises UserError if they are not sums with fixed weights."""
@@ -78,11 +79,10 @@ def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, A
         {number: _flatten(draw) for number, draw in enumerate(draws) if draw.size == len(samples[0])},
         tuple(step.time for step in made.steps),
         scales[0],
-    )
         _find_deviation(samples[0], first),
+    )
 
 
-def _read_input(made: CallRecord, found: Relations, index: int) -> Floats:
 def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
     """Return the factor of a draw in the first x, or None if it is a multiple of none of them."""
     for draw in (_flatten(each) for each in draws if each.size == len(x)):
@@ -92,6 +92,7 @@ def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
     return None
 
 
+def _read_input(made: CallRecord, found: Relations, index: int) -> Floats:
     step = made.steps[index]
     return _flatten(found.x_place.select(step.calls[0].leaves[found.x])[: len(step.sample)].numpy())
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import name_guider
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
+from fewstep.export.sources.diffusers.recording.times.time_fit import end_times
 from fewstep.plans.errors import UserError
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the two outputs and x
@@ -30,7 +32,6 @@ GUIDED = (-2.0, 3.0)
 def guide(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
     return GUIDED[0] * first + GUIDED[1] * second
 
-from fewstep.export.sources.diffusers.recording.times.time_fit import end_times
 
 def recording(
     seed: int,
@@ -127,7 +128,6 @@ def test_other_forms_are_refused_in_words(changes: dict[str, Callable[..., objec
         find(**changes)
 
 
-def test_x_that_changes_after_one_step_is_refused() -> None:
 def test_a_guider_is_named_where_outputs_are_combined_in_another_form() -> None:
     class Projected: ...
 
@@ -136,30 +136,13 @@ def test_a_guider_is_named_where_outputs_are_combined_in_another_form() -> None:
     assert named.what == "Pipe combines outputs: its guider is Projected" and "ClassifierFreeGuidance" in named.fix
 
 
+def test_x_that_changes_after_one_step_is_refused() -> None:
     base = recording(0)
     blended = replace(base.steps[1], sample=base.steps[1].sample * 0.5)
     with pytest.raises(UserError, match="Pipe changes x after its steps, at other places in each step"):
         find_relations("Pipe", replace(base, steps=(base.steps[0], blended, base.steps[2])), recording(1))
 
 
-def test_two_times_are_found_in_their_units() -> None:
-    def with_second_time(record: CallRecord) -> CallRecord:
-        steps = []
-        for step in record.steps:
-            (call,) = step.calls
-            leaves = {**call.leaves, "['sigma']": torch.tensor([step.time / 1000] * 2)}
-            steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
-        return CallRecord(tuple(steps))
-
-    found = find_relations("Pipe", with_second_time(recording(0)), with_second_time(recording(1)))
-    assert found.times == {"['sigma']": (0.001, 0.0), "['timestep']": (1.0, 0.0)}
-
-
-def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refused() -> None:
-    found, other = find(), recording(2)
-    (call,) = other.steps[1].calls
-    changed = replace(call, leaves={**call.leaves, "['width']": 4})
-    steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
 def convert_x0(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
     """The velocity (x - x0) / 0.4 of a guided x0."""
     return (x - guide(first, second, x)) / 0.4
@@ -189,6 +172,24 @@ def test_the_time_at_which_a_step_ends_is_a_second_time() -> None:
     assert found.times["['end']"] == pytest.approx((0.1, 0.0)) and found.seconds == {"['end']"}
 
 
+def test_two_times_are_found_in_their_units() -> None:
+    def with_second_time(record: CallRecord) -> CallRecord:
+        steps = []
+        for step in record.steps:
+            (call,) = step.calls
+            leaves = {**call.leaves, "['sigma']": torch.tensor([step.time / 1000] * 2)}
+            steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
+        return CallRecord(tuple(steps))
+
+    found = find_relations("Pipe", with_second_time(recording(0)), with_second_time(recording(1)))
+    assert found.times == {"['sigma']": (0.001, 0.0), "['timestep']": (1.0, 0.0)}
+
+
+def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refused() -> None:
+    found, other = find(), recording(2)
+    (call,) = other.steps[1].calls
+    changed = replace(call, leaves={**call.leaves, "['width']": 4})
+    steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
     with pytest.raises(UserError, match=r"Pipe changes \['width'\] of its network in step 2 of 3"):
         check_relations("Pipe", found, replace(other, steps=steps), "number of steps")
 

@@ -1,0 +1,48 @@
+"""Changes of a pipeline's folder and of its call, since the tests of diffusers have almost no configs of published
+weights: fields of the scheduler's config, such as a shift or Karras sigmas, and the size of the samples."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONFIG = Path("scheduler") / "scheduler_config.json"
+SIDES = ("height", "width")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """scheduler: fields of the scheduler's config by name. scale: the factor of the height and width of a call."""
+
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    scale: int = 1
+
+    def apply(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the scheduler's config of a folder. Returns the changed arguments of its call.
+
+        Raises LookupError if the scheduler's class does not have a field, or if the call has no size to scale.
+        """
+        import diffusers
+
+        if self.scheduler:
+            path = folder / CONFIG
+            config = json.loads(path.read_text(encoding="utf-8"))
+            takes = inspect.signature(getattr(diffusers, config["_class_name"])).parameters
+            if unknown := sorted(set(self.scheduler) - set(takes)):
+                raise LookupError(f"{config['_class_name']} has no {', '.join(unknown)}")
+            path.write_text(json.dumps({**config, **self.scheduler}), encoding="utf-8")
+        sides = {name: self.scale * settings[name] for name in SIDES if isinstance(settings.get(name), int)}
+        if self.scale != 1 and not sides:
+            raise LookupError("its call has no height and width")
+        return {**settings, **sides}
+
+
+def read_fields(texts: list[str]) -> dict[str, Any]:
+    """Return the fields of NAME=VALUE texts, whose values are JSON. Raises ValueError for another text."""
+    fields: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        fields[name] = json.loads(value)
+    return fields

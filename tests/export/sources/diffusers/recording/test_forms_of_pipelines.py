@@ -1,0 +1,58 @@
+"""Pipelines whose networks get x in another form, a second time, or texts of one length: loaded, and compared."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.export.load_source import load_source
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
+from fewstep.plans.errors import UserError
+from tests import recorded_pipelines
+from tests.recorded_pipelines import CALLS, TEXT
+
+pytest.importorskip("diffusers")
+
+
+def load(name: str, folder: Path, **other: object) -> TorchSource:
+    """Load a pipeline, which compares its samples."""
+    path = getattr(recorded_pipelines, name)(folder / name)
+    call = tuple(f"{key}={value}" for key, value in {**CALLS[name], **other}.items() if value is not None)
+    source = load_source(str(path), call=call)
+    assert isinstance(source, TorchSource)
+    return source
+
+
+def conditions(source: TorchSource) -> dict[str, tuple[int, ...]]:
+    return {each.name: each.shape for each in source.spec.conditions}
+
+
+def test_a_network_with_the_time_at_which_a_step_ends_has_two_times(tmp_path: Path) -> None:
+    source = load("anyflow", tmp_path)
+    assert source.spec.to is not None and source.scheduler is not None
+    steps = source.scheduler[RECORDED][STORED_STEPS]["3"]["steps"]
+    assert [step["to"] for step in steps] == pytest.approx([*(step["time"] for step in steps[1:]), 0.0])
+
+
+def test_frames_that_are_stepped_one_by_one_are_one_flat_x(tmp_path: Path) -> None:
+    assert load("skyreels_forcing", tmp_path).spec.x_shape == (3 * 8 * 2 * 2,)
+
+
+def test_a_first_frame_that_is_not_stepped_is_a_condition(tmp_path: Path) -> None:
+    source = load("ltx_image_to_video", tmp_path)
+    assert source.spec.x_shape == (4, 2, 8, 8) and conditions(source)["image"] == (3 * 8 * 8, 4)
+
+
+def test_lists_of_rows_are_one_tensor(tmp_path: Path) -> None:
+    source = load("z_image", tmp_path)
+    assert source.spec.x_shape == (4, 8, 8) and conditions(source) == {"cap_feats": (14, TEXT)}
+
+
+def test_texts_of_any_length_are_refused_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="passes tensors of different shapes to its network in the list") as refused:
+        load("z_image", tmp_path, prompt=None)
+    assert '--call prompt="..."' in refused.value.fix
+
+
+def test_texts_of_one_length_need_no_mask(tmp_path: Path) -> None:
+    assert set(conditions(load("latte", tmp_path))) == {"encoder_hidden_states"}
