@@ -2,6 +2,7 @@
 
 LONGEST = 2000  # characters of a printed text, since the names of a bundle may have millions
 END = 400  # characters kept at the end of a text, where a message usually states the problem
+STOPS = (KeyboardInterrupt, GeneratorExit)  # no failures of the code that they pass through
 NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become a UserError where a plan is compiled
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import STOPS, UserError
 from fewstep.plans.names.error_lines import error_line
 from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
 
@@ -36,9 +36,9 @@ def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchS
             raise UserError(f"{file.name} has no function {function_name!r}", fix)
         try:
             result = function()
-        except UserError:  # a wrong Spec raises a complete message
+        except (UserError, *STOPS):  # a wrong Spec raises a complete message
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     diffusers = sys.modules.get("diffusers")  # imported by a function that returns a pipeline

@@ -13,7 +13,7 @@ from fewstep.export.error_text import error_location, module_name
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.export_errors import describe_random_operation
 from fewstep.graph.graph import Array
-from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.errors import STOPS, UserError, first_line
 
 TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in torch's messages
 TOLERANCE = 1e-4  # share of the largest value: the error of a few hundred float32 operations is below 1e-5
@@ -91,9 +91,9 @@ def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor,
     try:
         with torch.no_grad():
             return module(*inputs)
-    except UserError:  # already complete
+    except (UserError, *STOPS):  # already complete
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if isinstance(error, RuntimeError) and (dtype := _other_dtype(str(error))) is not None:
             what = f"{module_name(module)} casts to {dtype}, but export converts its weights to float32"
             raise UserError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from sys import modules
 from typing import Any
 
-from fewstep.plans.errors import NUMERIC, UserError
+from fewstep.plans.errors import NUMERIC, STOPS, UserError
 from fewstep.plans.names.error_lines import error_line
 
 GROUP = "fewstep.plugins"
@@ -92,7 +92,9 @@ def load_plugin(plugin: EntryPoint) -> object:
     """Import the object that an entry point names. Raises UserError, with the plugin and its package, if that fails."""
     try:
         return plugin.load()
-    except (Exception, SystemExit) as error:  # another package's code
+    except STOPS:
+        raise
+    except BaseException as error:  # another package's code
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{describe_plugin(plugin)} does not load ({reason})", fix_of_plugin(plugin)) from error
 
@@ -116,7 +118,7 @@ def report_errors_of(
     if isinstance(function, partial):
         inner = report_errors_of(plugin, function.func, passes_arithmetic)
         return partial(inner, *function.args, **function.keywords)
-    passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
+    passed: tuple[type[BaseException], ...] = (UserError, *STOPS, *(NUMERIC if passes_arithmetic else ()))
 
     @wraps(function)
     def call_function(*arguments: Any, **named: Any) -> Any:
@@ -124,7 +126,7 @@ def report_errors_of(
             return function(*arguments, **named)
         except passed:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             home = getattr(modules.get(plugin.module), "__file__", None) or plugin.module
             what = f"{describe_plugin(plugin)} failed: {error_line(error, Path(home))}"
             raise UserError(what, fix_of_plugin(plugin)) from error

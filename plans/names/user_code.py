@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fewstep.plans.errors import NUMERIC, UserError
+from fewstep.plans.errors import NUMERIC, STOPS, UserError
 from fewstep.plans.names.error_lines import error_line
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
@@ -62,7 +62,7 @@ def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Ca
     if not callable(function):
         raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
 
-    passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
+    passed: tuple[type[BaseException], ...] = (UserError, *STOPS, *(NUMERIC if passes_arithmetic else ()))
 
     @wraps(function)
     def call_guarded(*arguments: Any, **named: Any) -> Any:
@@ -70,7 +70,7 @@ def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Ca
             return function(*arguments, **named)
         except passed:
             raise
-        except (Exception, SystemExit) as error:  # user-supplied code
+        except BaseException as error:  # user-supplied code
             place = Path(getattr(module, "__file__", None) or home)
             raise UserError(f"{label} failed: {error_line(error, place)}", error_fix(error)) from error
 
@@ -80,9 +80,9 @@ def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Ca
 def _module(home: str) -> ModuleType:
     try:
         return importlib.import_module(home)
-    except UserError:
+    except (UserError, *STOPS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"the module {home} cannot be imported: {reason}", "install its package, or name a file") from (
             error
@@ -102,9 +102,9 @@ def run_file(home: str) -> ModuleType:
     sys.modules[file.stem] = module  # dataclasses and pickles of the file look the module up there
     try:
         specification.loader.exec_module(module)
-    except UserError:
+    except (UserError, *STOPS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         reason = error_line(error, file)
         raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error
     return module

@@ -57,11 +57,22 @@ def broken(folder):
     raise OSError("no disk")
 
 KIND = FolderKind(holds=holds, load=broken, weights=broken)
+
+class Stop(BaseException):
+    pass
+
+def stopper(trace, times):
+    raise Stop("enough")
+
+def interrupted(trace, times):
+    raise KeyboardInterrupt
 """
 ENTRIES = {
     "solver.pece": "{}:ok",
     "solver.raiser": "{}:raiser",
     "solver.leaver": "{}:leaver",
+    "solver.stopper": "{}:stopper",
+    "solver.interrupted": "{}:interrupted",
     "solver.none": "{}:none",
     "solver.still": "{}:still",
     "solver.unread": "{}:unread",
@@ -99,6 +110,7 @@ def test_plugins_are_found_by_their_kind(zz: str) -> None:
     [
         ("raiser:2", r"plugin solver\.raiser of {} failed: ValueError: boom \(line 8\); update {}, or uninstall it"),
         ("leaver:2", r"plugin solver\.leaver of {} failed: SystemExit: 3 \(line 11\)"),
+        ("stopper:2", r"plugin solver\.stopper of {} failed: Stop: enough \(line 43\)"),
         ("none:2", r"plugin solver\.none of {} returned NoneType"),
         ("ddim:2@bad", r"plugin grid\.bad of {} did not return times"),
         ("still:2", "the solver of plan 'still:2' has no steps"),
@@ -108,6 +120,11 @@ def test_plugins_are_found_by_their_kind(zz: str) -> None:
 def test_an_error_of_a_plugin_names_it_and_its_package(zz: str, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said.format(zz, zz)):
         compile_plan(text, DENOISER)
+
+
+def test_an_interrupt_in_a_plugin_remains_one(zz: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        compile_plan("interrupted:2", DENOISER)
 
 
 def test_an_error_of_a_change_names_its_package(zz: str) -> None:
@@ -127,6 +144,7 @@ def test_an_error_of_a_kind_of_folder_names_its_package(zz: str, tmp_path: Path)
         ("import fewstep_none", "ModuleNotFoundError"),
         ("", "AttributeError"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Stop(BaseException): pass\nraise Stop('no')", "Stop: no"),
         ("def (", "SyntaxError"),
     ],
 )
