@@ -33,10 +33,10 @@ class EncodeOptions(Options):
     """
 
     folder: Path
-    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
+    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True, "is_text": True})
     negative: str | None = None
     image: tuple[str, ...] = field(default=(), metadata={"whole": True})
-    call: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    call: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})
     dtype: Literal["float32", "bfloat16"] = "float32"
     output: Path = field(default=Path("prompts.npz"), metadata={"short": "-o"})
 

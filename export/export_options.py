@@ -61,7 +61,7 @@ class ExportOptions(Options):
     rank: int = 64
     change: tuple[str, ...] = field(default=(), metadata={"whole": True})
     verify: Scope = "full"
-    call: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    call: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
     check: Path | None = field(default=None, metadata={"unrecorded": True})

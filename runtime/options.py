@@ -36,8 +36,9 @@ class Options:
         """Return the command line of these options: those in `always`, and those that differ from their defaults.
 
         `of` names the first argument. A path is reduced to its last name, because folders are private. Options with
-        `metadata={"unrecorded": True}` do not change results, and are left out. Values are quoted for a shell,
-        which would split a name at a space and expand a pattern.
+        `metadata={"unrecorded": True}` do not change results, and are left out. Those with `metadata={"is_text": True}`
+        hold text, in which a slash separates no folders. Values are quoted for a shell, which would split a name at a
+        space and expand a pattern.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
@@ -45,9 +46,10 @@ class Options:
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
+                text_of = _free_text if field.metadata.get("is_text") else _text
                 for one in each:
                     words += (
-                        [flag] if one is True else [f"--no-{flag[2:]}"] if one is False else [flag, quote(_text(one))]
+                        [flag] if one is True else [f"--no-{flag[2:]}"] if one is False else [flag, quote(text_of(one))]
                     )
         return " ".join(words)
 
@@ -82,6 +84,12 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return "@".join(map(_strip_folder, str(value).split("@")))  # a plan's name may have a file on both sides
+
+
+def _free_text(text: str) -> str:
+    """Return a text as it is, except that of a file, NAME=@FILE."""
+    name, at, path = text.partition("=@")
+    return f"{name}{at}{Path(path).name}" if at and name.isidentifier() else text
 
 
 def _strip_folder(text: str) -> str:
