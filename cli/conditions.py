@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,11 @@ def needs_records(manifest: Manifest) -> bool:
 
 
 def _example_value(condition: Condition) -> str:
-    """Return an example value of the condition: its lowest number, or the name of a file of arrays."""
+    """Return an example value of the condition: a label, its lowest number, or the name of a file of arrays."""
     if condition.shape:
         return "@FILE.npy"
+    if condition.labels and _parse_value(condition.labels[0]) == condition.labels[0]:  # no number
+        return quote(condition.labels[0])
     low, _ = random_range(condition) or (0, 0)
     return f"{float(low):g}"
 

@@ -158,12 +158,15 @@ def random_range(condition: Condition) -> tuple[Any, Any] | None:
 
 
 def _describe_valid_value(condition: Condition) -> str:
-    """Describe a valid value of the condition as text."""
+    """Describe a valid value of the condition as text, with the value for none if it is a further one."""
+    none = ""
+    if condition.null is not None and _first_beyond(np.array([condition.null]), condition.low, condition.high):
+        none = f", or {condition.null:g} for none"
     if condition.labels:
-        return ", ".join(f"{number} {label}" for number, label in enumerate(condition.labels))
+        return ", ".join(f"{number} {label}" for number, label in enumerate(condition.labels)) + none
     kind = f"{condition.dtype} values of shape {list(condition.shape)}" if condition.shape else f"one {condition.dtype}"
     bounds = "" if condition.low is None or condition.high is None else f" from {condition.low:g} to {condition.high:g}"
-    return kind + bounds
+    return kind + bounds + none
 
 
 def _default_values(condition: Condition, samples: int) -> NDArray[Any]:

@@ -139,11 +139,17 @@ def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
 
 
 def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
-    """What sample.mjs says of a file with these inputs and a condition `pattern` from 0 to 3."""
+    """What sample.mjs says of a file with these inputs, a condition `pattern` from 0 to 3, and labels of `kind`."""
     package = folder / "node_modules/onnxruntime-node"  # a file is refused before the engine opens it
     package.mkdir(parents=True)
     (package / "index.js").write_text("module.exports = {};")
-    limits = {"conditions": [{"name": "pattern", "low": 0, "high": 3}, {"name": "strength", "low": None, "high": None}]}
+    limits = {
+        "conditions": [
+            {"name": "pattern", "low": 0, "high": 3},
+            {"name": "strength", "low": None, "high": None},
+            {"name": "kind", "low": 0, "high": 1, "labels": ["disc", "Square"]},
+        ]
+    }
     about = json.dumps({"file_sha256": "0" * 64, "inputs": inputs, **limits}, separators=(",", ":")).encode()
     (folder / "baked.onnx").write_bytes(bytes([len(about) & 0x7F | 0x80, len(about) >> 7]) + about)
     command = [str(NODE), str(EXAMPLES / "sample.mjs"), "baked.onnx", "out.f32", *given, "0"]
@@ -172,9 +178,12 @@ def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, give
     [
         ("pattern=9", "pattern=9 is not in 0 to 3"),
         ("pattern=-1", "pattern=-1 is not in 0 to 3"),
-        ("class=1", "it takes no class: it takes pattern 0 to 3, strength"),
+        ("class=1", "it takes no class: it takes pattern 0 to 3, strength, kind 0 disc, 1 Square"),
+        ("pattern=a", "pattern=a is not in 0 to 3"),
+        ("kind=7", "kind=7 is not in 0 disc, 1 Square"),
+        ("kind=ring", "kind=ring is not in 0 disc, 1 Square"),
     ],
 )
 def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given: str, said: str) -> None:
-    conditions = [port("pattern", "condition"), port("strength", "condition")]
+    conditions = [port(name, "condition") for name in ("pattern", "strength", "kind")]
     assert refusal_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"

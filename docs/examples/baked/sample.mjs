@@ -2,7 +2,7 @@
 // Whether a baked file is whole, and computes here what it computed where it was baked: node sample.mjs --check FILE
 //
 // Needs noise.mjs in its folder, and `npm install --ignore-scripts onnxruntime-node`. NAME=VALUE is the number of a
-// condition, which fills it for all samples: class=3. No token is known. The batch is the number of seeds.
+// condition or its label, which fills it for all samples: class=3. No token is known. The batch is the number of seeds.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -53,10 +53,17 @@ async function run(file, about, seeds, sizes, fills) {
   return [data, performance.now() - started];
 }
 
-// The limits of an input that is a condition, as text; "" without limits.
+// The legal values of an input that is a condition, as text; "" without labels and limits.
 function limitsOf(about, name) {
-  const { low = null, high = null } = about.conditions.find((each) => each.name === name) ?? {};
+  const { low = null, high = null, labels = [] } = about.conditions.find((each) => each.name === name) ?? {};
+  if (labels.length) return ` ${labels.map((label, number) => `${number} ${label}`).join(", ")}`;
   return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}`;
+}
+
+// The number of a condition's value, which may be a label.
+function numberOf({ labels = [] }, value) {
+  const place = labels.findIndex((label) => label.toLowerCase() === value.toLowerCase());
+  return place < 0 ? value : `${place}`;
 }
 
 async function sample() {
@@ -68,9 +75,11 @@ async function sample() {
   const listed = given.map((name) => name + limitsOf(about, name)).join(", ");
   for (const name in conditions)
     if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed || "only seeds"}`);
-  for (const { name, low, high } of about.conditions)
-    if (conditions[name] < (low ?? -Infinity) || conditions[name] > (high ?? Infinity))
-      throw new Error(`${name}=${conditions[name]} is not in${limitsOf(about, name)}`);
+  for (const each of about.conditions.filter(({ name }) => name in conditions)) {
+    const { name, low, high } = each, value = (conditions[name] = numberOf(each, conditions[name]));
+    if (value < (low ?? -Infinity) || value > (high ?? Infinity) || (isNaN(value) && limitsOf(about, name)))
+      throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
+  }
   const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
   console.log(`${seeds.length} samples in ${Math.round(taken)} ms`);
