@@ -10,7 +10,7 @@ from fewstep.calibration.body_maker import BodyMaker
 from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
 from fewstep.calibration.cost import announce_cost, announce_evaluations, records_first
-from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, try_targets
+from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, store_refusals, try_targets
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
@@ -100,7 +100,8 @@ def _calibrate_network(
     runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     maker = BodyMaker(task, runs.plan, counts, tables, moments, runs, large, progress)
-    bodies = try_targets(tuple(usable.made.values()), maker.make_body, usable.failed, partial(progress, "lowering"))
+    make_body = store_refusals(maker.make_body, task.sampler.bundle)
+    bodies = try_targets(tuple(usable.made.values()), make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(
         plan=runs.plan,
         table=next(iter(tables.values())),  # targets with floats come first, if there are any

@@ -11,6 +11,7 @@ from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.calibrate_command import store_refusal
 from fewstep.runtime.bundle.conditions import default_value
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.platforms import body_name
@@ -53,6 +54,19 @@ def try_targets(
     if not made:
         raise next(iter(errors.values()))
     return TargetResults(made, errors)
+
+
+def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[Target], Made]:
+    """Return `make`, which then stores the UserErrors that it raises, for later errors about the missing body."""
+
+    def make_or_store(target: Target) -> Made:
+        try:
+            return make(target)
+        except UserError as error:
+            store_refusal(bundle, target_body_name(target), error)
+            raise
+
+    return make_or_store
 
 
 def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:

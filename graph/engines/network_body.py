@@ -12,10 +12,11 @@ from fewstep.graph.half_types import HALVES
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.calibrate_command import calibrate_fix
 from fewstep.runtime.bundle.manifest import Body, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.platforms import PORTABLE, target_of
+from fewstep.runtime.bundle.platforms import PORTABLE
 from fewstep.runtime.bundle.reading import Bundle
 
 
@@ -40,7 +41,7 @@ def network_bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[Ne
         name = next((each for each in names if each in bundle.manifest.bodies), names[0])
         body = bundle.manifest.bodies.get(name)
         if body is None and name not in HALVES:
-            fix = f"fewstep calibrate {options.bundle} --target {target_of(name)}"
+            fix = calibrate_fix(bundle, name)
             fix += ", or build --precision float16" if "float16" in builder.bodies else ""
             raise UserError(f"{options.bundle} has no body {name!r} to build", fix)
         for graph in () if body is None else body.graphs:

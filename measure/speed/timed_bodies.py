@@ -18,6 +18,7 @@ from fewstep.measure.speed.race import Race, Turns, run_race
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.calibrate_command import calibrate_fix
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, QNN
 from fewstep.runtime.bundle.reading import Bundle
@@ -100,7 +101,7 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
     if not backends:
         yield FLOAT16
     if all(bodies[name].precision != "int8" for name in timed.here):
-        yield f"there is no int8 body to time: fewstep calibrate {bundle.path}"
+        yield f"there is no int8 body to time: {calibrate_fix(bundle)}"
     for name in timed.here:
         if len(bodies[name].graphs) > 1:
             steps = f"several graphs run the steps of {timed.plans[name].name}"

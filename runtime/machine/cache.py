@@ -23,6 +23,7 @@ Purpose = Literal[
     "agreement",
     "fitting",
     "choices",
+    "refusals",
 ]
 
 LONGEST_WRITE = 3600.0  # seconds after which a temporary file is considered abandoned

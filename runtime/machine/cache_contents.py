@@ -21,6 +21,7 @@ PURPOSES: dict[str, str] = {
     "fitting": "samples of teachers, and fits that were interrupted",
     "agreement": "graphs on which an engine agrees with onnxruntime on this machine",
     "choices": "engines, plans and bodies that were measured for choices on this machine",
+    "refusals": "int8 bodies that the last calibration could not make, and the reasons",
 }
 
 

@@ -14,7 +14,7 @@ from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.platforms import platform_of, target_of
+from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
@@ -127,8 +127,12 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
         if name in bundle.manifest.bodies:
             return name
     wanted = backend.bodies[precision][0]
-    fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
-    if precision in ("float16", "bfloat16"):
+    fix = ""
+    if precision == "int8":
+        from fewstep.runtime.bundle.calibrate_command import calibrate_fix  # only this error needs it
+
+        fix = calibrate_fix(bundle, wanted)
+    elif precision in ("float16", "bfloat16"):
         engine = getattr(backend, "name", None)  # a backend of the caller may have none
         fix = f"fewstep build {bundle.path}{f' --backend {engine}' if engine else ''} --precision {precision}"
     if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out, so no body can be made from it

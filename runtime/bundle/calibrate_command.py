@@ -1,0 +1,49 @@
+"""The command that makes an int8 body, for errors about a missing one. If the last calibration here refused the body,
+the same command would be refused again, so the reason and its fix are given instead."""
+
+from contextlib import suppress
+from hashlib import sha256
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.platforms import PLATFORMS, body_name, target_of
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine import cache
+
+KIND: cache.Purpose = "refusals"
+
+
+class Refusal(Strict, frozen=True):
+    """The error of a body that a calibration could not make."""
+
+    what: str
+    fix: str
+
+
+def store_refusal(bundle: Bundle, name: str, error: UserError) -> None:
+    """Remember on this machine that a body of a bundle could not be made."""
+    cache.store(KIND, _key(bundle, name), msgspec.json.encode(Refusal(error.what, error.fix)))
+
+
+def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
+    """Return the command that makes the body of this name, or any int8 body for None; or, if the last calibration
+    refused that body, the reason and the fix."""
+    names = [body_name("int8", each.target) for each in PLATFORMS] if name is None else [name]
+    for each in names:
+        if (refusal := _read_refusal(bundle, each)) is not None:
+            return f"the last calibration refused {each}, because {refusal.what}; {refusal.fix}"
+    return f"fewstep calibrate {bundle.path}" + ("" if name is None else f" --target {target_of(name)}")
+
+
+def _read_refusal(bundle: Bundle, name: str) -> Refusal | None:
+    content = cache.read(KIND, _key(bundle, name))
+    with suppress(msgspec.DecodeError):  # written by another version
+        return None if content is None else msgspec.json.decode(content, type=Refusal)
+    return None
+
+
+def _key(bundle: Bundle, name: str) -> str:
+    facts = str(bundle.path.resolve()), bundle.manifest.provenance.source_sha256, name
+    return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

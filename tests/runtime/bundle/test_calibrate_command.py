@@ -1,0 +1,37 @@
+"""The fix of errors about a missing int8 body: the command that makes it, unless that command was refused."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.resolve_run import resolve_run
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.calibrate_command import calibrate_fix, store_refusal
+from fewstep.runtime.bundle.platforms import target_of
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests.bundles import with_bodies
+
+PREFERRED = OnnxRuntime().bodies["int8"][0]
+
+
+@pytest.fixture
+def plain(tiny_bundle: Path) -> Path:
+    return with_bodies(tiny_bundle, "float32")
+
+
+def test_a_refused_body_is_not_advised_again(plain: Path) -> None:
+    bundle = open_bundle(plain)
+    assert calibrate_fix(bundle, PREFERRED) == f"fewstep calibrate {plain} --target {target_of(PREFERRED)}"
+    assert calibrate_fix(bundle) == f"fewstep calibrate {plain}"
+    store_refusal(bundle, PREFERRED, UserError("it is only 3 dB from float32", "give --clip LIMIT"))
+    said = f"the last calibration refused {PREFERRED}, because it is only 3 dB from float32; give --clip LIMIT"
+    assert calibrate_fix(bundle, PREFERRED) == calibrate_fix(bundle) == said
+    assert calibrate_fix(bundle, "int8-tensorrt") == f"fewstep calibrate {plain} --target tensorrt"
+    options = BakeOptions(plain, parse_plan_text("ddim:2"), plain.parent / "b.onnx", "int8")
+    for failing in (lambda: load(plain, "int8"), lambda: resolve_run(options)):
+        with pytest.raises(UserError, match="the last calibration refused"):
+            failing()
