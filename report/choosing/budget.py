@@ -3,16 +3,20 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
 import numpy as np
 
 from fewstep.measure.cost import max_branches
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, beyond_data, clip_hint
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.finite_checks import CLIP
+
+LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is not worth suggesting
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,40 @@ class Budget:
     decibels: float | None
 
 
+def _suggest_limits(bundle: Bundle, plan: Plan, good: Sequence[Deployment], fast: Sequence[Deployment]) -> str:
+    """Return what to do if no deployment is both `good` enough and `fast` enough; both are in order of time.
+
+    A limit is suggested only if a deployment meets it, and its samples resemble the teacher's.
+    """
+    limits = [f"--within {_round_up(good[0].milliseconds)}ms"] if good else []
+    best = fast[-1] if fast else None
+    if best is not None and best.psnr >= LEAST_WORTH and best.quality.nearness.reaches(LEAST_WORTH, LEAST_WORTH):
+        limits.append(f"--at-least {floor(best.psnr)}dB")
+    if limits:
+        return f"give {' or '.join(limits)}, or try more plans (--plan)"
+    if best is not None and shaping_of(plan) is None:
+        near = best.quality.nearness
+        if near.is_diverged or beyond_data(near, bundle.manifest, is_clipped=False) is not None:
+            return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {CLIP}"
+    return "try plans of more steps (--plan SOLVER:STEPS), and look at the samples of float32 first"
+
+
+def _round_up(milliseconds: float) -> str:
+    """Return a time as text with three significant digits, rounded up so that it is a limit that is met."""
+    step = 10.0 ** (floor(log10(milliseconds)) - 2)
+    return f"{ceil(milliseconds / step) * step:.6g}"
+
+
 def choose_by_budget(
     bundle: Bundle, budget: Budget, batch: int, plan: Plan, on_front: Sequence[Deployment]
 ) -> SavedChoice:
     """Return the best deployment within the time, or the fastest one of the requested quality. Its quality is at least
     the minimum quality, unless the user requested less."""
     within = np.inf if budget.milliseconds is None else budget.milliseconds
-    least, floor = budget.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
+    least, needed = budget.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
     asked = " and ".join(
         [f"within {budget.within}"] * (budget.within is not None)
-        + [f"at least {budget.at_least or floor}"] * (budget.at_least is not None or within < np.inf)
+        + [f"at least {budget.at_least or needed}"] * (budget.at_least is not None or within < np.inf)
     )
     good = [row for row in on_front if (row.quality.nearness.is_enough if least is None else row.psnr >= least)]
     kept = [row for row in good if row.milliseconds <= within]
@@ -45,7 +73,7 @@ def choose_by_budget(
             if good
             else f"the best quality is {describe_deployment(on_front[-1])}"
         )
-        fix = "relax the limits (as --at-least 15dB), or try more plans (--plan)"
+        fix = _suggest_limits(bundle, plan, good, [row for row in on_front if row.milliseconds <= within])
         raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
     winner = kept[0] if budget.within is None else kept[-1]
     family = tuple(

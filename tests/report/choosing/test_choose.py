@@ -1,5 +1,6 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choice_facts, deployments, saved_choice
 from fewstep.report.choosing import choose as choosing
+from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.choose import choose, open_judging
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
 from fewstep.report.choosing.deployments import pareto_front
@@ -144,8 +146,10 @@ def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Pa
         match=r"within 1ms and at least 0dB: the fastest of this quality is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 th",
     ):
         choose(options(tiny_bundle, within="1ms", at_least="0dB"))
-    with pytest.raises(UserError, match="at least 150dB: the best quality is ddim:8 on float32"):
+    with pytest.raises(UserError, match="at least 150dB: the best quality is ddim:8 on float32") as caught:
         choose(options(tiny_bundle, at_least="150dB"))
+    (least,) = re.findall(r"give --at-least (\d+dB), or try more plans", caught.value.fix)
+    assert choose(options(tiny_bundle, at_least=least)).chosen is not None  # what the fix says is accepted
     with pytest.raises(UserError, match="no choice is stored for"):
         load_choice(tiny_bundle)
 
@@ -354,10 +358,34 @@ def test_noise_is_not_chosen_unless_it_is_asked_for(tiny_bundle: Path, calls: li
     assert asked.chosen is not None and asked.chosen.winner == quickest
 
 
-def test_the_front_is_what_no_other_beats_in_both() -> None:
-    def row(milliseconds: float, decibels: float) -> Deployment:
-        quality = end_quality(np.array([decibels]), "float32, p")
-        return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
+def row(milliseconds: float, decibels: float, **figures: float) -> Deployment:
+    quality = msgspec.structs.replace(end_quality(np.array([decibels]), "float32, p"), **figures)
+    return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
 
+
+@pytest.mark.parametrize(
+    ("rows", "within", "fix"),
+    [
+        ([row(2.3456, 30, snr=25.0)], "2ms", "give --within 2.35ms, or try more plans (--plan)"),
+        (
+            [row(1, 22.7, snr=16.0), row(2.3456, 30, snr=25.0)],
+            "2ms",
+            "give --within 2.35ms or --at-least 22dB, or try more plans (--plan)",
+        ),
+        ([row(1, -34.0, snr=5.0, unrelated=-40.0)], None, "clip each clean prediction, with --clip LIMIT"),
+        ([row(1, 5.0, snr=2.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
+    ],
+)
+def test_a_fix_names_only_limits_that_a_deployment_meets(
+    tiny_bundle: Path, rows: list[Deployment], within: str | None, fix: str
+) -> None:
+    budget = Budget(within, "25dB", 2.0 if within else None, 25.0)
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(UserError) as caught:
+        choose_by_budget(bundle, budget, 1, load(tiny_bundle).compile("ddim:2"), rows)
+    assert fix in caught.value.fix and "15dB" not in caught.value.fix
+
+
+def test_the_front_is_what_no_other_beats_in_both() -> None:
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 30), row(4, 29), row(1, 25), row(5, 40)]
     assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
