@@ -168,5 +168,6 @@ def _captions(results: Results, is_image: bool) -> list[str]:
         said.append("int8: share of multiply-accumulates (MACs).")
     if results.races:
         first_timed = results.races[0].timings[0].name
-        said.append(f"Batch N: one call of the body on a batch of N, speedup over {first_timed} and median time.")
+        rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"
+        said.append(f"Batch N: one call of the body on N rows{rows}: speedup over {first_timed} and median time.")
     return said

@@ -58,7 +58,7 @@ def _race_table(race: Race) -> Table:
         ("body", "p50", "p99", "faster", "lowest", "highest", "load", "memory"),
         rows,
         text=("body",),
-        title=f"batch {race.batch}, {race.threads} threads, {race.rounds} rounds",
+        title=f"batch {race.batch} (rows of a call), {race.threads} threads, {race.rounds} rounds",
         caption=f"Faster: speedup over {race.timings[0].name}: median, lowest and highest round.",
     )
 

@@ -135,8 +135,8 @@ def is_lost(difference: Difference) -> bool:
 def describe_difference(difference: Difference) -> str:
     """Return a difference as text."""
     return (
-        f"gain {difference.gain:.2f} and {difference.ratio:.1f} dB at step {difference.step + 1}, where it is "
-        f"{100 * difference.share:.1f} % of the predicted sample"
+        f"{difference.gain:.2f} times as large as float32's, {difference.ratio:.1f} dB above its error, at step "
+        f"{difference.step + 1}, where it is {100 * difference.share:.1f} % of the predicted sample"
     )
 
 

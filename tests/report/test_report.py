@@ -249,7 +249,9 @@ def test_a_body_that_loses_what_guidance_multiplies_is_named(made):
     steps = [replace(step, guidance=replace(step.guidance, gain=0.4)) for step in quality.steps[2:]]
     lost = replace(quality, steps=(*quality.steps[:2], *steps))
     (said,) = (each for each in list_warnings(replace(results, qualities=(lost,))) if "direction" in each)
-    assert said.startswith(f"{quality.body} loses the direction of guidance: gain 0.40 and 34.0 dB at step ")
+    assert said.startswith(
+        f"{quality.body} loses the direction of guidance: 0.40 times as large as float32's, 34.0 dB above"
+    )
 
 
 def test_names_are_escaped(made):
