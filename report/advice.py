@@ -7,7 +7,7 @@ from shlex import quote
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
-from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, beyond_data, clip_hint
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, clip_hint
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
@@ -18,10 +18,12 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.report.calibrate_again import calibrate_again
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.float_body import float_reason
 from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.finite_checks import CLIP
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
@@ -53,7 +55,11 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     first, lost = results.qualities[0], _loses_guidance(results)
     end = first.against_float
     beyond = beyond_data(end.nearness, bundle.manifest, results.shaping is not None)
-    word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond)
+    reason = float_reason(bundle.manifest, bundle.body(first.body), results.int8_share(first.body))
+    word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond, reason)
+    if reason is not None:
+        again = calibrate_again(bundle, first.body)
+        return replace(_advise("", again, quote(str(path))), verdict=f"{word}.")
     given = _cost(results, bundle, quote(str(path)), lost)
     verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
     return replace(given, verdict=verdict)

@@ -6,6 +6,7 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 - good to ship: the mean reaches 40 dB and 30 dB, above which few people see a difference, and the 5th percentile is at
   most 5 dB below these limits; for tokens, at most 3 % of the most likely tokens differ;
 - not usable: the mean is below 25 dB or 15 dB, or int8 loses the direction of guidance;
+- not int8: no operation is in int8, so that the samples are those of float32;
 - look at it: everything between, and everything judged on random conditions or with samples beyond usual data.
 """
 
@@ -13,10 +14,10 @@ from collections.abc import Sequence
 
 from fewstep.measure.results import TokenQuality
 from fewstep.measure.rollouts.conditions_file import random_note
-from fewstep.measure.rollouts.nearness import NEAR_PSNR, NEAR_SNR, Nearness
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, NEAR_PSNR, NEAR_SNR, Nearness
 from fewstep.runtime.bundle.manifest import TokenAgreement
 
-GOOD, LOOK, UNUSABLE = "Good to ship", "Look at it", "Not usable"
+GOOD, LOOK, UNUSABLE, IN_FLOAT = "Good to ship", "Look at it", "Not usable", "Not int8"
 SPREAD = 5.0  # dB from the limits of the mean to those of the 5th percentile
 MOST_CHANGED = 3.0  # % of the most likely tokens at float32's states
 
@@ -29,18 +30,23 @@ def judgement(
     loses_guidance: bool = False,
     body: str = "int8",
     beyond: float | None = None,
+    float_reason: str | None = None,
 ) -> str:
     """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
     53.2 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
     conditions with random values. loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the
-    largest magnitude in the samples, if it is beyond the range of usual data (`nearness.beyond_data`).
+    largest magnitude in the samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason:
+    why no operation is in int8 (`float_body.float_reason`); None if some are.
     """
+    if float_reason is not None:
+        return f"{IN_FLOAT}: {body} {float_reason}"
     figures = f"{body} {_figures(near, p5, tokens)}"
     if loses_guidance:
         return f"{UNUSABLE}: {figures}, and loses the direction of guidance"
-    word = _word(near, p5, tokens)
+    word, shortfall = _word(near, p5, tokens)
+    figures += shortfall
     if beyond is not None:
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data (--clip LIMIT keeps them in yours)"
     note = random_note(random_conditions)
@@ -49,14 +55,27 @@ def judgement(
     return f"{LOOK}: {figures}" if note is None else f"{LOOK}: {figures}, judged {note}"
 
 
-def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:
+def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> tuple[str, str]:
+    """Return the word, and the limit that is not reached, as ", where good to ship needs 40 dB"."""
     if tokens is not None:
-        return GOOD if 100 * tokens.disagreement <= MOST_CHANGED else LOOK
+        is_good = 100 * tokens.disagreement <= MOST_CHANGED
+        return (GOOD, "") if is_good else (LOOK, f", where {GOOD.lower()} allows {MOST_CHANGED:g} %")
     if not near.is_enough:  # also for NaN
-        return UNUSABLE
+        return UNUSABLE, _shortfall(near, LEAST_PSNR, LEAST_SNR, "a usable body needs")
     lowest = Nearness(p5, None if near.snr is None else near.snr - (near.psnr - p5))
-    is_good = near.is_near and lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD)
-    return GOOD if is_good else LOOK
+    good = f"{GOOD.lower()} needs"
+    if not near.is_near:
+        return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good)
+    if not lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
+        return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
+    return GOOD, ""
+
+
+def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
+    """Return the limit in dB that figures do not reach: first that of the PSNR, then that of the signal to error."""
+    if near.snr is None or not max(near.psnr, near.snr) >= psnr:
+        return f", where {needs} {psnr:g} dB"
+    return f"; its signal is {near.snr:.1f} dB above the error, where {needs} {snr:g} dB"
 
 
 def _figures(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:

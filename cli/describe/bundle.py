@@ -10,6 +10,7 @@ from fewstep.cli.describe.trials import describe_trials
 from fewstep.graph.engines.engine_costs import cost_lines
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.bundle_contents import Contents, NetworkContents
+from fewstep.report.float_body import float_reason
 from fewstep.report.graph_contents import BodyContents, GraphContents, Share
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
@@ -43,13 +44,13 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
             verified.add(
                 escape(f"{each.stage}: largest relative difference {each.relative:.1g} of {each.points} points ({at})")
             )
-    _add_bodies(root, manifest.bodies, contents, lists_operations)
+    _add_bodies(root, manifest, manifest.bodies, contents, lists_operations)
     for name, network in contents.networks.items():
         entry = manifest.networks[name]
         said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
         _add_ahead(branch, network)
-        _add_bodies(branch, entry.bodies, network, lists_operations)
+        _add_bodies(branch, manifest, entry.bodies, network, lists_operations)
     for plan in contents.plans.values():
         root.add(escape(f"plan {plan}"))
     for fitted in contents.fitted:
@@ -112,11 +113,12 @@ def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
             _add_graph(branch.add(escape(f"{name}: {_describe_graph(ahead)}")), ahead)
 
 
-def _add_bodies(branch: Tree, entries: Mapping[str, Body], contents: NetworkContents, lists_operations: bool) -> None:
+def _add_bodies(
+    branch: Tree, manifest: Manifest, entries: Mapping[str, Body], contents: NetworkContents, lists_operations: bool
+) -> None:
     for name, body in contents.bodies.items():
-        _add_body(
-            branch.add(escape(f"body {name}: {_describe_graph(body.graph)}")), entries[name], body, lists_operations
-        )
+        entry, added = entries[name], branch.add(escape(f"body {name}: {_describe_graph(body.graph)}"))
+        _add_body(added, entry, body, lists_operations, float_reason(manifest, entry))
 
 
 def _report_commands(contents: Contents) -> str:
@@ -158,13 +160,13 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
         branch.add(escape(f"parsed by: {graph.engine}"))
 
 
-def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool) -> None:
+def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool, reason: str | None) -> None:
     calibrated = f", calibrated along {entry.plan}" if entry.plan else ""
     groups = f", {len(entry.groups) + 1} groups of steps" if entry.groups else ""
     branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
     if entry.trials:
         tried = branch.add("quality on samples, measured by calibration")
-        for line in describe_trials(entry.trials):
+        for line in describe_trials(entry.trials, reason):
             tried.add(escape(line))
     if body.earlier:
         branch.add(f"this graph runs the steps with lambda {body.earlier[-1].until:.4g} and above")

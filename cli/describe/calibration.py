@@ -18,6 +18,7 @@ from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
+from fewstep.report.float_body import float_reason
 
 LOG = logging.getLogger("fewstep")
 
@@ -93,7 +94,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             yield f"  {_describe_search(search, options.quality is not None)}"
         elif len(body.graphs) > 1:
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
-        yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials))
+        reason = float_reason(calibration.manifest, body, share if body.graph.coverage else None)
+        yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials, reason))
         for note in lowered.notes:
             yield f"  {note}"
 

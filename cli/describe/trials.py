@@ -9,13 +9,19 @@ from fewstep.report.judgement import judgement
 from fewstep.runtime.bundle.manifest import Trial
 
 
-def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
-    """Yield the verdict on the deployed body, its scale, and a line for each of guidance and condition."""
+def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) -> Iterator[str]:
+    """Yield the verdict on the deployed body, its scale, and a line for each of guidance and condition.
+
+    float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None.
+    """
     for each in trials:
         if each.is_chosen:
             near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
             lost = each.guidance is not None and is_lost(each.guidance)
-            yield judgement(near, each.p5, each.tokens, each.random_conditions, lost, beyond=each.beyond)
+            random, beyond = each.random_conditions, each.beyond
+            yield judgement(near, each.p5, each.tokens, random, lost, beyond=beyond, float_reason=float_reason)
+            if float_reason is not None:
+                continue
             yield f"on {seeds}{near.snr_text}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))

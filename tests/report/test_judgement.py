@@ -8,25 +8,30 @@ from fewstep.report.judgement import judgement
 
 
 @pytest.mark.parametrize(
-    ("psnr", "snr", "p5", "word"),
+    ("psnr", "snr", "p5", "word", "why"),
     [
-        (40.0, 30.0, 35.0, "Good to ship"),
-        (40.0, 30.0, 34.9, "Look at it"),  # single samples are worse
-        (39.9, 35.0, 39.0, "Look at it"),
-        (45.0, 29.9, 44.0, "Look at it"),  # a quiet signal
-        (40.0, None, 36.0, "Good to ship"),
-        (25.0, 15.0, 10.0, "Look at it"),
-        (24.9, 20.0, 24.0, "Not usable"),
-        (40.0, 14.9, 40.0, "Not usable"),
-        (float("nan"), 20.0, 24.0, "Not usable"),
-        (-20.0, 45.0, -22.0, "Good to ship"),  # above the peak, the signal counts
+        (40.0, 30.0, 35.0, "Good to ship", ""),
+        (40.0, 30.0, 34.9, "Look at it", ", where good to ship needs 35 dB at the 5th percentile"),
+        (39.9, 35.0, 39.0, "Look at it", ", where good to ship needs 40 dB"),
+        (45.0, 29.9, 44.0, "Look at it", "; its signal is 29.9 dB above the error, where good to ship needs 30 dB"),
+        (40.0, None, 36.0, "Good to ship", ""),
+        (25.0, 15.0, 10.0, "Look at it", ", where good to ship needs 40 dB"),
+        (24.9, 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
+        (40.0, 14.9, 40.0, "Not usable", "; its signal is 14.9 dB above the error, where a usable body needs 15 dB"),
+        (float("nan"), 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
+        (-20.0, 45.0, -22.0, "Good to ship", ""),  # above the peak, the signal counts
     ],
 )
-def test_the_word_follows_from_the_mean_and_the_fifth_percentile(
-    psnr: float, snr: float | None, p5: float, word: str
+def test_the_word_and_its_reason_follow_from_the_mean_and_the_fifth_percentile(
+    psnr: float, snr: float | None, p5: float, word: str, why: str
 ) -> None:
     figures = f"{psnr:.1f} dB PSNR against float32, 5th percentile {p5:.1f} dB"
-    assert judgement(Nearness(psnr, snr), p5) == f"{word}: int8 has {figures}"
+    assert judgement(Nearness(psnr, snr), p5) == f"{word}: int8 has {figures}{why}"
+
+
+def test_a_body_without_int8_is_never_good_to_ship() -> None:
+    said = judgement(Nearness(200.0, 190.0), 200.0, body="b", float_reason="has no operation in int8")
+    assert said == "Not int8: b has no operation in int8"
 
 
 def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:
@@ -56,4 +61,5 @@ def test_without_its_guidance_a_body_is_not_usable() -> None:
 @pytest.mark.parametrize(("share", "word"), [(0.03, "Good to ship"), (0.031, "Look at it")])
 def test_tokens_are_judged_by_those_that_change(share: float, word: str) -> None:
     said = judgement(Nearness(3.0), 1.0, TokenQuality(share, 0.6, ()))
-    assert said == f"{word}: int8 changes {100 * share:.1f} % of the most likely tokens"
+    why = "" if word == "Good to ship" else ", where good to ship allows 3 %"
+    assert said == f"{word}: int8 changes {100 * share:.1f} % of the most likely tokens{why}"

@@ -1,0 +1,45 @@
+"""A body for int8 without an operation in int8: its reason, and what to do."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.report.float_body import float_reason
+from fewstep.runtime.bundle.manifest import Body, Coverage, Manifest
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed, with_body
+
+NAME = "int8-cpu-x86"
+
+
+def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
+    """A bundle with a body with these MACs in int8 of 100, made by a command with these options."""
+    body = open_bundle(bundle).manifest.bodies[NAME]
+    graph = msgspec.structs.replace(body.graphs[-1], coverage=Coverage(macs, 100, (), ("first",)))
+    with_body(bundle, NAME, graph=graph)
+    provenance = open_bundle(bundle).manifest.provenance
+    command = " ".join(["fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86,tensorrt", *options])
+    changed(bundle, provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)))
+    manifest = open_bundle(bundle).manifest
+    return manifest, manifest.bodies[NAME]
+
+
+@pytest.mark.parametrize("limit", ["--quality 60dB", "--speed 0.9x"])
+def test_the_limit_that_kept_every_operation_in_float_is_named(tiny_bundle: Path, limit: str) -> None:
+    said = float_reason(*in_float(tiny_bundle, 0, limit))
+    assert said is not None and said.endswith(
+        f"{limit} kept every operation in float; calibrate with a lower limit, or without it"
+    )
+
+
+def test_without_a_limit_float32_itself_is_advised(tiny_bundle: Path) -> None:
+    said = float_reason(*in_float(tiny_bundle, 0))
+    assert said is not None and said.endswith("costs more than it gains there; deploy float32 itself")
+
+
+def test_a_body_with_int8_has_no_such_reason(tiny_bundle: Path) -> None:
+    manifest, body = in_float(tiny_bundle, 1, "--quality 60dB")
+    assert float_reason(manifest, body) is None
+    assert float_reason(manifest, body, share=0.0) is not None  # along a plan of which int8 runs no step
+    assert float_reason(manifest, manifest.bodies["float32"]) is None
