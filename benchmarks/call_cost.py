@@ -60,7 +60,7 @@ def instant_sampler(path: Path, body: str) -> Sampler:
 
 def calls(sampler: Sampler, steps: int, samples: int, guidance: float) -> Iterator[Callable[[], object]]:
     """Calls along one plan, each with other seeds and conditions, without end."""
-    plan = sampler.compile(f"{SOLVER}:{steps}", guidance=None if guidance == 1 else guidance)
+    plan = sampler.compile(f"{SOLVER}:{steps}", guidance)
     drawn = [
         draw_conditions(sampler.bundle.manifest, range(place * samples, (place + 1) * samples))
         for place in range(CONDITIONS)

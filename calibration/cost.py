@@ -16,6 +16,8 @@ from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
 from fewstep.measure.rollouts.trajectories import split_seeds
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.runtime.sampling.execution import NO_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def _search_evaluations(task: Task) -> int | None:
 
 def _evaluation_seconds(task: Task) -> float:
     """Measure the seconds of one evaluation of the first trajectory."""
-    plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
+    plan = task.plan
+    if len(plan.steps) == 1:
+        plan = task.sampler.plans.compile(parse_plan_text("ddim:2"), plan.guidance, NO_SETTINGS)
     _, _, size = next(split_seeds(task.seeds, 1, task.sizes, task.per_size))
     return seconds_per_evaluation(
         task.sampler.with_options(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1]

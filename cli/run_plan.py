@@ -1,5 +1,6 @@
 """The default plan of verbs, and the warning for a plan that a body was not calibrated for."""
 
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -8,7 +9,7 @@ from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan, selec
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
-from fewstep.plans.guidance import Guidance, to_text
+from fewstep.plans.guidance import Guidance, describe, to_text
 from fewstep.plans.names.plan_name import plugin_of_name, with_grid
 from fewstep.plans.names.plan_reference import (
     FileReference,
@@ -20,13 +21,15 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.names.token_plan_name import parse_any_plan_name
 from fewstep.plans.plan import IMAGE, Plan
-from fewstep.plans.shaping import Clip, Shaping
+from fewstep.plans.shaping import Clip, Shaping, describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import calibrated_body, calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_body, calibrated_plan, own_plan
 from fewstep.runtime.sampling.execution import NO_SETTINGS
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
+
+LOG = logging.getLogger("fewstep")
 
 
 def check_reference(reference: TextReference) -> None:
@@ -89,6 +92,17 @@ def _names_solver(name: str) -> bool:
     return False
 
 
+def describe_defaults(defaults: Defaults, guidance: float | Guidance | None, clip: float | None) -> str:
+    """Return what a run with these options takes from the calibration, or "": ", guidance 2 and clipped to [-1, 1] as
+    calibrated"."""
+    taken = []
+    if guidance is None and defaults.guidance is not None:
+        taken.append(f"guidance {describe(defaults.guidance)}")
+    if clip is None and defaults.shaping is not None:
+        taken.append(describe_shaping(defaults.shaping))
+    return f", {' and '.join(taken)} as calibrated" if taken else ""
+
+
 def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
     return with_grid(plan.name), plan.guidance, shaping_of(plan)
 
@@ -96,9 +110,11 @@ def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
 def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """Return a warning if int8 was calibrated with another plan, guidance or shaping; else None.
 
-    The warning names both plans.
+    The warning names both plans. For other bodies, there is one if only the calibrated plan clips.
     """
-    if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
+    if body.precision != "int8":
+        return _describe_missing_clip(own_plan(bundle, body), plan)
+    if (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
@@ -112,6 +128,21 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
         remedy = _guidance_remedy(plan.name, guidance) if followed == name else ""
     along = f"int8 was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
     return f"{along}: its {MISFIT}{remedy}"
+
+
+def warn_of_mismatch(bundle: Bundle, body: Body, plan: AnyPlan, clip: float | None) -> None:
+    """Log `describe_calibration_mismatch` for a run with the option --clip, which may ask a float body not to clip."""
+    unlike = describe_calibration_mismatch(bundle, body, plan)
+    if unlike is not None and (clip is None or body.precision == "int8"):
+        LOG.warning("%s", unlike)
+
+
+def _describe_missing_clip(calibrated: Any, plan: Any) -> str | None:
+    """Return a warning for a plan that does not clip, in a bundle whose calibrated plan does."""
+    if calibrated is None or shaping_of(plan) is not None or not isinstance(shaping_of(calibrated), Clip):
+        return None
+    what = f"the bundle was calibrated along {describe_plan(calibrated)}, and {plan.name} does not clip"
+    return f"{what}: its samples may leave the range of the data{_clip_remedy(plan.name, shaping_of(calibrated))}"
 
 
 def _clip_remedy(name: str, shaping: Shaping | None) -> str:

@@ -10,11 +10,13 @@ from fewstep.fitting.blocks import Block
 from fewstep.fitting.recurrence import extract_recurrence
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.teacher_path import CHOICES, find_path
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_reference import TextReference, join_plan_name, split_plan_name
+from fewstep.plans.names.plan_reference import TextReference, join_plan_name, parse_plan_text, split_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execution import NO_SETTINGS
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -64,7 +66,7 @@ def select_starts(sampler: Sampler, reference: TextReference | None, steps: int,
     fitted."""
     if reference is None:
         return Starts(candidate_plans(sampler, steps, guidance))
-    plan = sampler.compile(reference, guidance)
+    plan = _compile(sampler, reference, guidance)
     extract_recurrence(plan)  # raises UserError for a plan that cannot be fitted
     if len(plan.steps) != steps:
         what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, but --steps is {steps}"
@@ -74,6 +76,11 @@ def select_starts(sampler: Sampler, reference: TextReference | None, steps: int,
     return Starts(
         candidate_plans(sampler, steps, guidance), sampler.compile(msgspec.structs.replace(plan, fitted=None))
     )
+
+
+def _compile(sampler: Sampler, reference: TextReference, guidance: Guidance | None) -> Plan:
+    """Compile a plan without the shaping of the calibration, since fitted plans have none."""
+    return check_compiled(sampler.plans.compile(reference, guidance, NO_SETTINGS))
 
 
 def candidate_plans(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
@@ -96,7 +103,7 @@ def find_best_on_path(
     steps = len(nominal.steps)
     try:
         name = join_plan_name("ddim", CHOICES, split_plan_name(nominal.name).grid)
-        probe = rolled.sampler.compile(name, nominal.guidance)
+        probe = _compile(rolled.sampler, parse_plan_text(name), nominal.guidance)
         *places, _ = find_path(rolled.reference, teacher, seen, probe, steps)
         grid = f"custom(times={tuple(probe.steps[place].time for place in places)})"
         names = [(solver, grid) for solver in SOLVERS]
@@ -113,7 +120,7 @@ def _compile_plans(
     plans = []
     for solver, grid in names:
         try:
-            plan = sampler.compile(f"{solver}:{steps}@{grid}", guidance)
+            plan = _compile(sampler, parse_plan_text(f"{solver}:{steps}@{grid}"), guidance)
             extract_recurrence(plan)
         except UserError:
             continue

@@ -16,6 +16,7 @@ from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sample_space import judging_of
 from fewstep.plans.any_plan import AnyPlan, shaping_of
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
 from fewstep.plans.names.plan_reference import (
@@ -95,10 +96,10 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
         reference = parse_plan_text(join_plan_name(solver, steps, grid))
     is_file = isinstance(reference, FileReference)
     shaping = None if is_file else shaping_of(judged)
-    plan = sampler.compile(reference, judged.guidance, shaping=shaping)
+    plan = check_compiled(sampler.plans.compile(reference, judged.guidance, {"shaping": shaping}))
     guidance = respread_weights(judged.guidance, len(judged.steps), len(plan.steps))
     if guidance != judged.guidance and not is_file:
-        plan = sampler.compile(reference, guidance, shaping=shaping)
+        plan = check_compiled(sampler.plans.compile(reference, guidance, {"shaping": shaping}))
     grid = split_plan_name(plan.name).grid_function
     if grid in STRETCHED:
         raise UserError(

@@ -64,6 +64,7 @@ class GuideChannels(Strict, frozen=True, tag="guide_channels"):
 
 
 Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels
+UNCLIPPED = Clip(-math.inf, math.inf)  # a caller's word for no shaping, where none given means that of the calibration
 GUIDED = (Rescale, MatchNorm, GuideChannels)  # change the guided output by the conditional one; the others change x0
 
 
@@ -84,8 +85,9 @@ def shaping_problem(shaping: Shaping) -> str | None:
 
 
 def as_shaping(value: Shaping | None) -> Shaping | None:
-    """Return a caller's shaping, checked. Raises UserError for another value, and for invalid numbers."""
-    if value is None:
+    """Return a caller's shaping, checked; None for UNCLIPPED. Raises UserError for another value, and for invalid
+    numbers."""
+    if value is None or value == UNCLIPPED:
         return None
     if not isinstance(value, Shaping):
         raise UserError(f"{value!r} is not a shaping", "give Clip(-1, 1) or another class of fewstep.plans.shaping")
@@ -94,11 +96,12 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
 
 
 def clip_to(most: float | None) -> Clip | None:
-    """Return the Clip to [-most, most] for the option --clip, or None for no clipping."""
+    """Return the Clip to [-most, most] for the option --clip, UNCLIPPED for infinity, and None without the option."""
     if most is None:
         return None
-    if not 0 < most < math.inf:
-        raise UserError(f"--clip {most:g} is out of range", "give the largest value of a sample, above 0, such as 1")
+    if math.isnan(most) or most <= 0:
+        fix = "give the largest value of a sample, above 0, such as 1, or inf for no clip"
+        raise UserError(f"--clip {most:g} is out of range", fix)
     return Clip(-most, most)
 
 

@@ -227,7 +227,9 @@ class Tracer:
         if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus | guide.Steer):
             form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
             option = form if self.shaping is None else f"shaping {self.shaping}"
-            raise UserError(f"{option} acts on x0, but this solver reads the network's outputs", "leave it out")
+            fix = "leave it out; --clip inf leaves out a clip of the calibration, in Python shaping=UNCLIPPED"
+            what = f"{option} acts on x0, but this solver reads the network's outputs"
+            raise UserError(what, "leave it out" if self.shaping is None else fix)
         self._check_same_outputs("a solver that reads the network's outputs")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1

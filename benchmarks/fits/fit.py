@@ -108,15 +108,16 @@ def measure(
         raise UserError(f"a gate of {denoiser} has seen seeds of the verdict", f"fit with --judge-seeds up to {GATED}")
     plans = [decode(bundle.read(entry.file), entry.file) for entry in entries]
     guidance = plans[0].guidance
+    weight = 1.0 if guidance is None else guidance
     judge = Judge(bundle, plans[0], seeds, threads)
     reference = judge.samplers["float32"]
     asked: list[tuple[str, Plan, str]] = []
     for entry, plan in zip(entries, plans, strict=True):
         if plan.guidance == guidance:
-            began = reference.compile(entry.nominal, guidance)
+            began = reference.compile(entry.nominal, weight)
             asked.append(("float32", began, began.name))
             asked += [(body, sampler.compile(plan), plan.name) for body, sampler in judge.samplers.items()]
-    asked += [("float32", each, each.name) for each in (reference.compile(name, guidance) for name in nominal)]
+    asked += [("float32", each, each.name) for each in (reference.compile(name, weight) for name in nominal)]
     used = "no guidance" if guidance is None else f"guidance {describe(guidance)}"
     found = Judgement(denoiser, used, judge.teacher.name, ())
     if so_far is not None and msgspec.structs.replace(so_far, plans=()) == found:

@@ -40,8 +40,7 @@ class RunOptions(BundleOptions):
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
         guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. A weight of 1 runs only
         the conditional branch. Default: as calibrated, else 1.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, if --plan is not given or
-        names the plan of the calibration.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]; inf for no clip. Default: as calibrated.
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
         --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.
     tiles: WINDOW:OVERLAP, as 256:64. The network runs on overlapping windows of a larger sample.
@@ -67,8 +66,8 @@ class RunOptions(BundleOptions):
     plan: TextReference | None = None
     precision: str = "float32"
     samples: int | None = field(default=None, metadata={"short": "-n"})
-    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
-    negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True, "is_text": True})
+    negative: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
     conditions: Path | None = None
     adapter: tuple[str, ...] = field(default=(), metadata={"whole": True})

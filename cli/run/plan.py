@@ -37,12 +37,15 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
     """Return the requested plan, or the default. Raises UserError if the options do not fit it."""
     options, branches = request.options, request.branches
     settings: PlanSettings = {
-        "shaping": request.choice.shaping if request.choice else clip_to(options.clip),
+        "shaping": clip_to(options.clip),
         "strength": options.strength,
         "branches": branches,
     }
     if options.plan is None:
         plan = default_plan(sampler, options.guidance, settings)
+    elif (choice := request.choice) is not None:
+        settings["shaping"] = choice.settings["shaping"]
+        plan = sampler.compile(options.plan, choice.settings["guidance"], **settings)
     else:
         plan = sampler.compile(options.plan, options.guidance, **settings)
     check_given_by_options(plan, {*request.values, *request.given})

@@ -22,7 +22,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.sampling.adapters import require_slots
-from fewstep.runtime.sampling.calibrated_plans import default_guidance
+from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults
 from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.loading import choose_body
 
@@ -36,6 +36,7 @@ class RunRequest:
     sizes: sizes of one network call. tiled: the windows of the sample, if it is tiled.
     values, branches, given: conditions, conditions of other branches, and start tensors. Samples cycle through each.
     hold: the part of a picture that all samples keep.
+    defaults: what the calibration passes to this run, where the options do not say otherwise.
     """
 
     options: RunOptions
@@ -47,6 +48,7 @@ class RunRequest:
     branches: Mapping[str, Values]
     given: Values
     hold: Hold | None = None
+    defaults: Defaults = Defaults()
 
 
 def open_request(options: RunOptions) -> RunRequest:
@@ -90,6 +92,7 @@ def open_request(options: RunOptions) -> RunRequest:
     hold = None
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
-    if options.guidance is None and choice is None:
-        options = replace(options, guidance=default_guidance(bundle, body, options.plan))
-    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold)
+    defaults = Defaults() if choice is not None else calibrated_defaults(bundle, body, options.plan)
+    if options.guidance is None:
+        options = replace(options, guidance=defaults.guidance)
+    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)

@@ -1,6 +1,5 @@
 """Sample in batches for `fewstep run`, and write the files."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,7 +14,7 @@ from fewstep.cli.run.output import ARRAY, write_samples
 from fewstep.cli.run.plan import compile_plan, open_backend
 from fewstep.cli.run.request import RunRequest, open_request
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
-from fewstep.cli.run_plan import describe_calibration_mismatch
+from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.kinds.sizes import output_shape
@@ -25,10 +24,9 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
 from fewstep.runtime.runs.tiles import tiled_steps
 from fewstep.runtime.sampling.execute import Hold, StepState
-from fewstep.runtime.sampling.finite_checks import finite_sample
+from fewstep.runtime.sampling.finite_checks import finite_sample, warn_if_far
 from fewstep.runtime.sampling.loading import load
 
-LOG = logging.getLogger("fewstep")
 BATCH = 64  # samples of one call; more would only cost memory
 BATCH_ELEMENTS = 2**16  # of the predictions of one call: 4 latents of 512 pixels
 Named = dict[str, NDArray[np.floating]]  # outputs other than the samples, of one batch
@@ -71,9 +69,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
             adapters[path] = adapters.get(path, 0.0) + strength
         sampler = loaded.with_options(adapters=adapters or None, **request.sizes)
         plan = compile_plan(request, sampler)
-        unlike = describe_calibration_mismatch(sampler.bundle, sampler.body, plan)
-        if unlike is not None and request.choice is None:  # a choice measured this plan with this body
-            LOG.warning("%s", unlike)
+        if request.choice is None:  # a choice measured this plan with this body
+            warn_of_mismatch(sampler.bundle, sampler.body, plan, options.clip)
         for places in batches_of(options.count, batch, whole_run_sizes(sampler, plan, branches, options)):
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
@@ -96,7 +93,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
             )
             parts.append(_sample(states, plan, seeds, progress, left, asked.get("hold")))
     named = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
-    return RunSamples(np.concatenate(parts), plan.name, named)
+    x = np.concatenate(parts)
+    return RunSamples(warn_if_far(x, plan, request.bundle.manifest), plan.name, named)
 
 
 def batch_size(options: RunOptions, manifest: Manifest) -> int:

@@ -25,7 +25,7 @@ from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.calibrated_plans import default_guidance
+from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
@@ -95,4 +95,4 @@ def _set_default_guidance(options: FitOptions) -> FitOptions:
     bundle = options.open()
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
-    return replace(options, guidance=weight_of(default_guidance(bundle, bundle.body(BODY), options.plan)))
+    return replace(options, guidance=weight_of(calibrated_defaults(bundle, bundle.body(BODY), options.plan).guidance))

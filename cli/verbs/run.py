@@ -6,7 +6,7 @@ from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.request import open_request
 from fewstep.cli.run.sampling import sample_to_files
-from fewstep.plans.guidance import as_guidance, describe
+from fewstep.cli.run_plan import describe_defaults
 from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.progress import Progress
 
@@ -17,13 +17,12 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
     made = sample_to_files(request, progress)
     seconds, samples = time.perf_counter() - started, pluralize(len(made.x), "sample")
     value: dict[str, object] = {"output": options.output, "shape": made.x.shape, "plan": made.plan, "seconds": seconds}
-    guided = memory = ""
+    memory = ""
     if request.choice is not None:
         value["choice"] = request.choice
-    elif (guidance := request.options.guidance) != options.guidance:
-        guided = f", guidance {describe(as_guidance(guidance))} as calibrated"
+    taken = describe_defaults(request.defaults, options.guidance, options.clip)
     if options.tiles and (most := peak_bytes()) is not None:
         value["peak_bytes"] = most
         memory = f", {most >> 20} MiB peak memory"
-    what = f"{samples} of {made.plan} in {request.options.precision}{guided}"
+    what = f"{samples} of {made.plan} in {request.options.precision}{taken}"
     return Outcome(value, (f"{options.output}: {what}, {seconds:.1f} s including loading{memory}",))

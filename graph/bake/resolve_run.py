@@ -15,6 +15,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, sizes_of
+from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.request import PlanSettings
@@ -45,14 +46,16 @@ def resolve_run(options: BakeOptions) -> Planned:
     if options.precision not in (None, precision):
         fix = f"omit precision, or give {precision} (--precision on the command line)"
         raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
-    settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
+    defaults = calibrated_defaults(bundle, body, options.plan)
+    shaping, guidance = clip_to(options.clip) or defaults.shaping, options.guidance
+    settings: PlanSettings = {"shaping": shaping, "strength": options.strength}
     reference: PlanReference = options.plan
     of_run = bundle
     if isinstance(reference, FileReference):
         reference = read_plan(bundle.check_path(reference.path))
         if reference.shape:  # a plan of tokens is for one size
             of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(reference.shape, bundle.manifest)))
-    planned = plan_for(of_run, body, reference, options.guidance, settings)
+    planned = plan_for(of_run, body, reference, defaults.guidance if guidance is None else guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 

@@ -65,7 +65,7 @@ def several(s: Setting, plan: str, count: int) -> Floats:
 
 
 def populated(s: Setting, **options: Any) -> Floats:
-    plan = s.sampler.compile(f"ddpm:{STEPS}")
+    plan = s.sampler.compile(f"ddpm:{STEPS}", 1.0)
     made = population(s.sampler, plan, Steering(s.reward, 1.0, plan), s.seeds, N, s.who, batch=BATCH, **options)
     return made.samples.reshape(-1, *made.samples.shape[2:])
 
@@ -82,7 +82,7 @@ def rolled(s: Setting) -> Floats:
     """Rollover Budget Forcing, for all seeds side by side. A next state is drawn until it is better than all previous
     ones, and saved evaluations are passed to the next step. The last step uses the rest: 1 + 9 x 4 evaluations for a
     seed."""
-    plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
+    plan, every = s.sampler.compile(f"ddpm:{STEPS}", 1.0), np.arange(len(s.seeds))
 
     def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[StepEvaluation, Floats]:
         labels = [s.labels[place] for place in who]
@@ -120,7 +120,7 @@ def _of(evaluation: StepEvaluation, who: NDArray[np.intp]) -> StepEvaluation:
 def searched(s: Setting) -> Floats:
     """Zero-order search: a start, and N - 1 neighbours one after the other. Each seed's noise moves where its reward
     increased."""
-    plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
+    plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}", 1.0)), s.sampler.draws(s.seeds)
     z = draws(0)
     x = s.sample(plan, given={"noise": z})
     for n in range(1, N):
@@ -134,7 +134,7 @@ def searched(s: Setting) -> Floats:
 def moved(s: Setting) -> Floats:
     """REINFORCE on the mean of the start noise of each class, as in compositions.md. Return the samples of the last
     round."""
-    plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
+    plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}", 1.0)), np.array(s.labels)
     shift = np.zeros((scores.CLASSES, *s.sampler.bundle.manifest.x_shape))
     for n in range(N):
         z = s.sampler.draws([seed + 1000 * n for seed in s.seeds])(0)
@@ -169,7 +169,7 @@ def inpainted(s: Setting, evaluations: int, again: int = 0) -> Floats:
     """Return samples whose upper half is known, from the class asked for. RePaint repeats `again` steps before the last
     three times, within the number of evaluations."""
     last = max(evaluations - 2 * again - 1, again)
-    plan = s.sampler.compile(f"ddpm:{last + 1}")
+    plan = s.sampler.compile(f"ddpm:{last + 1}", 1.0)
     travel = time_travel(plan, 3, between=(last - again, last)) if again else plan
     return s.sample(travel, hold=Hold(s.known, upper(s), fresh=True))
 
@@ -185,7 +185,7 @@ def cyclic(s: Setting) -> Floats:
     (first, end, again), cycles, mask = (3, 5, 6), 10, upper(s)
     inverse = s.sampler.steps("ddim_inverse:10", s.seeds, s.who, given={"x": s.known * mask})
     kept = [state.after[0] for state in islice(inverse, 10 - first)][::-1]  # before the steps from `first` on
-    noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10") for eta in (1.0, 0.1))
+    noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10", 1.0) for eta in (1.0, 0.1))
     plan = tail(time_travel(noisy, cycles, end - first, (first, end)), first)
     held = [*kept[: end - first] * cycles, *kept[end - first :], s.known]
     x = noised(s, noisy, end, first, kept[end - first])
@@ -209,7 +209,7 @@ def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
 def from_phases(s: Setting) -> Floats:
     magnitudes = np.abs(np.fft.fft2(s.sampler.draws(s.seeds)(0)))
     z = np.fft.ifft2(magnitudes * np.exp(1j * np.angle(np.fft.fft2(s.picture)))).real.astype(np.float32)
-    return s.sample(use_given_noise(s.sampler.compile("ddim:10")), given={"noise": z})
+    return s.sample(use_given_noise(s.sampler.compile("ddim:10", 1.0)), given={"noise": z})
 
 
 # Chosen by log p(class) on 64 seeds from 20 000 on among 1, 1.2, 1.4, 2, 3, 4 and 6. It is the best with two branches
@@ -225,7 +225,7 @@ def from_picture(s: Setting, steps: float, strength: float = 0.8, guidance: Guid
 
 def story(s: Setting) -> Floats:
     """Return one picture for the class of each seed, in 10 steps of which 4 are shared."""
-    plan = s.sampler.compile("dpmpp_2m:10")
+    plan = s.sampler.compile("dpmpp_2m:10", 1.0)
     *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
     rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in tail_inputs(state.after).items()}
     return np.asarray(s.sampler.sample(tail(plan, 4), [s.seeds[0]] * len(s.seeds), s.who, given=rows))
@@ -248,7 +248,7 @@ def chain(s: Setting) -> Floats:
 
 def chained(s: Setting) -> tuple[list[Floats], float]:
     """Return the samples of all seeds' chains, and the number of evaluations of the network for each sample."""
-    plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}"), s.sampler.draws(s.seeds), 0.3
+    plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}", 1.0), s.sampler.draws(s.seeds), 0.3
     rho = np.array([(step.sigma or 0.0) / step.alpha if step.alpha else np.inf for step in plan.steps])
     alpha = np.array([step.alpha or 0.0 for step in plan.steps])
     level = np.full(len(s.seeds), CHAIN // 2)
@@ -285,7 +285,7 @@ def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> 
 def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
     """Return samples twice as wide as the network's, made in windows."""
     window = s.sampler.bundle.manifest.x_shape
-    shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
+    shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan, 1.0)
     return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(overlap, moves=moves), s.seeds, condition=s.who))
 
 

@@ -124,7 +124,7 @@ def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[lis
 
 def probe(s: Setting) -> float:
     """Return the milliseconds of one call of the network, as the median of nine."""
-    plan, who = s.sampler.compile("ddim:1"), replace(s, seeds=s.seeds[:1]).who
+    plan, who = s.sampler.compile("ddim:1", 1.0), replace(s, seeds=s.seeds[:1]).who
     network, u = s.sampler.step_network(plan, 1, who), s.sampler.draws([0])(0)
     network(0, plan.steps[0], u)
     (milliseconds,), _ = in_turns(s, 9, lambda _: np.asarray(network(0, plan.steps[0], u)[0]))

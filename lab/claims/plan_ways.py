@@ -42,7 +42,7 @@ def shifted(s: Setting, name: str) -> Floats:
     """Return samples of a plan with times that fit the variance of x, estimated on separate seeds."""
     key = model(s), name, *SHIFTS[model(s)]
     if key not in SHIFTED:
-        plan, schedule = s.sampler.compile(name), NoiseSchedule(s.sampler.bundle.manifest.schedule)
+        plan, schedule = s.sampler.compile(name, 1.0), NoiseSchedule(s.sampler.bundle.manifest.schedule)
         seen = s.sampler.steps(plan, APART, {s.condition: [seed % 10 for seed in APART]})
         variances = [float(state.u.reshape(len(APART), -1).var(1).mean()) for state in seen]
         SHIFTED[key] = shift_times(plan, estimate_shift(plan, schedule, variances, *SHIFTS[model(s)]))
@@ -63,7 +63,7 @@ def model(s: Setting) -> str:
 def there_and_back(s: Setting, steps: int) -> Floats:
     """Invert the picture by BDIA, which starts from it and from the state before it by DDIM. Return the picture that is
     sampled again from the noise."""
-    plan, inverse = s.sampler.compile(f"bdia:{steps}"), s.sampler.compile(f"ddim_inverse:{steps}")
+    plan, inverse = s.sampler.compile(f"bdia:{steps}", 1.0), s.sampler.compile(f"ddim_inverse:{steps}", 1.0)
     first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
     both = {"x": s.picture, "x_before": first}
     noise = s.sampler.sample(f"bdia_inverse:{steps}", s.seeds, s.others, given=both) / plan.steps[0].sigma
@@ -73,7 +73,7 @@ def there_and_back(s: Setting, steps: int) -> Floats:
 def ddim_and_back(s: Setting, evaluations: int) -> Floats:
     steps = max(evaluations // 2, 2)
     noise = s.sampler.sample(f"ddim_inverse:{steps}", s.seeds, s.others, given={"x": s.picture})
-    forward = tail(s.sampler.compile(f"ddim:{steps}"), 0)
+    forward = tail(s.sampler.compile(f"ddim:{steps}", 1.0), 0)
     return np.asarray(s.sampler.sample(forward, s.seeds, s.others, given={"row0": noise}))
 
 

@@ -112,7 +112,7 @@ class Setting:
     @cached_property
     def particles(self) -> Floats:
         """Particles of each seed without guidance, as rows."""
-        return self.drawn(self.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}"), lambda state: np.zeros(len(state.u)), ())
+        return self.drawn(self.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", 1.0), lambda state: np.zeros(len(state.u)), ())
 
     def drawn(self, plan: Plan, weigh: Weigh, at: Sequence[int] | None) -> Floats:
         """Return particles of each seed, as rows with their weights in the last column."""

@@ -10,11 +10,10 @@ import numpy as np
 
 from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.sampling.finite_checks import clip_advice, usual_range
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: lower limits, relative to the peak and to the variance of the references
-PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes beyond usual data: pictures in [-1, 1], data of variance 1
 DIVERGED = -20.0  # dB between samples of two seeds; below it, differences exceed ten times the peak
-CLIP = "--clip LIMIT"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
 
 
@@ -71,26 +70,14 @@ class Nearness:
 
 
 def clip_hint(manifest: Manifest) -> str:
-    """Return the hint for a denoiser whose float32 samples leave the range of the data. A bundle does not store that
-    range. It is usually [-1, 1] for grey and RGB pictures, and never for latents."""
-    what = f"float32's own samples leave the range of the data: clip each clean prediction, with {CLIP}"
-    if manifest.autoencoder is not None:
-        return f"{what}, the largest number in latents of your data"
-    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * _has_pixels(manifest)}"
+    """Return the hint for a denoiser whose float32 samples leave the range of the data."""
+    return f"float32's own samples leave the range of the data: {clip_advice(manifest)}"
 
 
 def beyond_data(near: Nearness, manifest: Manifest, is_clipped: bool) -> float | None:
-    """Return the largest magnitude in the samples if it is beyond the range of usual data, and no plan clips it.
-
-    A bundle does not store the range of the data. Usual data are pictures in [-1, 1], or have a variance of about 1.
-    """
-    limit = PICTURE_RANGE if _has_pixels(manifest) else USUAL_RANGE
+    """Return the largest magnitude in the samples if it is beyond the range of usual data, and no plan clips it."""
+    limit = usual_range(manifest)
     return near.largest if near.largest is not None and near.largest > limit and not is_clipped else None
-
-
-def _has_pixels(manifest: Manifest) -> bool:
-    """Return whether samples are grey or RGB pictures rather than latents."""
-    return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
 
 
 class ReferencePower:

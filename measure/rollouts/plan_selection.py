@@ -1,6 +1,7 @@
 """The plan along which a body is judged, and texts of warnings about it."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
 from fewstep.plans.argument_checks import check_compiled
@@ -40,6 +41,7 @@ def select_plan(
 ) -> Plan:
     """Return the requested plan, or else the plan of the body's calibration, including guidance and shaping.
 
+    What is missing comes from this body's calibration, by the rule of `calibrated_plans`.
     The calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
     changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
 
@@ -50,7 +52,8 @@ def select_plan(
     if isinstance(asked, FittedReference):
         return regroup(check_compiled(plan_for(reference.bundle, body, asked, form)), reference.body.groups)
     if calibrated is None:
-        return reference.compile(asked or _of_bundle(body.plan or manifest.space.default_plan), guidance, **settings)
+        asked = asked or _of_bundle(body.plan or manifest.space.default_plan)
+        return cast(Plan, reference.plans.compile(asked, guidance, settings))
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)
@@ -58,11 +61,13 @@ def select_plan(
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if (asked is None or str(asked) in names) and form == calibrated.guidance and not is_changed:
-        return reference.compile(calibrated, **settings)
+        return cast(Plan, reference.plans.compile(calibrated, None, settings))
     asked = asked or _of_bundle(name)
-    if settings.get("shaping") is None and not isinstance(asked, FileReference | SchedulerReference):
+    if isinstance(asked, FileReference):
+        return cast(Plan, reference.plans.compile(asked, guidance, settings))  # it has its own guidance
+    if settings.get("shaping") is None and not isinstance(asked, SchedulerReference):
         settings = {**settings, "shaping": shaping_of(calibrated)}
-    return reference.compile(asked, form, **settings)
+    return cast(Plan, reference.plans.compile(asked, form, settings))
 
 
 def _of_bundle(name: str) -> TextReference:

@@ -2,17 +2,19 @@
 
     choice = load_choice("bundle")
     with load_chosen_sampler("bundle", choice) as sampler:
-        x = sampler.sample(choice.winner.plan, seeds=[0], guidance=choice.guidance, shaping=choice.shaping)
+        x = sampler.sample(choice.winner.plan, seeds=[0], **choice.settings)
 
 The control loop of a robot uses `choice.family`, plans of the same body and engine, best first.
 """
 
 from pathlib import Path
+from typing import Any
 
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.shaping import Shaping
+from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
+from fewstep.plans.shaping import UNCLIPPED, Shaping
 from fewstep.plans.spec import Strict
 from fewstep.report.choosing.choice_facts import describe_changes, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
@@ -61,6 +63,16 @@ class SavedChoice(Strict, frozen=True):
     shaping: Shaping | None
     winner: Deployment
     family: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Guidance and shaping of the winner as arguments of `Sampler.sample`, which then takes nothing from the
+        calibration. Plans of schedulers, fits and files have their own shaping."""
+        is_named = isinstance(parse_plan_text(self.winner.plan), NamedReference)
+        return {
+            "guidance": 1.0 if self.guidance is None else self.guidance,
+            "shaping": (self.shaping or UNCLIPPED) if is_named else None,
+        }
 
 
 def load_choice(path: Path | str) -> SavedChoice:

@@ -1,14 +1,24 @@
-"""The plan and the guidance that a bundle was calibrated with: the defaults of its runs."""
+"""What a bundle's calibration passes to its runs: a default plan, and guidance and shaping for plans given by name.
+
+One rule holds for programs and for all commands. What the caller gives is used. Of what is missing, a run takes
+
+| plan | guidance | shaping, such as a clip |
+|---|---|---|
+| none, or SOLVER:STEPS | of the calibrated plan | of the calibrated plan |
+| scheduler:STEPS | of the calibrated plan | of the scheduler's config |
+| fitted:STEPS | of the calibrated plan, if the plan was fitted at it | none: fits have none |
+| a plan file, or a compiled plan | its own | its own |
+"""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.argument_checks import PlanReference
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_reference import FileReference, FittedReference
+from fewstep.plans.names.plan_reference import FileReference, FittedReference, SchedulerReference
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
@@ -35,30 +45,23 @@ def own_plan(bundle: Bundle, body: Body) -> Any:
     return None if calibrated is None else calibrated_plan(bundle, calibrated)
 
 
-def default_guidance(bundle: Bundle, body: Body, reference: PlanReference | None) -> Guidance | None:
-    """Return the guidance of a run for which the caller gave none. Programs and the command line share this rule.
+class Defaults(NamedTuple):
+    """The guidance and the shaping of a run for which the caller gave neither. None means none."""
 
-    It is the guidance of the calibrated plan if `reference` is a name, or None (the default plan). A fitted plan gets
-    it only if it was fitted at that guidance. A compiled plan and a plan file keep theirs, so this returns None.
-    """
-    if isinstance(reference, FileReference | AnyPlan):
-        return None
-    kept = own_plan(bundle, body)
-    guidance: Guidance | None = None if kept is None else kept.guidance
-    if guidance is None or not isinstance(reference, FittedReference):
-        return guidance
+    guidance: Guidance | None = None
+    shaping: Shaping | None = None
+
+
+def calibrated_defaults(bundle: Bundle, body: Body, reference: PlanReference | None) -> Defaults:
+    """Return what a run takes from the calibration, by the rule of this module. `reference` is None for the default
+    plan."""
+    if isinstance(reference, FileReference | AnyPlan) or (kept := own_plan(bundle, body)) is None:
+        return Defaults()
+    if isinstance(reference, SchedulerReference):
+        return Defaults(kept.guidance)
+    if not isinstance(reference, FittedReference):
+        return Defaults(kept.guidance, shaping_of(kept))
     with suppress(UserError):
-        find_fitted(reference.evaluations, bundle, body, guidance)
-        return guidance
-    return None
-
-
-def shaping_of_calibration(bundle: Bundle, body: Body, name: str) -> Shaping | None:
-    """Return the shaping of the body's calibrated plan if that has this name, else None."""
-    from fewstep.plans.names.plan_name import with_grid
-
-    own = calibrated_body(bundle.manifest, body)
-    if own is None or with_grid(own.plan or "") != with_grid(name):
-        return None  # compared before the plan's file is read
-    kept = calibrated_plan(bundle, own)
-    return None if kept is None else shaping_of(kept)
+        find_fitted(reference.evaluations, bundle, body, kept.guidance)
+        return Defaults(kept.guidance)
+    return Defaults()

@@ -24,7 +24,7 @@ from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
-from fewstep.runtime.sampling.calibrated_plans import default_guidance, shaping_of_calibration
+from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 from fewstep.runtime.sampling.execute import execute
 from fewstep.runtime.sampling.fitted_plans import find_fitted
 from fewstep.runtime.sampling.request import (
@@ -75,20 +75,20 @@ class ContinuousExecution:
             from fewstep.plans.compile import check_guidance
 
             check_guidance(guidance, facts)  # before the plan: no plan works with a guidance that the denoiser lacks
-        shaping, strength = as_shaping(request.settings.get("shaping")), request.settings.get("strength")
+        given, strength = request.settings.get("shaping"), request.settings.get("strength")
+        shaping = as_shaping(given)
         renoise = request.settings.get("renoise")
         match reference:
             case NamedReference(parts):
                 from fewstep.plans.compile import bind_plan_name, compile_plan  # load all solvers; only names need them
 
                 name = bind_plan_name(parts, facts, strength)
-                own = shaping_of_calibration(bundle, body, name.text) if shaping is None else shaping
-                return compile_plan(name, facts, guidance, own, body.groups, strength, renoise)
+                return compile_plan(name, facts, guidance, shaping, body.groups, strength, renoise)
             case FittedReference(evaluations):
                 plan = find_fitted(evaluations, bundle, body, guidance, shaping, strength)
                 guidance = None  # `find_fitted` has already checked it
             case SchedulerReference(steps):
-                if renoise is not None or shaping is not None:
+                if renoise is not None or given is not None:
                     what = f"plan '{reference}' takes no renoise and no shaping"
                     raise UserError(what, "give SOLVER:STEPS, which takes both")
                 from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed and slow to load
@@ -97,8 +97,8 @@ class ContinuousExecution:
             case _:
                 plan = check_compiled(reference, "use dpmpp_2m:8")
         check_plan(plan, guidance, strength, renoise, bundle)
-        if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
-            raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", recompile_hint(plan))
+        if given is not None and {step.shaping for step in plan.steps} - {None} != {shaping} - {None}:
+            raise UserError(f"plan {plan.name!r} was compiled without shaping {given}", recompile_hint(plan))
         return regroup(plan, {DENOISER: body.groups} if bundle.manifest.networks else body.groups)
 
     def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
@@ -129,7 +129,7 @@ def plan_for(
 ) -> AnyPlan:
     """Return the plan for a body, with steps in the body's range groups.
 
-    `Sampler.compile` documents the arguments.
+    `Sampler.compile` documents the arguments, but here a missing guidance or shaping means none.
     """
     facts = denoiser_facts(bundle.manifest)
     if UNCOND in (settings.get("branches") or {}):
@@ -152,12 +152,24 @@ class PlanCompiler:
     groups_of_others: Mapping[str, tuple[float, ...]]
 
     def compile(self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
-        """Return the plan of a reference. `Sampler.compile` documents the arguments; settings of a run are allowed."""
+        """Return the plan of a reference. A missing guidance or shaping means none. `Sampler.compile` documents the
+        arguments; settings of a run are allowed."""
         is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
         if is_plain and isinstance(reference, AnyPlan) and self._checked_plans.get(id(reference)) is reference:
             return reference
         compiled = regroup(plan_for(self.bundle, self.body, reference, guidance, settings), self.groups_of_others)
         return self._checked_plans.get_or_make(id(compiled), lambda: compiled)
+
+    def compile_as_calibrated(
+        self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings
+    ) -> AnyPlan:
+        """Return the plan of a reference, with the guidance and shaping of the calibration where none is given."""
+        if isinstance(reference, AnyPlan) or (guidance is not None and settings.get("shaping") is not None):
+            return self.compile(reference, guidance, settings)
+        defaults = calibrated_defaults(self.bundle, self.body, reference)
+        if settings.get("shaping") is None and defaults.shaping is not None:
+            settings = {**settings, "shaping": defaults.shaping}
+        return self.compile(reference, defaults.guidance if guidance is None else guidance, settings)
 
     def compile_for_run(
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
@@ -165,8 +177,7 @@ class PlanCompiler:
         """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
         compiled = []
         for reference in map(parse_plan_reference, plans):
-            weight = default_guidance(self.bundle, self.body, reference) if guidance is None else guidance
-            compiled.append(self.compile(reference, weight, settings))
+            compiled.append(self.compile_as_calibrated(reference, guidance, settings))
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)

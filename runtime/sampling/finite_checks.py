@@ -1,5 +1,6 @@
-"""Checks for values that are not finite in a run. The error names the step."""
+"""Checks for runs that diverge: values that are not finite, whose error names the step, and samples far beyond data."""
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
@@ -8,13 +9,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.any_plan import AnyPlan, AnyStep
+from fewstep.plans.any_plan import AnyPlan, AnyStep, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
+from fewstep.plans.shaping import describe_shaping
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork
 
+LOG = logging.getLogger("fewstep")
 SMALL = 4096  # elements
+PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes beyond usual data: pictures in [-1, 1], data of variance 1
+FAR = 2.0  # times these, where single runs are judged
+CLIP = "--clip LIMIT"
 OUTPUT = "the denoiser's output"
 
 
@@ -35,6 +42,7 @@ class State(Protocol):
 
 
 Checked = TypeVar("Checked", bound=State)
+Samples = TypeVar("Samples", bound=NDArray[Any])
 
 
 class NotFinite(UserError):
@@ -113,8 +121,46 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: AnyStep, plan
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         place = f"step {index + 1} of {len(plan.steps)} (time {step.time:g}) of plan {plan.name}{weight}"
-        fix = "check weights and guidance, or compare with precision float32"
+        clip = "" if shaping_of(plan) else f"clip predictions ({CLIP}), "
+        fix = f"{clip}check weights and guidance, or compare with precision float32"
         raise NotFinite(f"{what} is not finite at {place}", fix)
+
+
+def has_pixels(manifest: Manifest) -> bool:
+    """Return whether samples are grey or RGB pictures rather than latents."""
+    return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
+
+
+def usual_range(manifest: Manifest) -> float:
+    """Return the magnitude that usual data do not exceed. A bundle does not store the range of its data."""
+    return PICTURE_RANGE if has_pixels(manifest) else USUAL_RANGE
+
+
+def clip_advice(manifest: Manifest) -> str:
+    """Return the advice for samples that leave the range of the data. That range is usually [-1, 1] for grey and RGB
+    pictures, and never for latents."""
+    what = f"clip each clean prediction, with {CLIP}"
+    if manifest.autoencoder is not None:
+        return f"{what}, the largest number in latents of your data"
+    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels(manifest)}"
+
+
+def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> str | None:
+    """Return a warning with its fix if samples in model range reach far beyond usual data; None if they do not."""
+    usual = usual_range(manifest)
+    if not x.size or x.dtype.kind != "f" or (largest := float(max(x.max(), -x.min()))) <= FAR * usual:
+        return None
+    what = f"samples of {plan.name} reach {largest:.3g}, far beyond usual data, which stay within {usual:g}"
+    if (shaping := shaping_of(plan)) is None:
+        return f"{what}: {clip_advice(manifest)} (in Python shaping=Clip(-LIMIT, LIMIT))"
+    return f"{what}, although its predictions are {describe_shaping(shaping)}: use another solver, or check the Spec"
+
+
+def warn_if_far(x: Samples, plan: AnyPlan, manifest: Manifest) -> Samples:
+    """Log `describe_divergence`, if there is anything to say, and return the samples."""
+    if (far := describe_divergence(x, plan, manifest)) is not None:
+        LOG.warning("%s", far)
+    return x
 
 
 def _is_surely_finite(array: NDArray[Any]) -> bool:

@@ -28,12 +28,11 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds import units
 from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.kinds.sizes import apply_sizes
-from fewstep.runtime.sampling import mixed_plans
+from fewstep.runtime.sampling import finite_checks, mixed_plans
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState
 from fewstep.runtime.sampling.execution import PlanCompiler, execution_of
 from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
-from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, run_to_sample
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
 from fewstep.runtime.sampling.request import (
@@ -153,7 +152,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; 1 runs the
                 conditional branch only. None takes the guidance of a compiled plan or a plan file, and for a plan
                 given by its name that of the calibrated plan, as in `fewstep run`. Without either it is 1.
-            shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
+            shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`). None takes it from
+                the same place as guidance; UNCLIPPED means none.
             branches: conditions of further branches, such as {"uncond": {"text": [...]}} for a negative prompt. A
                 condition that is not named keeps the sample's value; None sets its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
@@ -168,7 +168,8 @@ class Sampler(AbstractContextManager["Sampler"]):
                 starts afresh.
         """
         run = self._run(plan, seeds, condition, guidance, settings, may_be_whole=True)
-        return run_to_sample(run.plan, run.states, run.hold) if run.sample is None else run.sample
+        x = finite_checks.run_to_sample(run.plan, run.states, run.hold) if run.sample is None else run.sample
+        return finite_checks.warn_if_far(x, run.plan, self.bundle.manifest)
 
     def carry_on(
         self,
@@ -189,10 +190,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         It takes the arguments of `sample`. `carried` is not modified, so a run may be repeated or continued twice.
         """
         run = self._run(plan, seeds, condition, guidance, settings)
-        (last,) = deque(finite_states(run.states, run.plan), maxlen=1)
+        (last,) = deque(finite_checks.finite_states(run.states, run.plan), maxlen=1)
         if last.slots is None:
             raise UserError(f"{self.bundle.path} returns nothing besides its samples", "call sample")
-        return finite_sample(run.plan, [last], run.hold), last.slots
+        x = finite_checks.finite_sample(run.plan, [last], run.hold)
+        return finite_checks.warn_if_far(x, run.plan, self.bundle.manifest), last.slots
 
     def steps(
         self,
@@ -207,7 +209,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         It takes the arguments of `sample`. Stop iterating to cancel. A token denoiser yields `TokenState`.
         """
         run = self._run(plan, seeds, condition, guidance, settings)
-        return finite_states(run.states, run.plan)
+        return finite_checks.finite_states(run.states, run.plan)
 
     def sample_each(
         self,
@@ -230,7 +232,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if settings.get("hold") is not None:
             raise UserError("hold does not work with a plan for each sample", "give one plan")
         mixed_plans.check_count(plans, len(seeds))
-        compiled = list(map(check_compiled, self._plans.compile_for_run(plans, guidance, settings)))
+        compiled = list(map(check_compiled, self.plans.compile_for_run(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
             """Return the samples of the batch that follow one plan."""
@@ -248,7 +250,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared_inputs)
         for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
             pass
-        return mixed_plans.collect(cohorts, len(seeds))
+        x = mixed_plans.collect(cohorts, len(seeds))
+        for each in cohorts:
+            finite_checks.warn_if_far(x[each.places], each.plan, self.bundle.manifest)
+        return x
 
     def to_units(self, x: ArrayLike) -> Float32:
         """Convert samples [..., *x_shape] from model range to the manifest's units, such as a robot's actions."""
@@ -289,7 +294,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """
         check_compiled(plan)
         refuse_banks(plan, self.bundle.path)
-        return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
+        return finite_checks.finite_outputs(self.step_call(plan, samples, condition, branches), plan)
 
     def step_call(
         self,
@@ -328,12 +333,12 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Plan:
         """Compile a plan by its name, or check a compiled one, and assign its steps to the body's range groups.
 
-        Returns a `Plan`, or a `TokenPlan` for a token denoiser. It takes the arguments of `sample`, except that a
-        missing guidance means no guidance here, whatever the bundle was calibrated with. `branches` matters if a
-        condition has no null value: guidance then needs the conditions of "uncond".
+        Returns a `Plan`, or a `TokenPlan` for a token denoiser. It takes the arguments of `sample`, which returns the
+        same for the name and for the compiled plan. `branches` matters if a condition has no null value: guidance then
+        needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
-        compiled = self._plans.compile(parse_plan_reference(plan), guidance, settings)
+        compiled = self.plans.compile_as_calibrated(parse_plan_reference(plan), guidance, settings)
         return cast(Plan, compiled)  # most callers do not run tokens
 
     @cached_property
@@ -341,7 +346,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         return NoiseAhead()
 
     @cached_property
-    def _plans(self) -> PlanCompiler:
+    def plans(self) -> PlanCompiler:
+        """Compiles plans exactly as given: its `compile` takes nothing from the calibration."""
         networks = self.denoiser.networks
         groups_of_others = {name: each.body.groups for name, each in networks.items() if name != DENOISER}
         return PlanCompiler(self.bundle, self.body, groups_of_others)
@@ -362,7 +368,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         check_settings(settings, RunSettings, "run")
         seeds, manifest, carried = check_seeds(seeds), self.bundle.manifest, settings.get("carried")
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
-        (compiled,) = self._plans.compile_for_run([plan], guidance, settings)
+        (compiled,) = self.plans.compile_for_run([plan], guidance, settings)
         if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
             shape = (len(seeds), *manifest.x_shape)
             given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,11 @@ from fewstep.graph.bake.resolve_run import resolve_run
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import Cfg
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Fitted
-from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, describe_shaping
+from fewstep.plans.shaping import UNCLIPPED, Clip, Rescale, Threshold, as_shaping, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
@@ -62,7 +65,13 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
     run(bundle, clip=CLIP, target=("cpu-x86",))
     out = tmp_path / "x.npy"
     command = ["run", str(bundle), "-n", "2", "-o", str(out), "-c", "class=1", "--guidance", "2"]
-    for given, most in ("", CLIP), ("--plan ddim:3", CLIP), ("--plan ddim:4 --clip 0.25", 0.25):
+    for given, most in (
+        ("", CLIP),
+        ("--plan ddim:3", CLIP),
+        ("--plan ddim:4", CLIP),
+        ("--plan ddim:4 --precision int8", CLIP),
+        ("--plan ddim:4 --clip 0.25", 0.25),
+    ):
         assert main([*command, *given.split()]) == 0
         assert np.abs(np.load(out)).max() == most
     with load(bundle) as sampler:
@@ -72,15 +81,25 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Path, precision: Precision) -> None:
-    """Another plan's name does not, another clip is the caller's, and another calibration begins without."""
+def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: Path, precision: Precision) -> None:
+    """What the caller gives is used, and another calibration begins without."""
     run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, precision) as sampler:
-        assert shaping_of(sampler.compile("ddim:3@trailing")) == Clip(-CLIP, CLIP)
-        assert shaping_of(sampler.compile("ddim:4")) is None
-        assert shaping_of(sampler.compile("ddim:3", shaping=Clip(-1.0, 1.0))) == Clip(-1.0, 1.0)
-    options = BakeOptions(bundle, "ddim:3", bundle.parent / "baked.onnx", precision)
-    assert shaping_of(resolve_run(options)[2]) == Clip(-CLIP, CLIP)
+        for name in ("ddim:3@trailing", "ddim:3", "ddim:4"):
+            plan = sampler.compile(name)
+            assert (shaping_of(plan), plan.guidance) == (Clip(-CLIP, CLIP), Cfg(2.0))
+            (baked,) = resolve_run(BakeOptions(bundle, parse_plan_text(name), bundle.parent / "b.onnx", precision))[2:]
+            assert (shaping_of(baked), baked.guidance) == (Clip(-CLIP, CLIP), Cfg(2.0))
+        given = sampler.compile("ddim:4", 1.0, shaping=Clip(-1.0, 1.0))
+        assert (shaping_of(given), given.guidance) == (Clip(-1.0, 1.0), None)
+        assert shaping_of(sampler.compile("ddim:4", shaping=UNCLIPPED)) is None
+        file = bundle.parent / "plan.json"
+        file.write_bytes(encode(sampler.compile("ddim:4", 1.0, shaping=UNCLIPPED)))
+        own = sampler.compile(file)
+        assert (shaping_of(own), own.guidance) == (None, None)
+        every = {"seeds": [0, 1], "condition": {"class": [0, 1]}}
+        for made in (sampler.sample("ddim:5", **every), sampler.sample_each(["ddim:4", "ddim:5"], **every)):
+            assert np.abs(made).max() == CLIP
     with pytest.raises(UserError, match=r"ddim:3, clipped to \[-0.5, 0.5\], but fitted plans do not clip"):
         open_fit_task(FitOptions(bundle))
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
@@ -89,12 +108,17 @@ def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Pa
 def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path) -> None:
     made = run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, "int8") as sampler:
-        told = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("ddim:4", 2.0))
+        unclipped = sampler.compile("ddim:4", 2.0, shaping=UNCLIPPED)
+        told = describe_calibration_mismatch(sampler.bundle, sampler.body, unclipped)
         assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:4" in told
         assert told.endswith("; give --plan ddim:4 --clip 0.5, in Python shaping=Clip(-0.5, 0.5)")
+        in_float = sampler.bundle.body("float32")
+        told = describe_calibration_mismatch(sampler.bundle, in_float, unclipped)
+        assert told is not None and "leave the range of the data" in told and "--clip 0.5" in told
+        assert describe_calibration_mismatch(sampler.bundle, in_float, sampler.compile("ddim:4", 1.0)) is None
         assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
         to = Fitted("ddim:3", "int8-cpu-x86", "0" * 64, "0" * 64)
-        fitted = msgspec.structs.replace(sampler.compile("ddim:4", 2.0), fitted=to)
+        fitted = msgspec.structs.replace(unclipped, fitted=to)
         assert describe_calibration_mismatch(sampler.bundle, sampler.body, fitted) is not None
         clipped = msgspec.structs.replace(made.plan, fitted=to)
         assert describe_calibration_mismatch(sampler.bundle, sampler.body, clipped) is None
@@ -123,9 +147,10 @@ def test_samples_far_out_of_range_are_told_of_the_option(bundle: Path, caplog: p
 
 
 def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
-    for number in (0.0, -1.0, float("inf"), float("nan")):
+    for number in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="give the largest value of a sample"):
             clip_to(number)
     assert clip_to(None) is None and clip_to(1.0) == Clip(-1.0, 1.0)
+    assert clip_to(math.inf) == UNCLIPPED and as_shaping(UNCLIPPED) is None
     assert describe_shaping(Threshold(0.99)) == "thresholded at quantile 0.99"
     assert describe_shaping(Rescale()) == "rescaled with phi 0.7"

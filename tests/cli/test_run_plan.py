@@ -19,7 +19,8 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.sizes import Size
-from fewstep.runtime.sampling.calibrated_plans import calibrated_plan, default_guidance
+from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults, calibrated_plan
+from fewstep.runtime.sampling.execution import PlanCompiler
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 from tests.bundles import described
 from tests.cli.conftest import Command
@@ -52,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     def compiled(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
         with monkeypatch.context() as patched:
-            patched.setattr(Sampler, "compile", lambda sampler, plan, *_, **settings: plan)
+            patched.setattr(PlanCompiler, "compile", lambda compiler, plan, *_: plan)
             plan = default_plan(sampler, guidance, {"strength": strength})
         return str(plan) if isinstance(plan, TextReference) else plan
 
@@ -132,10 +133,11 @@ def test_int8_away_from_its_calibration_is_told(
 ) -> None:
     with load(tiny_bundle, "int8") as sampler:
         calibrated = kept_along(sampler, "ddim:3", along)
-        line = describe_calibration_mismatch(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
+        made = calibrated.compile(plan, 1.0 if guidance is None else guidance)
+        line = describe_calibration_mismatch(calibrated.bundle, calibrated.body, made)
         assert line is None if said is None else line is not None and line.endswith(said)
         in_float = calibrated.with_network_parts(body=msgspec.structs.replace(calibrated.body, precision="float32"))
-        assert describe_calibration_mismatch(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
+        assert describe_calibration_mismatch(in_float.bundle, in_float.body, made) is None
 
 
 def test_a_verb_without_guidance_has_that_of_the_calibration(
@@ -153,9 +155,10 @@ def test_a_verb_without_guidance_has_that_of_the_calibration(
     np.testing.assert_array_equal(one, none)
     assert np.abs(own - none).max() > 1e-3
     bundle = open_bundle(tiny_bundle)
-    assert default_guidance(bundle, bundle.body("float32"), parse_plan_text("ddim:9")) == as_guidance(2.0)
+    body = bundle.body("float32")
+    assert calibrated_defaults(bundle, body, parse_plan_text("ddim:9")).guidance == as_guidance(2.0)
     for text in ("p.json", "fitted:2"):
-        assert default_guidance(bundle, bundle.body("float32"), parse_plan_text(text)) is None
+        assert calibrated_defaults(bundle, body, parse_plan_text(text)) == Defaults()
 
 
 def test_a_program_and_the_command_line_draw_the_same_sample(
@@ -169,9 +172,10 @@ def test_a_program_and_the_command_line_draw_the_same_sample(
             fewstep("run", tiny_bundle, "--plan", "ddim:3", "-n", 2, "-c", "class=1", "-o", file, *given)
             np.testing.assert_array_equal(sampler.sample("ddim:3", **asked, guidance=guidance), np.load(file))
         own, one = (np.load(tmp_path / f"{name}.npy") for name in ("own", "one"))
-        each = sampler.sample_each(["ddim:3", sampler.compile("ddim:3")], **asked)
+        each = sampler.sample_each(["ddim:3", sampler.compile("ddim:3", 1.0)], **asked)
         np.testing.assert_array_equal(each[0], own[0])
         np.testing.assert_array_equal(each[1], one[1])  # a compiled plan has its own guidance, here none
+        np.testing.assert_array_equal(sampler.sample(sampler.compile("ddim:3"), **asked), own)
 
 
 def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:

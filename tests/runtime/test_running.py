@@ -278,6 +278,23 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
             sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
+def test_samples_far_beyond_the_data_are_named_with_the_fix(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loud(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"v": np.full_like(feeds["x"], -1700.0)}
+
+    sampler = fewstep.runtime.load(tiny_bundle).with_network_parts(graph=loud)
+    for plan in ("ddim:4", ["ddim:4", "ddim:4"]):
+        sample_of(sampler, plan)(plan, **GIVEN)
+        (said,) = caplog.messages
+        assert said.startswith("samples of ddim:4@") and "far beyond usual data, which stay within 2" in said
+        assert said.endswith("such as 1 for pictures in [-1, 1] (in Python shaping=Clip(-LIMIT, LIMIT))")
+        caplog.clear()
+        sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
+        assert not caplog.messages
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: Sampler) -> None:
     plan = sampler.compile("ddim:2")
