@@ -12,8 +12,14 @@ from fewstep.measure.speed.timed_process import TURN_SECONDS
 from fewstep.measure.teacher import CHECK_SEEDS
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
-from fewstep.report.choosing.deployment_times import ROUNDS
-from fewstep.report.choosing.engines import candidate_engines, runnable_bodies
+from fewstep.report.choosing.deployment_times import ROUNDS, measure_opening
+from fewstep.report.choosing.engines import TimedEngine, count_engines, read_fastest_engine, runnable_bodies
+from fewstep.report.choosing.measurement_cache import read_cached
+from fewstep.report.choosing.saved_choice import Deployment
+
+TYPICAL_ROUNDS = 7  # of a duel: six rounds that agree end it, and few duels last DUEL_SECONDS
+OPENINGS = 1.3  # mean time in which an engine opens, as a multiple of onnxruntime's; OpenVINO compiles
+INT8_TIME = 0.6  # assumed time of a call of an int8 body, as a multiple of float32's
 
 
 def estimate_needs(judging: DeploymentJudge) -> Needs:
@@ -27,33 +33,56 @@ def estimate_needs(judging: DeploymentJudge) -> Needs:
 
 
 def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
-    """Estimate the time of a choice at float32's speed, if nothing is cached."""
-    each, count = (
-        seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records),
-        count_evaluations(judging, plans),
-    )
-    return Estimate(count, count * each, _timing_seconds(judging, plans, each, threads))
+    """Estimate the time of a choice from one evaluation of float32 and one start of a process, which are measured now.
+
+    An int8 body is assumed to take INT8_TIME of float32's time, and a duel TYPICAL_ROUNDS. What an earlier choice has
+    cached takes no time.
+    """
+    each = seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records)
+    fewest, most = rows_of_calls(judging)
+    fresh, opened, duels = dict[str, dict[str, Plan]](), 1, 0  # the unit of time is always opened
+    for body, own in plans.items():
+        engine = read_fastest_engine(judging.bundle, body, most, threads, fewest)
+        fresh[body] = {name: plan for name, plan in own.items() if not _is_cached(judging, body, engine, plan)}
+        opened += 2 * bool(fresh[body])
+        if engine is None:
+            candidates = count_engines(judging.bundle, body, most, threads, fewest)
+            opened, duels = opened + candidates, duels + candidates - 1
+    steps = sum(_time_of(judging, body) * _count_steps(own.values()) for body, own in fresh.items())
+    sampling = each * (judging.count * steps + _teacher_evaluations(judging))
+    opening = OPENINGS * measure_opening(judging, threads) if opened > 1 else 0.0
+    call = each * judging.batch
+    turns = duels * min(DUEL_SECONDS, TYPICAL_ROUNDS * 2 * _turn_seconds(call))
+    calls = [_time_of(judging, body) * call * len(plan.steps) for body, own in fresh.items() for plan in own.values()]
+    turns += ROUNDS * sum(_turn_seconds(one) + _turn_seconds(call) for one in calls)
+    return Estimate(count_evaluations(judging, plans), sampling, opened * opening + turns)
+
+
+def _is_cached(judging: DeploymentJudge, body: str, engine: TimedEngine | None, plan: Plan) -> bool:
+    return engine is not None and read_cached(judging.cache_key(body, engine, plan), Deployment) is not None
+
+
+def _time_of(judging: DeploymentJudge, body: str) -> float:
+    """Return the assumed time of a body's call, as a multiple of float32's."""
+    return INT8_TIME if judging.bundle.body(body).precision == "int8" else 1.0
+
+
+def _turn_seconds(call: float) -> float:
+    """Return the seconds of a turn of calls of this duration: some before it that are not counted, then the turn."""
+    return max(WARM_UP, call) + max(TURN_SECONDS, call)
 
 
 def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]]) -> int:
     """Count the evaluations of one sample: for the plans of all bodies, and for the teacher and its check, assuming
     that the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
+    return judging.count * _count_steps(tried) + _teacher_evaluations(judging)
+
+
+def _teacher_evaluations(judging: DeploymentJudge) -> int:
+    """Count the evaluations of one sample by the teacher and by its check."""
     long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
-    return judging.count * (_count_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
-
-
-def _timing_seconds(
-    judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int
-) -> float:
-    """Return the seconds of the timing turns: engines in pairs, then the plans. An evaluation of one sample takes
-    `seconds`."""
-    tried = [plan for own in plans.values() for plan in own.values()]
-    pairs = len(plans) * (len(list(candidate_engines(threads, rows_of_calls(judging)[0]))) - 1)
-    pairs += 1  # int8 and bf16
-    # per turn: one call that is not counted, and one that ends after the turn's time
-    calls = 2 * seconds * judging.batch * _count_steps(tried)
-    return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
+    return judging.count * long + checked * (len(judging.plan.steps) + 3 * long)
 
 
 def rows_of_calls(judging: DeploymentJudge) -> tuple[int, int]:

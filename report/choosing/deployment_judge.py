@@ -19,6 +19,7 @@ from fewstep.report.choosing.engines import TimedEngine, body_facts
 from fewstep.report.choosing.measurement_cache import KIND, cache_key, read_cached, write_cached
 from fewstep.runtime.machine import cache
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -46,7 +47,7 @@ class DeploymentJudge(JudgedReference):
         """Return the samples [seeds, *x_shape] of a plan."""
         parts = []
         for part in self.held_out_batch(range(self.count)).split(at_once):
-            parts.append(sampler.sample(plan, part.seeds, part.conditions))
+            parts.append(finite_sample(plan, sampler.steps(plan, part.seeds, part.conditions)))  # warns of no range
             self.progress(f"sampling {plan.name}", part.seeds[-1] + 1, self.count)
         return np.concatenate(parts)
 

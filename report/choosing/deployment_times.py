@@ -6,6 +6,7 @@ from functools import partial
 from itertools import permutations
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,13 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
     """Measure the unit in milliseconds: a call of float32's network on onnxruntime with this number of threads."""
     with open_unit_process(judging, threads) as process:
         return median(turn for (turn,) in take_turns([process.median_milliseconds], stop_after_rounds(ROUNDS)))
+
+
+def measure_opening(judging: DeploymentJudge, threads: int) -> float:
+    """Measure the seconds in which the unit's process starts and opens its graphs."""
+    start = perf_counter()
+    with open_unit_process(judging, threads):
+        return perf_counter() - start
 
 
 def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:

@@ -35,7 +35,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
 from fewstep.runtime.machine.gpu import has_gpu
-from fewstep.runtime.machine.packages import this_onnxruntime
+from fewstep.runtime.machine.packages import installed_versions, this_onnxruntime
 from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
@@ -106,13 +106,32 @@ def find_fastest_engine(
     """
     sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     fewest = batch if fewest_rows is None else fewest_rows
-    key = cache_key(body_facts(bundle, body), batch, threads, fewest)
-    found = read_cached(key, TimedEngine)
-    if found is None or found.backend not in NAMED:
+    found = read_fastest_engine(bundle, body, batch, threads, fewest)
+    if found is None:
         found, refused = _measure_engines(bundle, body, candidate_engines(threads, fewest), sizes)
         if not any(map(_is_transient, refused.values())):
-            write_cached(key, found)
+            write_cached(_engine_key(bundle, body, batch, threads, fewest), found)
     return found
+
+
+def read_fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine | None:
+    """Return the result of an earlier `find_fastest_engine`, or None."""
+    found = read_cached(_engine_key(bundle, body, batch, threads, fewest), TimedEngine)
+    return None if found is None or found.backend not in NAMED else found
+
+
+def _engine_key(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> str:
+    return cache_key(body_facts(bundle, body), batch, threads, fewest)
+
+
+def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> int:
+    """Return the number of candidates that will be opened for a body: those that run it and are installed."""
+    packages, sizes = installed_versions(), {"batch": batch}
+    return sum(
+        _runs_body(bundle, body, engine, sizes)
+        and (engine.backend in (REFERENCE, ROWS) or has_gpu() or engine.backend.partition("-")[0] in packages)
+        for engine in candidate_engines(threads, fewest)
+    )
 
 
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:

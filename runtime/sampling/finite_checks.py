@@ -18,6 +18,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork
 
 LOG = logging.getLogger("fewstep")
+_WARNED: set[tuple[str, str]] = set()  # names of denoisers and plans that this process has warned about
 SMALL = 4096  # elements
 PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes beyond usual data: pictures in [-1, 1], data of variance 1
 FAR = 2.0  # times these, where single runs are judged
@@ -157,8 +158,10 @@ def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> s
 
 
 def warn_if_far(x: Samples, plan: AnyPlan, manifest: Manifest) -> Samples:
-    """Log `describe_divergence`, if there is anything to say, and return the samples."""
-    if (far := describe_divergence(x, plan, manifest)) is not None:
+    """Log `describe_divergence`, once for each plan of a denoiser in this process, and return the samples."""
+    key = manifest.name, plan.name
+    if key not in _WARNED and (far := describe_divergence(x, plan, manifest)) is not None:
+        _WARNED.add(key)
         LOG.warning("%s", far)
     return x
 

@@ -19,7 +19,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling import execution
+from fewstep.runtime.sampling import execution, finite_checks
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
 from tests.bundles import changed
@@ -279,16 +279,19 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
 
 
 def test_samples_far_beyond_the_data_are_named_with_the_fix(
-    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(finite_checks, "_WARNED", set())
+
     def loud(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"v": np.full_like(feeds["x"], -1700.0)}
 
     sampler = fewstep.runtime.load(tiny_bundle).with_network_parts(graph=loud)
-    for plan in ("ddim:4", ["ddim:4", "ddim:4"]):
-        sample_of(sampler, plan)(plan, **GIVEN)
-        (said,) = caplog.messages
-        assert said.startswith("samples of ddim:4@") and "far beyond usual data, which stay within 2" in said
+    for plan in ("ddim:4", ["ddim:5", "ddim:5"]):
+        for _ in range(2):
+            sample_of(sampler, plan)(plan, **GIVEN)
+        (said,) = caplog.messages  # once for each plan
+        assert said.startswith("samples of ddim:") and "far beyond usual data, which stay within 2" in said
         assert said.endswith("such as 1 for pictures in [-1, 1] (in Python shaping=Clip(-LIMIT, LIMIT))")
         caplog.clear()
         sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))

@@ -19,7 +19,7 @@ from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.plan import Plan
-from fewstep.report.choosing import choice_facts, deployments, saved_choice
+from fewstep.report.choosing import choice_facts, cost, deployments, saved_choice
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.choose import choose, open_judging
@@ -67,6 +67,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda *_: None)
+    monkeypatch.setattr(cost, "measure_opening", lambda *_: 0.5)
     return made
 
 
