@@ -55,7 +55,8 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     first, lost = results.qualities[0], _loses_guidance(results)
     end = first.against_float
     beyond = beyond_data(end.nearness, bundle.manifest, results.shaping is not None)
-    reason = float_reason(bundle.manifest, bundle.body(first.body), results.int8_share(first.body))
+    body = bundle.manifest.bodies.get(first.body)
+    reason = None if body is None else float_reason(bundle.manifest, body, results.int8_share(first.body))
     word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond, reason)
     if reason is not None:
         again = calibrate_again(bundle, first.body)

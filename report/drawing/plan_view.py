@@ -28,6 +28,7 @@ from fewstep.plans.plan import DENOISER, Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
+from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 from fewstep.runtime.sampling.execute import combine, execute
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
@@ -49,7 +50,7 @@ class PlanOptions(Options):
     schedule: The noise schedule: linear, cosine, flow, ...
     prediction: The output of the denoiser: epsilon, sample, v, flow, ...
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
-        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++.
+        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. Default: as calibrated, with --bundle.
     output: The SVG file to write.
     """
 
@@ -104,18 +105,21 @@ def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
 def _compile_for_bundle(
     bundle: Bundle, reference: TextReference, guidance: float | guidances.Guidance | None
 ) -> AnyPlan:
-    """Return the plan for the float32 body, or for the first body if there is none.
+    """Return the plan for the float32 body, or for the first body if there is none, as `fewstep run` would run it.
 
     Without a guidance, a fitted plan takes its own guidance if all fits of that name have the same.
     """
     bodies = bundle.manifest.bodies
+    body = bodies.get("float32") or next(iter(bodies.values()))
+    defaults = calibrated_defaults(bundle, body, reference)
+    guidance = defaults.guidance if guidance is None else guidance
     if guidance is None and isinstance(reference, FittedReference):
         plans, _ = read_fitted_plans(
             bundle, [each for each in bundle.manifest.fitted if each.evaluations == reference.evaluations]
         )
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
             guidance = plans[0].guidance
-    return plan_for(bundle, bodies.get("float32") or next(iter(bodies.values())), reference, guidance)
+    return plan_for(bundle, body, reference, guidance, {"shaping": defaults.shaping})
 
 
 def step_equations(plan: Plan, index: int) -> Iterator[str]:

@@ -30,7 +30,7 @@ def store_refusal(bundle: Bundle, name: str, error: UserError) -> None:
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     """Return the command that makes the body of this name, or any int8 body for None; or, if the last calibration
     refused that body, the reason and the fix."""
-    names = [body_name("int8", each.target) for each in PLATFORMS] if name is None else [name]
+    names = [body_name("int8", each.name) for each in PLATFORMS] if name is None else [name]
     for each in names:
         if (refusal := _read_refusal(bundle, each)) is not None:
             return f"the last calibration refused {each}, because {refusal.what}; {refusal.fix}"

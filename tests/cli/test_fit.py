@@ -28,7 +28,12 @@ def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> No
     options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
     printed = str(verb(options, SILENT).then)
     words = shlex.split(printed[printed.index("fewstep run") :])
-    assert words == ["fewstep", "run", str(tiny_bundle), *["--plan", "fitted:2", "--guidance", "2", "-c", "class=0"]]
+    assert words == [
+        "fewstep",
+        "run",
+        str(tiny_bundle),
+        *["--plan", "fitted:2", "--guidance", "2", "-c", "class=shirt"],
+    ]
     assert main([*words[1:], "-o", str(tmp_path / "x.npy")]) == 0
     assert (tmp_path / "x.npy").is_file()
 

@@ -105,14 +105,14 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     text = Condition("text", "text", (77, 16), "float32")
     label, *_ = open_bundle(tiny_bundle).manifest.conditions
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8")
-    assert run_next(tiny_bundle, "--chosen").command == f"fewstep run {tiny_bundle} --chosen -c class=0"
+    assert run_next(tiny_bundle, "--chosen").command == f"fewstep run {tiny_bundle} --chosen -c class=shirt"
     changed(tiny_bundle, conditions=(label, text))
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions FILE")
     assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions FILE"
     fit = Advice("", "fewstep fit b", FitOptions(tiny_bundle))
     assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
     run = suggest_advice(Advice("", "fewstep run b --precision int8"), tiny_bundle)
-    assert run.command == "fewstep run b --precision int8 -c class=0 -c text=@FILE.npy"
+    assert run.command == "fewstep run b --precision int8 -c class=shirt -c text=@FILE.npy"
 
 
 def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:

@@ -39,6 +39,10 @@ class Analytic:
     def bundle(self) -> SimpleNamespace:
         return SimpleNamespace(manifest=SimpleNamespace(x_shape=X_SHAPE, conditions=(), schedule=self.facts.schedule))
 
+    @property
+    def plans(self) -> SimpleNamespace:
+        return SimpleNamespace(compile=lambda plan, guidance, settings: self.compile(str(plan), guidance))
+
     def compile(self, plan: str, guidance: Guidance | None = None) -> Plan:
         return compile_plan(plan, self.facts, guidance)
 

@@ -151,7 +151,9 @@ def test_weights_by_evaluation_are_for_shares_of_the_teachers(form: type[Steer |
         return compile_plan(name.parts, facts, guidance)
 
     judged = compile_plan("ddim:4", facts, form((1.0, 2.0, 0.0, 3.0)))
-    own = teacher_plan(SimpleNamespace(compile=compiled), parse_plan_text("heun:41@arctan"), judged)  # type: ignore[arg-type]
+    own = teacher_plan(
+        SimpleNamespace(plans=SimpleNamespace(compile=compiled)), parse_plan_text("heun:41@arctan"), judged
+    )  # type: ignore[arg-type]
     assert isinstance(own.guidance, form) and isinstance(own.guidance.weight, tuple)
     assert len(own.guidance.weight) == len(own.steps)
     assert sorted(set(own.guidance.weight), key=own.guidance.weight.index) == [1.0, 2.0, 0.0, 3.0]

@@ -110,7 +110,7 @@ def test_plugins_are_found_by_their_kind(zz: str) -> None:
     [
         ("raiser:2", r"plugin solver\.raiser of {} failed: ValueError: boom \(line 8\); update {}, or uninstall it"),
         ("leaver:2", r"plugin solver\.leaver of {} failed: SystemExit: 3 \(line 11\)"),
-        ("stopper:2", r"plugin solver\.stopper of {} failed: Stop: enough \(line 43\)"),
+        ("stopper:2", r"plugin solver\.stopper of {} failed: Stop: enough \(line 40\)"),
         ("none:2", r"plugin solver\.none of {} returned NoneType"),
         ("ddim:2@bad", r"plugin grid\.bad of {} did not return times"),
         ("still:2", "the solver of plan 'still:2' has no steps"),
@@ -144,7 +144,7 @@ def test_an_error_of_a_kind_of_folder_names_its_package(zz: str, tmp_path: Path)
         ("import fewstep_none", "ModuleNotFoundError"),
         ("", "AttributeError"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
-        ("class Stop(BaseException): pass\nraise Stop('no')", "Stop: no"),
+        ("class Halted(BaseException): pass\nraise Halted('no')", "Halted: no"),
         ("def (", "SyntaxError"),
     ],
 )
