@@ -18,6 +18,7 @@ from fewstep.report.choosing.measurement_cache import read_cached
 from fewstep.report.choosing.saved_choice import Deployment
 
 TYPICAL_ROUNDS = 7  # of a duel: six rounds that agree end it, and few duels last DUEL_SECONDS
+PLAN_ROUNDS = 1.4 * ROUNDS  # if the times of plans do not grow with their steps, rounds go on
 OPENINGS = 1.3  # mean time in which an engine opens, as a multiple of onnxruntime's; OpenVINO compiles
 INT8_TIME = 0.6  # assumed time of a call of an int8 body, as a multiple of float32's
 
@@ -54,7 +55,7 @@ def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], 
     call = each * judging.batch
     turns = duels * min(DUEL_SECONDS, TYPICAL_ROUNDS * 2 * _turn_seconds(call))
     calls = [_time_of(judging, body) * call * len(plan.steps) for body, own in fresh.items() for plan in own.values()]
-    turns += ROUNDS * sum(_turn_seconds(one) + _turn_seconds(call) for one in calls)
+    turns += PLAN_ROUNDS * sum(_turn_seconds(one) + _turn_seconds(call) for one in calls)
     return Estimate(count_evaluations(judging, plans), sampling, opened * opening + turns)
 
 

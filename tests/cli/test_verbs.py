@@ -11,6 +11,7 @@ from PIL import Image
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli import demo_options
 from fewstep.cli.demo_options import DemoOptions
 from fewstep.cli.main import main
 from fewstep.measure.results import decode as decode_results
@@ -184,11 +185,15 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
 
 
-def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: Document, tmp_path: Path) -> None:
+def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(
+    document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_options, "measure_slowdown", lambda: 2.0)
     quick, full = (document("demo", "-o", tmp_path / "demo", "--dry-run", *more)["would"] for more in ((), ("--full",)))
+    takes, current = "the demo takes about", "at the current speed"
     assert (quick[-2:], full[-2:]) == (
-        ["report on 32 held-out seeds", "the demo takes about 70 seconds on two idle cores"],
-        ["report on 256 held-out seeds", "the demo takes about five minutes on two idle cores"],
+        ["report on 32 held-out seeds", f"{takes} 3 minutes {current}: 100 seconds of processor time"],
+        ["report on 256 held-out seeds", f"{takes} 14 minutes {current}: 420 seconds of processor time"],
     )
     assert "tensorrt" in full[1] and "tensorrt" not in quick[1]
     assert (

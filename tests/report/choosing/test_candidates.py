@@ -64,3 +64,10 @@ def test_a_float_of_less_precision_than_was_asked_for_runs_only_what_was_calibra
     runs = [name for name in bundle.manifest.bodies if engines._runs_body(bundle, name, bf16, {"batch": 1})]
     assert runs == ["int8-openvino-bf16"]
     assert {"float32", "int8-openvino", "int8-openvino-bf16"} <= set(engines.runnable_bodies(bundle))
+
+
+def test_an_estimate_counts_only_engines_that_are_installed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    for packages, count in ({}, 1), ({"openvino": "2026.4"}, 2):
+        monkeypatch.setattr(engines, "installed_versions", lambda packages=packages: packages)
+        assert engines.count_engines(open_bundle(tiny_bundle), "float32", 1, 1, 1) == count
