@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from fewstep.cli.tables import table
+from fewstep.plans.guidance import describe
+from fewstep.plans.shaping import describe_shaping
 from fewstep.report.choosing.choose import Choice
 from fewstep.report.choosing.engines import engine_name
 from fewstep.report.choosing.options import ChooseOptions
@@ -78,4 +80,7 @@ def describe_choice(choice: Choice) -> Iterator[str]:
         yield "nothing is chosen: give --within 20ms or --at-least 40dB to choose"
         return
     yield f"{choice.chosen.asked}: {describe_deployment(choice.chosen.winner)}"
+    shaping = choice.chosen.shaping
+    shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
+    yield f"plans given by name have guidance {describe(choice.chosen.guidance)}{shaped}"
     yield "saved as the choice for this machine"

@@ -109,7 +109,9 @@ def results_table(results: Results, is_image: bool = True) -> Table:
         for name in dict.fromkeys([*results.sizes, *timed, *bodies])
     ]
     heads = ("body", *quality, *distances, *covered, *sizes, *(f"batch {race.batch}" for race in results.races))
-    title, caption = f"{results.bundle}, {results.plan}", " ".join(_captions(results, is_image))
+    guided = "" if results.guidance is None else f", guidance {results.guidance}"
+    shaped = "" if results.shaping is None else f", {results.shaping}"
+    title, caption = f"{results.bundle}, {results.plan}{guided}{shaped}", " ".join(_captions(results, is_image))
     return table(heads, rows, ("body",), title, caption)
 
 
