@@ -16,8 +16,8 @@ NAME = "int8-cpu-x86"
 def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
     """A bundle with a body with these MACs in int8 of 100, made by a command with these options."""
     body = open_bundle(bundle).manifest.bodies[NAME]
-    graph = msgspec.structs.replace(body.graph, coverage=Coverage(macs, 100, (), ("first",)))
-    with_body(bundle, NAME, graph=graph)
+    coverage = Coverage(macs, 100, (), ("first",))
+    with_body(bundle, NAME, graphs=tuple(msgspec.structs.replace(each, coverage=coverage) for each in body.graphs))
     provenance = open_bundle(bundle).manifest.provenance
     command = " ".join(["fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86,tensorrt", *options])
     changed(bundle, provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)))
