@@ -117,7 +117,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     assert read_settings(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
     assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept
     assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
-    said = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))
+    said = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("likeliest:8", 1.0))
     assert said is not None and "along maskgit:8, guidance 2, and runs along likeliest:8, guidance none" in said
     own = msgspec.structs.replace(kept.steps[0], noise=1.0)
     content = msgspec.json.encode(msgspec.structs.replace(kept, steps=(own, *kept.steps[1:])))
