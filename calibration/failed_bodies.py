@@ -11,7 +11,6 @@ from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.calibrate_command import store_refusal
 from fewstep.runtime.bundle.conditions import default_value
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.platforms import body_name
@@ -63,6 +62,8 @@ def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[
         try:
             return make(target)
         except UserError as error:
+            from fewstep.runtime.bundle.calibrate_command import store_refusal  # only a failure needs it
+
             store_refusal(bundle, target_body_name(target), error)
             raise
 

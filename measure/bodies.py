@@ -6,7 +6,6 @@ from pathlib import Path
 from fewstep.measure.body_backends import CHECKED_BACKENDS, backend_of, is_simulated
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.calibrate_command import calibrate_fix
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
@@ -44,6 +43,8 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
         raise next(iter(refused.values()))
     bodies = {name: body for name, body in bodies.items() if name not in refused}
     if not bodies:
+        from fewstep.runtime.bundle.calibrate_command import calibrate_fix  # only this error needs it
+
         raise UserError(f"{bundle.path} has no int8 body to judge", calibrate_fix(bundle))
     return dict(sorted(bodies.items(), key=lambda item: (is_simulated(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
