@@ -24,6 +24,7 @@ from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
+from fewstep.report.choosing.int8_speedup import describe_gain, time_bf16
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress
 
@@ -32,10 +33,13 @@ LOG = logging.getLogger("fewstep")
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     use_one_heap()
+    bf16 = time_bf16(options.bundle, options.target, options.threads)
     calibration = calibrate(options, progress)
     warn_of_losses(options, calibration)
     value = describe_calibration(options, calibration)
-    return Outcome(value, tuple(calibration_lines(options, calibration)), then=report_next(options.bundle))
+    targets = {name: body.target for name, body in calibration.bodies.items()}
+    lines = (*calibration_lines(options, calibration), *describe_gain(options.bundle, targets, bf16, options.threads))
+    return Outcome(value, lines, then=report_next(options.bundle))
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:

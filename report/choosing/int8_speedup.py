@@ -2,17 +2,21 @@
 calibration on this machine.
 
 OpenVINO's bf16 needs no calibration, and a processor with bf16 products may run it as fast as int8. `choose` does not
-judge samples in bf16, so bf16 is not a deployment. This module only shows what int8 gains.
+judge samples in bf16, so bf16 is not a deployment. This module only shows what int8 gains. `calibrate` times bf16 first
+for a large network, whose calibration takes minutes.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.duel import run_duel
 from fewstep.plans.errors import UserError
-from fewstep.report.choosing.engines import BF16, TimedEngine, body_facts, engine_name, open_process
+from fewstep.report.choosing.engines import BF16, ON_CPU, TimedEngine, body_facts, engine_name, open_process
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.platforms import platform_of
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 
 LOG = logging.getLogger("fewstep")
@@ -51,3 +55,66 @@ def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, 
             return None
         write_cached(key, ratio)
     return ratio
+
+
+def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
+    """Return the milliseconds of a step of one sample by float32 in bf16 on OpenVINO, before a calibration of a large
+    network for `targets`. None for a small network, for targets of other devices, or if OpenVINO does not run here.
+
+    A small network is calibrated in less time than this takes. For a bundle that cannot be read, None is returned too,
+    since the calibration will name the reason.
+    """
+    try:
+        bundle = open_bundle(path)
+    except UserError:
+        return None
+    body = bundle.manifest.bodies.get(FLOAT)
+    if body is None or not body.graph.data or not any(_cpu_backend(target) for target in targets):
+        return None
+    milliseconds = _time_step(bundle, FLOAT, BF16, threads)
+    if milliseconds is not None:
+        LOG.warning(
+            "float32 in bf16 on OpenVINO takes %.0f ms a step here without a calibration: fewstep run %s --backend %s",
+            *(milliseconds, bundle.path, BF16),
+        )
+    return milliseconds
+
+
+def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, threads: int) -> tuple[str, ...]:
+    """Return a sentence that compares the fastest of some int8 bodies, given with their targets, with float32 in bf16,
+    whose step takes `bf16` milliseconds; nothing if that is None.
+
+    Each body runs alone, so that memory holds one. Calls of a large network are long, so one of each suffices.
+    """
+    if bf16 is None:
+        return ()
+    bundle = open_bundle(path)
+    here = {body: backend for body, target in bodies.items() if (backend := _cpu_backend(target))}
+    times = {body: _time_step(bundle, body, backend, threads) for body, backend in here.items()}
+    known = {body: each for body, each in times.items() if each is not None}
+    if not known:
+        return ()
+    body = min(known, key=known.__getitem__)
+    ratio = bf16 / known[body]
+    wins = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
+    hint = "" if ratio >= WORTH else f"; compare samples: fewstep run {bundle.path} --backend {BF16}"
+    return (
+        f"{wins}: a step of {body} takes {known[body]:.0f} ms, and of float32 in bf16 on OpenVINO {bf16:.0f} ms{hint}",
+    )
+
+
+def _cpu_backend(target: str) -> str:
+    """Return the backend of a target if it runs on CPUs; "" for others."""
+    platform = platform_of(target)
+    return platform.backend if platform is not None and platform.backend in (*ON_CPU, BF16) else ""
+
+
+def _time_step(bundle: Bundle, body: str, backend: str, threads: int) -> float | None:
+    """Return the milliseconds of a call for one sample, in a process that ends after it; None if it does not run."""
+    sizes = {"batch": 1, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    try:
+        with open_process(bundle, body, TimedEngine(backend, threads, None), sizes) as process:
+            return process.median_milliseconds()
+    except UserError as error:
+        LOG.info("%s on %s is not timed: %s", body, backend, error)
+        return None

@@ -1,16 +1,18 @@
 """int8 next to OpenVINO's bf16, which needs no calibration: one line if int8 hardly wins, measured once."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fewstep.measure.speed.duel import Duel
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing import int8_speedup
 from fewstep.report.choosing.engines import TimedEngine
-from fewstep.report.choosing.int8_speedup import describe_small_speedup
+from fewstep.report.choosing.int8_speedup import describe_gain, describe_small_speedup, time_bf16
 from fewstep.runtime.bundle.reading import open_bundle
 
 INT8, ENGINE = "int8-cpu-x86", TimedEngine("onnxruntime", 2, 5.0)
@@ -79,3 +81,56 @@ def test_without_openvino_nothing_is_said_and_the_next_choice_tries_again(
 
     monkeypatch.setattr(int8_speedup, "run_duel", failing)
     assert said(tiny_bundle) is None and said(tiny_bundle) is None and len(opened) == 4
+
+
+TIMES = {"float32": 300.0, "int8-cpu-x86": 200.0, "int8-openvino": 150.0}
+TARGETS = {"int8-cpu-x86": "cpu-x86", "int8-openvino": "openvino", "int8-tensorrt": "tensorrt"}
+
+
+@pytest.fixture
+def large(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle whose float32 has weights in a file, where calls take TIMES."""
+
+    def open_process(bundle: Any, body: str, engine: TimedEngine, sizes: dict[str, int]) -> Any:
+        process = Process()
+        monkeypatch.setattr(process, "median_milliseconds", lambda: TIMES[body], raising=False)
+        return process
+
+    monkeypatch.setattr(int8_speedup, "open_process", open_process)
+    bundle = open_bundle(tiny_bundle)
+    body = bundle.manifest.bodies["float32"]
+    graphs = (msgspec.structs.replace(body.graphs[0], data=("weights.data",)),)
+    bodies = {**bundle.manifest.bodies, "float32": msgspec.structs.replace(body, graphs=graphs)}
+    opened = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, bodies=bodies))
+    monkeypatch.setattr(int8_speedup, "open_bundle", lambda path: opened)
+    return tiny_bundle
+
+
+def test_a_large_network_is_timed_in_bf16_before_its_calibration(large: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert time_bf16(large, ("cpu-x86",), 0) == 300.0
+    assert "float32 in bf16 on OpenVINO takes 300 ms a step here without a calibration" in caplog.text
+
+
+def test_a_small_network_is_not_timed_first(tiny_bundle: Path, opened: list[tuple[str, str, int]]) -> None:
+    assert time_bf16(tiny_bundle, ("cpu-x86",), 0) is None and opened == []
+
+
+def test_a_calibration_for_gpus_alone_times_no_cpu(large: Path) -> None:
+    assert time_bf16(large, ("tensorrt", "qnn"), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("bf16", "start"), [(300.0, "int8 wins 2.00x here: "), (150.0, "int8 wins 1.00x"), (75.0, "int8 is slower")]
+)
+def test_the_fastest_body_is_compared_with_bf16(large: Path, bf16: float, start: str) -> None:
+    (line,) = describe_gain(large, TARGETS, bf16, 0)
+    assert line.startswith(start) and "a step of int8-openvino takes 150 ms" in line
+    assert ("compare samples" in line) == (bf16 < 165)
+
+
+def test_a_missing_bundle_is_left_to_the_calibration(tmp_path: Path) -> None:
+    assert time_bf16(tmp_path / "missing", ("cpu-x86",), 0) is None
+
+
+def test_without_a_time_in_bf16_nothing_is_compared(large: Path) -> None:
+    assert describe_gain(large, TARGETS, None, 0) == ()
