@@ -15,10 +15,11 @@ from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps
 from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import check_prediction, x0_coefficients
-from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.schedule import NoiseSchedule, Time, spec_problem
 from fewstep.plans.spec import Prediction, ScheduleSpec
 
 TOLERANCE = 1e-4
+LEVELS, SLOPE = 257, 1e-6  # times at which an unknown schedule is measured, and a relative change over all of them
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v", "flow")
 
 
@@ -39,12 +40,15 @@ def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
     name, levels = type(scheduler).__name__, [_noise_level(scheduler, time) for time in times]
     if any(level is None for level in levels):
         raise recording_error(f"{name} has no scale_noise or add_noise that shows its noise schedule")
-    for spec in _candidates(scheduler):
+    for spec in _candidates(scheduler, max(times)):
         schedule = NoiseSchedule(spec)
         with np.errstate(all="ignore"):
             if all(_agrees(schedule, time, level) for time, level in zip(times, levels, strict=True)):
                 return spec
-    raise recording_error(f"the noise schedule of {name} is neither a straight path nor that of its alphas_cumprod")
+    raise recording_error(
+        f"the noise schedule of {name} is neither a straight path, nor that of its alphas_cumprod, nor a function of "
+        "times from 0"
+    )
 
 
 def check_prediction_of_config(name: str, described: Described, recorded: RecordedSteps) -> bool:
@@ -82,8 +86,8 @@ def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
     return None
 
 
-def _candidates(scheduler: Any) -> Iterator[ScheduleSpec]:
-    """Yield the schedules that a scheduler may have."""
+def _candidates(scheduler: Any, last: float) -> Iterator[ScheduleSpec]:
+    """Yield the schedules that a scheduler may have. `last` is its noisiest time."""
     count = scheduler.config.get("num_train_timesteps", 1000)
     yield ScheduleSpec("flow", timesteps=count)
     bars = getattr(scheduler, "alphas_cumprod", None)
@@ -92,6 +96,21 @@ def _candidates(scheduler: Any) -> Iterator[ScheduleSpec]:
         betas = 1 - products[1:] / products[:-1]
         if np.isfinite(betas).all() and ((betas > 0) & (betas < 1)).all():
             yield ScheduleSpec("betas", timesteps=len(betas), betas=tuple(map(float, betas)))
+    if last > 0 and (table := _measure_table(scheduler, last)) is not None:
+        yield table
+
+
+def _measure_table(scheduler: Any, last: float) -> ScheduleSpec | None:
+    """Return the noise levels at times from 0 to `last`, or None if the scheduler does not noise samples at some of
+    them. Levels that are clipped, so that they are equal, get a slope below the tolerance."""
+    levels = [_noise_level(scheduler, float(time)) for time in np.linspace(0.0, last, LEVELS)]
+    known = [level for level in levels if level is not None]
+    if len(known) < LEVELS:
+        return None
+    slopes = 1 - SLOPE * np.linspace(0, 1, LEVELS)
+    alphas = tuple(float(alpha * slope) for (alpha, _), slope in zip(known, slopes, strict=True))
+    spec = ScheduleSpec("table", alphas=alphas, sigmas=tuple(sigma for _, sigma in known), time_scale=last)
+    return spec if spec_problem(spec) is None else None
 
 
 def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | None) -> bool:
@@ -104,8 +123,8 @@ def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | N
 
 def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
     """Return the prediction whose x0 is the result of the last step, or any prediction if there is none. If there are
-    several, it is the one for which the other steps without noise and earlier outputs are first-order steps. Raises
-    UserError if there is none, or still several."""
+    several, it is the one for which the other steps without noise and earlier outputs are first-order steps. Steps
+    with noise may show it by the mean of the posterior. Raises UserError if there is none, or still several."""
     times = [schedule.time(step.time) for step in steps]
     at_end = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]
@@ -116,6 +135,8 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
             for each in found
             if all(_is_first_order(each, schedule, steps[at], times[at], times[at + 1]) for at in alone)
         ]
+    if not found and any(step.noise for step in steps):
+        found = [each for each in PREDICTIONS if _is_posterior(each, schedule, steps[:-1], times)]
     if len(found) != 1:
         raise recording_error(
             f"the last step of {name} does not show what its network predicts: {' or '.join(found) or 'it is no x0'}"
@@ -152,6 +173,21 @@ def _is_first_order(prediction: Prediction, schedule: NoiseSchedule, step: Recor
     a, b = x0_coefficients(prediction, s, schedule.spec)
     of_x0 = t.alpha - t.sigma * s.alpha / s.sigma
     return _is_close((step.x, step.outputs[0]), (t.sigma / s.sigma + of_x0 * a, of_x0 * b))
+
+
+def _is_posterior(
+    prediction: Prediction, schedule: NoiseSchedule, steps: Sequence[RecordedStep], times: Sequence[Time]
+) -> bool:
+    """Return True if the means of steps are those of q(x_t | x_s, x0), as in DDPM (Ho et al. 2020, equation 7)."""
+    if not steps or not _is_defined(prediction, schedule, times):
+        return False
+    for step, s, t in zip(steps, times, times[1:], strict=False):
+        a, b = x0_coefficients(prediction, s, schedule.spec)
+        kept = s.alpha / t.alpha
+        of_x, of_x0 = kept * t.sigma**2 / s.sigma**2, t.alpha * (1 - kept**2 * t.sigma**2 / s.sigma**2)
+        if len(step.outputs) != 1 or not _is_close((step.x, step.outputs[0]), (of_x + of_x0 * a, of_x0 * b)):
+            return False
+    return True
 
 
 def _is_close(found: tuple[float, float], expected: tuple[float, float]) -> bool:
