@@ -265,7 +265,7 @@ def written(of: Kept) -> str:
 `python -m lab.claims --keep` writes this page. [systems.md](systems.md) has all systems of
 the survey, and [compositions.md](compositions.md) the code of those that are composed from runs.
 
-{textwrap.fill(f"Machine: {of.machine}.", WIDTH)}
+{textwrap.fill(f"Machine: {of.machine}.".replace("; ", ". "), WIDTH, break_on_hyphens=False)}
 
 {how}
 

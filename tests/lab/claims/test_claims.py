@@ -61,7 +61,7 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
 def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
     """Of one whose reward falls on the way."""
     of = setting(range(32, 33))
-    plan, reward = of.sampler.compile("ddpm:10"), lambda x: float(of.reward(x)[0])
+    plan, reward = of.sampler.compile("ddpm:10", 1.0), lambda x: float(of.reward(x)[0])
     one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
     np.testing.assert_array_equal(claim_ways.rolled(of), one)
 
