@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import options
-from benchmarks.judged_plans import Judge, opened
+from benchmarks.judged_plans import Judge, open_member
 from benchmarks.markdown import table, with_part
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
@@ -96,7 +96,7 @@ def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluati
 
 def search(judge: Judge, count: int, seeds: int) -> Finalists:
     """The best plans of `count` evaluations, by elimination; the finalists have so many seeds."""
-    over = [grid for grid in grid_names() if affordable(judge.compiled, "ddim", grid, count)]
+    over = [grid for grid in grid_names() if affordable(judge.compile_plan_of, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
     }
@@ -106,7 +106,7 @@ def search(judge: Judge, count: int, seeds: int) -> Finalists:
         means = _means(judge, best, few)
         best = sorted(means, key=means.__getitem__, reverse=True)[:survivors]
     scores = sorted((_score(judge, plan, seeds) for plan in best), key=lambda score: -score.psnr)
-    named = [affordable(judge.compiled, solver, grid, count) for solver, grid in NAMED]
+    named = [affordable(judge.compile_plan_of, solver, grid, count) for solver, grid in NAMED]
     return Finalists(
         count, seeds, tuple(scores), tuple(None if plan is None else _score(judge, plan, seeds) for plan in named)
     )
@@ -117,7 +117,7 @@ def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int
     found: dict[bytes, str] = {}
     for grid in over:
         for solver in solvers:
-            plan = affordable(judge.compiled, solver, grid, count)
+            plan = affordable(judge.compile_plan_of, solver, grid, count)
             if plan is not None:
                 found.setdefault(judge.numbers(plan), plan)
     return list(found.values())
@@ -142,7 +142,7 @@ def kept(judge: Judge) -> dict[int, Finalists]:
 
 def page(text: str, work: Path) -> str:
     """The page with the tables of all denoisers that were searched so far; its prose stays as it is."""
-    judges = [opened(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
+    judges = [open_member(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
     found = {judge.name: (judge, kept(judge)) for judge in judges if kept(judge)}
     parts = [_part(judge, [each[count] for count in sorted(each)]) for judge, each in found.values()]
     return with_part(with_part(text, f"{SCRIPT}, the default grid", _rule(found)), SCRIPT, "\n\n".join(parts))
@@ -215,7 +215,7 @@ def main() -> int:
     if unknown := set(arguments.names) - {*MODELS, "none"}:
         parser.error(f"no denoiser {', '.join(sorted(unknown))}")
     for name in [each for each in arguments.names or MODELS if each != "none"]:
-        judge = opened(MODELS[name], arguments.work)
+        judge = open_member(MODELS[name], arguments.work)
         print(f"{name}: {judge.check}", file=sys.stderr, flush=True)
         for count in map(int, arguments.evaluations.split(",")):
             found = search(judge, count, arguments.seeds)

@@ -69,11 +69,11 @@ class Case:
     def _samples(self, plan: str, seeds: Sequence[int]) -> NDArray[np.float32]:
         manifest = self.sampler.bundle.manifest
         key = digest(self.sampler.bundle.manifest.files, plan, seeds)
-        find = partial(self._sampled, plan, seeds)
+        find = partial(self._sample, plan, seeds)
         values = kept(self.folder, list[float], find, key)
         return np.array(values, np.float32).reshape(len(seeds), *manifest.x_shape)
 
-    def _sampled(self, plan: str, seeds: Sequence[int]) -> list[float]:
+    def _sample(self, plan: str, seeds: Sequence[int]) -> list[float]:
         conditions = held_out_conditions(self.sampler.bundle.manifest, seeds)
         made: list[float] = self.sampler.sample(plan, seeds, conditions).astype(np.float64).ravel().tolist()
         return made

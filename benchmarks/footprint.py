@@ -62,7 +62,7 @@ class Bar:
         return f"{self.name:<48}{self.found:8.2f} {self.unit:<2}{bar}{'' if self.holds else '  MISSED'}"
 
 
-def installed_bytes() -> int:
+def bytes_of_installation() -> int:
     """The size of fewstep without weights and bytecode, and of what it brings beside numpy and onnxruntime."""
     root = Path(fewstep.runtime.__file__).parent.parent
     packages = [typed.parent for typed in root.glob("*/py.typed")]  # each package has one
@@ -104,7 +104,7 @@ def weight_bytes(bundle: Path) -> int:
 
 def figures(processes: int = PROCESSES) -> Iterator[Bar]:
     bundle = ready.fashion_mnist()
-    yield Bar("installed, beyond numpy and onnxruntime", installed_bytes() / MB, 10.0, "MB")
+    yield Bar("installed, beyond numpy and onnxruntime", bytes_of_installation() / MB, 10.0, "MB")
     yield Bar("import, beyond import numpy", 1e3 * import_seconds(processes), 40.0, "ms")
     seconds, peak = first_sample(bundle, processes)
     yield Bar("load and the first sample of 8 steps", 1e3 * seconds, 500.0, "ms")

@@ -49,16 +49,16 @@ class Judge:
     @cached_property
     def check(self) -> TeacherCheck:
         """The check of the teacher, kept as the figures are."""
-        return kept(self.folder, TeacherCheck, self._checked)
+        return kept(self.folder, TeacherCheck, self._worst_check)
 
-    def _checked(self) -> TeacherCheck:
+    def _worst_check(self) -> TeacherCheck:
         checks = []
         for plan in HARDEST:
             with suppress(UserError):  # a grid that the schedule has not
-                checks.append(find_teacher(self.sampler, None, self.compiled(plan), records=self.rows).check)
+                checks.append(find_teacher(self.sampler, None, self.compile_plan_of(plan), records=self.rows).check)
         return max(checks, key=lambda check: check.judged or 0)
 
-    def compiled(self, plan: str) -> Plan:
+    def compile_plan_of(self, plan: str) -> Plan:
         """The plan by its name, with the member's guidance."""
         if plan not in self._plans:
             self._plans[plan] = self.sampler.compile(plan, self.guidance)
@@ -66,7 +66,9 @@ class Judge:
 
     def numbers(self, plan: str) -> bytes:
         """A hash of everything in the plan but its name."""
-        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self.compiled(plan), name=""))).digest()[:12]
+        return hashlib.sha256(
+            msgspec.json.encode(msgspec.structs.replace(self.compile_plan_of(plan), name=""))
+        ).digest()[:12]
 
     def psnr(self, plan: str, seeds: int) -> NDArray[np.float64]:
         """PSNR in dB of the first seeds' samples to the teacher's, [seeds]. NaN where a sample is not finite."""
@@ -77,13 +79,13 @@ class Judge:
             if end > seeds:
                 break
             follows_from = (self.numbers(self.check.teacher), self.numbers(plan), start)
-            own = kept(self.folder, list[float], partial(self._measured, plan, range(start, end)), *follows_from)
+            own = kept(self.folder, list[float], partial(self._measure_psnr, plan, range(start, end)), *follows_from)
             parts.append(own or [float("nan")] * (end - start))
         return np.concatenate(parts)
 
-    def _measured(self, plan: str, seeds: range) -> list[float]:
+    def _measure_psnr(self, plan: str, seeds: range) -> list[float]:
         try:
-            samples = self._sampled(self.compiled(plan), seeds)
+            samples = self._sample(self.compile_plan_of(plan), seeds)
         except UserError:  # not finite
             return []
         return [float(each) for each in psnr(samples, self._lesson(seeds))]
@@ -92,11 +94,11 @@ class Judge:
         """The teacher's samples."""
         file = self.folder / f"{self.numbers(self.check.teacher).hex()}-{seeds.start}.npy"
         if not file.exists():
-            np.save(file, self._sampled(self.compiled(self.check.teacher), seeds))
+            np.save(file, self._sample(self.compile_plan_of(self.check.teacher), seeds))
         samples: Floats = np.load(file)
         return samples
 
-    def _sampled(self, plan: Plan, seeds: Sequence[int]) -> Floats:
+    def _sample(self, plan: Plan, seeds: Sequence[int]) -> Floats:
         held_out = held_out_conditions(self.sampler.bundle.manifest, seeds, self.rows)
         return self.sampler.sample(plan, seeds, held_out)
 
@@ -109,7 +111,7 @@ class Judge:
         return folder
 
 
-def opened(member: Member, work: Path) -> Judge:
+def open_member(member: Member, work: Path) -> Judge:
     """The judge of a shipped denoiser or a member of the zoo, which is exported at the first time."""
     bundle = work / "bundles" / member.name
     if not bundle.exists():

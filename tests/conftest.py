@@ -241,7 +241,7 @@ def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tests.export.networks.token_denoiser`, exported once; copy it before changing it."""
     from tests.export.networks import token_denoiser
 
-    return _exported(token_denoiser, tmp_path_factory.mktemp("tokens"), "quick")
+    return _export_network(token_denoiser, tmp_path_factory.mktemp("tokens"), "quick")
 
 
 @pytest.fixture(scope="session")
@@ -249,10 +249,10 @@ def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tests.export.networks.carrying_denoiser`, exported once; copy it before changing it."""
     from tests.export.networks import carrying_denoiser
 
-    return _exported(carrying_denoiser, tmp_path_factory.mktemp("carrying"), "full")
+    return _export_network(carrying_denoiser, tmp_path_factory.mktemp("carrying"), "full")
 
 
-def _exported(network: ModuleType, folder: Path, verify: Literal["full", "quick"]) -> Path:
+def _export_network(network: ModuleType, folder: Path, verify: Literal["full", "quick"]) -> Path:
     from fewstep.export.export import export
     from fewstep.export.export_options import ExportOptions
 

@@ -10,7 +10,7 @@ from fewstep.graph.graph import Graph, Node, Value
 from tests.bundles import small
 
 
-def parsed(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
+def parse_graph(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
     """The model of a graph, "net (float[n, 2] x) => (float[n, 2] y) { y = Add(x, bias) }", with these initializers."""
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> {text}')
     arrays = {name: np.asarray(array) for name, array in constants.items()}
@@ -21,7 +21,7 @@ def parsed(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
 def written(text: str, **constants: Any) -> Graph:
     """The graph of a text without a name, "(float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, bias) }", with
     constants as `small` has them. "?" is a size of no name."""
-    made = parsed(f"g {text}").graph
+    made = parse_graph(f"g {text}").graph
     nodes = [
         Node(each.op_type, tuple(each.input), tuple(each.output), _attributes(each), each.output[0], each.domain)
         for each in made.node

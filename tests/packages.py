@@ -20,7 +20,7 @@ ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sour
 
 
 @cache
-def parsed(file: Path) -> ast.Module:
+def parse_source(file: Path) -> ast.Module:
     """The syntax tree of a file, which nobody changes."""
     return ast.parse(file.read_text())
 
@@ -60,7 +60,7 @@ def run_at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]
             yield from run_at_import(statement.body)
 
 
-def needed_at_import(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
+def imports_of_modules(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
     """The modules of fewstep that each module names. A name that is a module is that module, not its package."""
     found: dict[str, set[str]] = {}
     for name, tree in modules.items():

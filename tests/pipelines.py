@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {"num_layers": 1, "num_attention_heads": 2, "attention_h
 WITHOUT_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def randomized(network: Any) -> Any:
+def randomize(network: Any) -> Any:
     """With weights none of which is zero or one."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def clip(tokenizer: Path, projected: bool = False, width: int = 12, layers: int 
         pad_token_id=size - 1,
     )
     kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
-    return randomized(kind(config))
+    return randomize(kind(config))
 
 
 def qwen_tokenizer() -> Any:
@@ -113,7 +113,7 @@ def t5(width: int) -> Any:
         num_heads=2,
         feed_forward_proj="gated-gelu",
     )
-    return randomized(transformers.T5EncoderModel(config))
+    return randomize(transformers.T5EncoderModel(config))
 
 
 def autoencoder(**config: Any) -> Any:
@@ -129,7 +129,7 @@ def autoencoder(**config: Any) -> Any:
         "sample_size": 16,
         **config,
     }
-    return randomized(diffusers.AutoencoderKL(**given))
+    return randomize(diffusers.AutoencoderKL(**given))
 
 
 def flux_transformer(channels: int, text: int, pooled: int, **more: Any) -> Any:
@@ -173,7 +173,7 @@ def clip_components(files: Path, unet: Any) -> dict[str, Any]:
         "vae": autoencoder(),
         "text_encoder": clip(files),
         "tokenizer": transformers.CLIPTokenizer.from_pretrained(files),
-        "unet": randomized(unet),
+        "unet": randomize(unet),
         "scheduler": diffusers.DDIMScheduler(**SCHEDULER),
     }
 

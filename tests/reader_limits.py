@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docs import test_design, verbs_page
-from tests.packages import PACKAGES, module_files, name_of, needed_at_import, nodes, parsed, toml
+from tests.packages import PACKAGES, imports_of_modules, module_files, name_of, nodes, parse_source, toml
 from tests.walks.definitions import Definitions
 from tests.walks.walk import walk
 
@@ -54,13 +54,13 @@ class Figures:
 
 def measure() -> Figures:
     """The figures of all packages."""
-    trees = {name_of(file): parsed(file) for file in module_files()}
+    trees = {name_of(file): parse_source(file) for file in module_files()}
     found, definitions = dict(functions(trees)), Definitions(trees)
     lines = {name_of(file): len(file.read_text().splitlines()) for file in module_files()}
     return Figures(
         {"folder_files": files_in_folders()},
         {
-            "imported_modules": {name: len(imported_modules(tree, trees)) for name, tree in trees.items()},
+            "imported_modules": {name: len(modules_imported_by(tree, trees)) for name, tree in trees.items()},
             "file_lines": lines,
             "verb_lines": {name: count for name, count in lines.items() if VERB.fullmatch(name)},
         },
@@ -79,7 +79,7 @@ def measure() -> Figures:
     )
 
 
-def imported_modules(tree: ast.Module, modules: Mapping[str, ast.Module]) -> set[str]:
+def modules_imported_by(tree: ast.Module, modules: Mapping[str, ast.Module]) -> set[str]:
     """The modules of fewstep that a module imports, inside its functions too."""
     imported = set[str]()
     for node in nodes(tree):
@@ -132,7 +132,7 @@ def branch_count(function: ast.AST) -> int:
 def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
     """The modules that are imported with a module, and the packages that contain them; a file with only a docstring has
     nothing to read."""
-    imports = needed_at_import(dict(modules))
+    imports = imports_of_modules(dict(modules))
     seen, waiting = set[str](), [module]
     while waiting:
         name = waiting.pop()
@@ -198,7 +198,7 @@ def main() -> None:
             print(f"  {figure:4} {name}" + ("" if name in named[limit] else "  NOT LISTED"))
     for name, figure in figures.totals.items():
         print(f"{name}: {figure} of at most {allowed[name]}")
-    for module, lines in token_mentions({name_of(file): parsed(file) for file in module_files()}).items():
+    for module, lines in token_mentions({name_of(file): parse_source(file) for file in module_files()}).items():
         print(f"  {len(lines):4} {module}: lines {', '.join(map(str, lines))}")
     print("lines, without a limit:")
     for name, count in code_lines().items():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parse_source
 
 ROOT = Path(__file__).parent.parent
 NAMED = (ROOT / "docs/design.md").read_text().partition("No verb calls the following")[2].partition("There is no")[0]
@@ -22,10 +22,10 @@ Modules = dict[str, ast.Module]
 def modules() -> Modules:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     names = [file.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__") for file in files]
-    return {name.replace("/", "."): parsed(file) for name, file in zip(names, files)}
+    return {name.replace("/", "."): parse_source(file) for name, file in zip(names, files)}
 
 
-def used(tree: ast.Module, known: Modules) -> Iterator[str]:
+def names_read(tree: ast.Module, known: Modules) -> Iterator[str]:
     """The names of other modules that a module reads: imported, or attributes of an imported module."""
     imported: dict[str, str] = {}
     for node in nodes(tree):
@@ -40,23 +40,28 @@ def used(tree: ast.Module, known: Modules) -> Iterator[str]:
     if not modules:
         return
     for node in nodes(tree):
-        if isinstance(node, ast.Attribute) and (owner := dotted(node.value)) in modules:
+        if isinstance(node, ast.Attribute) and (owner := dotted_name(node.value)) in modules:
             yield f"{imported[owner]}.{node.attr}"
 
 
-def dotted(node: ast.expr) -> str:
+def dotted_name(node: ast.expr) -> str:
     """`a.b` of names alone, and nothing of other expressions."""
     if isinstance(node, ast.Attribute):
-        owner = dotted(node.value)
+        owner = dotted_name(node.value)
         return owner and f"{owner}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def uncalled(known: Modules) -> set[str]:
+def functions_without_callers(known: Modules) -> set[str]:
     """Functions and classes that no package reads. A package's `__init__` reads nothing but what it re-exports."""
     packages = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
-    read = {name for module, tree in known.items() if module not in packages - REGISTRIES for name in used(tree, known)}
-    exports = {name: set(used(known[name], known)) for name in packages}
+    read = {
+        name
+        for module, tree in known.items()
+        if module not in packages - REGISTRIES
+        for name in names_read(tree, known)
+    }
+    exports = {name: set(names_read(known[name], known)) for name in packages}
     read |= {full for name in packages for full in exports[name] if f"{name}.{full.rpartition('.')[2]}" in read}
     found = set()
     for module, tree in known.items():
@@ -64,14 +69,14 @@ def uncalled(known: Modules) -> set[str]:
         for owner in tree.body:
             if not isinstance(owner, ast.FunctionDef | ast.ClassDef) or f"{module}.{owner.name}" in read:
                 continue
-            if BY_DECORATOR & {dotted(each.func) for each in owner.decorator_list if isinstance(each, ast.Call)}:
+            if BY_DECORATOR & {dotted_name(each.func) for each in owner.decorator_list if isinstance(each, ast.Call)}:
                 continue
             if not any(owner.name in names for each, names in zip(tree.body, said) if each is not owner):
                 found.add(f"{module}.{owner.name}")
     return {name for name in found if not BY_NAME.fullmatch(name)}
 
 
-def named() -> set[str]:
+def functions_of_table() -> set[str]:
     """The functions of the table. A name without a dot is of the module of the one before it."""
     names, module = set(), ""
     for name in re.findall(r"`([\w.]+)`", NAMED.partition("plans.transforms")[2]):
@@ -82,10 +87,10 @@ def named() -> set[str]:
 
 @ONE_PROCESS
 def test_no_function_is_there_for_tests_alone() -> None:
-    assert uncalled(modules()) == named()
+    assert functions_without_callers(modules()) == functions_of_table()
 
 
 def test_a_function_without_a_caller_is_found() -> None:
     reader = "from fewstep.a.b import one\nfrom fewstep.a import b\nb.two()"
     of = {"a.b": "def one(): ...\ndef two(): ...\ndef three(): three()\ndef four(): ...\nFOUR = four()", "a.c": reader}
-    assert uncalled({name: ast.parse(text) for name, text in of.items()}) == {"a.b.three"}
+    assert functions_without_callers({name: ast.parse(text) for name, text in of.items()}) == {"a.b.three"}

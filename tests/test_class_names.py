@@ -4,7 +4,7 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-from tests.packages import ONE_PROCESS, PACKAGES, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, parse_source
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURES = "models"  # whose networks have the names of their papers, such as UNet
@@ -17,6 +17,6 @@ def public_classes(tree: ast.Module) -> list[str]:
 @ONE_PROCESS
 def test_no_public_class_has_the_name_of_another() -> None:
     files = [file for package in PACKAGES if package != ARCHITECTURES for file in (ROOT / package).rglob("*.py")]
-    names = Counter(name for file in files for name in public_classes(parsed(file)))
+    names = Counter(name for file in files for name in public_classes(parse_source(file)))
     assert len(names) > 300
     assert [name for name, count in names.items() if count > 1] == []

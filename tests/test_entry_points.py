@@ -6,7 +6,7 @@ modules of the packages that evaluate take no options.
 
 import ast
 
-from tests.packages import ONE_PROCESS, module_files, name_of, parsed
+from tests.packages import ONE_PROCESS, module_files, name_of, parse_source
 
 PACKAGES = ("calibration", "fitting", "measure", "report")
 VERBS = {"calibrate", "fit", "measure", "choose", "report", "inspect", "verify", "diagnose"}
@@ -38,10 +38,10 @@ def test_only_entry_points_take_the_options_of_a_verb() -> None:
     inside, entry_points = {}, set()
     for file in module_files():
         name = name_of(file).removeprefix("fewstep.")
-        taken = takes_options(parsed(file))
+        taken = takes_options(parse_source(file))
         if not name.startswith(PACKAGES) or not taken or name in PAGES:
             continue
-        if is_entry_point(parsed(file), set(taken)):
+        if is_entry_point(parse_source(file), set(taken)):
             entry_points.add(name)
         else:
             inside |= {f"{name}.{function}": options for function, options in taken.items()}

@@ -9,12 +9,12 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.packages import ONE_PROCESS, module_files, name_of, needed_at_import, parsed
+from tests.packages import ONE_PROCESS, imports_of_modules, module_files, name_of, parse_source
 
 
 @ONE_PROCESS
 def test_modules_have_no_import_cycle() -> None:
-    graph = needed_at_import({name_of(file): parsed(file) for file in module_files()})
+    graph = imports_of_modules({name_of(file): parse_source(file) for file in module_files()})
     assert len(graph) > 400 and sum(map(len, graph.values())) > 1500
     assert "fewstep.plans.plan" in graph["fewstep.plans.compile"]
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
@@ -22,6 +22,6 @@ def test_modules_have_no_import_cycle() -> None:
 
 def test_a_cycle_is_found() -> None:
     one, other = ast.parse("from fewstep.a import b"), ast.parse("import fewstep.a.c")
-    graph = needed_at_import({"fewstep.a.c": one, "fewstep.a.b": other})
+    graph = imports_of_modules({"fewstep.a.c": one, "fewstep.a.b": other})
     with pytest.raises(CycleError):
         tuple(TopologicalSorter(graph).static_order())

@@ -21,7 +21,7 @@ CHECK = ROOT / ".ci/check_wheel.py"
 PROJECT: dict[str, Any] = toml(ROOT / "pyproject.toml")
 
 
-def normalized(requirement: str) -> str:
+def normalize(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip())[0]).lower()
 
 
@@ -45,39 +45,41 @@ def test_the_weights_are_shipped_and_small() -> None:
 
 def test_every_requirement_is_pinned() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    required = {normalized(each) for group in (PROJECT["project"]["dependencies"], *extras.values()) for each in group}
+    required = {normalize(each) for group in (PROJECT["project"]["dependencies"], *extras.values()) for each in group}
     lines = (ROOT / ".ci/constraints.txt").read_text().splitlines()
-    pinned = {normalized(line) for line in lines if "==" in line and not line.startswith("#")}
-    untested = {normalized(each) for each in extras["gpu"]} | {"tensorrt"}  # they need a GPU, which no test has
+    pinned = {normalize(line) for line in lines if "==" in line and not line.startswith("#")}
+    untested = {normalize(each) for each in extras["gpu"]} | {"tensorrt"}  # they need a GPU, which no test has
     assert required - {"fewstep"} - untested <= pinned
 
 
 HASHED = sorted((ROOT / ".ci/hashed").glob("*.txt"))
 
 
-def hashed(file: Path) -> dict[str, str]:
+def versions_with_hashes(file: Path) -> dict[str, str]:
     """The version of each package of a file of .ci/hashed. Each has hashes."""
     entries = re.findall(r"^([\w.-]+)==(\S+).*((?:\n    --hash=\S+(?: \\\\)?)*)", file.read_text(), re.MULTILINE)
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", hashes) for _, _, hashes in entries), file.name
     assert len(entries) == sum("==" in line for line in file.read_text().splitlines())
-    return {normalized(name): version for name, version, _ in entries}
+    return {normalize(name): version for name, version, _ in entries}
 
 
 @pytest.mark.parametrize("file", HASHED, ids=lambda path: path.stem)
 def test_hashed_versions_are_those_that_are_tested(file: Path) -> None:
     lines = [line.partition(";")[0] for line in (ROOT / ".ci/constraints.txt").read_text().splitlines()]
-    tested = {normalized(line): line.partition("==")[2].strip() for line in lines if "==" in line}
-    differing = {name: version for name, version in hashed(file).items() if tested.get(name, version) != version}
+    tested = {normalize(line): line.partition("==")[2].strip() for line in lines if "==" in line}
+    differing = {
+        name: version for name, version in versions_with_hashes(file).items() if tested.get(name, version) != version
+    }
     assert differing == {}, "run .ci/hashes"
 
 
 def test_the_hashed_files_have_what_the_extras_ask_for() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    device = {normalized(each) for each in (*PROJECT["project"]["dependencies"], *extras["cpu"])}
-    assert device <= set(hashed(ROOT / ".ci/hashed/cpu.txt"))
+    device = {normalize(each) for each in (*PROJECT["project"]["dependencies"], *extras["cpu"])}
+    assert device <= set(versions_with_hashes(ROOT / ".ci/hashed/cpu.txt"))
     names = re.findall(r"\w[\w-]*", extras["test"][0].partition("[")[2])
-    asked = {normalized(each) for extra in names for each in extras[extra]} | {normalized(x) for x in extras["test"]}
-    assert asked - set(hashed(ROOT / ".ci/hashed/test.txt")) == {"torch", "fewstep"}
+    asked = {normalize(each) for extra in names for each in extras[extra]} | {normalize(x) for x in extras["test"]}
+    assert asked - set(versions_with_hashes(ROOT / ".ci/hashed/test.txt")) == {"torch", "fewstep"}
 
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
@@ -141,7 +143,7 @@ def test_on_arm_tensorrt_is_left_to_the_system() -> None:
 
 
 def test_the_runtime_asks_for_three_packages() -> None:
-    assert {normalized(each) for each in PROJECT["project"]["dependencies"]} == {"numpy", "msgspec", "safetensors"}
+    assert {normalize(each) for each in PROJECT["project"]["dependencies"]} == {"numpy", "msgspec", "safetensors"}
 
 
 def test_the_readme_sets_up_with_two_commands_each() -> None:
@@ -156,12 +158,12 @@ def floors() -> dict[str, str]:
     """The oldest version of each requirement of the runtime and the command line."""
     extras = PROJECT["project"]["optional-dependencies"]
     required = (*PROJECT["project"]["dependencies"], *extras["cpu"], *extras["cli"])
-    return {normalized(each): each.partition(">=")[2].partition(";")[0].strip() for each in required}
+    return {normalize(each): each.partition(">=")[2].partition(";")[0].strip() for each in required}
 
 
 def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
     lines = (ROOT / ".ci/constraints-oldest.txt").read_text().splitlines()
-    oldest = {normalized(line): line.partition("==")[2] for line in lines if "==" in line}
+    oldest = {normalize(line): line.partition("==")[2] for line in lines if "==" in line}
     for name, floor in floors().items():
         assert oldest[name].removesuffix(".0").startswith(floor.removesuffix(".0")), name
 

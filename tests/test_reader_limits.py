@@ -67,7 +67,7 @@ def test_nested_functions_and_methods_are_found() -> None:
 def test_imports_inside_functions_count() -> None:
     trees = {name: ast.parse("") for name in ("fewstep.b", "fewstep.b.c", "fewstep.d")}
     tree = ast.parse("import fewstep.d\nimport os\ndef f():\n    from fewstep.b import c, other")
-    assert reader_limits.imported_modules(tree, trees) == {"fewstep.b", "fewstep.b.c", "fewstep.d"}
+    assert reader_limits.modules_imported_by(tree, trees) == {"fewstep.b", "fewstep.b.c", "fewstep.d"}
 
 
 def test_dependencies_are_those_at_import_and_packages_with_code() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewstep.runtime.bundle.platforms import PLATFORMS
-from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parse_source
 
 ROOT = Path(__file__).parent.parent
 OWN = (
@@ -64,7 +64,9 @@ def faults(text: str, tree: ast.Module | None = None) -> list[str]:
 def test_no_other_file_spells_the_names_of_targets() -> None:
     paths = files()
     assert len(paths) > 300
-    found = {str(path.relative_to(ROOT)): said for path in paths if (said := faults(path.read_text(), parsed(path)))}
+    found = {
+        str(path.relative_to(ROOT)): said for path in paths if (said := faults(path.read_text(), parse_source(path)))
+    }
     assert not found
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.report.integrity import VerifyOptions, verify
-from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parse_source
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (*PACKAGES, "benchmarks", "lab", "docs/examples")
@@ -26,7 +26,7 @@ EVALUATING = {"eval", "exec", "compile", "__import__"}
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for package in SOURCES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), parsed(path)
+            yield path.relative_to(ROOT).as_posix(), parse_source(path)
 
 
 def keywords(call: ast.Call) -> dict[str | None, Any]:

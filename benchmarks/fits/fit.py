@@ -163,7 +163,7 @@ def main() -> int:
     options = parser.parse_args()
     known = judgements()
     with refusing(parser):
-        for denoiser, judgement in _measured(options, known):
+        for denoiser, judgement in _measure(options, known):
             known[denoiser] = judgement
             if not options.only_print:
                 write_rows(KEPT, known.values())
@@ -174,7 +174,7 @@ def main() -> int:
     return 0
 
 
-def _measured(options: argparse.Namespace, known: Mapping[str, Judgement]) -> Iterator[tuple[str, Judgement]]:
+def _measure(options: argparse.Namespace, known: Mapping[str, Judgement]) -> Iterator[tuple[str, Judgement]]:
     """What is known of a denoiser after each figure that the options ask for."""
     for path in options.bundles:
         bundle, denoiser = open_bundle(path), path.resolve().name

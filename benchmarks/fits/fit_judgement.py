@@ -31,7 +31,7 @@ class Judgement(msgspec.Struct, frozen=True):
     teacher: str
     plans: tuple[Judged, ...]
 
-    def fitted(self) -> list[Judged]:
+    def fits(self) -> list[Judged]:
         found = [each for each in self.plans if each.method is not None]
         return sorted(found, key=lambda each: (each.body != "float32", each.body, each.evaluations))
 

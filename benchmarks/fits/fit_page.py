@@ -30,7 +30,7 @@ def over(plan: Judged, other: Judged) -> str:
 def _gains(known: Sequence[Judgement]) -> str:
     rows = []
     for judgement in known:
-        for plan in judgement.fitted():
+        for plan in judgement.fits():
             best, reached = judgement.best(plan.evaluations), judgement.reached(plan)
             rows.append(
                 [
@@ -39,7 +39,7 @@ def _gains(known: Sequence[Judgement]) -> str:
                     f"{plan.mean:.1f}",
                     "" if best is None else over(plan, best),
                     "" if best is None else f"{_low(best):.1f}, {_low(plan):.1f}",
-                    _reached(judgement, reached),
+                    _describe_count(judgement, reached),
                     str(len(plan.psnr)),
                 ]
             )
@@ -51,7 +51,7 @@ def _low(plan: Judged) -> float:
     return float(np.quantile(plan.psnr, 0.05))
 
 
-def _reached(judgement: Judgement, count: int | None) -> str:
+def _describe_count(judgement: Judgement, count: int | None) -> str:
     tried = " ".join(map(str, judgement.counts))
     return f"{'none' if count is None else count} ({tried})"
 
@@ -59,7 +59,7 @@ def _reached(judgement: Judgement, count: int | None) -> str:
 def _distances(known: Sequence[Judgement]) -> str:
     rows = []
     for judgement in known:
-        for plan in judgement.fitted():
+        for plan in judgement.fits():
             nearest = judgement.nearest(plan.evaluations)
             if plan.frechet and nearest is not None:
                 less = np.subtract(plan.frechet, nearest.frechet)
@@ -71,7 +71,7 @@ def _distances(known: Sequence[Judgement]) -> str:
                         f"{less[0]:+.2f} ± {less[1:].std(ddof=1):.2f}",
                         f"{plan.frechet[0] / nearest.frechet[0]:.2f}",
                         f"{RATIOS[plan.evaluations]:.2f}" if plan.evaluations in RATIOS else "",
-                        _reached(judgement, judgement.reached_in_distance(plan)),
+                        _describe_count(judgement, judgement.reached_in_distance(plan)),
                         str(len(plan.psnr)),
                     ]
                 )

@@ -128,7 +128,7 @@ def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sampl
         def sample(seeds: Sequence[int]) -> np.ndarray:
             batch = next(each for each in BATCHES if each >= len(seeds))
             if batch not in calls:
-                calls[batch] = recorded(of.unrolled_file(body, batch), device)
+                calls[batch] = record_file(of.unrolled_file(body, batch), device)
             padded = [*seeds, *[seeds[-1]] * (batch - len(seeds))]
             samples = next(iter(calls[batch](draw(padded)).values()))
             return np.asarray(samples[: len(seeds)])
@@ -138,7 +138,7 @@ def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sampl
     return open_sampler
 
 
-def recorded(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+def record_file(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """A file whose calls are replayed as one CUDA graph; on the CPU, a file. UserError where it cannot be recorded."""
     find_libraries(device)
     session = open_session(onnxruntime, file, settings(device, cuda_graph=True))

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.gpu.convolution_reference import Operands, compare, draw_operands
 from benchmarks.gpu.fused_convolution import Convolution, Form, engines_of, fused_graph
 from benchmarks.gpu.results import AnyRecord, PlanCount, PlanTime
-from benchmarks.gpu.workers import locked, reason_of
+from benchmarks.gpu.workers import lock, reason_of
 
 FIRST = Convolution(2, 320, 320, 64, 64)
 CONVOLUTIONS = (  # the first level of Stable Diffusion 1.5, and levels of small U-Nets; the most telling first
@@ -44,7 +44,7 @@ class PlanJob:
         total = graph.get_execution_plan_count()
         if self.first == 0:
             yield PlanCount(self.of.name, self.form, total, engines=engines_of(graph))
-        with locked(self.turn):
+        with lock(self.turn):
             operands = draw_operands(self.of, self.form, "cuda")
             torch.cuda.synchronize()
         for number in range(self.first, min(self.first + self.count, total)):
@@ -93,7 +93,7 @@ def run_plan(graph: Any, number: int, job: PlanJob, operands: Operands) -> Itera
         started = time.perf_counter()
         graph.build_plan_at_index(number)
         seconds = time.perf_counter() - started
-        with locked(job.turn):
+        with lock(job.turn):
             found = run_once(graph, number, operands)
             yield compare(job.of, job.form, name, operands)
             yield PlanTime(job.of.name, job.form, name, seconds, microseconds(found))

@@ -79,7 +79,7 @@ class Deployed:
         return self.bundle.with_name(f"{self.bundle.name}-{precision}-{batch}-unrolled.onnx")
 
 
-def deployed(name: str, folder: Path) -> Deployed:
+def deploy(name: str, folder: Path) -> Deployed:
     """The denoiser of a name, with its files in the folder."""
     return Deployed(KNOWN[name], folder / name)
 
@@ -122,7 +122,7 @@ class Preparation:
     is_portable: bool = False
 
     def run(self) -> Iterable[AnyRecord]:
-        of = deployed(self.name, self.folder)
+        of = deploy(self.name, self.folder)
         if not (of.bundle / "manifest.json").exists():
             export(ExportOptions(of.member.source, of.bundle))
         if not of.expected_file.exists():

@@ -31,10 +31,10 @@ def seen() -> Gpu | None:
 def describe_machine(gpu: Gpu | None) -> Machine:
     """This machine, today."""
     versions = {each: version for each in PACKAGES if (version := version_of(each)) is not None}
-    return Machine(REHEARSAL if gpu is None else named(gpu), versions, time.strftime("%Y-%m-%d"))
+    return Machine(REHEARSAL if gpu is None else name_gpu(gpu), versions, time.strftime("%Y-%m-%d"))
 
 
-def named(gpu: Gpu) -> str:
+def name_gpu(gpu: Gpu) -> str:
     """A GPU with its driver and memory."""
     memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
     return f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"

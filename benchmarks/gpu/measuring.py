@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.gpu.bounds import bounds
 from benchmarks.gpu.contenders import Contender, contenders
-from benchmarks.gpu.deployed import BATCHES, Sample, deployed
+from benchmarks.gpu.deployed import BATCHES, Sample, deploy
 from benchmarks.gpu.device_time import PROFILED, device_times
 from benchmarks.gpu.results import AnyRecord, DenoiserRow, Timing
 from benchmarks.gpu.workers import reason_of
@@ -34,7 +34,7 @@ class Measurement:
     gpu: Gpu | None
 
     def run(self) -> Iterable[AnyRecord]:
-        of = deployed(self.name, self.folder)
+        of = deploy(self.name, self.folder)
         each = self._contender()
         each = replace(each, open=cache(each.open))
         row = measure(self.name, each, np.load(of.expected_file))
@@ -48,12 +48,12 @@ class Measurement:
         return DenoiserRow(self.name, each.name, each.precision, reason=reason)
 
     def _contender(self) -> Contender:
-        return list(contenders(deployed(self.name, self.folder), self.tensorrt, self.device))[self.number]
+        return list(contenders(deploy(self.name, self.folder), self.tensorrt, self.device))[self.number]
 
 
 def measurements(names: Sequence[str], folder: Path, tensorrt: str, device: str, gpu: Gpu | None) -> list[Measurement]:
     """All contenders of all denoisers: the first contenders of each, then the next of each."""
-    counts = {name: len(list(contenders(deployed(name, folder), tensorrt, device))) for name in names}
+    counts = {name: len(list(contenders(deploy(name, folder), tensorrt, device))) for name in names}
     return [
         Measurement(name, folder, number, tensorrt, device, gpu)
         for first in range(0, max(counts.values(), default=0), 2)

@@ -111,7 +111,7 @@ def _norm_weights(parts: Parts, chain: Chain, dtype: Any, shape: tuple[int, ...]
     return parts.weight("scale", scale), parts.weight("shift", shift)
 
 
-def _exported_norm(parts: Parts, value: str, chain: Chain) -> str:
+def _torch_norm(parts: Parts, value: str, chain: Chain) -> str:
     """GroupNorm as torch's exporter writes it."""
     rows, channels, height, width = chain.shape
     ones = parts.weight("ones", np.ones(chain.groups, chain.dtype))
@@ -125,11 +125,11 @@ def _exported_norm(parts: Parts, value: str, chain: Chain) -> str:
     return parts.add("Add", [parts.add("Mul", [value, scale]), shift])
 
 
-def _exported_norm_silu(parts: Parts, value: str, chain: Chain) -> str:
-    return _exported_silu(parts, _exported_norm(parts, value, chain), chain)
+def _torch_norm_silu(parts: Parts, value: str, chain: Chain) -> str:
+    return _torch_silu(parts, _torch_norm(parts, value, chain), chain)
 
 
-def _exported_silu(parts: Parts, value: str, chain: Chain) -> str:
+def _torch_silu(parts: Parts, value: str, chain: Chain) -> str:
     return parts.add("Mul", [value, parts.add("Sigmoid", [value])])
 
 
@@ -139,16 +139,16 @@ def _quick_gelu(parts: Parts, value: str, chain: Chain) -> str:
 
 
 def _contrib_norm(activation: int) -> Callable[[Parts, str, Chain], str]:
-    def added(parts: Parts, value: str, chain: Chain) -> str:
+    def add_node(parts: Parts, value: str, chain: Chain) -> str:
         scale, shift = _norm_weights(parts, chain, np.float32, (_channels(chain),))
         settings = {"epsilon": EPSILON, "groups": chain.groups, "activation": activation, "channels_last": 1}
         return parts.add("GroupNorm", [value, scale, shift], CONTRIB, **settings)
 
-    return added
+    return add_node
 
 
 def _convolution(has_bias: bool) -> Callable[[Parts, str, Chain], str]:
-    def added(parts: Parts, value: str, chain: Chain) -> str:
+    def add_node(parts: Parts, value: str, chain: Chain) -> str:
         channels, generator = _channels(chain), np.random.default_rng(2)
         drawn = generator.standard_normal((channels, channels, 3, 3), np.float32) / (3 * channels**0.5)
         inputs = [value, parts.weight("weights", drawn.astype(chain.dtype))]
@@ -157,7 +157,7 @@ def _convolution(has_bias: bool) -> Callable[[Parts, str, Chain], str]:
             inputs.append(parts.weight("bias", bias.astype(chain.dtype)))
         return parts.add("Conv", inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
 
-    return added
+    return add_node
 
 
 def _convolution_and_add(parts: Parts, value: str, chain: Chain) -> str:
@@ -167,7 +167,7 @@ def _convolution_and_add(parts: Parts, value: str, chain: Chain) -> str:
     return parts.add("Add", [value, parts.weight("bias", bias.astype(chain.dtype))])
 
 
-def _exported_attention(parts: Parts, value: str, chain: Chain) -> str:
+def _torch_attention(parts: Parts, value: str, chain: Chain) -> str:
     """Attention of tokens [rows, count, width] to themselves, as torch's exporter writes it."""
     rows, count, width = chain.shape
     split = parts.weight("split", np.array([rows, count, chain.heads, width // chain.heads], np.int64))
@@ -187,16 +187,16 @@ def _contrib_attention(parts: Parts, value: str, chain: Chain) -> str:
 
 
 OPERATORS: dict[str, Callable[[Parts, str, Chain], str]] = {
-    "GroupNorm, exported": _exported_norm,
-    "GroupNorm and SiLU, exported": _exported_norm_silu,
+    "GroupNorm, exported": _torch_norm,
+    "GroupNorm and SiLU, exported": _torch_norm_silu,
     "contrib GroupNorm": _contrib_norm(0),
     "contrib GroupNorm and SiLU": _contrib_norm(1),
-    "SiLU, exported": _exported_silu,
+    "SiLU, exported": _torch_silu,
     "QuickGelu": _quick_gelu,
     "Conv": _convolution(False),
     "Conv with bias": _convolution(True),
     "Conv and Add": _convolution_and_add,
-    "attention, exported": _exported_attention,
+    "attention, exported": _torch_attention,
     "attention, contrib MultiHeadAttention": _contrib_attention,
 }
 REFERENCE = {  # by operator: the form that the CPU computes in float32

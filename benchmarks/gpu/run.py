@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.gpu.convolution_race import plan_jobs
-from benchmarks.gpu.deployed import Preparation, deployed
+from benchmarks.gpu.deployed import Preparation, deploy
 from benchmarks.gpu.machine import seen, tensorrt_of
 from benchmarks.gpu.measuring import measurements
 from benchmarks.gpu.operator_times import chain_jobs
 from benchmarks.gpu.results import PartEnd, Results
-from benchmarks.gpu.torch_sampler import compiled_networks
-from benchmarks.gpu.workers import GRACE, OVER, Job, locked, reason_of, run_jobs
+from benchmarks.gpu.torch_sampler import compile_networks
+from benchmarks.gpu.workers import GRACE, OVER, Job, lock, reason_of, run_jobs
 
 PARTS = ("convolutions", "denoisers", "operators", "torch")
 SECONDS = {"convolutions": 90.0, "operators": 60.0, "denoisers": 190.0, "torch": 480.0}  # at most, of 8 minutes
@@ -61,7 +61,7 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
         if "denoisers" in parts or "torch" in parts:
             preparing = _thread(lambda: _prepare(run))
         if "torch" in parts:
-            holding.enter_context(locked(folder / "torch.turn"))
+            holding.enter_context(lock(folder / "torch.turn"))
             compiling = _thread(lambda: _compile(run, folder / "torch.turn", preparing))
         if "convolutions" in parts:
             _part(run, "convolutions", lambda until: _race(run, folder, until))
@@ -101,9 +101,9 @@ def _prepare(run: Run) -> None:
 
 def _compile(run: Run, turn: Path, preparing: threading.Thread) -> None:
     """Networks that torch compiles. They wait for their turn, and for bundles that are not there yet."""
-    if not all(deployed(name, run.folder).expected_file.exists() for name in run.names):
+    if not all(deploy(name, run.folder).expected_file.exists() for name in run.names):
         preparing.join()
-    jobs = [each for each in compiled_networks(run.folder, run.device, turn) if each.name in run.names]
+    jobs = [each for each in compile_networks(run.folder, run.device, turn) if each.name in run.names]
     run_jobs(jobs, run.results.add, run.until, COMPILERS, nice=10, environment=TORCH_THREADS)
 
 

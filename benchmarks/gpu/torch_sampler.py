@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.gpu.deployed import BATCHES, Deployed, Sample, deployed
+from benchmarks.gpu.deployed import BATCHES, Deployed, Sample, deploy
 from benchmarks.gpu.device_time import PROFILED, device_times
 from benchmarks.gpu.measuring import agreement, timing
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
-from benchmarks.gpu.workers import locked, reason_of
+from benchmarks.gpu.workers import lock, reason_of
 from benchmarks.nvidia.int8_forms import BLOCK
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
@@ -43,14 +43,14 @@ class CompiledNetwork:
     turn: Path
 
     def run(self) -> Iterable[AnyRecord]:
-        of = deployed(self.name, self.folder)
+        of = deploy(self.name, self.folder)
         expected = np.load(of.expected_file)
         sample = in_torch(of, self.device, self.precision, self.mode)()
         for batch in BATCHES:
             for _ in range(3):  # compiles, and records what is recorded
                 sample(range(batch))
         row = self.failure("")
-        with locked(self.turn):
+        with lock(self.turn):
             try:
                 row = agreement(row, sample, expected, max(BATCHES))
                 for batch in BATCHES:
@@ -65,7 +65,7 @@ class CompiledNetwork:
         return DenoiserRow(self.name, f"torch, compiled, {self.mode}", self.precision, reason=reason)
 
 
-def compiled_networks(folder: Path, device: str, turn: Path) -> list[CompiledNetwork]:
+def compile_networks(folder: Path, device: str, turn: Path) -> list[CompiledNetwork]:
     """What torch compiles: the first mode of all first."""
     return [
         CompiledNetwork(name, folder, precision, mode, device, turn)

@@ -148,7 +148,7 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
+def lock(file: Path) -> Iterator[None]:
     """One process at a time. The lock of a process that ends is free again."""
     with file.open("a") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

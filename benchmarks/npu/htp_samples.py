@@ -73,7 +73,7 @@ def print_step(name: str, seed: int, number: int, expected: np.ndarray, onnx_s: 
     print("|", " | ".join(cells), "|", flush=True)
 
 
-def fixed(sampler: Sampler, rows: int) -> onnx.ModelProto:
+def fix_rows(sampler: Sampler, rows: int) -> onnx.ModelProto:
     """The float graph for so many rows, with all shapes."""
     model = onnx.load(sampler.bundle.graph(sampler.body.graph))
     for value in (*model.graph.input, *model.graph.output):
@@ -82,9 +82,9 @@ def fixed(sampler: Sampler, rows: int) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, settings: Mapping[str, Any]) -> Path:
+def quantize_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, settings: Mapping[str, Any]) -> Path:
     source, prepared, result = (folder / f"{name}.onnx" for name in ("float", "prepared", "quantized"))
-    onnx.save(fixed(sampler, len(fed[0]["x"])), source)
+    onnx.save(fix_rows(sampler, len(fed[0]["x"])), source)
     source = prepared if qnn_preprocess_model(source, prepared) else source
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -99,11 +99,11 @@ def quantized_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, set
     return result
 
 
-def quantized_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, activations: str) -> Path:
+def quantize_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, activations: str) -> Path:
     from aimet_onnx import QuantizationSimModel
 
     simulation = QuantizationSimModel(
-        fixed(sampler, len(fed[0]["x"])), param_type="int8", activation_type=activations, config_file="default"
+        fix_rows(sampler, len(fed[0]["x"])), param_type="int8", activation_type=activations, config_file="default"
     )
     simulation.compute_encodings([select_feeds(sampler.body.graph, each) for each in fed])
     onnx.save(simulation.to_onnx_qdq(prequantize_constants=True), folder / "quantized.onnx")
@@ -118,10 +118,10 @@ def peers(sampler: Sampler, plan: Plan, folder: Path) -> Iterator[tuple[str, Pat
         own = folder / name
         own.mkdir()
         if name in aimet:
-            yield name, quantized_by_aimet(sampler, fed, own, aimet[name])
+            yield name, quantize_by_aimet(sampler, fed, own, aimet[name])
         else:
             part = fed[:: EIGHTH if "calibrate_method" in PEERS[name] else 1]
-            yield name, quantized_by_peer(sampler, part, own, PEERS[name])
+            yield name, quantize_by_peer(sampler, part, own, PEERS[name])
 
 
 def print_steps(sampler: Sampler, plan: Plan, numbers: list[int], seeds: range, networks: dict[str, Any]) -> None:

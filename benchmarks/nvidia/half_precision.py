@@ -44,7 +44,7 @@ def rows_of(member: Member, work: Path, seeds: int) -> list[list[str]]:
         def row(name: str, graph: Graph, half: np.dtype[Any]) -> list[str]:
             kernels = engine_of(graph, Path(folder), DEVICE)
             size = f"{(kernels.bytes or 0) / 1e6:.2f}"
-            return [name, str(len(kernels.each)), by_type(kernels), size, quality(course, simulated(graph, half))]
+            return [name, str(len(kernels.each)), by_type(kernels), size, quality(course, simulate(graph, half))]
 
         rows = [row(name, to_half(task.prepared, half), half) for name, half in HALVES.items()]
         for name, half in HALVES.items():
@@ -60,7 +60,7 @@ def rows_of(member: Member, work: Path, seeds: int) -> list[list[str]]:
     return [[f"{member.name}, reaches {most:.3g}" if number == 0 else "", *each] for number, each in enumerate(rows)]
 
 
-def simulated(graph: Graph, half: np.dtype[Any]) -> Graph:
+def simulate(graph: Graph, half: np.dtype[Any]) -> Graph:
     """A graph of 16 bits that rounds on the CPU."""
     return round_to(to_float32(graph), half)
 

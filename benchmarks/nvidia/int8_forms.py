@@ -148,27 +148,27 @@ def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Momen
     return task, counts, moments, course
 
 
-def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
+def measure_forms(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: float16, then each form."""
     task, counts, moments, course = counted(member, work, seeds)
     own = tabulate(task, counts)
     engines = partial(engines_of, folder=work)
     half = engines(to_half(task.prepared, FLOAT16))
-    lines = [[member.name, "float16", *map(moved, half), "0 %", ""]]
+    lines = [[member.name, "float16", *map(count_traffic, half), "0 %", ""]]
     for name, (target, count) in ((name, form) for name, form in FORMS.items() if form[1] <= course.groups):
         in_float = target.slower(task.prepared, select_measured_ops(task.prepared, own, target.scheme))
         ends = [round(course.groups * number / count) for number in range(count + 1)] if count else [0, course.groups]
         parts = (
             [tabulate_part(own, counts, task.prepared, slice(*part)) for part in pairwise(ends)] if count > 1 else []
         )
-        tables = parts or [own if count else pooled(own)]
+        tables = parts or [own if count else pool_ranges(own)]
         graphs = [
             lower_graph(task.prepared, ranges, target, in_float, make_quantizer(target, moments))[0]
             for ranges in tables
         ]
         quality = quality_of(graphs, ends, target, course, task, work)
         own_engines = engines(graphs[-1])
-        shares = (moved(kernels, of) for kernels, of in zip(own_engines, half, strict=True))
+        shares = (count_traffic(kernels, of) for kernels, of in zip(own_engines, half, strict=True))
         lines.append(["", name, *shares, in_int8(own_engines[0]), quality])
         print(member.name, *lines[-1][1:], flush=True)
     return lines
@@ -193,7 +193,7 @@ def quality_of(
     return f"{mean:.1f} / {low:.1f}"
 
 
-def pooled(own: RangesTable) -> RangesTable:
+def pool_ranges(own: RangesTable) -> RangesTable:
     """One range of each activation for all steps and channels."""
     tensors = {
         name: replace(ranges, per_group=(ranges.pooled,), by_channel=None) for name, ranges in own.tensors.items()
@@ -206,7 +206,7 @@ def engines_of(graph: Graph, folder: Path) -> tuple[Kernels, ...]:
     return tuple(engine_of(graph, folder, device) for device in DEVICES)
 
 
-def moved(kernels: Kernels, of: Kernels | None = None) -> str:
+def count_traffic(kernels: Kernels, of: Kernels | None = None) -> str:
     """The number of kernels, and the bytes that they move: as a share of another engine's, if there is one."""
     count, size = len(kernels.each), kernels.bytes or 0
     return f"{count}, {size / 1e6:.2f} MB" if of is None else f"{count}, {size / (of.bytes or 1):.2f}"
@@ -239,4 +239,4 @@ def write_page(
 
 
 if __name__ == "__main__":
-    write_page(__doc__, SCRIPT, MODELS, HEAD, measured)
+    write_page(__doc__, SCRIPT, MODELS, HEAD, measure_forms)

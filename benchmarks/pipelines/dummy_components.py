@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
 from fewstep.export.sources.diffusers.recording.settings import GUIDANCES
-from tests.pipelines import randomized  # before the checkout's package of the same name is imported
+from tests.pipelines import randomize  # before the checkout's package of the same name is imported
 
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TEXTS = ("prompt", "negative_prompt")
@@ -62,7 +62,7 @@ class DummyPipeline:
             _complete_configs(pipeline)
             for each in pipeline.components.values():
                 if type(each).__module__.startswith("diffusers.models."):
-                    randomized(each)  # some begin with zeros, and return zeros
+                    randomize(each)  # some begin with zeros, and return zeros
             pipeline.save_pretrained(folder, safe_serialization=True)
             if (scheduler := getattr(pipeline, "scheduler", None)) is not None:  # one that its class makes is not saved
                 scheduler.save_pretrained(folder / "scheduler")
@@ -187,7 +187,7 @@ def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iter
         del sys.modules[name]  # ours; the checkout has a package of the same name
     found: set[str] = set()
     for file in sorted((checkout / "tests" / "pipelines").rglob("test_*.py")):
-        if not any(name in names for name in _named_classes(file)):
+        if not any(name in names for name in _class_names(file)):
             continue
         try:
             module = importlib.import_module(".".join(file.relative_to(checkout).with_suffix("").parts))
@@ -217,6 +217,6 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, int | float | str)
 
 
-def _named_classes(file: Path) -> set[str]:
+def _class_names(file: Path) -> set[str]:
     tree = ast.walk(ast.parse(file.read_bytes()))
     return {alias.name for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names}

@@ -49,7 +49,7 @@ def rescuer_of(task: str) -> Expert:
     if task == "box-close":
         return close_the_box
     expert = expert_of(task)
-    return expert if task != "push" else lambda observation: _reopened(observation, expert(observation))
+    return expert if task != "push" else lambda observation: _reopen(observation, expert(observation))
 
 
 def close_the_box(observation: Float64) -> Float64:
@@ -68,7 +68,7 @@ def close_the_box(observation: Float64) -> Float64:
     return np.append(np.clip(FAST * (target - hand), -1.0, 1.0), grip)
 
 
-def _reopened(observation: Float64, action: Float64) -> Float64:
+def _reopen(observation: Float64, action: Float64) -> Float64:
     """An action of Meta-World's expert of push, or the one that rises and opens the fingers where they are closed above
     the puck."""
     hand, gripper, puck = observation[:3], observation[3], observation[4:7]

@@ -135,7 +135,7 @@ def main() -> None:
     samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
     bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
     own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
-    verdicts = joined(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
+    verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
     rivals = contenders(hash_of(given.weights))
     names = [contender.name for contender in rivals]
     if unknown := [each for each in given.only or () if each not in names]:
@@ -175,7 +175,7 @@ def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
     return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
 
 
-def joined(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
+def join_verdicts(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
     """The verdicts of several files, by the digest of their contender; a later file's stand."""
     found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
     for digest, verdicts in ((digest, each) for file in files for digest, each in file.items()):

@@ -38,7 +38,7 @@ def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None) ->
         f"{100 * len(won) / max(1, len(all_)):.1f}",
         f"{100 * low:.1f} to {100 * high:.1f}",
         *tasks,
-        "" if reference is None else _compared(verdicts, reference),
+        "" if reference is None else _compare(verdicts, reference),
         ticks,
         _routes(won),
         _mean([each.seam for each in all_]),
@@ -46,7 +46,7 @@ def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None) ->
     )
 
 
-def paired(verdicts: Verdicts, reference: Verdicts) -> Paired:
+def pair_episodes(verdicts: Verdicts, reference: Verdicts) -> Paired:
     """A contender and the reference on the episodes that both have."""
     both = verdicts.keys() & reference.keys()
     won = [(verdicts[each].solved is not None, reference[each].solved is not None) for each in both]
@@ -58,8 +58,8 @@ def _task(task: str, verdicts: Sequence[Verdict]) -> str:
     return "" if not own else f"{100 * sum(each.solved is not None for each in own) / len(own):.1f}"
 
 
-def _compared(verdicts: Verdicts, reference: Verdicts) -> str:
-    pair = paired(verdicts, reference)
+def _compare(verdicts: Verdicts, reference: Verdicts) -> str:
+    pair = pair_episodes(verdicts, reference)
     if not pair.pairs:
         return ""
     figures = f"{pair.pairs}, {100 * pair.discordant:.1f} %, {100 * pair.bound:+.1f}, {pair.p_value:.2g}"

@@ -91,12 +91,12 @@ def _line(contender: Contender, task: str, body: str | None, verdicts: list[Verd
         seeds,
         [each.solved for each in verdicts],
         "".join(LETTERS[each.route] for each in verdicts),
-        [_rounded(each.seam) for each in verdicts],
-        [_rounded(each.jerk_contrast) for each in verdicts],
+        [_round_value(each.seam) for each in verdicts],
+        [_round_value(each.jerk_contrast) for each in verdicts],
     )
 
 
-def _rounded(value: float | None) -> int | None:
+def _round_value(value: float | None) -> int | None:
     return None if value is None else round(HUNDREDTHS * value)
 
 

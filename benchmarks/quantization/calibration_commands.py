@@ -10,7 +10,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 OF_ITS_OWN = ("--conditions", "--prompts", "--size", "--quality", "--speed", "--inputs")
 
 
-def calibrated_on(manifest: Manifest, targets: Collection[str], has_conditions: bool = False) -> range:
+def seeds_of_calibration(manifest: Manifest, targets: Collection[str], has_conditions: bool = False) -> range:
     """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
 
     UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the

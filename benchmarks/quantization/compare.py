@@ -28,10 +28,10 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.quantization import result_rows
-from benchmarks.quantization.calibration_commands import calibrated_on
+from benchmarks.quantization.calibration_commands import seeds_of_calibration
 from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
 from benchmarks.quantization.judge_bodies import Judge, Judged, versions
-from benchmarks.quantization.result_rows import Measured, measured
+from benchmarks.quantization.result_rows import Measured, make_row
 from benchmarks.quantization.run_tools import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.tool_inputs import write_material
 from benchmarks.result_store import read_rows, write_rows
@@ -72,7 +72,7 @@ def environments(given: Sequence[str]) -> dict[str, str]:
     return {THIS: sys.executable} | {tool: os.path.abspath(shutil.which(path) or path) for tool, path in named.items()}
 
 
-def calibrated(
+def calibrate_member(
     member: Member, steps: int, targets: Sequence[str], work: Path, progress: Progress = SILENT
 ) -> CalibrateOptions:
     """How the member's bundle is calibrated along its plan for these targets; done unless its bodies are there."""
@@ -116,7 +116,7 @@ def compare(
             draw(judge, [each.contender for each in judged if each.quality], arguments.picture)
     for engine in made:
         here = [each for each in judged if each.contender.engine == engine]
-        yield measured(reference.bundle.manifest.name, len(plan.steps), seeds, here, own_code(), versions())
+        yield make_row(reference.bundle.manifest.name, len(plan.steps), seeds, here, own_code(), versions())
 
 
 def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: Path) -> dict[str, Body]:
@@ -178,10 +178,10 @@ def main(given: Sequence[str] | None = None) -> int:
         for member in [each for each in ALL if not arguments.model or each.name in arguments.model]:
             for count in arguments.steps or ((member.steps,) if member in HARD else STEPS):
                 with progress_display() as progress:
-                    asked = calibrated(member, count, targets, arguments.work, progress)
+                    asked = calibrate_member(member, count, targets, arguments.work, progress)
                     held_out = held_out_rows(member, options.seeds_of(arguments))
                     new = list(compare(asked, lines, pythons, arguments, progress, held_out))
-                known = result_rows.joined(read_rows(result_rows.KEPT, Measured), new)
+                known = result_rows.join_rows(read_rows(result_rows.KEPT, Measured), new)
                 write_rows(result_rows.KEPT, known)
                 result_rows.put_tables(known)
                 show(new)
@@ -195,7 +195,7 @@ def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapp
     manifest = open_bundle(arguments.bundle).manifest
     targets = tuple(TARGET_OF[line.engine] for line in lines if line.tool is None)
     own_bodies(manifest.bodies, lines, arguments.bundle)
-    seeds = calibrated_on(manifest, targets, arguments.conditions is not None)
+    seeds = seeds_of_calibration(manifest, targets, arguments.conditions is not None)
     asked = CalibrateOptions(
         arguments.bundle, target=targets, trajectories=len(seeds), seed=seeds.start, conditions=arguments.conditions
     )

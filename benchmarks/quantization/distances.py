@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.markdown import table
-from benchmarks.quantization.compare import ALL, calibrated
+from benchmarks.quantization.compare import ALL, calibrate_member
 from benchmarks.result_store import kept
 from fewstep.cli.progress import progress_display
 from fewstep.measure.measure import measure
@@ -40,9 +40,9 @@ EXTRACTORS = {  # of the data that members are trained on, as their cards say
 HEADER = ("denoiser", "steps", "samples", "FD of float32, the floor", "FD of int8", "difference", "95 % interval")
 
 
-def measured(member: Member, steps: int, arguments: argparse.Namespace, show: Progress) -> Distance:
+def measure_distances(member: Member, steps: int, arguments: argparse.Namespace, show: Progress) -> Distance:
     """FD of int8, and of float32, to float32 samples of other seeds."""
-    bundle = calibrated(member, steps, [CPU_X86.name], arguments.work, show).bundle
+    bundle = calibrate_member(member, steps, [CPU_X86.name], arguments.work, show).bundle
 
     def find() -> Distance:
         own, file = held_out_rows(member, range(ROWS)), bundle.with_name(f"{bundle.name}-held-out.npz")
@@ -79,7 +79,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     with progress_display() as show:
         lines = [
-            line(member.name, steps, measured(member, steps, arguments, show))
+            line(member.name, steps, measure_distances(member, steps, arguments, show))
             for member in ALL
             if member.name in EXTRACTORS and member.name in (arguments.model or EXTRACTORS)
             for steps in arguments.steps or (8,)

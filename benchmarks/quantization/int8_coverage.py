@@ -26,7 +26,7 @@ def covered(engine: str, prepared: Graph, graph: Graph) -> Coverage:
     elif engine == "onnxruntime":
         int8 = frozenset(count_operation_macs(prepared)) - in_float(prepared, graph)
     else:
-        int8 = paired(graph)
+        int8 = pair_operations(graph)
     if unknown := sorted(int8 - count_operation_macs(prepared).keys()):
         raise UserError(f"{unknown[0]!r} runs in int8, and the float graph has no such operation", "keep nodes' names")
     return count_coverage(prepared, int8)
@@ -55,7 +55,7 @@ def multiplying(idx: Index, name: str) -> str:
     return node.output
 
 
-def paired(graph: Graph) -> frozenset[str]:
+def pair_operations(graph: Graph) -> frozenset[str]:
     """Operations that read an activation and a weight through DequantizeLinear, by the names of their nodes."""
     dequantized = {node.output for node in graph.nodes if node.op == "DequantizeLinear"}
     return frozenset(

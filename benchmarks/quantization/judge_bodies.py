@@ -93,25 +93,25 @@ class Judge:
         content = bundle.manifest.files[bundle.body(contender.body).graph.file]
         rows = None if self.rows is None else digest_records(self.rows)
         follows_from = (contender.body, content, contender.engine, self.seeds, versions(), code_digest(), rows)
-        return kept(self.material.folder, Quality, partial(self._measured, contender), *follows_from)
+        return kept(self.material.folder, Quality, partial(self._measure, contender), *follows_from)
 
     @cached_property
     def reference(self) -> Samples:
         """The samples of float32, in onnxruntime."""
-        return self._sampled(load(self.bundle, body="float32"), "float32")
+        return self._sample(load(self.bundle, body="float32"), "float32")
 
     def samples(self, contender: Contender) -> Samples:
         """The samples of a contender [seeds, *x_shape], on its engine."""
-        return self._sampled(open_body(open_bundle(self.bundle), contender.body, threads=0), contender.name)
+        return self._sample(open_body(open_bundle(self.bundle), contender.body, threads=0), contender.name)
 
-    def _sampled(self, sampler: Sampler, name: str) -> Samples:
+    def _sample(self, sampler: Sampler, name: str) -> Samples:
         parts = []
         for part in SeedBatch.from_manifest(sampler.bundle.manifest, self.seeds, self.rows).split(BATCH):
             parts.append(sampler.sample(self.plan, part.seeds, part.conditions, self.plan.guidance))
             self.progress(f"sampling {name}", part.seeds[-1] + 1 - self.seeds[0], len(self.seeds))
         return np.concatenate(parts)
 
-    def _measured(self, contender: Contender) -> Quality:
+    def _measure(self, contender: Contender) -> Quality:
         bundle = open_bundle(self.bundle)
         graph, samples = bundle.body(contender.body).graph, self.samples(contender)
         made = graph.coverage or covered(

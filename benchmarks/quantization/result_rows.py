@@ -71,13 +71,13 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.denoiser, -self.steps, self.engine, self.first, self.seeds)
 
 
-def measured(
+def make_row(
     denoiser: str, steps: int, seeds: range, judged: Sequence[Judged], code: str, versions: Iterable[str]
 ) -> Measured:
     """The row of one engine: ours, then the other settings."""
     ours, *others = judged
     assert ours.quality is not None
-    return _led(
+    return _with_leads(
         Measured(
             *(denoiser, steps, len(seeds), seeds.start, ours.contender.engine),
             ours=_figures(ours.quality),
@@ -91,7 +91,7 @@ def measured(
     )
 
 
-def joined(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured, ...]:
+def join_rows(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured, ...]:
     """All rows in order: a new one instead of an earlier measurement of the same."""
     rows = {each.key: each for each in known}
     for each in new:
@@ -155,7 +155,7 @@ def cells(row: Measured) -> list[str]:
     ]
 
 
-def _led(row: Measured) -> Measured:
+def _with_leads(row: Measured) -> Measured:
     """The row with its leads over `others`."""
     best, defaults = _best(row), [each.quality for each in row.others if each.setting == DEFAULTS]
     lead = None if best is None or best.quality is None else row.ours - best.quality
@@ -174,7 +174,7 @@ def _with_others_of(before: Measured, new: Measured) -> Measured:
         return new
     others = {each.name: each for each in (*before.others, *new.others)}
     versions = tuple(sorted({*before.versions, *new.versions}))
-    return _led(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
+    return _with_leads(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
 
 
 def _other(judged: Judged, ours: Quality) -> Other:

@@ -59,10 +59,10 @@ def pieces(seeds: Sequence[int], x: Floats) -> Floats:
 def seen(seeds: Sequence[int], x: Floats) -> Floats:
     """Return the brightness of these regions, [B, 1, 28, 28] in [-1, 1], with each pixel repeated four times.
     Brightness is relative to the largest component of the colour."""
-    return enlarged(2 * pieces(seeds, x).max(1, keepdims=True) - 1)
+    return enlarge(2 * pieces(seeds, x).max(1, keepdims=True) - 1)
 
 
-def enlarged(x: Floats) -> Floats:
+def enlarge(x: Floats) -> Floats:
     return x.repeat(2, 2).repeat(2, 3)
 
 

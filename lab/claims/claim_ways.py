@@ -21,7 +21,7 @@ from fewstep.runtime.sampling.execute import StepEvaluation, begin, build_evalua
 from lab.claims import scores
 from lab.claims.claim import GUIDED, LOG_P, SHIPPED, Claim
 from lab.claims.plan_ways import model
-from lab.claims.settings import BATCH, LAWFUL, Setting, W, guided
+from lab.claims.settings import BATCH, LAWFUL, Setting, W, plan_of_steps
 
 FILM = 48  # number of frames, few of which are processed while the stream fills or drains
 
@@ -29,7 +29,7 @@ FILM = 48  # number of frames, few of which are processed while the stream fills
 # Streams
 
 
-def streamed(s: Setting, mode: Any) -> Floats:
+def frame_rate(s: Setting, mode: Any) -> Floats:
     """Return the frames per second of CPU time, [1]."""
     frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
     film = np.resize(s.picture, (FILM, *s.picture.shape[1:]))
@@ -64,7 +64,7 @@ def several(s: Setting, plan: str, count: int) -> Floats:
     return np.asarray(s.sampler.sample(plan, seeds, {s.condition: np.repeat(s.labels, count)}))
 
 
-def populated(s: Setting, **options: Any) -> Floats:
+def run_population(s: Setting, **options: Any) -> Floats:
     plan = s.sampler.compile(f"ddpm:{STEPS}", 1.0)
     made = population(s.sampler, plan, Steering(s.reward, 1.0, plan), s.seeds, N, s.who, batch=BATCH, **options)
     return made.samples.reshape(-1, *made.samples.shape[2:])
@@ -78,7 +78,7 @@ def drawn(s: Setting, corrects: bool) -> Floats:
     return s.drawn(plan, guidance_corrector(plan), None)
 
 
-def rolled(s: Setting) -> Floats:
+def roll_over(s: Setting) -> Floats:
     """Rollover Budget Forcing, for all seeds side by side. A next state is drawn until it is better than all previous
     ones, and saved evaluations are passed to the next step. The last step uses the rest: 1 + 9 x 4 evaluations for a
     seed."""
@@ -117,7 +117,7 @@ def _of(evaluation: StepEvaluation, who: NDArray[np.intp]) -> StepEvaluation:
     return StepEvaluation(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
 
 
-def searched(s: Setting) -> Floats:
+def find_noise(s: Setting) -> Floats:
     """Zero-order search: a start, and N - 1 neighbours one after the other. Each seed's noise moves where its reward
     increased."""
     plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}", 1.0)), s.sampler.draws(s.seeds)
@@ -131,7 +131,7 @@ def searched(s: Setting) -> Floats:
     return x
 
 
-def moved(s: Setting) -> Floats:
+def move_mean(s: Setting) -> Floats:
     """REINFORCE on the mean of the start noise of each class, as in compositions.md. Return the samples of the last
     round."""
     plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}", 1.0)), np.array(s.labels)
@@ -151,7 +151,7 @@ def plain(s: Setting, evaluations: int) -> Floats:
     return s.sample(f"ddim:{max(evaluations, 1)}")
 
 
-def filtered(s: Setting) -> Floats:
+def filter_trajectories(s: Setting) -> Floats:
     """Return the mean reward of the nine tenths of the samples whose trajectories vary least, as one figure for each
     seed. Relative to the reward without the filter, its deviation equals that of a mean without a random tenth of the
     samples."""
@@ -165,7 +165,7 @@ def filtered(s: Setting) -> Floats:
 # Edits, starts, tiles
 
 
-def inpainted(s: Setting, evaluations: int, again: int = 0) -> Floats:
+def inpaint(s: Setting, evaluations: int, again: int = 0) -> Floats:
     """Return samples whose upper half is known, from the class asked for. RePaint repeats `again` steps before the last
     three times, within the number of evaluations."""
     last = max(evaluations - 2 * again - 1, again)
@@ -188,7 +188,7 @@ def cyclic(s: Setting) -> Floats:
     noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10", 1.0) for eta in (1.0, 0.1))
     plan = tail(time_travel(noisy, cycles, end - first, (first, end)), first)
     held = [*kept[: end - first] * cycles, *kept[end - first :], s.known]
-    x = noised(s, noisy, end, first, kept[end - first])
+    x = add_noise(s, noisy, end, first, kept[end - first])
     states = s.sampler.steps(plan, s.seeds, s.who, given={"row0": x}, hold=Hold(tuple(held), mask, clean=True))
     *_, state = islice(states, cycles * (end - first))
     for start, stop in ((end, again), (again, 10)):
@@ -198,7 +198,7 @@ def cyclic(s: Setting) -> Floats:
     return np.asarray(state.after[0])
 
 
-def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
+def add_noise(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
     """Return states before step `at` of a plan, noised to the level before step `to`."""
     here, there = plan.steps[at], plan.steps[to]
     assert here.alpha and here.sigma is not None and there.alpha is not None and there.sigma is not None
@@ -232,7 +232,7 @@ def story(s: Setting) -> Floats:
 
 
 def one_noise(s: Setting, evaluations: int) -> Floats:
-    return np.asarray(s.sampler.sample(guided(evaluations), [s.seeds[0]] * len(s.seeds), s.who))
+    return np.asarray(s.sampler.sample(plan_of_steps(evaluations), [s.seeds[0]] * len(s.seeds), s.who))
 
 
 CHAIN, MOVES, TAKEN = 12, 4, 4  # steps of the plan; moves for each sample, and samples of a chain
@@ -242,22 +242,22 @@ def chain(s: Setting) -> Floats:
     """Denoising Langevin Gibbs over x and its noise level. After each move, the level is estimated from the residual,
     and the state with the least noise among a number of moves is denoised. Return the samples of each seed's chain,
     seed by seed."""
-    samples, _ = chained(s)
+    samples, _ = chain_samples(s)
     return np.stack(samples, 1).reshape(-1, *samples[0].shape[1:])
 
 
-def chained(s: Setting) -> tuple[list[Floats], float]:
+def chain_samples(s: Setting) -> tuple[list[Floats], float]:
     """Return the samples of all seeds' chains, and the number of evaluations of the network for each sample."""
     plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}", 1.0), s.sampler.draws(s.seeds), 0.3
     rho = np.array([(step.sigma or 0.0) / step.alpha if step.alpha else np.inf for step in plan.steps])
     alpha = np.array([step.alpha or 0.0 for step in plan.steps])
     level = np.full(len(s.seeds), CHAIN // 2)
-    y, evaluations = s.sample(guided(4)) + rho[CHAIN // 2] * draws(0), 4.0
+    y, evaluations = s.sample(plan_of_steps(4)) + rho[CHAIN // 2] * draws(0), 4.0
     samples, number, wide = [], 1, (-1, *[1] * (draws(0).ndim - 1))
     for _ in range(TAKEN):
         lowest, least = level * 0 - 1, np.zeros_like(y)
         for _ in range(MOVES):
-            x0 = _denoised(s, plan, level, alpha[level].reshape(wide) * y)
+            x0 = _denoise(s, plan, level, alpha[level].reshape(wide) * y)
             y = y + h / 2 * (x0 - y) + np.sqrt(h) * rho[level].reshape(wide) * draws(number)
             residual = np.sqrt(np.mean((y - x0) ** 2, axis=tuple(range(1, y.ndim))))
             level, number = np.abs(np.log(rho[None] / residual[:, None])).argmin(1), number + 1
@@ -271,7 +271,7 @@ def chained(s: Setting) -> tuple[list[Floats], float]:
     return samples, evaluations / TAKEN
 
 
-def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> Floats:
+def _denoise(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> Floats:
     """Return x0 of states, each of which is at its own step."""
     x0 = np.zeros_like(rows, np.float32)
     for k in np.unique(level):
@@ -294,7 +294,8 @@ CLAIMS = [
           lambda s: from_picture(s, 8, 0.6, Residual(RCFG[model(s)])),
           lambda s, n: from_picture(s, n / 2, 0.6, CFG), scores.reward, guidance=CFG),
     Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "a sequence", "frames/s", 4,
-          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), scores.value, of_time=True, asked=1.5,
+          lambda s: frame_rate(s, "batch"), lambda s, n: frame_rate(s, "sequence"),
+          scores.value, of_time=True, asked=1.5,
           unit="round", has_longer=False),
     Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
           lambda s: still(s, SimilarityFilter()),
@@ -305,24 +306,24 @@ CLAIMS = [
         ),
     *[Claim(system, "more reward than the best of N", "best of N", LOG_P, SEARCH,
             way, best_of, scores.best_reward, has_longer=False, is_aim=True)
-      for system, way in (("FK steering", populated), ("RBF", rolled),
-                          ("SVDD", lambda s: populated(s, choice="best")))],
+      for system, way in (("FK steering", run_population), ("RBF", roll_over),
+                          ("SVDD", lambda s: run_population(s, choice="best")))],
     Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
           lambda s: drawn(s, True), lambda s, n: drawn(s, False), scores.lawful, GUIDED[:1],
           unit="class", has_longer=False),
-    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, scores.reward,
+    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, find_noise, plain, scores.reward,
           is_aim=True),
     Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
-          searched, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False, is_aim=True),
+          find_noise, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False, is_aim=True),
     Claim("REINFORCE on the start", "a start that is rewarded, for a class", "best of N", LOG_P, SEARCH,
-          moved, best_of, scores.best_reward, is_aim=True),
+          move_mean, best_of, scores.best_reward, is_aim=True),
     Claim("hallucination filter", "fewer samples off the data, 90 % kept", "as many left out at random", LOG_P, 20,
-          filtered, lambda s, n: scores.reward(s, plain(s, n)), scores.value, has_longer=False),
+          filter_trajectories, lambda s, n: scores.reward(s, plain(s, n)), scores.value, has_longer=False),
     Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,
-          lambda s: inpainted(s, 28, again=9), inpainted, scores.reward),
+          lambda s: inpaint(s, 28, again=9), inpaint, scores.reward),
     *[Claim("COW", "inpainting that fits its surroundings", control, LOG_P, 32, cyclic, theirs, scores.reward, GUIDED)
-      for control, theirs in (("held by steps that go down", inpainted),
-                              ("RePaint", lambda s, n: inpainted(s, n, again=max((n - 1) // 3, 1))))],
+      for control, theirs in (("held by steps that go down", inpaint),
+                              ("RePaint", lambda s, n: inpaint(s, n, again=max((n - 1) // 3, 1))))],
     Claim("NeuralRemaster", "the layout of a picture, at no cost", "image-to-image of strength 0.8", "correlation", 10,
           from_phases, from_picture, scores.layout, GUIDED),
     Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10,
@@ -332,7 +333,7 @@ CLAIMS = [
     Claim("illustration sequences", "pictures of their own classes", "one noise", LOG_P, 6,
           story, one_noise, scores.reward),
     Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,
-          chain, lambda s, n: several(s, guided(n), TAKEN), scores.mean_reward, GUIDED),
+          chain, lambda s, n: several(s, plan_of_steps(n), TAKEN), scores.mean_reward, GUIDED),
     Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
           lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), scores.seams),
     Claim("Any-Size-Diffusion", "no seams without overlap", "windows that overlap by half", "minus step at borders", 30,

@@ -32,8 +32,8 @@ from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_way
 from lab.claims.claim import Claim
 from lab.claims.claim_lines import Line, RefusedClaim
 from lab.claims.directions import Direction, key_of, measure_direction, needs_direction
-from lab.claims.measure_claim import judged, timed
-from lab.claims.settings import FIRST_SEED, MODELS, opened
+from lab.claims.measure_claim import judge_claim, time_ways
+from lab.claims.settings import FIRST_SEED, MODELS, open_setting
 
 WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS]}
 CLAIMS = [claim for claims in WAYS.values() for claim in claims]
@@ -80,7 +80,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
     """Yield the lines of all parts as they are measured. One process per core takes one part after the other, the
     longest first. An error of a part is raised after the lines of all others."""
     models = options.model or MODELS
-    parts = longest_first(part for part in PARTS if part[0] in models and any(wanted(part, options.only)))
+    parts = longest_first(part for part in PARTS if part[0] in models and any(select_claims(part, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would use another process's core
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
@@ -107,7 +107,7 @@ def longest_first(parts: Iterable[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: (part[1] != "fits", -taken[part[0]]))
 
 
-def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
+def select_claims(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
     """Yield the claims of a part whose system has one of these words in its name; all claims for None."""
     model, ways = part
     for claim in WAYS[ways]:
@@ -119,8 +119,8 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
     """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring. A
     claim is refused if its figure gets worse with steps of the network."""
     seeds, (model, ways) = seeds_of(options), part
-    setting = opened(model, work / ways, seeds)
-    for claim in wanted(part, options.only):
+    setting = open_setting(model, work / ways, seeds)
+    for claim in select_claims(part, options.only):
         name = model, claim.system, claim.figure, claim.control
         if needs_direction(claim):
             measured = partial(measure_direction, model, setting, claim)
@@ -129,7 +129,7 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
             if direction.is_wrong:
                 found.put(RefusedClaim(name, f"{direction}, so it rewards the errors of solvers"))
                 continue
-        find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
+        find = partial(lambda each: judge_claim(model, setting, each, *time_ways(setting, each)), claim)
         found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
 
 
@@ -148,4 +148,4 @@ def write() -> None:
     kept = claim_lines.kept()
     PAGE.write_text(claim_lines.written(kept))
     page = systems.with_headlines(systems.PAGE.read_text(), kept.lines)
-    systems.PAGE.write_text(systems.renewed(page, kept.lines))
+    systems.PAGE.write_text(systems.renew_page(page, kept.lines))

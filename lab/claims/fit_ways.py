@@ -24,7 +24,7 @@ from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.request import denoiser_facts
 from lab.claims.claim import SHIPPED, claims, plan
-from lab.claims.settings import Setting, W, exported, sampler_of
+from lab.claims.settings import Setting, W, export_source, sampler_of
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # number of seeds of a search; competing plans are scored on the first ones
 JUDGED = 16  # number of seeds on which `fewstep fit` accepts a plan
@@ -32,17 +32,17 @@ BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by fitting.md,
 
 
 @lru_cache
-def _fitted(source: str, steps: int, weight: float | None) -> Sampler:
+def _open_fit(source: str, steps: int, weight: float | None) -> Sampler:
     """Return a sampler of a source in float32 with the plan `fitted:STEPS`."""
-    bundle = Path(copytree(exported(source), Path(mkdtemp()) / "bundle"))
+    bundle = Path(copytree(export_source(source), Path(mkdtemp()) / "bundle"))
     fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED, threads=1))
     return sampler_of(bundle)
 
 
-def fitted(s: Setting, steps: int, weight: float | None) -> Floats:
+def fit_and_sample(s: Setting, steps: int, weight: float | None) -> Floats:
     """Return samples of a plan with `steps` steps that `fewstep fit` fits to the network, with guidance, or with one
     evaluated row per step."""
-    return replace(s, sampler=_fitted(s.source, steps, weight)).sample(f"fitted:{steps}", guidance=weight)
+    return replace(s, sampler=_open_fit(s.source, steps, weight)).sample(f"fitted:{steps}", guidance=weight)
 
 
 def shipped_fit(s: Setting) -> Floats:
@@ -67,14 +67,14 @@ def _material(bundle: Path) -> FitSetting:
 
 
 @lru_cache
-def _searched(bundle: Path, method: str) -> Plan:
+def _search_plan(bundle: Path, method: str) -> Plan:
     """Return the plan that a module of the literature finds, starting from the best one without a fit."""
     plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fit_plan(_material(bundle))
     return plan
 
 
 def of_literature(s: Setting, method: str) -> Floats:
-    return s.sample(_searched(s.sampler.bundle.path, method))
+    return s.sample(_search_plan(s.sampler.bundle.path, method))
 
 
 CLAIMS = [

@@ -37,7 +37,7 @@ class Timing:
     is_steady: bool
 
 
-def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
+def judge_claim(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
     """Return the figures of all seeds, with the times of some. A figure of time uses the rounds that were timed."""
     if claim.seeds is not None:
         setting = replace(setting, seeds=range(setting.seeds.start, setting.seeds.start + claim.seeds))
@@ -79,7 +79,7 @@ def _made(s: Setting, way: Way) -> Floats:
     return MADE[key]
 
 
-def timed(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:
+def time_ways(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:
     """Time the ways on a few seeds, in turns, and return the times and the samples. The number of evaluations of the
     plain way at equal time follows from the ratio of times at equal evaluations, and is corrected once by its own
     time."""

@@ -16,7 +16,7 @@ from fewstep.plans.transforms import tail, use_given_noise
 from fewstep.runtime import Sampler
 from lab.claims import scores
 from lab.claims.claim import CLEAN, FD, GUIDED, SHARPENED, SOUND, SPOKEN, Claim, alike, claims, near, nearest, plan
-from lab.claims.settings import APART, Setting, exported, sampler_of
+from lab.claims.settings import APART, Setting, export_source, sampler_of
 
 PAG = {"fashion_mnist": 1.0}  # by FD of 0.25 to 2 on 128 seeds from 20 000 on
 # The weight of two branches, by FD of `dpmpp_2m:5` at 1 to 3. The least FD is at 1, which is one branch
@@ -30,9 +30,9 @@ DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
-def tuned(s: Setting, plan: str) -> Floats:
+def tune_skips(s: Setting, plan: str) -> Floats:
     """Return samples with scaled skip connections."""
-    return replace(s, sampler=changed(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample(plan)
+    return replace(s, sampler=edit_source(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample(plan)
 
 
 SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of earlier calls
@@ -50,9 +50,9 @@ def shifted(s: Setting, name: str) -> Floats:
 
 
 @lru_cache
-def changed(source: str, change: str) -> Sampler:
+def edit_source(source: str, change: str) -> Sampler:
     """Return a sampler of a source's network, exported with a change."""
-    return sampler_of(exported(source, change=change))
+    return sampler_of(export_source(source, change=change))
 
 
 def model(s: Setting) -> str:
@@ -79,13 +79,13 @@ def ddim_and_back(s: Setting, evaluations: int) -> Floats:
 
 CLAIMS = [
     Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
-          lambda s: there_and_back(s, 20), ddim_and_back, scores.returned, GUIDED),
+          lambda s: there_and_back(s, 20), ddim_and_back, scores.psnr_of_return, GUIDED),
     *claims("PAG", "guidance without a null condition", 10, lambda s: replace(
-        s, sampler=changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
+        s, sampler=edit_source(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
         "twice the steps": (10, plan("dpmpp_2m:10")),
         "guidance by two branches": (10, lambda s: s.sample("dpmpp_2m:5", guidance=TWO_BRANCHES[model(s)])),
         "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
-    *claims("Skip-Tuning", "nearer to the data in few steps", 5, partial(tuned, plan="dpmpp_2m:5"), tuple(SKIPS),
+    *claims("Skip-Tuning", "nearer to the data in few steps", 5, partial(tune_skips, plan="dpmpp_2m:5"), tuple(SKIPS),
             {"no scale": (5, plan("dpmpp_2m:5"))}),
     *claims("Time-Shift Sampler", "nearer to many steps, without training", 10, lambda s: shifted(s, "ddim:10"), PLAIN,
             {"the same plan": (10, plan("ddim:10"))}, (near(None),)),

@@ -127,7 +127,7 @@ def si_sdr(s: Setting, x: Floats) -> Floats:
     return np.asarray(10 * np.log10((target**2).sum(1) / ((made - target) ** 2).sum(1)))
 
 
-def returned(s: Setting, x: Floats) -> Floats:
+def psnr_of_return(s: Setting, x: Floats) -> Floats:
     """Return the PSNR in dB to the picture that was inverted, at most 99, [B]."""
     return np.minimum(psnr(x, s.picture), 99.0)
 

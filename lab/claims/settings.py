@@ -107,7 +107,7 @@ class Setting:
     @cached_property
     def picture(self) -> Floats:
         """Samples of another class for each seed, from which edits start."""
-        return np.asarray(self.sampler.sample(guided(8), self.seeds, self.others, W))
+        return np.asarray(self.sampler.sample(plan_of_steps(8), self.seeds, self.others, W))
 
     @cached_property
     def particles(self) -> Floats:
@@ -128,10 +128,10 @@ class Setting:
     def known(self) -> Floats:
         """Samples of the classes asked for, from other seeds. Inpainting is given half of each."""
         seeds = [seed + 500 for seed in self.seeds]
-        return np.asarray(self.sampler.sample(guided(10), seeds, self.who, W))
+        return np.asarray(self.sampler.sample(plan_of_steps(10), seeds, self.who, W))
 
 
-def guided(steps: int) -> str:
+def plan_of_steps(steps: int) -> str:
     return f"dpmpp_2m:{max(steps, 1)}"
 
 
@@ -140,14 +140,14 @@ def sampler_of(bundle: Path, precision: str = "float32") -> Sampler:
 
 
 @lru_cache
-def exported(source: str, **options: Any) -> Path:
+def export_source(source: str, **options: Any) -> Path:
     """Return the bundle of a source, exported with these options into a folder of this run."""
     bundle = Path(mkdtemp()) / "bundle"
     export(ExportOptions(source, bundle, verify="quick", **options))
     return bundle
 
 
-def opened(model: str, folder: Path, seeds: range) -> Setting:
+def open_setting(model: str, folder: Path, seeds: range) -> Setting:
     """Return the setting of a shipped model or a member of the zoo, which is exported into the folder unless it is
     already there."""
     source = BY_NAME[model].source if model in BY_NAME else model
@@ -183,6 +183,6 @@ def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
     canvases."""
     pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:
-        pictures = caption_settings.enlarged(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
+        pictures = caption_settings.enlarge(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
     parts = [pictures[at : at + 500] for at in range(0, len(pictures), 500)]
     return fit_gaussian(np.concatenate([judge.extract(part) for part in parts]))

@@ -17,9 +17,9 @@ from fewstep.measure.rollouts.metrics import Floats
 from fewstep.runtime import Sampler
 from lab.claims.caption_settings import MODEL, colourless, colours
 from lab.claims.claim import FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Network, Way, alike, claims, plan
-from lab.claims.fit_ways import fitted
-from lab.claims.plan_ways import changed
-from lab.claims.settings import Setting, exported, sampler_of
+from lab.claims.fit_ways import fit_and_sample
+from lab.claims.plan_ways import edit_source
+from lab.claims.settings import Setting, export_source, sampler_of
 from lab.zoo.members import BY_NAME, CALIBRATION, FOLDER
 
 ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:make"
@@ -41,7 +41,7 @@ AWAY, NASA = 2.0, 0.5  # weights of a negative text, chosen by the share on 128 
 
 
 @lru_cache
-def _lowered(
+def _lower(
     source: str,
     precision: str,
     plan: str = PLAN,
@@ -53,7 +53,7 @@ def _lowered(
     `known` are its conditions, if random ones differ from those of the training. A plan without its own guidance runs
     with that of the calibration: None is the default of `calibrate`, with two branches if there is a null
     condition."""
-    bundle = Path(copytree(exported(source, **options), Path(mkdtemp()) / "bundle"))
+    bundle = Path(copytree(export_source(source, **options), Path(mkdtemp()) / "bundle"))
     if precision == "int8":
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))
@@ -62,56 +62,56 @@ def _lowered(
     return sampler_of(bundle, precision)
 
 
-def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
+def fill_slots(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
     """Return samples with a trained LoRA file, with one row of the network per step."""
-    sampler = _lowered(s.source, precision, guidance=1.0, lora_slots=("*",), rank=8)
+    sampler = _lower(s.source, precision, guidance=1.0, lora_slots=("*",), rank=8)
     return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan, guidance=1.0)
 
 
 @cache
 def consistent(solver: str, rows: int) -> Way:
     """Return the way that uses the consistency LoRA file in int8."""
-    return partial(filled, precision="int8", file=CONSISTENT, plan=f"{solver}:{rows}")
+    return partial(fill_slots, precision="int8", file=CONSISTENT, plan=f"{solver}:{rows}")
 
 
 def told(s: Setting, precision: str, weight: float = 3.0) -> Floats:
     """Return samples of the student that takes the weight of guidance, with one row of the network per step."""
 
-    def weighed(part: Setting) -> Mapping[str, Any]:
+    def weight_condition(part: Setting) -> Mapping[str, Any]:
         return {"condition": {**part.who, "weight": np.full(len(part.seeds), weight, np.float32)}}
 
-    return replace(s, sampler=_lowered(STUDENT, precision)).sample(PLAN, weighed)
+    return replace(s, sampler=_lower(STUDENT, precision)).sample(PLAN, weight_condition)
 
 
 def rddm(s: Setting, precision: str, plan: str = "rddm:5") -> Floats:
-    sampler = _lowered(f"{FOLDER / 'rddm.py'}:make", precision, plan, DEGRADED)
+    sampler = _lower(f"{FOLDER / 'rddm.py'}:make", precision, plan, DEGRADED)
     return replace(s, sampler=sampler).sample(plan)
 
 
 def resfusion(s: Setting, precision: str, plan: str = "ddpm:5") -> Floats:
     """Return samples that start from the degraded picture, at the time where half of a clean one would remain.
     Calibration starts from noise."""
-    sampler = _lowered(f"{FOLDER / 'resfusion.py'}:make", precision, plan, DEGRADED)
+    sampler = _lower(f"{FOLDER / 'resfusion.py'}:make", precision, plan, DEGRADED)
     return replace(s, sampler=sampler).sample(plan, lambda part: {"given": {"image": part.who["y"]}}, strength=1.0)
 
 
-def predicted(s: Setting) -> Floats:
+def predict(s: Setting) -> Floats:
     """Return StoRM's prediction, in one evaluation. It depends only on y, so its body contains nothing to run in
     int8."""
-    return replace(s, sampler=_lowered(f"{FOLDER / 'storm.py'}:predictor", "float32")).sample("ddim:1")
+    return replace(s, sampler=_lower(f"{FOLDER / 'storm.py'}:predictor", "float32")).sample("ddim:1")
 
 
 def storm(s: Setting, precision: str, plan: str = STORM) -> Floats:
     """Return the samples of StoRM's score network, given that prediction."""
-    sampler = _lowered(f"{FOLDER / 'storm.py'}:make", precision, plan, _heard)
+    sampler = _lower(f"{FOLDER / 'storm.py'}:make", precision, plan, _heard)
     return replace(s, sampler=sampler).sample(
-        plan, lambda part: {"condition": {**part.who, "predicted": predicted(part)}}
+        plan, lambda part: {"condition": {**part.who, "predicted": predict(part)}}
     )
 
 
 def _heard() -> Mapping[str, Any]:
     y = NOISY()
-    predictor = _lowered(f"{FOLDER / 'storm.py'}:predictor", "float32")
+    predictor = _lower(f"{FOLDER / 'storm.py'}:predictor", "float32")
     return {**y, "predicted": predictor.sample("ddim:1", range(64), y)}
 
 
@@ -127,7 +127,7 @@ def kept_away(s: Setting, plan: str, by_attention: bool) -> Floats:
         return {"condition": {"text": colourless(part.seeds), **away}}
 
     if by_attention:
-        return replace(s, sampler=changed(s.source, change="nasa")).sample(plan, by_scale)
+        return replace(s, sampler=edit_source(s.source, change="nasa")).sample(plan, by_scale)
     return s.sample(plan, by_branch, guidance=AWAY)
 
 
@@ -140,7 +140,7 @@ CLAIMS = [
     *claims("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
         "guidance by two rows": (8, lambda s: kept_away(s, "dpmpp_2m:4", False)),
         "no negative text": (8, lambda s: without(s, "dpmpp_2m:8"))}, (OTHER,)),
-    *[claim for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
+    *[claim for system, way in (("LoRA-enhanced distillation", fill_slots), ("distillation of guided models", told))
       for claim in claims(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {
           ITSELF: (8, partial(way, precision="float32")),
           "one row without it": (8, plan(EIGHT[0])),
@@ -149,8 +149,8 @@ CLAIMS = [
     *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
       for claim in claims("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
           f"the best plan at {rows}": (rows, plan(best, weight)),
-          f"guided_lora at {rows}": (rows, partial(filled, precision="int8", plan=guided)),
-          f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))}, (TAUGHT,))],
+          f"guided_lora at {rows}": (rows, partial(fill_slots, precision="int8", plan=guided)),
+          f"a fitted plan at {rows}": (rows, partial(fit_and_sample, steps=steps, weight=weight))}, (TAUGHT,))],
     *[claim for rows in (2, 4)
       for claim in claims("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
                           {f"lcm at {rows}": (rows, consistent("lcm", rows))}, (TAUGHT,))],
@@ -164,7 +164,7 @@ CLAIMS = [
           "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (FD,), network=network)],
     *[claim for words, controls in (
         ("cleaner than the recording",
-         {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predicted)}),
+         {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predict)}),
         ("a corrector is worth its evaluations",
          {"the predictor alone": (60, plan("sgmse(corrections=0):60@linspace")), "the best plan": (6, plan(OF_SGMSE))}))
       for claim in claims("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
@@ -173,6 +173,6 @@ CLAIMS = [
         "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
         "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),
         "its published sampler in 5 steps": (6, partial(storm, precision="float32", plan=PUBLISHED)),
-        "the prediction alone": (1, predicted)}, (SOUND,), network=Network(
+        "the prediction alone": (1, predict)}, (SOUND,), network=Network(
             "storm", PUBLISHED, "sgmse(corrections=0):30@linspace", lambda s, plan: storm(s, "float32", plan))),
 ]  # fmt: skip

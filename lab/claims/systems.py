@@ -75,7 +75,7 @@ def lines_of(system: str, lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.system.startswith(names)]
 
 
-def renewed(page: str, lines: Sequence[Line]) -> str:
+def renew_page(page: str, lines: Sequence[Line]) -> str:
     """Return the page with what these lines decide, and with the rows of each table in the order of their worth.
 
     A row with lines gets its last two cells from them. If no line has a baseline of the authors, it keeps its cell
@@ -84,11 +84,11 @@ def renewed(page: str, lines: Sequence[Line]) -> str:
     parts = list[str]()
     for is_row, group in groupby(page.split("\n"), lambda line: _is_row(_cells(line))):
         texts = list(group)
-        parts += _in_order([_renewed(_cells(text), lines) for text in texts]) if is_row else texts
+        parts += _in_order([_renew_row(_cells(text), lines) for text in texts]) if is_row else texts
     return "\n".join(parts)
 
 
-def _renewed(row: list[str], lines: Sequence[Line]) -> list[str]:
+def _renew_row(row: list[str], lines: Sequence[Line]) -> list[str]:
     if not (of := lines_of(name_of(row), lines)):
         return row
     return [*row[:HOLDS], holds(of) or row[HOLDS], worth(of)]

@@ -44,7 +44,7 @@ def test_the_page_is_the_one_of_what_was_measured():
     assert benchmark.PAGE.read_text() == page(PAGE.read_text(), benchmark.judgements().values())
 
 
-def judged(plan, evaluations, psnr, body="float32", frechet=()):
+def judgement_of(plan, evaluations, psnr, body="float32", frechet=()):
     method = "end" if plan.startswith("fitted") else None
     return Judged(plan, body, plan, method, evaluations, psnr, frechet)
 
@@ -55,12 +55,12 @@ def tables(judgement):
 
 def test_gains_are_over_the_best_of_float32_seed_by_seed():
     plans = (
-        judged("a:4", 4, (20.0, 30.0)),
-        judged("b:4", 4, (22.0, 30.0)),
-        judged("c:5", 5, (26.0, 35.0)),
-        judged("d:6", 6, (29.0, 36.0)),
-        judged("fitted:4", 4, (28.0, 36.0)),
-        judged("fitted:4", 4, (28.0, 34.0), body="int8"),
+        judgement_of("a:4", 4, (20.0, 30.0)),
+        judgement_of("b:4", 4, (22.0, 30.0)),
+        judgement_of("c:5", 5, (26.0, 35.0)),
+        judgement_of("d:6", 6, (29.0, 36.0)),
+        judgement_of("fitted:4", 4, (28.0, 36.0)),
+        judgement_of("fitted:4", 4, (28.0, 34.0), body="int8"),
     )
     written = tables(Judgement("cifar10", "no guidance", "teacher", plans))
     assert "| `float32` | 4 | 26.0 `b:4` | 32.0 | +6.0 ± 0.0 | 22.4, 28.4 | 5 (4 5 6) | 2 |" in written
@@ -69,11 +69,11 @@ def test_gains_are_over_the_best_of_float32_seed_by_seed():
 
 def test_distances_are_beside_the_lowest_without_a_fit_draw_by_draw():
     plans = (
-        judged("a:4", 4, (22.0, 30.0), frechet=(2.0, 2.0, 2.4)),
-        judged("b:4", 4, (20.0, 30.0), frechet=(1.0, 1.2, 1.4)),
-        judged("c:5", 5, (26.0, 35.0), frechet=(0.6, 0.7, 0.8)),
-        judged("d:6", 6, (27.0, 36.0), frechet=(0.4, 0.7, 0.8)),
-        judged("fitted:4", 4, (28.0, 34.0), frechet=(0.5, 0.5, 0.9)),
+        judgement_of("a:4", 4, (22.0, 30.0), frechet=(2.0, 2.0, 2.4)),
+        judgement_of("b:4", 4, (20.0, 30.0), frechet=(1.0, 1.2, 1.4)),
+        judgement_of("c:5", 5, (26.0, 35.0), frechet=(0.6, 0.7, 0.8)),
+        judgement_of("d:6", 6, (27.0, 36.0), frechet=(0.4, 0.7, 0.8)),
+        judgement_of("fitted:4", 4, (28.0, 34.0), frechet=(0.5, 0.5, 0.9)),
     )
     written = tables(Judgement("denoiser", "no guidance", "teacher", plans))
     assert "| 1.00 `b:4` | 0.50 | -0.50 ± 0.14 | 0.50 | 0.18 | 5 (4 5 6) | 2 |" in written

@@ -21,7 +21,7 @@ class Oracle:
 
     seeds: dict[str, int] = field(default_factory=dict)
 
-    def compiled(self, plan: str) -> Plan:
+    def compile_plan_of(self, plan: str) -> Plan:
         return compile_plan(plan, FLOW)
 
     def numbers(self, plan: str) -> bytes:
@@ -40,9 +40,9 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_plan_takes_as_many_steps_as_its_evaluations_pay_for(oracle: Any) -> None:
-    assert best_plans.affordable(oracle.compiled, "ddim", "trailing", 4) == "ddim:4@trailing"
-    assert best_plans.affordable(oracle.compiled, "heun", "karras", 5) == "heun:3@karras"
-    assert best_plans.affordable(oracle.compiled, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
+    assert best_plans.affordable(oracle.compile_plan_of, "ddim", "trailing", 4) == "ddim:4@trailing"
+    assert best_plans.affordable(oracle.compile_plan_of, "heun", "karras", 5) == "heun:3@karras"
+    assert best_plans.affordable(oracle.compile_plan_of, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
 
 
 def test_the_best_plan_survives_and_few_plans_get_all_seeds(oracle: Any) -> None:

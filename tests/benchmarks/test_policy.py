@@ -102,7 +102,7 @@ def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
     assert again["pick-place-wall", 0].route == "left" and again["push", 1].solved is None
     later = tmp_path / "later.jsonl"
     verdict_store.keep([(contender, {("push", 2): Verdict("push", 2, 31, body="second")})], later)
-    known = success_rates.joined(verdict_store.read(file), verdict_store.read(later))
+    known = success_rates.join_verdicts(verdict_store.read(file), verdict_store.read(later))
     assert len(known[contender.digest]) == 5 and known[other.digest] == verdict_store.read(file)[other.digest]
     verdict_store.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     once = file.read_bytes()
@@ -166,7 +166,7 @@ def test_rescuers_open_fingers_that_are_closed_above_the_object() -> None:
         ([0.0, 0.6, 0.05], 0.3, False),  # it holds the puck
         ([0.1, 0.6, 0.08], 0.3, False),  # it is elsewhere
     ):
-        action = experts._reopened(seen(hand, gripper, puck, goal), pushed)
+        action = experts._reopen(seen(hand, gripper, puck, goal), pushed)
         assert (action[2] == 1.0 and action[3] == -1.0) if rescued else (action == pushed).all()
     lid, box = [0.0, 0.5, 0.01], [0.0, 0.8, 0.13]
     aside, above, down, closed = (

@@ -18,7 +18,7 @@ UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
 ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
 
 
-def _skipped(name: str) -> list[pytest.MarkDecorator]:
+def _skip_marks(name: str) -> list[pytest.MarkDecorator]:
     package = ENGINES.get(name)
     if package is None or importlib.util.find_spec(package) is not None:
         return []
@@ -26,7 +26,7 @@ def _skipped(name: str) -> list[pytest.MarkDecorator]:
 
 
 def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
-    each = [pytest.param(target, id=target.name, marks=_skipped(target.name)) for target in chosen]
+    each = [pytest.param(target, id=target.name, marks=_skip_marks(target.name)) for target in chosen]
     return pytest.mark.parametrize("target", each)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from fewstep.measure.workers.code_digest import PACKAGES
 
 
-def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
+def copy_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
     """Copies of the packages, with which a test may replace `code_digest.PACKAGES`."""
     copies = []
     for package in PACKAGES:

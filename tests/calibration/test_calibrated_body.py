@@ -52,7 +52,7 @@ def run(bundle: Path, **changes: object) -> Calibration:
     return calibrate(replace(OPTIONS, bundle=bundle, **changes))  # type: ignore[arg-type]
 
 
-def judged(calibration: Calibration | Bundle, name: str = "int8-cpu-x86") -> Trial:
+def judge(calibration: Calibration | Bundle, name: str = "int8-cpu-x86") -> Trial:
     (trial,) = calibration.manifest.bodies[name].trials
     return trial
 
@@ -60,12 +60,12 @@ def judged(calibration: Calibration | Bundle, name: str = "int8-cpu-x86") -> Tri
 def wrap(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays, NDArray[np.float32]], NDArray[np.float32]]) -> None:
     """Every int8 body makes what `change` makes of its feeds and its outputs."""
 
-    def opened(graph: Graph) -> LoadedGraph:
+    def open_network(graph: Graph) -> LoadedGraph:
         network = CPU_X86.runs(graph)
         is_int8 = any("Quant" in node.op for node in graph.nodes)
         return (lambda feeds: {"v": change(feeds, network(feeds)["v"])}) if is_int8 else network
 
-    change_target(monkeypatch, "cpu-x86", runs=opened)
+    change_target(monkeypatch, "cpu-x86", runs=open_network)
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
@@ -76,12 +76,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
 def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(bundle, target=("cpu-x86", "tensorrt"))
     for name in ("int8-cpu-x86", "int8-tensorrt"):
-        trial = judged(first, name)
+        trial = judge(first, name)
         assert trial.ranges == "channels" and trial.seeds == len(BODY_SEEDS) and 30 < trial.p5 <= trial.psnr
     assert first.manifest.provenance.commands[-1].endswith("--guidance 2 --groups step --seed 1000000")
     assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
     plant(monkeypatch, PLANTED)
-    assert judged(run(bundle)).psnr < judged(first).psnr - 3
+    assert judge(run(bundle)).psnr < judge(first).psnr - 3
 
 
 def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +120,12 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         opened.append(graph)
         return real_course(sampler, *more)  # type: ignore[arg-type]
 
-    def judged(*arguments: object) -> Trial:
+    def judge(*arguments: object) -> Trial:
         was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sample_space, "record_run", open_course)
-    monkeypatch.setattr(body_maker, "judge_body", judged)
+    monkeypatch.setattr(body_maker, "judge_body", judge)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 2 and not opened[0].networks
 
@@ -134,11 +134,11 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
     """Its samples are those of a small one."""
     sizes: list[int] = []
     wrap(monkeypatch, lambda feeds, made: (sizes.append(len(feeds["x"])), made)[1])
-    small = judged(run(bundle))
+    small = judge(run(bundle))
     assert set(sizes) == {2 * len(BODY_SEEDS)}  # two branches
     sizes.clear()
     monkeypatch.setattr("fewstep.calibration.task.MEMORY", 1)
-    large = judged(run(bundle))
+    large = judge(run(bundle))
     assert set(sizes) == {1}
     assert large.psnr == pytest.approx(small.psnr, abs=0.5) and large.seeds == small.seeds
 
@@ -149,19 +149,19 @@ def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypa
     class Killed(Exception):
         pass
 
-    def killed(*arguments: object) -> None:
+    def kill(*arguments: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(body_maker, "judge_body", killed)
+        patched.setattr(body_maker, "judge_body", kill)
         run(bundle)
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
     with monkeypatch.context() as patched:
-        patched.setattr("fewstep.calibration.ranges.observe.Counts.add", killed)
+        patched.setattr("fewstep.calibration.ranges.observe.Counts.add", kill)
         again = run(bundle)
     whole = run(write_bundle(tmp_path / "other", denoiser()))
-    assert again.manifest.files == whole.manifest.files and judged(again) == judged(whole)
+    assert again.manifest.files == whole.manifest.files and judge(again) == judge(whole)
 
 
 def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,20 +178,20 @@ def test_the_seeds_that_judge_are_on_the_page() -> None:
 def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     """The int8 body has so much of cond - uncond."""
 
-    def pulled(feeds: Arrays, made: NDArray[np.float32]) -> NDArray[np.float32]:
+    def pull_apart(feeds: Arrays, made: NDArray[np.float32]) -> NDArray[np.float32]:
         cond, uncond = np.split(made, 2)
         return np.concatenate([uncond + np.float32(gain) * (cond - uncond), uncond])
 
-    wrap(monkeypatch, pulled)
+    wrap(monkeypatch, pull_apart)
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other bodies are written. A body that has some of it left stays."""
-    trial = judged(run(bundle))
+    trial = judge(run(bundle))
     assert trial.guidance is not None and trial.guidance.gain == pytest.approx(1, abs=0.02)
     assert trial.condition is not None and trial.condition.ratio > 20
     pull(monkeypatch, 0.95)
-    weaker = judged(run(bundle)).guidance
+    weaker = judge(run(bundle)).guidance
     assert weaker is not None and weaker.gain == pytest.approx(0.95, abs=0.02)
     pull(monkeypatch, 0.1)
     with pytest.raises(
@@ -200,10 +200,10 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
         run(bundle)
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
-    assert judged(open_bundle(bundle)).guidance == weaker  # of the body that was there
+    assert judge(open_bundle(bundle)).guidance == weaker  # of the body that was there
     assert run(bundle, quality="150dB").searches["int8-cpu-x86"].recipe.is_float  # what is deployed has it
     change_target(monkeypatch, "cpu-x86", runs=CPU_X86.runs)
-    assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
+    assert judge(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
 
 
 ENOUGH, LEAST_LOSS = POLICY.enough_psnr, POLICY.tolerated_loss
@@ -213,10 +213,10 @@ def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
     """A body of one graph, of two and of three has these dB."""
     real = body_maker.judge_body
 
-    def judged(recipe: Recipe, *more: Any) -> Trial:
+    def judge(recipe: Recipe, *more: Any) -> Trial:
         return msgspec.structs.replace(real(recipe, *more), psnr=psnrs[len(recipe.parts) - 1])
 
-    monkeypatch.setattr(body_maker, "judge_body", judged)
+    monkeypatch.setattr(body_maker, "judge_body", judge)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
     errors, of_part = mixed_precision.measure_operation_errors, body_maker.tabulate_part
 
-    def counted(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
+    def count_errors(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
         measured.append(target)
         return errors(prepared, table, target, *more)
 
@@ -288,7 +288,7 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
         return searched
 
     judge_by_graphs(monkeypatch, 1.0, 2.0, 3.0)
-    monkeypatch.setattr(mixed_precision, "measure_operation_errors", counted)
+    monkeypatch.setattr(mixed_precision, "measure_operation_errors", count_errors)
     monkeypatch.setattr(body_maker, "tabulate_part", both)
     run(bundle, target=("tensorrt",))
     assert measured == [TENSORRT]
@@ -299,14 +299,14 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
 def test_samples_beyond_usual_data_are_in_the_trial_unless_they_are_clipped(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert judged(run(bundle)).beyond == pytest.approx(2.14, abs=0.01)
-    assert judged(run(bundle, clip=1.0)).beyond is None
+    assert judge(run(bundle)).beyond == pytest.approx(2.14, abs=0.01)
+    assert judge(run(bundle, clip=1.0)).beyond is None
     monkeypatch.setattr(finite_checks, "PICTURE_RANGE", 2.2)
-    assert judged(run(bundle)).beyond is None
+    assert judge(run(bundle)).beyond is None
 
 
 def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    near = judged(run(bundle))
+    near = judge(run(bundle))
     assert near.snr is not None and 0 < near.psnr - near.snr < 20
     assert near.unrelated is not None and near.unrelated < near.psnr - 10
     before = open_bundle(bundle).manifest

@@ -33,7 +33,7 @@ def unlike_in(path: Path, plan: AnyPlan) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both targets along ddim:3 with guidance 2, in one run."""
     folder = write_bundle(tmp_path_factory.mktemp("likeness") / "bundle", denoiser())
     calibrate(replace(BOTH, bundle=folder))
@@ -58,9 +58,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
-    calibrated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object], warned: str | None
+    int8_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object], warned: str | None
 ) -> None:
-    bundle = Path(shutil.copytree(calibrated, tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
     again = replace(BOTH, bundle=bundle, **{"target": ("cpu-x86",), **changes})  # type: ignore[arg-type]
     made = calibrate(again)
     assert ("bodies of other targets are kept" in caplog.text) == (warned is not None)
@@ -92,8 +92,8 @@ def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Pa
     assert re.sub("<[^>]+>", "", page.read_text()).count(said) == 1
 
 
-def test_along_a_plan_that_none_was_calibrated_along_all_are_named(calibrated: Path) -> None:
-    with load(calibrated) as sampler:
-        (said,) = unlike_in(calibrated, sampler.compile("ddim:2", 2.0))
+def test_along_a_plan_that_none_was_calibrated_along_all_are_named(int8_bundle: Path) -> None:
+    with load(int8_bundle) as sampler:
+        (said,) = unlike_in(int8_bundle, sampler.compile("ddim:2", 2.0))
     bodies = "int8-cpu-x86 (ddim:3, guidance 2), int8-tensorrt (ddim:3, guidance 2)"
     assert said == f"Calibrated {ELSEWHERE.format('ddim:2, guidance 2')}{bodies}."

@@ -66,7 +66,7 @@ def test_each_group_has_its_own_ranges_of_even_channels(target: Target) -> None:
     assert sqnr(exact, result(graph, ranges, target, group=0)) < 15  # clipped at a fourth
 
 
-def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> dict[str, Encoding]:
+def multiply_codes(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> dict[str, Encoding]:
     """Codes with multipliers of 1 to 8 for every tensor that a lowering encodes."""
     codes, rng = {}, np.random.default_rng(0)
     axes = channel_axes(prepared)
@@ -82,7 +82,7 @@ def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> 
 def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> None:
     """All tensors keep their meaning, and those that are multiplied are what their names say."""
     prepared, ops = body(spatial), select_int8_ops(body(spatial))
-    codes = multiplied(prepared, ops, target.scheme)
+    codes = multiply_codes(prepared, ops, target.scheme)
     graph, inner, renamed = equalize_channels(prepared, ops, codes, target.scheme)
     weights = {op.weight: equalize_weight(op, prepared, codes) for op in ops}
     for op in ops:

@@ -24,7 +24,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
 from tests.bundles import changed, content_of
-from tests.calibration.source_copies import copied_sources, edit
+from tests.calibration.source_copies import copy_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 WHOLE = 12  # trajectories
@@ -126,7 +126,7 @@ def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of one file of the counting, in a copy."""
-    copies = copied_sources(bundle.parent / "copy")
+    copies = copy_sources(bundle.parent / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
     edit(copies, "calibration", "ranges/histogram.py")
 

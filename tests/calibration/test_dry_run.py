@@ -95,11 +95,11 @@ def test_a_dry_run_counts_the_evaluations_that_calibrate_takes(bundle: Path, mon
 def test_a_dry_run_times_a_trajectory_of_calibration(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[range] = []
 
-    def recorded(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range) -> float:
+    def record_call(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range) -> float:
         timed.append(seeds)
         return seconds_per_evaluation(sampler, plan, rows, seeds)
 
-    monkeypatch.setattr(cost, "seconds_per_evaluation", recorded)
+    monkeypatch.setattr(cost, "seconds_per_evaluation", record_call)
     dry_run(replace(FIRST, bundle=bundle, trajectories=12))
     (seeds,) = timed
     assert len(seeds) == 1 and {*seeds}.isdisjoint(HELD_OUT_SEEDS)

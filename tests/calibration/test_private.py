@@ -17,7 +17,7 @@ RUN = 4  # numbers in a row: what a sample has in common with a bundle must be s
 def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
-    def spied(*arguments: object, **options: object):  # type: ignore[no-untyped-def]
+    def spy(*arguments: object, **options: object):  # type: ignore[no-untyped-def]
         for evaluation in real(*arguments, **options):
             assert isinstance(evaluation, BodyCall)
             seen.extend(np.asarray(array) for array in (*evaluation.state.before, *evaluation.state.after))
@@ -26,7 +26,7 @@ def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(bundle: Path, monkeyp
             yield evaluation
 
     real = task.roll_out
-    monkeypatch.setattr(task, "roll_out", spied)
+    monkeypatch.setattr(task, "roll_out", spy)
     before = set(bundle.rglob("*"))
     manifest = verb.calibrate(replace(FIRST, bundle=bundle)).manifest
     assert len(seen) >= 3 * 4

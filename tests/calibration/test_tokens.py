@@ -78,15 +78,15 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     assert (agreement.disagreement, agreement.same) == (0.0, 1.0)
     assert (course.decibels(itself) == CEILING).all()
 
-    def mirrored(feeds):
+    def mirror(feeds):
         return {name: -value for name, value in own(feeds).items()}
 
-    late = course.run([own, mirrored])  # in the last steps alone
+    late = course.run([own, mirror])  # in the last steps alone
     steps = course.agreement(late).steps
     groups = [step.group for step in plan.steps]
     assert [share > 0.5 for share, _ in steps] == [group == 1 for group in groups]
     assert (course.decibels(late) < 10).all()
-    bodies = {"float32": sampler, "int8": sampler.with_network_parts(graph=mirrored)}
+    bodies = {"float32": sampler, "int8": sampler.with_network_parts(graph=mirror)}
     runs = JudgedBatch(plan, (Contender("int8", {}, 3),), seeds).answer(bodies.__getitem__)
     np.testing.assert_array_equal(runs["float32"].samples, course.reference.ids)
     logs = course._pairs(late)[-1]

@@ -44,12 +44,12 @@ def document(fewstep: Command) -> Document:
 def refusal(fewstep: Command) -> Refusal:
     """A function: the one line of a refused command, with its fix."""
 
-    def refused(*arguments: object, code: int = 1) -> str:
+    def run_refused(*arguments: object, code: int = 1) -> str:
         (line,) = fewstep(*arguments, code=code).err.splitlines()
         assert line.startswith("fewstep: ") and "; " in line
         return line
 
-    return refused
+    return run_refused
 
 
 def as_in_a_terminal() -> None:

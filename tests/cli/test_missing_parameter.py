@@ -12,7 +12,7 @@ from tests.bundles import changed, with_body
 from tests.cli.conftest import Refusal
 
 
-def required_parameters() -> list[tuple[str, tuple[str, ...], str]]:
+def parameters_of_verbs() -> list[tuple[str, tuple[str, ...], str]]:
     """Return (verb, the required fields that precede the missing one, the missing one) of every verb."""
     cases = list[tuple[str, tuple[str, ...], str]]()
     for name in VERBS:
@@ -22,7 +22,7 @@ def required_parameters() -> list[tuple[str, tuple[str, ...], str]]:
     return cases
 
 
-@pytest.mark.parametrize(("verb", "given", "missing"), required_parameters())
+@pytest.mark.parametrize(("verb", "given", "missing"), parameters_of_verbs())
 def test_a_missing_parameter_is_named_with_its_meaning_and_a_fix(
     tiny_bundle: Path, refusal: Refusal, verb: str, given: tuple[str, ...], missing: str
 ) -> None:

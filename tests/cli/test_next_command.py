@@ -43,11 +43,11 @@ def test_words_are_quoted_for_a_shell() -> None:
 
 
 def test_what_cannot_be_estimated_is_left_out_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    def refused() -> Estimate:
+    def refuse() -> Estimate:
         LOG.warning("of the next command")
         raise UserError("no", "fix")
 
-    assert str(NextCommand("fewstep fit b", refused)) == "Next: fewstep fit b" and not caplog.messages
+    assert str(NextCommand("fewstep fit b", refuse)) == "Next: fewstep fit b" and not caplog.messages
     LOG.warning("of this one")
     assert caplog.messages == ["of this one"]
 

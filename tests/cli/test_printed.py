@@ -83,7 +83,7 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
     """As a redirect has it on Windows."""
     bundle = changed(tiny_bundle.rename(tiny_bundle.parent / NAME), name=NAME)
 
-    def printed(*arguments: str) -> str:
+    def console_text(*arguments: str) -> str:
         stdout = io.TextIOWrapper(io.BytesIO(), encoding)
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main([*arguments, str(bundle)]) == 0
@@ -91,8 +91,8 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
         return stdout.buffer.getvalue().decode(encoding)
 
     shown = NAME.encode(encoding, "backslashreplace").decode(encoding)
-    assert f"{shown}: intact" in printed("verify") and f"{shown}, " in printed("inspect")
-    assert json.loads(printed("inspect", "--json"))["manifest"]["name"] == NAME
+    assert f"{shown}: intact" in console_text("verify") and f"{shown}, " in console_text("inspect")
+    assert json.loads(console_text("inspect", "--json"))["manifest"]["name"] == NAME
 
 
 def test_a_path_that_is_no_text_is_printed() -> None:

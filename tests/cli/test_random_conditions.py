@@ -36,7 +36,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def measured(bundle: Path, **options: Any) -> Results:
+def measure_psnr(bundle: Path, **options: Any) -> Results:
     return measure(MeasureOptions(bundle, columns=("psnr",), seeds=4, teacher="ddim:4", teacher_seeds=2, **options))
 
 
@@ -47,26 +47,26 @@ def verdict(results: Results, bundle: Path) -> str:
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
+def bundle_copy(tmp_path: Path) -> Path:
     """A bundle that is not calibrated."""
     return write_inpainting(tmp_path / "copied")
 
 
-def test_calibrate_says_it_in_json(copied: Path, document: Document, own: Path) -> None:
+def test_calibrate_says_it_in_json(bundle_copy: Path, document: Document, own: Path) -> None:
     def random_conditions(*more: object) -> list[str]:
-        (trial,) = document("calibrate", copied, *CALIBRATE, *more)["bodies"]["int8-cpu-x86"]["trials"]
+        (trial,) = document("calibrate", bundle_copy, *CALIBRATE, *more)["bodies"]["int8-cpu-x86"]["trials"]
         return list(trial.get("random_conditions", []))
 
     assert random_conditions() == ["mask", "masked"] and random_conditions("--conditions", own) == []
 
 
-def test_calibrate_says_it_in_words(copied: Path, fewstep: Command, own: Path) -> None:
-    assert SAID in fewstep("calibrate", copied, *CALIBRATE).out
-    assert "random values" not in fewstep("calibrate", copied, *CALIBRATE, "--conditions", own).out
+def test_calibrate_says_it_in_words(bundle_copy: Path, fewstep: Command, own: Path) -> None:
+    assert SAID in fewstep("calibrate", bundle_copy, *CALIBRATE).out
+    assert "random values" not in fewstep("calibrate", bundle_copy, *CALIBRATE, "--conditions", own).out
 
 
 def test_measure_says_it_unless_conditions_are_given(bundle: Path, own: Path) -> None:
-    results, given = measured(bundle), measured(bundle, conditions=own)
+    results, given = measure_psnr(bundle), measure_psnr(bundle, conditions=own)
     assert results.random_conditions == ("mask", "masked") and SAID in verdict(results, bundle)
     assert given.random_conditions == () and SAID not in verdict(given, bundle)
 

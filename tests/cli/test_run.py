@@ -27,7 +27,7 @@ from tests.free_size_bundle import free
 NO_SIZES = ("height", "height=", "=4", "height=-4", "height=4.5", "height=a")
 
 
-def sized(folder: Path, bundle: Path, height: int, *size: str) -> RunOptions:
+def options_of_size(folder: Path, bundle: Path, height: int, *size: str) -> RunOptions:
     np.save(folder / "picture.npy", np.zeros((1, 2 * height, 8), np.float32))
     condition = ("class=bag", f"picture=@{folder / 'picture.npy'}")
     return RunOptions(bundle, "ddim:2", samples=2, condition=condition, size=size, output=folder / "x.npy")
@@ -35,7 +35,7 @@ def sized(folder: Path, bundle: Path, height: int, *size: str) -> RunOptions:
 
 def test_samples_have_the_sizes_that_were_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = free(tiny_bundle)
-    asked = sized(tmp_path, bundle, 6, "height=6", "width=8")
+    asked = options_of_size(tmp_path, bundle, 6, "height=6", "width=8")
     x = run(asked).x
     picture = np.zeros((2, 1, 12, 8), np.float32)
     sampler = load(bundle).with_options(height=6, width=8)
@@ -68,7 +68,7 @@ def test_a_size_that_cannot_be_is_one_line(
     tiny_bundle: Path, tmp_path: Path, size: tuple[str, ...], tiles: str | None, said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        run(tiled(tmp_path, tiny_bundle if tiles else free(tiny_bundle), *size, tiles=tiles))
+        run(options_of_tiles(tmp_path, tiny_bundle if tiles else free(tiny_bundle), *size, tiles=tiles))
     assert said in str(caught.value)
 
 
@@ -104,13 +104,13 @@ def test_a_file_that_cannot_be_written(tiny_bundle: Path, monkeypatch: pytest.Mo
         run(RunOptions(tiny_bundle, plan="ddim:2", output=Path("/proc/x.npy")))
 
 
-def tiled(folder: Path, bundle: Path, *size: str, tiles: str | None = "4:2", **more: object) -> RunOptions:
+def options_of_tiles(folder: Path, bundle: Path, *size: str, tiles: str | None = "4:2", **more: object) -> RunOptions:
     return RunOptions(bundle, "ddim:2", samples=2, condition=("class=bag",), size=size, tiles=tiles,
                       output=folder / "x.npy", **more)  # type: ignore[arg-type]  # fmt: skip
 
 
 def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Path) -> None:
-    asked = tiled(tmp_path, tiny_bundle, "height=10", "width=8")
+    asked = options_of_tiles(tmp_path, tiny_bundle, "height=10", "width=8")
     made = run(asked)
     sampler = load(tiny_bundle)
     condition = {"class": ["bag", "bag"]}
@@ -120,7 +120,7 @@ def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Pat
 
 
 def test_the_peak_of_memory_is_shown(tiny_bundle: Path, tmp_path: Path) -> None:
-    made = verb(tiled(tmp_path, tiny_bundle, "height=10", "width=8"), SILENT)
+    made = verb(options_of_tiles(tmp_path, tiny_bundle, "height=10", "width=8"), SILENT)
     assert isinstance(made.value, dict) and made.value["peak_bytes"] > 2**20
     assert str(made.shown[0]).endswith(f", {made.value['peak_bytes'] >> 20} MiB peak memory")
 
@@ -130,7 +130,7 @@ def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_pat
 
     grey = np.zeros((1, 1, 10, 8), np.float32)
     (tmp_path / "grey.png").write_bytes(pictures.encode_png(pictures.draw_grid(grey, 1)))
-    asked = tiled(tmp_path, tiny_bundle, "height=10", "width=8", image=tmp_path / "grey.png", strength=0.5)
+    asked = options_of_tiles(tmp_path, tiny_bundle, "height=10", "width=8", image=tmp_path / "grey.png", strength=0.5)
     assert run(asked).x.shape == (2, 1, 10, 8)
 
 
@@ -138,7 +138,7 @@ def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path:
     pytest.importorskip("tokenizers")
     from tests.runtime.text_bundle import with_companions
 
-    asked = tiled(tmp_path, with_companions(tiny_bundle), "height=10", "width=8")
+    asked = options_of_tiles(tmp_path, with_companions(tiny_bundle), "height=10", "width=8")
     shown = replace(asked, output=tmp_path / "x.png", prompt=("a cat",))
     latents, images = run(replace(asked, prompt=("a cat",))).x, run(shown).x
     assert images.shape == (2, 3, 20, 16) and shown.output.is_file()
@@ -149,7 +149,7 @@ def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path:
 
 def test_windows_of_free_sizes_and_a_picture_that_is_cut(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "picture.npy", np.zeros((1, 40, 4), np.float32))
-    asked = tiled(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")
+    asked = options_of_tiles(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")
     condition = (*asked.condition, f"picture=@{tmp_path}/picture.npy")
     assert run(replace(asked, condition=condition)).x.shape == (2, 1, 20, 4)
 
@@ -219,7 +219,7 @@ def draw(folder: Path, name: str, value: float, left: float) -> Path:
 
 def test_a_mask_keeps_the_black_part_of_a_picture(tiny_bundle: Path, tmp_path: Path) -> None:
     picture, mask = draw(tmp_path, "picture.png", 204, 204), draw(tmp_path, "mask.png", 255, 0)
-    asked = tiled(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
+    asked = options_of_tiles(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
     x = run(asked).x
     np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)
     assert np.abs(x[..., 2:] - 0.6).min() > 1e-3
@@ -240,7 +240,7 @@ def test_an_element_of_a_latent_is_kept_where_its_first_pixel_is_black(
 
 def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path, tmp_path: Path) -> None:
     picture, mask = draw(tmp_path, "picture.png", 204, 204), draw(tmp_path, "mask.png", 255, 0)
-    asked = tiled(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
+    asked = options_of_tiles(tmp_path, tiny_bundle, tiles=None, image=picture, known=mask)
     x = run(replace(asked, samples=3, strength=0.5, plan="ddim:4")).x
     assert x.shape[0] == 3 and np.abs(x[0] - x[1]).max() > 1e-3
     np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)

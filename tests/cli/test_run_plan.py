@@ -29,7 +29,7 @@ from tests.cli.test_bake import calibrate_along
 Asked = Callable[..., object]
 
 
-def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
+def with_calibrated_plan(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
     body = msgspec.structs.replace(sampler.body, plan=plan)
     if scheduler is not None:
         content = b'{"_class_name": "DDIMScheduler"}'
@@ -44,20 +44,20 @@ def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = 
     path, content = sampler.bundle.path / "plan.json", encode(plan)
     path.write_bytes(content)
     sampler.bundle.manifest.files["plan.json"] = sha256(content).hexdigest()
-    return calibrated_along(sampler, name, **{name: "plan.json"}, **changes)
+    return with_calibrated_plan(sampler, name, **{name: "plan.json"}, **changes)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+def default_plan_text(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """A function: what `default_plan` compiles, the text of a reference or a plan."""
 
-    def compiled(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
+    def compile_text(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
         with monkeypatch.context() as patched:
             patched.setattr(PlanCompiler, "compile", lambda compiler, plan, *_: plan)
             plan = default_plan(sampler, guidance, {"strength": strength})
         return str(plan) if isinstance(plan, TextReference) else plan
 
-    return compiled
+    return compile_text
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     ],
 )
 def test_without_a_kept_plan_it_is_a_name(
-    tiny_bundle: Path, asked: Asked, plan: str | None, scheduler: str | None, strength: float | None, expected: str
+    tiny_bundle: Path,
+    default_plan_text: Asked,
+    plan: str | None,
+    scheduler: str | None,
+    strength: float | None,
+    expected: str,
 ) -> None:
-    assert asked(calibrated_along(load(tiny_bundle), plan, scheduler), strength=strength) == expected
+    assert default_plan_text(with_calibrated_plan(load(tiny_bundle), plan, scheduler), strength=strength) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,25 +91,27 @@ def test_without_a_kept_plan_it_is_a_name(
     ],
 )
 def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
-    tiny_bundle: Path, asked: Asked, name: str, guided: str, started: str
+    tiny_bundle: Path, default_plan_text: Asked, name: str, guided: str, started: str
 ) -> None:
     sampler = kept_along(load(tiny_bundle), name, scheduler="scheduler.json")
     kept = calibrated_plan(sampler.bundle, sampler.body)
-    assert asked(sampler) == (str(tiny_bundle / "plan.json") if guided == "plan.json" else kept)
-    assert str(asked(sampler, 2.0)).endswith(guided)
-    assert asked(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
+    assert default_plan_text(sampler) == (str(tiny_bundle / "plan.json") if guided == "plan.json" else kept)
+    assert str(default_plan_text(sampler, 2.0)).endswith(guided)
+    assert default_plan_text(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
     wide = described(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
-    assert str(asked(wide)).endswith(guided)  # a schedule may follow from the size
+    assert str(default_plan_text(wide)).endswith(guided)  # a schedule may follow from the size
 
 
-def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path, asked: Asked) -> None:
+def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
+    tiny_bundle: Path, default_plan_text: Asked
+) -> None:
     with load(tiny_bundle) as sampler:
         manifest = sampler.bundle.manifest
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
         calibrated = described(sampler, bodies=bodies, scheduler="scheduler.json")
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None
-        assert asked(calibrated) == "ddim:3"
+        assert default_plan_text(calibrated) == "ddim:3"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fewstep.runtime.sampling.whole_runs import WholeRun, WholeRuns
 PLAN = "dpmpp_2m:4"
 
 
-def baked(bundle: Path, batch: int, plan: str = PLAN) -> str:
+def bake_file(bundle: Path, batch: int, plan: str = PLAN) -> str:
     file = bundle.with_name(f"run{batch}.onnx")
     bake(BakeOptions(bundle, parse_plan_text(plan), file, guidance=2.0, batch=batch, unroll=True))
     return str(file)
@@ -40,7 +40,7 @@ def test_files_of_several_sizes_compute_all_that_they_can(tiny_bundle: Path, mon
 
     monkeypatch.setattr(WholeRun, "sample", sample)
     steps = list[tuple[str, int, int]]()
-    asked = options(tiny_bundle, baked(tiny_bundle, 2), baked(tiny_bundle, 1))
+    asked = options(tiny_bundle, bake_file(tiny_bundle, 2), bake_file(tiny_bundle, 1))
     found = run(asked, lambda *each: steps.append(each)).x
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert called == ["run2.onnx", "run2.onnx", "run1.onnx"]
@@ -49,7 +49,7 @@ def test_files_of_several_sizes_compute_all_that_they_can(tiny_bundle: Path, mon
 
 def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
     steps = list[tuple[str, int, int]]()
-    run(options(tiny_bundle, baked(tiny_bundle, 4)), lambda *each: steps.append(each))
+    run(options(tiny_bundle, bake_file(tiny_bundle, 4)), lambda *each: steps.append(each))
     assert steps == [("seeds 0 to 3", 4, 4), *(("seed 4", index, 4) for index in (1, 2, 3, 4))]
 
 
@@ -64,12 +64,12 @@ def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
 )
 def test_a_file_that_would_compute_nothing_is_refused(tiny_bundle: Path, changed: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        run(options(tiny_bundle, baked(tiny_bundle, 2), **changed))
+        run(options(tiny_bundle, bake_file(tiny_bundle, 2), **changed))
 
 
 def test_a_file_of_another_plan_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="run2.onnx computes another run: plan dpmpp_2m:4, not ddim:4"):
-        run(options(tiny_bundle, baked(tiny_bundle, 2, "ddim:4")))
+        run(options(tiny_bundle, bake_file(tiny_bundle, 2, "ddim:4")))
 
 
 @pytest.mark.parametrize(

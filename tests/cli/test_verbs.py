@@ -216,12 +216,12 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
     """All of it but the length of the report, which is a matter of its defaults."""
     few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
 
-    def judged(options: DemoOptions) -> ReportOptions:
+    def quick_report_options(options: DemoOptions) -> ReportOptions:
         return ReportOptions(options.bundle, turn_seconds=0.01, **few)
 
-    monkeypatch.setattr(DemoOptions, "report_options", property(judged))
+    monkeypatch.setattr(DemoOptions, "report_options", property(quick_report_options))
 
-    def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
+    def record_calibration(options: CalibrateOptions, progress: Progress) -> Calibration:
         found = calibrate(options, progress)
         give(
             options.bundle,
@@ -230,7 +230,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
         )
         return found
 
-    monkeypatch.setattr("fewstep.cli.demo.calibrate", calibrated)
+    monkeypatch.setattr("fewstep.cli.demo.calibrate", record_calibration)
     printed = said("demo", "--source", source, "--target", "cpu-x86", "-o", tmp_path / "demo")
     words = ("Good to ship", "Look at it", "Not usable")
     assert any(printed.startswith(f"{word}: int8-cpu-x86 has ") for word in words)  # the verdict comes first

@@ -95,7 +95,7 @@ def test_the_pages_show_every_verb() -> None:
 
 def test_the_page_of_the_verbs_is_that_of_the_code() -> None:
     written = (ROOT / "docs/cli.md").read_text()
-    assert verbs_page.filled(written) == written, "run python -m tests.docs.verbs_page"
+    assert verbs_page.fill_page(written) == written, "run python -m tests.docs.verbs_page"
 
 
 def test_every_mark_says_why() -> None:
@@ -104,7 +104,7 @@ def test_every_mark_says_why() -> None:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md, of
     docs/chunks.md, of docs/export/spec.md and of docs/tokens.md, and docs/examples/restoration.py; the policy of
     docs/policies.md.
@@ -136,11 +136,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in RUN], ids=name
 )
 def test_what_is_printed_runs(
-    page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, reader_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every block of a page in order, in one folder, python blocks in one session."""
     folder = tmp_path / "reader"
-    shutil.copytree(prepared, folder, symlinks=True)
+    shutil.copytree(reader_folder, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)  # blocks import the page's files, as a script in the folder does
     session: dict[str, object] = {"__name__": "session"}

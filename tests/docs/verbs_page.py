@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def filled(text: str) -> str:
+def fill_page(text: str) -> str:
     """The page with every table made anew."""
     tables = {
         "manner": table(
@@ -73,4 +73,4 @@ def _extras(extras: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    PAGE.write_text(fill_page(PAGE.read_text()))

@@ -29,7 +29,7 @@ from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import file_sha256
 from tests.export.networks import labelled_denoiser, token_denoiser
-from tests.graph.bake.run_baked import sampled
+from tests.graph.bake.run_baked import run_file
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ LEAST_PSNR_FLOAT16 = 50.0  # dB to float32, on WebGPU; measured: 58
 LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, and int8 codes follow
 
 
-def needed(variable: str, what: str) -> Path:
+def require(variable: str, what: str) -> Path:
     """The folder or program that a variable names."""
     if variable not in os.environ:
         pytest.skip(f"{variable} does not name {what}")
@@ -52,14 +52,14 @@ def needed(variable: str, what: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def baked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baked_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("baked") / "sampler.onnx"
     bake(BakeOptions(fashion_mnist(), PLAN, file, "int8", guidance=GUIDANCE))
     return file
 
 
 @pytest.fixture(scope="module")
-def expected() -> np.ndarray:
+def reference_samples() -> np.ndarray:
     with load(fashion_mnist(), "int8") as sampler:
         return sampler.sample(PLAN, SEEDS, {"class": [LABEL] * len(SEEDS)}, GUIDANCE)
 
@@ -69,52 +69,56 @@ def run(command: list[str | Path], expected: np.ndarray, output: Path, **how: ob
     return np.fromfile(output, np.float32).reshape(expected.shape)
 
 
-def checked(command: list[str | Path], **how: Any) -> str:
+def check_vector(command: list[str | Path], **how: Any) -> str:
     """What a program says of the file's test vector."""
     return str(subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, **how).stdout)
 
 
-def test_python_alone(baked: Path, expected: np.ndarray) -> None:
-    found = sampled(baked, SEEDS, **{"class": [LABEL] * len(SEEDS)})
-    np.testing.assert_array_equal(found, expected)
+def test_python_alone(baked_file: Path, reference_samples: np.ndarray) -> None:
+    found = run_file(baked_file, SEEDS, **{"class": [LABEL] * len(SEEDS)})
+    np.testing.assert_array_equal(found, reference_samples)
 
 
-def compiled(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
+def compile_program(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
     """A program of the examples, and the environment that it runs in."""
-    archive = needed("ONNXRUNTIME", "an unpacked release archive of onnxruntime for C++")
+    archive = require("ONNXRUNTIME", "an unpacked release archive of onnxruntime for C++")
     program, source = folder / name, EXAMPLES / f"{name}.cpp"
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", f"-I{archive}/include", f"-L{archive}/lib", "-lonnxruntime"]
     subprocess.run([os.environ.get("CXX", "c++"), source, "-o", program, *flags], check=True)
     return program, {**os.environ, "LD_LIBRARY_PATH": f"{archive}/lib"}
 
 
-def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
-    program, paths = compiled("sample", tmp_path)
+def test_cpp(baked_file: Path, reference_samples: np.ndarray, tmp_path: Path) -> None:
+    program, paths = compile_program("sample", tmp_path)
     output = tmp_path / "samples.f32"
-    found = run([program, baked, output, f"class={LABEL}"], expected, output, env=paths)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
-    assert "the same: " in checked([program, "--check", baked], env=paths)
+    found = run([program, baked_file, output, f"class={LABEL}"], reference_samples, output, env=paths)
+    np.testing.assert_allclose(found, reference_samples, rtol=0, atol=TOLERANCE)
+    assert "the same: " in check_vector([program, "--check", baked_file], env=paths)
 
 
-def test_a_loop_in_cpp(expected: np.ndarray, tmp_path: Path) -> None:
-    program, paths = compiled("steps", tmp_path)
+def test_a_loop_in_cpp(reference_samples: np.ndarray, tmp_path: Path) -> None:
+    program, paths = compile_program("steps", tmp_path)
     output, folder = tmp_path / "samples.f32", tmp_path / "parts"
     named = ["--body", "int8-cpu-x86", "--guidance", str(GUIDANCE), "--batch", str(len(SEEDS))]
     subprocess.run([sys.executable, EXAMPLES / "steps.py", fashion_mnist(), folder, *named], check=True)
-    found = run([program, folder, output, f"class={LABEL}"], expected, output, env=paths)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    found = run([program, folder, output, f"class={LABEL}"], reference_samples, output, env=paths)
+    np.testing.assert_allclose(found, reference_samples, rtol=0, atol=TOLERANCE)
 
 
-def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
-    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+def test_node(baked_file: Path, reference_samples: np.ndarray, tmp_path: Path) -> None:
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
     output = tmp_path / "samples.f32"
-    found = run(["node", EXAMPLES / "sample.mjs", baked, output, f"class={LABEL}"], expected, output, cwd=packages)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
-    assert "whole, and its sample is " in checked(["node", EXAMPLES / "sample.mjs", "--check", baked], cwd=packages)
+    found = run(
+        ["node", EXAMPLES / "sample.mjs", baked_file, output, f"class={LABEL}"], reference_samples, output, cwd=packages
+    )
+    np.testing.assert_allclose(found, reference_samples, rtol=0, atol=TOLERANCE)
+    assert "whole, and its sample is " in check_vector(
+        ["node", EXAMPLES / "sample.mjs", "--check", baked_file], cwd=packages
+    )
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+def label_case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A baked file of a denoiser with the conditions `label` and `strength`, and its samples for 3 and 0.25."""
     folder = tmp_path_factory.mktemp("labelled")
     export(ExportOptions(f"{labelled_denoiser.__file__}:make", folder / "bundle", verify="quick"))
@@ -124,22 +128,22 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray
         return folder / "sampler.onnx", sampler.sample("ddim:4", SEEDS, given)
 
 
-def test_conditions_of_other_names_in_cpp(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    program, paths = compiled("sample", tmp_path)
-    check_labelled([program], labelled, tmp_path / "x.f32", env=paths)
+def test_conditions_of_other_names_in_cpp(label_case: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compile_program("sample", tmp_path)
+    check_labelled([program], label_case, tmp_path / "x.f32", env=paths)
 
 
-def test_conditions_of_other_names_in_a_loop(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    program, paths = compiled("steps", tmp_path)
-    file, expected = labelled
+def test_conditions_of_other_names_in_a_loop(label_case: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compile_program("steps", tmp_path)
+    file, expected = label_case
     command = [sys.executable, EXAMPLES / "steps.py", file.parent / "bundle", tmp_path / "parts"]
     subprocess.run([*command, "--plan", "ddim:4", "--batch", str(len(SEEDS))], check=True)
     check_labelled([program], (tmp_path / "parts", expected), tmp_path / "x.f32", env=paths)
 
 
-def test_conditions_of_other_names_in_node(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
-    check_labelled(["node", EXAMPLES / "sample.mjs"], labelled, tmp_path / "x.f32", cwd=packages)
+def test_conditions_of_other_names_in_node(label_case: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    check_labelled(["node", EXAMPLES / "sample.mjs"], label_case, tmp_path / "x.f32", cwd=packages)
 
 
 def check_labelled(program: list[str | Path], labelled: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
@@ -173,12 +177,12 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
 
 
 def test_tokens_in_cpp(tokens: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    program, paths = compiled("sample", tmp_path)
+    program, paths = compile_program("sample", tmp_path)
     check_tokens([program], tokens, tmp_path / "x.i64", env=paths)
 
 
 def test_tokens_in_node(tokens: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
     check_tokens(["node", EXAMPLES / "sample.mjs"], tokens, tmp_path / "x.i64", cwd=packages)
 
 
@@ -186,15 +190,15 @@ def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], out
     file, expected = tokens
     subprocess.run([*map(str, [*program, file, output, f"class={TOKENS_LABEL}"]), *map(str, SEEDS)], check=True, **how)
     np.testing.assert_array_equal(np.fromfile(output, np.int64).reshape(expected.shape), expected)
-    said = checked([*program, "--check", file], **how)
+    said = check_vector([*program, "--check", file], **how)
     assert "the same: 24 of 24 tokens are equal" in said or "bitwise that of where it was baked" in said
 
 
 @pytest.fixture(scope="module")
 def web_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the page, with its networks."""
-    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
-    bundle = needed("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
+    bundle = require("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
     folder = tmp_path_factory.mktemp("page") / "web"
     subprocess.run([sys.executable, EXAMPLES / "web.py", bundle, packages / "node_modules", folder], check=True)
     return folder

@@ -117,7 +117,7 @@ def test_the_program_of_node_ends_in_one_line() -> None:
     )
 
 
-def refused_by_steps(bundle: Path, *given: str) -> str:
+def refusal_of_steps(bundle: Path, *given: str) -> str:
     """What steps.py says of a bundle."""
     program = [sys.executable, str(EXAMPLES / "steps.py"), str(bundle), str(bundle.with_name("parts")), *given]
     done = subprocess.run(program, capture_output=True, text=True)
@@ -126,7 +126,7 @@ def refused_by_steps(bundle: Path, *given: str) -> str:
 
 
 def test_steps_refuse_the_prompts_of_a_text_bundle(tiny_bundle: Path) -> None:
-    said = refused_by_steps(with_companions(tiny_bundle), "--plan", "ddim:2")
+    said = refusal_of_steps(with_companions(tiny_bundle), "--plan", "ddim:2")
     assert (
         said
         == "steps: the run takes 'text' (an encoded prompt), which steps.cpp does not provide; run the bundle in Python"
@@ -134,7 +134,7 @@ def test_steps_refuse_the_prompts_of_a_text_bundle(tiny_bundle: Path) -> None:
 
 
 def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
-    said = refused_by_steps(tiny_bundle, "--plan", "ddim(eta=1):3")
+    said = refusal_of_steps(tiny_bundle, "--plan", "ddim(eta=1):3")
     assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not provide; run the bundle in Python"
 
 

@@ -25,14 +25,14 @@ def unet() -> Exported:
         for parameter in network.parameters():  # fresh ones hold zeros and ones, which a pass would rightly drop
             parameter += 0.1 * torch.randn_like(parameter)
     spec = Spec("tiny-unet", IMAGE_SHAPE, (LABEL,), "v", ScheduleSpec("cosine"))
-    return _exported(TorchSource(network.requires_grad_(False), spec, "tiny-unet", "0" * 64))
+    return _export(TorchSource(network.requires_grad_(False), spec, "tiny-unet", "0" * 64))
 
 
 @pytest.fixture(scope="session")
 def attending() -> Exported:
-    return _exported(source(Attending()))
+    return _export(source(Attending()))
 
 
-def _exported(its: TorchSource) -> Exported:
+def _export(its: TorchSource) -> Exported:
     traced = its.trace()
     return Exported(its, traced, prepare(traced.graph))

@@ -71,20 +71,20 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(file: Path) -> Path:
+def bundle_of_file(file: Path) -> Path:
     """A bundle that tests must not change."""
     export(ExportOptions(f"{file}:make", file.parent / "bundle"))
     return file.parent / "bundle"
 
 
-def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> None:
-    bundle = open_bundle(exported)
+def test_a_bundle_holds_the_verified_denoiser(file: Path, bundle_of_file: Path) -> None:
+    bundle = open_bundle(bundle_of_file)
     manifest = bundle.manifest
     assert (manifest.name, manifest.x_shape, manifest.prediction) == ("tiny", (2, 4, 4), "flow")
     assert manifest.grid == "arctan"  # the rule's, where the spec names none
-    assert b"distilled" not in (exported / "manifest.json").read_bytes()  # as bundles of before
+    assert b"distilled" not in (bundle_of_file / "manifest.json").read_bytes()  # as bundles of before
     assert manifest.conditions[0].null == 3 and manifest.provenance.source == "my_model.py:make"
-    assert str(file.parent) not in (exported / "manifest.json").read_text()
+    assert str(file.parent) not in (bundle_of_file / "manifest.json").read_text()
     assert manifest.verification is not None and manifest.prologue is not None
     table = json.loads(bundle.read(manifest.verification))
     assert {row["stage"] for row in table["comparisons"]} == {"exported", "prepared", "float16"}
@@ -102,11 +102,11 @@ def test_a_bundle_holds_the_verified_denoiser(file: Path, exported: Path) -> Non
 
 @pytest.mark.slow
 def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
-    file: Path, exported: Path, tmp_path: Path
+    file: Path, bundle_of_file: Path, tmp_path: Path
 ) -> None:
     stages: list[tuple[str, int, int]] = []
     again = export(ExportOptions(f"{file}:make", tmp_path / "b"), lambda *progress: stages.append(progress))
-    assert again.files == open_bundle(exported).manifest.files
+    assert again.files == open_bundle(bundle_of_file).manifest.files
     last = {stage: (done, total) for stage, done, total in stages}
     assert all(done == total for done, total in last.values())
     assert list(last) == ["export", "torch", "exported graph", "prepared graph"]
@@ -124,9 +124,9 @@ def test_exporting_again_gives_the_same_files_and_says_how_far_it_is(
     ],
 )
 def test_a_failure_leaves_the_old_bundle_or_none(
-    file: Path, exported: Path, tmp_path: Path, function: str, says: str
+    file: Path, bundle_of_file: Path, tmp_path: Path, function: str, says: str
 ) -> None:
-    shutil.copytree(exported, tmp_path / "old")
+    shutil.copytree(bundle_of_file, tmp_path / "old")
     before = {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
     for bundle in (tmp_path / "old", tmp_path / "new"):
         with pytest.raises(UserError, match=says):
@@ -220,9 +220,9 @@ def test_paths_from_the_working_folder_are_what_lies_there(
         load_source(text)
 
 
-def test_a_bundle_is_no_source(exported: Path) -> None:
-    with pytest.raises(UserError, match=f"is a bundle, the output of an export; .* fewstep run {exported}"):
-        load_source(str(exported))
+def test_a_bundle_is_no_source(bundle_of_file: Path) -> None:
+    with pytest.raises(UserError, match=f"is a bundle, the output of an export; .* fewstep run {bundle_of_file}"):
+        load_source(str(bundle_of_file))
 
 
 def test_a_file_that_is_missing_is_said_before_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,12 +79,12 @@ def test_it_samples_as_with_its_weights_inside(large: Path, tmp_path: Path) -> N
 def test_torch_is_gone_before_the_graphs_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
 
-    def watched(*arguments: Any) -> verify.Verification:
+    def watch(*arguments: Any) -> verify.Verification:
         alive.append(sum(reference() is not None for reference in sys.modules["large_denoiser"].SEEN))
         return compare(*arguments)
 
     compare = verify.compare
-    monkeypatch.setattr(verify, "compare", watched)
+    monkeypatch.setattr(verify, "compare", watch)
     export(ExportOptions(SOURCE, tmp_path / "b"))
     assert alive == [0]
 
@@ -94,13 +94,13 @@ def test_torch_is_gone_before_the_graphs_are_run(tmp_path: Path, monkeypatch: py
 def test_a_mismatch_brings_it_back_and_names_the_node(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoiled(*graphs: Any) -> Any:
+    def spoil(*graphs: Any) -> Any:
         *kept, exported = unload(*graphs)
         weight = next(name for name in exported.constants if name == "second.weight")
         return (*kept, exported.with_nodes(exported.nodes, {weight: 2 * exported.constants[weight]}))
 
     unload = io.offload_weights
-    monkeypatch.setattr(load_and_trace.io, "offload_weights", spoiled)
+    monkeypatch.setattr(load_and_trace.io, "offload_weights", spoil)
     monkeypatch.setattr(
         load_and_trace, "_reusable_verification", lambda *_: None
     )  # what is there was verified with other versions

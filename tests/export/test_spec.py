@@ -24,7 +24,7 @@ def plain(**changes: Any) -> Spec:
     return Spec(**{"name": "s", "x_shape": (1,), "conditions": ()} | v | changes)
 
 
-def sized(**changes: Any) -> Spec:
+def spec_of_free_height(**changes: Any) -> Spec:
     """Of a free height, changed, or of conditions that follow it."""
     size = Size(**HEIGHT | {name: value for name, value in changes.items() if name in HEIGHT})
     others = {name: value for name, value in changes.items() if name not in HEIGHT}
@@ -97,15 +97,15 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
         FLOW | {"grid": 8},
         "field 'grid' of spec 's' is wrong: .*; give a grid such as 'trailing', or leave it out",
     ),
-    (sized, {"multiple": 3}, "field 'sizes' of spec 's': height: low 8 is not a multiple of 3"),
-    (sized, {"low": 24}, "x_shape's 16 is not a multiple of 8 from 24 to 32"),
-    (sized, {"axis": 3}, r"x_shape \[1, 16, 16\] has no axis 3"),
-    (sized, {"name": "1st"}, "a name consists of letters"),
+    (spec_of_free_height, {"multiple": 3}, "field 'sizes' of spec 's': height: low 8 is not a multiple of 3"),
+    (spec_of_free_height, {"low": 24}, "x_shape's 16 is not a multiple of 8 from 24 to 32"),
+    (spec_of_free_height, {"axis": 3}, r"x_shape \[1, 16, 16\] has no axis 3"),
+    (spec_of_free_height, {"name": "1st"}, "a name consists of letters"),
     (plain, {"sizes": ({"name": "height"},)}, "field 'sizes' of spec 's' is wrong"),
-    (sized, following((1, 16, 16), {1: "height/3"}), "'height/3' is not always"),
-    (sized, following((1, 16, 16), {1: "height*2"}), r"axis 1 is 16, but height\*2 is 32 by default"),
-    (sized, following((16,), {1: "height"}), r"shape \[16\] has no axis 1"),
-    (sized, following((16,), {0: "height"}, default=(0.0,) * 16), "has a fixed shape"),
+    (spec_of_free_height, following((1, 16, 16), {1: "height/3"}), "'height/3' is not always"),
+    (spec_of_free_height, following((1, 16, 16), {1: "height*2"}), r"axis 1 is 16, but height\*2 is 32 by default"),
+    (spec_of_free_height, following((16,), {1: "height"}), r"shape \[16\] has no axis 1"),
+    (spec_of_free_height, following((16,), {0: "height"}, default=(0.0,) * 16), "has a fixed shape"),
     (
         carrying_denoiser.spec,
         {"carried": [{"name": "a b", "shape": [2]}]},

@@ -17,7 +17,7 @@ SPEC = Spec("tiny", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of what it means to remove
 
 
-def quantized() -> nn.Module:
+def quantize_layer() -> nn.Module:
     """The linear layer that scales by the time has int8 weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -41,7 +41,7 @@ def partly_scripted() -> nn.Module:
             r"Tiny is a TorchScript module .*; return the original Python module",
         ),
         (partly_scripted, r"conv \(Conv2d\) of Tiny is a TorchScript module"),
-        (quantized, r"scale \(Linear\) of Tiny is quantized already; return the float module"),
+        (quantize_layer, r"scale \(Linear\) of Tiny is quantized already; return the float module"),
         (lambda: Tiny().to("meta"), r"weight 'conv\.weight' of Tiny is on the meta device, .*; load its weights"),
         (lambda: nn.Sequential(nn.LazyLinear(2)), r"weight '0\.weight' of 0 \(LazyLinear\) of Sequential has no shape"),
     ],

@@ -12,7 +12,7 @@ def verify(spec: Spec, traced: TracedDenoiser, prepared: PreparedDenoiser, scope
     return compare(record_reference(spec, traced, scope=scope), traced.graph, prepared, lambda: traced.reference)
 
 
-def verified(source: Source) -> tuple[PreparedDenoiser, Verification]:
+def verify_source(source: Source) -> tuple[PreparedDenoiser, Verification]:
     """A source traced and prepared, and the table of all comparisons."""
     traced = source.trace()
     prepared = prepare(traced.graph)

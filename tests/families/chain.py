@@ -128,17 +128,17 @@ class Exported:
     traced: tuple[TracedDenoiser, ...]
 
 
-def exported(family: Family, folder: Path) -> Exported:
+def export_family(family: Family, folder: Path) -> Exported:
     """`folder`/bundle, written by the verb, which is watched: so the graph as it was exported can be run uncut."""
     folder.mkdir(parents=True, exist_ok=True)
     source, kept = family.source(folder), []
     options = source if isinstance(source, dict) else {"source": source}
     loaded = verb.load_changed_source  # as the options change it
 
-    def watched(*arguments: Any, **named: Any) -> Source:
+    def watch(*arguments: Any, **named: Any) -> Source:
         return _Watched(loaded(*arguments, **named), kept)  # type: ignore[return-value]
 
-    verb.load_changed_source = watched
+    verb.load_changed_source = watch
     try:
         export(ExportOptions(output=folder / "bundle", **options))
     finally:
@@ -212,7 +212,7 @@ class Chain:
 
 def _export(chain: Chain) -> Found:
     if chain.made is None:
-        chain.made = exported(chain.family, chain.folder)
+        chain.made = export_family(chain.family, chain.folder)
     else:
         shutil.copytree(chain.made.bundle, chain.bundle)
     return Found(text=f"{len(chain.graph().nodes)} nodes")
@@ -233,7 +233,7 @@ class _Watched:
         return self.kept[-1]
 
 
-def _verified(*stages: str, has_edges: bool = True) -> Callable[[Chain], Found]:
+def _worst_comparison(*stages: str, has_edges: bool = True) -> Callable[[Chain], Found]:
     """The worst comparison of the bundle's own table, with the edges of conditions or without."""
 
     def read(chain: Chain) -> Found:
@@ -331,9 +331,9 @@ def _distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> floa
 
 STEPS: Mapping[str, Callable[[Chain], Found]] = {
     "export": _export,
-    "float32": _verified("exported", "prepared"),
+    "float32": _worst_comparison("exported", "prepared"),
     # without edges: under an empty mask of -10000, which diffusers adds, float16 cannot tell scores from each other
-    "float16": _verified("float16", has_edges=False),
+    "float16": _worst_comparison("float16", has_edges=False),
     "prologue": _prologue,
     "plan": _plan,
     "onnxruntime": _uncut,

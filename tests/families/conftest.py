@@ -8,14 +8,14 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def exported_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """A family by the name of its file, exported when it is first asked for (`chain.Exported`); copy it before changing
     it."""
-    from tests.families.chain import exported, families
+    from tests.families.chain import export_family, families
 
     @cache
     def made(stem: str) -> Any:
         (family,) = (each for each in families() if each.stem == stem)
-        return exported(family, tmp_path_factory.mktemp(stem))
+        return export_family(family, tmp_path_factory.mktemp(stem))
 
     return made

@@ -43,7 +43,7 @@ def rows(text: str) -> dict[str, dict[str, str]]:
     return {line[0]: dict(zip(COLUMNS, line[1:])) for line in lines}
 
 
-def filled(text: str, made: Mapping[str, Mapping[str, str]]) -> str:
+def fill_page(text: str, made: Mapping[str, Mapping[str, str]]) -> str:
     """The page with these rows, and those that it has of the other families."""
     before = rows(text)
     table = [["family", *COLUMNS.values()], ["---"] * (len(COLUMNS) + 1)]
@@ -92,7 +92,7 @@ def main(stems: list[str]) -> int:
             sys.stdout.write(f"{family.stem} failed: {type(error).__name__}: {error}\n")
             continue
         sys.stdout.write(f"{family.name}: {', '.join(row.values())}\n")
-        PAGE.write_text(filled(PAGE.read_text(), {family.name: row}))
+        PAGE.write_text(fill_page(PAGE.read_text(), {family.name: row}))
     missing = [step for step in COLUMNS if not available(step)]
     if missing:
         sys.stdout.write(f"as they were, not installed: {', '.join(missing)}\n")

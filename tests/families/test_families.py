@@ -10,7 +10,7 @@ pytest.importorskip("diffusers", reason="diffusers, whose classes most families 
 import torch
 
 from tests.families.chain import COLUMNS, LIMITS, Exported, Family, families, prove
-from tests.families.page import PAGE, agree, cells, filled, rows
+from tests.families.page import PAGE, agree, cells, fill_page, rows
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,8 @@ torch.set_num_threads(1)  # the networks are tiny: a second thread only waits
 
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.stem)
-def test_a_family(family: Family, exported_family: Callable[[str], Exported], tmp_path: Path) -> None:
-    found = prove(family, tmp_path, exported_family(family.stem))
+def test_a_family(family: Family, family_bundle: Callable[[str], Exported], tmp_path: Path) -> None:
+    found = prove(family, tmp_path, family_bundle(family.stem))
     for step, shown in found.items():
         if shown.difference is not None:
             assert shown.difference <= LIMITS[step], step
@@ -31,7 +31,7 @@ def test_a_family(family: Family, exported_family: Callable[[str], Exported], tm
 
 def test_the_page_has_every_family() -> None:
     text = PAGE.read_text()
-    assert filled(text, {}) == text, "run python -m tests.families.page"
+    assert fill_page(text, {}) == text, "run python -m tests.families.page"
     assert [name for name, row in rows(text).items() if not all(row.values())] == []
     assert all(set(family.no) <= set(COLUMNS) for family in families())
 

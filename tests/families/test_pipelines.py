@@ -78,10 +78,10 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.family for case in CASES])
 def test_a_bundle_samples_as_the_pipeline_does(
-    case: Case, exported_family: Callable[[str], Exported], record_property: Callable[[str, object], None]
+    case: Case, family_bundle: Callable[[str], Exported], record_property: Callable[[str, object], None]
 ) -> None:
     torch.set_num_threads(1)
-    made = exported_family(case.family)
+    made = family_bundle(case.family)
     folder = Path(str(made.source))
     with load(made.bundle) as sampler:
         manifest = sampler.bundle.manifest
@@ -100,19 +100,19 @@ def test_a_bundle_samples_as_the_pipeline_does(
 def test_a_bundle_without_text_samples_as_the_schedulers_loop_does(
     family: str,
     component: str,
-    exported_family: Callable[[str], Exported],
+    family_bundle: Callable[[str], Exported],
     record_property: Callable[[str, object], None],
 ) -> None:
     """DiT's own pipeline takes label 1000 for none, whatever the network has."""
     torch.set_num_threads(1)
-    made = exported_family(family)
+    made = family_bundle(family)
     folder = Path(str(made.source))
     with load(made.bundle) as sampler:
         manifest = sampler.bundle.manifest
         labels = {each.name: [1, 2] for each in manifest.conditions}
         found = sampler.sample(f"scheduler:{STEPS}", SEEDS, labels, WEIGHT if labels else None)
     x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
-    network, scheduler = loaded(folder, component), scheduled(folder)
+    network, scheduler = load_component(folder, component), load_scheduler(folder)
     scheduler.set_timesteps(STEPS)
     with torch.no_grad():
         for t in scheduler.timesteps:
@@ -143,9 +143,9 @@ def drawn(conditions: tuple[Condition, ...], rng: np.random.Generator) -> Arrays
 
 def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: Arrays) -> Array:
     """The pipeline's own samples, from the folder's networks and scheduler."""
-    pipeline = opened(case, folder)
-    prompts = {name: torch.from_numpy(values) for name, values in named(positive).items()}
-    prompts |= {f"negative_{name}": torch.from_numpy(values) for name, values in named(negative).items()}
+    pipeline = open_pipeline(case, folder)
+    prompts = {name: torch.from_numpy(values) for name, values in name_values(positive).items()}
+    prompts |= {f"negative_{name}": torch.from_numpy(values) for name, values in name_values(negative).items()}
     if case.family == "pixart":
         pipeline.transformer.register_to_config(sample_size=128)  # else it tells the network no resolution
     if case.family == "aura_flow":
@@ -161,14 +161,14 @@ def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: A
     return result
 
 
-def opened(case: Case, folder: Path) -> Any:
+def open_pipeline(case: Case, folder: Path) -> Any:
     """The pipeline with what the folder has of it. Where its pictures are tiny, an autoencoder says so."""
     kind: Any = getattr(diffusers, case.pipeline)
     names, optional = kind._get_signature_keys(kind)
     parts: dict[str, Any] = dict.fromkeys(names)
     for name in set(names) & set(NETWORKS):
-        parts[name] = loaded(folder, name)
-    parts["scheduler"] = scheduled(folder)
+        parts[name] = load_component(folder, name)
+    parts["scheduler"] = load_scheduler(folder)
     if case.side == 16:
         down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
         parts["vae"] = diffusers.AutoencoderKL(3, 3, down, up, block_out_channels=(4, 4), norm_num_groups=2)
@@ -179,15 +179,15 @@ def opened(case: Case, folder: Path) -> Any:
     return pipeline
 
 
-def loaded(folder: Path, component: str) -> Any:
+def load_component(folder: Path, component: str) -> Any:
     config = json.loads((folder / component / "config.json").read_text())
     return getattr(diffusers, config["_class_name"]).from_pretrained(folder / component).eval()
 
 
-def scheduled(folder: Path) -> Any:
+def load_scheduler(folder: Path) -> Any:
     config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
-def named(values: Arrays) -> Arrays:
+def name_values(values: Arrays) -> Arrays:
     return {ARGUMENTS[name]: array for name, array in values.items()}

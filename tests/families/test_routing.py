@@ -11,7 +11,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from tests.families import audiobox, dit_moe, diti, dtr, mask_and_class, prime_depth
 
 
-def called(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def record_calls(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The first input and the output of each call of these parts, in their order."""
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     for part in parts:
@@ -32,7 +32,7 @@ def test_a_window_of_channels_slides_with_time() -> None:
 
 def test_channels_off_the_window_pass_a_block_by() -> None:
     module, _ = dtr.make()
-    calls = called(*module.blocks, module.last)
+    calls = record_calls(*module.blocks, module.last)
     x, time = torch.randn(2, 4, 8, 8), torch.tensor([999.0, 850.0])
     module(x, time, torch.tensor([1, 1]))
     route = module.routes[[999, 850]][:, None]
@@ -47,7 +47,7 @@ def test_the_dense_form_is_the_loop_over_tokens() -> None:
     """In a block, by the weights: two of the experts, by their shares of all, and both shared ones as a wider one."""
     module, _ = dit_moe.make()
     block, width = module.blocks[0], dit_moe.WIDTH
-    calls, h = called(block.inner), torch.randn(2, 5, width)
+    calls, h = record_calls(block.inner), torch.randn(2, 5, width)
     out = block(h, torch.randn(2, width))
 
     def made(expert: torch.nn.Module, at: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_a_time_sees_the_first_numbers_of_the_code_alone(time: float, part: int)
     module, _ = diti.make()
     code = torch.randn(1, diti.CODE).requires_grad_()
     module.encoder.register_forward_hook(lambda *_: code)
-    calls = called(module.last, module.shift)
+    calls = record_calls(module.last, module.shift)
     noise, left = module(torch.randn(1, 3, 8, 8), torch.tensor([time]), torch.randn(1, 3, 8, 8))
     (_, frozen), (_, lost) = calls
     torch.testing.assert_close(noise, frozen - NoiseSchedule(diti.SCHEDULE).sigma(time) * lost)
@@ -82,7 +82,7 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
     module, spec = audiobox.make()
     x, time, words = torch.randn(2, *spec.x_shape), torch.tensor([0.3, 0.7]), torch.randn(2, audiobox.WORDS, 8)
     context, kept = torch.randn_like(x), (torch.rand(2, 1, audiobox.FRAMES) < 0.5).float()
-    calls = called(*module.layers, *module.joins)
+    calls = record_calls(*module.layers, *module.joins)
     heard = module(x, time, context, kept, words)
     (_, first), (_, second), (joined, _), (_, third), (last, _), _ = calls
     assert torch.equal(joined, torch.cat([second, second], 2)) and torch.equal(last, torch.cat([third, first], 2))
@@ -104,7 +104,7 @@ def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() ->
     """2 ** (-8 k / heads) (Press et al. 2022), to both sides (Voicebox), and the time is near to all."""
     layer, width, count = audiobox.make()[0].layers[0], audiobox.WIDTH, audiobox.FRAMES + 1
     layer.qkv.weight.data[:width], layer.qkv.bias.data[:width] = 0, 0  # queries that ask for nearness alone
-    calls = called(layer.qkv, layer.out)
+    calls = record_calls(layer.qkv, layer.out)
     layer(torch.randn(1, count, width), torch.randn(1, audiobox.WORDS, width))
     (_, made), (heard, _) = calls
     away = (torch.arange(count)[:, None] - torch.arange(count)).abs()
@@ -117,7 +117,7 @@ def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() ->
 def test_mask_and_class_are_decoded_from_the_features_of_the_denoiser() -> None:
     """The mask from those of the last resolution, as a probability, and the class from the mean of the coarse ones."""
     module, _ = mask_and_class.make()
-    calls = called(module.middle, module.picture)
+    calls = record_calls(module.middle, module.picture)
     x, mask, logits = module(torch.randn(2, 3, 8, 8), torch.tensor([900.0, 100.0]))
     (_, coarse), (fine, picture) = calls
     hidden, out = module.mask[0], module.mask[2]

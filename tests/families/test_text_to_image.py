@@ -55,9 +55,9 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, exported_family: Callable[[str], Exported]) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, family_bundle: Callable[[str], Exported]) -> Made:
     folder = tmp_path_factory.mktemp("text-to-image")
-    return Made(stable_diffusion(folder), folder, exported_family("stable_diffusion").bundle)
+    return Made(stable_diffusion(folder), folder, family_bundle("stable_diffusion").bundle)
 
 
 def theirs(made: Made, output: str, negative: list[str] | None = None, **given: Any) -> np.ndarray:

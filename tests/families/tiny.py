@@ -28,7 +28,7 @@ def stable_diffusion_unet() -> Any:
     )
 
 
-def randomized(network: Any) -> Any:
+def randomize(network: Any) -> Any:
     """With weights of a trained one's size, none of them zero or one, which a pass would rightly drop."""
     import torch
 
@@ -60,7 +60,7 @@ def diffusers_folder(
     home = folder / "model"
     networks = {component: network, **(beside or {})}
     for name, each in networks.items():
-        randomized(each).save_pretrained(home / name)
+        randomize(each).save_pretrained(home / name)
     scheduler = scheduler or v_scheduler()
     scheduler.save_pretrained(home / "scheduler")
     configs = dict(configs or {})

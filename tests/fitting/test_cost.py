@@ -27,11 +27,11 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     def counting(self, plan, samples, conditions):
         call = network(self, plan, samples, conditions)
 
-        def counted_call(*asked):
+        def count_call(*asked):
             counted[self.body.precision] += samples
             return call(*asked)
 
-        return counted_call
+        return count_call
 
     def counting_sample(self, plan, seeds, *rest, **given):
         counted[self.body.precision] += len(self.compile(plan).steps) * len(seeds)

@@ -94,7 +94,7 @@ def test_the_slope_is_the_one_of_both_logarithms():
     np.testing.assert_allclose(slope / slope[0], wanted / wanted[0], rtol=1e-4)
 
 
-def fitted_to_pixels(guidance=None):
+def pixel_refinement(guidance=None):
     """A refinement of pixels, and what its last stage begins with."""
     parts = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
     seeds, judges = FitSeeds(parts[:3], parts[3:5]), parts[5:]
@@ -120,7 +120,7 @@ def distance(numbers, parts):
 
 @pytest.mark.parametrize("guidance", [None, 1.5])
 def test_features_of_seeds_that_nothing_was_chosen_on_come_nearer_within_the_cost(guidance):
-    work, judges = fitted_to_pixels(guidance)
+    work, judges = pixel_refinement(guidance)
     numbers, trade = FeatureTradeoff(work, SimpleNamespace(extract=of_the_mean), cost=0.5).trade()
     assert trade.weight in WEIGHTS and trade.price <= 0.5 and trade.features > 1
     before, after = distance(work.origin, work.seeds.selection), distance(numbers, work.seeds.selection)
@@ -129,7 +129,7 @@ def test_features_of_seeds_that_nothing_was_chosen_on_come_nearer_within_the_cos
 
 
 def test_a_step_for_features_is_not_taken_where_nothing_may_be_paid():
-    work, _ = fitted_to_pixels()
+    work, _ = pixel_refinement()
     numbers, trade = FeatureTradeoff(work, SimpleNamespace(extract=of_the_mean), cost=-100.0).trade()
     assert numbers is work.origin and (trade.weight, trade.price, trade.features, trade.factor) == (0, 0, 0, 1)
 
@@ -137,7 +137,7 @@ def test_a_step_for_features_is_not_taken_where_nothing_may_be_paid():
 def test_a_step_that_costs_too_much_is_taken_in_part(monkeypatch):
     """Features of the teacher's samples lie aside, and weigh so much that they cost PSNR."""
     monkeypatch.setattr(module, "WEIGHTS", (100.0,))
-    work, _ = fitted_to_pixels()
+    work, _ = pixel_refinement()
     sets = (work.seeds.fit, work.seeds.selection)
     exact = {np.concatenate([block.target for block in parts]).tobytes() for parts in sets}
     aside = SimpleNamespace(extract=lambda samples: of_the_mean(samples) + 0.1 * (samples.tobytes() in exact))

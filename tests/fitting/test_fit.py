@@ -66,11 +66,11 @@ def test_a_result_has_the_price_of_the_energy(tiny_bundle):
 def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_bundle, monkeypatch):
     asked = []
 
-    def opened(features, x_shape, threads):
+    def open_pixels(features, x_shape, threads):
         asked.append((features, x_shape))
         return SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1)[:, :3])
 
-    monkeypatch.setattr(tasks, "open_extractor", opened)
+    monkeypatch.setattr(tasks, "open_extractor", open_pixels)
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "judge_seeds": 16}))
     assert asked == [("none", open_bundle(tiny_bundle).manifest.x_shape)]
     assert found.trade.features > 0 and found.trade.price <= COST

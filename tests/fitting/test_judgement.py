@@ -118,12 +118,12 @@ def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, mon
         checked.append((seeds, rows["class"].tolist()))
         return teacher(sampler, asked, plan, seeds, rows, *rest)
 
-    def measured(rolled, plan, blocks, by=BODY):
+    def count_measurement(rolled, plan, blocks, by=BODY):
         judged.append({int(value) for block in blocks for value in block.conditions["class"]})
         return samples(rolled, plan, blocks, by)
 
     monkeypatch.setattr(teacher_gate, "find_teacher", check)
-    monkeypatch.setattr(FitSampler, "sample_blocks", measured)
+    monkeypatch.setattr(FitSampler, "sample_blocks", count_measurement)
     fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
     assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class
     assert {0} in judged and {1} in judged and {2} in judged and {0, 1, 2} not in judged

@@ -38,7 +38,7 @@ from tests.fitting.analytic import (
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
 
 
-def fitted(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6):
+def fit_numbers(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6):
     """The best numbers, with every iteration."""
     work = refinement(sampler, plan, FitSeeds(fit_blocks, selection), kinds)
     return list(chain.from_iterable(refine(work, work.origin, iterations, measured=2)))
@@ -51,7 +51,7 @@ def test_on_gaussian_data_the_fitted_one_step_plan_is_the_exact_solution(kind, p
     first = schedule.time_at_rho(4.0)  # where x tells of the data
     plan = trace_plan("ddim:1", ddim, [first, CLEAN], sampler.facts)
     exact = tuple(replace(part, target=flow_map(first.sigma * part.draw_noise(0), first)) for part in blocks(range(24)))
-    iterates = fitted(sampler, plan, exact[:2], exact[2:], kinds=("rows",), iterations=8)
+    iterates = fit_numbers(sampler, plan, exact[:2], exact[2:], kinds=("rows",), iterations=8)
     assert mean_psnr(sampler, plan, exact[2:]) < 30
     assert mean_psnr(sampler, build_plan(iterates[-1].numbers), exact[2:]) > 70
 
@@ -63,7 +63,7 @@ def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, predi
     teacher = compile_plan("dpmpp_2m:60@uniform_lambda" if kind != "flow" else "dpmpp_2m:100", sampler.facts, guidance)
     parts = taught(sampler, teacher, blocks(range(40)))
     plan = compile_plan("dpmpp_2m:4@karras" if kind == "edm" else "dpmpp_2m:4", sampler.facts, guidance)
-    iterates = fitted(sampler, plan, parts[:2], parts[2:4], iterations=4)
+    iterates = fit_numbers(sampler, plan, parts[:2], parts[2:4], iterations=4)
     judged = mean_psnr(sampler, build_plan(iterates[-1].numbers), parts[4:])
     assert judged > mean_psnr(sampler, plan, parts[4:]) + 3
     gains = [each.on_selection.mean for each in iterates]
@@ -88,7 +88,10 @@ def test_restoration_is_fitted_with_its_degraded_sample():
     ]
     parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), tuple(parts))
     plan = compile_plan("dpmpp_2m:3", sampler.facts)
-    origin, found = extract_recurrence(plan, 3), fitted(sampler, plan, parts[:2], parts[2:4], iterations=4)[-1].numbers
+    origin, found = (
+        extract_recurrence(plan, 3),
+        fit_numbers(sampler, plan, parts[:2], parts[2:4], iterations=4)[-1].numbers,
+    )
     assert mean_psnr(sampler, build_plan(found), parts[4:]) > mean_psnr(sampler, plan, parts[4:]) + 3
     assert found.rows.shape[1] == 1 + found.history + 1  # x, predictions, y
     assert np.abs(found.rows - origin.rows)[:, -1].max() > 1e-3

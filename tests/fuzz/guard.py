@@ -42,7 +42,7 @@ sys.addaudithook(_hook)
 
 
 @contextmanager
-def guarded(folder: Path, names: str) -> Iterator[None]:
+def guard(folder: Path, names: str) -> Iterator[None]:
     """Run a block; a UserError in it must be one line that holds `names` and a fix. Anything else it raises fails."""
     _outside.clear()
     _inside.append(os.path.realpath(folder))

@@ -98,7 +98,7 @@ def _holder(document: Document, place: Place) -> tuple[Any, Any]:
     return document, place[-1]
 
 
-def damaged_json(text: str, drawn: list[tuple[str, int, int, Any]]) -> bytes:
+def damage_json(text: str, drawn: list[tuple[str, int, int, Any]]) -> bytes:
     """A document after some changes to its structure."""
     document = json.loads(text)
     literals: list[str] = []
@@ -148,7 +148,7 @@ cuts = st.lists(
 )
 
 
-def damaged_bytes(content: bytes, drawn: list[tuple[str, int, int, bytes]]) -> bytes:
+def damage_bytes(content: bytes, drawn: list[tuple[str, int, int, bytes]]) -> bytes:
     """A file after some changes to its bytes, the first hundred of them as often as all the others."""
     made = bytearray(content)
     for change, where, other, value in drawn:
@@ -193,7 +193,7 @@ messages = st.lists(
 )
 
 
-def damaged_graph(content: bytes, drawn: list[tuple[int, int, int, str]]) -> bytes:
+def damage_graph(content: bytes, drawn: list[tuple[int, int, int, str]]) -> bytes:
     """An ONNX graph after some changes to its nodes, tensors, types and references."""
     model = onnx.ModelProto.FromString(content)
     for change, where, size, name in drawn:

@@ -31,8 +31,8 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.fuzz.guard import guarded
-from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
+from tests.fuzz.guard import guard
+from tests.fuzz.mutations import changes, cuts, damage_bytes, damage_graph, damage_json, messages
 
 IN_SUITE = 25  # examples of each test
 KINDS = 9  # tests in this file
@@ -90,20 +90,20 @@ def manifest(tiny_bundle: Path) -> str:
 @fuzzed
 @given(changes)
 def test_the_structure_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
-    (tiny_bundle / "manifest.json").write_bytes(damaged_json(manifest, drawn))
-    with guarded(tiny_bundle, ""):
+    (tiny_bundle / "manifest.json").write_bytes(damage_json(manifest, drawn))
+    with guard(tiny_bundle, ""):
         use(tiny_bundle, "float32" if drawn[0][1] % 2 else "int8")
-    with guarded(tiny_bundle, str(tiny_bundle)):
+    with guard(tiny_bundle, str(tiny_bundle)):
         verify(VerifyOptions(tiny_bundle, graphs=False))
 
 
 @fuzzed
 @given(cuts)
 def test_the_bytes_of_manifests(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
-    (tiny_bundle / "manifest.json").write_bytes(damaged_bytes(manifest.encode(), drawn))
-    with guarded(tiny_bundle, str(tiny_bundle)):
+    (tiny_bundle / "manifest.json").write_bytes(damage_bytes(manifest.encode(), drawn))
+    with guard(tiny_bundle, str(tiny_bundle)):
         open_bundle(tiny_bundle)
-    with guarded(tiny_bundle, ""):
+    with guard(tiny_bundle, ""):
         use(tiny_bundle, "int8")
 
 
@@ -118,8 +118,8 @@ def plans() -> list[str]:
 @given(changes)
 def test_the_structure_of_plans(tiny_bundle: Path, manifest: str, plans: list[str], drawn: list[Any]) -> None:
     file = tiny_bundle / "plan.json"
-    file.write_bytes(damaged_json(plans[drawn[0][1] % len(plans)], drawn))
-    with guarded(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
+    file.write_bytes(damage_json(plans[drawn[0][1] % len(plans)], drawn))
+    with guard(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
         sampler.sample(file, seeds=[0], condition={"class": [0]})
 
 
@@ -127,8 +127,8 @@ def test_the_structure_of_plans(tiny_bundle: Path, manifest: str, plans: list[st
 @given(cuts)
 def test_the_bytes_of_plans(tiny_bundle: Path, manifest: str, plans: list[str], drawn: list[Any]) -> None:
     file = tiny_bundle / "plan.json"
-    file.write_bytes(damaged_bytes(plans[drawn[0][1] % len(plans)].encode(), drawn))
-    with guarded(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
+    file.write_bytes(damage_bytes(plans[drawn[0][1] % len(plans)].encode(), drawn))
+    with guard(tiny_bundle, ""), load(tiny_bundle, backend=ENGINE) as sampler:
         sampler.sample(file, seeds=[0], condition={"class": [0]})
 
 
@@ -142,8 +142,8 @@ def ranges() -> bytes:
 @fuzzed
 @given(cuts)
 def test_the_bytes_of_ranges(tmp_path: Path, ranges: bytes, drawn: list[Any]) -> None:
-    (tmp_path / "r.safetensors").write_bytes(damaged_bytes(ranges, drawn))
-    with guarded(tmp_path, "r.safetensors"):
+    (tmp_path / "r.safetensors").write_bytes(damage_bytes(ranges, drawn))
+    with guard(tmp_path, "r.safetensors"):
         load_ranges(tmp_path / "r.safetensors")
 
 
@@ -152,9 +152,9 @@ def test_the_bytes_of_ranges(tmp_path: Path, ranges: bytes, drawn: list[Any]) ->
 def test_the_header_of_ranges(tmp_path: Path, ranges: bytes, drawn: list[Any]) -> None:
     """Offsets that overlap, overflow or leave the file; shapes, types and metadata of any kind."""
     size = int.from_bytes(ranges[:8], "little")
-    header = damaged_json(ranges[8 : 8 + size].decode(), drawn)
+    header = damage_json(ranges[8 : 8 + size].decode(), drawn)
     (tmp_path / "r.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + ranges[8 + size :])
-    with guarded(tmp_path, "r.safetensors"):
+    with guard(tmp_path, "r.safetensors"):
         load_ranges(tmp_path / "r.safetensors")
 
 
@@ -167,7 +167,7 @@ def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], byt
     graph = document["bodies"]["float32"]["graphs"][0]["file"]
     key = EngineKey(document["files"][graph], (), (1, 2, 4), {}, "tensorrt", "10.3", "sm87")
     sidecar = msgspec.json.encode(Sidecar(1, key.digest, key, sha256, {"int8": 1}))
-    made = damaged_bytes(sidecar, bytewise) if drawn[0][1] % 4 == 0 else damaged_json(sidecar.decode(), drawn)
+    made = damage_bytes(sidecar, bytewise) if drawn[0][1] % 4 == 0 else damage_json(sidecar.decode(), drawn)
     document["engines"] = [
         {"file": "e.engine", "sidecar": "e.json", "body": "float32", "backend": "tensorrt", "device": "sm87"}
         | {"key": key.digest}
@@ -175,22 +175,22 @@ def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], byt
     document["files"]["e.engine"] = sha256
     (tiny_bundle / "e.engine").write_bytes(engine)
     record(tiny_bundle, json.dumps(document), "e.json", made)
-    with guarded(tiny_bundle, str(tiny_bundle)):
+    with guard(tiny_bundle, str(tiny_bundle)):
         engine_files.find(open_bundle(tiny_bundle), "float32", EngineFacts("tensorrt", "10.3", "sm87", 8), trust=True)
-    with guarded(tiny_bundle, str(tiny_bundle)):
+    with guard(tiny_bundle, str(tiny_bundle)):
         verify(VerifyOptions(tiny_bundle, graphs=False))
 
 
 @fuzzed
 @given(messages)
 def test_the_structure_of_graphs(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
-    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damaged_graph(content, drawn))
+    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damage_graph(content, drawn))
 
 
 @fuzzed
 @given(cuts)
 def test_the_bytes_of_graphs(tiny_bundle: Path, manifest: str, drawn: list[Any]) -> None:
-    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damaged_bytes(content, drawn))
+    _graph(tiny_bundle, manifest, drawn[0][1], lambda content: damage_bytes(content, drawn))
 
 
 WHOLE: dict[str, bytes] = {}
@@ -202,18 +202,18 @@ def _graph(bundle: Path, manifest: str, which: int, damage: Callable[[bytes], by
     for each in names:
         (bundle / each).write_bytes(WHOLE.setdefault(each, (bundle / each).read_bytes()))
     record(bundle, manifest, name, damage(WHOLE[name]))
-    with guarded(bundle, ""):
+    with guard(bundle, ""):
         use(bundle, "int8" if "int8" in name else "float32")
-    with guarded(bundle, Path(name).name):
+    with guard(bundle, Path(name).name):
         io.load(bundle / name, root=bundle)
 
 
 def test_the_guard_sees_what_is_opened_outside(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="hostname"), guarded(tmp_path, ""):
+    with pytest.raises(AssertionError, match="hostname"), guard(tmp_path, ""):
         Path("/etc/hostname").exists() and Path("/etc/hostname").read_bytes()
         (tmp_path / "../hostname").resolve().write_bytes(b"")
-    with pytest.raises(AssertionError, match="is not named"), guarded(tmp_path, "the thing"):
+    with pytest.raises(AssertionError, match="is not named"), guard(tmp_path, "the thing"):
         raise UserError("something is wrong", "do something else")
-    with guarded(tmp_path, "the thing"):
+    with guard(tmp_path, "the thing"):
         np.save(tmp_path / "a.npy", np.zeros(3))
         raise UserError("the thing is wrong", "do something else")

@@ -11,8 +11,8 @@ from fewstep.plans.file import encode
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.fuzz.guard import guarded
-from tests.fuzz.mutations import changes, damaged_json
+from tests.fuzz.guard import guard
+from tests.fuzz.mutations import changes, damage_json
 from tests.fuzz.test_fuzz import ASKED, ENGINE, fuzzed, use
 from tests.runtime.test_networks import with_expert
 
@@ -42,10 +42,10 @@ def carrying(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) 
 @given(changes)
 def test_manifests_of_two_networks(two_networks: tuple[Path, str], drawn: list[Any]) -> None:
     bundle, manifest = two_networks
-    (bundle / "manifest.json").write_bytes(damaged_json(manifest, drawn))
-    with guarded(bundle, ""):
+    (bundle / "manifest.json").write_bytes(damage_json(manifest, drawn))
+    with guard(bundle, ""):
         use(bundle, "int8")
-    with guarded(bundle, str(bundle)):
+    with guard(bundle, str(bundle)):
         verify(VerifyOptions(bundle, graphs=False))
 
 
@@ -53,11 +53,11 @@ def test_manifests_of_two_networks(two_networks: tuple[Path, str], drawn: list[A
 @given(changes)
 def test_manifests_that_carry(carrying: tuple[Path, str, str], drawn: list[Any]) -> None:
     bundle, manifest, _ = carrying
-    (bundle / "manifest.json").write_bytes(damaged_json(manifest, drawn))
-    with guarded(bundle, ""), load(bundle, backend=ENGINE) as sampler:
+    (bundle / "manifest.json").write_bytes(damage_json(manifest, drawn))
+    with guard(bundle, ""), load(bundle, backend=ENGINE) as sampler:
         _, carried = sampler.carry_on("ddim:2", [0, 1], LABELS, 2.0)
         sampler.sample("ddim:2", [0, 1], LABELS, 2.0, carried=carried)
-    with guarded(bundle, str(bundle)):
+    with guard(bundle, str(bundle)):
         verify(VerifyOptions(bundle, graphs=False))
 
 
@@ -67,7 +67,7 @@ def test_plans_with_slots(carrying: tuple[Path, str, str], drawn: list[Any]) -> 
     bundle, manifest, plan = carrying
     (bundle / "manifest.json").write_text(manifest)
     open_bundle(bundle)
-    (bundle / "plan.json").write_bytes(damaged_json(plan, drawn))
-    with guarded(bundle, ""), load(bundle, backend=ENGINE) as sampler:
+    (bundle / "plan.json").write_bytes(damage_json(plan, drawn))
+    with guard(bundle, ""), load(bundle, backend=ENGINE) as sampler:
         _, carried = sampler.carry_on(bundle / "plan.json", [0, 1], LABELS)
         sampler.sample(bundle / "plan.json", [0, 1], LABELS, carried=carried)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.fuzz.guard import guarded
-from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_json
+from tests.fuzz.guard import guard
+from tests.fuzz.mutations import changes, cuts, damage_bytes, damage_json
 from tests.fuzz.test_fuzz import fuzzed, record
 
 pytest.importorskip("tokenizers")
@@ -57,11 +57,11 @@ def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
     document = json.loads((bundle / "manifest.json").read_text())
     former = json.dumps(document)
     part = ("text", "autoencoder", "conditions")[drawn[0][1] % 3]
-    damaged = damaged_json(json.dumps(document[part]), drawn)
+    damaged = damage_json(json.dumps(document[part]), drawn)
     (bundle / "manifest.json").write_bytes(json.dumps({**document, part: "HERE"}).encode().replace(b'"HERE"', damaged))
-    with guarded(bundle, ""):
+    with guard(bundle, ""):
         use(bundle)
-    with guarded(bundle, str(bundle)):
+    with guard(bundle, str(bundle)):
         verify(VerifyOptions(bundle, graphs=False))
     (bundle / "manifest.json").write_text(former)
 
@@ -71,8 +71,8 @@ def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
 def test_tokenizers(bundle: Path, drawn: list[Any]) -> None:
     manifest, file = (bundle / "manifest.json").read_text(), bundle / "graphs" / "tokenizer.json"
     former = file.read_bytes()
-    record(bundle, manifest, "graphs/tokenizer.json", damaged_json(former.decode(), drawn))
-    with guarded(bundle, ""):
+    record(bundle, manifest, "graphs/tokenizer.json", damage_json(former.decode(), drawn))
+    with guard(bundle, ""):
         load_text_encoder(bundle, threads=1).encode(["a red cat", "fish " * 20])
     record(bundle, manifest, "graphs/tokenizer.json", former)
 
@@ -81,8 +81,8 @@ def test_tokenizers(bundle: Path, drawn: list[Any]) -> None:
 @given(cuts)
 def test_null_values(bundle: Path, drawn: list[Any]) -> None:
     manifest, former = (bundle / "manifest.json").read_text(), (bundle / NULL).read_bytes()
-    record(bundle, manifest, NULL, damaged_bytes(former, drawn))
-    with guarded(bundle, NULL):
+    record(bundle, manifest, NULL, damage_bytes(former, drawn))
+    with guard(bundle, NULL):
         load(bundle)
     verify(VerifyOptions(bundle, graphs=False))
     record(bundle, manifest, NULL, former)

@@ -9,11 +9,11 @@ PAGE = Path(__file__).parents[2] / "docs/engines.md"
 TABLE = re.compile(r"(?<=<!-- table operations -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
-def filled(page: str) -> str:
+def fill_page(page: str) -> str:
     """The page with the table made anew."""
     rows = [f"| {version_text(version)} | {ops} |" for version, ops in FIRST.items()]
     return TABLE.sub("\n".join(["| TensorRT | operations parsed from this version on |", "|---|---|", *rows, ""]), page)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    PAGE.write_text(fill_page(PAGE.read_text()))

@@ -48,9 +48,9 @@ class Writer:
         ones, zeros = np.ones(GROUPS, np.float32), np.zeros(GROUPS, np.float32)
         normal = self.add("InstanceNormalization", self.add("Reshape", h, np.array([0, GROUPS, -1])), ones, zeros)
         h = self.add("Mul", self.add("Reshape", normal, self.add("Shape", h)), 1 + self.weight(CHANNELS, 1, 1) / 4)
-        return self.add("Add", self.add("Add", h, self.weight(1, CHANNELS, 1, 1)), self.timed())
+        return self.add("Add", self.add("Add", h, self.weight(1, CHANNELS, 1, 1)), self.time_number())
 
-    def timed(self) -> str:
+    def time_number(self) -> str:
         """A number [B, 16, 1, 1] that follows from the time."""
         column = self.add("Unsqueeze", self.add("Mul", "time", np.float32(1e-3)), np.array([1]))
         row = self.add("Gemm", column, self.weight(CHANNELS, 1) + 1, transB=1)
@@ -71,22 +71,22 @@ class Writer:
             made = self.add("MatMul", values, turned)
         return self.add("Add", h, self.add("Reshape", made, self.add("Shape", h)))
 
-    def joined(self, h: str) -> str:
+    def skip_connection(self, h: str) -> str:
         """A skip connection, whose parts have ranges of their own."""
         return self.conv(self.add("Concat", h, self.silu(self.conv(h)), axis=1), 2 * CHANNELS)
 
-    def halved(self, h: str) -> str:
+    def halve(self, h: str) -> str:
         small = self.add("Conv", h, self.weight(CHANNELS, CHANNELS, 3, 3), pads=[1] * 4, strides=[2, 2])
         weight = self.weight(CHANNELS, CHANNELS, 2, 2)
         return self.add("Add", h, self.add("ConvTranspose", small, weight, strides=[2, 2]))
 
-    def mixed(self, h: str) -> str:
+    def mix_channels(self, h: str) -> str:
         return self.add("Einsum", h, self.weight(CHANNELS, CHANNELS) * 2, equation=b"bchw,cd->bdhw")
 
 
 BLOCKS: tuple[Callable[[Writer, str], str], ...] = (
     *(Writer.conv, Writer.silu, Writer.mish, Writer.norm, Writer.attention),
-    *(Writer.joined, Writer.halved, Writer.mixed),
+    *(Writer.skip_connection, Writer.halve, Writer.mix_channels),
 )
 
 

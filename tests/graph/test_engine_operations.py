@@ -4,7 +4,7 @@ import onnx
 
 from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, find_unparsed, minimum_version
 from fewstep.graph.graph import OPSET, Graph, Node
-from tests.graph.operations_page import PAGE, filled
+from tests.graph.operations_page import PAGE, fill_page
 from tests.graph.small_graphs import node, small, value
 
 
@@ -45,4 +45,4 @@ def test_an_operation_of_another_domain_is_none_of_these() -> None:
 
 def test_the_page_has_the_table() -> None:
     page = PAGE.read_text()
-    assert filled(page) == page, "run python -m tests.graph.operations_page"
+    assert fill_page(page) == page, "run python -m tests.graph.operations_page"

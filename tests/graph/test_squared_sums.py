@@ -20,7 +20,7 @@ TAIL = "safe = Add(mean, epsilon) root = Sqrt(safe) y = Div(x, root)"
 NUMBERS = {"two": 2.0, "axes": np.array([1]), "epsilon": 1e-12, "size": 64.0}
 
 
-def expected(x: Array) -> Array:
+def reference_result(x: Array) -> Array:
     wide = x.astype(np.float64)
     return np.asarray(wide / np.sqrt((wide * wide).mean(axis=1, keepdims=True)))
 
@@ -42,7 +42,7 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
     halved = to_half(graph, half)
     assert not list(float32_tensors(halved)) and "epsilon" in halved.constants  # 1e-12 is no number of float16
     for made in (round_to(graph, half), make_runnable(halved)):
-        np.testing.assert_allclose(run(made, {"x": X})["y"], expected(X), rtol=3 * step)
+        np.testing.assert_allclose(run(made, {"x": X})["y"], reference_result(X), rtol=3 * step)
 
 
 @pytest.mark.parametrize(

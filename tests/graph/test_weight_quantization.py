@@ -23,7 +23,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float
 ).reshape(-1, 1, 1, 1)
 
 
-def squared_errors(weight: np.ndarray) -> np.ndarray:
+def errors_of_channels(weight: np.ndarray) -> np.ndarray:
     """Of each channel."""
     restored = quantize_weight(weight, 0).dequantize().astype(np.float64)
     return np.square(restored - weight).sum(axis=(1, 2, 3))
@@ -33,7 +33,7 @@ def test_the_scale_is_the_one_that_brute_force_finds() -> None:
     row = WEIGHT[3].ravel().astype(np.float64)
     scales = np.abs(row).max() / 127 * np.linspace(0.4, 1, 601)
     best = min(np.square(np.clip(np.round(row / s), -127, 127) * s - row).sum() for s in scales)
-    assert squared_errors(WEIGHT)[3] <= 1.05 * best
+    assert errors_of_channels(WEIGHT)[3] <= 1.05 * best
 
 
 def test_the_channel_axis_may_be_the_last() -> None:
@@ -89,7 +89,7 @@ def test_no_smaller_scale_would_have_been_better() -> None:
 BY = 300.0
 
 
-def scaled(kind: str, by: float = BY) -> Graph:
+def scale_layer(kind: str, by: float = BY) -> Graph:
     """`layer` whose sum of product and bias is multiplied, and divided again behind the last layer's sum."""
     graph = layer(kind)
     *before, added, last = graph.nodes
@@ -100,7 +100,7 @@ def scaled(kind: str, by: float = BY) -> Graph:
 
 @pytest.mark.parametrize("kind", ["Conv", "MatMul"])
 def test_a_constant_goes_into_weight_and_bias(kind: str) -> None:
-    graph, fed = scaled(kind), given(layer(kind))
+    graph, fed = scale_layer(kind), given(layer(kind))
     table = seen(graph, fed)
     folded = lower_graph(graph, table, OPENVINO)[0]
     plain = lower_graph(graph, table, replace(OPENVINO, finish=()))[0]
@@ -112,13 +112,13 @@ def test_a_constant_goes_into_weight_and_bias(kind: str) -> None:
 
 
 def test_a_negative_constant_stays() -> None:
-    graph = scaled("Conv", -BY)
+    graph = scale_layer("Conv", -BY)
     assert any(node.output == "grown" for node in lower_graph(graph, seen(graph, given(graph)), OPENVINO)[0].nodes)
 
 
 def test_openvino_then_runs_the_operation_in_integers() -> None:
     pytest.importorskip("openvino")
-    graph = scaled("Conv")
+    graph = scale_layer("Conv")
     assert lower(graph, seen(graph, given(graph)), OPENVINO).coverage.int8_ops == ("b",)
 
 

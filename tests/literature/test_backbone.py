@@ -17,7 +17,7 @@ from fewstep.graph.bake.seal_check import compute_sample
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from tests.graph.bake.run_baked import open_baked
-from tests.onnx_text import parsed
+from tests.onnx_text import parse_graph
 
 ROUNDS, SHAPE = 4, (1, 4, 4)
 OUTPUTS = ("class", "next_total")
@@ -39,7 +39,7 @@ def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **
         next_total = Sum(sum, carried_total, voice, round)
         size = Abs(next_total) steps = Cast<to=7>(size) class = Mod(steps, labels)
     }}"""
-    onnx.save(parsed(text, opset, axes=np.int64([1, 2, 3]), labels=np.int64(3)), file)
+    onnx.save(parse_graph(text, opset, axes=np.int64([1, 2, 3]), labels=np.int64(3)), file)
     return file
 
 

@@ -37,13 +37,13 @@ def test_ratios_of_one_are_unipc(order):
         assert trajectory(times, STARTS, ratios=ratios, **given)[-1] == pytest.approx(expected, abs=1e-12)
 
 
-def compensated(*ratios):
+def compensate(*ratios):
     """x before each step and the sample, by x0 = t^2 of a network that sees the time alone."""
     squares = lambda i, step, u: [np.full_like(u, (step.time / 1000) ** 2)]  # noqa: E731
     return np.ravel(trajectory(uniform_lambda(COSINE, 4), np.zeros(1), squares, "sample", ratios=ratios, order=1))
 
 
-def gained(index):
+def gain_of_step(index):
     """The number t of a time, and what a step from it adds of x0."""
     here, there = uniform_lambda(COSINE, 4)[index : index + 2]
     return here.network / 1000, there.alpha * -np.expm1(here.lam - there.lam)
@@ -51,15 +51,15 @@ def gained(index):
 
 def test_a_prediction_that_is_quadratic_in_time_is_compensated_exactly():
     """At rho the step starts from (t')^2."""
-    plain, moved = compensated(1.0, 1.0, 1.0, 1.0), compensated(1.0, 1.0, 1.3, 1.0)
-    (t0, weight), (t1, _) = gained(2), gained(1)
+    plain, moved = compensate(1.0, 1.0, 1.0, 1.0), compensate(1.0, 1.0, 1.3, 1.0)
+    (t0, weight), (t1, _) = gain_of_step(2), gain_of_step(1)
     assert moved[3] - plain[3] == pytest.approx(weight * ((1.3 * t0 - 0.3 * t1) ** 2 - t0**2), rel=1e-9)
     assert [*moved[:3]] == [*plain[:3]]
 
 
 def test_a_compensated_prediction_is_that_of_all_later_history():
-    plain, moved = compensated(1.0, 1.0, 1.3, 1.0), compensated(1.0, 1.0, 1.3, 1.3)
-    (t1, _), (t2, _), (t3, weight) = map(gained, (1, 2, 3))
+    plain, moved = compensate(1.0, 1.0, 1.3, 1.0), compensate(1.0, 1.0, 1.3, 1.3)
+    (t1, _), (t2, _), (t3, weight) = map(gain_of_step, (1, 2, 3))
     curve = np.polyfit([t1, t2, t3], [t1**2, (1.3 * t2 - 0.3 * t1) ** 2, t3**2], 2)
     assert moved[4] - plain[4] == pytest.approx(weight * (np.polyval(curve, 1.3 * t3 - 0.3 * t2) - t3**2), rel=1e-8)
 

@@ -95,23 +95,26 @@ def test_a_corrector_redoes_the_step_with_the_value_at_its_end(order):
     def f_of(x, time):
         return (1 - l) / time.alpha * x - x0_of(x, time)
 
-    def moved(x, s, t, *derivatives):
+    def move(x, s, t, *derivatives):
         h = t.lam - s.lam
         q = h * (points + 1) / 2
         f = sum(each * q[:, None] ** power for power, each in enumerate(derivatives))
         return t.alpha * (np.exp(-l * h) * x / s.alpha - (weights * np.exp(l * (q - h))) @ f * h / 2)
 
-    def divided(*known):
+    def difference_quotient(*known):
         (a, first), (b, _) = known[0], known[-1]
-        return first if a == b else (divided(*known[1:]) - divided(*known[:-1])) / (b - a)
+        return first if a == b else (difference_quotient(*known[1:]) - difference_quotient(*known[:-1])) / (b - a)
 
     x = times[0].sigma * X
     known = [(times[0].lam, f_of(x, times[0]))]  # newest first
     for s, t in pairwise(times):
         lams, values = map(np.array, zip(*known, strict=True))
-        predicted = moved(x, s, t, *np.polyfit(lams - s.lam, values, len(known) - 1)[::-1])
+        predicted = move(x, s, t, *np.polyfit(lams - s.lam, values, len(known) - 1)[::-1])
         ends = [known[0], (t.lam, f_of(predicted, t)), *known[1:]]
-        x, known = moved(x, s, t, *(divided(*ends[: n + 1]) for n in range(len(ends)))), [ends[1], *known][:order]
+        x, known = (
+            move(x, s, t, *(difference_quotient(*ends[: n + 1]) for n in range(len(ends)))),
+            [ends[1], *known][:order],
+        )
     ems = Ems(base.lams, l * base.l, base.s, base.b)
     plan = trace_plan("test", dpm_v3(ems, order), times, denoising(COSINE, "sample"))
     made = sample(plan, lambda i, step, u: [x0_of(u, times[i])], lambda k: X, np.float64)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.plans.names.plugins import GROUP, load_plugin
-from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed, toml
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parse_source, toml
 
 ROOT = Path(__file__).parents[2]
 NAMES = toml(ROOT / "pyproject.toml")["project"]["entry-points"][GROUP]
@@ -28,12 +28,14 @@ def test_every_name_has_a_known_kind() -> None:
 def test_no_package_imports_the_literature() -> None:
     """Including imports inside functions."""
     files = [file for package in PACKAGES if package != "literature" for file in (ROOT / package).rglob("*.py")]
-    imports = [(file.name, name) for file in files for node in nodes(parsed(file)) for name in _imported(node)]
+    imports = [
+        (file.name, name) for file in files for node in nodes(parse_source(file)) for name in _import_names(node)
+    ]
     assert len(imports) > 2000
     assert [each for each in imports if each[1].startswith("fewstep.literature")] == []
 
 
-def _imported(node: ast.AST) -> list[str]:
+def _import_names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module}.{alias.name}" for alias in node.names]
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -64,9 +64,9 @@ def test_bdia_is_the_published_recurrence(gamma):
     for s, t in pairwise(times):
         x0 = WIDE.exact_x0(x, s)
 
-        def moved(to, x=x, x0=x0, s=s):
+        def move(to, x=x, x0=x0, s=s):
             return to.alpha * x0 + to.sigma * (x - s.alpha * x0) / s.sigma
 
-        after = moved(t) if before is None else moved(t) + gamma * (before - moved(noisy))
+        after = move(t) if before is None else move(t) + gamma * (before - move(noisy))
         x, before, noisy = after, x, s
     assert made == pytest.approx(x, abs=1e-11)

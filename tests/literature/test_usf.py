@@ -12,9 +12,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
-from tests.plans.execute_plan import recorded
+from tests.plans.execute_plan import record_inputs
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
-from tests.plans.mixture import WIDE, compiled
+from tests.plans.mixture import WIDE, compile_solver
 
 
 def multistep(order, on_noise=False, relaxation=None, corrected=False):
@@ -43,7 +43,7 @@ def two_evaluations(relaxation):
 
 
 def made(solver, times):
-    return WIDE.run(compiled(solver, times, COSINE, "v"), COSINE, STARTS)
+    return WIDE.run(compile_solver(solver, times, COSINE, "v"), COSINE, STARTS)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_step_expands_from_its_start_by_its_own_differences(on_noise):
     solver = usf([*[Decision(on_noise=on_noise)] * 3, Decision(expansion, on_noise)])
     plan = trace_plan("test", solver, times, denoising(COSINE, "epsilon" if on_noise else "sample"))
     m, (_, s, *_, t) = np.random.default_rng(0).standard_normal(4), times
-    made, seen = recorded(plan, [[each] for each in m[:, None]], [np.array([1.1])])
+    made, seen = record_inputs(plan, [[each] for each in m[:, None]], [np.array([1.1])])
     lams = np.array([time.lam - s.lam for time in times])
     sign, kept, scale = (-1, t.alpha / s.alpha, -t.alpha) if on_noise else (1, t.sigma / s.sigma, t.sigma)
     nodes, weights = np.polynomial.legendre.leggauss(20)

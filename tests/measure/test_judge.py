@@ -90,7 +90,7 @@ def asking(bodies):
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
 
 
-def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
+def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
     ask = asking({"float32": gaussian(), "int8": candidate})
     want, int8 = (
         JudgementRequest(TEACHER, taught, samples=True, **wanted),
@@ -101,14 +101,14 @@ def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **w
 
 
 def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
-    found, own = judged(gaussian())
+    found, own = judge_bodies(gaussian())
     assert own.against_float.mean == own.against_float.worst == CEILING
     assert all((step.forced, step.x0, step.x) == (CEILING,) * 3 for step in own.steps)
     assert own.against_teacher.values == found.reference.against_teacher.values
 
 
 def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
-    found, own = judged(gaussian(gain=1.1))
+    found, own = judge_bodies(gaussian(gain=1.1))
     assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
     assert own.against_float.reference == "float32, dpmpp_2m:4"
     assert own.against_teacher.reference == found.reference.against_teacher.reference == "float32, dpmpp_2m:40"
@@ -119,13 +119,13 @@ def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
 
 
 def test_closed_loop_error_is_not_the_single_step_error():
-    _, own = judged(gaussian(noise=0.01))
+    _, own = judge_bodies(gaussian(noise=0.01))
     assert all(20 < step.x < CEILING and 0 < step.x0 < CEILING for step in own.steps)
     assert own.steps[-1].x != pytest.approx(own.steps[-1].forced, abs=0.1)
 
 
 def test_a_lost_direction_has_its_gain_at_every_step():
-    (_, own), (_, whole) = (judged(gaussian(pull=0.1), batch=batch) for batch in (4, 6))
+    (_, own), (_, whole) = (judge_bodies(gaussian(pull=0.1), batch=batch) for batch in (4, 6))
     batch, (exact, lost) = (
         batch_of(classes)(range(6)),
         (each.called(PLAN, 6, classes(range(6))) for each in (gaussian(), gaussian(pull=0.1))),
@@ -138,7 +138,7 @@ def test_a_lost_direction_has_its_gain_at_every_step():
         assert step.guidance.share == pytest.approx(in_one.guidance.share)
         for each in (step.guidance, step.condition):
             assert (each.step, each.gain) == (step.index, pytest.approx(0.1, abs=1e-3))
-    _, own = judged(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
+    _, own = judge_bodies(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
     assert all(step.guidance is None and step.condition is None for step in own.steps)
 
 
@@ -148,19 +148,19 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
 
-    def staged(plan, samples, conditions):
+    def stage(plan, samples, conditions):
         exact, off = (gaussian(gain).called(plan, samples, conditions) for gain in (1.0, 1.1))
         return lambda index, step, u: (exact if step.group < 2 else off)(index, step, u)
 
-    _, own = judged(Body(staged), groups=edges)
+    _, own = judge_bodies(Body(stage), groups=edges)
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
     assert [step.group for step in own.steps] == [0, 1, 2, 3]
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
 
 
 def test_every_seed_is_judged_once_whatever_the_batch():
-    _, one = judged(gaussian(gain=1.02), batch=1)
-    found, all_at_once = judged(gaussian(gain=1.02), batch=6)
+    _, one = judge_bodies(gaussian(gain=1.02), batch=1)
+    found, all_at_once = judge_bodies(gaussian(gain=1.02), batch=6)
     assert one.against_float.seeds == all_at_once.against_float.seeds == 6
     assert one.against_float.values == pytest.approx(all_at_once.against_float.values)
     assert one.steps[2].forced == pytest.approx(all_at_once.steps[2].forced)
@@ -169,10 +169,12 @@ def test_every_seed_is_judged_once_whatever_the_batch():
 
 
 def test_a_candidate_may_have_fewer_seeds_and_no_figure_of_steps_that_none_was_forced_along():
-    _, own = judged(gaussian(gain=1.02), seeds=5, forced_seeds=1)
+    _, own = judge_bodies(gaussian(gain=1.02), seeds=5, forced_seeds=1)
     assert own.against_float.seeds == 5 and own.samples.shape == (5, *SHAPE)
-    assert own.steps[0].forced == pytest.approx(judged(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
-    _, own = judged(gaussian(gain=1.1), forced_seeds=0)
+    assert own.steps[0].forced == pytest.approx(
+        judge_bodies(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced
+    )
+    _, own = judge_bodies(gaussian(gain=1.1), forced_seeds=0)
     assert [step.forced for step in own.steps] == [None] * 4 and own.steps[-1].x < CEILING
 
 
@@ -230,22 +232,22 @@ def test_guidance_is_the_line_through_both_branches():
 )
 def test_numbers_of_seeds_that_cannot_be_compared_are_refused(more):
     with pytest.raises(UserError, match="seeds, and the teacher ., but there are 6 in all"):
-        judged(gaussian(), **more)
+        judge_bodies(gaussian(), **more)
 
 
 def test_a_degraded_sample_is_the_condition_of_each_seed():
     """A denoiser that says x0 = y / 2: so ends every trajectory that starts from y."""
     restoring = DenoiserFacts(ScheduleSpec("residual-shift", timesteps=4), "sample", towards="y")
 
-    def degraded(seeds):
+    def degrade(seeds):
         return {"y": np.stack([np.full(SHAPE, seed, np.float32) for seed in seeds])}
 
     body = Body(lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2])
     ask = asking({"float32": body, "int8": body})
     plan = compile_plan("resshift:2", restoring)
     want = JudgementRequest(compile_plan("resshift:4", restoring), 2, samples=True)
-    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degraded), 5, want, batch=2)
-    assert found.reference.samples == pytest.approx(degraded(range(5))["y"] / 2)
+    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degrade), 5, want, batch=2)
+    assert found.reference.samples == pytest.approx(degrade(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING
     with pytest.raises(UserError, match="the plan starts from 'y'"):
         judge(ask, [], plan, batch_of(lambda seeds: {}), 5, want, batch=2)

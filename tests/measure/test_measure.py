@@ -175,11 +175,11 @@ def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figure
     rows: list[int] = []
     real = OnnxRuntime.load
 
-    def loaded(backend, bundle, name):
+    def load_counted(backend, bundle, name):
         network = real(backend, bundle, name)
         return lambda feeds: rows.append(len(feeds["x"])) or network(feeds) if "x" in feeds else network(feeds)
 
-    monkeypatch.setattr(OnnxRuntime, "load", loaded)
+    monkeypatch.setattr(OnnxRuntime, "load", load_counted)
     asked = options(bundle, columns=("psnr",))
     whole = measure(asked)
     assert max(rows) == 32

@@ -31,7 +31,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import changed
 
 
-def scheduled(folder: Path, schedule: ScheduleSpec) -> Sampler:
+def with_schedule(folder: Path, schedule: ScheduleSpec) -> Sampler:
     """The tiny denoiser as if it had been trained on another schedule."""
     return load(changed(folder, schedule=schedule, prediction="sample"))
 
@@ -41,14 +41,14 @@ NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not 
 
 @pytest.mark.parametrize("kind", [kind for kind in PATHS if kind not in (*NUMBERS, "residual-shift")])
 def test_it_has_eighty_steps_on_every_schedule(tiny_bundle: Path, kind: str) -> None:
-    sampler = scheduled(tiny_bundle, ScheduleSpec(kind, 1000))  # type: ignore[arg-type]
+    sampler = with_schedule(tiny_bundle, ScheduleSpec(kind, 1000))  # type: ignore[arg-type]
     judged = sampler.compile("ddim:2")
     assert teacher_plan(sampler, None, judged).name == "dpmpp_2m:80@arctan"
     assert teacher_plan(sampler, parse_plan_text("ddim:7"), judged).name == "ddim:7"
 
 
 def test_a_network_of_few_timesteps_has_all_of_them_and_no_check(tiny_bundle: Path) -> None:
-    sampler = scheduled(tiny_bundle, ScheduleSpec("residual-shift", 15))
+    sampler = with_schedule(tiny_bundle, ScheduleSpec("residual-shift", 15))
     found = find_teacher(sampler, None, sampler.compile("ddim:2"))
     assert found.plan.name == "dpmpp_2m:15"
     assert found.check.exactness is None and not found.check.suffices
@@ -147,12 +147,12 @@ def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: 
 def test_weights_by_evaluation_are_for_shares_of_the_teachers(form: type[Steer | Cfg]) -> None:
     facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True, heads=2, steers="x")
 
-    def compiled(name: NamedReference, guidance: Guidance, shaping: object = None) -> Plan:
+    def compile_name(name: NamedReference, guidance: Guidance, shaping: object = None) -> Plan:
         return compile_plan(name.parts, facts, guidance)
 
     judged = compile_plan("ddim:4", facts, form((1.0, 2.0, 0.0, 3.0)))
     own = teacher_plan(
-        SimpleNamespace(plans=SimpleNamespace(compile=compiled)), parse_plan_text("heun:41@arctan"), judged
+        SimpleNamespace(plans=SimpleNamespace(compile=compile_name)), parse_plan_text("heun:41@arctan"), judged
     )  # type: ignore[arg-type]
     assert isinstance(own.guidance, form) and isinstance(own.guidance.weight, tuple)
     assert len(own.guidance.weight) == len(own.steps)

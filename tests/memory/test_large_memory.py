@@ -56,7 +56,7 @@ print(most() - before)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """The bundle, and the bytes of its weights."""
     folder = tmp_path_factory.mktemp("exported")
     return folder / "bundle", memory.measure(300 * MB, folder).weights
@@ -68,9 +68,9 @@ def peak(arguments: Sequence[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def calibrated(exported: tuple[Path, int]) -> int:
+def calibration_peak(large_bundle: tuple[Path, int]) -> int:
     """The peak of calibrating the bundle for ONNX Runtime and TensorRT."""
-    return calibrating(exported[0], "cpu-x86,tensorrt")
+    return calibrating(large_bundle[0], "cpu-x86,tensorrt")
 
 
 def calibrating(bundle: Path, targets: str) -> int:
@@ -78,23 +78,27 @@ def calibrating(bundle: Path, targets: str) -> int:
     return peak(["calibrate", str(bundle), *plan])
 
 
-def test_calibrating_takes_half_of_the_weights_beside_them(calibrated: int, exported: tuple[Path, int]) -> None:
+def test_calibrating_takes_half_of_the_weights_beside_them(
+    calibration_peak: int, large_bundle: tuple[Path, int]
+) -> None:
     """A second session of them would miss the bar by 150 MB, bodies that all wait in memory by more."""
-    weights = exported[1]
-    assert weights < calibrated < 1.5 * weights + ALONE
+    weights = large_bundle[1]
+    assert weights < calibration_peak < 1.5 * weights + ALONE
 
 
-@pytest.mark.usefixtures("calibrated")  # the other bodies are made first: `calibrate` keeps those of its own targets
+@pytest.mark.usefixtures(
+    "calibration_peak"
+)  # the other bodies are made first: `calibrate` keeps those of its own targets
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_openvino_takes_no_more(exported: tuple[Path, int]) -> None:
+def test_openvino_takes_no_more(large_bundle: tuple[Path, int]) -> None:
     """Its float network is compared with ONNX Runtime's part by part: whole, OpenVINO alone would miss the bar."""
-    bundle, weights = exported
+    bundle, weights = large_bundle
     assert weights < calibrating(bundle, "cpu-x86,openvino") < 1.5 * weights + ALONE
 
 
-@pytest.mark.usefixtures("calibrated")
-def test_running_in_int8_takes_little_beside_its_weights(exported: tuple[Path, int]) -> None:
-    bundle, weights = exported
+@pytest.mark.usefixtures("calibration_peak")
+def test_running_in_int8_takes_little_beside_its_weights(large_bundle: tuple[Path, int]) -> None:
+    bundle, weights = large_bundle
     manifest = open_bundle(bundle).manifest
     assert manifest.prologue is not None
     graphs = (manifest.prologue, manifest.bodies["int8-cpu-x86"].graph)  # the former in float32

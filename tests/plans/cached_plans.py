@@ -17,7 +17,7 @@ SHALLOW = "shallow"
 Mask = NDArray[np.bool_]  # [steps, tensors]: those that a step takes
 
 
-def cached(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
+def cache_plan(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
     """The plan whose steps take tensors from before. order 0: they are as the last step that computed them left them.
     1: they go on linearly in lambda, once two steps have computed some.
 

@@ -12,7 +12,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import MEAN, STD, exact_x0, uniform_lambda
-from tests.plans.mixture import WIDE, compiled, rms
+from tests.plans.mixture import WIDE, compile_solver, rms
 
 STARTS = np.linspace(-2, 2, 9)
 FEW_AND_MANY = (66, 258)  # steps
@@ -34,7 +34,7 @@ def error(solver: Solver, spec: ScheduleSpec, prediction: Prediction, steps: int
         schedule, u = NoiseSchedule(spec), np.linspace(0, 1, steps + 1)
         lams = times[0].lam + (u + bend * u * (1 - u)) * (times[-1].lam - times[0].lam)
         times = [schedule.time_at_lam(float(lam)) for lam in lams]
-    return rms(WIDE.run(compiled(solver, times, spec, prediction), spec, STARTS) - exact_ends(spec))
+    return rms(WIDE.run(compile_solver(solver, times, spec, prediction), spec, STARTS) - exact_ends(spec))
 
 
 def slope(solver: Solver, spec: ScheduleSpec, prediction: Prediction, bend: float = 0.0) -> float:

@@ -25,7 +25,7 @@ def sample(
     return finish(plan, execute(plan, network, draws, dtype, given, hold), dtype, hold)
 
 
-def recorded(
+def record_inputs(
     plan: Plan, outputs: Sequence[Sequence[Array]], draws: Sequence[Array], given: Mapping[str, Array] | None = None
 ) -> tuple[Array, list[Array]]:
     """The sample where the network's heads say `outputs[i]` at evaluation i, and what it was shown."""

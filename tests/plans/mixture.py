@@ -47,7 +47,7 @@ class Mixture:
         away = (x[:, None] - np.array(self.means)) / np.array(self.stds)
         return (np.array(self.weights) * np.exp(-0.5 * away**2) / np.array(self.stds)).sum(1)
 
-    def tilted_mean(self, strength: float) -> float:
+    def mean_of_tilt(self, strength: float) -> float:
         """E[x e^(strength x)] / E[e^(strength x)]."""
         mean, variance = np.array(self.means), np.square(self.stds)
         share = np.array(self.weights) * np.exp(strength * mean + strength**2 * variance / 2)
@@ -78,7 +78,7 @@ def rms(difference: np.ndarray) -> float:
     return math.sqrt(np.mean(difference**2))
 
 
-def compiled(solver: Solver, times: list[Time], spec: ScheduleSpec, prediction: Prediction) -> Plan:
+def compile_solver(solver: Solver, times: list[Time], spec: ScheduleSpec, prediction: Prediction) -> Plan:
     return trace_plan("test", solver, times, DenoiserFacts(spec, prediction))
 
 

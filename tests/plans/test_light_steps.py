@@ -17,7 +17,7 @@ from fewstep.runtime.sampling.slots import CarryingNetwork, Slots
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v", features="features")
 
 
-def compiled(name: str, guidance: float | None = None) -> Plan:
+def compile_for_facts(name: str, guidance: float | None = None) -> Plan:
     return compile_plan(name, FACTS, guidance)
 
 
@@ -37,7 +37,7 @@ def light_of(plan: Plan) -> list[int]:
     ],
 )
 def test_a_name_chooses_the_light_steps(call: str, light: list[int]) -> None:
-    plan = compiled(f"ddim:8@trailing+{call}")
+    plan = compile_for_facts(f"ddim:8@trailing+{call}")
     assert light_of(plan) == light
     assert [bool(step.carry_in) for step in plan.steps] == [step.network == LIGHT for step in plan.steps]
 
@@ -51,23 +51,23 @@ def test_features_are_held_if_the_full_step_before_the_last_lacks_a_branch() -> 
 
 def test_each_evaluation_of_a_solver_counts_as_a_step() -> None:
     """Heun's method evaluates the network again at the end of each of its 4 steps but the last."""
-    plan = compiled("heun:4@trailing+every")
+    plan = compile_for_facts("heun:4@trailing+every")
     times = [step.time for step in plan.steps]
     assert light_of(plan) == [1, 3, 5] and [times[1], times[3], times[5]] == [times[2], times[4], times[6]]
 
 
 def test_the_name_of_a_compiled_plan_has_its_light_steps_in_canonical_form() -> None:
-    assert compiled("ddim:8 + every(linear=True, interval=2)").name == "ddim:8+every(linear=True)"
+    assert compile_for_facts("ddim:8 + every(linear=True, interval=2)").name == "ddim:8+every(linear=True)"
 
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_a_plan_with_light_steps_is_read_from_its_file(linear: bool) -> None:
-    plan = compiled(f"dpmpp_2m:8+every(linear={linear})", 2.0)
+    plan = compile_for_facts(f"dpmpp_2m:8+every(linear={linear})", 2.0)
     assert decode(encode(plan)) == plan
 
 
 def test_extrapolated_features_weigh_the_last_two_full_steps_by_their_distance_in_lambda() -> None:
-    plan = compiled("ddim:8@trailing+light(at=[1, 3, 5], linear=True)")
+    plan = compile_for_facts("ddim:8@trailing+light(at=[1, 3, 5], linear=True)")
     lams = [step.lam for step in plan.steps]
     rows = {number: plan.steps[number].carry_in[0].row for number in light_of(plan)}
     assert rows[1] == (1.0, 0.0)  # one full step has been
@@ -76,7 +76,7 @@ def test_extrapolated_features_weigh_the_last_two_full_steps_by_their_distance_i
 
 
 def test_features_are_extrapolated_by_at_most_one_and_a_half_distances() -> None:
-    plan = compiled("ddim:20@trailing+light(at=[7, 8, 9, 10, 11, 12, 13], linear=True)")
+    plan = compile_for_facts("ddim:20@trailing+light(at=[7, 8, 9, 10, 11, 12, 13], linear=True)")
     assert plan.steps[13].carry_in[0].row == (2.5, -1.5)
 
 
@@ -94,12 +94,12 @@ def run_features(plan: Plan) -> tuple[list[float], list[float]]:
 
 
 def test_extrapolation_is_exact_for_features_that_are_linear_in_lambda() -> None:
-    read, expected = run_features(compiled("ddim:10@trailing+light(at=[4, 7, 9], linear=True)", 2.0))
+    read, expected = run_features(compile_for_facts("ddim:10@trailing+light(at=[4, 7, 9], linear=True)", 2.0))
     np.testing.assert_allclose(read, expected, rtol=1e-5)
 
 
 def test_held_features_are_those_of_the_last_full_step() -> None:
-    plan = compiled("ddim:10@trailing+light(at=[4, 5, 7])")
+    plan = compile_for_facts("ddim:10@trailing+light(at=[4, 5, 7])")
     assert run_features(plan)[0] == pytest.approx([plan.steps[full].lam for full in (3, 3, 6)])
 
 
@@ -113,18 +113,18 @@ def test_a_step_with_a_branch_that_the_last_full_step_lacks_stays_full() -> None
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_a_plan_to_which_a_program_adds_light_steps_is_compiled_again_from_its_name(linear: bool) -> None:
-    made = use_light_steps(compiled("ddim:8@karras"), [5, 2, 5], "features", linear)
-    assert compiled(made.name) == made
+    made = use_light_steps(compile_for_facts("ddim:8@karras"), [5, 2, 5], "features", linear)
+    assert compile_for_facts(made.name) == made
 
 
 @pytest.mark.parametrize("step", [2.5, 0, 8])
 def test_a_program_cannot_add_a_light_step_that_a_plan_does_not_have(step: float) -> None:
     with pytest.raises(UserError, match=f"cannot have the light step {step}: its steps are 0 to 7"):
-        use_light_steps(compiled("ddim:8"), [2, step], "features")  # type: ignore[list-item]
+        use_light_steps(compile_for_facts("ddim:8"), [2, step], "features")  # type: ignore[list-item]
 
 
 def test_the_tail_of_a_plan_begins_with_a_full_step() -> None:
-    plan = compiled("ddim:8@trailing+every(interval=4)")
+    plan = compile_for_facts("ddim:8@trailing+every(interval=4)")
     assert light_of(tail(plan, 4)) == [1, 2, 3]
     with pytest.raises(UserError, match="step 0 reads slot 0 of 'features', which is empty"):
         tail(plan, 5)
@@ -148,7 +148,7 @@ def test_a_run_from_an_image_begins_with_a_full_step() -> None:
 )
 def test_light_steps_that_a_plan_cannot_have_are_refused(call: str, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        compiled(f"ddim:8@trailing+{call}")
+        compile_for_facts(f"ddim:8@trailing+{call}")
 
 
 def test_a_denoiser_without_a_light_network_refuses_light_steps() -> None:
@@ -171,7 +171,7 @@ def test_a_light_network_that_reads_its_own_features_computes_what_the_full_one_
 
     samples = []
     for name in ("dpmpp_2m:8@trailing", "dpmpp_2m:8@trailing+every(interval=3, linear=True)"):
-        plan = compiled(name, 2.0)
+        plan = compile_for_facts(name, 2.0)
         slots = Slots({bank.name: (None,) * bank.slots for bank in plan.banks})
         samples.append(finish(plan, execute(plan, CarryingNetwork(call, slots), lambda _: np.ones((2, 3), np.float32))))
     np.testing.assert_allclose(samples[1], samples[0], rtol=1e-5)

@@ -11,7 +11,7 @@ from tests.pipelines import (
     autoencoder,
     clip_components,
     qwen_tokenizer,
-    randomized,
+    randomize,
     write_clip_tokenizer,
 )
 from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, TEXT, make_network, write
@@ -21,7 +21,7 @@ def chroma(folder: Path) -> Path:
     """Chroma: packed tokens, time in [0, 1], a mask over text and picture."""
     import diffusers
 
-    network = randomized(make_network("chroma"))
+    network = randomize(make_network("chroma"))
     parts = {"transformer": network, "vae": None, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
     return write(folder, "ChromaPipeline", **parts)
 
@@ -41,7 +41,7 @@ def lumina2(folder: Path) -> Path:
     """Lumina 2: rescales the norm of the guided output."""
     import diffusers
 
-    network = randomized(make_network("lumina2"))
+    network = randomize(make_network("lumina2"))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return write(folder, "Lumina2Pipeline", transformer=network, vae=None, scheduler=scheduler)
 
@@ -50,7 +50,7 @@ def lumina(folder: Path) -> Path:
     """Lumina: guides the first three of four channels."""
     import diffusers
 
-    network = randomized(make_network("lumina"))
+    network = randomize(make_network("lumina"))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return write(folder, "LuminaPipeline", transformer=network, vae=autoencoder(), scheduler=scheduler)
 
@@ -59,7 +59,7 @@ def bria(folder: Path) -> Path:
     """Bria: packed tokens of a picture, guidance in one call of two rows."""
     import diffusers
 
-    network = randomized(make_network("bria"))
+    network = randomize(make_network("bria"))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     parts = {"transformer": network, "scheduler": scheduler, "vae": autoencoder(shift_factor=0.1)}
     return write(folder, "BriaPipeline", **parts, image_encoder=None, feature_extractor=None)
@@ -69,7 +69,7 @@ def cogview3(folder: Path) -> Path:
     """CogView3 Plus: latents of a picture, and sizes as numbers for each row."""
     import diffusers
 
-    network = randomized(make_network("cogview3"))
+    network = randomize(make_network("cogview3"))
     scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
     parts = {"transformer": network, "scheduler": scheduler, "vae": autoencoder()}
     return write(folder, "CogView3PlusPipeline", **parts)
@@ -102,7 +102,7 @@ def z_image(folder: Path) -> Path:
         network.x_pad_token.zero_()
         network.cap_pad_token.zero_()
     text, tokenizer = qwen3()
-    parts = {"transformer": randomized(network), "vae": autoencoder(), "text_encoder": text, "tokenizer": tokenizer}
+    parts = {"transformer": randomize(network), "vae": autoencoder(), "text_encoder": text, "tokenizer": tokenizer}
     return write(folder, "ZImagePipeline", scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), **parts)
 
 
@@ -111,7 +111,7 @@ def flux2_klein(folder: Path) -> Path:
     import diffusers
 
     torch.manual_seed(0)
-    network = randomized(make_network("flux2_klein"))
+    network = randomize(make_network("flux2_klein"))
     text, tokenizer = qwen3()
     vae = diffusers.AutoencoderKLFlux2(
         sample_size=32,
@@ -142,7 +142,7 @@ def qwen_image(folder: Path) -> Path:
     import diffusers
     import transformers
 
-    network = randomized(make_network("qwen_image"))
+    network = randomize(make_network("qwen_image"))
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1000000.0}
     text = {**sizes, "intermediate_size": 16, "vocab_size": 1000, "rope_parameters": rope}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import autoencoder, clip_components, randomized, write_clip_tokenizer
+from tests.pipelines import autoencoder, clip_components, randomize, write_clip_tokenizer
 from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, make_network, write
 
 
@@ -13,7 +13,7 @@ def wan(folder: Path, patch: int = 1, **more: Any) -> Path:
     """Wan: two calls per step, classifier-free guidance. Latents [8, 2, 2, 2] for 5 frames of 16 by 16 pixels."""
     import diffusers
 
-    network = randomized(make_network("wan", patch_size=(1, patch, patch)))
+    network = randomize(make_network("wan", patch_size=(1, patch, patch)))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     parts = {"transformer": network, "vae": None, "scheduler": scheduler, "transformer_2": None}
     return write(folder, "WanPipeline", **{**parts, **more})
@@ -26,7 +26,7 @@ def wan_with_times_of_positions(folder: Path) -> Path:
 
 def wan_with_two_networks(folder: Path) -> Path:
     """Wan 2.2: another network runs the steps from time 875 on."""
-    noisy, quiet = (randomized(make_network("wan", patch_size=(1, 1, 1))) for _ in range(2))
+    noisy, quiet = (randomize(make_network("wan", patch_size=(1, 1, 1))) for _ in range(2))
     with torch.no_grad():
         for parameter in noisy.parameters():
             parameter *= 1.5
@@ -37,13 +37,13 @@ def ltx(folder: Path) -> Path:
     """LTX: one call of two rows, sizes as plain numbers, a shift by the number of tokens."""
     import diffusers
 
-    network = randomized(make_network("ltx"))
+    network = randomize(make_network("ltx"))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.1)
     return write(folder, "LTXPipeline", transformer=network, vae=None, scheduler=scheduler)
 
 
 def cogvideox_transformer(channels: int) -> Any:
-    return randomized(make_network("cogvideox", in_channels=channels))
+    return randomize(make_network("cogvideox", in_channels=channels))
 
 
 def cogvideox(folder: Path) -> Path:
@@ -69,7 +69,7 @@ def cogvideox_image_to_video(folder: Path) -> Path:
         scaling_factor=0.7,
     )
     scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
-    parts = {"transformer": cogvideox_transformer(8), "vae": randomized(vae), "scheduler": scheduler}
+    parts = {"transformer": cogvideox_transformer(8), "vae": randomize(vae), "scheduler": scheduler}
     return write(folder, "CogVideoXImageToVideoPipeline", **parts)
 
 
@@ -77,7 +77,7 @@ def allegro(folder: Path) -> Path:
     """Allegro: rotary positions as arguments."""
     import diffusers
 
-    network = randomized(make_network("allegro"))
+    network = randomize(make_network("allegro"))
     scheduler = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
     return write(folder, "AllegroPipeline", transformer=network, vae=None, scheduler=scheduler)
 
@@ -86,7 +86,7 @@ def mochi(folder: Path) -> Path:
     """Mochi: sigmas that are linear, then quadratic."""
     import diffusers
 
-    network = randomized(make_network("mochi"))
+    network = randomize(make_network("mochi"))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return write(folder, "MochiPipeline", transformer=network, vae=None, scheduler=scheduler)
 
@@ -106,7 +106,7 @@ def anyflow(folder: Path) -> Path:
     """AnyFlow: its network gets the time of a step and the time at which it ends."""
     import diffusers
 
-    network = randomized(make_network("anyflow"))
+    network = randomize(make_network("anyflow"))
     scheduler = diffusers.FlowMapEulerDiscreteScheduler(shift=5.0)
     return write(folder, "AnyFlowPipeline", transformer=network, vae=None, scheduler=scheduler)
 
@@ -115,7 +115,7 @@ def skyreels_forcing(folder: Path) -> Path:
     """SkyReels with diffusion forcing: each frame is stepped by a scheduler of its own."""
     import diffusers
 
-    network = randomized(make_network("skyreels"))
+    network = randomize(make_network("skyreels"))
     scheduler = diffusers.UniPCMultistepScheduler(flow_shift=8.0, use_flow_sigmas=True)
     parts = {"transformer": network, "vae": None, "scheduler": scheduler}
     return write(folder, "SkyReelsV2DiffusionForcingPipeline", **parts)
@@ -140,7 +140,7 @@ def ltx_image_to_video(folder: Path) -> Path:
         patch_size=1,
     )
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    parts = {"transformer": randomized(make_network("ltx")), "vae": randomized(vae), "scheduler": scheduler}
+    parts = {"transformer": randomize(make_network("ltx")), "vae": randomize(vae), "scheduler": scheduler}
     return write(folder, "LTXImageToVideoPipeline", **parts)
 
 
@@ -148,5 +148,5 @@ def latte(folder: Path) -> Path:
     """Latte: its network reads the number of tokens."""
     import diffusers
 
-    parts = {"transformer": randomized(make_network("latte")), "vae": autoencoder()}
+    parts = {"transformer": randomize(make_network("latte")), "vae": autoencoder()}
     return write(folder, "LattePipeline", scheduler=diffusers.DDIMScheduler(clip_sample=False), **parts)

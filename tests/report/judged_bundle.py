@@ -67,7 +67,7 @@ def make_bundle(path):
     )
 
 
-def grouped_body(error):
+def body_with_groups(error):
     """The same with a range group for each of four steps, all off by `error`."""
     exact = body()
     nodes = (
@@ -86,7 +86,7 @@ def add_earlier(path, until=2):
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
     with open_for_update(path, must_exist=True) as writer:
-        graph = grouped_body(ERROR)
+        graph = body_with_groups(ERROR)
         int8 = entry(store(writer, graph, "grouped")[0], graph)
         bodies = writer.manifest.bodies
         whole = Body.from_graph(int8, "int8", "cpu-x86", edges, plan.name, COVERAGE)

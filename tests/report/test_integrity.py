@@ -11,13 +11,13 @@ from tests.bundles import changed
 from tests.measure.test_simulation import with_bfloat16
 
 
-def checked(bundle: Path, graphs: bool = True) -> Integrity:
+def verify_bundle(bundle: Path, graphs: bool = True) -> Integrity:
     return verify(VerifyOptions(bundle, graphs))
 
 
 def said(bundle: Path) -> str:
     """All damages, one a line."""
-    return "\n".join(map(str, checked(bundle).damages))
+    return "\n".join(map(str, verify_bundle(bundle).damages))
 
 
 def edit(bundle: Path, file: str, content: bytes) -> None:
@@ -26,7 +26,7 @@ def edit(bundle: Path, file: str, content: bytes) -> None:
 
 
 def test_a_whole_bundle_is_whole(tiny_bundle: Path) -> None:
-    found = checked(tiny_bundle)
+    found = verify_bundle(tiny_bundle)
     assert found.is_whole and (found.files, found.graphs, found.unnamed, found.notes) == (3, 3, (), ())
     assert found.bytes == sum(path.stat().st_size for path in (tiny_bundle / "graphs").iterdir())
 
@@ -42,7 +42,7 @@ def test_every_damage_is_named_not_only_the_first(tiny_bundle: Path) -> None:
 def test_a_graph_that_does_not_load_is_named(tiny_bundle: Path) -> None:
     edit(tiny_bundle, "graphs/body.onnx", b"no graph")
     assert "float32: onnxruntime" in said(tiny_bundle) and "cannot load graphs/body.onnx" in said(tiny_bundle)
-    assert checked(tiny_bundle, graphs=False).is_whole
+    assert verify_bundle(tiny_bundle, graphs=False).is_whole
 
 
 def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
@@ -59,29 +59,29 @@ def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
 
 def test_files_that_belong_to_nobody_are_noted(tiny_bundle: Path) -> None:
     (tiny_bundle / "graphs/old.onnx").write_bytes(b"")
-    found = checked(tiny_bundle)
+    found = verify_bundle(tiny_bundle)
     assert found.is_whole and found.unnamed == ("graphs/old.onnx",)
 
 
 def test_without_an_engine_the_rest_is_checked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewstep.report.integrity.find_spec", lambda name: None)
-    found = checked(tiny_bundle)
+    found = verify_bundle(tiny_bundle)
     assert found.is_whole and found.graphs == 0 and "pip install 'fewstep[cpu]'" in found.notes[0]
 
 
 def test_a_body_in_bfloat16_is_opened_rounded(tmp_path: Path) -> None:
     """onnxruntime has no kernels of it, which is no damage. A graph that does not run rounded is one."""
     bundle = with_bfloat16(tmp_path / "half")
-    assert checked(bundle.path).is_whole
+    assert verify_bundle(bundle.path).is_whole
     entry = bundle.body("bfloat16").graph
     content = (bundle.path / entry.file).read_bytes().replace(b"Relu", b"Rely")
-    (damage,) = checked(changed(bundle.path, {entry.file: content})).damages
+    (damage,) = verify_bundle(changed(bundle.path, {entry.file: content})).damages
     assert damage.what.startswith("bfloat16: onnxruntime ")
 
 
 def test_no_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a bundle"):
-        checked(tmp_path)
+        verify_bundle(tmp_path)
 
 
 def test_the_exit_code_tells(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -328,10 +328,10 @@ def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monke
 
 
 def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
-    def killed(*_):
+    def kill(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_module, "link_report_page", killed)
+    monkeypatch.setattr(report_module, "link_report_page", kill)
     with pytest.raises(KeyboardInterrupt):
         report(options(bundle))
     opened = open_bundle(bundle)

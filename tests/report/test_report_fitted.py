@@ -69,7 +69,7 @@ def options(bundle: Path) -> ReportOptions:
     return ReportOptions(bundle, teacher="dpmpp_2m:6", turn_seconds=0.01, **few)  # type: ignore[arg-type]
 
 
-def judged(bundle: Path) -> tuple[Results, str]:
+def judge_and_read(bundle: Path) -> tuple[Results, str]:
     measured = report(options(bundle))
     return measured, (bundle / "report" / "index.html").read_text()
 
@@ -79,7 +79,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
     loaded: list[str] = []
     load = OpenVino.load
     monkeypatch.setattr(OpenVino, "load", lambda *given: loaded.append(given[2]) or load(*given))
-    measured, text = judged(bundle)
+    measured, text = judge_and_read(bundle)
     assert BODY in loaded and "float32" not in loaded
     assert [(each.body, each.computed_by) for each in measured.qualities] == [
         ("int8-cpu-x86", "onnxruntime"),
@@ -104,7 +104,7 @@ def test_measure_takes_it_by_default(bundle: Path) -> None:
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    measured, text = judged(with_bodies(bundle, BODY, "float32"))
+    measured, text = judge_and_read(with_bodies(bundle, BODY, "float32"))
     assert [timing.name for timing in measured.races[0].timings] == ["float32", BODY]
     assert "threads, OpenVINO against onnxruntime" in text  # of the headline
 
@@ -127,14 +127,14 @@ def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypa
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:
     assert list(int8_bodies(open_bundle(bundle))) == ["int8-cpu-x86", BODY, "int8-tensorrt"]  # as in the manifest
     assert inference_engine_of(open_bundle(bundle).body(BODY)) == SIMULATION
-    measured, text = judged(bundle)
+    measured, text = judge_and_read(bundle)
     (own,) = (each for each in measured.qualities if each.body == BODY)
     assert (own.computed_by, own.against_float.seeds) == (SIMULATION, 3)
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert "OpenVINO;" not in text and f"<td>{BODY}</td><td>{SIMULATION}</td>" in text
 
 
-def asked(folder: Path, **changes: Any) -> ReportOptions:
+def report_options(folder: Path, **changes: Any) -> ReportOptions:
     """Two batches, of which the second has fewer seeds that are judged step by step, and none of a simulated body."""
     bundle = make_bundle(folder)
     add_earlier(bundle)
@@ -147,7 +147,7 @@ def figures(measured: Results) -> Results:
     return msgspec.structs.replace(measured, races=(), seconds=0.0)
 
 
-def measured_by(options: ReportOptions, workers: ProcessPool | None = None) -> tuple[Results, Any]:
+def measure_by(options: ReportOptions, workers: ProcessPool | None = None) -> tuple[Results, Any]:
     """The figures and the samples of a report."""
     return figures_of(open_report_task(options), workers=workers)
 
@@ -159,12 +159,12 @@ def arrays(samples: Samples) -> list[bytes]:
 
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_figures_of_none(tmp_path: Path, count: int) -> None:
-    options = asked(tmp_path / "tiny")
-    alone, sampled = measured_by(options)
+    options = report_options(tmp_path / "tiny")
+    alone, sampled = measure_by(options)
     assert [quality.against_float.seeds for quality in alone.qualities] == [20, 5]
     assert np.isfinite([step.forced for step in alone.qualities[0].steps]).all()
     with ProcessPool(count) as workers:
-        spread, others = measured_by(options, workers=workers)
+        spread, others = measure_by(options, workers=workers)
     assert (figures(spread), arrays(others)) == (figures(alone), arrays(sampled))
 
 
@@ -182,26 +182,26 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
     monkeypatch.setattr(
         module, "run_races", lambda *_, **rest: () if ended == [0] else pytest.fail("workers are there")
     )
-    options = asked(tmp_path / "tiny", workers=1)
-    measured, _ = measured_by(options)
+    options = report_options(tmp_path / "tiny", workers=1)
+    measured, _ = measure_by(options)
     assert ended == [0] and "--turn-seconds 0.01" in measured.command
 
 
 @pytest.mark.slow
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large network, with its stages. The figures are those of whole batches."""
-    options = asked(tmp_path / "tiny")
-    whole, sampled = measured_by(options)
+    options = report_options(tmp_path / "tiny")
+    whole, sampled = measure_by(options)
     monkeypatch.setattr("fewstep.measure.cost.MOST_ACTIVATIONS", 10**4)
     real = judged_task.SamplingJob
     jobs: list[SamplingJob] = []
 
-    def recorded(*given: Any) -> SamplingJob:
+    def record_job(*given: Any) -> SamplingJob:
         jobs.append(real(*given))
         return jobs[-1]
 
-    monkeypatch.setattr(judged_task, "SamplingJob", recorded)
+    monkeypatch.setattr(judged_task, "SamplingJob", record_job)
     with ProcessPool(1) as workers:
-        by_rows, others = measured_by(options, workers=workers)
+        by_rows, others = measure_by(options, workers=workers)
     assert [job.by_rows for job in jobs] == [True]
     assert (figures(by_rows), arrays(others)) == (figures(whole), arrays(sampled))

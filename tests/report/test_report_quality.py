@@ -40,7 +40,7 @@ DISTANCE = Distance("float32, p, other seeds", 200, 200, 1.5, 1.25, 0.25, -0.1, 
 replace = msgspec.structs.replace
 
 
-def reported(bundle, *output, **changes):
+def write_report(bundle, *output, **changes):
     """A report of few seeds, and its page."""
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     measured = report(ReportOptions(bundle, *output, teacher="ddim:6", turn_seconds=0.01, **few, **changes))
@@ -54,7 +54,7 @@ def store(bundle, content):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
+def evaluation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     bundle = make_bundle(folder / "tiny")
     features = write_extractor(folder / "mine.onnx", np.random.default_rng(1).normal(size=(64, 3)))
@@ -71,7 +71,7 @@ def evaluated(tmp_path_factory):
     return bundle, measure(options)
 
 
-def compared(samples: np.ndarray, references: np.ndarray, name: str) -> EndQuality:
+def compare_pairs(samples: np.ndarray, references: np.ndarray, name: str) -> EndQuality:
     pairs = PairedSamples()
     pairs.add(samples, references)
     return pairs.quality(name)
@@ -83,7 +83,7 @@ class Results:
     plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
 
     def __init__(self, samples):
-        own = compared(samples, IMAGES, "float32, p:8")
+        own = compare_pairs(samples, IMAGES, "float32, p:8")
         self.qualities = (Quality(BODY, "cpu-x86", "onnxruntime", own, own, (), 0),)
         self.float_against_teacher = own
 
@@ -120,13 +120,13 @@ def test_a_distilled_denoiser_has_one_reference_and_ssim():
 
 def test_one_channel_needs_no_table_of_channels():
     results = Results(IMAGES)
-    one = compared(IMAGES[:, :1], IMAGES[:, :1], "r")
+    one = compare_pairs(IMAGES[:, :1], IMAGES[:, :1], "r")
     results.qualities = (replace(results.qualities[0], against_float=one),)
     assert "Channel by channel" not in quality_section(results).markup
 
 
-def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluated):
-    _, results = evaluated
+def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluation):
+    _, results = evaluation
     text = distribution_section(results).markup
     (distance,) = results.qualities[0].distances
     for value in (distance.frechet, distance.frechet_float, distance.low, distance.high):
@@ -134,27 +134,27 @@ def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluat
     assert "FD(mine)" in text and "FID" not in text and describe_distance(distance) in text.replace("&#x27;", "'")
 
 
-def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(evaluated, tmp_path):
-    bundle, results = evaluated
+def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(evaluation, tmp_path):
+    bundle, results = evaluation
     for output, changes in ((), {}), ((tmp_path / "page.html",), {"plan": "ddim:3"}):
-        _, text = reported(bundle, *output, **changes)
+        _, text = write_report(bundle, *output, **changes)
         assert 'id="distribution"' in text and repr(results.qualities[0].distances[0].frechet) in text
         assert "sets of samples, here along" in text and "dpmpp_2m:4, " in text
 
 
-def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path):
-    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluation, tmp_path):
+    bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
     file = bundle / str(open_bundle(bundle).manifest.evaluation)
     file.write_bytes(file.read_bytes()[:-9])
-    measured, text = reported(bundle)
+    measured, text = write_report(bundle)
     (note,) = (each for each in measured.notes if "Not shown" in each)
     assert note.startswith("Not shown: the bundle's evaluation, because file report/") and "is damaged" in note
     assert 'id="distribution"' not in text and "is damaged" in text
 
 
-def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluated, tmp_path, caplog):
-    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
-    before = json.loads(encode(evaluated[1]))
+def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluation, tmp_path, caplog):
+    bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
+    before = json.loads(encode(evaluation[1]))
     before["qualities"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
     store(bundle, json.dumps(before).encode())
     assert read_evaluation(open_bundle(bundle)) is None
@@ -162,21 +162,21 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     assert "cannot be read" in warning and "`kernel`" in warning and "repeat it with fewstep measure" in warning
 
 
-def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
-    bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
+def test_an_evaluation_made_while_the_report_measured_is_shown(evaluation, tmp_path, monkeypatch):
+    bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
     real = report_module.collect_figures
     changed(bundle, evaluation=None)
 
     def meanwhile(*given):
-        store(bundle, encode(evaluated[1]))
+        store(bundle, encode(evaluation[1]))
         return real(*given)
 
     monkeypatch.setattr(report_module, "collect_figures", meanwhile)
-    assert 'id="distribution"' in reported(bundle)[1]
+    assert 'id="distribution"' in write_report(bundle)[1]
 
 
-def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
-    bundle, results = evaluated
+def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluation):
+    bundle, results = evaluation
     assert read_evaluation(open_bundle(bundle)) == results
     graph = open_bundle(bundle).body("float32").graph  # another graph under the body's name
     with_body(bundle, BODY, graphs=(graph,))
@@ -189,19 +189,19 @@ def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, 
     assert read_evaluation(open_bundle(bundle)) is None and "repeat it with fewstep measure" in caplog.text
 
 
-def test_verdicts_say_change_only_where_there_is_one(evaluated):
+def test_verdicts_say_change_only_where_there_is_one(evaluation):
     assert describe_distance(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], noise floor 1.25)"
     further = replace(DISTANCE, detectable=True, difference=3.0, low=2.0, high=4.0)
     assert describe_distance(further).startswith("the distribution changed: further away (+3 [+2, +4]")
     assert "no improvement" in describe_distance(replace(further, difference=-3.0, low=-4.0, high=-2.0))
     small = describe_distance(replace(DISTANCE, low=0.1))
     assert small.startswith("within the noise floor, but detectable between paired seeds: further away (+0.25 [+0.1, ")
-    (sentence,) = describe_distances(evaluated[1])
+    (sentence,) = describe_distances(evaluation[1])
     assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
 
 
-def test_measure_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
-    bundle, results = evaluated
+def test_measure_names_a_body_that_is_far_from_float(evaluation, monkeypatch):
+    bundle, results = evaluation
     near, far = (
         replace(body, body=name, against_float=replace(body.against_float, mean=mean, snr=mean - 10, unrelated=9.0))
         for body in results.qualities
@@ -238,13 +238,13 @@ def test_a_body_that_changes_many_tokens_is_named():
         (41.0, 60.0, "Neither few steps nor int8 loses much: "),
     ],
 )
-def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, int8, said):
-    results = evaluated[1]
+def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, int8, said):
+    results = evaluation[1]
     (body,) = results.qualities
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
     taught = replace(results.float_against_teacher, mean=steps)
     results = replace(results, float_against_teacher=taught, qualities=(body,))
-    bundle, path = open_bundle(evaluated[0]), Path("my models/shapes")
+    bundle, path = open_bundle(evaluation[0]), Path("my models/shapes")
     found = advice(results, bundle, path)
     assert said in found.verdict and re.fullmatch(r"fewstep [a-z]+ 'my models/shapes'( .*)?", found.command)
     assert str(found) == f"{found.verdict} Next: {found.command}"
@@ -258,10 +258,10 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
 
 
-def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluated, tmp_path):
+def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, tmp_path):
     """The one with the most PSNR, of at most as many evaluations, at the same guidance."""
-    results, path = evaluated[1], tmp_path / "copy"
-    shutil.copytree(evaluated[0], path)
+    results, path = evaluation[1], tmp_path / "copy"
+    shutil.copytree(evaluation[0], path)
     (body,) = results.qualities
     count = len(body.steps)
     losing = replace(results.float_against_teacher, mean=20.0)
@@ -286,9 +286,9 @@ def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluated, tm
     assert said.endswith(f"against float32; the bundle's plan fitted:{count} has 33.0 dB.")
 
 
-def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluated, tmp_path):
-    results, path = evaluated[1], tmp_path / "copy"
-    shutil.copytree(evaluated[0], path)
+def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluation, tmp_path):
+    results, path = evaluation[1], tmp_path / "copy"
+    shutil.copytree(evaluation[0], path)
     (body,) = results.qualities
     losing = replace(body, against_float=replace(body.against_float, mean=20.0))
     results = replace(results, float_against_teacher=replace(results.float_against_teacher, mean=40.0))
@@ -301,13 +301,13 @@ def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluated, tmp_path
     assert command == f"fewstep calibrate {path} --plan {plan.name} --guidance 3 --clip 2 --quality 40dB"
 
 
-def test_a_lost_direction_of_guidance_comes_first(evaluated):
-    results = evaluated[1]
+def test_a_lost_direction_of_guidance_comes_first(evaluation):
+    results = evaluation[1]
     (body,) = results.qualities
     lost = Difference(step=1, gain=0.2, ratio=-1.0, share=0.2)
     steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
     results = replace(results, qualities=(replace(body, steps=steps),))
-    found = advice(results, open_bundle(evaluated[0]), evaluated[0])
+    found = advice(results, open_bundle(evaluation[0]), evaluation[0])
     assert found.verdict.startswith("Not usable: int8-cpu-x86 has ")
     assert "dB, and loses the direction of guidance." in found.verdict
     assert found.command.endswith("--quality 30dB")

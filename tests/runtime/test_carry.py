@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.sampling.execute import combine, execute, finish
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots, check_slots, first_slots
-from tests.plans.cached_plans import SHALLOW, cached
+from tests.plans.cached_plans import SHALLOW, cache_plan
 
 FLOW = ScheduleSpec("flow")
 SHAPE = (2, 3)
@@ -77,7 +77,7 @@ def test_a_thousand_schedules_of_masks_run_bit_by_bit_or_are_refused_in_one_line
         plain, order = plans[rng.integers(len(plans))], int(rng.integers(2))
         mask = (rng.random(len(plain.steps)) < rng.random()).tolist()
         try:
-            plan = cached(plain, mask, order)
+            plan = cache_plan(plain, mask, order)
         except UserError as error:
             assert "\n" not in str(error) and error.fix
             outcomes[error.what.partition(": ")[2].split()[2]] += 1  # reads or writes
@@ -247,6 +247,6 @@ def test_slots_of_another_run_are_refused(change, message: str) -> None:
 
 def test_a_plan_with_banks_that_a_denoiser_does_not_have_is_one_line(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
-    plan = cached(sampler.compile("ddim:4"), (False, False, True, True), 0)
+    plan = cache_plan(sampler.compile("ddim:4"), (False, False, True, True), 0)
     with pytest.raises(UserError, match="carries features, but this denoiser carries none; give"):
         sampler.sample(plan, [0], {"class": [0]})

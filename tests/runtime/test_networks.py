@@ -82,7 +82,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
     called: list[str] = []
     for name in ("noisy", DENOISER):
-        sampler = watched(sampler, name, called)
+        sampler = watch_calls(sampler, name, called)
     np.testing.assert_array_equal(sampler.evaluate(x, times, {"class": [0, 1]}), before)
     assert called == ["noisy", DENOISER]
 
@@ -94,7 +94,7 @@ def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 
 
-def watched(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
+def watch_calls(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
     """The sampler that notes each call of a network's graph."""
     own = sampler.network(name).graph
     return sampler.with_network_parts(name, graph=lambda feeds: called.append(name) or own(feeds))

@@ -149,11 +149,11 @@ def test_each_sample_may_follow_its_own_plan(tiny_bundle: Path, precision: str) 
 def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> None:
     rows: list[int] = []
 
-    def counted(feeds):
+    def count_call(feeds):
         rows.append(len(feeds["x"]))
         return sampler.network().graph(feeds)
 
-    counting = sampler.with_network_parts(graph=counted)
+    counting = sampler.with_network_parts(graph=count_call)
     counting.sample_each(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
     assert rows == [6, 6, 4, 4]
 

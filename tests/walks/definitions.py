@@ -36,20 +36,20 @@ class Definitions:
         """Return the dotted name of the definition or module that a name, or an attribute of one, means in a module."""
         if isinstance(expression, ast.Name):
             full = f"{module}.{expression.id}"
-            return full if full in self.nodes else self._imported(module, expression.id)
+            return full if full in self.nodes else self._resolve_import(module, expression.id)
         if isinstance(expression, ast.Attribute) and (owner := self.resolve(module, expression.value)) is not None:
             full = f"{owner}.{expression.attr}"
             if full in self.nodes or full in self._modules:
                 return full
-            return self.member(owner, expression.attr) or self._imported(owner, expression.attr)
+            return self.member(owner, expression.attr) or self._resolve_import(owner, expression.attr)
         return None
 
-    def _imported(self, module: str, name: str) -> str | None:
+    def _resolve_import(self, module: str, name: str) -> str | None:
         target = self._imports.get(module, {}).get(name)
         if target is None or target in self.nodes or target in self._modules:
             return target
         owner, _, original = target.rpartition(".")
-        return self._imported(owner, original) if (owner, original) != (module, name) else None
+        return self._resolve_import(owner, original) if (owner, original) != (module, name) else None
 
     def types(self, module: str, annotation: ast.expr | None, of_self: Types = frozenset()) -> Types:
         """Return the classes that an annotation names. `of_self`: the classes that `Self` means."""

@@ -215,7 +215,7 @@ class _Reader:
 
     def attribute(self, node: ast.Attribute) -> Value:
         """Read an attribute: a property is entered, and a field is another value."""
-        if self.named(node) is not None:
+        if self.resolve_name(node) is not None:
             return Value()
         owner = self.value(node.value)
         found = self.definitions.members(owner.types, node.attr)
@@ -233,7 +233,7 @@ class _Reader:
         is_part = owner.is_part or owner.is_followed and not is_computed
         return Value(is_followed, types if found else owner.types, is_part)
 
-    def named(self, node: ast.expr) -> str | None:
+    def resolve_name(self, node: ast.expr) -> str | None:
         """Return the dotted name of the module, class or function that an expression names."""
         first = node
         while isinstance(first, ast.Attribute):
@@ -251,7 +251,7 @@ class _Reader:
         for of_self, name in callees:
             made |= Value(False, self.enter(name, of_self, receiver, arguments))
         if not callees:  # of numpy or Python, or of a value
-            for name in filter(None, map(self.named, node.args)):
+            for name in filter(None, map(self.resolve_name, node.args)):
                 if name not in self.definitions.nodes:
                     continue
                 is_partial = isinstance(node.func, ast.Name) and node.func.id == "partial"
@@ -268,7 +268,7 @@ class _Reader:
 
     def callees(self, node: ast.expr) -> tuple[Value, list[tuple[Types, str]]]:
         """Return the value that a called method belongs to, and each function or class that the call may mean."""
-        name = self.named(node)
+        name = self.resolve_name(node)
         if name is not None:
             owner = name.rpartition(".")[0]
             is_method = owner in self.definitions.nodes
@@ -302,7 +302,7 @@ class _Reader:
             return frozenset({name})
         if not isinstance(definition, Function):
             return frozenset()
-        names = _followed_parameters(definition, arguments, receiver, bool(of_self))
+        names = _receiving_parameters(definition, arguments, receiver, bool(of_self))
         if names:
             self.walk.enter(name, names, of_self)
         return self.definitions.types(self.definitions.module_of[name], definition.returns, of_self)
@@ -314,7 +314,7 @@ def _parameters(function: Function) -> list[ast.arg]:
     return [*its.posonlyargs, *its.args, *its.kwonlyargs, *others]
 
 
-def _followed_parameters(function: Function, arguments: list[Argument], receiver: Value, is_method: bool) -> set[str]:
+def _receiving_parameters(function: Function, arguments: list[Argument], receiver: Value, is_method: bool) -> set[str]:
     """Return the parameters that receive followed values."""
     its = function.args
     positional = [each.arg for each in (*its.posonlyargs, *its.args)]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.gpu.deployed import TRAJECTORIES, deployed
+from benchmarks.gpu.deployed import TRAJECTORIES, deploy
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.int8_forms import BLOCK, FEW
 from fewstep.calibration.calibrate import calibrate
@@ -17,7 +17,7 @@ MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name, "
 
 def int8_bundle(name: str, work: Path) -> Path:
     """The bundle of a denoiser, exported and calibrated unless it is there."""
-    of = deployed(name, work)
+    of = deploy(name, work)
     if not (of.bundle / "manifest.json").exists():
         export(ExportOptions(of.member.source, of.bundle))
     if BODY not in open_bundle(of.bundle).manifest.bodies:

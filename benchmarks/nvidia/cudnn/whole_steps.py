@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from benchmarks.gpu.results import AnyRecord, GroupTime, StepTime
-from benchmarks.gpu.workers import locked, reason_of
+from benchmarks.gpu.workers import lock, reason_of
 from benchmarks.nvidia.cudnn.cudnn_kernels import KERNELS, CudnnKernels, Group, groups_in_torch, integer_product
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, ENGINES, INT8, SIMULATED
 from benchmarks.nvidia.cudnn.executor import Compute, Executor, IntegerKernels
@@ -69,7 +69,7 @@ class StepJob:
         return StepTime(self.name, self.batch, "all", reason=reason)
 
     def _turn(self) -> AbstractContextManager[None]:
-        return locked(self.turn) if self.device == "cuda" else nullcontext()
+        return lock(self.turn) if self.device == "cuda" else nullcontext()
 
     def _open(self, engine: str, run: PreparedRun) -> "Body":
         files = int8_files(self.folder / self.name) if engine == INT8 else [self.folder / self.name / HALF]

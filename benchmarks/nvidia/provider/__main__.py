@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import options
-from benchmarks.gpu.deployed import deployed
+from benchmarks.gpu.deployed import deploy
 from benchmarks.nvidia.int8_forms import KNOWN
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider
 from fewstep.export.export import export
@@ -51,7 +51,7 @@ def main() -> int:
 
 def graphs_of(name: str, precisions: Iterable[Any], work: Path) -> Iterator[GraphToOpen]:
     """Yield the portable graph of each body of a denoiser, and its form, exported and built unless they are there."""
-    path = deployed(name, work).bundle
+    path = deploy(name, work).bundle
     if not (path / "manifest.json").exists():
         export(ExportOptions(KNOWN[name].source, path))
     for precision in precisions:

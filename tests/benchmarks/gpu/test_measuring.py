@@ -67,7 +67,7 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cud
 
 
 def test_times_that_were_taken_before_a_failure_are_kept(tiny_bundle: Path) -> None:
-    def opened() -> Any:
+    def open_sample() -> Any:
         def sample(seeds: Any) -> np.ndarray:
             if len(seeds) == 3 and made:
                 raise RuntimeError("out of memory")
@@ -77,7 +77,7 @@ def test_times_that_were_taken_before_a_failure_are_kept(tiny_bundle: Path) -> N
         return sample
 
     made: list[int] = []
-    row = measure("tiny", Contender("one", "float32", opened), np.zeros((3, 2), np.float32), batches=(1, 3))
+    row = measure("tiny", Contender("one", "float32", open_sample), np.zeros((3, 2), np.float32), batches=(1, 3))
     assert [each.batch for each in row.timings] == [1] and row.reason == "RuntimeError: out of memory"
 
 
@@ -173,7 +173,7 @@ def test_what_this_gpu_runs_agrees_with_the_cpu(tmp_path: Path) -> None:
     """float16 and int8 of every engine that is installed, compared with float32 on the CPU."""
     name = next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
     list(Preparation("fashion_mnist", tmp_path, name).run())
-    of = deployed_module.deployed("fashion_mnist", tmp_path)
+    of = deployed_module.deploy("fashion_mnist", tmp_path)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     least = {"float32": 60.0, "float16": 40.0, "int8": 25.0}
     for each in contenders(of, name):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.results import AnyRecord, PartEnd
-from benchmarks.gpu.workers import OVER, locked, run_jobs
+from benchmarks.gpu.workers import OVER, lock, run_jobs
 
 pytestmark = pytest.mark.slow  # each starts processes
 
@@ -75,5 +75,5 @@ def test_several_processes_share_the_jobs() -> None:
 
 def test_a_lock_is_free_once_its_process_leaves_it(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path / "turn"):
+        with lock(tmp_path / "turn"):
             assert (tmp_path / "turn").exists()

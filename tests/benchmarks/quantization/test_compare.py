@@ -95,7 +95,7 @@ class Small:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Measured]]:
     """The command on `Small`; the rows that it keeps."""
 
-    def exported(member: Small, work: Path, *settings: object) -> Path:
+    def export_member(member: Small, work: Path, *settings: object) -> Path:
         folder = work / sha256(repr(settings).encode()).hexdigest()[:12]
         return folder if folder.exists() else write_bundle(folder, denoiser())
 
@@ -105,7 +105,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[M
         (tmp_path / page).write_text(
             f"<!-- made by {result_rows.SCRIPT} -->\n<!-- end of what {result_rows.SCRIPT} makes -->"
         )
-    monkeypatch.setattr(compare, "exported", exported)
+    monkeypatch.setattr(compare, "exported", export_member)
     monkeypatch.setattr(compare, "TRAJECTORIES", 4)
     monkeypatch.setattr(compare, "ALL", (Small(),))
     monkeypatch.setattr(result_rows, "KEPT", tmp_path / "zoo.json")
@@ -180,7 +180,7 @@ def test_a_kept_judgement_is_of_this_code_and_of_these_conditions(
 ) -> None:
     made = []
     found = Quality(40.0, 35.0, 30.0, 96, 100, ("a",), 0.1)
-    monkeypatch.setattr(Judge, "_measured", lambda self, contender: made.append(contender) or found)
+    monkeypatch.setattr(Judge, "_measure", lambda self, contender: made.append(contender) or found)
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     contender = Contender("onnxruntime")
     monkeypatch.setattr(Contender, "body", "float32")

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.quantization import run_tools, tool_inputs
 from benchmarks.quantization.contenders import TOOLS, Contender
-from benchmarks.quantization.int8_coverage import covered, in_float, multiplying, paired
+from benchmarks.quantization.int8_coverage import covered, in_float, multiplying, pair_operations
 from benchmarks.quantization.join_biases import join_bias
 from benchmarks.quantization.run_tools import quantize, reason
 from benchmarks.quantization.tool_inputs import Material, write_material
@@ -124,7 +124,7 @@ def test_pairs_count_where_they_stand_at_both_inputs() -> None:
     pairs = ("a1", "h2.weight", "a3")
     given = body()
     graph = with_pairs(given, pairs)
-    assert paired(graph) == {"h2"}
+    assert pair_operations(graph) == {"h2"}
     assert covered("tensorrt", given, graph).int8_ops == ("h2",)
     assert covered("tensorrt", given, graph).int8_macs == 32 * 16 * 9 * 64
 

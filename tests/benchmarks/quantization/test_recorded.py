@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from benchmarks.quantization.calibration_commands import calibrated_on
+from benchmarks.quantization.calibration_commands import seeds_of_calibration
 from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
@@ -15,7 +15,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
-def calibrated(bundle: Manifest, *options: str) -> Manifest:
+def manifest_of_commands(bundle: Manifest, *options: str) -> Manifest:
     """The manifest of a bundle on which these commands were run."""
     commands = tuple(f"fewstep calibrate BUNDLE --plan ddim:3 {option}" for option in options)
     return msgspec.structs.replace(bundle, provenance=msgspec.structs.replace(bundle.provenance, commands=commands))
@@ -25,24 +25,26 @@ def test_everyone_gets_the_trajectories_that_ours_was_calibrated_on(tmp_path: Pa
     tiny = open_bundle(write_bundle(tmp_path / "bundle", denoiser())).manifest
     old = "--target openvino --trajectories 8 --ranges mse --groups step --seed 1"
     last = "--target cpu-x86,openvino --trajectories 64 --ranges mse --groups step --seed 1000"
-    assert calibrated_on(calibrated(tiny, old, last), ["cpu-x86", "openvino"]) == range(1000, 1064)
+    assert seeds_of_calibration(manifest_of_commands(tiny, old, last), ["cpu-x86", "openvino"]) == range(1000, 1064)
     with pytest.raises(UserError, match="not calibrated for cpu-x86, openvino by one command"):
-        calibrated_on(calibrated(tiny, last, old), ["cpu-x86", "openvino"])
+        seeds_of_calibration(manifest_of_commands(tiny, last, old), ["cpu-x86", "openvino"])
     with pytest.raises(UserError, match="not calibrated for tensorrt"):
-        calibrated_on(calibrated(tiny, last), ["tensorrt"])
+        seeds_of_calibration(manifest_of_commands(tiny, last), ["tensorrt"])
     for option in ("--quality 44dB", "--inputs progressive"):
         with pytest.raises(UserError, match=f"with {option.split()[0]}"):
-            calibrated_on(calibrated(tiny, f"{last} {option}"), ["cpu-x86"])
-    own = calibrated(tiny, f"{last} --conditions FILE")
-    assert calibrated_on(own, ["cpu-x86"], has_conditions=True) == range(1000, 1064)
+            seeds_of_calibration(manifest_of_commands(tiny, f"{last} {option}"), ["cpu-x86"])
+    own = manifest_of_commands(tiny, f"{last} --conditions FILE")
+    assert seeds_of_calibration(own, ["cpu-x86"], has_conditions=True) == range(1000, 1064)
     with pytest.raises(UserError, match="with --conditions"):
-        calibrated_on(own, ["cpu-x86"])
+        seeds_of_calibration(own, ["cpu-x86"])
     with pytest.raises(UserError, match="without --conditions"):
-        calibrated_on(calibrated(tiny, last), ["cpu-x86"], has_conditions=True)
-    told = msgspec.structs.replace(calibrated(tiny, last), text=SimpleNamespace())
-    assert calibrated_on(msgspec.structs.replace(own, text=SimpleNamespace()), ["cpu-x86"], True) == range(1000, 1064)
+        seeds_of_calibration(manifest_of_commands(tiny, last), ["cpu-x86"], has_conditions=True)
+    told = msgspec.structs.replace(manifest_of_commands(tiny, last), text=SimpleNamespace())
+    assert seeds_of_calibration(msgspec.structs.replace(own, text=SimpleNamespace()), ["cpu-x86"], True) == range(
+        1000, 1064
+    )
     with pytest.raises(UserError, match="takes texts; calibrate it with --conditions FILE"):
-        calibrated_on(told, ["cpu-x86"])
+        seeds_of_calibration(told, ["cpu-x86"])
 
 
 def test_a_command_that_is_repeated_is_the_last_one(tmp_path: Path) -> None:
@@ -51,4 +53,4 @@ def test_a_command_that_is_repeated_is_the_last_one(tmp_path: Path) -> None:
         calibrate(replace(FIRST, bundle=path, plan="ddim:2", target=("cpu-x86",), trajectories=trajectories))
     manifest = open_bundle(path).manifest
     assert [command.partition("--trajectories ")[2][:1] for command in manifest.provenance.commands[1:]] == ["4", "6"]
-    assert calibrated_on(manifest, ["cpu-x86"]) == range(FIRST.seed, FIRST.seed + 6)
+    assert seeds_of_calibration(manifest, ["cpu-x86"]) == range(FIRST.seed, FIRST.seed + 6)

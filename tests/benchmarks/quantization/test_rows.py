@@ -12,7 +12,7 @@ from benchmarks.quantization.compare import ALL
 from benchmarks.quantization.contenders import TOOLS, Contender
 from benchmarks.quantization.distances import EXTRACTORS, HEADER, line
 from benchmarks.quantization.judge_bodies import Judged, Quality
-from benchmarks.quantization.result_rows import Measured, cells, joined, measured
+from benchmarks.quantization.result_rows import Measured, cells, join_rows, make_row
 from benchmarks.result_store import read_rows, write_rows
 from fewstep.measure.distances.features import SHIPPED
 from fewstep.measure.results import Distance
@@ -23,21 +23,21 @@ def quality(mean: float, p5: float, ops: str = "ab") -> Quality:
     return Quality(mean, p5, p5 - 1, 96, 100, tuple(ops), 0.0312)
 
 
-def judged(setting: str, found: Quality | None, **others: str) -> Judged:
+def judgement_of(setting: str, found: Quality | None, **others: str) -> Judged:
     tool = None if setting == "fewstep" else replaced(TOOLS["ort_static"], title=setting)
     return Judged(Contender("onnxruntime", tool, setting), found, **others)
 
 
 def row(ours: Quality, *others: Judged, code: str = "0123abcd") -> Measured:
-    return measured("dit_flow", 8, range(1000, 1064), [judged("fewstep", ours), *others], code, ("fewstep 1",))
+    return make_row("dit_flow", 8, range(1000, 1064), [judgement_of("fewstep", ours), *others], code, ("fewstep 1",))
 
 
 def test_the_best_of_the_same_operations_is_compared() -> None:
     others = (
-        judged("defaults", quality(42.0, 39.5)),
-        judged("b", quality(43.0, 37.5)),
-        judged("less", quality(60.0, 60.0, "a")),  # in float where ours is in int8
-        judged("failed", None, reason="no memory"),
+        judgement_of("defaults", quality(42.0, 39.5)),
+        judgement_of("b", quality(43.0, 37.5)),
+        judgement_of("less", quality(60.0, 60.0, "a")),  # in float where ours is in int8
+        judgement_of("failed", None, reason="no memory"),
     )
     found = row(quality(45.0, 40.0), *others)
     facts = ["dit_flow", "8", "64 from 1000", "onnxruntime", "45.0 / 40.0", "96.0 %", "3.1 %"]
@@ -55,21 +55,21 @@ def test_the_best_of_the_same_operations_is_compared() -> None:
     [(47.0, 42.0, "none"), (46.9, 42.0, "2 dB"), (47.0, 41.9, "2 dB"), (46.4, 41.9, "2 dB, 10 dB")],
 )
 def test_the_bars_hold_for_the_mean_the_tail_and_above_defaults(mean: float, p5: float, missed: str) -> None:
-    others = (judged("a", quality(45.0, 40.0)), judged("defaults", quality(36.5, 20.0, "a")))
+    others = (judgement_of("a", quality(45.0, 40.0)), judgement_of("defaults", quality(36.5, 20.0, "a")))
     assert cells(row(quality(mean, p5), *others))[-2] == missed
 
 
 def test_a_later_measurement_takes_the_place_of_the_same_row(tmp_path: Path) -> None:
-    first = row(quality(45.0, 40.0), judged("a", quality(42.0, 37.0)))
-    again = row(quality(45.0, 40.0), judged("b", quality(43.0, 39.0)))
-    (both,) = joined([first], [again])
+    first = row(quality(45.0, 40.0), judgement_of("a", quality(42.0, 37.0)))
+    again = row(quality(45.0, 40.0), judgement_of("b", quality(43.0, 39.0)))
+    (both,) = join_rows([first], [again])
     assert [each.name for each in both.others] == ["a, a", "b, b"]
     assert both.lead is not None and (both.lead.mean, both.lead.p5) == (2.0, 1.0)
     changed = replace(again, code="of other code")
-    assert joined([first], [changed]) == (changed,)
+    assert join_rows([first], [changed]) == (changed,)
     other_seeds, kept = replace(again, first=0), tmp_path / "zoo.json"
     assert read_rows(kept, Measured) == []
-    write_rows(kept, joined([first], [other_seeds]))
+    write_rows(kept, join_rows([first], [other_seeds]))
     assert read_rows(kept, Measured) == [other_seeds, first]
     kept.write_text('[{"denoiser": "dit_flow"}]')
     with pytest.raises(UserError, match=r"zoo.json has a row of another form: .*steps"):

@@ -40,7 +40,7 @@ def feeds(graph: Graph, batch: int = 3) -> dict[str, Array]:
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def joined(graph: Graph) -> Graph:
+def fuse_scales(graph: Graph) -> Graph:
     return drop_unused(fuse_channel_scales(graph, infer_types(graph), {}))
 
 
@@ -48,7 +48,7 @@ def joined(graph: Graph) -> Graph:
 @pytest.mark.parametrize("scale", ["row", "column"])
 def test_scale_and_shift_are_one_operation(scale: str, shift: str) -> None:
     graph = affine(scale, shift)
-    found = joined(graph)
+    found = fuse_scales(graph)
     counted = Counter(found.ops())
     assert counted["BatchNormalization"] == 1 and not counted["Mul"] + counted["Add"]
     assert counted["Reshape"] == (2 if scale == shift == "column" else 5)  # the norm's own view is the one of rows
@@ -59,10 +59,10 @@ def test_scale_and_shift_are_one_operation(scale: str, shift: str) -> None:
 
 def test_two_norms_of_as_many_channels_share_what_they_lack() -> None:
     graph = affine("row", "row", last="twice = Mul(shifted, row_b) output = Add(twice, row_a)")
-    counted = Counter(joined(graph).ops())
+    counted = Counter(fuse_scales(graph).ops())
     assert counted["BatchNormalization"] == counted["ConstantOfShape"] == 2
     fed = feeds(graph)
-    np.testing.assert_array_equal(run(joined(graph), fed)["output"], run(graph, fed)["output"])
+    np.testing.assert_array_equal(run(fuse_scales(graph), fed)["output"], run(graph, fed)["output"])
 
 
 def test_a_bias_behind_codes_is_one_operation() -> None:
@@ -74,7 +74,7 @@ def test_a_bias_behind_codes_is_one_operation() -> None:
         "bias": np.random.default_rng(0).standard_normal((1, CHANNELS, 1, 1)),
     }
     graph = written(f"({plane} x) => ({plane} output) {{ {body} }}", **constants)
-    found = joined(graph)
+    found = fuse_scales(graph)
     assert found.ops() == ("QuantizeLinear", "DequantizeLinear", "BatchNormalization")
     np.testing.assert_array_equal(run(found, feeds(graph))["output"], run(graph, feeds(graph))["output"])
 
@@ -89,7 +89,7 @@ STAY = {
 
 @pytest.mark.parametrize("graph", STAY.values(), ids=STAY)
 def test_other_products_and_sums_stay(graph: Graph) -> None:
-    assert joined(graph).ops() == graph.ops()
+    assert fuse_scales(graph).ops() == graph.ops()
 
 
 def graph_of(skip: str, is_read: bool) -> Graph:

@@ -16,7 +16,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.session import run
 from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
-from tests.calibration.lowering.bodies.small_body import body, edited, feeds, open_simulation, sqnr, table
+from tests.calibration.lowering.bodies.small_body import body, edit_nodes, feeds, open_simulation, sqnr, table
 from tests.graph.random_networks import Writer, network
 from tests.onnx_text import written
 
@@ -24,14 +24,14 @@ UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_i
 HALF = np.dtype(np.float16)
 
 
-def rounded(prepared: Graph) -> tuple[Graph, dict[str, QuantizedWeight]]:
+def round_weights(prepared: Graph) -> tuple[Graph, dict[str, QuantizedWeight]]:
     """The graph with its weights as int8 holds them, so that centring changes nothing but the order of sums."""
     weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in select_int8_ops(prepared)}
     constants = {op.weight: weights[op.name].dequantize() for op in select_int8_ops(prepared)}
     return prepared.with_nodes(prepared.nodes, constants), weights
 
 
-def centred(
+def centre_weights(
     prepared: Graph, weights: dict[str, QuantizedWeight]
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
     ops = select_int8_ops(prepared)
@@ -41,16 +41,16 @@ def centred(
 
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_the_centred_graph_computes_the_same_at_borders_too(spatial: int) -> None:
-    prepared, weights = rounded(body(spatial))
-    graph, _, _ = centred(prepared, weights)
+    prepared, weights = round_weights(body(spatial))
+    graph, _, _ = centre_weights(prepared, weights)
     assert graph.nodes != prepared.nodes
     expected = run(prepared, feeds(prepared))["output"]
     np.testing.assert_allclose(run(graph, feeds(prepared))["output"], expected, atol=2e-5 * np.abs(expected).max())
 
 
 def test_zero_is_a_number_of_the_code_and_both_ends_are_reached() -> None:
-    prepared, weights = rounded(body())
-    graph, ops, codes = centred(prepared, weights)
+    prepared, weights = round_weights(body())
+    graph, ops, codes = centre_weights(prepared, weights)
     assert {op.x for op in ops} == codes.keys() and not any(code.zero_point for code in codes.values())
     for x in ("a1", "a3"):
         seen, (step,) = table(prepared)[x].pooled, codes[f"{x}_padded_centred"].scales
@@ -75,14 +75,14 @@ def test_it_takes_half_the_step_and_loses_half_the_noise() -> None:
 
 def test_an_operation_reads_what_another_makes_with_its_shift() -> None:
     """Two convolutions, without a bias or anything else between."""
-    prepared = prepare(network([Writer.silu, Writer.halved], 0)).body
+    prepared = prepare(network([Writer.silu, Writer.halve], 0)).body
     ((_, expected),) = run(prepared, feeds(prepared)).items()
     ((_, found),) = run(lower(prepared, table(prepared), TENSORRT).graph, feeds(prepared)).items()
     assert sqnr(expected, found) > 30
 
 
 def test_an_activation_around_zero_stays_where_it_is() -> None:
-    prepared, weights = rounded(body())
+    prepared, weights = round_weights(body())
     ops = select_int8_ops(prepared)
     even = {op.x: Encoding(np.array([0.01]), np.int8(0)) for op in ops}
     graph, same, codes = centre(prepared, ops, even, weights, HALF)
@@ -91,9 +91,9 @@ def test_an_activation_around_zero_stays_where_it_is() -> None:
 
 def test_a_border_of_unknown_width_keeps_its_activation_uncentred() -> None:
     """Its code is symmetric then, for the same values; other operations read what is centred."""
-    prepared, weights = rounded(body())
-    padded = edited(prepared, "h2", auto_pad=b"SAME_UPPER", pads=None, strides=None)
-    graph, ops, codes = centred(padded, weights)
+    prepared, weights = round_weights(body())
+    padded = edit_nodes(prepared, "h2", auto_pad=b"SAME_UPPER", pads=None, strides=None)
+    graph, ops, codes = centre_weights(padded, weights)
     assert {op.name: op.x for op in ops}["h2"] == "a1" and "a1_centred" in codes
     wanted = table(prepared)["a1"].pooled_symmetric
     assert codes["a1"].zero_point == 0 and codes["a1"].scales * 127 == pytest.approx(wanted, rel=1e-2)
@@ -113,14 +113,14 @@ def test_operations_keep_their_names_and_what_stands_behind_them() -> None:
 
 def test_a_layer_without_a_bias_gets_one() -> None:
     """Its output may be read by several, which all read the sum."""
-    prepared, weights = rounded(body())
+    prepared, weights = round_weights(body())
     renamed = tuple(
         replace(node, inputs=tuple("h2" if name == "h2_biased" else name for name in node.inputs))
         for node in prepared.nodes
         if node.output != "h2_biased"
     )
     bare = replace(prepared, nodes=renamed)
-    graph, _, _ = centred(bare, weights)
+    graph, _, _ = centre_weights(bare, weights)
     assert graph.constants["h2_shift"].shape == (1, 32, 1, 1)
     expected = run(bare, feeds(bare))["output"]
     np.testing.assert_allclose(run(graph, feeds(bare))["output"], expected, atol=2e-5 * np.abs(expected).max())
@@ -150,7 +150,7 @@ def test_a_shift_beyond_float16_leaves_its_activation_uncentred(
 
 def test_a_shift_that_overflows_leaves_other_readers_centred() -> None:
     """Each reads the tensor in a code of its own."""
-    both, weights = rounded(wide("b = MatMul(a, w) c = MatMul(a, small) sum = Add(b, c)"))
+    both, weights = round_weights(wide("b = MatMul(a, w) c = MatMul(a, small) sum = Add(b, c)"))
     code = Encoding(np.array([1000 / 255]), np.int8(-128))
     graph, ops, codes = centre(both, select_int8_ops(both), {"a": code}, weights, HALF)
     assert {op.name: op.x for op in ops} == {"b": "a", "c": "a_centred"}

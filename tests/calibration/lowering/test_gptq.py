@@ -15,7 +15,7 @@ from fewstep.graph.weight_quantization import quantize_weight
 Float = NDArray[np.float64]
 
 
-def correlated(inputs: int, seed: int = 0) -> Float:
+def correlate(inputs: int, seed: int = 0) -> Float:
     """Second moments of inputs that go together, as neighbouring pixels do."""
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.standard_normal((2048, 12)) @ rng.standard_normal((12, inputs)), 0)
@@ -42,7 +42,7 @@ def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Fl
 
 @pytest.mark.parametrize("largest", [127, 64, 7])
 def test_integers_are_those_of_the_paper(largest: int) -> None:
-    rows, moments = np.random.default_rng(0).standard_normal((2, 16, 72)), np.stack([correlated(72), correlated(72, 1)])
+    rows, moments = np.random.default_rng(0).standard_normal((2, 16, 72)), np.stack([correlate(72), correlate(72, 1)])
     scales = np.abs(rows).max(axis=2) / largest / 1.3  # some weights are cut
     integers = round_gptq(rows, scales, moments, largest)
     expected = np.stack([by_the_paper(*each, largest) for each in zip(rows, scales, moments, strict=True)])
@@ -51,7 +51,7 @@ def test_integers_are_those_of_the_paper(largest: int) -> None:
 
 
 def test_less_than_a_third_of_the_error_is_left() -> None:
-    rows, moments = np.random.default_rng(0).standard_normal((16, 72)), correlated(72)
+    rows, moments = np.random.default_rng(0).standard_normal((16, 72)), correlate(72)
     scales = np.abs(rows).max(axis=1) / 127
     integers = round_gptq(rows[None], scales[None], moments[None], 127)[0]
     nearest = np.rint(rows / scales[:, None])
@@ -82,7 +82,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
     assert sizes == ([36, 36, 18] * 2 if op is CONV else [20]) and blocks.width == sizes[0]
     moments = np.zeros((len(sizes), blocks.width, blocks.width), np.float32)
     for number, size in enumerate(sizes):
-        moments[number, :size, :size] = correlated(size, number)
+        moments[number, :size, :size] = correlate(size, number)
     multipliers = rng.uniform(0.2, 2.0, 20) if is_multiplied else None
     nearest = quantize_weight(weight, op.axis)
     rounded = correct_rounding(nearest, weight, op, moments, multipliers, 127)
@@ -105,7 +105,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
 
 def test_parts_that_are_rounded_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.random.default_rng(3).standard_normal((24, 10, 3, 3)).astype(np.float32)
-    moments = np.stack([correlated(18, number) for number in range(10)]).astype(np.float32)
+    moments = np.stack([correlate(18, number) for number in range(10)]).astype(np.float32)
     nearest = quantize_weight(weight, 0)
     whole = correct_rounding(nearest, weight, CONV, moments, None, 127)
     monkeypatch.setattr("fewstep.calibration.lowering.gptq.AT_ONCE", 1)

@@ -15,7 +15,7 @@ from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from tests.calibration.every_target import UNPLACED
-from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, edited, feeds, open_simulation, table
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, edit_nodes, feeds, open_simulation, table
 from tests.onnx_text import written
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
@@ -82,7 +82,9 @@ def test_around_convolutions_factors_have_the_axes_of_a_picture(spatial: int) ->
 
 def test_a_bias_inside_goes_behind_the_factor() -> None:
     prepared = body()
-    biased = edited(prepared, "h2 shortcut", "inside", constants={"inside": np.linspace(-1, 1, 32, dtype=np.float32)})
+    biased = edit_nodes(
+        prepared, "h2 shortcut", "inside", constants={"inside": np.linspace(-1, 1, 32, dtype=np.float32)}
+    )
     graph, ops, _ = add_group_factors(biased, select_int8_ops(biased), codes(biased), {}, FLOAT)
     assert not any(op.bias for op in ops)
     expected = run(biased, feeds(biased))["output"]

@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
 
 
-def lowered(target: Target) -> Graph:
+def lower_body(target: Target) -> Graph:
     return lower_graph(body(), table(body(), EDGES), target)[0]
 
 
@@ -41,7 +41,7 @@ def in_float(node: Node) -> tuple[Node, ...]:
 @pytest.mark.parametrize("group", [0, 2])
 def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target, group: int) -> None:
     """At most a step, where a sum lies on a half; what is written in float32 differs by rounding alone."""
-    graph = lowered(target)
+    graph = lower_body(target)
     kernels = [node for node in graph.nodes if node.op in ("QLinearConv", "MatMulIntegerToFloat")]
     assert {node.output.removeprefix("int8(").removesuffix(")") for node in kernels} == set(SELECTED)
     read = {name for node in kernels for name in (*node.inputs, node.output) if not graph.is_constant(name)}

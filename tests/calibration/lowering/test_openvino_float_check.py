@@ -24,7 +24,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_float_check, "LEAST", 0)
 
 
-def opened(folder: Path, body: Graph) -> Bundle:
+def open_body(folder: Path, body: Graph) -> Bundle:
     return open_bundle(write_bundle(folder / "bundle", body))
 
 
@@ -38,20 +38,20 @@ def with_shape() -> Graph:
 
 @pytest.mark.parametrize("body", [denoiser(), with_fourier(), with_shape()])
 def test_what_openvino_computes_as_onnxruntime_does_passes(tmp_path: Path, body: Graph) -> None:
-    bundle = opened(tmp_path, body)
+    bundle = open_body(tmp_path, body)
     check_parts_agree(bundle, bundle.manifest.bodies["float32"].graph)
     assert bundle.manifest.prologue is not None
     check_parts_agree(bundle, bundle.manifest.prologue)
 
 
 def test_what_it_computes_wrong_is_named_by_its_part(tmp_path: Path) -> None:
-    bundle = opened(tmp_path, with_resize())
+    bundle = open_body(tmp_path, with_resize())
     with pytest.raises(UserError, match=r"graphs/body.onnx wrong, between 'small' and 'v': it differs .* by \d"):
         check_parts_agree(bundle, bundle.manifest.bodies["float32"].graph)
 
 
 def test_graphs_with_weights_in_files_are_compared_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, asked = opened(tmp_path, denoiser()), list[str]()
+    bundle, asked = open_body(tmp_path, denoiser()), list[str]()
     monkeypatch.setattr(target, "check_parts_agree", lambda _, entry: asked.append(entry.file))
     target.check_float_graphs(bundle)
     assert asked == []

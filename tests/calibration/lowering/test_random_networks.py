@@ -59,12 +59,12 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
             continue
         fed = feeds(prepared, 4)
         ((_, expected),) = run(prepared, fed).items()
-        ((_, plain),) = run(rounded(prepared), fed).items()
+        ((_, plain),) = run(round_inputs(prepared), fed).items()
         ((_, found),) = run(lower(prepared, table(prepared), target).graph, fed).items()
         assert sqnr(expected, found) > sqnr(expected, plain) - margin, (seed, blocks)
 
 
-def rounded(prepared: Graph) -> Graph:
+def round_inputs(prepared: Graph) -> Graph:
     """Both inputs of each selected operation through eight bits, one symmetric scale a tensor, and nothing else."""
     selected, tensors = {op.name for op in select_int8_ops(prepared)}, table(prepared).tensors
     new, rounded_names, nodes = NewNodes(prepared), dict[str, str](), list[Node]()

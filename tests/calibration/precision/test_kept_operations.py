@@ -17,7 +17,7 @@ from tests.calibration.test_calibrate import write_bundle
 NAMES = {"h1": "down.conv/Conv", "h2": "middle.first/Conv", "h3": "middle.second/Conv"}
 
 
-def named() -> Graph:
+def body_with_names() -> Graph:
     """The body with module names for its inner convolutions."""
     graph = deep()
     nodes = tuple(replace(node, name=NAMES.get(node.output, node.name)) for node in graph.nodes)
@@ -37,20 +37,20 @@ def named() -> Graph:
     ],
 )
 def test_a_pattern_matches_a_name_or_its_module(patterns: tuple[str, ...], operations: tuple[str, ...]) -> None:
-    assert match_operations(named(), patterns) == operations
+    assert match_operations(body_with_names(), patterns) == operations
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_names() -> None:
     with pytest.raises(UserError, match=r"--keep-float 'middle\.frist/Conv' matches no operation .*middle\.first/Conv"):
-        check_patterns([named()], ("middle.*", "middle.frist/Conv"))
+        check_patterns([body_with_names()], ("middle.*", "middle.frist/Conv"))
 
 
 def test_a_pattern_may_match_in_one_of_several_networks() -> None:
-    check_patterns([deep(), named()], ("middle.*",))
+    check_patterns([deep(), body_with_names()], ("middle.*",))
 
 
 def test_kept_operations_are_float_in_the_body(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     free = run(bundle).bodies["int8-cpu-x86"]
     kept = run(bundle, keep_float=("middle.*",)).bodies["int8-cpu-x86"]
     assert {"h2", "h3"} <= set(free.graph.coverage.int8_ops)
@@ -60,13 +60,13 @@ def test_kept_operations_are_float_in_the_body(tmp_path: Path) -> None:
 
 
 def test_the_command_repeats_the_patterns(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     (*_, command) = run(bundle, keep_float=("middle.*", "h4")).manifest.provenance.commands
     assert "--keep-float 'middle.*,h4'" in command
 
 
 def test_the_advice_repeats_the_patterns(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     manifest = run(bundle, keep_float=("middle.*", "h4"), half="bfloat16").manifest
     options = find_recorded_options(manifest, manifest.bodies["int8-cpu-x86"])
     assert options["keep_float"] == ("middle.*", "h4") and options["half"] == "bfloat16"
@@ -75,13 +75,13 @@ def test_the_advice_repeats_the_patterns(tmp_path: Path) -> None:
 
 
 def test_a_bound_keeps_them_too(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     body = run(bundle, keep_float=("down.conv",), quality="1dB").bodies["int8-cpu-x86"]
     assert "h1" in body.trials[0].in_float
 
 
 def test_a_body_without_int8_says_that_the_option_may_be_the_cause(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     with pytest.raises(UserError, match="kept in float by --keep-float"):
         run(bundle, keep_float=("*",))
 
@@ -92,7 +92,7 @@ def test_a_target_without_floats_refuses_it(tmp_path: Path) -> None:
 
 
 def test_every_decision_is_logged_with_its_error_and_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bundle = write_bundle(tmp_path / "bundle", named())
+    bundle = write_bundle(tmp_path / "bundle", body_with_names())
     with caplog.at_level(logging.INFO, "fewstep"):
         run(bundle, keep_float=("down.conv",))
     lines = [line for line in caplog.messages if line.startswith("cpu-x86, ")]

@@ -11,25 +11,25 @@ from tests.calibration.lowering.bodies.uneven_channels_body import layer
 from tests.calibration.precision.test_ranking import ranking
 
 
-def spared(errors: tuple[float, ...], times: tuple[float, ...]) -> tuple[str, ...]:
+def operations_in_float(errors: tuple[float, ...], times: tuple[float, ...]) -> tuple[str, ...]:
     found = ranking(errors, times)
     return found.first_operations(default_float_count(found))
 
 
 def test_an_operation_that_makes_most_of_the_error_stays_in_float() -> None:
     times = (0.002, 0.1, 0.1, 0.1)
-    assert spared((1e-4, 1e-6, 1e-6, 1e-6), times) == ("a",)
-    assert spared((1e-6, 1e-4, 1e-6, 1e-6), times) == ()  # 14 dB for 10 %, beyond what is nearly free
+    assert operations_in_float((1e-4, 1e-6, 1e-6, 1e-6), times) == ("a",)
+    assert operations_in_float((1e-6, 1e-4, 1e-6, 1e-6), times) == ()  # 14 dB for 10 %, beyond what is nearly free
 
 
 def test_two_halves_of_an_error_go_together() -> None:
     """Each alone wins 3 dB for 3 %, which is enough; three thirds win 1.8 dB each, and all of it together."""
-    assert spared((1e-4, 1e-4, 1e-9, 1e-9), (0.03, 0.03, 0.9, 0.9)) == ("a", "b")
-    assert spared((1e-4, 1e-4, 1e-4, 1e-9), (0.025, 0.025, 0.025, 0.9)) == ("a", "b", "c")
+    assert operations_in_float((1e-4, 1e-4, 1e-9, 1e-9), (0.03, 0.03, 0.9, 0.9)) == ("a", "b")
+    assert operations_in_float((1e-4, 1e-4, 1e-4, 1e-9), (0.025, 0.025, 0.025, 0.9)) == ("a", "b", "c")
 
 
 def test_operations_that_are_dear_stay_in_int8() -> None:
-    assert spared((1e-6, 1e-6, 1e-6, 1e-6), (0.1,) * 4) == ()
+    assert operations_in_float((1e-6, 1e-6, 1e-6, 1e-6), (0.1,) * 4) == ()
 
 
 @pytest.mark.parametrize(("signal", "count"), [(1.0, 0), (1e-3, 2)])
@@ -63,5 +63,5 @@ def test_what_int8_makes_slower_stays_in_float_whatever_its_error() -> None:
     graph = layer("Conv")
     (only,) = [name for name in count_operation_macs(graph) if name == "b"]
     assert float_times(graph, [only], {only}) == [0.0]
-    assert spared((0.0, 1e-4, 1e-6, 1e-6), (0.0, 0.002, 0.1, 0.1)) == ("a", "b")
-    assert spared((1e-9, 1e-4, 1e-4, 1e-4), (0.0, 0.5, 0.5, 0.5)) == ("a",)
+    assert operations_in_float((0.0, 1e-4, 1e-6, 1e-6), (0.0, 0.002, 0.1, 0.1)) == ("a", "b")
+    assert operations_in_float((1e-9, 1e-4, 1e-4, 1e-4), (0.0, 0.5, 0.5, 0.5)) == ("a",)

@@ -81,7 +81,7 @@ class Faked:
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+def fake_search(monkeypatch: pytest.MonkeyPatch) -> Faked:
     made = Faked()
     made.install(monkeypatch)
     return made
@@ -102,22 +102,22 @@ def test_a_crossing_is_found_in_few_looks_whatever_is_foretold(wanted: float, of
     assert len(looks) == len(set(looks)) <= 2 * ceil(log2(OPERATIONS)) + 1
 
 
-def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_seeds(faked: Faked) -> None:
+def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_seeds(fake_search: Faked) -> None:
     """40 dB on the seeds that search are 38 on those that judge; few bodies are judged."""
-    found = faked.found(Bound(quality=40.0))
+    found = fake_search.found(Bound(quality=40.0))
     assert (found.point.count, found.point.quality, found.judged.mean) == (24, 42.0, 40.0)
     assert found.recipe.in_float == tuple(f"op{number}" for number in range(24))
     assert found.point.time == pytest.approx(1.24) and found.point.time_is_measured
     assert found.judged.standard_error == pytest.approx(0.5)
     assert found.unbounded.mean == 28.0 and found.float_time == pytest.approx(1.4)
-    assert set(faked.judged) == {20, 24, 0} and len(faked.judged) == 3
+    assert set(fake_search.judged) == {20, 24, 0} and len(fake_search.judged) == 3
     assert [point.count for point in found.points] == sorted(point.count for point in found.points)
     assert len(found.points) < 14
 
 
-def test_a_quality_that_the_default_has_needs_less_in_float(faked: Faked) -> None:
+def test_a_quality_that_the_default_has_needs_less_in_float(fake_search: Faked) -> None:
     """Its operations in float were worth their time without a bound; with one they are not needed."""
-    found = faked.found(Bound(quality=30.0), without=10)
+    found = fake_search.found(Bound(quality=30.0), without=10)
     assert (found.point.count, found.unbounded.mean) == (4, 33.0)
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
 
@@ -130,41 +130,43 @@ def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(mon
     assert (found.point.count, found.judged.mean, found.point.time) == (10, 33.0, 1.0)
 
 
-def test_float32_is_deployed_where_nothing_else_has_the_quality(faked: Faked) -> None:
-    found = faked.found(Bound(quality=60.0))
+def test_float32_is_deployed_where_nothing_else_has_the_quality(fake_search: Faked) -> None:
+    found = fake_search.found(Bound(quality=60.0))
     assert (found.point.count, found.judged.mean, found.point.time) == (OPERATIONS, CEILING, pytest.approx(1.4))
 
 
 @pytest.mark.parametrize("time", [lambda count: 1 - 0.002 * count, lambda count: 1 + 0.3 * (0 < count < OPERATIONS)])
-def test_a_body_that_is_no_faster_than_float32_is_not_deployed(faked: Faked, time: Callable[[int], float]) -> None:
-    faked.time = time
-    assert faked.found(Bound(quality=40.0)).point.count == OPERATIONS
+def test_a_body_that_is_no_faster_than_float32_is_not_deployed(
+    fake_search: Faked, time: Callable[[int], float]
+) -> None:
+    fake_search.time = time
+    assert fake_search.found(Bound(quality=40.0)).point.count == OPERATIONS
 
 
-def test_more_than_float32_has_is_refused(faked: Faked) -> None:
+def test_more_than_float32_has_is_refused(fake_search: Faked) -> None:
     with pytest.raises(UserError, match="no body reaches 250 dB: float32 itself has 200; ask for less"):
-        faked.found(Bound(quality=250.0))
+        fake_search.found(Bound(quality=250.0))
 
 
 @pytest.mark.parametrize(("speed", "count"), [(1.4, 0), (1.25, 12), (1.1, 27), (1.0, OPERATIONS), (0.5, OPERATIONS)])
-def test_a_speed_has_the_most_operations_in_float_that_keep_it(faked: Faked, speed: float, count: int) -> None:
+def test_a_speed_has_the_most_operations_in_float_that_keep_it(fake_search: Faked, speed: float, count: int) -> None:
     """As measured: by multiply-accumulates a step with all in float takes 1.5. What is deployed is judged once."""
-    found = faked.found(Bound(speed=speed))
+    found = fake_search.found(Bound(speed=speed))
     assert (found.point.count, found.point.time) == (count, pytest.approx(1 + 0.01 * count))
     assert found.float_time / found.point.time >= speed - 1e-9
-    assert sorted(faked.judged) == sorted({0, count})
-    assert len(faked.timed) == len(set(faked.timed)) <= 13
+    assert sorted(fake_search.judged) == sorted({0, count})
+    assert len(fake_search.timed) == len(set(fake_search.timed)) <= 13
 
 
-def test_a_speed_out_of_reach_names_the_fastest_found(faked: Faked) -> None:
+def test_a_speed_out_of_reach_names_the_fastest_found(fake_search: Faked) -> None:
     with pytest.raises(UserError, match="no body is 1.5 times as fast as float32: the fastest found is 1.40 times"):
-        faked.found(Bound(speed=1.5))
+        fake_search.found(Bound(speed=1.5))
 
 
-def test_times_of_a_target_that_is_not_timed_here_are_estimates(faked: Faked) -> None:
-    faked.is_timed = False
-    found = faked.found(Bound(quality=40.0))
-    assert faked.timed == [] and not found.point.time_is_measured
+def test_times_of_a_target_that_is_not_timed_here_are_estimates(fake_search: Faked) -> None:
+    fake_search.is_timed = False
+    found = fake_search.found(Bound(quality=40.0))
+    assert fake_search.timed == [] and not found.point.time_is_measured
     assert (found.point.time, found.float_time) == (pytest.approx(1 + 0.5 * 24 / OPERATIONS), pytest.approx(1.5))
 
 
@@ -216,13 +218,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def constant_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 6 % of a body's own for each operation in float, so that no real time decides."""
     monkeypatch.setattr(module.Search, "_open_body", lambda _, count: 1 + 0.06 * count)
     monkeypatch.setattr(module, "measure_slowdown", lambda course, base, other, rounds: other / base)
 
 
-def deployed_quality(bundle: Path) -> NDArray[np.float64]:
+def quality_of_deployment(bundle: Path) -> NDArray[np.float64]:
     """PSNR in dB of each sample of the seeds that judge, of the bundle's int8 body as it is loaded."""
     given = {"seeds": JUDGE_SEEDS, "condition": {"class": [seed % 2 for seed in JUDGE_SEEDS]}}
     exact, int8 = (load(bundle, each).sample("ddim:3", guidance=2.0, **given) for each in ("float32", "int8"))
@@ -230,13 +232,13 @@ def deployed_quality(bundle: Path) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
     calibration = run(made, quality="35dB")
     found = calibration.searches[BODY]
     assert found.unbounded.mean < 35 <= found.judged.mean < 100
     assert (found.point.count, found.recipe.in_float) == (1, ("h1",))
-    values = deployed_quality(made)
+    values = quality_of_deployment(made)
     assert found.judged.mean == pytest.approx(values.mean(), abs=1e-3)
     assert found.judged.standard_error == pytest.approx(values.std(ddof=1) / len(values) ** 0.5, rel=1e-2)
     body = open_bundle(made).manifest.bodies[BODY]
@@ -246,7 +248,7 @@ def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None:
     calibration = run(made, speed="1.1x")
     found, manifest = calibration.searches[BODY], calibration.manifest
@@ -263,19 +265,19 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such a graph takes no range group."""
     found = run(made, quality="80dB").searches[BODY]
     assert found.point.count == LAYERS and found.recipe.is_float
     body = open_bundle(made).manifest.bodies[BODY]
     assert (len(body.graphs), body.groups) == (1, ())
-    assert (deployed_quality(made) == CEILING).all()
+    assert (quality_of_deployment(made) == CEILING).all()
     assert f"{BODY} runs nothing in int8: float32 itself meets 80dB best" in caplog.text
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
     """Their rounding is that of this machine; their times are estimates."""
     found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
@@ -285,7 +287,7 @@ def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_a_bound_out_of_reach_changes_nothing(made: Path) -> None:
     before = (made / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="no body is 900 times as fast as float32"):
@@ -294,7 +296,7 @@ def test_a_bound_out_of_reach_changes_nothing(made: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("timed")
+@pytest.mark.usefixtures("constant_times")
 def test_progress_names_the_target(made: Path) -> None:
     seen: list[str] = []
     options = CalibrateOptions(made, plan="ddim:3", target=("cpu-x86", "tensorrt"), trajectories=4, quality="36dB")

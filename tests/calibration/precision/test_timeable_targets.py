@@ -91,14 +91,14 @@ def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.skipif(len(timeable_targets()) < 2, reason="this kind of CPU has one target to search for")
 def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refined(recipe: Recipe, *given: Any, **named: Any) -> SearchResult:
+    def refine(recipe: Recipe, *given: Any, **named: Any) -> SearchResult:
         if recipe.target.name == "cpu-x86":
             raise UserError("no body reaches it", "ask for less")
         return search_precision(recipe, *given, **named)
 
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()
-    monkeypatch.setattr(body_maker, "search_precision", refined)
+    monkeypatch.setattr(body_maker, "search_precision", refine)
     with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no body .*: int8-cpu-x86-7bit, int8-t"):
         run(bundle, target=("cpu-x86", "cpu-x86-7bit", "tensorrt"), quality="20dB")
     bodies = open_bundle(bundle).manifest.bodies

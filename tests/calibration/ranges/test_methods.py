@@ -168,7 +168,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
     computed: list[int] = []
     real = Density.quantization_error
 
-    def counted(density: Density, scale: np.ndarray, least: np.ndarray) -> np.ndarray:
+    def count_call(density: Density, scale: np.ndarray, least: np.ndarray) -> np.ndarray:
         computed.append(len(scale))
         return real(density, scale, least)
 
@@ -177,7 +177,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
         outside = density.clipping_error(scale, least)
         return real(density, scale, least) + (clipped - 1) * outside if clipped != 1 else real(density, scale, least)
 
-    monkeypatch.setattr(Density, "quantization_error", counted)
+    monkeypatch.setattr(Density, "quantization_error", count_call)
     density = Density.from_histograms([make_histogram(x), make_histogram(x[:1000] * 3)])
     some = mse_range(density, clipped), mse_amax(density, clipped)
     few = sum(computed)

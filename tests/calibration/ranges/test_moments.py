@@ -12,7 +12,7 @@ from fewstep.calibration.ranges.readers import find_readers
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, match_weighted_op, select_int8_ops
 from fewstep.graph.session import run
-from tests.calibration.lowering.bodies.small_body import body, edited, feeds
+from tests.calibration.lowering.bodies.small_body import body, edit_nodes, feeds
 from tests.calibration.lowering.bodies.uneven_channels_body import layer
 from tests.onnx_text import written
 
@@ -26,7 +26,7 @@ def as_rows(op: WeightedOp, weight: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
     """Strides, pads and dilations; and the linear layer."""
-    prepared = edited(body(spatial), "h2", dilations=[2] * spatial, pads=[2] * 2 * spatial)
+    prepared = edit_nodes(body(spatial), "h2", dilations=[2] * spatial, pads=[2] * 2 * spatial)
     ops = select_int8_ops(prepared)
     values = run(prepared, feeds(prepared), [name for op in ops for name in (op.x, op.name)])
     for op in ops:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 SEEDS, SHAPE, STEPS = [0, 1], (3, networks.SIZE, networks.SIZE), 5
 
 
-def published_samples() -> np.ndarray:
+def ddim_samples() -> np.ndarray:
     """`GaussianDiffusion.ddim_sample` of denoising-diffusion-pytorch, which clips x0, from the noise of the seeds."""
     network = networks.SelfConditioned().eval().network
     with networks.stand_in_for("torchvision"):
@@ -45,6 +45,6 @@ def test_samples_of_denoising_diffusion_pytorch(tmp_path: Path) -> None:
         plan = sampler.compile(f"ddim:{STEPS}@trailing", shaping=Clip(-1, 1))
         found = sampler.sample(plan, SEEDS)
     assert any(step.estimate for step in plan.steps)
-    expected = published_samples()
+    expected = ddim_samples()
     assert np.abs(expected).max() <= 1 and expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -19,7 +19,7 @@ from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from tests.graph.bake.run_baked import sampled
+from tests.graph.bake.run_baked import run_file
 
 SEEDS, SHAPE = [3, 4], (1, 8, 8)
 ANGLES = torch.linspace(0.01, 1.56, 1001, dtype=torch.float64)
@@ -146,7 +146,7 @@ def test_baked_file(kind, tmp_path):
     bundle, plan, _ = kind
     bake(BakeOptions(bundle=bundle, plan=plan, output=tmp_path / "run.onnx"))
     with fewstep.runtime.load(bundle) as sampler:
-        np.testing.assert_array_equal(sampled(tmp_path / "run.onnx", SEEDS), sampler.sample(plan, SEEDS))
+        np.testing.assert_array_equal(run_file(tmp_path / "run.onnx", SEEDS), sampler.sample(plan, SEEDS))
 
 
 def test_int8(kind):

@@ -24,7 +24,7 @@ from fewstep.runtime.kinds.sample_space import Vocabulary
 from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.families.self_condition import make
-from tests.graph.bake.run_baked import sampled
+from tests.graph.bake.run_baked import run_file
 
 SEEDS, LABELS = [3, 4, 5], [0, 3, 1]
 FLOW = ScheduleSpec("flow", timesteps=1)
@@ -70,7 +70,7 @@ def test_baked_file(bundle, tmp_path, name, guidance, unroll):
     bake(options)
     with fewstep.runtime.load(bundle) as sampler:
         expected = sampler.sample(name, SEEDS, {"class": LABELS}, guidance)
-    found = sampled(options.output, SEEDS, **{"class": LABELS})
+    found = run_file(options.output, SEEDS, **{"class": LABELS})
     if unroll:
         np.testing.assert_allclose(found, expected, atol=1e-5)
     else:

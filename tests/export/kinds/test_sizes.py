@@ -33,14 +33,14 @@ from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.networks import free_sizes_network
-from tests.onnx_text import parsed
+from tests.onnx_text import parse_graph
 
 PLAN = "dpmpp_2m:2"
 SIZES = (Size("height", 1, low=8, high=32, multiple=8), Size("width", 2, low=8, high=32, multiple=8))
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_of_sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Height and width are free, and a picture follows them."""
     folder = tmp_path_factory.mktemp("sizes")
     export(ExportOptions(f"{free_sizes_network.__file__}:make", folder / "bundle"))
@@ -48,16 +48,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(exported, tmp_path / "bundle")
+def bundle(bundle_of_sizes: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle_of_sizes, tmp_path / "bundle")
 
 
 def pictures(height: int, width: int) -> dict[str, np.ndarray]:
     return {"picture": np.random.default_rng(height).uniform(-1, 1, (2, 1, height, width)).astype(np.float32)}
 
 
-def test_ports_and_rows_are_called_after_what_they_follow(exported: Path) -> None:
-    manifest = open_bundle(exported).manifest
+def test_ports_and_rows_are_called_after_what_they_follow(bundle_of_sizes: Path) -> None:
+    manifest = open_bundle(bundle_of_sizes).manifest
     body = manifest.bodies["float32"].graph
     shapes = {tensor.name: tensor.shape for tensor in (*body.inputs, *body.outputs)}
     assert shapes["x"] == shapes["output"] == ("batch", 1, "height", "width")
@@ -68,8 +68,8 @@ def test_ports_and_rows_are_called_after_what_they_follow(exported: Path) -> Non
     assert [size.name for size in manifest.sizes] == ["height", "width"]
 
 
-def test_a_graph_knows_its_sizes_and_what_follows_from_them(exported: Path) -> None:
-    body = load_body(exported)
+def test_a_graph_knows_its_sizes_and_what_follows_from_them(bundle_of_sizes: Path) -> None:
+    body = load_body(bundle_of_sizes)
     assert body.extents == {"height": Extent(8, 4, 32, 2), "width": Extent(12, 4, 32, 2)}
     types = infer_types(body)
     found = {dim for value in types.values.values() for dim in value.shape}
@@ -79,8 +79,8 @@ def test_a_graph_knows_its_sizes_and_what_follows_from_them(exported: Path) -> N
 
 
 @pytest.mark.slow
-def test_it_is_verified_at_several_sizes(exported: Path) -> None:
-    bundle = open_bundle(exported)
+def test_it_is_verified_at_several_sizes(bundle_of_sizes: Path) -> None:
+    bundle = open_bundle(bundle_of_sizes)
     table = msgspec.json.decode(bundle.read(bundle.manifest.verification or ""), type=Verification)
     visited = [each.sizes for each in table.comparisons]
     for sizes in sizes_to_verify(bundle.manifest):
@@ -89,13 +89,13 @@ def test_it_is_verified_at_several_sizes(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (8, 12), (32, 6)])
-def test_the_torch_module_and_its_bundle_agree_at_any_size(exported: Path, height: int, width: int) -> None:
+def test_the_torch_module_and_its_bundle_agree_at_any_size(bundle_of_sizes: Path, height: int, width: int) -> None:
     module, _ = free_sizes_network.make()
     x = np.random.default_rng(0).standard_normal((2, 1, height, width), np.float32)
     condition = pictures(height, width)
     with torch.no_grad():
         expected = module.eval()(*map(torch.from_numpy, (x, np.full(2, 300, np.float32), condition["picture"]))).numpy()
-    found = load(exported).evaluate(x, 300.0, condition)
+    found = load(bundle_of_sizes).evaluate(x, 300.0, condition)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
@@ -123,13 +123,13 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
         ("8x", "HEIGHTxWIDTH"),
     ],
 )
-def test_sizes_to_calibrate_at_are_checked_before_anything_runs(exported: Path, size: str, said: str) -> None:
+def test_sizes_to_calibrate_at_are_checked_before_anything_runs(bundle_of_sizes: Path, size: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        open_task(CalibrateOptions(exported, PLAN, size=(size,)))
+        open_task(CalibrateOptions(bundle_of_sizes, PLAN, size=(size,)))
 
 
-def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None:
-    asked = CalibrateOptions(exported, PLAN, trajectories=1, size=("8x12", "16x16"))
+def test_sizes_that_no_trajectory_would_have_are_refused(bundle_of_sizes: Path) -> None:
+    asked = CalibrateOptions(bundle_of_sizes, PLAN, trajectories=1, size=("8x12", "16x16"))
     said = r"1 trajectory cannot cover all sizes of --size 8x12,16x16; follow at least 2 \(--trajectories 2\), or name"
     with pytest.raises(UserError, match=said):
         open_task(asked)
@@ -138,8 +138,8 @@ def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None
     assert [len(part) for _, part, _ in split_seeds(few.seeds, 8, few.sizes, few.per_size)] == [2, 2]
 
 
-def test_each_seed_of_a_mixture_has_its_own_size(exported: Path) -> None:
-    task = open_task(CalibrateOptions(exported, PLAN, trajectories=12, size=("8x12", "16x16")))
+def test_each_seed_of_a_mixture_has_its_own_size(bundle_of_sizes: Path) -> None:
+    task = open_task(CalibrateOptions(bundle_of_sizes, PLAN, trajectories=12, size=("8x12", "16x16")))
     found = {}
     for batch in (1, 3, 8):
         for evaluation in roll_out(task.sampler, task.plan, task.seeds, batch=batch, sizes=task.sizes):
@@ -255,7 +255,7 @@ def test_sizes_to_trace_at_are_near_the_default_and_differ() -> None:
 def onnx_file(folder: Path, height: int | str) -> Path:
     """A convolution of x plus its time, as any exporter might write it."""
     shape = f"b, 2, {height}, w"
-    made = parsed(
+    made = parse_graph(
         f"""net (float[{shape}] sample, float[b] timestep) => (float[{shape}] out) {{
             h = Conv<pads=[1, 1, 1, 1]>(sample, weight)
             shift = Reshape(timestep, planes)

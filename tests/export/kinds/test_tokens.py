@@ -34,7 +34,7 @@ def sampler(exported_tokens):
 
 
 @pytest.fixture(scope="module")
-def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_with_time(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a network that reads the time, with a scheduler of its own."""
     folder = tmp_path_factory.mktemp("timed")
     export(ExportOptions(f"{token_denoiser.__file__}:time_aware", folder / "bundle", verify="quick"))
@@ -110,9 +110,9 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
         sampler.with_options(length=99)
 
 
-def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
+def test_first_hitting_is_for_networks_that_read_no_time(sampler, bundle_with_time):
     assert not sampler.network().inputs.has_time
-    other = load(timed)
+    other = load(bundle_with_time)
     said = "first_hitting:4.*takes a time; use mdlm, or export a network that takes no time$"
     with pytest.raises(UserError, match=said):
         other.sample("first_hitting:4", [0], {"class": [0]})
@@ -156,14 +156,14 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
 
 
-def test_a_scheduler_of_a_spec_is_a_plan(timed):
-    own = load(timed)
+def test_a_scheduler_of_a_spec_is_a_plan(bundle_with_time):
+    own = load(bundle_with_time)
     plan = own.compile("scheduler:5", 2.0)
     assert plan.name == "scheduler:5"
     assert plan.steps == own.compile("maskgit(linear=True):5", 2.0).steps
     x = own.with_options(length=20).sample("scheduler:5", [3], {"class": [1]})
     assert (x == own.with_options(length=20).sample("maskgit(linear=True):5", [3], {"class": [1]})).all()
-    assert main(["plan", "--show", "scheduler:5", "--bundle", str(timed)]) == 0
+    assert main(["plan", "--show", "scheduler:5", "--bundle", str(bundle_with_time)]) == 0
 
 
 def test_tokens_have_one_network(sampler):

@@ -30,8 +30,8 @@ from tests.bundles import value
 from tests.export.denoisers import X_SHAPE, Tiny
 from tests.export.networks import two_networks_denoiser
 from tests.export.networks.two_networks_denoiser import EARLIEST, LATEST, PICTURE, Edited
-from tests.export.verify_export import verified
-from tests.onnx_text import parsed, written
+from tests.export.verify_export import verify_source
+from tests.onnx_text import parse_graph, written
 
 LABEL = Condition("class", input="label", low=0, high=2)
 
@@ -45,7 +45,7 @@ class Jumping(Tiny):
 def test_a_module_gets_both_in_the_order_of_its_signature() -> None:
     spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
     torch.manual_seed(0)
-    prepared, table = verified(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
+    prepared, table = verify_source(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
     assert table.worst.relative < 1e-5
     assert forward_signature(spec) == "forward(x, time, to, class)"
     assert prepared.prologue is not None
@@ -73,7 +73,7 @@ def test_an_onnx_file_names_its_second_time(time: str, tmp_path: Path) -> None:
     """out = conv(x) * (s - t), both times cast, unsqueezed and reshaped as exporters do it."""
     whole, one = ", ".join(map(str, X_SHAPE)), "Identity(scaled_{0})" if time else "Unsqueeze(scaled_{0}, zero)"
     column = f"scaled_{{0}} = Mul({{0}}, two) one_{{0}} = {one} column_{{0}} = Reshape(one_{{0}}, columns)"
-    model = parsed(
+    model = parse_graph(
         f"""elsewhere (float[n, {whole}] sample, float{time} s, float{time} t) => (float[n, {whole}] out) {{
             {column.format("s")}
             {column.format("t")}
@@ -89,7 +89,7 @@ def test_an_onnx_file_names_its_second_time(time: str, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     spec = {"name": "m", "x_shape": X_SHAPE, "conditions": [], "prediction": "flow", "schedule": {"kind": "flow"}}
     (tmp_path / "m.json").write_text(json.dumps({**spec, "x": "sample", "time": "s", "to": "t", "output": "out"}))
-    prepared, table = verified(load_source(str(tmp_path / "m.onnx"), tmp_path / "m.json"))
+    prepared, table = verify_source(load_source(str(tmp_path / "m.onnx"), tmp_path / "m.json"))
     assert table.worst.relative < 1e-5
     assert prepared.prologue is not None
     assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to"]

@@ -36,7 +36,7 @@ def updates(module: nn.Module, names: Iterable[str], seed: int = 0) -> dict[str,
     return made
 
 
-def expected(module: nn.Module, made: Mapping[str, Parts], scale: float) -> dict[str, Tensor]:
+def weights_with_lora(module: nn.Module, made: Mapping[str, Parts], scale: float) -> dict[str, Tensor]:
     """The module's weights after W += scale * up @ down, by name of the parameter."""
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     for name, parts in made.items():
@@ -57,7 +57,7 @@ def plain(name: str) -> dict[str, str]:
     return {"down": f"{name}.lora_A.default.weight", "up": f"{name}.lora_B.default.weight"}
 
 
-def dotted(name: str) -> dict[str, str]:
+def dotted_names(name: str) -> dict[str, str]:
     return {"down": f"unet.{name}.lora.down.weight", "up": f"unet.{name}.lora.up.weight"}
 
 

@@ -15,7 +15,7 @@ from fewstep.export.lora.merge import merge
 from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.keys import NamedLayers, layers_of
 from tests.export.lora import lora_files
-from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, expected, updates, write
+from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, updates, weights_with_lora, write
 from tests.families import tiny
 from tests.pipelines import flux_transformer
 
@@ -44,7 +44,7 @@ def base() -> nn.Module:
     return tiny.stable_diffusion_unet().requires_grad_(False)
 
 
-def merged(base: nn.Module, *files: str | Path) -> nn.Module:
+def merge_files(base: nn.Module, *files: str | Path) -> nn.Module:
     """A copy of the base with these files, each with a strength behind its name."""
     module = copy.deepcopy(base)
     for file in files:
@@ -59,7 +59,7 @@ def merged(base: nn.Module, *files: str | Path) -> nn.Module:
         (lora_files.kohya, ALPHA / RANK, LAYERS),
         (lora_files.peft, 1.0, LAYERS),
         (lora_files.plain, 1.0, LAYERS),
-        (lora_files.dotted, 1.0, LAYERS),
+        (lora_files.dotted_names, 1.0, LAYERS),
         (lora_files.processors, 1.0, LAYERS[:2]),
     ],
 )
@@ -72,13 +72,15 @@ def test_weights_change_by_strength_alpha_over_rank_up_down(
     file = write(tmp_path / "a.safetensors", made, key)
     module = copy.deepcopy(base)
     merge(Wrapped(module), read_lora(f"{file}:{strength}"))
-    assert_same(module, expected(base, made, strength * scale), 1e-6 if strength else 0)
+    assert_same(module, weights_with_lora(base, made, strength * scale), 1e-6 if strength else 0)
 
 
 def test_float16_files_are_merged_in_float32(base: nn.Module, tmp_path: Path) -> None:
     made = {name: {p: t.half() for p, t in parts.items()} for name, parts in updates(base, LAYERS).items()}
-    module = merged(base, write(tmp_path / "a.safetensors", made, lora_files.plain))
-    assert_same(module, expected(base, {n: {p: t.float() for p, t in parts.items()} for n, parts in made.items()}, 1))
+    module = merge_files(base, write(tmp_path / "a.safetensors", made, lora_files.plain))
+    assert_same(
+        module, weights_with_lora(base, {n: {p: t.float() for p, t in parts.items()} for n, parts in made.items()}, 1)
+    )
 
 
 def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_p
     stem = f"lora_unet_{name.replace('.', '_')}"
     parts = {"lora_down.weight": down, "lora_mid.weight": mid, "lora_up.weight": up}
     save_file({f"{stem}.{part}": tensor for part, tensor in parts.items()}, tmp_path / "a.safetensors")
-    module = merged(base, tmp_path / "a.safetensors")
+    module = merge_files(base, tmp_path / "a.safetensors")
     x = torch.randn(1, given, 5, 5)
     functional = nn.functional
     beside = functional.conv2d(functional.conv2d(functional.conv2d(x, down), mid, padding=1), up)
@@ -99,10 +101,10 @@ def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_p
 def test_two_files_add_up(base: nn.Module, tmp_path: Path) -> None:
     first, second = updates(base, LAYERS, 1), updates(base, LAYERS[:3], 2)
     files = (write(tmp_path / f"{number}.safetensors", made) for number, made in enumerate((first, second)))
-    module = merged(base, *(f"{file}:0.5" for file in files))
+    module = merge_files(base, *(f"{file}:0.5" for file in files))
     halfway = copy.deepcopy(base)
-    halfway.load_state_dict(expected(base, first, 0.5 * ALPHA / RANK))
-    assert_same(module, expected(halfway, second, 0.5 * ALPHA / RANK))
+    halfway.load_state_dict(weights_with_lora(base, first, 0.5 * ALPHA / RANK))
+    assert_same(module, weights_with_lora(halfway, second, 0.5 * ALPHA / RANK))
 
 
 # Names
@@ -306,4 +308,4 @@ def test_metadata_of_diffusers_says_what_alpha_is(base: nn.Module, tmp_path: Pat
     }
     fields = {"unet.lora_alpha": 3, "unet.r": RANK, "text_encoder.lora_alpha": 99}
     save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(fields)})
-    assert_same(merged(base, tmp_path / "a.safetensors"), expected(base, made, 3 / RANK))
+    assert_same(merge_files(base, tmp_path / "a.safetensors"), weights_with_lora(base, made, 3 / RANK))

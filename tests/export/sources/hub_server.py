@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def served(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[str]]]:
+def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[str]]]:
     """The address of a hub that has these folders under ORG/NAME, and the files that were fetched from it.
 
     gated: a name that it gives to nobody.
@@ -40,7 +40,7 @@ def served(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list
                 return self._send(b"{}", with_body, status=404, code="RevisionNotFound")
             for name, folder in models.items():
                 if path.startswith(f"api/models/{name}"):
-                    return self._send(_described(name, folder, path), with_body)
+                    return self._send(_describe(name, folder, path), with_body)
                 if path.startswith(f"{name}/resolve/"):
                     file = path.removeprefix(f"{name}/resolve/").partition("/")[2]
                     if with_body:
@@ -66,7 +66,7 @@ def served(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list
         server.shutdown()
 
 
-def _described(name: str, folder: Path, path: str) -> bytes:
+def _describe(name: str, folder: Path, path: str) -> bytes:
     """The answer to a question for a model, or for its files."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = [file.relative_to(folder).as_posix() for file in files]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from tests.onnx_text import parsed
+from tests.onnx_text import parse_graph
 
 CHANNELS, SIZE, LABELS = 2, 4, 5
 
@@ -40,7 +40,7 @@ def model(
     }
     times = {"scalar": "", "one": "[1]"}
     spread = "one = Unsqueeze(part, zero) size = Shape<start=0, end=1>(sample) times = Expand(one, size)"
-    made = parsed(
+    made = parse_graph(
         f"""elsewhere (
             {kind}[{batch}, {CHANNELS}, {SIZE}, {SIZE}] sample,
             {time_type or kind}{times.get(time, f"[{batch}]")} timestep,
@@ -68,7 +68,7 @@ def model(
     return made
 
 
-def renamed(proto: onnx.ModelProto, **names: str) -> onnx.ModelProto:
+def rename_tensors(proto: onnx.ModelProto, **names: str) -> onnx.ModelProto:
     """The model with tensors called otherwise."""
     for node in proto.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]

@@ -33,7 +33,7 @@ MARKED = FolderKind(holds=lambda folder: (folder / "mark").is_file(), load=_load
 
 
 @pytest.fixture
-def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder_with_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the kind MARKED, and its plugin."""
     entry = EntryPoint("source.marked", f"{__name__}:MARKED", "fewstep.plugins")
     monkeypatch.setattr(plugins, "read_entry_points", lambda: (entry,))
@@ -41,23 +41,23 @@ def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_folder_is_read_by_the_plugin_that_holds_it(marked: Path) -> None:
-    assert find_folder_kind(marked) is not None
+def test_a_folder_is_read_by_the_plugin_that_holds_it(folder_with_plugin: Path) -> None:
+    assert find_folder_kind(folder_with_plugin) is not None
     with pytest.raises(UserError, match="was read by the plugin"):
-        load_source(str(marked))
+        load_source(str(folder_with_plugin))
 
 
-def test_another_folder_is_not(marked: Path) -> None:
-    (marked / "mark").unlink()
-    assert find_folder_kind(marked) is None
+def test_another_folder_is_not(folder_with_plugin: Path) -> None:
+    (folder_with_plugin / "mark").unlink()
+    assert find_folder_kind(folder_with_plugin) is None
     with pytest.raises(UserError, match="model_index.json"):
-        load_source(str(marked))
+        load_source(str(folder_with_plugin))
 
 
-def test_a_plugin_of_another_type_is_refused(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_of_another_type_is_refused(folder_with_plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_kinds, "load_plugin", lambda plugin: "no kind")
     with pytest.raises(UserError, match=r"plugin source\.marked of a package is not a FolderKind"):
-        find_folder_kind(marked)
+        find_folder_kind(folder_with_plugin)
 
 
 def test_lerobot_is_a_plugin_of_this_package() -> None:
@@ -134,7 +134,7 @@ SCRIPT = Path(__file__).parents[3] / ".ci/fitted"
 
 
 @pytest.fixture
-def shipped(tiny_bundle, tmp_path, monkeypatch):
+def bundle_with_fit(tiny_bundle, tmp_path, monkeypatch):
     """The tiny bundle as an export of a shipped denoiser, with one fitted plan beside the denoiser's weights."""
     give(tiny_bundle)
     folder = tmp_path / "models" / "tiny" / "fitted"
@@ -152,18 +152,18 @@ def add(bundle, **provenance):
         return writer.commit(add_shipped_plans(writer, msgspec.structs.replace(manifest, provenance=own)))
 
 
-def test_a_shipped_plan_is_found_in_the_bundle_of_its_denoiser(shipped):
-    assert len(add(shipped).fitted) == 1
-    with load(shipped) as sampler:
+def test_a_shipped_plan_is_found_in_the_bundle_of_its_denoiser(bundle_with_fit):
+    assert len(add(bundle_with_fit).fitted) == 1
+    with load(bundle_with_fit) as sampler:
         assert sampler.compile("fitted:3", 2.0).name == "fitted:3"
 
 
 @pytest.mark.parametrize("provenance", [{"source": "other"}, {"source_sha256": "3" * 64}])
-def test_other_denoisers_get_none(shipped, provenance):
-    assert add(shipped, **provenance).fitted == ()
+def test_other_denoisers_get_none(bundle_with_fit, provenance):
+    assert add(bundle_with_fit, **provenance).fitted == ()
 
 
-def test_a_damaged_file_is_named(shipped, tmp_path):
+def test_a_damaged_file_is_named(bundle_with_fit, tmp_path):
     (tmp_path / "models/tiny/fitted/float32-3.json").write_text("{")
     with pytest.raises(UserError, match=r"float32-3.json of tiny is damaged"):
         load_shipped_plans("tiny")

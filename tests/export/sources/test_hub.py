@@ -17,7 +17,7 @@ from fewstep.export.sources.hub import Fetched, is_name
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.export.sources.hub_server import COMMIT, served
+from tests.export.sources.hub_server import COMMIT, serve
 
 FETCH = """
 import json, sys
@@ -40,7 +40,7 @@ def write(folder: Path, contents: Mapping[str, str]) -> None:
         (folder / name).write_text(content)
 
 
-def _sharded(*files: str) -> str:
+def _shard_index(*files: str) -> str:
     return json.dumps({"weight_map": {f"layer{number}": name for number, name in enumerate(files)}})
 
 
@@ -58,10 +58,10 @@ def pipeline(tmp_path: Path) -> Path:
         "unet/diffusion_pytorch_model.bin": "pickle",
         "unet/diffusion_pytorch_model-00001-of-00002.fp16.safetensors": "half of the half",
         "unet/optimizer.safetensors": "moments",
-        "text_encoder/model.safetensors.index.json": _sharded("model-00001.safetensors", "model-00002.safetensors"),
+        "text_encoder/model.safetensors.index.json": _shard_index("model-00001.safetensors", "model-00002.safetensors"),
         "text_encoder/model-00001.safetensors": "more",
         "text_encoder/model-00002.safetensors": "and more",
-        "text_encoder/model.safetensors.index.fp16.json": _sharded("model-00001.fp16.safetensors"),
+        "text_encoder/model.safetensors.index.fp16.json": _shard_index("model-00001.fp16.safetensors"),
         "text_encoder/model-00001.fp16.safetensors": "half",
         "vae/diffusion_pytorch_model.fp16.safetensors": "half, and no other",
         "tokenizer/merges.txt": "a b",
@@ -75,7 +75,7 @@ def pipeline(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(pipeline: Path) -> Iterator[tuple[str, list[str]]]:
-    with served({"org/model": pipeline}) as server:
+    with serve({"org/model": pipeline}) as server:
         yield server
 
 
@@ -95,11 +95,11 @@ def each_fetched(texts: Sequence[str], address: str, cache: Path, **environment:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def fetched(text: str, address: str, cache: Path, **environment: str) -> object:
+def fetch_one(text: str, address: str, cache: Path, **environment: str) -> object:
     return each_fetched([text], address, cache, **environment)[0]
 
 
-def cached(text: str, patterns: list[str], address: str, cache: Path) -> None:
+def fill_cache(text: str, patterns: list[str], address: str, cache: Path) -> None:
     """Let another program fetch some files of a model."""
     program = "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
     ran("-c", program, text, *patterns, address=address, cache=cache)
@@ -123,7 +123,7 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert sorted(requests) == files and again == [label, files]
-    offline = fetched("org/model", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
+    offline = fetch_one("org/model", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
     assert offline == [label, files]
 
 
@@ -139,9 +139,9 @@ def test_full_precision_is_fetched_whatever_the_cache_has(
     hub: tuple[str, list[str]], tmp_path: Path, there: list[str]
 ) -> None:
     address, requests = hub
-    cached("org/model", there, address, tmp_path / "cache")
+    fill_cache("org/model", there, address, tmp_path / "cache")
     before = len(requests)
-    _, files = fetched("org/model", address, tmp_path / "cache")  # type: ignore[misc]
+    _, files = fetch_one("org/model", address, tmp_path / "cache")  # type: ignore[misc]
     assert {
         "text_encoder/model-00001.safetensors",
         "text_encoder/model-00002.safetensors",
@@ -164,8 +164,8 @@ def test_of_a_policy_its_weights_and_statistics_are_fetched(tmp_path: Path) -> N
         "training_state/optimizer_state.safetensors": "moments",
     }
     write(tmp_path / "policy", contents)
-    with served({"org/policy": tmp_path / "policy"}) as (address, requests):
-        fetched("org/policy", address, tmp_path / "cache")
+    with serve({"org/policy": tmp_path / "policy"}) as (address, requests):
+        fetch_one("org/policy", address, tmp_path / "cache")
     assert sorted(requests) == [
         "config.json",
         "model.safetensors",
@@ -194,7 +194,7 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
 
     source = Path(str(make(tmp_path / "made")))
     (source / "README.md").write_text("---\nlicense: openrail\n---\n")
-    with served({"org/tiny": source}) as (address, _):
+    with serve({"org/tiny": source}) as (address, _):
         export = partial(ran, "-m", "fewstep.cli", "export", "org/tiny", "-o", tmp_path / "bundle")
         hub = {"address": address, "cache": tmp_path / "cache"}
         told = export("--dry-run", **hub).stdout
@@ -216,19 +216,19 @@ def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Pa
         "there is no folder org/other, and the hub has no model of that name, or a private one; check the name"
     )
     assert revision == "org/model has no revision 'v9'; check the text after @, or leave it out"
-    offline = str(fetched("org/model", hub[0], cache, HF_HUB_OFFLINE="1"))
+    offline = str(fetch_one("org/model", hub[0], cache, HF_HUB_OFFLINE="1"))
     assert "is not in the cache" in offline and "unset HF_HUB_OFFLINE" in offline and "\n" not in offline
-    down = str(fetched("org/model", "http://127.0.0.1:9", cache))
+    down = str(fetch_one("org/model", "http://127.0.0.1:9", cache))
     assert down.startswith("http://127.0.0.1:9 cannot be reached for org/model, which the cache lacks: Connect")
     assert "check the network" in down and "\n" not in down
     (tmp_path / "file").write_text("")
-    unwritable = str(fetched("org/model", hub[0], tmp_path / "file/cache"))
+    unwritable = str(fetch_one("org/model", hub[0], tmp_path / "file/cache"))
     assert unwritable.startswith("the cache of huggingface_hub cannot be written: ") and "HF_HOME" in unwritable
 
 
 def test_a_gated_model_is_told_apart(pipeline: Path, tmp_path: Path) -> None:
-    with served({"org/model": pipeline}, gated="org/model") as (address, _):
-        said = str(fetched("org/model", address, tmp_path / "cache"))
+    with serve({"org/model": pipeline}, gated="org/model") as (address, _):
+        said = str(fetch_one("org/model", address, tmp_path / "cache"))
     assert said.startswith("org/model is gated") and "accept its terms" in said and "hf auth login" in said
 
 
@@ -236,7 +236,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
     named = {"org/one": "diffusion_pytorch_model.bin", "org/other": "pytorch_model.bin"}
     for model, name in named.items():
         write(tmp_path / model, {"config.json": json.dumps({"_class_name": "UNet2DModel"}), name: "pickle"})
-    with served({model: tmp_path / model for model in named}) as (address, requests):
+    with serve({model: tmp_path / model for model in named}) as (address, requests):
         said = each_fetched([*named], address, tmp_path / "cache")
     for (model, name), text in zip(named.items(), map(str, said), strict=True):
         assert text.startswith(f"{model} has its weights only as pickles ({name})") and "safetensors" in text
@@ -245,7 +245,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
-    fetched("org/model", hub[0], tmp_path / "cache")
+    fetch_one("org/model", hub[0], tmp_path / "cache")
     done = ran("-c", FETCH, "org/model", address="http://127.0.0.1:9", cache=tmp_path / "cache")
     assert json.loads(done.stdout)[0] == f"org/model@{COMMIT}"
     (line,) = done.stderr.splitlines()

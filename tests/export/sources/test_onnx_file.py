@@ -26,8 +26,8 @@ from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.sampling.loading import load
-from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, renamed
-from tests.export.verify_export import verified, verify
+from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, rename_tensors
+from tests.export.verify_export import verify, verify_source
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -50,7 +50,7 @@ def written(folder: Path, proto: onnx.ModelProto, **changes: Any) -> tuple[Path,
 
 
 def read(files: tuple[Path, Path]) -> tuple[PreparedDenoiser, Verification]:
-    return verified(load_source(str(files[0]), files[1]))
+    return verify_source(load_source(str(files[0]), files[1]))
 
 
 def behind(proto: onnx.ModelProto, op: str, inputs: str, output: str, **attributes: Any) -> onnx.ModelProto:
@@ -119,7 +119,7 @@ def test_weights_beside_the_file_are_read_and_belong_to_its_hash(tmp_path: Path)
     )
     files = (tmp_path / "model.onnx", tmp_path / "spec.json")
     source = load_source(str(files[0]), files[1])
-    assert verified(source)[1].worst.relative < 1e-6 and source.sha256 != inside.sha256
+    assert verify_source(source)[1].worst.relative < 1e-6 and source.sha256 != inside.sha256
     content = bytearray((tmp_path / "w.bin").read_bytes())
     content[0] ^= 1
     (tmp_path / "w.bin").write_bytes(content)
@@ -127,7 +127,7 @@ def test_weights_beside_the_file_are_read_and_belong_to_its_hash(tmp_path: Path)
 
 
 def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) -> None:
-    proto = renamed(model(), sample="time", timestep="x", out="group", h="output")
+    proto = rename_tensors(model(), sample="time", timestep="x", out="group", h="output")
     prepared, table = read(written(tmp_path, proto, x="time", time="x", output="group"))
     assert table.worst.relative < 1e-6
     assert prepared.prologue is not None and [v.name for v in prepared.prologue.inputs] == ["time", "label"]
@@ -269,14 +269,14 @@ def test_a_restoration_network_names_what_noising_reverts_to(tmp_path: Path) -> 
     assert export(ExportOptions(str(file), tmp_path / "bundle", spec)).towards == "degraded"
 
 
-def opened(proto: onnx.ModelProto, axis: int) -> onnx.ModelProto:
+def open_axis(proto: onnx.ModelProto, axis: int) -> onnx.ModelProto:
     """The model with an axis of its output left open, as exporters leave them."""
     proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_param = "any"
     return proto
 
 
 def test_a_learned_variance_is_left_out_where_the_file_leaves_its_channels_open(tmp_path: Path) -> None:
-    prepared, table = read(written(tmp_path, opened(model(returned=2 * CHANNELS), 1)))
+    prepared, table = read(written(tmp_path, open_axis(model(returned=2 * CHANNELS), 1)))
     assert table.worst.relative < 1e-6
     assert prepared.body.outputs[0].shape == ("batch", CHANNELS, SIZE, SIZE)
 
@@ -284,10 +284,10 @@ def test_a_learned_variance_is_left_out_where_the_file_leaves_its_channels_open(
 def test_an_output_of_another_size_is_refused_before_a_bundle_holds_it(tmp_path: Path) -> None:
     for returned in (CHANNELS + 1, 3 * CHANNELS):
         with pytest.raises(UserError, match=rf"returns out float32 \[batch, {returned}, 4, 4\], not shape \[2, 4, 4\]"):
-            read(written(tmp_path, opened(model(returned=returned), 1)))
+            read(written(tmp_path, open_axis(model(returned=returned), 1)))
     half = behind(model(), "AveragePool", "out", "small", kernel_shape=[2, 2], strides=[2, 2])
     for axis in (2, 3):
-        opened(half, axis)
+        open_axis(half, axis)
     with pytest.raises(UserError, match=r"returns small float32 \[batch, 2, 2, 2\], not shape \[2, 4, 4\]"):
         read(written(tmp_path, half, output="small"))
 

@@ -12,7 +12,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
-from tests.export.sources.onnx_models import model, renamed
+from tests.export.sources.onnx_models import model, rename_tensors
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -29,7 +29,7 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
         "sample_size": 4,
         "num_class_embeds": 4,
     }
-    proto = renamed(model(opset=17, time="scalar", time_type="int64"), label="class_labels", out="out_sample")
+    proto = rename_tensors(model(opset=17, time="scalar", time_type="int64"), label="class_labels", out="out_sample")
     for folder in ("unet", "scheduler"):
         (home / folder).mkdir(parents=True)
     onnx.save(proto, home / "unet" / "model.onnx")

@@ -14,7 +14,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.plans.errors import UserError
 from tests.export.sources.onnx_models import CHANNELS, SIZE, model
 from tests.export.sources.test_onnx_file import written
-from tests.onnx_text import parsed
+from tests.onnx_text import parse_graph
 
 
 class Drawn(CalibrationDataReader):  # type: ignore[misc]
@@ -35,7 +35,7 @@ def with_gemm() -> onnx.ModelProto:
     shapes = {"flat": np.int64([-1, SIZE]), "shape": np.int64([-1, CHANNELS, SIZE, SIZE])}
     proto.graph.node[-1].output[0] = "whole"
     text = "rows = Reshape(whole, flat) product = Gemm(rows, square) out = Reshape(product, shape)"
-    more = parsed(f"g () => () {{ {text} }}", **shapes, square=np.eye(SIZE, dtype=np.float32)).graph
+    more = parse_graph(f"g () => () {{ {text} }}", **shapes, square=np.eye(SIZE, dtype=np.float32)).graph
     proto.graph.initializer.extend(more.initializer)
     proto.graph.node.extend(more.node)
     proto.graph.node[-2].name = "last"

@@ -77,26 +77,26 @@ class Attention(nn.Module):
 
 
 @cache
-def captured(is_rare: bool) -> Graph:
+def capture_forms(is_rare: bool) -> Graph:
     batch, forms = {0: torch.export.Dim("batch")}, RARE if is_rare else FORMS
     return capture(Attention(forms), (HEADS, torch.from_numpy(MASKS)), (batch, batch), ["x", "mask"], [*forms])[0]
 
 
 def graph_of(form: str) -> Graph:
     """As exported, without the other forms."""
-    graph = captured(form in RARE)
+    graph = capture_forms(form in RARE)
     outputs = tuple(value for value in graph.outputs if value.name == form)
     return drop_unused(Graph(form, graph.inputs, outputs, graph.nodes, graph.constants))
 
 
-def expected(form: str) -> Array:
+def torch_result(form: str) -> Array:
     """What torch computes."""
     return (FORMS | RARE)[form](HEADS, torch.from_numpy(MASKS)).numpy()
 
 
 @pytest.mark.parametrize("form", EACH)
 def test_every_form_equals_torch_at_each_mask(form: str) -> None:
-    exact, exported = expected(form), graph_of(form)
+    exact, exported = torch_result(form), graph_of(form)
     assert np.isfinite(exact).all()
     for graph in (exported, simplify(exported)):
         np.testing.assert_allclose(run(graph, FEEDS)[form], exact, rtol=0, atol=1e-6)
@@ -114,7 +114,7 @@ def test_a_row_without_a_key_is_zero_and_its_softmax_finite(form: str) -> None:
 @pytest.mark.parametrize("form", ["bool", "infinite", "lowest"])
 def test_float16_tells_infinite_masks_from_those_of_the_lowest_number(form: str) -> None:
     found = run(round_to(simplify(graph_of(form)), FLOAT16), FEEDS)[form]
-    np.testing.assert_allclose(found, expected(form), rtol=0, atol=1e-2)
+    np.testing.assert_allclose(found, torch_result(form), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("form", ["constant", "constant_causal", "three_axes_causal", "none"])

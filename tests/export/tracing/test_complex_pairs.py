@@ -17,7 +17,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.docs.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
-from tests.export.verify_export import verified
+from tests.export.verify_export import verify_source
 
 SPEECH = Path(__file__).parents[3] / "docs/restoration.md"
 
@@ -120,7 +120,7 @@ def test_the_page_on_speech_wraps_a_complex_network() -> None:
     spec = Spec("speech", (2, 8, 8), (y,), "score", ScheduleSpec("ou"), towards="y")
     made = with_sizes(TorchSource(session["Score"](network), spec, "speech", "0" * 64), ["frames@2=8:24:8"])
     assert isinstance(made, TorchSource)
-    assert verified(made)[1].worst.relative < 1e-5
+    assert verify_source(made)[1].worst.relative < 1e-5
 
     x, noisy = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
     time = torch.tensor([0.3, 0.9])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.export.graph_warnings import warn_of_operations
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Tiny, source
-from tests.export.verify_export import verified
+from tests.export.verify_export import verify_source
 
 torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
 torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)
@@ -237,14 +237,14 @@ QUICK = (Branching, ThreeOnly, Eigen, Hooked, InFloat16)
 def test_what_cannot_be_exported(block: type[Block], says: str) -> None:
     module = First(block()) if block is Changing else Net(block())
     with pytest.raises(UserError) as failure:
-        verified(source(module))
+        verify_source(source(module))
     told = re.sub(r"\.py:\d+", ".py:N", re.sub(r"line \d+", "line N", str(failure.value)))
     assert says in told and "\n" not in told
 
 
 def test_a_failure_of_no_known_kind_has_no_fix() -> None:
     with pytest.raises(UserError, match=r"data pointer") as failure:
-        verified(source(Net(Address())))
+        verify_source(source(Net(Address())))
     assert failure.value.fix == "" and str(failure.value) == failure.value.what
 
 
@@ -303,7 +303,7 @@ class WithComplex(Block):
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [WithFunction, WithTiles, WithSwaps, WithEinsum, WithComplex])
 def test_what_looks_as_if_it_could_not_but_can(block: type[Block]) -> None:
-    prepared, table = verified(source(Net(block())))
+    prepared, table = verify_source(source(Net(block())))
     assert table.worst.relative < 1e-5
     body = prepared.body
     assert not {"Einsum", "Tile", "Where", "Shape"} & set(body.ops())
@@ -318,7 +318,7 @@ class WithFourier(Block):
 
 @pytest.mark.slow
 def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.LogCaptureFixture) -> None:
-    prepared, table = verified(source(Net(WithFourier())))
+    prepared, table = verify_source(source(Net(WithFourier())))
     assert table.worst.relative < 1e-5
     warn_of_operations(prepared)
     assert any(re.match(r"no TensorRT parses DFT, of node 'blocks.1/DFT", record.message) for record in caplog.records)

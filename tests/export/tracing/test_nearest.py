@@ -30,7 +30,7 @@ class ToAll(nn.Module):
         return tuple(interpolate(x, size=to) for to in range(1, 65))
 
 
-def captured(x: Tensor, **options: Any) -> Graph:
+def capture_graph(x: Tensor, **options: Any) -> Graph:
     return capture(Resized(**options), (x[:3],), ({0: torch.export.Dim("batch")},), ["x"], ["y"])[0]
 
 
@@ -68,11 +68,11 @@ def test_the_graph_reads_the_same_pixels_for_each_size_up_to_64(size: int) -> No
 )
 def test_the_graph_reads_the_same_pixels(mode: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 2, *shape), np.float32))
-    graph = captured(x, mode=mode, **options)
+    graph = capture_graph(x, mode=mode, **options)
     np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], interpolate(x, mode=mode, **options).numpy())
 
 
 def test_halves_are_slices_and_doubles_stay_a_resize() -> None:
     x = torch.zeros(4, 2, 8, 8)
-    assert set(captured(x, size=(4, 2), mode="nearest").ops()) == {"Slice"}
-    assert captured(x, size=(16, 24), mode="nearest").ops().count("Resize") == 1
+    assert set(capture_graph(x, size=(4, 2), mode="nearest").ops()) == {"Slice"}
+    assert capture_graph(x, size=(16, 24), mode="nearest").ops().count("Resize") == 1

@@ -13,7 +13,7 @@ PLACES = torch.randint(0, 8, (1, 3, 5, 6), generator=GENERATOR)
 ROWS = torch.tensor([0, 7, 0])
 
 
-def scattered(x: Tensor, reduce: str, include_self: bool) -> Tensor:
+def scatter(x: Tensor, reduce: str, include_self: bool) -> Tensor:
     places = PLACES.expand(x.shape[0], -1, -1, -1)
     return x.scatter_reduce(2, places, x.flip(2)[:, :, :5], reduce, include_self=include_self)
 
@@ -26,7 +26,7 @@ def by_rows(x: Tensor, reduce: str, include_self: bool) -> Tensor:
 @pytest.mark.parametrize("reduce", ["mean", "amax", "amin", "prod"])
 def test_they_are_equal_to_torch(reduce: str, include_self: bool) -> None:
     functions: Functions = {
-        "scattered": lambda x: scattered(x, reduce, include_self),
+        "scattered": lambda x: scatter(x, reduce, include_self),
         "by_rows": lambda x: by_rows(x, reduce, include_self),
     }
     assert_equal_to_torch(functions, X, 1e-6)

@@ -42,7 +42,7 @@ class Logarithm(Tiny):
         return super().forward(x, time) * np.log(x.numel())
 
 
-def captured(module: nn.Module, height: Any = None) -> Graph:
+def capture_graph(module: nn.Module, height: Any = None) -> Graph:
     shapes = ({0: torch.export.Dim("batch")} | ({2: height} if height is not None else {}),)
     graph, _ = capture(module, (torch.randn(3, 4, 8, 8),), shapes, ["x"], ["y"])
     return graph
@@ -54,13 +54,13 @@ def captured(module: nn.Module, height: Any = None) -> Graph:
     ids=lambda module: type(module).__name__,
 )
 def test_a_quotient_that_the_batch_cancels_from_is_a_number(module: nn.Module) -> None:
-    graph, x = captured(module), torch.randn(5, 4, 8, 8)
+    graph, x = capture_graph(module), torch.randn(5, 4, 8, 8)
     np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], module(x).numpy(), atol=1e-6)
     assert not {"Shape", "Size"} & set(simplify(graph).ops())
 
 
 def test_the_root_of_a_free_size_follows_it() -> None:
-    graph, x = captured(OfHeight(), height=4 * torch.export.Dim("quarter", max=8)), torch.randn(2, 4, 20, 8)
+    graph, x = capture_graph(OfHeight(), height=4 * torch.export.Dim("quarter", max=8)), torch.randn(2, 4, 20, 8)
     np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], OfHeight()(x).numpy(), atol=1e-6)
 
 
@@ -73,5 +73,5 @@ def test_numpy_on_sizes_is_named() -> None:
 
 def test_torch_divides_as_before() -> None:
     before = torch.SymInt.__truediv__
-    captured(Normalized())
+    capture_graph(Normalized())
     assert torch.SymInt.__truediv__ is before and not hasattr(torch.SymFloat, "sqrt")

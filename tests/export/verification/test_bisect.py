@@ -27,7 +27,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from tests.bundles import small, value
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
-from tests.export.verify_export import verified, verify
+from tests.export.verify_export import verify, verify_source
 from tests.onnx_text import written
 
 LENGTH = 1000
@@ -148,7 +148,7 @@ class Masked(nn.Module):
 
 def test_the_origin_of_nan_is_not_a_mask_of_infinities() -> None:
     with pytest.raises(UserError, match=r"Masked is not finite at time 999, batch 1, from node 'log' \(.*Log\) on"):
-        verified(source(Masked()))
+        verify_source(source(Masked()))
 
 
 def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
     proto.graph.output[0].name = "end"
     file = onnx_source(tmp_path, proto)
     with pytest.raises(UserError, match=r"model.onnx is not finite at .*, from node 'wrong' \(head\) on"):
-        verified(replace(file, spec=msgspec.structs.replace(file.spec, output="end")))
+        verify_source(replace(file, spec=msgspec.structs.replace(file.spec, output="end")))
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Tiny, source
-from tests.export.verify_export import verified, verify
+from tests.export.verify_export import verify, verify_source
 
 
-def spoiled(graph: Graph, weight: str) -> Graph:
+def spoil(graph: Graph, weight: str) -> Graph:
     """One weight doubled."""
     return graph.with_nodes(graph.nodes, {weight: 2 * graph.constants[weight]})
 
@@ -55,8 +55,8 @@ def test_a_mismatch_names_the_graph_and_the_node_in_which_it_begins(
     """What is wrong in the exported graph is wrong in the prepared one, too."""
     traced, part = unet.traced, "prologue" if graph == "prologue" else "body"
     if graph == "exported":
-        traced = replace(traced, graph=spoiled(traced.graph, weight))
-    prepared = replace(unet.prepared, **{part: spoiled(getattr(unet.prepared, part), weight)})
+        traced = replace(traced, graph=spoil(traced.graph, weight))
+    prepared = replace(unet.prepared, **{part: spoil(getattr(unet.prepared, part), weight)})
     with pytest.raises(UserError, match=f"{said} on"):
         verify(unet.source.spec, traced, prepared, scope)
 
@@ -72,12 +72,12 @@ def test_a_label_that_the_module_does_not_know_is_named() -> None:
 
 def test_a_module_that_mixes_the_samples_of_a_batch_is_refused() -> None:
     with pytest.raises(UserError, match="Mixing returns a different output for a sample alone than in its batch"):
-        verified(source(Mixing()))
+        verify_source(source(Mixing()))
 
 
 def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
     with pytest.raises(UserError, match=r"onnxruntime .* cannot load the graph: .*Conv"):
-        verified(source(DoubleInside()))
+        verify_source(source(DoubleInside()))
 
 
 class Loud(Tiny):
@@ -90,7 +90,7 @@ class Loud(Tiny):
 
 @pytest.mark.slow
 def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    _, table = verified(source(Loud()))
+    _, table = verify_source(source(Loud()))
     assert table.worst.relative < 1e-5
     assert max(each.relative for each in table.comparisons if each.stage == "float16") > 1
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
@@ -203,7 +203,7 @@ class Other(Masked):
         return super().forward(x, time, mask) * torch.where(is_this, self.factor, 1.0)
 
 
-def masked(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, TracedDenoiser]:
+def trace_mask(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, TracedDenoiser]:
     """The trace of `Masked`, and as its reference `Other` with the same weights."""
     low, high = (None, None) if dtype == "bool" else (0, 1)
     made = source(Masked(), Condition("keys", "mask", (4,), dtype, low=low, high=high))  # type: ignore[arg-type]
@@ -227,13 +227,13 @@ def masked(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, Tra
 def test_a_difference_at_an_edge_of_a_condition_is_found_and_named(
     dtype: str, mask: list[int], said: str, scope: Scope
 ) -> None:
-    made, traced = masked(dtype, mask, 1.01)
+    made, traced = trace_mask(dtype, mask, 1.01)
     with pytest.raises(UserError, match=rf"differs from torch.*: 0\.0099 at time \d+, batch 1, {said}; "):
         verify(made.spec, traced, prepare(traced.graph), scope)
 
 
 def test_a_network_without_an_answer_at_an_edge_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    made, traced = masked("int64", [0, 0, 0, 0], torch.nan)
+    made, traced = trace_mask("int64", [0, 0, 0, 0], torch.nan)
     table = verify(made.spec, traced, prepare(traced.graph))
     assert "keys all 0" not in (each.edge for each in table.comparisons) and table.worst.relative < 1e-6
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")

@@ -19,7 +19,7 @@ def open_baked(file: Path) -> tuple[ort.InferenceSession, Baked]:
     return session, decode_metadata(session.get_modelmeta().custom_metadata_map)
 
 
-def sampled(file: Path, seeds: Sequence[int], **given: Any) -> np.ndarray:
+def run_file(file: Path, seeds: Sequence[int], **given: Any) -> np.ndarray:
     """Samples of seeds; `given` are values of conditions and given tensors."""
     session, baked = open_baked(file)
     feeds = {}

@@ -37,7 +37,7 @@ from fewstep.runtime.sampling.request import denoiser_facts
 from tests import onnx_text
 from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier
-from tests.graph.bake.run_baked import open_baked, sampled
+from tests.graph.bake.run_baked import open_baked, run_file
 from tests.plans.random_plans import random_plans
 
 LABELS = [0, 2, 1, 1, 0]
@@ -71,7 +71,7 @@ def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarr
                 options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.strength,
                 hold=hold if held else None,
             )  # fmt: skip
-            found = sampled(options.output, seeds, **{"class": labels}, **part, **held)
+            found = run_file(options.output, seeds, **{"class": labels}, **part, **held)
             np.testing.assert_array_equal(found, expected)
             if held:
                 np.testing.assert_array_equal(found[mask[:batch] == 1], value[:batch][mask[:batch] == 1])
@@ -143,8 +143,8 @@ def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: P
     made, _ = bake(whole)
     assert [port.name for port in made.inputs] == ["noise", "class", "image"] and made.output.name == "picture"
     given = {"class": LABELS[:2], "image": image}
-    expected = -sampled(latents.output, range(2), **given)
-    np.testing.assert_array_equal(sampled(whole.output, range(2), **given), expected)
+    expected = -run_file(latents.output, range(2), **given)
+    np.testing.assert_array_equal(run_file(whole.output, range(2), **given), expected)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
     scale_by_a_large_table(tiny_bundle, 0.5)
     options = BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx")
     _, (graph, former) = bake(options)
-    before = sampled(graph, range(2), **{"class": LABELS[:2]})
+    before = run_file(graph, range(2), **{"class": LABELS[:2]})
     scale_by_a_large_table(tiny_bundle, 0.25)
     real = os.replace
 
@@ -191,10 +191,10 @@ def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
         patch.setattr("os.replace", fails)
         with pytest.raises(UserError, match="s.onnx cannot be written .No space left"):
             bake(options)
-    np.testing.assert_array_equal(sampled(graph, range(2), **{"class": LABELS[:2]}), before)
+    np.testing.assert_array_equal(run_file(graph, range(2), **{"class": LABELS[:2]}), before)
     _, (_, data) = bake(options)
     assert data != former and data.exists() and not former.exists()
-    assert not np.array_equal(sampled(graph, range(2), **{"class": LABELS[:2]}), before)
+    assert not np.array_equal(run_file(graph, range(2), **{"class": LABELS[:2]}), before)
     bake(replace(options, one_file=True))
     assert not list(tmp_path.glob("*.data"))
 

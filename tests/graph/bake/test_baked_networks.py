@@ -22,7 +22,7 @@ from tests.export.networks import gaussian_denoisers
 
 
 @pytest.fixture(scope="module")
-def calibrated(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_bundle(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = shutil.copytree(layers_of_experts, tmp_path_factory.mktemp("experts") / "bundle")
     calibrate(CalibrateOptions(bundle, "dpmpp_2m:6", target=("cpu-x86",), trajectories=4))
     return bundle
@@ -31,11 +31,11 @@ def calibrated(layers_of_experts: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_baked_file_runs_each_network_on_its_steps(
-    calibrated: Path, tmp_path: Path, precision: str, unroll: bool
+    int8_bundle: Path, tmp_path: Path, precision: str, unroll: bool
 ) -> None:
     file = tmp_path / "run.onnx"
-    bake(BakeOptions(calibrated, "dpmpp_2m:6", file, precision, unroll=unroll))
-    with load(calibrated, precision) as sampler:
+    bake(BakeOptions(int8_bundle, "dpmpp_2m:6", file, precision, unroll=unroll))
+    with load(int8_bundle, precision) as sampler:
         assert len({step.network for step in sampler.compile("dpmpp_2m:6").steps}) == 2
         noise, expected = sampler.draws(range(3))(0).astype(np.float32), sampler.sample("dpmpp_2m:6", range(3))
     (sample,) = onnxruntime.InferenceSession(file).run(None, {"noise": noise})

@@ -25,7 +25,7 @@ from fewstep.report.baked_integrity import verify_baked
 from fewstep.runtime.sampling.loading import load
 from tests.export.networks import token_denoiser
 from tests.export.networks.token_denoiser import IDS, MASK
-from tests.graph.bake.run_baked import open_baked, sampled
+from tests.graph.bake.run_baked import open_baked, run_file
 
 COUNT, LABELS = 5, [0, 2, 1, 1, 0]
 
@@ -46,7 +46,7 @@ def known_tokens() -> np.ndarray:
 
 def tokens(file: Path, ids: np.ndarray, seeds: range = range(COUNT), labels: list[int] = LABELS) -> np.ndarray:
     """What the file makes of known tokens, with chances that a program makes from seeds."""
-    return sampled(file, seeds, **{"ids": ids, "class": labels[: len(seeds)]})
+    return run_file(file, seeds, **{"ids": ids, "class": labels[: len(seeds)]})
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -28,7 +28,7 @@ from fewstep.plans.errors import UserError
 from fewstep.report.baked_integrity import verify_baked
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
-from tests.graph.bake.run_baked import open_baked, sampled
+from tests.graph.bake.run_baked import open_baked, run_file
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.Capt
     baked = read_metadata(file)
     assert baked == open_baked(file)[1] and baked.sample is not None
     assert (baked.sample.seed, baked.sample.sizes, baked.sample.inputs) == (0, {"batch": 1}, {"class": 0.0})
-    np.testing.assert_allclose(baked.sample.values, sampled(file, [0], **{"class": [0]}).reshape(-1), rtol=1e-6)
+    np.testing.assert_allclose(baked.sample.values, run_file(file, [0], **{"class": [0]}).reshape(-1), rtol=1e-6)
     assert main(["verify", str(file)]) == 0
     assert "is bitwise identical to the sample of the baking machine" in capsys.readouterr().out
     assert main(["inspect", str(file)]) == 0
@@ -113,7 +113,7 @@ def test_values_beyond_the_limits_of_a_condition_are_refused(
 ) -> None:
     bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=batch))
     with pytest.raises(Exception, match="class_is_from_0_to_"):  # onnxruntime's exceptions share no class
-        sampled(tmp_path / "s.onnx", [0], **{"class": [value]})
+        run_file(tmp_path / "s.onnx", [0], **{"class": [value]})
 
 
 @pytest.mark.parametrize("dtype", get_args(DType))

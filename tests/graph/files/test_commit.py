@@ -255,7 +255,7 @@ import resource, signal, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
-from tests.graph.files.test_commit import content_of, files_of, weighted, write
+from tests.graph.files.test_commit import content_of, files_of, write_weights, write
 from fewstep.graph.files import io
 from fewstep.graph.files.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
@@ -266,7 +266,7 @@ old = files_of(bundle)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in (0, 100, 1_000, 10_000):  # bytes a file may have: nothing fits, then less and less does not
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    for attempt in (lambda: write(bundle, b"new" * 10_000), lambda: weighted(bundle)):
+    for attempt in (lambda: write(bundle, b"new" * 10_000), lambda: write_weights(bundle)):
         try:
             attempt()
         except UserError as error:
@@ -281,7 +281,7 @@ print("whole")
 """
 
 
-def weighted(bundle: Path) -> None:
+def write_weights(bundle: Path) -> None:
     """Write a graph with its weights in a file of their own, which is not written by `add`."""
     value = graph.Value("x", np.dtype(np.float32), (graph.BATCH, 4096))
     made = graph.Graph("g", (value,), (value,), (), {"weights": np.ones(4096, np.float32)})

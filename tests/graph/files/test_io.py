@@ -28,10 +28,10 @@ from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed, content_of
 from tests.graph.small_graphs import assert_same, node, small, value
-from tests.onnx_text import parsed, written
+from tests.onnx_text import parse_graph, written
 
 
-def weighted() -> Graph:
+def large_gemm() -> Graph:
     """A Gemm whose weight (16 KB) is large enough to leave the graph, and whose bias is not."""
     rng = np.random.default_rng(0)
     text = "(float[batch, 64] x) => (float[batch, 64] y) { y = Gemm<transB=1>(x, w, b) }"
@@ -40,18 +40,18 @@ def weighted() -> Graph:
 
 @pytest.mark.parametrize("limit", [0, io.EXTERNAL_ABOVE])
 def test_a_graph_comes_back_as_it_was_written(tmp_path: Path, limit: int) -> None:
-    written = io.save(weighted(), tmp_path / "g.onnx", limit)
+    written = io.save(large_gemm(), tmp_path / "g.onnx", limit)
     assert len(written) == (2 if limit == 0 else 1)
     model = onnx.load(tmp_path / "g.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == 10 and [opset.version for opset in model.opset_import] == [20]
     again = io.load(tmp_path / "g.onnx")
-    assert (again.inputs, again.outputs, again.ops()) == (weighted().inputs, weighted().outputs, weighted().ops())
-    assert_same(weighted(), again)
+    assert (again.inputs, again.outputs, again.ops()) == (large_gemm().inputs, large_gemm().outputs, large_gemm().ops())
+    assert_same(large_gemm(), again)
 
 
 def test_the_hash_covers_external_weights(tmp_path: Path) -> None:
-    _, data = io.save(weighted(), tmp_path / "g.onnx", external_above=0)
+    _, data = io.save(large_gemm(), tmp_path / "g.onnx", external_above=0)
     before = io.sha256(tmp_path / "g.onnx")
     content = bytearray(data.read_bytes())
     content[100] ^= 1
@@ -61,7 +61,7 @@ def test_the_hash_covers_external_weights(tmp_path: Path) -> None:
 
 def test_a_bundle_holds_weights_under_the_name_of_their_content(tmp_path: Path) -> None:
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        file, (data,) = io.store(writer, weighted(), "body", external_above=0)
+        file, (data,) = io.store(writer, large_gemm(), "body", external_above=0)
         assert io.load(tmp_path / "b" / file).ops() == ("Gemm",)
         assert set(writer.files) == {file, data} and data.endswith(".data")
 
@@ -76,7 +76,7 @@ def test_nodes_of_one_name_get_their_own() -> None:
 
 def external(path: Path, **changes: str) -> None:
     """Save with external weights and change what the graph says about them."""
-    io.save(weighted(), path, external_above=0)
+    io.save(large_gemm(), path, external_above=0)
     model = onnx.load(path, load_external_data=False)
     for entry in next(t for t in model.graph.initializer if t.external_data).external_data:
         entry.value = changes.get(entry.key, entry.value)
@@ -99,7 +99,7 @@ FORMS = {
 
 def cut(path: Path, external_above: int, size: int) -> None:
     """Save, and leave the first bytes of the graph, or of its weights."""
-    *_, last = io.save(weighted(), path, external_above)
+    *_, last = io.save(large_gemm(), path, external_above)
     last.write_bytes(last.read_bytes()[:size])
 
 
@@ -135,7 +135,7 @@ def test_a_bad_file_is_refused_for_what_it_is(tmp_path: Path, says: str, damage:
 
 def test_random_damage_is_refused_or_harmless(tmp_path: Path) -> None:
     """Any bit may flip: reading returns a graph or a UserError, nothing else."""
-    io.save(weighted(), tmp_path / "g.onnx", external_above=0)
+    io.save(large_gemm(), tmp_path / "g.onnx", external_above=0)
     content = (tmp_path / "g.onnx").read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -156,7 +156,7 @@ def model(opset: int, operation: str = "") -> onnx.ModelProto:
     squeeze = "y = Squeeze(column, axes)" if opset >= 13 else "y = Squeeze<axes=[1]>(column)"
     text = f"product = MatMul(x, w) column = Reshape(product, shape) {operation} {squeeze}"
     constants = {"w": LARGE, "shape": np.array([-1, 1, 64])} | ({"axes": np.array([1])} if opset >= 13 else {})
-    return parsed(f"old (float[n, 64] x) => (float[n, 64] y) {{ {text} }}", opset, **constants)
+    return parse_graph(f"old (float[n, 64] x) => (float[n, 64] y) {{ {text} }}", opset, **constants)
 
 
 def graph_of(proto: onnx.ModelProto) -> Graph:

@@ -81,7 +81,7 @@ def test_a_mapped_array_knows_where_it_lies(tmp_path: Path) -> None:
         array[0] = 0
 
 
-def stored(writer: Writer, graph: Graph, name: str, **options: int) -> tuple[str, tuple[str, ...]]:
+def store_graph(writer: Writer, graph: Graph, name: str, **options: int) -> tuple[str, tuple[str, ...]]:
     file, data = io.store(writer, graph, name, **options)
     assert {f"graphs/{location}" for location in external_data_files(writer.bundle / file)} == set(data)
     for each in (file, *data):
@@ -93,11 +93,11 @@ def test_graphs_share_what_they_both_hold_and_write_the_rest(tmp_path: Path) -> 
     """As an int8 body shares the layers left in float with the float32 one, and with another target's its integers."""
     a, b, c, d = (random(64, 64, seed=seed) for seed in range(4))
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        file, first = stored(writer, product(a=a, b=b), "float", external_above=0)
+        file, first = store_graph(writer, product(a=a, b=b), "float", external_above=0)
         loaded = io.load(writer.bundle / file)
         changed = replace(loaded, constants={**loaded.constants, "b": c})
-        other, second = stored(writer, changed, "int8")  # shares a, as it lies; c is new
-        again, third = stored(writer, product(p=a.copy(), q=c.copy(), r=d), "another", external_above=0)
+        other, second = store_graph(writer, changed, "int8")  # shares a, as it lies; c is new
+        again, third = store_graph(writer, product(p=a.copy(), q=c.copy(), r=d), "another", external_above=0)
         assert len(first) == 1 and second[0] == first[0] and len(second) == 2
         assert third[:2] == second and len(third) == 3
         sizes = [(writer.bundle / name).stat().st_size for name in third]
@@ -117,10 +117,10 @@ def test_a_graph_copies_the_little_that_it_reads_of_another_body_s_file(
     """A load hashes every file that a graph names, so an int8 body names no file of float weights for one layer."""
     arrays = {name: random(64, 64, seed=seed) for seed, name in enumerate("abc")}
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        file, whole = stored(writer, product(**arrays), "float", external_above=0)
+        file, whole = store_graph(writer, product(**arrays), "float", external_above=0)
         loaded = io.load(writer.bundle / file).constants
         mixed = product(**{name: array if name in kept else random(64, 64, seed=9) for name, array in loaded.items()})
-        trial, _ = stored(writer, mixed, "trial")  # shares the file, and does not lend it to the body
+        trial, _ = store_graph(writer, mixed, "trial")  # shares the file, and does not lend it to the body
         body, data = io.store(writer, mixed, "int8", external_above=0, others=whole)
         assert (whole[0] in data) == is_shared
         np.testing.assert_array_equal(
@@ -131,13 +131,13 @@ def test_a_graph_copies_the_little_that_it_reads_of_another_body_s_file(
 def test_a_small_bundle_keeps_its_weights_in_its_graphs(tmp_path: Path) -> None:
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         for name in ("a", "b"):
-            assert stored(writer, product(w=random(64, 64)), name)[1] == ()
+            assert store_graph(writer, product(w=random(64, 64)), name)[1] == ()
 
 
 def test_one_array_under_two_names_is_written_once(tmp_path: Path) -> None:
     shared = random(64, 64)
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        _, (data,) = stored(writer, product(a=shared, b=shared), "tied", external_above=0)
+        _, (data,) = store_graph(writer, product(a=shared, b=shared), "tied", external_above=0)
         assert (writer.bundle / data).stat().st_size == shared.nbytes
 
 
@@ -173,7 +173,7 @@ def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) ->
     (tmp_path / "b" / "manifest.json").write_text("{")  # a bundle, if a damaged one
     io.save(product(w=random(64, 64)), folder / "mine.onnx", external_above=0)
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        _, (data,) = stored(writer, io.load(folder / "mine.onnx"), "body", external_above=0)
+        _, (data,) = store_graph(writer, io.load(folder / "mine.onnx"), "body", external_above=0)
         assert data in writer.files and data != f"{io.GRAPHS}/mine.onnx.data"
 
 

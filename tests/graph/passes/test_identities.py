@@ -148,7 +148,7 @@ def test_a_node_is_folded_whole_or_not_at_all() -> None:
     assert_same(before, drop_unused(fold_constants(before)))
 
 
-def transposed(kernel: tuple[int, ...], made: tuple[int, ...], **attributes: Any) -> Any:
+def deconvolution(kernel: tuple[int, ...], made: tuple[int, ...], **attributes: Any) -> Any:
     """x [B, 3, 5, ...] to y [B, 2, *made], with a bias."""
     return small(
         [value("x", "batch", 3, *[5] * len(kernel))],
@@ -174,7 +174,7 @@ def transposed(kernel: tuple[int, ...], made: tuple[int, ...], **attributes: Any
 def test_a_transposed_convolution_becomes_one_whose_channels_are_phases(
     kernel: tuple[int, ...], made: tuple[int, ...], attributes: dict[str, Any], ops: tuple[str, ...] | None
 ) -> None:
-    before = transposed(kernel, made, **attributes)
+    before = deconvolution(kernel, made, **attributes)
     after = expand_conv_transpose(before)
     assert ops is None or after.ops() == ops
     assert "ConvTranspose" not in after.ops()
@@ -184,7 +184,7 @@ def test_a_transposed_convolution_becomes_one_whose_channels_are_phases(
 
 @pytest.mark.parametrize("attributes", [{"dilations": [2, 2]}, {"auto_pad": b"SAME_UPPER"}, {"strides": [1, 2]}])
 def test_other_forms_stay(attributes: dict[str, Any]) -> None:
-    before = transposed((2, 2), (5, 5), **attributes)
+    before = deconvolution((2, 2), (5, 5), **attributes)
     assert expand_conv_transpose(before).nodes == before.nodes
 
 

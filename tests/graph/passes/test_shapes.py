@@ -17,7 +17,7 @@ from tests.graph.small_graphs import assert_rewritten, assert_same
 from tests.onnx_text import written
 
 
-def folded(graph: Graph) -> Graph:
+def fold(graph: Graph) -> Graph:
     for _ in range(3):
         graph = drop_unused(fold_constants(fold_shapes(graph)))
     return graph
@@ -66,7 +66,7 @@ NUMBERS = {"zero": np.int64(0)} | {
     ids=["heads", "group-norm", "flattened", "folded-heads", "scaled-by-channels", "expanded"],
 )
 def test_no_shape_arithmetic_is_left(text: str, ops: str, target: list[int] | None, constants: dict[str, Any]) -> None:
-    after = assert_rewritten(folded, text, ops, **{**NUMBERS, **constants})
+    after = assert_rewritten(fold, text, ops, **{**NUMBERS, **constants})
     assert target is None or after.constants[after.nodes[-1].inputs[1]].tolist() == target
 
 
@@ -77,7 +77,7 @@ def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
         tiled = Tile(tokens, repeats) y = Concat<axis=1>(tiled, x)
     }}"""
     registers = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
-    after = assert_rewritten(folded, text, "Shape Concat Expand Concat", one=np.int64([1]), tokens=registers)
+    after = assert_rewritten(fold, text, "Shape Concat Expand Concat", one=np.int64([1]), tokens=registers)
     assert infer_types(after).shape(after.nodes[2].output) == ("batch", 3, 3)
 
 
@@ -93,7 +93,7 @@ def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
 )
 def test_a_second_dynamic_dimension_keeps_its_arithmetic(text: str) -> None:
     before = written(text, order=np.int64([0, 2, 1]))
-    after = folded(before)
+    after = fold(before)
     assert after.ops() == before.ops()
     assert_same(before, after)
 
@@ -195,7 +195,7 @@ def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
 MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
 
 
-def fixed(batch: int) -> Graph:
+def fold_heads(batch: int) -> Graph:
     """Heads are folded into the batch and out again, as attention does: [B, 4, 3] -> [2 B, 2, 3] -> [B, 4, 3]."""
     return written(
         f"""(float[{batch}, 4, 3] x, float[{batch}] row) => (float[{batch}, 4, 3] y) {{
@@ -213,16 +213,18 @@ def fixed(batch: int) -> Graph:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_each_sample_gets_what_it_got_in_the_fixed_batch(batch: int) -> None:
-    freed = free_batch(fixed(batch))
+    freed = free_batch(fold_heads(batch))
     assert [value.shape[0] for value in (*freed.inputs, *freed.outputs)] == [BATCH] * 3
     x, row = np.random.default_rng(1).standard_normal((6, 4, 3)).astype(np.float32), np.arange(6, dtype=np.float32)
     found = run(freed, {"x": x, "row": row})["y"]
     for start in range(0, 6, batch):
         part = slice(start, start + batch)
-        np.testing.assert_allclose(found[part], run(fixed(batch), {"x": x[part], "row": row[part]})["y"], rtol=1e-6)
+        np.testing.assert_allclose(
+            found[part], run(fold_heads(batch), {"x": x[part], "row": row[part]})["y"], rtol=1e-6
+        )
 
 
 def test_what_does_not_depend_on_the_inputs_keeps_its_shape() -> None:
-    freed = free_batch(fixed(1))
+    freed = free_batch(fold_heads(1))
     (flat,) = (node for node in freed.nodes if node.outputs == ("weights",))
     assert freed.constants[flat.inputs[1]].tolist() == [9]

@@ -20,9 +20,9 @@ from lab.claims import claim_lines, claim_ways, scores, settings, systems
 from lab.claims.authors_baselines import AUTHORS
 from lab.claims.claim import ITSELF, Claim, nearest
 from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
-from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
+from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, select_claims
 from lab.claims.headlines import HEADLINES, headline_table
-from lab.claims.measure_claim import in_turns, judged, timed
+from lab.claims.measure_claim import in_turns, judge_claim, time_ways
 from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from lab.claims.settings import MODELS, Setting, W
 from tests.docs.docs_blocks import functions
@@ -49,7 +49,7 @@ def setting(seeds: range) -> Setting:
 def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.claims.measure_claim.ATTEMPTS", 1)  # figures of time are not judged here
     of = setting(range(2))
-    line = judged("fashion_mnist", of, claim, *timed(of, claim, rounds=1))
+    line = judge_claim("fashion_mnist", of, claim, *time_ways(of, claim, rounds=1))
     assert line.system == claim.system and line.ours_ms > 0 and line.plain_ms > 0
     longer = line.at_equal_time
     assert (longer is not None) == claim.has_longer and (longer is None or longer.ms > 0)
@@ -63,7 +63,7 @@ def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
     of = setting(range(32, 33))
     plan, reward = of.sampler.compile("ddpm:10", 1.0), lambda x: float(of.reward(x)[0])
     one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
-    np.testing.assert_array_equal(claim_ways.rolled(of), one)
+    np.testing.assert_array_equal(claim_ways.roll_over(of), one)
 
 
 @pytest.mark.skipif(not HAS_PICTURES, reason="the package dataset-fashion-mnist is not installed")
@@ -196,9 +196,11 @@ def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pyt
 
 
 def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
-    named = [each.system for each in wanted(("fashion_mnist", "plans"), ["filter"])]
+    named = [each.system for each in select_claims(("fashion_mnist", "plans"), ["filter"])]
     assert named == ["StreamDiffusion filter", "hallucination filter"]
-    assert not [*wanted(("speech_ncsn", "plans"), ["filter"])] and [*wanted(("speech_ncsn", "plans"), None)]
+    assert not [*select_claims(("speech_ncsn", "plans"), ["filter"])] and [
+        *select_claims(("speech_ncsn", "plans"), None)
+    ]
 
 
 @pytest.mark.slow
@@ -227,7 +229,7 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
         (sure, {"plain_evaluations": 7, "model": "cifar10"}, "does not pay"),
     ):
         of = [msgspec.structs.replace(loss, **each) if isinstance(each, dict) else each for each in lines]
-        assert systems.rows(systems.renewed(ROW, of))[0][systems.WORTH] == word
+        assert systems.rows(systems.renew_page(ROW, of))[0][systems.WORTH] == word
 
 
 def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
@@ -244,7 +246,7 @@ def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
         ([sure, msgspec.structs.replace(loss, **other)], "yes: fashion_mnist"),
         ([msgspec.structs.replace(sure, **other)], "not tried"),
     ):
-        assert systems.rows(systems.renewed(ROW, lines))[0][systems.HOLDS] == text
+        assert systems.rows(systems.renew_page(ROW, lines))[0][systems.HOLDS] == text
 
 
 def test_rows_of_a_table_are_in_the_order_of_their_worth() -> None:
@@ -254,7 +256,7 @@ def test_rows_of_a_table_are_in_the_order_of_their_worth() -> None:
         ("a", "works", "not decided", "pays"), ("e", "works", "no", "not tried"),
     )  # fmt: skip
     table = [f"| [{name}](x.md) | more | {' | '.join(rest)} |" for name, *rest in cells]
-    page = systems.renewed("\n".join([*table, "", *table[:2]]), [])
+    page = systems.renew_page("\n".join([*table, "", *table[:2]]), [])
     assert "".join(systems.name_of(row) for row in systems.rows(page)) == "baced" + "bc"
 
 
@@ -276,7 +278,7 @@ def test_a_headline_is_an_authors_baseline_next_to_our_figures() -> None:
 def test_the_pages_have_what_is_kept() -> None:
     kept, page = claim_lines.kept(), systems.PAGE.read_text()
     assert PAGE.read_text() == written(kept)
-    assert systems.renewed(page, kept.lines) == systems.with_headlines(page, kept.lines) == page
+    assert systems.renew_page(page, kept.lines) == systems.with_headlines(page, kept.lines) == page
     of_rows = {id(each) for row in systems.rows(page) for each in systems.lines_of(systems.name_of(row), kept.lines)}
     assert {each.system for each in kept.lines if id(each) not in of_rows} <= {"RePaint"}  # the survey has it not
     assert {each.model for each in kept.lines} <= set(MODELS)

@@ -14,7 +14,7 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from lab.claims import fit_ways
 from lab.claims.claim import Claim
-from lab.claims.fit_ways import BEST, CLAIMS, FitOptions, fitted, of_literature
+from lab.claims.fit_ways import BEST, CLAIMS, FitOptions, fit_and_sample, of_literature
 from lab.claims.settings import Setting, W
 
 PUBLISHED = {  # a system's module, and the paper that it names
@@ -36,7 +36,7 @@ def by_control(control: str) -> dict[str, Claim]:
     return {claim.system: claim for claim in CLAIMS if claim.control == control}
 
 
-def sampled(way: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+def runs_of_way(way: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     """The plans and the guidance that a way samples along."""
     ran: list[tuple[Any, Any]] = []
     with monkeypatch.context() as patched:
@@ -49,8 +49,8 @@ def test_each_system_has_both_controls_at_its_evaluations(tiny: Setting, monkeyp
     best, fit = by_control("the best plan"), by_control("fewstep fit")
     assert best.keys() == fit.keys() == PUBLISHED.keys() and len(CLAIMS) == 2 * len(PUBLISHED)
     for claim in best.values():
-        assert sampled(lambda: claim.plain(tiny, claim.evaluations), monkeypatch) == [(BEST, W)]  # noqa: B023
-    ((shipped, _),) = sampled(lambda: fit["OLSS"].plain(tiny, 10), monkeypatch)
+        assert runs_of_way(lambda: claim.plain(tiny, claim.evaluations), monkeypatch) == [(BEST, W)]  # noqa: B023
+    ((shipped, _),) = runs_of_way(lambda: fit["OLSS"].plain(tiny, 10), monkeypatch)
     assert shipped.fitted.method == "end" and shipped.guidance.weight == W
     compiled = tiny.sampler.compile(BEST, W)
     for plan in (shipped, compiled):
@@ -64,13 +64,13 @@ def test_a_line_runs_the_search_that_it_names(system: str, tiny: Setting, monkey
     assert f"arXiv {paper}" in (module.__doc__ or "")
     found = tiny.sampler.compile("ddim:2", W)
     monkeypatch.setattr(module, "fit_plan", lambda setting: settings.append(setting) or found)
-    monkeypatch.setattr(fit_ways, "_searched", fit_ways._searched.__wrapped__)
+    monkeypatch.setattr(fit_ways, "_search_plan", fit_ways._search_plan.__wrapped__)
     monkeypatch.setattr(fit_ways, "STEPS", 2)
     monkeypatch.setattr(fit_ways, "SEEDS", 16)
     monkeypatch.setattr(fit_ways, "SCORED", 8)
     for claim in (by_control("the best plan")[system], by_control("fewstep fit")[system]):
         settings: list[Any] = []
-        assert [plan for plan, _ in sampled(lambda: claim.ours(tiny), monkeypatch)] == [found]  # noqa: B023
+        assert [plan for plan, _ in runs_of_way(lambda: claim.ours(tiny), monkeypatch)] == [found]  # noqa: B023
         (setting,) = settings
         assert sum(len(block.seeds) for block in setting.blocks) == 16 and setting.guidance.weight == W
         assert len(setting.nominal.steps) == 2 and len(setting.teacher.steps) > 2
@@ -79,11 +79,11 @@ def test_a_line_runs_the_search_that_it_names(system: str, tiny: Setting, monkey
 def test_a_search_gives_a_plan_of_its_own_that_the_setting_samples(
     tiny: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit_ways, "_searched", fit_ways._searched.__wrapped__)
+    monkeypatch.setattr(fit_ways, "_search_plan", fit_ways._search_plan.__wrapped__)
     monkeypatch.setattr(fit_ways, "STEPS", 2)
     monkeypatch.setattr(fit_ways, "SEEDS", 8)
     monkeypatch.setattr(fit_ways, "SCORED", 8)
-    plan = fit_ways._searched(tiny.sampler.bundle.path, "olss")
+    plan = fit_ways._search_plan(tiny.sampler.bundle.path, "olss")
     assert len(plan.steps) == 2
     made = of_literature(tiny, "olss")
     np.testing.assert_array_equal(made, tiny.sampler.sample(plan, SEEDS, tiny.who))
@@ -96,11 +96,11 @@ def test_a_fit_is_of_the_source_with_the_steps_and_the_guidance_that_are_asked_f
     sources = []
     monkeypatch.setattr(fit_ways, "FitOptions", few)
     monkeypatch.setattr(fit_ways, "JUDGED", 8)
-    monkeypatch.setattr(fit_ways, "exported", lambda source: sources.append(source) or tiny_bundle)
-    made = fitted(tiny, 2, W)
+    monkeypatch.setattr(fit_ways, "export_source", lambda source: sources.append(source) or tiny_bundle)
+    made = fit_and_sample(tiny, 2, W)
     assert sources == ["tiny"] and made.shape == (len(SEEDS), *tiny.sampler.bundle.manifest.x_shape)
     assert not open_bundle(tiny_bundle).manifest.fitted  # the bundle of a source is left as it is
-    with load(fit_ways._fitted("tiny", 2, W).bundle.path) as sampler:
+    with load(fit_ways._open_fit("tiny", 2, W).bundle.path) as sampler:
         (entry,) = sampler.bundle.manifest.fitted
         assert (entry.evaluations, entry.body, sampler.compile("fitted:2", W).guidance.weight) == (2, "float32", W)
         np.testing.assert_array_equal(made, replace(tiny, sampler=sampler).sample("fitted:2", guidance=W))

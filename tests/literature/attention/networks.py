@@ -104,7 +104,7 @@ def copying() -> tuple[nn.Module, Spec]:
     return Copying(), Spec("copying", (2, 4, 4), (Condition("class", "label", low=0, high=2),), "sample", SPEC.schedule)
 
 
-def exported(folder: Path, change: str, network: str = "make") -> Path:
+def export_block(folder: Path, change: str, network: str = "make") -> Path:
     """The bundle of a network of one block, changed."""
     export(ExportOptions(f"{__file__}:{network}", folder / "bundle", change=(change,), verify="quick"))
     return folder / "bundle"

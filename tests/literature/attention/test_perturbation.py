@@ -27,11 +27,21 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verify
-from tests.graph.bake.run_baked import sampled
-from tests.literature.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, exported, inputs, rewritten
+from tests.graph.bake.run_baked import run_file
+from tests.literature.attention.networks import (
+    SPEC,
+    TOKENS,
+    WIDTH,
+    WORDS,
+    Attention,
+    Net,
+    export_block,
+    inputs,
+    rewritten,
+)
 
 
-def perturbed(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
+def perturb(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
     """The module is changed in place; the spec has one condition more."""
     return pag(module, spec, *layers)[1]
 
@@ -67,7 +77,7 @@ def test_the_output_is_v_in_the_chosen_layers(layers: tuple[str, ...], places: l
         layer.load_state_dict(own.blocks[place].own.state_dict())
         layer.share = share
         own.blocks[place].own = layer
-    spec = perturbed(ours, SPEC, layers)
+    spec = perturb(ours, SPEC, layers)
     (condition,) = spec.conditions[1:]
     assert (condition.name, condition.default, condition.shared) == ("perturbed", (0.0,), True)
     out, plain = ours(*inputs(), torch.full((3,), share)), Net()(*inputs())
@@ -77,7 +87,7 @@ def test_the_output_is_v_in_the_chosen_layers(layers: tuple[str, ...], places: l
 
 def test_each_sample_has_its_own_share() -> None:
     ours = Net()
-    perturbed(ours, SPEC, ("all",))
+    perturb(ours, SPEC, ("all",))
     together = ours(*inputs(), torch.tensor([0.0, 1.0, 0.5]))
     for row, share in enumerate([0.0, 1.0, 0.5]):
         alone = ours(*(each[row : row + 1] for each in inputs()), torch.tensor([share]))
@@ -101,7 +111,7 @@ def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
     spec = Spec("torch", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
     x, time, _ = inputs()
     plain = own(x, time)
-    perturbed(ours, spec, ("layer.self_attn",))
+    perturb(ours, spec, ("layer.self_attn",))
     torch.testing.assert_close(ours(x, time, torch.zeros(3)), plain, atol=1e-6, rtol=0)
     attention = own.layer.self_attn
     v = nn.functional.linear(own.into(x.flatten(2).transpose(1, 2)), *(
@@ -114,9 +124,9 @@ def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
 def test_it_is_that_of_diffusers() -> None:
     """Beside the processor of its pipelines, whose second half of the batch is perturbed."""
     attention = pytest.importorskip("diffusers.models.attention_processor")
-    from tests.families.tiny import randomized, stable_diffusion_unet
+    from tests.families.tiny import randomize, stable_diffusion_unet
 
-    theirs = randomized(stable_diffusion_unet()).requires_grad_(False)
+    theirs = randomize(stable_diffusion_unet()).requires_grad_(False)
 
     class Text(nn.Module):
         def __init__(self) -> None:
@@ -128,7 +138,7 @@ def test_it_is_that_of_diffusers() -> None:
 
     ours = Text()
     spec = Spec("unet", (4, 8, 8), (), "epsilon", ScheduleSpec("linear"))
-    perturbed(ours, spec, ("mid_block", "down_blocks"))
+    perturb(ours, spec, ("mid_block", "down_blocks"))
     processors = {
         name: attention.PAGIdentitySelfAttnProcessor2_0()
         if "attn1" in name and name.startswith(("mid_block", "down_blocks"))
@@ -167,7 +177,7 @@ def test_graphs_compute_what_the_module_does() -> None:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("net"), "pag:blocks.0")
+    return export_block(tmp_path_factory.mktemp("net"), "pag:blocks.0")
 
 
 @pytest.mark.parametrize(("weight", "shares"), [(1.0, {"cond": 4.0, "perturbed": -3.0}),
@@ -189,7 +199,7 @@ def test_pag_is_baked(bundle: Path, tmp_path: Path) -> None:
     bake(BakeOptions(bundle, "ddim:3", tmp_path / "pag.onnx", guidance="2+pag:1.5"))
     with load(bundle) as sampler:
         expected = sampler.sample("ddim:3", [0, 1], {"text": text}, Pag(1.5, 2.0))
-    np.testing.assert_array_equal(sampled(tmp_path / "pag.onnx", [0, 1], text=text, perturbed=share), expected)
+    np.testing.assert_array_equal(run_file(tmp_path / "pag.onnx", [0, 1], text=text, perturbed=share), expected)
 
 
 def test_int8_is_calibrated_along_the_perturbed_branch(bundle: Path, tmp_path: Path) -> None:

@@ -26,7 +26,17 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Carried, Condition
 from tests.export.verify_export import verify
-from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, Text, exported, inputs, rewritten
+from tests.literature.attention.networks import (
+    SPEC,
+    WIDTH,
+    WORDS,
+    Attention,
+    Net,
+    Text,
+    export_block,
+    inputs,
+    rewritten,
+)
 
 
 def graphs(source: TorchSource) -> PreparedDenoiser:
@@ -113,7 +123,7 @@ def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
     text = inputs()[2][:2].numpy()
     form = Branches({"cond": (1.0, 1.0, 0.0), "mutual": (0.0, 0.0, 1.0)})
     branches = {"mutual": {"source": [0, 1]}}
-    with load(exported(tmp_path, "masactrl")) as sampler:
+    with load(export_block(tmp_path, "masactrl")) as sampler:
         plan = sampler.compile("ddim:5", form)
         assert [step.branches for step in plan.steps] == [("cond",)] * 2 + [("mutual",)] * 3
         states = list(sampler.steps(plan, [0, 1], {"text": text}, branches=branches))
@@ -150,9 +160,9 @@ CROSS, EMBEDDING, TOKENS = 12, 10, 4
 def unet() -> nn.Module:
     """Tests must not change it."""
     pytest.importorskip("diffusers")
-    from tests.families.tiny import randomized, stable_diffusion_unet
+    from tests.families.tiny import randomize, stable_diffusion_unet
 
-    return randomized(stable_diffusion_unet()).requires_grad_(False)
+    return randomize(stable_diffusion_unet()).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +184,7 @@ def tensors(unet: nn.Module) -> dict[str, Tensor]:
     return made
 
 
-def adapted(unet: nn.Module, file: Path) -> TorchSource:
+def add_adapter(unet: nn.Module, file: Path) -> TorchSource:
     takes = (Condition("text", "text", (5, CROSS), "float32", null=0.0),)
     spec = Spec("unet", (4, 8, 8), takes, "epsilon", ScheduleSpec("linear"))
     source = TorchSource(Text(copy.deepcopy(unet)), spec, "unet", "0" * 64, BATCH_LIMIT)
@@ -184,7 +194,7 @@ def adapted(unet: nn.Module, file: Path) -> TorchSource:
 @pytest.mark.slow
 def test_an_ip_adapter_is_that_of_diffusers(unet: nn.Module, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "ip.safetensors")
-    ours = adapted(unet, tmp_path / "ip.safetensors")
+    ours = add_adapter(unet, tmp_path / "ip.safetensors")
     by_part: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, tensor in tensors.items():
         part, _, rest = key.partition(".")
@@ -225,7 +235,7 @@ def test_another_adapter_is_refused(
     change(broken)
     save_file(broken, tmp_path / "ip.safetensors")
     with pytest.raises(UserError, match=message):
-        adapted(unet, tmp_path / "ip.safetensors")
+        add_adapter(unet, tmp_path / "ip.safetensors")
     (tmp_path / "ip.bin").write_bytes(b"")
     with pytest.raises(UserError, match="ip.bin is not a safetensors file"):
-        adapted(unet, tmp_path / "ip.bin")
+        add_adapter(unet, tmp_path / "ip.bin")

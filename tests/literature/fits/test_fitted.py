@@ -124,14 +124,14 @@ def test_candidates_without_samples_are_no_parents() -> None:
         evolve([(1,)], species(1, 6), lambda places: None, population=4, generations=1)
 
 
-def opened(kind, prediction, guidance=None):
+def open_case(kind, prediction, guidance=None):
     sampler = Analytic(facts(kind, prediction), mixture)
     teacher = compile_plan("dpmpp_2m:80@arctan", sampler.facts, guidance)
     return sampler, teacher, compile_plan("dpmpp_2m:4@arctan", sampler.facts, guidance)
 
 
 def test_each_step_is_the_least_squares_of_its_own_columns():
-    sampler, teacher, plan = opened("cosine", "v", 1.5)
+    sampler, teacher, plan = open_case("cosine", "v", 1.5)
     (block,) = blocks(range(8))
     wanted = teacher_states(sampler, teacher, block, plan.steps[1:])
     fitted = fit_rows(sampler, sampler, plan, teacher, [block], 0.0)
@@ -151,7 +151,7 @@ def test_rows_of_olss_read_all_predictions_before_them():
 
 
 def test_a_strong_ridge_keeps_the_solver():
-    sampler, teacher, plan = opened("cosine", "v")
+    sampler, teacher, plan = open_case("cosine", "v")
     fitted = extract_recurrence(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
     np.testing.assert_allclose(
         fitted.rows, extract_recurrence(build_plan(extract_recurrence(plan, 3)), 3).rows, atol=1e-6

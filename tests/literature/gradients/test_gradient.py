@@ -86,7 +86,7 @@ class Tokens(nn.Module):
         return y
 
 
-def traced(network: nn.Module) -> tuple[nn.Module, Graph]:
+def trace_module(network: nn.Module) -> tuple[nn.Module, Graph]:
     module, its = with_gradient(network, spec(), distance, (MEASURED,), normalise="residual")
     return module, trace(module, its).graph
 
@@ -117,7 +117,7 @@ def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_par
 ) -> None:
     """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
     torch.manual_seed(0)
-    module, graph = traced(network())
+    module, graph = trace_module(network())
     check(module, graph, normalise="residual")
     prepared = prepare(graph).body
     assert [reason for _, reason in explain_selection(prepared)].count(STEERS) >= 2 * lowered
@@ -160,7 +160,7 @@ def test_the_gradient_goes_through_masked_attention() -> None:
     torch.manual_seed(0)
     network = Tokens()
     network.mask = torch.zeros(16, 16).masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(), -torch.inf)
-    check(*traced(network), normalise="residual")
+    check(*trace_module(network), normalise="residual")
 
 
 class Lines(nn.Module):

@@ -35,12 +35,12 @@ def total(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1).sum(1)
 
 
-def weighted(made, of) -> np.ndarray:
+def weighted_mean(made, of) -> np.ndarray:
     """The weighted mean of a function of the particles, for each seed."""
     return (made.weights()[..., None] * of(made.samples)).sum(1).mean(-1)
 
 
-def unweighted(state: StepEvaluation) -> np.ndarray:
+def no_weights(state: StepEvaluation) -> np.ndarray:
     return np.zeros(len(state.u))
 
 
@@ -48,16 +48,16 @@ def unweighted(state: StepEvaluation) -> np.ndarray:
 def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: int, seeds: range) -> None:
     """Eight axes, 512 particles, weights e^sum(x): the exact mean of an axis is 1.031. Weights at the end alone leave
     one particle in a hundred."""
-    plan, exact = compile_plan(f"ddpm:{steps}", FACTS), THREE.tilted_mean(1.0)
+    plan, exact = compile_plan(f"ddpm:{steps}", FACTS), THREE.mean_of_tilt(1.0)
     assert exact == pytest.approx(1.031, abs=1e-3)
     steered = evolve(plan, network(THREE), Steering(total, 1.0, plan), seeds, 512, (8,))
     alone = evolve(plan, network(THREE), Steering(total, 1.0, plan), seeds, 512, (8,), at=[])
-    means = weighted(steered, lambda x: x)
+    means = weighted_mean(steered, lambda x: x)
     assert abs(means.mean() - exact) <= 0.06
-    assert abs(weighted(alone, lambda x: x).mean() - exact) > 0.15
+    assert abs(weighted_mean(alone, lambda x: x).mean() - exact) > 0.15
     assert (1 / (alone.weights() ** 2).sum(1)).mean() < 0.02 * 512
     if len(seeds) > 4:  # enough of them for a deviation
-        assert means.std() < weighted(alone, lambda x: x).std() / 3
+        assert means.std() < weighted_mean(alone, lambda x: x).std() / 3
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_each_potential_tilts_by_the_reward(kind) -> None:
     hook = Steering(total, 0.3, plan, kind, at)
     made = evolve(plan, network(THREE), hook, range(6), 1024, (1,), at=at, threshold=1)
     assert len(made.ancestors) == 3
-    assert weighted(made, lambda x: x).mean() == pytest.approx(THREE.tilted_mean(0.3), abs=0.06)
+    assert weighted_mean(made, lambda x: x).mean() == pytest.approx(THREE.mean_of_tilt(0.3), abs=0.06)
 
 
-def sharpened_mass(pair: Mixture, w: float) -> float:
+def mass_of_sharpening(pair: Mixture, w: float) -> float:
     """Of x > 0 under p^w q^(1 - w)."""
     x = np.linspace(-8, 8, 20001)
     density = pair.density(x) ** w * FREE.density(x) ** (1 - w)
@@ -87,11 +87,11 @@ def sharpened_mass(pair: Mixture, w: float) -> float:
 
 
 def by_branch(pair: Mixture):
-    def guided(index, step, u):
+    def guide(index, step, u):
         denoisers = {"cond": pair, "uncond": FREE}
         return [denoisers[branch].exact_eps(u, SCHEDULE.time(step.time)) for branch in step.branches]
 
-    return guided
+    return guide
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_correctors_reach_the_sharpened_law_of_guidance(
     """p^1.7 q^-0.7 over its mass, in 50 steps: guidance alone is off by 0.037 and 0.055. Chance has a deviation of
     0.0016 at these numbers of particles; with twenty times 1024 of the second pair it is 0.0036."""
     w, plan = 1.7, compile_plan("dpmpp_2m_sde:50", GUIDED, Cfg(1.7))
-    exact = sharpened_mass(pair, w)
+    exact = mass_of_sharpening(pair, w)
     run = range(100, 100 + seeds), particles, (1,)
     made = evolve(plan, by_branch(pair), guidance_corrector(plan), *run, threshold=threshold)
-    plain = evolve(plan, by_branch(pair), unweighted, range(4), 4096, (1,), at=[])
-    assert len(made.ancestors) >= times and abs(weighted(made, lambda x: x > 0).mean() - exact) <= 0.006
+    plain = evolve(plan, by_branch(pair), no_weights, range(4), 4096, (1,), at=[])
+    assert len(made.ancestors) >= times and abs(weighted_mean(made, lambda x: x > 0).mean() - exact) <= 0.006
     assert abs((plain.samples > 0).mean() - exact) > 0.03
 
 
@@ -273,16 +273,16 @@ def test_a_particle_of_weight_nought_ends(sampler: Sampler, choice) -> None:
     assert [each.tolist() for each in made.ancestors] == [[[2] * 4]] and (made.weights() == 0.25).all()
 
 
-def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) -> None:
+def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, two_groups: Sampler) -> None:
     """By its name, or compiled for a body of one group."""
-    own, label = grouped.compile("ddpm:4"), {"class": [0]}
+    own, label = two_groups.compile("ddpm:4"), {"class": [0]}
     assert {step.group for step in own.steps} == {0, 1}
-    expected = population(grouped, own, unweighted, [3], 2, label).samples
+    expected = population(two_groups, own, no_weights, [3], 2, label).samples
     for plan in ("ddpm:4", sampler.compile("ddpm:4")):
-        np.testing.assert_array_equal(population(grouped, plan, unweighted, [3], 2, label).samples, expected)
-    population(grouped, plan, Steering(total, 1.0, plan), [3], 2, label)  # a hook whose ranges are others
+        np.testing.assert_array_equal(population(two_groups, plan, no_weights, [3], 2, label).samples, expected)
+    population(two_groups, plan, Steering(total, 1.0, plan), [3], 2, label)  # a hook whose ranges are others
     with pytest.raises(UserError, match="is for schedule"):
-        population(sampler, compile_plan("ddpm:4", FACTS), unweighted, [3], 2, label)
+        population(sampler, compile_plan("ddpm:4", FACTS), no_weights, [3], 2, label)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
     ],
 )
 def test_a_wrong_argument_is_one_line(sampler: Sampler, wrong: dict, said: str) -> None:
-    run = {"plan": "ddpm:4", "weigh": unweighted, "particles": 2, "condition": {"class": [1]}}
+    run = {"plan": "ddpm:4", "weigh": no_weights, "particles": 2, "condition": {"class": [1]}}
     with pytest.raises(UserError, match=said):
         population(sampler, **run | wrong)
 

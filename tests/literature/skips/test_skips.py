@@ -96,14 +96,14 @@ def test_skips_are_those_over_the_bottleneck() -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> tuple[nn.Module, Spec]:
+def small_unet() -> tuple[nn.Module, Spec]:
     """The architecture of the shipped UNet with few channels. Tests must not change it."""
     label = Condition("class", "class", null=10, low=0, high=9)
     return UNet((8, 8, 8), 16).requires_grad_(False), Spec("tiny", IMAGE_SHAPE, (label,), "v", ScheduleSpec("cosine"))
 
 
-def test_the_shipped_unet_has_four(shipped: tuple[nn.Module, Spec]) -> None:
-    assert [skip.shape[2] for skip in find_skips(*shipped)] == [7, 14, 14, 28]
+def test_the_shipped_unet_has_four(small_unet: tuple[nn.Module, Spec]) -> None:
+    assert [skip.shape[2] for skip in find_skips(*small_unet)] == [7, 14, 14, 28]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_skips_are_scaled_from_the_innermost_to_the_outermost(
     torch.testing.assert_close(ours(*inputs()), expected(*inputs()), atol=1e-6, rtol=0)
 
 
-def test_factors_between_lie_on_straight_lines(shipped: tuple[nn.Module, Spec]) -> None:
-    found = interpolate_factors(find_skips(*copy.deepcopy(shipped)), (0.7, 1.0), shipped[0])
+def test_factors_between_lie_on_straight_lines(small_unet: tuple[nn.Module, Spec]) -> None:
+    found = interpolate_factors(find_skips(*copy.deepcopy(small_unet)), (0.7, 1.0), small_unet[0])
     np.testing.assert_allclose(found, [0.7, 0.8, 0.9, 1.0])
 
 
@@ -172,7 +172,7 @@ def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -
     theirs, ours = copy.deepcopy(conditional).eval(), Text(copy.deepcopy(conditional))
     scales = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
-    def scaled(
+    def scale_skips(
         block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         taken = kwargs["res_hidden_states_tuple"]
@@ -180,7 +180,7 @@ def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -
         return args, {**kwargs, "res_hidden_states_tuple": tuple(t * s for t, s in zip(taken, own[::-1], strict=True))}
 
     for block in theirs.up_blocks:
-        block.register_forward_pre_hook(scaled, with_kwargs=True)
+        block.register_forward_pre_hook(scale_skips, with_kwargs=True)
     skip_tuning(ours, SPEC, "0.5", "1")
     torch.testing.assert_close(ours(*inputs()), Text(theirs)(*inputs()), atol=1e-5, rtol=0)
 

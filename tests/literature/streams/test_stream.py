@@ -70,13 +70,13 @@ def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analyt
     assert frames.stats().calls == 8
 
 
-def test_steps_of_different_range_groups_are_in_different_calls(grouped: Sampler) -> None:
-    frames = stream(grouped, **LCM, mode="batch")
+def test_steps_of_different_range_groups_are_in_different_calls(two_groups: Sampler) -> None:
+    frames = stream(two_groups, **LCM, mode="batch")
     out = list(frames(FRAMES[:8]))
-    groups = {step.group for step in grouped.compile("lcm:7", strength=0.6).steps}
+    groups = {step.group for step in two_groups.compile("lcm:7", strength=0.6).steps}
     assert len(groups) == 2 and frames.stats().calls > 8
     for each, frame in zip(out, FRAMES, strict=False):
-        np.testing.assert_array_equal(each.sample, alone(grouped, frame, 0, **LCM))
+        np.testing.assert_array_equal(each.sample, alone(two_groups, frame, 0, **LCM))
 
 
 def test_settings_may_come_at_once(sampler: Sampler) -> None:

@@ -222,22 +222,22 @@ def test_fashion_mnist_cnn_knows_its_data_as_its_card_says():
     assert (logits.argmax(axis=1) == labels[:2000]).mean() > 0.91  # 92 % on all 10 000
 
 
-def stored(folder, array):
+def store(folder, array):
     np.save(folder / "real.npy", array)
     return folder / "real.npy"
 
 
 def test_bytes_and_floats_both_come_in_model_range(tmp_path):
     images = np.array([[0, 255], [51, 204]], np.uint8).reshape(2, 1, 1, 2)
-    (found,) = open_data(stored(tmp_path, images), (1, 1, 2)).batches()
+    (found,) = open_data(store(tmp_path, images), (1, 1, 2)).batches()
     assert found.dtype == np.float32 and found.reshape(-1) == pytest.approx([-1, 1, -0.6, 0.6])
-    references = open_data(stored(tmp_path, found), (1, 1, 2))
+    references = open_data(store(tmp_path, found), (1, 1, 2))
     assert references.name == "real" and np.array_equal(np.concatenate(list(references.batches())), found)
 
 
 def test_grey_images_need_no_channel_axis_and_batches_hold_all(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(600, 4, 5)).astype(np.uint8)
-    references = open_data(stored(tmp_path, images), (1, 4, 5))
+    references = open_data(store(tmp_path, images), (1, 4, 5))
     parts = list(references.batches())
     assert len(references) == sum(map(len, parts)) == 600 and len(parts) == 3 and parts[0].shape[1:] == (1, 4, 5)
 
@@ -254,4 +254,4 @@ def test_grey_images_need_no_channel_axis_and_batches_hold_all(tmp_path):
 )
 def test_what_is_no_such_array_is_told(tmp_path, array, what):
     with pytest.raises(UserError, match=what):
-        open_data(stored(tmp_path, array), (1, 2, 2))
+        open_data(store(tmp_path, array), (1, 2, 2))

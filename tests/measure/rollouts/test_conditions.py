@@ -108,7 +108,7 @@ def test_limits_and_the_range_to_draw_from_are_two_things() -> None:
     assert 30 < draw_condition(mask, 0, 1).sum() < 70
 
 
-def altered(content: bytes, local: int, central: int, value: int) -> bytes:
+def alter_headers(content: bytes, local: int, central: int, value: int) -> bytes:
     """A zip file of one member with a byte of its two headers changed."""
     changed = bytearray(content)
     changed[local] = changed[content.index(b"PK\x01\x02") + central] = value
@@ -126,9 +126,9 @@ def test_a_damaged_file_is_one_line(damage: str, tmp_path: Path) -> None:
     np.savez_compressed(path, image=np.random.default_rng(0).random((500, 2, 3)))
     content = path.read_bytes()
     if damage == "encrypted":
-        path.write_bytes(altered(content, 6, 8, 1))
+        path.write_bytes(alter_headers(content, 6, 8, 1))
     elif damage == "method":
-        path.write_bytes(altered(content, 8, 10, 99))
+        path.write_bytes(alter_headers(content, 8, 10, 99))
     elif damage == "content":
         path.write_bytes(content[:200] + b"\xff" * 60 + content[260:])
     elif damage == "npy":

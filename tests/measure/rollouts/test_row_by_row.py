@@ -38,16 +38,16 @@ def task(tmp_path: Path, fickle: None) -> Task:
 def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines whose last bits, and more, change with the number of rows and with the row's place among them."""
 
-    def opened(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
+    def open_unsteady(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize, threads=threads), "x")
 
-    def loaded(*arguments: Any, **more: Any) -> Sampler:
+    def load_unsteady(*arguments: Any, **more: Any) -> Sampler:
         sampler = load(*arguments, **more)
         assert sampler.network().prologue is not None
         return sampler.with_network_parts(prologue=unsteady(sampler.network().prologue, "time"))
 
-    monkeypatch.setattr(opening, "load", loaded)
-    monkeypatch.setattr(observe, "open_session", opened)
+    monkeypatch.setattr(opening, "load", load_unsteady)
+    monkeypatch.setattr(observe, "open_session", open_unsteady)
 
 
 def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:

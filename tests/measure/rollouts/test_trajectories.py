@@ -115,11 +115,11 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     seen: set[int] = set()
     real = noise.normal_batch
 
-    def recorded(seeds: Sequence[int], *more: Any) -> Any:
+    def record(seeds: Sequence[int], *more: Any) -> Any:
         seen.update(map(int, seeds))
         return real(seeds, *more)
 
-    monkeypatch.setattr(noise, "normal_batch", recorded)
+    monkeypatch.setattr(noise, "normal_batch", record)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=timeable_targets()[:1])
     calibrate(options)
     tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS}
@@ -183,10 +183,10 @@ def test_each_group_runs_its_own_graph() -> None:
     steps = tuple(msgspec.structs.replace(s, group=g) for s, g in zip(plan.steps, (0, 1, 2, 0, 1, 2), strict=True))
     course, ran = course_of(msgspec.structs.replace(plan, steps=steps)), list[int]()
 
-    def numbered(number: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    def number_graph(number: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
         return lambda feeds: (ran.append(number), graph(1.0)(feeds))[1]
 
-    states = course.run([numbered(0), numbered(1), numbered(2)])
+    states = course.run([number_graph(0), number_graph(1), number_graph(2)])
     assert course.groups == 3 and ran == [0, 1, 2, 0, 1, 2]
     np.testing.assert_array_equal(states[-1].after[0], course.states[-1].after[0])
 
@@ -205,14 +205,14 @@ def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(m
     calls: list[str] = []
 
     def taking(name: str, seconds: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-        def called(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def note_call(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             nonlocal now
             calls.append(name)
             is_loaded = len(calls) in (1, 2, 5)  # the first calls, which allocate, and one of a round
             now += seconds * (100 if is_loaded else 1)
             return graph(1.0)(feeds)
 
-        return called
+        return note_call
 
     monkeypatch.setattr(precision_search, "perf_counter", lambda: now)
     assert precision_search.measure_slowdown(course, taking("int8", 2.0), taking("other", 3.0), 5) == pytest.approx(1.5)

@@ -23,7 +23,7 @@ from tests.runtime.sampling.test_fitted_plans import give
 QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 
 
-def raced_by(raced, contenders, *_, **how):
+def note_race(raced, contenders, *_, **how):
     """No time is measured: the contenders are noted."""
     raced.extend(contenders)
     return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
@@ -34,7 +34,7 @@ def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, 
     add_earlier(path, until=1)
     raced = []
 
-    monkeypatch.setattr(timed_bodies, "run_race", partial(raced_by, raced))
+    monkeypatch.setattr(timed_bodies, "run_race", partial(note_race, raced))
     found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
     graphs = {each.name: [(sorted(graph.feeds), graph.steps) for graph in each.graphs] for each in raced}
     assert graphs == {"float32": [(["row", "x"], 1)], "int8-cpu-x86": [(["row", "x"], 1), (["group", "row", "x"], 3)]}
@@ -50,7 +50,7 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
     give(path, body="int8-cpu-x86", numbers="ddim:3")
     give(path, body="int8-cpu-arm")
 
-    monkeypatch.setattr(timed_bodies, "run_race", partial(raced_by, raced))
+    monkeypatch.setattr(timed_bodies, "run_race", partial(note_race, raced))
     measure(MeasureOptions(path, columns=("ms",), plan="fitted:3", **QUICK))
     fed = {contender.name: contender.graphs[0].feeds["x"] for contender in raced}
     for body, plan in (("float32", "ddim:3"), ("int8-cpu-x86", "ddim:3"), ("int8-cpu-arm", "dpmpp_2m:3")):

@@ -31,7 +31,7 @@ def options(folder: Path, **changes: Any) -> CalibrateOptions:
     return replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
 
 
-def calibrated(folder: Path, workers: Any = None, **changes: Any) -> dict[str, bytes]:
+def calibrate_by(folder: Path, workers: Any = None, **changes: Any) -> dict[str, bytes]:
     asked = options(folder, **changes)
     calibrate(asked, workers=workers)
     return contents(asked.bundle)
@@ -71,17 +71,17 @@ def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1)
     return list(map_in_order(Square(str(folder)), items, Workers(executor, count)))
 
 
-def asked(folder: Path, item: Any) -> tuple[Any, ...]:
+def question_of(folder: Path, item: Any) -> tuple[Any, ...]:
     """What a worker is called with for an item."""
     return run_item, pickle.dumps(Square(str(folder))), 1, item
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
-    alone = calibrated(tmp_path / "alone")
+    alone = calibrate_by(tmp_path / "alone")
     with ThreadPoolExecutor(3) as threads:
-        assert calibrated(tmp_path / "threads", threads) == alone
+        assert calibrate_by(tmp_path / "threads", threads) == alone
     with ProcessPool(2) as processes:
-        assert calibrated(tmp_path / "processes", processes) == alone
+        assert calibrate_by(tmp_path / "processes", processes) == alone
 
 
 def test_workers_end_before_bodies_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_workers_end_before_bodies_are_judged(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, count: int) -> None:
-    alone = calibrated(tmp_path / "alone")
+    alone = calibrate_by(tmp_path / "alone")
     asked = options(tmp_path / "by_option")
     calibrate(replace(asked, workers=count))
     assert contents(asked.bundle) == alone
@@ -106,7 +106,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, count: int) 
 @pytest.mark.slow
 def test_the_standard_pool_of_processes_does_it_too(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        assert calibrated(tmp_path / "pool", pool) == calibrated(tmp_path / "alone")
+        assert calibrate_by(tmp_path / "pool", pool) == calibrate_by(tmp_path / "alone")
 
 
 def test_a_job_is_opened_once_and_closed_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,25 +149,25 @@ def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Pa
     with ProcessPool(1) as workers:
         for said, item in errors.items():  # the class of the first takes other arguments: its text travels
             with pytest.raises((AttributeError, TypeError, RuntimeError, pickle.PicklingError), match=said):
-                workers.submit(*asked(tmp_path, item)).result(timeout=60)
+                workers.submit(*question_of(tmp_path, item)).result(timeout=60)
         assert done(tmp_path, [3], workers)[0][0] == 9
 
 
 def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
     with ProcessPool(1) as workers:
-        answer = workers.submit(*asked(tmp_path, 2))
+        answer = workers.submit(*question_of(tmp_path, 2))
         with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
             answer.result(timeout=60)
 
 
 def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(self: threading.Thread) -> None:
+    def refuse_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr(threading.Thread, "start", refuse_thread)
     with pytest.raises(UserError, match="no worker starts .can't start new thread.; give fewer workers"):
-        ProcessPool(2).submit(*asked(tmp_path, 2))
+        ProcessPool(2).submit(*question_of(tmp_path, 2))
 
 
 def test_processes_call_any_function() -> None:
@@ -180,8 +180,8 @@ def test_a_cluster_gives_bitwise_what_one_process_gives(tmp_path: Path) -> None:
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
-        spread = calibrated(tmp_path / "cluster", cluster=cluster.scheduler_address)
-    assert spread == calibrated(tmp_path / "alone")
+        spread = calibrate_by(tmp_path / "cluster", cluster=cluster.scheduler_address)
+    assert spread == calibrate_by(tmp_path / "alone")
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
 def test_what_is_begun_ends_with_the_block(tmp_path: Path) -> None:
     before = threading.active_count()
     with ProcessPool(1) as workers:
-        answers = [workers.submit(*asked(tmp_path, number)) for number in range(2000)]
+        answers = [workers.submit(*question_of(tmp_path, number)) for number in range(2000)]
         answers[0].result()
     assert answers[-1].cancelled()
     assert threading.active_count() == before

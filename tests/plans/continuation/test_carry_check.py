@@ -14,7 +14,7 @@ from fewstep.plans.plan import Bank, Carry, CarryIn
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime.bundle.manifest import Carried
-from tests.plans.cached_plans import cached
+from tests.plans.cached_plans import cache_plan
 
 FLOW = ScheduleSpec("flow")
 STEP, SAMPLE = Carried("keys", (2,)), Carried("past", (3,), "sample")
@@ -45,7 +45,7 @@ def test_a_plan_without_banks_is_as_before() -> None:
 
 
 def test_a_plan_with_banks_is_read_as_it_was_written() -> None:
-    for plan in (compile_plan("dpmpp_2m:3", FACTS), cached(PLAIN, (False, False, True, True), 1)):
+    for plan in (compile_plan("dpmpp_2m:3", FACTS), cache_plan(PLAIN, (False, False, True, True), 1)):
         assert decode(encode(plan)) == plan
 
 
@@ -73,8 +73,8 @@ def test_damaged_banks_are_one_line(changes: dict, message: str) -> None:
 
 def test_a_read_of_an_empty_slot_is_refused_at_compile_time() -> None:
     with pytest.raises(UserError, match="step 0 reads slot 0 of 'features', which is empty"):
-        cached(PLAIN, (True, False, False, False), 0)
-    plan = cached(PLAIN, (False, True, False, True), 0)
+        cache_plan(PLAIN, (True, False, False, False), 0)
+    plan = cache_plan(PLAIN, (False, True, False, True), 0)
     with pytest.raises(UserError, match="step 0 reads slot 0 .*; cut it at a step that writes what it reads"):
         tail(plan, 1)
     assert len(tail(plan, 2).steps) == 2
@@ -83,10 +83,10 @@ def test_a_read_of_an_empty_slot_is_refused_at_compile_time() -> None:
 def test_a_branch_that_was_not_there_is_refused() -> None:
     guided = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow"), Cfg((2.0, 1.0)))
     assert [len(step.branches) for step in guided.steps] == [2, 1, 1, 1]
-    assert cached(guided, (False, True, False, True), 0).banks  # a branch may go
+    assert cache_plan(guided, (False, True, False, True), 0).banks  # a branch may go
     backwards = msgspec.structs.replace(guided, steps=(guided.steps[1], guided.steps[0]))
     with pytest.raises(UserError, match="step 1 reads 'features' in branch 'uncond', which slot 0 does not have"):
-        cached(backwards, (False, True), 0)
+        cache_plan(backwards, (False, True), 0)
 
 
 def test_a_repeated_step_would_read_its_own() -> None:

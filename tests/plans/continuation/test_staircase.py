@@ -25,7 +25,7 @@ FLOW, COSINE = ScheduleSpec("flow"), ScheduleSpec("cosine")
 LAW = 0.25 * NEXT ** np.abs(np.subtract.outer(np.arange(PLACES), np.arange(PLACES)))  # of neighbouring positions
 
 
-def compiled(name, leaves=1, kept=0, schedule=FLOW, **options):
+def compile_staircase(name, leaves=1, kept=0, schedule=FLOW, **options):
     facts = DenoiserFacts(schedule, "sample", stairs=Stairs(-2, PLACES, leaves, kept))
     return compile_plan(name, facts, **options)
 
@@ -43,7 +43,7 @@ def exact(plan, schedule=FLOW):
     return network
 
 
-def rolled(plan, calls, draws, network=None):
+def run_calls(plan, calls, draws, network=None):
     """The samples of so many runs, each of which goes on from the one before, in float64."""
     slots, samples = first_slots(plan, None, 1), []
     for call in range(calls):
@@ -63,7 +63,7 @@ def law(plan, calls, kept):
         own[call * PLACES + each, each, 0] = 1.0
         return own
 
-    out = np.concatenate([sample[:, kept : kept + leaves, 0].T for sample in rolled(plan, calls, draws)])
+    out = np.concatenate([sample[:, kept : kept + leaves, 0].T for sample in run_calls(plan, calls, draws)])
     changes = out[:, :-1] - out[:, -1:]
     return out[:, -1], changes @ changes.T
 
@@ -72,7 +72,7 @@ def law(plan, calls, kept):
 def test_has_the_law_of_a_markov_process_whose_last_positions_are_kept(leaves, kept):
     runs, errors = (PLACES - kept) // leaves, []
     for each in (64 // runs, 128 // runs):
-        mean, covariance = law(compiled(f"dpmpp_2m:{runs * each}", leaves, kept), 20 // leaves, kept)
+        mean, covariance = law(compile_staircase(f"dpmpp_2m:{runs * each}", leaves, kept), 20 // leaves, kept)
         np.testing.assert_allclose(mean, MEAN, atol=1e-12)
         errors.append(abs(covariance[-PLACES:, -PLACES:] - LAW).max() / 0.25)
     assert errors[1] < 0.004
@@ -80,7 +80,7 @@ def test_has_the_law_of_a_markov_process_whose_last_positions_are_kept(leaves, k
 
 
 def test_runs_that_keep_nothing_forget_what_has_left():
-    _, covariance = law(compiled("dpmpp_2m:64"), 24, 0)
+    _, covariance = law(compile_staircase("dpmpp_2m:64"), 24, 0)
     np.testing.assert_allclose(np.diag(covariance)[-PLACES:], 0.25, rtol=0.005)
     assert 0.85 < covariance[-1, -2] / 0.25 < 0.88 < NEXT
 
@@ -119,7 +119,7 @@ def test_each_position_goes_through_the_steps_of_the_ordinary_plan(name, schedul
     plan = staircase(ordinary, Stairs(-2, PLACES, leaves, kept), NoiseSchedule(schedule))
     noise = np.random.default_rng(0).standard_normal((12, 3, PLACES, 1))
 
-    samples = rolled(plan, 12, lambda call, number: noise[call], by_position(plan))
+    samples = run_calls(plan, 12, lambda call, number: noise[call], by_position(plan))
 
     for call in range(PLACES // leaves, 12):
         entered = noise[call - (PLACES - kept) // leaves + 1][:, -leaves:]
@@ -131,7 +131,7 @@ def test_each_position_has_draws_of_its_own():
     ordinary = compile_plan("ddpm:8", DenoiserFacts(COSINE, "sample"))
     plan, noise = staircase(ordinary, Stairs(-2, PLACES, 2), NoiseSchedule(COSINE)), np.random.default_rng(2)
     drawn = noise.standard_normal((8, 99, 1, PLACES, 1))
-    samples = rolled(plan, 8, lambda call, number: drawn[call, number], by_position(plan))
+    samples = run_calls(plan, 8, lambda call, number: drawn[call, number], by_position(plan))
     numbers = {draw: index for index, step in enumerate(ordinary.steps) for draw in step.draws}
 
     def of_one(number):
@@ -146,9 +146,9 @@ def test_each_position_has_draws_of_its_own():
 
 
 def test_a_chain_of_runs_is_the_runs():
-    plan = compiled("dpmpp_2m:8", leaves=2)
+    plan = compile_staircase("dpmpp_2m:8", leaves=2)
     noise = np.random.default_rng(1).standard_normal((4, 3, PLACES, 1))
-    runs = rolled(plan, 4, lambda call, number: noise[call])[-1]
+    runs = run_calls(plan, 4, lambda call, number: noise[call])[-1]
     chain = repeat_plan(plan, 4)
     first = 1 + max(draw for step in plan.steps for draw in (*step.draws, *plan.start_draws))
     running = CarryingNetwork(exact(chain), first_slots(chain, None, 3))
@@ -158,11 +158,11 @@ def test_a_chain_of_runs_is_the_runs():
 
 
 def test_one_block_is_the_ordinary_plan():
-    assert compiled("ddim:4", leaves=PLACES) == compile_plan("ddim:4", DenoiserFacts(FLOW, "sample"))
+    assert compile_staircase("ddim:4", leaves=PLACES) == compile_plan("ddim:4", DenoiserFacts(FLOW, "sample"))
 
 
 def test_a_file_holds_it():
-    plan = compiled("dpmpp_2m:16", leaves=2, kept=4, shaping=Clip(-1.0, 1.0))
+    plan = compile_staircase("dpmpp_2m:16", leaves=2, kept=4, shaping=Clip(-1.0, 1.0))
     assert decode(encode(plan)) == plan
     for damage in (
         {"rolls": msgspec.structs.replace(plan.banks[0].rolls, steps=99)},
@@ -187,5 +187,5 @@ def test_a_file_holds_it():
 )
 def test_a_plan_without_such_a_form_is_refused_in_one_line(name, options, names):
     with pytest.raises(UserError) as refused:
-        compiled(name, **options)
+        compile_staircase(name, **options)
     assert re.search(names, str(refused.value))

@@ -22,7 +22,7 @@ NEEDS_TORCHSDE = {
 LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to that
 
 
-def refused(name, config, steps):
+def refusal_of(name, config, steps):
     """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
     get = config.get
     order, stride = get("solver_order", 2), get("num_train_timesteps", 1000) // steps
@@ -119,7 +119,7 @@ def compare(name, config, steps, rows_alone=False):
     on denoisers that are not linear."""
     config = dict(config)
     arguments = config.pop("arguments", {})
-    if reason := refused(name, config, steps):
+    if reason := refusal_of(name, config, steps):
         written = {"_class_name": name, **config}
         with pytest.raises(Exception, match=reason):
             plan_from_scheduler_config(written, steps=steps, arguments=arguments)

@@ -57,7 +57,7 @@ def extract(scheduler: Any, steps: int | None, **options: Any) -> Unrolled:
         return _basis(len(inputs))
 
     sample = run_scheduler(scheduler, steps, _basis(0), network, lambda j: _basis(1 + EVALUATIONS + j), **options)
-    return _unrolled(times, inputs, sample)
+    return _unroll(times, inputs, sample)
 
 
 def unroll(plan: Plan) -> Unrolled:
@@ -71,7 +71,7 @@ def unroll(plan: Plan) -> Unrolled:
 
     states = list(execute(plan, network, draws, np.float64, given={name: _basis(0)[None] for name in plan.given}))
     sample = finish(plan, iter(states), np.float64)[0]
-    return _unrolled([step.time for step in plan.steps], [state.u[0] for state in states], sample)
+    return _unroll([step.time for step in plan.steps], [state.u[0] for state in states], sample)
 
 
 def assert_same_rows(ours: Unrolled, theirs: Unrolled, tolerance: float = ROW_TOLERANCE) -> None:
@@ -204,7 +204,7 @@ def _basis(index: int) -> Array:
     return row
 
 
-def _unrolled(times: list[float], inputs: list[Array], sample: Array) -> Unrolled:
+def _unroll(times: list[float], inputs: list[Array], sample: Array) -> Unrolled:
     """Columns that can hold something: start, outputs made, draws that anything reads."""
     rows = np.array([*inputs, sample])
     first = 1 + EVALUATIONS

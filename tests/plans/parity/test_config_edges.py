@@ -21,7 +21,7 @@ OF_TABLES = [name for name in DOWN if {"use_karras_sigmas", "beta_schedule"} <= 
 GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"]
 
 
-def asked_times(config: SchedulerConfig, steps: int) -> list[float]:
+def times_of_steps(config: SchedulerConfig, steps: int) -> list[float]:
     """The network's time of each step."""
     spec, _ = CLASSES[config.scheduler].schedule(config)
     return [time.network for time in RECIPES[config.scheduler](config, ScheduleRequest(steps), spec).times[:-1]]
@@ -173,7 +173,7 @@ def test_told_times_are_cut_as_diffusers_cuts_them(name):
         read = resolve("test", written, name, known)
         for steps in (3, 5, 6, 9, 15, 27, 40):
             scheduler.set_timesteps(steps)
-            ours = asked_times(read, steps)
+            ours = times_of_steps(read, steps)
             assert ours == scheduler.timesteps.tolist(), (config, steps)
 
 
@@ -204,7 +204,7 @@ def test_trailing_timesteps_are_rounded_as_numpy_rounds_them(name, T):
     scheduler, written = made(name, {"num_train_timesteps": T, "timestep_spacing": "trailing"})
     read = resolve("test", written, name, CLASSES[name].defaults)
     for steps in [count for count in counts if count <= T and count not in TOO_MANY[T]]:
-        ours = asked_times(read, steps)
+        ours = times_of_steps(read, steps)
         scheduler.set_timesteps(steps)
         theirs = scheduler.timesteps[:: scheduler.order].tolist()  # those of order 2 are told others in between
         assert ours == theirs, steps

@@ -9,7 +9,7 @@ from tests.plans.parity.sampler_tables import (
     ROW_TOLERANCE,
     _basis,
     _noise,
-    _unrolled,
+    _unroll,
     assert_same_rows,
     assert_same_trajectory,
     extract,
@@ -62,7 +62,7 @@ def test_samples_are_those_of_the_pipeline(steps: int, deviation: float) -> None
             velocity = velocity / torch.sqrt(time**2 + (1 - time) ** 2) * deviation
             x, denoised = scheduler.step(velocity, angle, x, return_dict=False)
     plan = plan_from_scheduler_config({**scheduler.config, "_class_name": "SCMScheduler"}, steps=steps)
-    assert_same_rows(unroll(plan), _unrolled(times, inputs, (denoised / deviation).numpy().ravel()))
+    assert_same_rows(unroll(plan), _unroll(times, inputs, (denoised / deviation).numpy().ravel()))
 
 
 def _column(row: np.ndarray) -> "torch.Tensor":

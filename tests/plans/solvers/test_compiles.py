@@ -59,7 +59,7 @@ def is_finite(plan):
     return all(math.isfinite(number) for row in (*rows, *plan.start, plan.output) for number in row)
 
 
-def compiled(name, denoiser, guidance=None):
+def compile_or_refusal(name, denoiser, guidance=None):
     """The plan, or the one line that refuses it."""
     try:
         with warnings.catch_warnings(action="error"):
@@ -77,7 +77,7 @@ def test_every_solver_on_every_schedule(name, of):
         towards = "y" if spec.kind in RESTORING else None
         denoiser = DenoiserFacts(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
         for steps, guidance in ((1, None), (2, 2.0), (4, CfgPlusPlus(0.6))):
-            plan = compiled(f"{name}:{steps}", denoiser, guidance)
+            plan = compile_or_refusal(f"{name}:{steps}", denoiser, guidance)
             assert isinstance(plan, str) or is_finite(plan), denoiser
 
 
@@ -94,7 +94,7 @@ def test_every_parameter_at_its_ends_and_beyond(name):
         }.get(type(each.default), ("True", "False"))
         for end in ends:
             for denoiser in [made_for] if made_for else [DenoiserFacts(LINEAR, "epsilon"), DenoiserFacts(FLOW, "flow")]:
-                plan = compiled(f"{name}({parameter}={end}):4", denoiser)
+                plan = compile_or_refusal(f"{name}({parameter}={end}):4", denoiser)
                 assert isinstance(plan, str) or is_finite(plan)
 
 
@@ -195,7 +195,7 @@ def test_the_bridge_is_crossed_from_y_itself(name):
         ):
             compile_plan(f"{name}:4", BRIDGE)
         return
-    if isinstance(compiled(f"{name}:4", BRIDGE), str):
+    if isinstance(compile_or_refusal(f"{name}:4", BRIDGE), str):
         assert name in {"lcm", "tcd", "rddm", "interpolant"}  # they say what else they need
         return
     for steps in (1, 2, 5):

@@ -49,13 +49,13 @@ def plans(
     def written_out(trace: Tracer, times: Sequence[Time]) -> Lin:
         return dpmpp_2m(trace, times, midpoint=midpoint, lower_order_final=lower)
 
-    def compiled(solver: object) -> bytes:
+    def compile_or_error(solver: object) -> bytes:
         try:
             return encode(trace_plan("test", solver, times, facts, guidance))  # type: ignore[arg-type]
         except UserError as error:
             return str(error).encode()
 
-    return compiled(general), compiled(written_out)
+    return compile_or_error(general), compile_or_error(written_out)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.zero_terminal_snr}")

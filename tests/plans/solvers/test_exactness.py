@@ -11,7 +11,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.exponential import phi
 from fewstep.plans.solvers.unipc import _weights
 from fewstep.runtime.sampling.execute import execute, finish
-from tests.plans.execute_plan import recorded, solver
+from tests.plans.execute_plan import record_inputs, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
@@ -24,7 +24,7 @@ def inputs(name, spec, prediction, output):
     times = [schedule.time(t) for t in UNEVEN]
     plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
     outputs = [[np.array([output(schedule.time(step.time))])] for step in plan.steps]
-    made, seen = recorded(plan, outputs, [np.array([0.3])])
+    made, seen = record_inputs(plan, outputs, [np.array([0.3])])
     return times, [*(u[0] for u in seen), made[0]]
 
 
@@ -169,7 +169,7 @@ def test_phi_is_its_integral(z):
         assert phi(k, z) == pytest.approx(exact, rel=1e-12)
 
 
-def curved(name, prediction):
+def nonlinear_case(name, prediction):
     """Times, a network that is not linear in x, what it sees first, and the sample of a solver."""
     network, times = lambda x, t: np.tanh(x * (1 + t / 1000)), [NoiseSchedule(LINEAR).time(t) for t in (930, 610, 300)]
     plan, x = trace_plan("test", solver(name), times, denoising(LINEAR, prediction)), np.linspace(-2, 2, 5)
@@ -179,7 +179,7 @@ def curved(name, prediction):
 
 def test_dpm_solver_3_is_algorithm_2_of_its_paper():
     """Lu et al. 2022, arXiv 2206.00927, of r1 = 1/3 and r2 = 2/3."""
-    times, eps, x, made = curved("dpm_3", "epsilon")
+    times, eps, x, made = nonlinear_case("dpm_3", "epsilon")
     for s, t in pairwise(times):
         h, e = t.lam - s.lam, eps(x, s.network)
         u1, u2 = (NoiseSchedule(LINEAR).time_at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
@@ -193,7 +193,7 @@ def test_dpm_solver_3_is_algorithm_2_of_its_paper():
 
 def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper():
     """Lu et al. 2022, arXiv 2211.01095, of r = 1/2, where D is the x0 made halfway."""
-    times, x0, x, made = curved("dpmpp_2s", "sample")
+    times, x0, x, made = nonlinear_case("dpmpp_2s", "sample")
     for s, t in pairwise(times):
         u = NoiseSchedule(LINEAR).time_at_lam((s.lam + t.lam) / 2)
         halfway = u.sigma / s.sigma * x - u.alpha * np.expm1(s.lam - u.lam) * x0(x, s.network)

@@ -12,7 +12,7 @@ from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.solvers.gradient_estimation import gradient_estimation
 from tests.plans.convergence import STARTS
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
-from tests.plans.mixture import WIDE, compiled, rms
+from tests.plans.mixture import WIDE, compile_solver, rms
 
 
 def by_hand(times, gamma):
@@ -42,7 +42,7 @@ def error(gamma, steps):
     """Over steps that are even in rho, from 4 to 0.1."""
     schedule = NoiseSchedule(FLOW)
     times = [schedule.time_at_rho(float(rho)) for rho in np.linspace(4, 0.1, steps + 1)]
-    made = WIDE.run(compiled(partial(gradient_estimation, gamma=gamma), times, FLOW, "flow"), FLOW, STARTS)
+    made = WIDE.run(compile_solver(partial(gradient_estimation, gamma=gamma), times, FLOW, "flow"), FLOW, STARTS)
     return made - WIDE.flow_map(times[0].sigma * STARTS, times[0], times[-1])
 
 

@@ -9,7 +9,7 @@ from fewstep.literature.momentum import hb, hb_dpmpp_2m, hb_unipc, nesterov
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb
-from tests.plans.execute_plan import recorded, sample
+from tests.plans.execute_plan import record_inputs, sample
 from tests.plans.gaussian import LINEAR, denoising
 
 TIMES = [NoiseSchedule(LINEAR).time(t) for t in (900.0, 700.0, 520.0, 400.0, 110.0, 30.0)]
@@ -25,7 +25,7 @@ def test_even_steps_follow_a_polynomial_of_rho_as_adams_bashforth_does(solver, d
     plan = trace_plan("test", partial(solver, beta=beta), times, denoising(LINEAR, "epsilon"))
     alphas, rhos = (np.array(each) for each in zip(*((time.alpha, time.sigma / time.alpha) for time in times)))
     for power in range(degree + 2):
-        made, seen = recorded(plan, [[np.array([rho**power])] for rho in rhos[:-1]], [np.array([1.1])])
+        made, seen = record_inputs(plan, [[np.array([rho**power])] for rho in rhos[:-1]], [np.array([1.1])])
         gained = np.diff(np.array([*(u[0] for u in seen), made[0]]) / alphas)
         off = np.abs(gained / np.diff(rhos ** (power + 1) / (power + 1)) - 1)
         assert off[-1 if power else 0 :].max() < 1e-9 if power <= degree else off[-1] > 1e-3
@@ -80,7 +80,7 @@ def test_heavy_ball_averages_the_corrections_of_unipc(beta):
     rng = np.random.default_rng(0)
     plan = trace_plan("test", partial(hb_unipc, beta=beta), TIMES, denoising(LINEAR, "sample"))
     ms = rng.standard_normal((5, 3))
-    made, seen = recorded(plan, [[m] for m in ms], [np.full(3, 1.1)])
+    made, seen = record_inputs(plan, [[m] for m in ms], [np.full(3, 1.1)])
     x, v = np.full(3, 1.1) * TIMES[0].sigma, None
     for index, (s, t) in enumerate(zip(TIMES, TIMES[1:])):
         h, m = t.lam - s.lam, ms[index]

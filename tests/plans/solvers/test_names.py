@@ -62,15 +62,15 @@ def test_variable_step_adams_bashforth_is_lms(spec, order):
         h = t - s
         slope = eps
         if len(past) > 1:
-            slope = slope + h / 2 * divided(past[:2])
+            slope = slope + h / 2 * difference_quotient(past[:2])
         if order == 3 and len(past) > 2:
-            slope = slope + h * (2 * h + 3 * (s - past[1][0])) / 6 * divided(past[:3])
+            slope = slope + h * (2 * h + 3 * (s - past[1][0])) / 6 * difference_quotient(past[:3])
         return y + h * slope
 
-    def divided(points):
+    def difference_quotient(points):
         if len(points) == 1:
             return points[0][1]
-        return (divided(points[:-1]) - divided(points[1:])) / (points[0][0] - points[-1][0])
+        return (difference_quotient(points[:-1]) - difference_quotient(points[1:])) / (points[0][0] - points[-1][0])
 
     times = uniform_lambda(spec, 7)
     by_hand = variance_exploding(spec, times, step)

@@ -16,7 +16,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
 from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, one_point, run
-from tests.plans.mixture import compiled
+from tests.plans.mixture import compile_solver
 
 # Deterministic forms whose parameters change the arithmetic. The slope of the error and the rows
 # are as published of the solver, but for those named in SLOPES and ROWS.
@@ -208,7 +208,7 @@ def test_any_grid_that_loses_noise_makes_a_plan_that_is_exact_for_one_point(name
     """From pure noise or next to it, to the clean end or next to it."""
     schedule, point = NoiseSchedule(FLOW), 0.7
     times = [schedule.time(t) for t in (first, *sorted(inner, reverse=True), last)]
-    plan = compiled(solver(name), times, FLOW, "flow")
+    plan = compile_solver(solver(name), times, FLOW, "flow")
     z = (STARTS - times[0].alpha * point) / times[0].sigma  # the noise that a start of that value has
     exact = times[-1].alpha * point + times[-1].sigma * z
     # Runge-Kutta steps on the noise multiply rounding by 1 / alpha at each of four evaluations, next to pure noise 1000

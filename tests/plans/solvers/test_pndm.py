@@ -16,7 +16,7 @@ KEPT = [*np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[*TIMESTEPS]], 1.0]  # al
 ADAMS = ([1.0], [1.5, -0.5], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])
 
 
-def transferred(x, noise, a, b):
+def transfer(x, noise, a, b):
     """Equation 11, where alpha squared goes from a to b."""
     of_noise = math.sqrt(a) * (math.sqrt((1 - b) * a) + math.sqrt((1 - a) * b))
     return x + (b - a) * (x / (math.sqrt(a) * (math.sqrt(a) + math.sqrt(b))) - noise / of_noise)
@@ -35,7 +35,7 @@ def test_s_pndm_is_the_published_recurrence(name, order):
         weights = ADAMS[min(i + 1, order) - 1]
         noise = sum(weight * each for weight, each in zip(weights, reversed(noises)))
         if i == 0 and name in ("s_pndm", "pndm"):
-            noise = (noise + said(transferred(x, noise, a, b), TIMESTEPS[1])) / 2
-        x = transferred(x, noise, a, b)
+            noise = (noise + said(transfer(x, noise, a, b), TIMESTEPS[1])) / 2
+        x = transfer(x, noise, a, b)
     made = sample(plan, lambda index, step, u: [said(u, step.time)], lambda k: start, np.float64)
     assert made == pytest.approx(x, abs=1e-9)

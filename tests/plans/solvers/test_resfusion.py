@@ -9,7 +9,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execute_plan import recorded
+from tests.plans.execute_plan import record_inputs
 
 Y = -0.6
 
@@ -33,7 +33,7 @@ def test_resfusion_is_ddpm_from_the_degraded_image():
     assert times[0].alpha == pytest.approx(0.5, abs=0.02)
     plan = trace_plan("test", solvers.ddpm, times, DenoiserFacts(schedule.spec, "epsilon"), strength=1.0)
     outputs, draws = rng.standard_normal((365, 3)), rng.standard_normal((366, 3))
-    made, _ = recorded(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
+    made, _ = record_inputs(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
     assert made == pytest.approx(by_hand(np.linspace(1e-4, 0.02, 1000), outputs, draws), rel=1e-9)
 
 
@@ -49,5 +49,5 @@ def test_resfusions_table_of_twelve_leaves_five_steps():
     assert ([step.time for step in plan.steps], plan.steps[0].alpha) == ([4, 3, 2, 1, 0], pytest.approx(0.5))
     rng = np.random.default_rng(0)
     outputs, draws = rng.standard_normal((5, 3)), rng.standard_normal((6, 3))
-    restored, _ = recorded(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
+    restored, _ = record_inputs(plan, outputs[:, None], draws, {"image": np.full(3, Y)})
     assert restored == pytest.approx(by_hand(betas, outputs, draws), rel=1e-9)

@@ -19,7 +19,7 @@ from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.convergence import moments
-from tests.plans.execute_plan import output, recorded, sample
+from tests.plans.execute_plan import output, record_inputs, sample
 from tests.plans.gaussian import MEAN, STD, exact_x0, one_point
 
 Y = -0.6
@@ -49,10 +49,10 @@ def answers(x0_of, prediction):
 
 def exact(spec, prediction):
     """The denoiser of x0 ~ N(MEAN, STD^2)."""
-    return scaled(spec, answers(exact_x0, prediction))
+    return scale_input(spec, answers(exact_x0, prediction))
 
 
-def scaled(spec, network):
+def scale_input(spec, network):
     """A network that is shown what ResShift's is."""
     if spec.kind != "residual-shift":
         return network
@@ -105,7 +105,7 @@ def test_a_mean_reverting_step_is_the_published_one(spec):
     times = [schedule.time_at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3)]
     plan = trace_plan("test", solvers.ddim, times, restoring(spec, "epsilon"))
     noises, z = rng.standard_normal((3, 4)), rng.standard_normal(4)
-    _, seen = recorded(plan, noises[:, None], [z], {"y": np.full(4, Y)})
+    _, seen = record_inputs(plan, noises[:, None], [z], {"y": np.full(4, Y)})
     x = Y + times[0].sigma * z
     for i, (s, t) in enumerate(pairwise(times)):
         scale = 1 / math.sqrt(s.sigma**2 + 1) if spec == RESSHIFT else 1.0
@@ -122,7 +122,7 @@ def test_mr_samplers_second_order_steps_are_the_usual_ones(solver):
     known = {"ode-2": solvers.dpmpp_2m, "sde-2": solvers.dpmpp_2m_sde}[solver]
     plan = trace_plan("test", partial(known, midpoint=False), times, restoring(OU))
     x0s, draws = rng.standard_normal((4, 3)), rng.standard_normal((6, 3))
-    made, _ = recorded(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
+    made, _ = record_inputs(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
     x = Y + times[0].sigma * draws[0]
     for i, (s, t) in enumerate(pairwise(times)):
         h = t.lam - s.lam
@@ -149,7 +149,7 @@ def test_resshift_is_the_published_recurrence(steps):
     times = [*(schedule.time(float(t)) for t in picked), CLEAN]
     plan = trace_plan("test", resshift, times, restoring(RESSHIFT))
     draws, x0s = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 4))
-    made, seen = recorded(plan, x0s[:, None], draws, {"y": np.full(4, Y)})
+    made, seen = record_inputs(plan, x0s[:, None], draws, {"y": np.full(4, Y)})
     kappa, etas = 2.0, [1 - time.alpha for time in times]
     x = Y + kappa * math.sqrt(etas[0]) * draws[0]
     for i, (eta, after) in enumerate(pairwise(etas)):
@@ -167,7 +167,7 @@ def test_resshift_keeps_the_law_of_one_point_data(prediction):
     times = [schedule.time(t) for t in (14.0, 9.0, 5.0, 2.0)]
     plan = trace_plan("test", resshift, times, restoring(RESSHIFT, prediction))
 
-    network = scaled(RESSHIFT, answers(lambda x, time: np.full_like(x, point), prediction))
+    network = scale_input(RESSHIFT, answers(lambda x, time: np.full_like(x, point), prediction))
     mean, std = moments(plan, network, {"y": Y})
     end = times[-1]
     c = (1 - end.alpha) / (1 - times[0].alpha)
@@ -200,7 +200,7 @@ def test_rddm_is_the_published_recurrence(eta):
     solver = rddm if eta == 0 else partial(rddm, eta=eta)  # 0 is the default
     plan = trace_plan("test", solver, times, restoring(RDDM, "residual", heads=2))
     draws, outputs = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 2, 4))
-    made, seen = recorded(plan, outputs, draws, {"y": np.full(4, Y)})
+    made, seen = record_inputs(plan, outputs, draws, {"y": np.full(4, Y)})
     x = Y + times[0].sigma * draws[0]
     for i, (s, t) in enumerate(pairwise(times)):
         assert seen[i] == pytest.approx(x, abs=1e-12)
@@ -247,7 +247,7 @@ def test_sgmse_is_the_published_recurrence(corrections):
     solver = sgmse if corrections == 1 else partial(sgmse, corrections=corrections)  # 1 is the default
     plan = trace_plan("test", solver, times, restoring(OU, "score"))
     draws, scores = rng.standard_normal((30, 4)), rng.standard_normal((30, 4))
-    made, seen = recorded(plan, scores[:, None], draws, {"y": np.full(4, Y)})
+    made, seen = record_inputs(plan, scores[:, None], draws, {"y": np.full(4, Y)})
     theta, growth = 1.5, math.log(10)
     x, draw, call = Y + times[0].sigma * draws[0], 1, 0
     for s, t in pairwise(clocks):
@@ -292,7 +292,7 @@ def test_the_bridges_samplers_are_the_published_ones(solver):
     times = [NoiseSchedule(BRIDGE).time(t) for t in clocks]
     plan = trace_plan("test", solver, times, restoring(BRIDGE))
     x0s, draws = rng.standard_normal((4, 3)), rng.standard_normal((9, 3))
-    made, seen = recorded(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
+    made, seen = record_inputs(plan, x0s[:, None], draws, {"y": np.full(3, Y)})
     x = np.full(3, Y)
     for i, (before, after) in enumerate(pairwise(rs)):
         assert seen[i] == pytest.approx(x, abs=1e-12)

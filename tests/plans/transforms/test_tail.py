@@ -43,7 +43,7 @@ def network(index, step, u):
 
 
 @cache
-def compiled(name: str, guidance=None) -> Plan:
+def compile_first(name: str, guidance=None) -> Plan:
     """The solver's plan on the first denoiser that it is made for."""
     for facts in MADE_FOR:
         try:
@@ -72,14 +72,14 @@ def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
 @pytest.mark.parametrize("name", SOLVERS.names())
 def test_every_solver_is_written_and_resumes_at_every_step(name: str) -> None:
     """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
-    plan = compiled(name)
+    plan = compile_first(name)
     assert decode(encode(plan)) == plan and ends_alike(plan) >= 3
 
 
 @pytest.mark.parametrize("guidance", [Cfg(2.0), CfgPlusPlus(0.6), Residual(1.5, kind="onetime")], ids=str)
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_3m_sde", "heun", "unipc_3"])
 def test_guidance_that_remembers_resumes(name: str, guidance) -> None:
-    assert ends_alike(compiled(name, guidance)) >= 4
+    assert ends_alike(compile_first(name, guidance)) >= 4
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -90,23 +90,23 @@ def test_a_hold_resumes_with_the_same_noise(fresh: bool) -> None:
 
 
 def test_a_tail_is_a_plan_like_any_other() -> None:
-    rest = tail(compiled("dpmpp_2m"), 2)
+    rest = tail(compile_first("dpmpp_2m"), 2)
     assert rest.given == ("row0", "row1") and len(rest.steps) == 2 and "from step 2" in rest.name
     assert decode(encode(rest)) == rest
-    assert tail(rest, 1).steps == tail(compiled("dpmpp_2m"), 3).steps
+    assert tail(rest, 1).steps == tail(compile_first("dpmpp_2m"), 3).steps
     for k in (-1, 4):
         with pytest.raises(UserError, match=f"has no step {k}"):
-            tail(compiled("dpmpp_2m"), k)
+            tail(compile_first("dpmpp_2m"), k)
 
 
 def test_a_tail_of_a_tail_counts_its_steps_in_the_whole_plan() -> None:
-    rest = tail(tail(compiled("dpmpp_2m"), 1), 2)
-    assert (rest.tail_of, rest.first_step) == (compiled("dpmpp_2m").name, 3)
+    rest = tail(tail(compile_first("dpmpp_2m"), 1), 2)
+    assert (rest.tail_of, rest.first_step) == (compile_first("dpmpp_2m").name, 3)
 
 
 @pytest.mark.parametrize("name", ["my plan", "my plan from step 2", "a from step 1 from step 3"])
 def test_the_first_step_is_not_part_of_the_name(name: str) -> None:
-    plan = msgspec.structs.replace(compiled("dpmpp_2m"), name=name)
+    plan = msgspec.structs.replace(compile_first("dpmpp_2m"), name=name)
     assert locate_step(decode(encode(plan)), 1) == (name, 1)
     assert locate_step(decode(encode(tail(plan, 2))), 1) == (name, 3)
     assert locate_step(tail(plan, 0)) == (name, 0)
@@ -115,7 +115,7 @@ def test_the_first_step_is_not_part_of_the_name(name: str) -> None:
 @pytest.mark.parametrize(("cuts", "first"), [((0,), 0), ((2,), 2), ((2, 1), 3)])
 def test_a_tail_of_an_older_file_opens_as_it_was_meant(cuts: tuple[int, ...], first: int) -> None:
     """Older files store the first step only in the name."""
-    rest = compiled("dpmpp_2m")
+    rest = compile_first("dpmpp_2m")
     for cut in cuts:
         rest = tail(rest, cut)
     raw = {name: value for name, value in msgspec.json.decode(encode(rest)).items()
@@ -125,7 +125,7 @@ def test_a_tail_of_an_older_file_opens_as_it_was_meant(cuts: tuple[int, ...], fi
 
 
 def test_the_file_of_a_whole_plan_has_no_field_of_a_tail() -> None:
-    assert not {"tail_of", "first_step"} & msgspec.json.decode(encode(compiled("dpmpp_2m"))).keys()
+    assert not {"tail_of", "first_step"} & msgspec.json.decode(encode(compile_first("dpmpp_2m"))).keys()
 
 
 def test_from_step_0_a_given_tensor_is_the_start_as_it_is() -> None:

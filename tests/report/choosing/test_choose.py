@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     call = Network.__call__
 
-    def counted(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
+    def count_call(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
         made.append(network.body.precision)
         return call(network, x, *rest)
 
@@ -61,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
         return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
 
-    monkeypatch.setattr(Network, "__call__", counted)
+    monkeypatch.setattr(Network, "__call__", count_call)
     monkeypatch.setattr(deployments, "measure_ratios", ratios)
     monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)

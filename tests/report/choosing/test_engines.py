@@ -33,7 +33,7 @@ def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
     return find_fastest_engine(open_bundle(path), body, batch)
 
 
-def refused(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
+def left_out_engines(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
     """Why backends are left out."""
     found = measured._measure_engines(open_bundle(path), body, measured.candidate_engines(0, 1), {"batch": batch})[1]
     return {name: str(error) for name, error in found.items()}
@@ -135,7 +135,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[float]) -> None:
     best = fastest(tiny_bundle, "int8-cpu-x86", batch=4)
     assert best == TimedEngine("fast", 0, 2.0)
-    reasons = refused(tiny_bundle, "int8-cpu-x86", batch=4)
+    reasons = left_out_engines(tiny_bundle, "int8-cpu-x86", batch=4)
     assert "differ from onnxruntime's by" in reasons["wrong"]
     assert reasons["missing"] == "this engine is not installed; pip install engine"
     with load(tiny_bundle, body="int8-cpu-x86", backend=make_backend(best, 4)) as sampler:
@@ -331,7 +331,7 @@ def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
 
     monkeypatch.setattr(measured, "run_duel", dying)
     assert fastest(tiny_bundle).backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
-    assert "was killed" in refused(tiny_bundle)[dies] and kept_files() == 0
+    assert "was killed" in left_out_engines(tiny_bundle)[dies] and kept_files() == 0
 
 
 def test_what_is_slower_is_closed_before_the_next_is_loaded(

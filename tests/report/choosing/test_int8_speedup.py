@@ -26,7 +26,7 @@ class Process(AbstractContextManager["Process"]):
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """The body, backend and threads of each process that is opened."""
     made: list[tuple[str, str, int]] = []
 
@@ -55,7 +55,7 @@ def said(bundle: Path) -> str | None:
 )
 def test_a_line_says_where_int8_hardly_wins(
     tiny_bundle: Path,
-    opened: list[tuple[str, str, int]],
+    openings: list[tuple[str, str, int]],
     monkeypatch: pytest.MonkeyPatch,
     ratio: float,
     start: str | None,
@@ -63,24 +63,24 @@ def test_a_line_says_where_int8_hardly_wins(
     monkeypatch.setattr(int8_speedup, "run_duel", lambda first, second: Duel(1.0, ratio, ratio))
     line = said(tiny_bundle)
     assert (line is None) if start is None else (line or "").startswith(start)
-    assert opened == [(INT8, "onnxruntime", 2), ("float32", "openvino-bf16", 0)]
+    assert openings == [(INT8, "onnxruntime", 2), ("float32", "openvino-bf16", 0)]
 
 
 def test_it_is_measured_once(
-    tiny_bundle: Path, opened: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, openings: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8_speedup, "run_duel", lambda first, second: Duel(1.0, 1.0, 1.0))
-    assert said(tiny_bundle) == said(tiny_bundle) and len(opened) == 2
+    assert said(tiny_bundle) == said(tiny_bundle) and len(openings) == 2
 
 
 def test_without_openvino_nothing_is_said_and_the_next_choice_tries_again(
-    tiny_bundle: Path, opened: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, openings: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object) -> Duel:
         raise UserError("openvino cannot be imported", "pip install it")
 
     monkeypatch.setattr(int8_speedup, "run_duel", failing)
-    assert said(tiny_bundle) is None and said(tiny_bundle) is None and len(opened) == 4
+    assert said(tiny_bundle) is None and said(tiny_bundle) is None and len(openings) == 4
 
 
 TIMES = {"float32": 300.0, "int8-cpu-x86": 200.0, "int8-openvino": 150.0}
@@ -111,8 +111,8 @@ def test_a_large_network_is_timed_in_bf16_before_its_calibration(large: Path, ca
     assert "float32 in bf16 on OpenVINO takes 300 ms a step here without a calibration" in caplog.text
 
 
-def test_a_small_network_is_not_timed_first(tiny_bundle: Path, opened: list[tuple[str, str, int]]) -> None:
-    assert time_bf16(tiny_bundle, ("cpu-x86",), 0) is None and opened == []
+def test_a_small_network_is_not_timed_first(tiny_bundle: Path, openings: list[tuple[str, str, int]]) -> None:
+    assert time_bf16(tiny_bundle, ("cpu-x86",), 0) is None and openings == []
 
 
 def test_a_calibration_for_gpus_alone_times_no_cpu(large: Path) -> None:

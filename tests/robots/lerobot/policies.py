@@ -157,12 +157,12 @@ def config(**fields: Any) -> Change:
 def step(name: str, instead: dict[str, Any] | None = None, **settings: Any) -> Change:
     """Other settings of a step of the preprocessor, or other fields of the step."""
 
-    def changed(content: dict[str, Any]) -> dict[str, Any]:
+    def rewrite(content: dict[str, Any]) -> dict[str, Any]:
         (own,) = (each for each in content["steps"] if each["registry_name"] == name)
         own |= {"config": {**own.get("config", {}), **settings}} | (instead or {})
         return content
 
-    return lambda folder: _rewrite(folder / "policy_preprocessor.json", changed)
+    return lambda folder: _rewrite(folder / "policy_preprocessor.json", rewrite)
 
 
 def statistics(**numbers: list[float]) -> Change:

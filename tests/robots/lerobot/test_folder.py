@@ -27,7 +27,7 @@ from tests.robots.lerobot.policies import ACTIONS, HORIZON, NUMBERS, OBSERVATION
 Observations = dict[str, NDArray[Any]]
 
 
-def exported(folder: Path, **how: Any) -> tuple[Path, LeRobotDiffusion]:
+def export_small(folder: Path, **how: Any) -> tuple[Path, LeRobotDiffusion]:
     """With a U-Net of one level: what can go wrong here is around it."""
     network = write_policy(folder / "policy", down_dims=[16], **how)
     export(ExportOptions(str(folder / "policy"), folder / "bundle"))
@@ -37,13 +37,13 @@ def exported(folder: Path, **how: Any) -> tuple[Path, LeRobotDiffusion]:
 @pytest.fixture(scope="module")
 def low(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LeRobotDiffusion]:
     """A policy that sees numbers alone."""
-    return exported(tmp_path_factory.mktemp("low"), environment=2)
+    return export_small(tmp_path_factory.mktemp("low"), environment=2)
 
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LeRobotDiffusion]:
     """A policy with two cameras, which one encoder serves, trained with DDPM."""
-    return exported(
+    return export_small(
         tmp_path_factory.mktemp("seeing"),
         cameras=2,
         crop_shape=[32, 41],
@@ -63,7 +63,7 @@ def test_a_checkpoint_has_the_name_of_its_run(tmp_path: Path) -> None:
     assert names == ["push", "push", "policy"]
 
 
-def observed(samples: int, cameras: int = 0, environment: int = 0) -> Observations:
+def raw_observations(samples: int, cameras: int = 0, environment: int = 0) -> Observations:
     """Raw observations, as a robot has them."""
     rng = np.random.default_rng(0)
     low, high = (NUMBERS["observation.state"][end].numpy() for end in ("min", "max"))
@@ -107,7 +107,7 @@ def test_samples_are_those_of_the_ddim_loop(low: tuple[Path, LeRobotDiffusion]) 
 
     bundle, network = low
     scheduler = DDIMScheduler(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", clip_sample=True)
-    seen, seeds = observed(2, environment=2), [3, 4]
+    seen, seeds = raw_observations(2, environment=2), [3, 4]
     expected = loop(scheduler, network, seen, 10, seeds).numpy()
     with fewstep.runtime.load(bundle) as sampler:
         found = sampler.sample("scheduler:10", seeds, seen)
@@ -127,7 +127,7 @@ def test_samples_with_cameras_are_those_of_the_ddpm_loop(
     scheduler = DDPMScheduler(
         num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="sample"
     )
-    seen = observed(1, cameras=2)
+    seen = raw_observations(1, cameras=2)
     expected = loop(scheduler, network, seen, 5, [3]).numpy()
     with fewstep.runtime.load(bundle) as sampler:
         found = sampler.sample("scheduler:5", [3], seen)
@@ -136,16 +136,16 @@ def test_samples_with_cameras_are_those_of_the_ddpm_loop(
 
 @pytest.mark.slow
 def test_the_cameras_are_encoded_once_whatever_the_number_of_steps(seeing: tuple[Path, LeRobotDiffusion]) -> None:
-    seen, rows = observed(1, cameras=2), []
+    seen, rows = raw_observations(1, cameras=2), []
     with fewstep.runtime.load(seeing[0]) as sampler:
         conditioner = sampler.network().conditioner
         assert conditioner is not None
 
-        def counted(feeds: Any) -> Any:
+        def count_call(feeds: Any) -> Any:
             rows.append(len(feeds["observation_images_cam0"]))
             return conditioner(feeds)
 
-        watched = sampler.with_network_parts(conditioner=counted)
+        watched = sampler.with_network_parts(conditioner=count_call)
         both = {name: np.concatenate([value, value]) for name, value in seen.items()}
         two = watched.sample("ddim:8", [5, 6], both)
         assert rows == [1]  # both samples see the same
@@ -231,7 +231,7 @@ def test_statistics_among_the_weights_serve_as_those_of_processors_do(tmp_path: 
     write_policy(tmp_path / "new", environment=2)
     write_policy(tmp_path / "old", environment=2, in_weights=True)
     new, old = (load_lerobot_folder(tmp_path / name) for name in ("new", "old"))
-    seen = [torch.from_numpy(value) for value in observed(2, environment=2).values()]
+    seen = [torch.from_numpy(value) for value in raw_observations(2, environment=2).values()]
     x, time = torch.randn(2, HORIZON, ACTIONS), torch.tensor([0.0, 99.0])
     with torch.no_grad():
         torch.testing.assert_close(new.module.eval()(x, time, *seen), old.module.eval()(x, time, *seen))

@@ -17,7 +17,7 @@ TWENTY = pytest.approx((20.0, 0.02))  # half of the spans of actions, from -10 t
 PROCESSORS = "*processor.safetensors"
 
 
-def renamed(*beginnings: str, features: tuple[str, ...] = ("action", "observation.state")) -> Change:
+def rename_features(*beginnings: str, features: tuple[str, ...] = ("action", "observation.state")) -> Change:
     """The statistics of some features under other names. Those of the second name are ten times as large."""
 
     def change(folder: Path) -> None:
@@ -35,12 +35,12 @@ def renamed(*beginnings: str, features: tuple[str, ...] = ("action", "observatio
 def processor(file: str, change: Any) -> Change:
     """Another list of steps in a processor's file."""
 
-    def changed(folder: Path) -> None:
+    def change_file(folder: Path) -> None:
         content = json.loads((folder / f"policy_{file}.json").read_text())
         content["steps"] = change(content["steps"])
         (folder / f"policy_{file}.json").write_text(json.dumps(content))
 
-    return changed
+    return change_file
 
 
 def settings(**changes: Any) -> Any:
@@ -63,18 +63,18 @@ def unit(folder: Path, statistics: str | None = None) -> tuple[float, ...]:
 
 
 def test_actions_have_the_units_of_the_data_set_that_is_named(tmp_path: Path) -> None:
-    folder = policy(tmp_path, renamed("so100.buffer.", "so101.buffer."))
+    folder = policy(tmp_path, rename_features("so100.buffer.", "so101.buffer."))
     assert unit(folder, "so100") == TWENTY
     assert unit(folder, "so101") == pytest.approx((200.0, 0.2))
 
 
 def test_the_name_may_be_that_of_the_file(tmp_path: Path) -> None:
-    folder = policy(tmp_path, renamed("so100.buffer."))
+    folder = policy(tmp_path, rename_features("so100.buffer."))
     assert unit(folder, "so100.buffer") == TWENTY
 
 
 def test_a_feature_without_a_data_set_keeps_its_own(tmp_path: Path) -> None:
-    folder = policy(tmp_path, renamed("so100.buffer.", features=("action",)))
+    folder = policy(tmp_path, rename_features("so100.buffer.", features=("action",)))
     assert unit(folder, "so100") == TWENTY
     assert load_lerobot_folder(folder, "so100").spec.conditions[0].typical == ((-1.5, 20.0, 0.5), (2.5, 90.0, 0.5))
 
@@ -91,20 +91,24 @@ def test_buffers_of_data_sets_among_the_weights_are_read(tmp_path: Path) -> None
 
 REFUSED: list[tuple[Change, str | None, str]] = [
     (
-        renamed("so100.buffer.", "so100-red.buffer."),
+        rename_features("so100.buffer.", "so100-red.buffer."),
         None,
         "no statistics of observation.state, which MIN_MAX needs, except for the data sets so100, so100-red; "
         "choose the data set with your robot and units: --statistics so100$",
     ),
     (
-        renamed("so100.buffer.", features=("action",)),
+        rename_features("so100.buffer.", features=("action",)),
         None,
         "postprocessor.json has no statistics of action, which MIN_MAX needs, except for the data sets so100",
     ),
-    (renamed("so100.buffer."), "so101", "no statistics for the data set 'so101'; give one of so100"),
-    (renamed(""), "so100", "no statistics for the data set 'so100'; leave --statistics out"),
-    (renamed(features=("observation.state",)), None, "no statistics of observation.state, which MIN_MAX needs; give"),
-    (renamed(features=("action",)), None, "no statistics of action, which MIN_MAX needs; give"),
+    (rename_features("so100.buffer."), "so101", "no statistics for the data set 'so101'; give one of so100"),
+    (rename_features(""), "so100", "no statistics for the data set 'so100'; leave --statistics out"),
+    (
+        rename_features(features=("observation.state",)),
+        None,
+        "no statistics of observation.state, which MIN_MAX needs; give",
+    ),
+    (rename_features(features=("action",)), None, "no statistics of action, which MIN_MAX needs; give"),
     (processor("postprocessor", lambda steps: steps[:-1]), None, "no unnormalizer.*config.json normalises action by"),
     (processor("preprocessor", lambda steps: steps[:-1]), None, "has no normalizer.* normalises observation.state by"),
     (processor("postprocessor", lambda steps: steps * 2), None, "has 2 steps unnormalizer_processor"),
@@ -123,13 +127,17 @@ def test_statistics_that_normalisation_lacks_are_refused(
 
 
 def test_a_base_model_without_statistics_of_the_state_is_refused(tmp_path: Path) -> None:
-    folder = policy(tmp_path, renamed(features=("observation.state",)), renamed("so100.buffer.", features=("action",)))
+    folder = policy(
+        tmp_path,
+        rename_features(features=("observation.state",)),
+        rename_features("so100.buffer.", features=("action",)),
+    )
     with pytest.raises(UserError, match="no statistics of observation.state.*; its data sets so100 lack them too"):
         load_lerobot_folder(folder, "so100")
 
 
 def test_pictures_without_statistics_are_refused(tmp_path: Path) -> None:
-    folder = policy(tmp_path, renamed(features=("observation.images",)), cameras=1)
+    folder = policy(tmp_path, rename_features(features=("observation.images",)), cameras=1)
     with pytest.raises(UserError, match="no statistics of observation.images.cam0, which MEAN_STD needs"):
         load_lerobot_folder(folder)
 
@@ -142,7 +150,7 @@ def test_a_config_that_does_not_say_how_to_normalise_is_refused(tmp_path: Path) 
 
 def test_a_type_of_feature_that_is_not_normalised_needs_no_statistics(tmp_path: Path) -> None:
     """LeRobot trains without normalisation where the map names no type, as here of the environment's state."""
-    folder = policy(tmp_path, renamed(features=("observation.environment_state",)), environment=2)
+    folder = policy(tmp_path, rename_features(features=("observation.environment_state",)), environment=2)
     module = load_lerobot_folder(folder).module
     assert module.normalise[-1].scale.tolist() == [1.0, 1.0]  # type: ignore[index,union-attr]
 
@@ -155,6 +163,6 @@ def test_other_sources_have_no_statistics_to_choose(source: str, tmp_path: Path)
 
 
 def test_the_command_takes_the_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = policy(tmp_path, renamed("so100.buffer."))
+    folder = policy(tmp_path, rename_features("so100.buffer."))
     assert main(["export", str(folder), "--statistics", "so101", "-o", str(tmp_path / "b"), "--dry-run"]) == 1
     assert "no statistics for the data set 'so101'; give one of so100" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from fewstep.robots.networks.vision import CentreCrop, Resize, SpatialSoftmax
 WIDTH = 16
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomise(module: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -45,7 +45,7 @@ def test_the_transformer_is_torchs_decoder_over_torchs_encoder(condition_layers:
     ours = PolicyTransformer(
         3, 8, 2, 5, layers=2, heads=2, width=WIDTH, condition_layers=condition_layers, is_causal=is_causal
     )
-    randomised(ours)
+    randomise(ours)
     decoder = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer), 2).eval()
     decoder.load_state_dict(ours.decoder.state_dict())
     encoder: nn.Module = ours.encoder
@@ -62,7 +62,7 @@ def test_the_transformer_is_torchs_decoder_over_torchs_encoder(condition_layers:
 
 def test_the_time_may_be_the_sequences_first_token() -> None:
     ours = PolicyTransformer(3, 8, 0, 0, layers=2, heads=2, width=WIDTH, is_causal=True, time="sequence")
-    randomised(ours)
+    randomise(ours)
     encoder = nn.TransformerEncoder(torch_layer(nn.TransformerEncoderLayer), 2, enable_nested_tensor=False).eval()
     encoder.load_state_dict(ours.encoder.state_dict())
     x, time = torch.randn(2, 8, 3), torch.tensor([0.0, 50.0])
@@ -129,7 +129,7 @@ def theirs(model: nn.Module, encoder: dict[str, Tensor], numbers: dict[str, tupl
 
 
 def test_a_low_dimensional_policy_takes_diffusion_policys_weights() -> None:
-    network = randomised(ConditionalUnet1d(2, 2 * 5, (16, 32), time_width=WIDTH))
+    network = randomise(ConditionalUnet1d(2, 2 * 5, (16, 32), time_width=WIDTH))
     weights = theirs(network, {}, {"obs": (2.0, -1.0), "action": (0.5, 0.25)})
     assert "model.down_modules.0.2.conv.weight" in weights and "model.mid_modules.1.blocks.0.block.1.bias" in weights
     fresh = ConditionalUnet1d(2, 2 * 5, (16, 32), time_width=WIDTH)
@@ -154,8 +154,8 @@ def test_pictures_come_before_numbers_each_by_name(shared: bool) -> None:
         "a": Picture((40, 40), crop=(32, 32)),
     }
     network = PolicyTransformer(2, 8, 2, 2 * 512 + 2, layers=1, heads=2, width=WIDTH)
-    randomised(network)
-    encoders = {name: randomised(ResNet("resnet18", group_norm)) for name in (("rgb",) if shared else ("a", "b"))}
+    randomise(network)
+    encoders = {name: randomise(ResNet("resnet18", group_norm)) for name in (("rgb",) if shared else ("a", "b"))}
     weights = {
         f"key_model_map.{name}.{key}": w for name, net in encoders.items() for key, w in net.state_dict().items()
     }

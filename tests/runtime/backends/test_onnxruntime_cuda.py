@@ -50,7 +50,7 @@ def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
         fewstep.runtime.load(tiny_bundle, "int8", backend=OnnxRuntimeCuda())
 
 
-def replayed(bundle: Path) -> tuple[CudaGraphSession, Session]:
+def replay(bundle: Path) -> tuple[CudaGraphSession, Session]:
     """A body on the CPU, which records nothing, by the calls that CUDA would record; and as it is."""
     plain = OnnxRuntime().load(open_bundle(bundle), "float32")
     assert isinstance(plain, Session)
@@ -67,7 +67,7 @@ def feeds(plain: Session, batch: int, seed: int) -> dict[str, Any]:
 
 def test_calls_of_memory_that_stays_are_those_of_the_session(tiny_bundle: Path) -> None:
     """Batches in turn: those that come once, those that are recorded, and more than are kept."""
-    recorded, plain = replayed(tiny_bundle)
+    recorded, plain = replay(tiny_bundle)
     for seed, batch in enumerate([1, 2, 1, 1, 3, 2, 4, 5, 6, 5, 5, 1]):
         given = feeds(plain, batch, seed)
         for name, value in plain(given).items():
@@ -80,7 +80,7 @@ def test_calls_of_memory_that_stays_are_those_of_the_session(tiny_bundle: Path) 
 def test_a_call_that_cannot_be_recorded_runs_as_it_is(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorded, plain = replayed(tiny_bundle)
+    recorded, plain = replay(tiny_bundle)
 
     def fail(self: object, *arguments: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -101,7 +101,7 @@ def test_a_call_that_cannot_be_recorded_runs_as_it_is(
 def test_a_recording_that_lacks_memory_is_tried_again_later(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorded, plain = replayed(tiny_bundle)
+    recorded, plain = replay(tiny_bundle)
     run, tries = onnxruntime.InferenceSession.run_with_iobinding, []
 
     def lack_memory_twice(self: Any, *arguments: Any) -> None:
@@ -123,7 +123,7 @@ def test_a_recording_that_lacks_memory_is_tried_again_later(
 
 
 def test_a_replay_that_fails_is_not_tried_again(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded, plain = replayed(tiny_bundle)
+    recorded, plain = replay(tiny_bundle)
     given, run, calls, opened = feeds(plain, 1, 0), onnxruntime.InferenceSession.run_with_iobinding, [], []
 
     def fail_third(self: Any, *arguments: Any) -> None:
@@ -153,7 +153,7 @@ def call_from_threads(sessions: list[CudaGraphSession], given: list[dict[str, An
 
 def test_recordings_run_alone_on_their_device(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two samplers and eight threads, whose first calls come together."""
-    samplers = [replayed(tiny_bundle) for _ in range(2)]
+    samplers = [replay(tiny_bundle) for _ in range(2)]
     plain, sessions = samplers[0][1], [recorded for recorded, _ in samplers]
     given = [feeds(plain, 1 + thread // 4, thread) for thread in range(8)]
     expected = [plain(each) for each in given]
@@ -221,7 +221,7 @@ def test_calls_that_are_not_recorded_wait_for_recordings(
 
 def test_one_thread_makes_all_calls_of_a_session(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime keeps the recordings of each thread apart."""
-    recorded, plain = replayed(tiny_bundle)
+    recorded, plain = replay(tiny_bundle)
     given, threads, run = feeds(plain, 1, 0), set[int](), onnxruntime.InferenceSession.run_with_iobinding
 
     def run_with_iobinding(self: Any, *arguments: Any) -> None:

@@ -21,7 +21,7 @@ SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}
 
 
 @pytest.fixture(autouse=True)
-def _installed() -> None:
+def _require_openvino() -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
 
 
@@ -30,12 +30,12 @@ def test_the_command_line_compiles_a_body_for_its_own_batch_alone(
 ) -> None:
     shapes, compile_model = [], OpenVino.compile
 
-    def counted(backend: OpenVino, core: Any, model: Any, file: str, given: Any = None) -> Any:
+    def count_compilation(backend: OpenVino, core: Any, model: Any, file: str, given: Any = None) -> Any:
         shapes.append(given)
         return compile_model(backend, core, model, file, given)
 
     OpenVino().check(open_bundle(tiny_bundle))  # which is asked once on a machine, in calls of its own
-    monkeypatch.setattr(OpenVino, "compile", counted)
+    monkeypatch.setattr(OpenVino, "compile", count_compilation)
     line = ["run", str(tiny_bundle), "--backend", "openvino", "-n", "2", "-c", "class=bag", "--guidance", "2"]
     assert main([*line, "--plan", "ddim:2", "-o", str(tmp_path / "samples.npy")]) == 0
     assert [each["x"] for each in shapes if each] == [[4, 1, 4, 4]]

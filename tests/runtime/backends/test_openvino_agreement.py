@@ -92,7 +92,7 @@ def made_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def calibrated(made_before: Path, tmp_path: Path) -> Path:
+def int8_bundle(made_before: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made_before, tmp_path / "calibrated")
 
 
@@ -131,20 +131,20 @@ def test_one_that_it_cannot_compile_is_refused_as_early(tmp_path: Path, monkeypa
         calibrate(replace(FIRST, bundle=bundle, target=("openvino",)))
 
 
-def test_loading_refuses_it_too_the_int8_body_as_well(calibrated: Path) -> None:
+def test_loading_refuses_it_too_the_int8_body_as_well(int8_bundle: Path) -> None:
     for precision in ("float32", "int8"):
         with pytest.raises(UserError, match=WRONG):
-            load(calibrated, precision, backend=OpenVino())
+            load(int8_bundle, precision, backend=OpenVino())
 
 
 def test_without_onnxruntime_operations_are_refused_by_name(
-    calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    int8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fourier = write_bundle(tmp_path / "fourier", with_fourier())
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for precision in ("float32", "int8"):
         with pytest.raises(UserError, match=f"body.onnx has {RESIZE}, which"):
-            load(calibrated, precision, backend=OpenVino())
+            load(int8_bundle, precision, backend=OpenVino())
     assert np.isfinite(load(fourier, backend=OpenVino()).sample("ddim:2", **GIVEN)).all()
 
 
@@ -197,26 +197,26 @@ def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.Mo
     OpenVino(float_type="bf16").load(bundle, "float32")
 
 
-def test_the_report_does_not_blame_int8_for_it(calibrated: Path) -> None:
+def test_the_report_does_not_blame_int8_for_it(int8_bundle: Path) -> None:
     few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 1, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
-    measured = report(ReportOptions(calibrated, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
-    assert [each.body for each in measured.qualities] == ["int8-cpu-x86"] == list(int8_bodies(open_bundle(calibrated)))
+    measured = report(ReportOptions(int8_bundle, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
+    assert [each.body for each in measured.qualities] == ["int8-cpu-x86"] == list(int8_bodies(open_bundle(int8_bundle)))
     (said,) = (note for note in measured.notes if note.startswith("Not judged: int8-openvino, because OpenVINO "))
     assert "computes graphs/body.onnx incorrectly, probably in Resize" in said
-    assert said.replace("'", "&#x27;") in (calibrated / "report" / "index.html").read_text()
+    assert said.replace("'", "&#x27;") in (int8_bundle / "report" / "index.html").read_text()
 
 
-def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path) -> None:
-    manifest = open_bundle(calibrated).manifest
-    assert list(excluded_bodies(open_bundle(calibrated))) == ["int8-openvino"]
+def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(int8_bundle: Path) -> None:
+    manifest = open_bundle(int8_bundle).manifest
+    assert list(excluded_bodies(open_bundle(int8_bundle))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
-    changed(calibrated, bodies=bodies)
+    changed(int8_bundle, bodies=bodies)
     with pytest.raises(UserError, match="incorrectly, probably in Resize"):
-        int8_bodies(open_bundle(calibrated))
+        int8_bodies(open_bundle(int8_bundle))
 
 
 @pytest.fixture
-def large(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+def large(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """The calibrated bundle, as if the weights of its float body were in files."""
     find = openvino_agreement.find_graph
     monkeypatch.setattr(
@@ -224,7 +224,7 @@ def large(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     )
     monkeypatch.setattr(Bundle, "graph", lambda self, entry: self.path / entry.file)
     monkeypatch.setattr(openvino_agreement, "_measure_difference", never)
-    return open_bundle(calibrated)
+    return open_bundle(int8_bundle)
 
 
 def test_a_large_float_body_is_not_compiled_for_a_load_of_its_int8_body(

@@ -28,7 +28,7 @@ def test_an_engine_whose_sidecar_agrees_is_found(tiny_bundle: Path) -> None:
     assert program.content == CONTENT and program.key.device == HERE.device
 
 
-def edited(**changes: Any) -> Callable[[Sidecar], bytes]:
+def edit_sidecar(**changes: Any) -> Callable[[Sidecar], bytes]:
     return lambda sidecar: msgspec.json.encode(msgspec.structs.replace(sidecar, **changes))
 
 
@@ -40,9 +40,9 @@ def edited(**changes: Any) -> Callable[[Sidecar], bytes]:
         ({}, lambda sidecar: b"\xff", "cannot be read"),
         ({}, lambda sidecar: b" " * (engine_files.SIDECAR_LIMIT + 1), "is larger than 1048576 bytes"),
         ({}, lambda sidecar: msgspec.json.encode(sidecar).replace(b'"graph"', b'"grap"'), "cannot be read"),
-        ({}, edited(sha256="0" * 64), "belongs to another engine"),
-        ({}, edited(key="0" * 64), "belongs to another engine"),
-        ({}, edited(schema=SCHEMA + 1), f"reads up to {SCHEMA}; pip install"),
+        ({}, edit_sidecar(sha256="0" * 64), "belongs to another engine"),
+        ({}, edit_sidecar(key="0" * 64), "belongs to another engine"),
+        ({}, edit_sidecar(schema=SCHEMA + 1), f"reads up to {SCHEMA}; pip install"),
         (
             {"device": "sm86"},
             lambda sidecar: msgspec.json.encode(sidecar).replace(b"sm86", b"sm87"),

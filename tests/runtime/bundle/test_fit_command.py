@@ -12,7 +12,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.runtime.sampling.test_fitted_plans import give
 
 
-def recorded(bundle: Path, *commands: str) -> Manifest:
+def with_commands(bundle: Path, *commands: str) -> Manifest:
     manifest = open_bundle(bundle).manifest
     provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
     return msgspec.structs.replace(manifest, provenance=provenance)
@@ -32,7 +32,7 @@ def test_the_weight_of_a_lost_plan_is_the_one_of_the_recorded_command_that_no_ot
     give(tiny_bundle, guidance=2.0)
     give(tiny_bundle, guidance=4.0)
     give(tiny_bundle, body="int8-cpu-x86", guidance=8.0)
-    manifest = recorded(
+    manifest = with_commands(
         tiny_bundle,
         "fewstep export tiny -o BUNDLE",
         "fewstep fit BUNDLE --steps 3 --guidance 2.0",
@@ -51,7 +51,7 @@ def test_the_weight_of_a_lost_plan_is_the_one_of_the_recorded_command_that_no_ot
 def test_without_a_recorded_command_it_is_the_weight_of_all_other_plans(tiny_bundle: Path) -> None:
     give(tiny_bundle, guidance=2.0)
     give(tiny_bundle, body="int8-cpu-x86", guidance=2.0)
-    manifest = recorded(tiny_bundle)
+    manifest = with_commands(tiny_bundle)
     (tiny_bundle / manifest.fitted[1].file).write_text("{")
     assert weight_of_fit(tiny_bundle, manifest, manifest.fitted[1]) == 2.0
     with pytest.raises(UserError, match=r"again: fewstep fit .*tiny --steps 3 --guidance 2$"):

@@ -94,7 +94,7 @@ def whole(bundle: Path) -> Path:
     return bundle
 
 
-def edited(bundle: Path, path: str, value: Any) -> Path:
+def edit_manifest(bundle: Path, path: str, value: Any) -> Path:
     """The bundle with one place of its manifest changed; names and indices lead there."""
     document = msgspec.json.decode((bundle / "manifest.json").read_bytes())
     *parents, last = [int(name) if name.isdigit() else name for name in path.split(".")]
@@ -120,7 +120,7 @@ def test_what_contradicts_itself_is_named(
     if made is with_companions:
         pytest.importorskip("tokenizers")
     with pytest.raises(UserError) as caught:
-        open_bundle(edited(made(tiny_bundle), path, value))
+        open_bundle(edit_manifest(made(tiny_bundle), path, value))
     assert words in str(caught.value) and "\n" not in str(caught.value) and caught.value.fix
 
 
@@ -129,7 +129,7 @@ def test_networks_end_one_after_the_other(tiny_bundle: Path) -> None:
     with pytest.raises(
         UserError, match=r"field networks: they end at lambda \[0.0, 0.0\], which is not in increasing order"
     ):
-        open_bundle(edited(tiny_bundle, "networks.second", noisy))
+        open_bundle(edit_manifest(tiny_bundle, "networks.second", noisy))
 
 
 def test_companions_that_fit_are_whole(tiny_bundle: Path) -> None:

@@ -37,7 +37,7 @@ def sampler(tiny_bundle: Path, network: Analytic) -> Sampler:
 
 
 @pytest.fixture
-def grouped(tiny_bundle: Path) -> Sampler:
+def two_groups(tiny_bundle: Path) -> Sampler:
     """The int8 body's two range groups; a call has one."""
     scales = np.array([0.5, 0.25], np.float32)
     return fewstep.runtime.load(tiny_bundle, "int8").with_network_parts(graph=Analytic(scales))

@@ -51,7 +51,7 @@ def mean(x: np.ndarray) -> np.ndarray:
     return x.mean(axis=(1, 2, 3))
 
 
-def watched(sampler: Sampler) -> tuple[Sampler, list]:
+def watch_calls(sampler: Sampler) -> tuple[Sampler, list]:
     """The sampler, and the x and the time of each of its calls."""
     calls: list[tuple[np.ndarray, float]] = []
 
@@ -97,14 +97,14 @@ def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> Non
     plan, seeds = page.use_given_noise(sampler.compile("ddim:2")), range(1000, 1032)
     z = sampler.draws(seeds)(0)
 
-    def reached(reward) -> float:
+    def mean_reward(reward) -> float:
         shift = page.rewarded_mean(sampler, "ddim:2", reward, 1, rounds=12)
         return float(
             mean(sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": np.float32(z + shift)})).mean()
         )
 
     plain = mean(sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": z})).mean()
-    assert reached(mean) > plain + 0.05 and reached(lambda x: -mean(x)) < plain - 0.05
+    assert mean_reward(mean) > plain + 0.05 and mean_reward(lambda x: -mean(x)) < plain - 0.05
     shift = np.zeros(z.shape[1:])
     for seeds in (range(16), range(16, 32)):
         z = sampler.draws(seeds)(0)
@@ -229,9 +229,12 @@ def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
 def test_direct_inversion_with_masactrl_keeps_the_edit_near_to_the_source(page, tmp_path: Path) -> None:
     """The target's steps by hand: its queries, and the keys and values of the source's own states."""
     torch = pytest.importorskip("torch")
-    from tests.literature.attention.networks import exported
+    from tests.literature.attention.networks import export_block
 
-    sampler, image = fewstep.runtime.load(exported(tmp_path, "masactrl", "copying")), 0.5 * normal(0, 7, (1, 2, 4, 4))
+    sampler, image = (
+        fewstep.runtime.load(export_block(tmp_path, "masactrl", "copying")),
+        0.5 * normal(0, 7, (1, 2, 4, 4)),
+    )
     plain, edited = (page.direct_inversion(sampler, image, 1, 2, mutual=mutual) for mutual in (0, 1))
     np.testing.assert_array_equal(plain[0], image[0])
     np.testing.assert_array_equal(edited[0], image[0])
@@ -326,7 +329,7 @@ def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None
 
 def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
     """The first window behind the small sample's six steps shows the enlarged sample and its share of noise."""
-    small, (shows, calls) = sampler.sample("dpmpp_2m:6", [0], WHO), watched(sampler)
+    small, (shows, calls) = sampler.sample("dpmpp_2m:6", [0], WHO), watch_calls(sampler)
     weak, strong = (page.cascade(shows, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.5, 1.0))
     large, step = small.repeat(3, -1).repeat(3, -2), sampler.compile("dpmpp_2m:6", strength=0.5).steps[0]
     noised = step.alpha * large + step.sigma * normal(0, 0, (1, 12, 12))
@@ -350,7 +353,7 @@ def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
 def test_what_a_step_saves_rolls_over_to_the_next(page, sampler: Sampler) -> None:
     """Rewards of tries as they are first asked for. Of three the second goes on, though the start was better. Of its
     tries the first is no better than the start, and the second is. All four that are left are spent at the end."""
-    known, (counted, calls) = {}, watched(sampler)
+    known, (counted, calls) = {}, watch_calls(sampler)
     rewards = iter([0.0, -1.0, -0.3, -1.2, -0.2, 0.5, 0.7, 0.6, 0.9, 0.1])
 
     def reward(x0):

@@ -26,7 +26,7 @@ def blur(x: np.ndarray, reach: int) -> np.ndarray:
     return sum(rows[:, :, i : i + height, j : j + width] for i, j in shifts) / len(shifts)
 
 
-def sized(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: list[int] | None = None) -> Sampler:
+def with_sizes(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: list[int] | None = None) -> Sampler:
     """The sampler of another shape, whose network looks `reach` far."""
 
     def network(feeds):
@@ -60,24 +60,24 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
 def test_windows_are_the_whole_where_the_network_looks_no_farther(sampler: Sampler, tiles: Tiles, guidance) -> None:
     plan = sampler.compile("dpmpp_2m:5", guidance)
     condition = {"class": ["dress", "bag"]}
-    expected = sized(sampler, WHOLE, reach=2).sample(plan, [3, 4], condition)
-    made = sample_tiles(sized(sampler, (1, 12, 12), reach=2), plan, WHOLE, tiles, [3, 4], condition=condition)
+    expected = with_sizes(sampler, WHOLE, reach=2).sample(plan, [3, 4], condition)
+    made = sample_tiles(with_sizes(sampler, (1, 12, 12), reach=2), plan, WHOLE, tiles, [3, 4], condition=condition)
     np.testing.assert_allclose(made, expected, atol=1e-6)
-    far = sample_tiles(sized(sampler, (1, 12, 12), reach=5), plan, WHOLE, tiles, [3, 4], condition=condition)
-    assert np.abs(far - sized(sampler, WHOLE, reach=5).sample(plan, [3, 4], condition)).max() > 1e-3
+    far = sample_tiles(with_sizes(sampler, (1, 12, 12), reach=5), plan, WHOLE, tiles, [3, 4], condition=condition)
+    assert np.abs(far - with_sizes(sampler, WHOLE, reach=5).sample(plan, [3, 4], condition)).max() > 1e-3
 
 
 def test_a_network_without_neighbours_gives_the_bits_of_the_whole(sampler: Sampler) -> None:
     plan = sampler.compile("ddpm:4")
-    expected = sized(sampler, WHOLE).sample(plan, [3], LABEL)
-    made = sample_tiles(sized(sampler, (1, 12, 12)), plan, WHOLE, Tiles(6), [3], condition=LABEL)
+    expected = with_sizes(sampler, WHOLE).sample(plan, [3], LABEL)
+    made = sample_tiles(with_sizes(sampler, (1, 12, 12)), plan, WHOLE, Tiles(6), [3], condition=LABEL)
     np.testing.assert_array_equal(made, expected)
 
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: bool) -> None:
     """The network looks farther than windows overlap, so that another place is another sample."""
-    small, plan, tiles = sized(sampler, (1, 12, 12), reach=5), sampler.compile("dpmpp_2m:4"), Tiles(4, moves=moves)
+    small, plan, tiles = with_sizes(sampler, (1, 12, 12), reach=5), sampler.compile("dpmpp_2m:4"), Tiles(4, moves=moves)
     whole = sample_tiles(small, plan, WHOLE, tiles, [3], condition=LABEL)
     states = list(tiled_steps(small, plan, WHOLE, tiles, [3], LABEL))
     for k in (1, 3):
@@ -88,7 +88,7 @@ def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: 
 
 @pytest.mark.parametrize(("moves", "count"), [(False, 1), (True, 4)])
 def test_windows_that_move_lie_elsewhere_at_each_step(sampler: Sampler, moves: bool, count: int) -> None:
-    small = sized(sampler, (1, 12, 12))
+    small = with_sizes(sampler, (1, 12, 12))
     corners: dict[float, list[float]] = {}  # of the windows that the network sees, by its time
 
     def network(feeds):
@@ -116,8 +116,8 @@ def test_values_of_two_sizes_are_one_line(free_pictures: Sampler) -> None:
 def test_windows_lie_in_time_too(sampler: Sampler) -> None:
     """Along one axis: a recording of 200 frames through a network of 24."""
     plan = sampler.compile("dpmpp_2m:4")
-    expected = sized(sampler, (1, 8, 200), reach=3).sample(plan, [1], LABEL)
-    made = sample_tiles(sized(sampler, (1, 8, 24), reach=3), plan, (1, 8, 200), Tiles(8, 2), [1], condition=LABEL)
+    expected = with_sizes(sampler, (1, 8, 200), reach=3).sample(plan, [1], LABEL)
+    made = sample_tiles(with_sizes(sampler, (1, 8, 24), reach=3), plan, (1, 8, 200), Tiles(8, 2), [1], condition=LABEL)
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
@@ -126,8 +126,8 @@ def test_an_image_and_a_hold_are_those_of_the_whole(sampler: Sampler) -> None:
     image = np.random.default_rng(0).uniform(-1, 1, (1, *WHOLE)).astype(np.float32)
     hold = Hold(image, (np.arange(30) < 15).astype(np.float32))
     options = {"condition": LABEL, "given": {"image": image}, "hold": hold}
-    expected = sized(sampler, WHOLE, reach=1).sample(plan, [1], **options)
-    made = sample_tiles(sized(sampler, (1, 12, 12), reach=1), plan, WHOLE, Tiles(4), [1], **options)
+    expected = with_sizes(sampler, WHOLE, reach=1).sample(plan, [1], **options)
+    made = sample_tiles(with_sizes(sampler, (1, 12, 12), reach=1), plan, WHOLE, Tiles(4), [1], **options)
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
@@ -146,11 +146,13 @@ def test_a_window_that_is_the_whole_is_sample(sampler: Sampler) -> None:
     np.testing.assert_array_equal(made, sampler.sample(plan, [0, 1], {"class": [0, 1]}))
 
 
-def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) -> None:
+def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, two_groups: Sampler) -> None:
     """By its name, or compiled for a body of one group."""
-    expected = grouped.sample("ddim:4", [3], LABEL)
+    expected = two_groups.sample("ddim:4", [3], LABEL)
     for plan in ("ddim:4", sampler.compile("ddim:4")):
-        np.testing.assert_array_equal(sample_tiles(grouped, plan, (1, 4, 4), Tiles(2), [3], condition=LABEL), expected)
+        np.testing.assert_array_equal(
+            sample_tiles(two_groups, plan, (1, 4, 4), Tiles(2), [3], condition=LABEL), expected
+        )
     other = msgspec.structs.replace(sampler.compile("ddim:4"), schedule="another")
     with pytest.raises(UserError, match="is for schedule another"):
         sample_tiles(sampler, other, (1, 4, 4), Tiles(2), [3], condition=LABEL)
@@ -167,7 +169,7 @@ def test_tensors_of_a_plan_have_the_shape_of_the_whole(sampler: Sampler) -> None
 @pytest.mark.slow
 def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
     batches: list[int] = []
-    window = sized(sampler, (1, 16, 16), reach=1, batches=batches)
+    window = with_sizes(sampler, (1, 16, 16), reach=1, batches=batches)
     plan, shape = sampler.compile("ddim:2"), (1, 512, 512)
     list(tiled_steps(window, plan, (1, 64, 64), Tiles(4, batch=4), condition=LABEL))
     assert batches == [4, 4, 4, 4, 4, 4, 1] * 2  # of 25 windows
@@ -239,4 +241,4 @@ def test_what_cannot_be_is_refused_before_the_first_step(sampler: Sampler, wrong
 
 def test_two_channels_are_no_windows_of_three(sampler: Sampler) -> None:
     with pytest.raises(UserError, match="cannot be cut into windows"):
-        sample_tiles(sized(sampler, (3, 4, 4)), "ddim:2", (2, 8, 8), Tiles(0), condition=LABEL)
+        sample_tiles(with_sizes(sampler, (3, 4, 4)), "ddim:2", (2, 8, 8), Tiles(0), condition=LABEL)

@@ -67,11 +67,11 @@ def test_a_fresh_hold_has_a_draw_for_each_step() -> None:
 def test_one_draw_is_made_once() -> None:
     asked = []
 
-    def counted(number):
+    def count_draw(number):
         asked.append(number)
         return draws(number)
 
-    list(execute(PLAN, tanh, counted, hold=Hold(VALUE, MASK)))
+    list(execute(PLAN, tanh, count_draw, hold=Hold(VALUE, MASK)))
     assert asked.count(0) <= 2  # of the start, and of the hold
 
 

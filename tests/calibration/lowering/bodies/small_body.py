@@ -86,7 +86,9 @@ def prologue() -> Graph:
     return written(text, column=np.array([-1, 1, 1, 1]), ones=np.ones((1, 32, 1, 1)))
 
 
-def edited(graph: Graph, names: str, *inputs: str, constants: Mapping[str, Array] | None = None, **more: Any) -> Graph:
+def edit_nodes(
+    graph: Graph, names: str, *inputs: str, constants: Mapping[str, Array] | None = None, **more: Any
+) -> Graph:
     """The graph, whose nodes with outputs of these names have further inputs and attributes; None takes one away."""
 
     def other(node: Node) -> Node:

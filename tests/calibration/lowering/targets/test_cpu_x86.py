@@ -14,7 +14,16 @@ from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
 from fewstep.graph.weight_quantization import quantize_weight
 from fewstep.plans.errors import UserError
-from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, edited, feeds, table
+from tests.calibration.lowering.bodies.small_body import (
+    EDGES,
+    FACTORS,
+    SELECTED,
+    Builder,
+    body,
+    edit_nodes,
+    feeds,
+    table,
+)
 
 SCHEME = CPU_X86.scheme
 
@@ -81,7 +90,7 @@ def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:
 
 def test_a_bias_inside_a_convolution_is_refused() -> None:
     prepared = body()
-    biased = edited(prepared, "h2", "inner", constants={"inner": np.ones(32, np.float32)})
+    biased = edit_nodes(prepared, "h2", "inner", constants={"inner": np.ones(32, np.float32)})
     with pytest.raises(UserError, match="'h2' has a bias inside"):
         lower(biased, table(prepared), CPU_X86)
 

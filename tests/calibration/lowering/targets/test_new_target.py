@@ -35,11 +35,11 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 BODY = "int8-fake"
 
 
-def named_fake(target: Target, **changes: object) -> Target:
+def fake_target(target: Target, **changes: object) -> Target:
     return replace(target, platform=replace(target.platform, name="fake", notes=("it is an example",), **changes))
 
 
-FAKE = named_fake(CPU_X86, cpu=None, saturates=False)
+FAKE = fake_target(CPU_X86, cpu=None, saturates=False)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
     monkeypatch.setattr(
         opening, "create_backend", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads)
     )
-    own = named_fake(CPU_X86, backend="other", label="Other")
+    own = fake_target(CPU_X86, backend="other", label="Other")
     opened_bundle = of_platform(bundle, own.platform)
     body = opened_bundle.body(BODY)
     assert (inference_engine_of(body), backend_of(body), is_simulated(body)) == ("Other", "other", False)
@@ -117,7 +117,7 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
 
 
 def test_without_an_engine_that_opens_it_its_body_is_simulated(bundle: Path, fake: Target) -> None:
-    body = of_platform(bundle, named_fake(TENSORRT).platform).body(BODY)
+    body = of_platform(bundle, fake_target(TENSORRT).platform).body(BODY)
     assert inference_engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
     assert backend_of(body) == "onnxruntime" and is_simulated(body)
     shown = inspect(InspectOptions(bundle)).bodies[BODY]

@@ -61,7 +61,7 @@ def norms() -> Graph:
     return b.graph(3, 32, 32)
 
 
-def turned(graph: Graph, folder: Path) -> int:
+def count_reorders(graph: Graph, folder: Path) -> int:
     """How many reorders OpenVINO puts between the convolutions, of all their channels."""
     io.save(graph, folder / "graph.onnx")
     backend = OpenVino()
@@ -78,9 +78,9 @@ def turned(graph: Graph, folder: Path) -> int:
 def test_no_picture_changes_its_layout_between_convolutions(edges: tuple[float, ...], tmp_path: Path) -> None:
     prepared = norms()
     ranges = table(prepared, edges)
-    assert turned(lower_graph(prepared, ranges, replace(OPENVINO, rewrites=()))[0], tmp_path) >= 2
+    assert count_reorders(lower_graph(prepared, ranges, replace(OPENVINO, rewrites=()))[0], tmp_path) >= 2
     lowered = lower(prepared, ranges, OPENVINO)
-    assert turned(lowered.graph, tmp_path) == 0 and lowered.coverage.int8_ops
+    assert count_reorders(lowered.graph, tmp_path) == 0 and lowered.coverage.int8_ops
     given = feeds(prepared) | ({GROUP: np.array([len(FACTORS) - 1])} if edges else {})
     assert sqnr(run(prepared, feeds(prepared))["output"], on_openvino(lowered.graph, given, tmp_path)) > 30
 
@@ -132,7 +132,7 @@ def test_an_operation_that_openvino_leaves_in_float_is_named() -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped(exported_fashion_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_fashion_mnist(exported_fashion_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the shipped model, with the int8 body of a short calibration."""
     folder = tmp_path_factory.mktemp("shipped") / "bundle"
     shutil.copytree(exported_fashion_mnist, folder)
@@ -145,16 +145,16 @@ def draw(sampler: Sampler, seeds: range, plan: str = "dpmpp_2m:4") -> Array:
     return sampler.sample(plan, seeds, condition, guidance=2.0)
 
 
-def test_the_shipped_model_runs_in_int8(shipped: Path) -> None:
-    found = open_bundle(shipped).body("int8-openvino")
+def test_the_shipped_model_runs_in_int8(int8_fashion_mnist: Path) -> None:
+    found = open_bundle(int8_fashion_mnist).body("int8-openvino")
     assert found.target == "openvino" and len(found.groups) == 3
     coverage = found.graph.coverage
     assert coverage is not None and coverage.int8_macs >= 0.9 * coverage.total_macs
 
 
-def test_its_float32_samples_are_those_of_onnxruntime_and_int8_ones_are_close(shipped: Path) -> None:
+def test_its_float32_samples_are_those_of_onnxruntime_and_int8_ones_are_close(int8_fashion_mnist: Path) -> None:
     seeds = range(8)
-    expected = draw(load(shipped), seeds)
-    np.testing.assert_allclose(draw(load(shipped, backend=OpenVino()), seeds), expected, atol=1e-4)
-    found = draw(load(shipped, "int8", backend=OpenVino()), seeds)
+    expected = draw(load(int8_fashion_mnist), seeds)
+    np.testing.assert_allclose(draw(load(int8_fashion_mnist, backend=OpenVino()), seeds), expected, atol=1e-4)
+    found = draw(load(int8_fashion_mnist, "int8", backend=OpenVino()), seeds)
     assert psnr(found, expected).mean() > 44  # 47.4 where this was written

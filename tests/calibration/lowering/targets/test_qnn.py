@@ -13,7 +13,7 @@ from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, edited, feeds, sqnr, table
+from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, edit_nodes, feeds, sqnr, table
 from tests.onnx_text import written
 
 
@@ -93,7 +93,7 @@ def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
     plain, rng = body(), np.random.default_rng(3)
     rows = np.geomspace(0.02, 1, 32, dtype=np.float32).reshape(-1, 1, 1, 1)
     added = {"h2.weight": rows * plain.constants["h2.weight"], "inner": rng.standard_normal(32).astype(np.float32)}
-    prepared = edited(plain, "h2", "inner", constants=added)
+    prepared = edit_nodes(plain, "h2", "inner", constants=added)
     fed = feeds(prepared)
     lowered = lower(prepared, table(prepared), QNN_8BIT).graph
     assert sqnr(run(prepared, fed)["output"], open_session(lowered, fuse_qdq=False)(fed)["output"]) > 30

@@ -30,13 +30,13 @@ def test_a_lowered_graph_takes_batches_of_any_size_and_more_feeds_than_it_has_in
 def test_pairs_of_a_large_network_are_opened_without_an_arena(is_large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = onnxruntime.SessionOptions, []
 
-    def recorded() -> Any:
+    def record_making() -> Any:
         made.append(real())
         return made[-1]
 
     graph = body()
     lowered = lower(graph, table(graph, EDGES), TENSORRT).graph
-    monkeypatch.setattr(onnxruntime, "SessionOptions", recorded)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", record_making)
     monkeypatch.setattr(io, "exceeds_one_file", lambda graph: is_large)
     TENSORRT.runs(lowered)
     (options,) = made

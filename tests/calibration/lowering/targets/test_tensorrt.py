@@ -20,7 +20,7 @@ from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, open_simulation, sqnr, table
 
 
-def lowered(prepared: Graph) -> Graph:
+def lower_for_tensorrt(prepared: Graph) -> Graph:
     return lower(prepared, table(prepared, EDGES), TENSORRT).graph
 
 
@@ -73,7 +73,7 @@ def test_the_simulation_is_the_graph_rounded_in_float() -> None:
 
 
 def test_nothing_stays_float32_between_the_casts() -> None:
-    graph = lowered(body())
+    graph = lower_for_tensorrt(body())
     types = infer_types(graph)
     assert not list(float32_tensors(graph))
     assert {types.values[name].dtype for name in (*SELECTED, "h1", "h4", "residual")} == {np.dtype(np.float16)}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.families.tiny import UNET, randomized
+from tests.families.tiny import UNET, randomize
 
 
 @pytest.fixture(scope="package")
@@ -13,5 +13,5 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     diffusers = pytest.importorskip("diffusers")
     blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
     home = tmp_path_factory.mktemp("weights") / "unet"
-    randomized(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
+    randomize(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
     return home

@@ -14,7 +14,7 @@ import diffusers
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.plans.errors import UserError
-from tests.pipelines import autoencoder, randomized
+from tests.pipelines import autoencoder, randomize
 
 MEAN, DEVIATION = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 1.0]
 TINY = {
@@ -69,8 +69,8 @@ def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
             lambda: autoencoder(scaling_factor=0.5, latents_mean=MEAN, latents_std=DEVIATION),
             lambda z: (z - torch.tensor(MEAN)[:, None, None]) * 0.5 / torch.tensor(DEVIATION)[:, None, None],
         ),
-        (lambda: randomized(diffusers.AutoencoderTiny(**TINY)), lambda z: z),
-        (lambda: randomized(diffusers.AutoencoderDC(**COMPRESSING)), lambda z: z * 0.41),
+        (lambda: randomize(diffusers.AutoencoderTiny(**TINY)), lambda z: z),
+        (lambda: randomize(diffusers.AutoencoderDC(**COMPRESSING)), lambda z: z * 0.41),
     ],
     ids=["scale", "scale-and-shift", "by-channel", "tiny", "deep-compression"],
 )

@@ -36,7 +36,7 @@ SPEC = {"prediction": "flow", "schedule": {"kind": "flow", "timesteps": 1000}}
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def parent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parent with `denoiser` and `scheduler`. Tests must not change it."""
     home = tmp_path_factory.mktemp("component")
     torch.manual_seed(0)
@@ -46,9 +46,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def alone(saved: Path, tmp_path: Path) -> Path:
+def alone(parent_folder: Path, tmp_path: Path) -> Path:
     """The network's folder, with nothing around it."""
-    return Path(shutil.copytree(saved / "denoiser", tmp_path / "alone" / "denoiser"))
+    return Path(shutil.copytree(parent_folder / "denoiser", tmp_path / "alone" / "denoiser"))
 
 
 def written(path: Path, content: dict[str, Any]) -> Path:
@@ -56,18 +56,18 @@ def written(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_the_scheduler_of_the_same_parent_says_what_it_was_trained_on(saved: Path) -> None:
-    source = load_source(str(saved / "denoiser"))
+def test_the_scheduler_of_the_same_parent_says_what_it_was_trained_on(parent_folder: Path) -> None:
+    source = load_source(str(parent_folder / "denoiser"))
     spec = source.spec
     assert (spec.name, spec.x_shape, spec.prediction) == ("denoiser", (3, 8, 8), "v")
     assert spec.schedule == ScheduleSpec("linear", 1000, 2e-4, 0.02)
     assert source.scheduler is not None and source.scheduler["_class_name"] == "DDIMScheduler"
 
 
-def test_a_spec_says_it_before_the_scheduler(saved: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_spec_says_it_before_the_scheduler(parent_folder: Path, alone: Path, tmp_path: Path) -> None:
     """And without one, from the folder alone; the module is the same."""
     file = written(tmp_path / "spec.json", {**SPEC, "name": "mine"})
-    sources = [load_source(str(folder), file) for folder in (saved / "denoiser", alone)]
+    sources = [load_source(str(folder), file) for folder in (parent_folder / "denoiser", alone)]
     for source in sources:
         assert (source.spec.name, source.spec.prediction) == ("mine", "flow") and source.scheduler is None
     assert sources[0].sha256 == sources[1].sha256
@@ -78,9 +78,9 @@ def test_a_spec_says_it_before_the_scheduler(saved: Path, alone: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_its_guided_samples_need_a_null_value(saved: Path, tmp_path: Path) -> None:
+def test_its_guided_samples_need_a_null_value(parent_folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    export(ExportOptions(str(saved / "denoiser"), bundle, null=("class=5",)))
+    export(ExportOptions(str(parent_folder / "denoiser"), bundle, null=("class=5",)))
     manifest = open_bundle(bundle).manifest
     (label,) = manifest.conditions
     assert (label.null, label.low, label.high) == (5, 0, 4)
@@ -125,10 +125,10 @@ def test_weights_in_a_component_name_its_folder(alone: Path) -> None:
     assert failure.value.fix == f"give its folder, {alone}"
 
 
-def test_a_component_of_a_pipeline_is_taken_without_it(saved: Path, tmp_path: Path) -> None:
+def test_a_component_of_a_pipeline_is_taken_without_it(parent_folder: Path, tmp_path: Path) -> None:
     """Its pipeline's class still says how the scheduler is used."""
     home = tmp_path / "pipeline"
-    shutil.copytree(saved, home)
+    shutil.copytree(parent_folder, home)
     written(home / "model_index.json", {"_class_name": "DDIMPipeline", "denoiser": ["diffusers", "UNet2DModel"]})
     made: Source = load_source(str(home / "denoiser"))
     assert made.companions is None and made.scheduler is not None and "DDIMPipeline" in made.scheduler.values()

@@ -19,7 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.export.verify_export import verified
+from tests.export.verify_export import verify_source
 from tests.families import tiny
 
 diffusers = pytest.importorskip("diffusers")
@@ -49,35 +49,35 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(unet: Path) -> Path:
+def folder_bundle(unet: Path) -> Path:
     """The bundle of the folder, made without network access."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "socket", refused)
+        patch.setattr(socket, "socket", refuse_socket)
         export(ExportOptions(str(unet), unet.parent / "bundle"))
     return unet.parent / "bundle"
 
 
-def test_a_bundle_says_what_the_folder_does(unet: Path, exported: Path) -> None:
-    manifest = open_bundle(exported).manifest
+def test_a_bundle_says_what_the_folder_does(unet: Path, folder_bundle: Path) -> None:
+    manifest = open_bundle(folder_bundle).manifest
     assert (manifest.name, manifest.x_shape, manifest.prediction) == ("model", (3, 8, 8), "epsilon")
     assert manifest.schedule == ScheduleSpec("linear") and manifest.provenance.source == "model"
-    assert str(unet.parent) not in (exported / "manifest.json").read_text()
+    assert str(unet.parent) not in (folder_bundle / "manifest.json").read_text()
 
 
-def test_the_scheduler_goes_along_to_a_device(exported: Path, tmp_path: Path) -> None:
-    pack(PackOptions(exported, tmp_path / "device", body=("float32",)))
+def test_the_scheduler_goes_along_to_a_device(folder_bundle: Path, tmp_path: Path) -> None:
+    pack(PackOptions(folder_bundle, tmp_path / "device", body=("float32",)))
     assert len(load(tmp_path / "device").compile("scheduler:7").steps) == 7
 
 
 @pytest.mark.parametrize("plan", ["scheduler:", "scheduler:x", "scheduler:9999999"])
-def test_a_scheduler_without_steps_is_one_line(plan: str, exported: Path) -> None:
+def test_a_scheduler_without_steps_is_one_line(plan: str, folder_bundle: Path) -> None:
     with pytest.raises(UserError, match="has no number of steps; write scheduler:20"):
-        load(exported).compile(plan)
+        load(folder_bundle).compile(plan)
 
 
-def test_text_after_the_steps_of_a_scheduler_is_named(exported: Path) -> None:
+def test_text_after_the_steps_of_a_scheduler_is_named(folder_bundle: Path) -> None:
     with pytest.raises(UserError, match="plan 'scheduler:1e3' has 'e3' after its number, where nothing may follow"):
-        load(exported).compile("scheduler:1e3")
+        load(folder_bundle).compile("scheduler:1e3")
 
 
 def test_a_bundle_without_a_scheduler_says_so(tiny_bundle: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_bundle_without_a_scheduler_says_so(tiny_bundle: Path) -> None:
         load(tiny_bundle).compile("scheduler:8")
 
 
-def refused(*_: Any, **__: Any) -> NoReturn:
+def refuse_socket(*_: Any, **__: Any) -> NoReturn:
     raise AssertionError("export opened a socket")
 
 
@@ -142,7 +142,7 @@ def test_a_network(
     source = load_source(str(folder(tmp_path / "f", diffusers.UNet2DConditionModel(**config), text_tokens=7)))
     assert isinstance(source, TorchSource) and source.spec.x_shape == x_shape
     assert {condition.name: condition.shape for condition in source.spec.conditions} == conditions
-    prepared, table = verified(source)
+    prepared, table = verify_source(source)
     assert table.worst.relative < 1e-5
     assert prepared.prologue is not None
     assert not {"Shape", "Cast", "Expand"} & set(prepared.body.ops())
@@ -157,7 +157,7 @@ def test_a_scheduler_that_cuts_off_a_learned_variance_runs_where_export_did(tmp_
     assert x.shape == (1, 3, 8, 8)
 
 
-def edited(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
+def edit_folder(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
     """A copy of the folder with fields of one JSON file changed."""
     shutil.copytree(folder, to)
     content = json.loads((to / file).read_text())
@@ -191,12 +191,12 @@ def test_what_fewstep_does_not_know_is_one_line(
     unet: Path, tmp_path: Path, file: str, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        load_source(str(edited(unet, tmp_path / "f", file, changes)))
+        load_source(str(edit_folder(unet, tmp_path / "f", file, changes)))
 
 
 def test_a_pipeline_of_two_networks_says_how_both_are_exported(unet: Path, tmp_path: Path) -> None:
     two = {"boundary_ratio": 0.875, "transformer_2": ["diffusers", "UNet2DModel"]}
-    folder = edited(unet, tmp_path / "f", "model_index.json", two)
+    folder = edit_folder(unet, tmp_path / "f", "model_index.json", two)
     (folder / "transformer_2").mkdir()
     with pytest.raises(UserError, match="has two networks.*transformer_2, and give .*unet as --expert"):
         load_source(str(folder))

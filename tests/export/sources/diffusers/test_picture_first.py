@@ -18,7 +18,7 @@ TEXT = np.random.default_rng(0).standard_normal((1, 7, 12)).astype(np.float32)
 DEPTH = np.concatenate([np.sin([[1.0, 0.0]]), np.cos([[1.0, 0.0]])], 1).astype(np.float32)  # Lotus's task, encoded
 
 
-def opened(folder: Path, pipeline: str, channels: int) -> tuple[Any, Sampler]:
+def open_folder(folder: Path, pipeline: str, channels: int) -> tuple[Any, Sampler]:
     """The network of such a folder, and its bundle. It is told a task, and predicts the sample."""
     made = diffusers.UNet2DConditionModel(
         in_channels=channels,
@@ -49,7 +49,7 @@ def said(network: Any, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("pipeline", ["LotusGPipeline", "MarigoldDepthPipeline"])
 def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
     """One step is the network's sample of [picture, noise]; the task is its class embedding."""
-    network, sampler = opened(tmp_path, pipeline, 8)
+    network, sampler = open_folder(tmp_path, pipeline, 8)
     picture = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
     who = {"text": TEXT, "class_embedding": DEPTH, "image": picture}
     (state,) = sampler.steps("ddim:1", [0], who)
@@ -61,7 +61,7 @@ def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_lotus_d_is_one_step_from_the_picture_alone(tmp_path: Path) -> None:
     """No noise, no scheduler: the sample is what the network says of the picture at the last timestep."""
-    network, sampler = opened(tmp_path, "LotusDPipeline", 4)
+    network, sampler = open_folder(tmp_path, "LotusDPipeline", 4)
     picture = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
     who, given = {"text": TEXT, "class_embedding": DEPTH}, {"image": picture}
     made = sampler.sample("ddim:1", [0], who, given=given, strength=1.0, renoise=0)

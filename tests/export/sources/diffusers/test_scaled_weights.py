@@ -25,7 +25,7 @@ def layers_of(tensors: Tensors) -> list[str]:
     ]
 
 
-def scaled(tensors: Tensors, ending: str, is_by_row: bool, kind: torch.dtype) -> tuple[Tensors, Tensors]:
+def to_float8(tensors: Tensors, ending: str, is_by_row: bool, kind: torch.dtype) -> tuple[Tensors, Tensors]:
     """The tensors with float8 weights and their scales, and the weights that they stand for."""
     stored, meant = dict(tensors), dict(tensors)
     for layer in layers_of(tensors):
@@ -38,7 +38,7 @@ def scaled(tensors: Tensors, ending: str, is_by_row: bool, kind: torch.dtype) ->
     return stored, meant
 
 
-def loaded(plain: Path, home: Path, tensors: Tensors, **metadata: str) -> Tensors:
+def load_tensors(plain: Path, home: Path, tensors: Tensors, **metadata: str) -> Tensors:
     """The weights of the network whose file holds these tensors."""
     home.mkdir()
     (home / "config.json").write_bytes((plain / "config.json").read_bytes())
@@ -54,16 +54,18 @@ def loaded(plain: Path, home: Path, tensors: Tensors, **metadata: str) -> Tensor
 def test_a_weight_is_the_stored_number_times_its_scale(
     plain: Path, tmp_path: Path, ending: str, is_by_row: bool, kind: torch.dtype
 ) -> None:
-    stored, meant = scaled(safetensors.load_file(plain / WEIGHTS), ending, is_by_row, kind)
-    found = loaded(plain, tmp_path / "f", stored)
+    stored, meant = to_float8(safetensors.load_file(plain / WEIGHTS), ending, is_by_row, kind)
+    found = load_tensors(plain, tmp_path / "f", stored)
     assert found.keys() == meant.keys() and all(torch.equal(found[name], meant[name]) for name in meant)
 
 
 def test_entries_that_describe_the_weights_are_no_weights(plain: Path, tmp_path: Path) -> None:
-    stored, meant = scaled(safetensors.load_file(plain / WEIGHTS), "scale_weight", False, torch.float8_e4m3fn)
+    stored, meant = to_float8(safetensors.load_file(plain / WEIGHTS), "scale_weight", False, torch.float8_e4m3fn)
     stored = {f"_orig_mod.{name}": each for name, each in stored.items()}
     inputs = {f"_orig_mod.{layer}.scale_input": torch.tensor(3.0) for layer in layers_of(meant)}
-    found = loaded(plain, tmp_path / "f", stored | inputs | {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn)})
+    found = load_tensors(
+        plain, tmp_path / "f", stored | inputs | {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn)}
+    )
     assert found.keys() == meant.keys() and torch.equal(found["conv_in.weight"], meant["conv_in.weight"])
 
 
@@ -76,15 +78,17 @@ def test_entries_that_describe_the_weights_are_no_weights(plain: Path, tmp_path:
 def test_a_stated_format_is_float8_times_a_scale(
     plain: Path, tmp_path: Path, is_in_header: bool, format: dict[str, object], says: str | None
 ) -> None:
-    stored, meant = scaled(safetensors.load_file(plain / WEIGHTS), "weight_scale", False, torch.float8_e4m3fn)
+    stored, meant = to_float8(safetensors.load_file(plain / WEIGHTS), "weight_scale", False, torch.float8_e4m3fn)
     header = {"_quantization_metadata": json.dumps({"layers": {"conv_in": format}})} if is_in_header else {}
     if not is_in_header:
         stored["conv_in.comfy_quant"] = torch.tensor([*json.dumps(format).encode()], dtype=torch.uint8)
     if says is None:
-        assert torch.equal(loaded(plain, tmp_path / "f", stored, **header)["conv_in.weight"], meant["conv_in.weight"])
+        assert torch.equal(
+            load_tensors(plain, tmp_path / "f", stored, **header)["conv_in.weight"], meant["conv_in.weight"]
+        )
         return
     with pytest.raises(UserError, match=f"{says}.*which is not float8 times a scale; write the weights in float16"):
-        loaded(plain, tmp_path / "f", stored, **header)
+        load_tensors(plain, tmp_path / "f", stored, **header)
 
 
 def read(folder: Path, name: str, scale: Tensor) -> StoredTensor:

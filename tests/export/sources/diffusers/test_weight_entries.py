@@ -38,7 +38,7 @@ def same_weights(home: Path, plain: Path) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def scaled(tensors: Tensors, ending: str) -> Tensors:
+def float8_convolutions(tensors: Tensors, ending: str) -> Tensors:
     """Convolutions in float8, each with its scale."""
     layers = [name.removesuffix(".weight") for name, each in tensors.items() if each.ndim == 4]
     small = {f"{layer}.weight": (tensors[f"{layer}.weight"] / SCALE).to(torch.float8_e4m3fn) for layer in layers}
@@ -47,7 +47,7 @@ def scaled(tensors: Tensors, ending: str) -> Tensors:
 
 @pytest.mark.parametrize("ending", ["SCB", "weight_scale_2"])
 def test_other_scales_of_float8_weights_are_refused_by_name(plain: Path, ending: str, tmp_path: Path) -> None:
-    home = rewritten(plain, tmp_path / "f", lambda tensors: scaled(tensors, ending))
+    home = rewritten(plain, tmp_path / "f", lambda tensors: float8_convolutions(tensors, ending))
     with pytest.raises(
         UserError, match=rf"as F8_E4M3 with scales, such as 'conv_in.{ending}'.*multiplied by its scale"
     ):
@@ -99,7 +99,7 @@ def test_a_prefix_in_shards_is_removed(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_the_index_of_shards_does_not_list_is_refused(plain: Path, tmp_path: Path) -> None:
-    home = rewritten(plain, tmp_path / "f", lambda tensors: scaled(tensors, "scale_weight"))
+    home = rewritten(plain, tmp_path / "f", lambda tensors: float8_convolutions(tensors, "scale_weight"))
     (home / WEIGHTS).rename(home / "part.safetensors")
     listed = dict.fromkeys(safetensors.load_file(plain / WEIGHTS), "part.safetensors")
     (home / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
@@ -160,10 +160,10 @@ def text_folder(home: Path, change: Callable[[Tensors], Tensors]) -> tuple[Any, 
 
 
 def test_a_prefix_of_a_text_encoder_is_removed(tmp_path: Path) -> None:
-    def wrapped(tensors: Tensors) -> Tensors:
+    def wrap_names(tensors: Tensors) -> Tensors:
         return {f"_orig_mod.{name}": each for name, each in tensors.items()}
 
-    expected, found = (each.state_dict() for each in text_folder(tmp_path, wrapped))
+    expected, found = (each.state_dict() for each in text_folder(tmp_path, wrap_names))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -178,12 +178,12 @@ def test_positions_that_a_text_encoder_has_anyway_are_left_unread(
 
 
 def test_a_float8_weight_of_a_text_encoder_is_multiplied_by_its_scale(tmp_path: Path) -> None:
-    def scaled_layer(tensors: Tensors) -> Tensors:
+    def float8_layer(tensors: Tensors) -> Tensors:
         weight = next(name for name in tensors if name.endswith("mlp.fc1.weight"))
         small = (tensors[weight] / SCALE).to(torch.float8_e4m3fn)
         return tensors | {weight: small, weight.replace(".weight", ".scale_weight"): torch.tensor(SCALE)}
 
-    expected, found = (each.state_dict() for each in text_folder(tmp_path, scaled_layer))
+    expected, found = (each.state_dict() for each in text_folder(tmp_path, float8_layer))
     name = next(name for name in expected if name.endswith("mlp.fc1.weight"))
     scaled_weight = (expected[name] / SCALE).to(torch.float8_e4m3fn).float() * SCALE
     assert torch.allclose(found[name], scaled_weight, rtol=1e-6, atol=0) and not torch.equal(

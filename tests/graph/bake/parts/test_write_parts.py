@@ -22,7 +22,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, write_bundle
-from tests.graph.bake.run_baked import sampled
+from tests.graph.bake.run_baked import run_file
 
 SEEDS, LABELS = (5, 6, 7), np.array([0, 2, 1])
 CLASSES = np.array([0, 1, 1])
@@ -106,7 +106,7 @@ def test_int8_weights_give_the_samples_of_the_file_in_that_form(bundle: Path, tm
     options = {"plan": "ddim:3", "guidance": 2.0, "body": "int8-weights"}
     bake(BakeOptions(bundle, output=tmp_path / "run.onnx", **options))
     write_parts(BakeOptions(bundle, output=tmp_path / "run", batch=len(SEEDS), parts=True, **options))
-    expected = sampled(tmp_path / "run.onnx", SEEDS, **{"class": CLASSES})
+    expected = run_file(tmp_path / "run.onnx", SEEDS, **{"class": CLASSES})
     np.testing.assert_allclose(run_parts(tmp_path / "run", **{"class": CLASSES}), expected, rtol=0, atol=1e-5)
 
 
@@ -114,7 +114,7 @@ def test_int8_weights_give_the_samples_of_the_file_in_that_form(bundle: Path, tm
 def test_a_form_is_close_to_float32(bundle: Path, tmp_path: Path, network: Any, least: float) -> None:
     for form in ("float32", network):
         bake(BakeOptions(bundle, "ddim:3", tmp_path / f"{form}.onnx", body=form))
-    exact, found = (sampled(tmp_path / f"{form}.onnx", SEEDS, **{"class": CLASSES}) for form in ("float32", network))
+    exact, found = (run_file(tmp_path / f"{form}.onnx", SEEDS, **{"class": CLASSES}) for form in ("float32", network))
     psnr = 10 * np.log10(4 / np.mean(np.square(found - exact)))
     assert least < psnr < 120
 

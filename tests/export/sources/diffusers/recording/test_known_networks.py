@@ -23,7 +23,7 @@ from tests.pipelines import (
     WITHOUT_CHECKER,
     attention_unet,
     clip_components,
-    randomized,
+    randomize,
     stable_diffusion,
     write_clip_tokenizer,
 )
@@ -43,7 +43,7 @@ UNET = {
 
 def write_unconditional(folder: Path, pipeline: str, scheduler: Any) -> None:
     torch.manual_seed(0)
-    network = randomized(diffusers.UNet2DModel(**UNET))
+    network = randomize(diffusers.UNet2DModel(**UNET))
     getattr(diffusers, pipeline)(unet=network, scheduler=scheduler).save_pretrained(folder)
 
 

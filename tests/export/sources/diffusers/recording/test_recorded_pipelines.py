@@ -40,7 +40,7 @@ def record(folder: Path, name: str) -> RecordedPipeline:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
     """Records a pipeline once."""
 
     @cache
@@ -62,14 +62,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
     ],
 )
 def test_the_guidance_of_each_step_is_the_default_of_the_pipeline(
-    name: str, weights: tuple[float, float], recorded: Recordings
+    name: str, weights: tuple[float, float], recordings: Recordings
 ) -> None:
-    assert recorded(name).relations.combination.weights == (weights,) * 3
+    assert recordings(name).relations.combination.weights == (weights,) * 3
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("wan", 1.0), ("cogvideox", 1.0), ("chroma", 0.001)])
-def test_the_time_of_the_network_is_a_multiple_of_the_schedulers(name: str, alpha: float, recorded: Recordings) -> None:
-    assert recorded(name).relations.times == {"['timestep']": (alpha, 0.0)}
+def test_the_time_of_the_network_is_a_multiple_of_the_schedulers(
+    name: str, alpha: float, recordings: Recordings
+) -> None:
+    assert recordings(name).relations.times == {"['timestep']": (alpha, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -82,8 +84,8 @@ def test_the_time_of_the_network_is_a_multiple_of_the_schedulers(name: str, alph
         ("allegro", (4, 2, 4, 4)),
     ],
 )
-def test_x_is_what_the_scheduler_steps(name: str, shape: tuple[int, ...], recorded: Recordings) -> None:
-    assert recorded(name).x_shape == shape
+def test_x_is_what_the_scheduler_steps(name: str, shape: tuple[int, ...], recordings: Recordings) -> None:
+    assert recordings(name).x_shape == shape
 
 
 @pytest.mark.parametrize(
@@ -98,51 +100,51 @@ def test_x_is_what_the_scheduler_steps(name: str, shape: tuple[int, ...], record
     ],
 )
 def test_conditions_are_the_arguments_that_change_with_the_prompt(
-    name: str, conditions: list[object], recorded: Recordings
+    name: str, conditions: list[object], recordings: Recordings
 ) -> None:
-    found = [(each.name, each.shape, each.dtype) for each in recorded(name).arguments.conditions]
+    found = [(each.name, each.shape, each.dtype) for each in recordings(name).arguments.conditions]
     assert found == conditions
 
 
-def test_the_conditional_branch_of_a_call_of_two_rows_is_the_second(recorded: Recordings) -> None:
-    arguments = recorded("ltx").arguments
+def test_the_conditional_branch_of_a_call_of_two_rows_is_the_second(recordings: Recordings) -> None:
+    arguments = recordings("ltx").arguments
     assert (arguments.conditional, arguments.unconditional) == (1, 0)
 
 
-def test_the_conditional_branch_of_two_calls_is_the_first(recorded: Recordings) -> None:
-    arguments = recorded("wan").arguments
+def test_the_conditional_branch_of_two_calls_is_the_first(recordings: Recordings) -> None:
+    arguments = recordings("wan").arguments
     assert (arguments.conditional, arguments.unconditional) == (0, 1)
 
 
-def test_sizes_are_constants(recorded: Recordings) -> None:
-    arguments = recorded("ltx").arguments.arguments
+def test_sizes_are_constants(recordings: Recordings) -> None:
+    arguments = recordings("ltx").arguments.arguments
     assert [arguments[f"['{name}']"].value for name in ("num_frames", "height", "width")] == [2, 2, 2]
 
 
-def test_rotary_positions_as_long_as_the_batch_are_no_rows(recorded: Recordings) -> None:
-    positions = [each for path, each in recorded("allegro").arguments.arguments.items() if "rotary" in path]
+def test_rotary_positions_as_long_as_the_batch_are_no_rows(recordings: Recordings) -> None:
+    positions = [each for path, each in recordings("allegro").arguments.arguments.items() if "rotary" in path]
     assert len(positions) == 9 and not any(each.repeats for each in positions)
 
 
-def test_the_rules_of_the_scheduler_are_even_sigmas_and_a_shift(recorded: Recordings) -> None:
-    rules = recorded("ltx").scheduler[RECORDED]
+def test_the_rules_of_the_scheduler_are_even_sigmas_and_a_shift(recordings: Recordings) -> None:
+    rules = recordings("ltx").scheduler[RECORDED]
     slope = (1.15 - 0.5) / (4096 - 256)
     assert rules == {"even": True, "mu": [pytest.approx(0.5 + slope * (8 - 256)), 0.0]}
 
 
-def test_sigmas_that_are_not_even_are_listed_by_the_number_of_steps(recorded: Recordings) -> None:
-    config = recorded("mochi").scheduler
+def test_sigmas_that_are_not_even_are_listed_by_the_number_of_steps(recordings: Recordings) -> None:
+    config = recordings("mochi").scheduler
     assert read_recorded(config, 3) == RecordedTimes(False, {}, (1.0, 0.975, 0.71875))
 
 
-def test_a_text_for_each_frame_is_one_condition(recorded: Recordings) -> None:
-    arguments = recorded("text_to_video").arguments
+def test_a_text_for_each_frame_is_one_condition(recordings: Recordings) -> None:
+    arguments = recordings("text_to_video").arguments
     assert arguments.repeats["['encoder_hidden_states']"] == 4
     assert [each.shape for each in arguments.conditions] == [(77, 12)]
 
 
-def test_an_edit_of_a_picture_is_recorded_from_noise(recorded: Recordings) -> None:
-    assert recorded("chroma_image_to_image").settings.usual["strength"] == 1.0
+def test_an_edit_of_a_picture_is_recorded_from_noise(recordings: Recordings) -> None:
+    assert recordings("chroma_image_to_image").settings.usual["strength"] == 1.0
 
 
 @pytest.mark.slow
@@ -318,22 +320,22 @@ def check_steps(found: RecordedPipeline, scheduler: Mapping[str, Any], count: in
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "mochi"])
-def test_the_steps_of_a_plan_are_those_of_the_scheduler(name: str, recorded: Recordings) -> None:
-    check_steps(recorded(name), recorded(name).scheduler, 8)
+def test_the_steps_of_a_plan_are_those_of_the_scheduler(name: str, recordings: Recordings) -> None:
+    check_steps(recordings(name), recordings(name).scheduler, 8)
 
 
-def test_steps_at_other_times_are_refused(recorded: Recordings) -> None:
-    scheduler = recorded("mochi").scheduler
+def test_steps_at_other_times_are_refused(recordings: Recordings) -> None:
+    scheduler = recordings("mochi").scheduler
     sigmas = [*scheduler[RECORDED]["sigmas"]]
     sigmas[7] = [*sigmas[7][:-1], 0.4 * sigmas[7][-1]]
     changed = {**scheduler, RECORDED: {**scheduler[RECORDED], "sigmas": sigmas}}
-    check_steps(recorded("mochi"), changed, 3)
+    check_steps(recordings("mochi"), changed, 3)
     with pytest.raises(UserError, match="MochiPipeline steps at time .*, and the plan of its scheduler at"):
-        check_steps(recorded("mochi"), changed, 8)
+        check_steps(recordings("mochi"), changed, 8)
 
 
-def test_steps_with_other_weights_are_refused(recorded: Recordings) -> None:
-    found = recorded("cogvideox")
+def test_steps_with_other_weights_are_refused(recordings: Recordings) -> None:
+    found = recordings("cogvideox")
     scheduler = {**found.scheduler, "prediction_type": "sample"}
     with pytest.raises(
         UserError, match="plan of CogVideoXPipeline's scheduler feeds its network another x in step 2 of 8"

@@ -105,7 +105,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.py"
 
 
-def stored(scheduler: Any) -> Any:
+def store_steps(scheduler: Any) -> Any:
     found = read_steps(scheduler)
     assert found is not None
     return found
@@ -122,7 +122,7 @@ def test_steps_of_an_unknown_class_are_stored(
     assert (source.spec.prediction, source.spec.schedule.kind, source.spec.schedule.timesteps) == ("flow", "flow", 1000)
     assert source.scheduler is not None
     facts = DenoiserFacts(source.spec.schedule, source.spec.prediction)
-    plan = compile_recorded_steps(stored(source.scheduler), 8, facts, source.scheduler)
+    plan = compile_recorded_steps(store_steps(source.scheduler), 8, facts, source.scheduler)
     assert (len(plan.steps), plan.rows, plan.is_stochastic) == (8, rows, name == "noisy")
 
 
@@ -134,7 +134,7 @@ def test_schedule_and_prediction_of_an_unknown_class_are_measured(file: Path) ->
 
 def test_numbers_are_those_of_the_scheduler(file: Path) -> None:
     """Squared sigmas of 1, 0.5005, 0.001 and 0, with Euler's weights."""
-    found = stored(load_source(f"{file}:plain").scheduler)[3]
+    found = store_steps(load_source(f"{file}:plain").scheduler)[3]
     sigmas = np.array([1, 0.5005, 0.001, 0]) ** 2
     np.testing.assert_allclose([step.time for step in found.steps], 1000 * sigmas[:-1], rtol=1e-5)
     np.testing.assert_allclose([step.x for step in found.steps], 1, atol=1e-5)
@@ -144,14 +144,14 @@ def test_numbers_are_those_of_the_scheduler(file: Path) -> None:
 
 def test_outputs_of_two_steps(file: Path) -> None:
     """Adams and Bashforth's 1.5 and -0.5, between a first and a last step of Euler's."""
-    found = stored(load_source(f"{file}:two_step").scheduler)[3]
+    found = store_steps(load_source(f"{file}:two_step").scheduler)[3]
     first, second, third = found.steps
     assert (len(first.outputs), len(second.outputs), len(third.outputs)) == (1, 2, 1)
     np.testing.assert_allclose(second.outputs[1] / second.outputs[0], -1 / 3, rtol=1e-4)
 
 
 def test_the_first_x_of_a_later_step(file: Path) -> None:
-    found = stored(load_source(f"{file}:returning").scheduler)[3]
+    found = store_steps(load_source(f"{file}:returning").scheduler)[3]
     first, second, third = found.steps
     assert (first.first, third.first) == (0.0, 0.0)
     assert second.first == pytest.approx(third.time / 1000, rel=1e-4)
@@ -159,7 +159,7 @@ def test_the_first_x_of_a_later_step(file: Path) -> None:
 
 def test_noise_of_the_steps(file: Path) -> None:
     """0.6 t in every step but the last, whose draw is not read."""
-    found = stored(load_source(f"{file}:noisy").scheduler)[3]
+    found = store_steps(load_source(f"{file}:noisy").scheduler)[3]
     ends = [step.time / 1000 for step in found.steps[1:]]
     assert found.draws == (0, 1)
     np.testing.assert_allclose(
@@ -189,13 +189,13 @@ def test_times_that_no_rule_describes_are_stored(file: Path, caplog: pytest.LogC
     )
     source = load_source(f"{file}:make")
     assert "Mine passes timesteps to its scheduler. It has scheduler:8 and scheduler:3" in caplog.text
-    found = stored(source.scheduler)
+    found = store_steps(source.scheduler)
     assert [step.time for step in found[3].steps] == [900, 600, 300] and set(found) == {3, 8}
 
 
 def test_call_sets_the_number_of_steps(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = load_source(f"{file}:plain", call=("num_inference_steps=5",))
-    assert set(stored(source.scheduler)) == {5, 8}
+    assert set(store_steps(source.scheduler)) == {5, 8}
     assert "It has scheduler:8 and scheduler:5" in caplog.text
 
 

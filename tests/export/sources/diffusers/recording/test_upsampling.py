@@ -10,7 +10,7 @@ from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
 from fewstep.graph.graph import BATCH
-from tests.pipelines import randomized
+from tests.pipelines import randomize
 from tests.recorded_pipelines import text_to_video
 
 diffusers = pytest.importorskip("diffusers")
@@ -64,5 +64,5 @@ def test_a_network_of_videos_is_traced_on_one_side_of_64_rows(tmp_path: Path, fr
 
 
 def test_other_networks_are_not_limited() -> None:
-    network = randomized(diffusers.DiTTransformer2DModel(num_layers=1, attention_head_dim=4, num_attention_heads=2))
+    network = randomize(diffusers.DiTTransformer2DModel(num_layers=1, attention_head_dim=4, num_attention_heads=2))
     assert batch_range(network, (4, 8, 8)) == (None, None)
