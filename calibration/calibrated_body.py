@@ -35,7 +35,7 @@ class CalibratedBody:
     @property
     def last_body(self) -> LoweredBody:
         """The lowered graph, or the last one if the body has several: the graph of the cleanest steps."""
-        return self.recipe.lowered_graphs[-1][1]
+        return self.recipe.graphs[-1][1]
 
 
 def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -> Trial:
@@ -45,7 +45,7 @@ def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -
     by_rows: whether to run a large body on one sample at a time.
     """
     target, method = recipe.target, recipe.table.method
-    graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered_graphs], target, by_rows)
+    graphs = open_graphs([(until, each.graph) for until, each in recipe.graphs], target, by_rows)
     made = judging_run.run(graphs)
     quality = judging_run.quality(made)
     if not np.isfinite(quality.values).all():

@@ -118,7 +118,7 @@ def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
     """Write a body's graphs and ranges to files, and return its manifest entry. A graph has the float body's inputs,
     plus "group" if its scales differ by group."""
-    base, parts, table = task.sampler.body.graph, body.recipe.lowered_graphs, body.recipe.table
+    base, parts, table = task.sampler.body.graph, body.recipe.graphs, body.recipe.table
     edges = table.groups if len(parts) > 1 else ()
     groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
     least = 0 if base.data else None  # bytes from which weights go to a file; 0 if float32 has files: graphs share them

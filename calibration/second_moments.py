@@ -42,12 +42,12 @@ def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Wor
 def make_moment_collector(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
     """Return a function that sums the moments of a trajectory, at `positions` positions of each row."""
     release_free_memory()  # frees the memory of the network that counted
-    read = tuple(dict.fromkeys(op.x for ops in task.weighted_ops for op in ops))
+    read = tuple(dict.fromkeys(op.x for ops in task.ops_with_weights for op in ops))
     network = open_observed(task.prepared, read, task.threads)
 
     def moments(trajectory: Trajectories) -> Moments:
         part = select_trajectories(task, trajectory)
-        watched = MomentSums(network, task.prepared, task.weighted_ops, positions, part.seeds[0])
+        watched = MomentSums(network, task.prepared, task.ops_with_weights, positions, part.seeds[0])
         for _ in part.run_trajectories(watched):
             pass
         return watched.sums

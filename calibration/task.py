@@ -98,7 +98,7 @@ class Task:
         return MEMORY * usual // largest < BATCH * branches * row_bytes(self.prepared, self.tensors)
 
     @cached_property
-    def weighted_ops(self) -> tuple[tuple[WeightedOp, ...], ...]:
+    def ops_with_weights(self) -> tuple[tuple[WeightedOp, ...], ...]:
         """The operations whose weights are rounded, in two parts: those that the selection rules choose, then those
         that only targets without floats lower. So the weights of the first part do not depend on such a target."""
         usual: tuple[WeightedOp, ...] = ()

@@ -38,7 +38,7 @@ class TrajectoryJob(Generic[Result]):
 
     def load_task(self, threads: int) -> Task:
         """Load the task in this process, without its trajectories."""
-        folder = self.bundle.checked_folder()
+        folder = self.bundle.check_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
         sampler = all_networks.select_network(self.network)
         prepared = load_stored(sampler.bundle, sampler.body.graph)

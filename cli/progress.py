@@ -69,16 +69,16 @@ def progress_display(quiet: bool = False) -> Iterator[Progress]:
     Each progress call raises KeyboardInterrupt if an earlier interrupt was swallowed.
     """
     if quiet:
-        yield _checked(SILENT)
+        yield _check_progress(SILENT)
         return
     shown = Bars() if sys.stderr.isatty() else Lines(sys.stderr)
     try:
-        yield _checked(shown)
+        yield _check_progress(shown)
     finally:
         shown.close()
 
 
-def _checked(progress: Progress) -> Progress:
+def _check_progress(progress: Progress) -> Progress:
     def show(stage: str, done: int, total: int) -> None:
         check_interrupted()
         progress(stage, done, total)

@@ -72,7 +72,7 @@ class RolloutJob:
     backend: str
 
     def open(self, threads: int) -> Callable[[Question[Any]], Any]:
-        sampler, reference = open_samplers(self.bundle.checked_folder(), self.backend, threads)
+        sampler, reference = open_samplers(self.bundle.check_folder(), self.backend, threads)
         return lambda item: item.answer({BODY: sampler, TEACHER: reference}.__getitem__)
 
 

@@ -19,14 +19,14 @@ class NewNodes:
 
     def name(self, wanted: str) -> str:
         """Return `wanted`, with a number appended if a tensor has that name already."""
-        name = next(name for name in numbered_names(wanted) if name not in self._taken)
+        name = next(name for name in number_names(wanted) if name not in self._taken)
         self._taken.add(name)
         return name
 
     def constant(self, wanted: str, value: Array) -> str:
         """Return the name of a constant with this value. A number is appended to `wanted` if another tensor has that
         name; an existing constant with the same value is reused."""
-        for name in numbered_names(wanted):
+        for name in number_names(wanted):
             existing = self.constants.get(name, self._graph.constants.get(name))
             if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):
                 return name
@@ -41,7 +41,7 @@ class NewNodes:
         return self.constant("shape_" + "x".join(map(str, sizes)), np.asarray(sizes, np.int64))
 
 
-def numbered_names(name: str) -> Iterator[str]:
+def number_names(name: str) -> Iterator[str]:
     """Yield name, name_2, name_3, ..."""
     yield name
     for number in count(2):
@@ -52,6 +52,6 @@ def unique_node_names(graph: Graph) -> Iterator[str]:
     """Yield the nodes' names, made unique, since onnxruntime refuses duplicates."""
     used: set[str] = set()
     for node in graph.nodes:
-        name = next(name for name in numbered_names(node.name or node.output) if name not in used)
+        name = next(name for name in number_names(node.name or node.output) if name not in used)
         used.add(name)
         yield name

@@ -17,7 +17,7 @@ FLOAT16, BFLOAT16 = int(TensorProto.FLOAT16), int(TensorProto.BFLOAT16)
 AS_A_CONSTANT = frozenset({"Constant", "ConstantOfShape"})  # a single number, rounded to 16 bits like a weight
 
 
-def created_tensors(graph: Graph) -> frozenset[str]:
+def tensors_without_inputs(graph: Graph) -> frozenset[str]:
     """Return the float32 tensors computed only from sizes, attributes and constants. They start at the operation that
     creates the first float: Range, EyeLike, a window, random numbers, or a Cast of integers.
 

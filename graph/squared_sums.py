@@ -15,7 +15,7 @@ OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
 AFTER_SUM = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants only
 
 
-def squared_sums(graph: Graph) -> frozenset[str]:
+def sums_of_squares(graph: Graph) -> frozenset[str]:
     """Return the float32 tensors from each square to the root of its sum. All of them must be computed in float32.
 
         Mul(x, x) or Pow(x, 2) -> ReduceMean or ReduceSum, or ReduceSumSquare or ReduceL2(x) -> Add(epsilon) -> Sqrt ...

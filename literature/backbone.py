@@ -53,7 +53,7 @@ def add_backbone(run: BakedRun, backbone: Graph) -> BakedRun:
     read = [_port(value, run.output.shape) for value in backbone.inputs if value.name != NUMBER]
     state = [port for port in read if port.meaning in (PORT, X)]
     ports = [_add_round_axis(port) for port in run.inputs if port.name not in conditions]
-    sample, left = _add_round_axis(run.output), [_returned_port(port) for port in state if port.name != X]
+    sample, left = _add_round_axis(run.output), [_next_port(port) for port in state if port.name != X]
     check_names((*ports, *read, sample, *left))
     outer = Builder("rounds", optional={value.name: value for value in run.graph.optional})
     body = _round_body(outer, run, backbone, [value_of(port) for port in state])
@@ -201,7 +201,7 @@ def _add_round_axis(port: BakedPort) -> BakedPort:
     return BakedPort(port.name, port.meaning, (*port.shape[:at], ROUNDS, *port.shape[at:]), port.dtype)
 
 
-def _returned_port(port: BakedPort) -> BakedPort:
+def _next_port(port: BakedPort) -> BakedPort:
     return BakedPort(_next_name(port.name), port.meaning, port.shape, port.dtype)
 
 

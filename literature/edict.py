@@ -10,7 +10,7 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -36,9 +36,9 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
             continue
         a, b = _ddim(s, t)
         seen, x0 = trace.denoise(y, s)
-        x, y = trace.store(a * x + b * predicted_noise(seen, x0, s)), seen
+        x, y = trace.store(a * x + b * noise_prediction(seen, x0, s)), seen
         seen, x0 = trace.denoise(x, s)
-        y = a * y + b * predicted_noise(seen, x0, s)
+        y = a * y + b * noise_prediction(seen, x0, s)
         x = p * seen + (1 - p) * y
         y = p * y + (1 - p) * x
         x, y = trace.store(x), trace.store(y)
@@ -71,9 +71,9 @@ def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, seco
         x = trace.store((x - (1 - p) * y) / p)
         y = trace.store(y)
         seen, x0 = trace.denoise(x, s)
-        x, y = seen, trace.store((y - b * predicted_noise(seen, x0, s)) / a)
+        x, y = seen, trace.store((y - b * noise_prediction(seen, x0, s)) / a)
         seen, x0 = trace.denoise(y, s)
-        x, y = trace.store((x - b * predicted_noise(seen, x0, s)) / a), seen
+        x, y = trace.store((x - b * noise_prediction(seen, x0, s)) / a), seen
     return y if second else x
 
 

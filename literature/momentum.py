@@ -8,7 +8,7 @@ from math import expm1, isfinite
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, noise_left, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import first_order, noise_left, noise_prediction, transfer
 from fewstep.plans.solvers.momentum import PAPER, check_momentum, combine_velocities
 from fewstep.plans.solvers.unipc import predict_and_correct
 from fewstep.plans.symbol import Lin
@@ -47,7 +47,7 @@ def _plms(trace: Tracer, times: Sequence[Time], beta: float, order: int, has_loo
     velocity: Lin | None = None
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        history = [trace.store(predicted_noise(x, x0, s)), *history[: order - 1]]
+        history = [trace.store(noise_prediction(x, x0, s)), *history[: order - 1]]
         pushed = combine_velocities(history)
         velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
         slope = (1 - beta) * velocity + beta * pushed if has_lookahead else velocity

@@ -6,7 +6,7 @@ from math import isinf
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -28,12 +28,12 @@ def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
         u = trace.schedule.time_at_rho((s.rho + t.rho) / 2)
         y = x / s.alpha
 
-        slope = predicted_noise(x, x0, s)
+        slope = noise_prediction(x, x0, s)
         y = trace.store(y)
         total = trace.store(y + delta / 6 * slope)
         for fraction, weight, time in ((1 / 2, 1 / 3, u), (1 / 2, 1 / 3, u), (1.0, 1 / 6, t)):
             x, x0 = trace.denoise(time.alpha * (y + fraction * delta * slope), time)
-            slope = predicted_noise(x, x0, time)
+            slope = noise_prediction(x, x0, time)
             total = trace.store(total + weight * delta * slope)
         x = t.alpha * total
     return x

@@ -18,7 +18,7 @@ import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction, phi
 from fewstep.plans.symbol import Lin, weighted_sum
 from fewstep.plans.tracer import Tracer
 
@@ -101,7 +101,7 @@ def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin
 
 def _evaluate(trace: Tracer, x: Lin, time: Time) -> _Point:
     x, x0 = trace.denoise(x, time)
-    return _Point(time, x, x0, trace.store(predicted_noise(x, x0, time)))
+    return _Point(time, x, x0, trace.store(noise_prediction(x, x0, time)))
 
 
 def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:

@@ -41,7 +41,7 @@ class SamplingJob:
     by_rows: bool
 
     def open(self, threads: int) -> Callable[[Question[Any]], Any]:
-        bundle, samplers = open_bundle(self.bundle.checked_folder()), LruCache[str, Sampler](inf)
+        bundle, samplers = open_bundle(self.bundle.check_folder()), LruCache[str, Sampler](inf)
 
         def open_once(name: str) -> Sampler:
             return samplers.get_or_make(name, lambda: open_body(bundle, name, threads, self.by_rows))

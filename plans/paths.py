@@ -197,7 +197,7 @@ def trigonometric(spec: ScheduleSpec) -> Path:
     )
 
 
-def interpolated_path(spec: ScheduleSpec) -> Path:
+def interpolate_path(spec: ScheduleSpec) -> Path:
     """Return the linear interpolation of alpha and sigma that are given at evenly spaced times, t in [0, 1].
 
     With `shares`, x is alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden
@@ -212,7 +212,7 @@ def interpolated_path(spec: ScheduleSpec) -> Path:
     def share(t: float) -> float:
         return float(np.interp(t / scale, ways, spec.shares))
 
-    path = _closed_form_path(at, 0.0, scale, None, lambda clock: scale * clock)
+    path = _analytic_path(at, 0.0, scale, None, lambda clock: scale * clock)
     return replace(path, share=share) if spec.shares else path
 
 
@@ -232,7 +232,7 @@ def ou(spec: ScheduleSpec) -> Path:
         variance = -(grown**2) * growth / (theta + growth) * math.expm1(-2 * (theta + growth) * t)
         return math.exp(-theta * t), math.sqrt(variance)
 
-    return _closed_form_path(at, 0.0, spec.time_scale, None, lambda clock: spec.time_scale * clock)
+    return _analytic_path(at, 0.0, spec.time_scale, None, lambda clock: spec.time_scale * clock)
 
 
 def residual_shift(spec: ScheduleSpec) -> Path:
@@ -277,7 +277,7 @@ def rddm(spec: ScheduleSpec) -> Path:
     def at(t: float) -> Pair:
         return float(np.interp(t, steps, alphas)), float(np.interp(t, steps, sigmas))
 
-    return _closed_form_path(at, 0.0, T - 1.0, T, lambda clock: T * clock - 1)
+    return _analytic_path(at, 0.0, T - 1.0, T, lambda clock: T * clock - 1)
 
 
 def bridge(spec: ScheduleSpec) -> Path:
@@ -332,7 +332,7 @@ def mean_reverting(spec: ScheduleSpec) -> Path:
     return Path(0.0, float(T), None, at, at_lam, time_of, lambda clock: T * clock)
 
 
-def _closed_form_path(
+def _analytic_path(
     at: Callable[[float], Pair], first: float, last: float, timesteps: int | None, clock: Callable[[float], float]
 ) -> Path:
     """Return a path that is given by the function `at` only. The inverse, t(lambda), is computed by bisection."""
@@ -377,8 +377,8 @@ PATHS: dict[str, Callable[[ScheduleSpec], Path]] = {
     "trigonometric": trigonometric,
     "exploding": variance_exploding,
     "edm": edm,
-    "table": interpolated_path,
-    "interpolant": interpolated_path,
+    "table": interpolate_path,
+    "interpolant": interpolate_path,
     "ou": ou,
     "residual-shift": residual_shift,
     "rddm": rddm,

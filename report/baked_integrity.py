@@ -9,8 +9,8 @@ from fewstep.graph.bake.metadata import Baked
 from fewstep.graph.bake.seal_check import (
     BAKE_AGAIN,
     compute_sample,
-    damaged_weights,
     digest,
+    find_damaged_weights,
     is_whole,
     read_metadata,
     select_stored,
@@ -46,7 +46,7 @@ def verify_baked(file: Path, runs: bool = True) -> BakedIntegrity:
     """Check a baked file. Raises UserError for any other file, and for a file that was baked without a checksum."""
     baked = read_metadata(file)
     if is_whole(file):
-        damages = [f"{name}, the weights of {file}, is missing or damaged" for name in damaged_weights(file)]
+        damages = [f"{name}, the weights of {file}, is missing or damaged" for name in find_damaged_weights(file)]
     else:  # a damaged file may not name its weights
         damages = [f"{file} changed since it was baked: its checksum differs"]
     integrity = BakedIntegrity(str(file), baked, tuple(Damage(what, BAKE_AGAIN) for what in damages))

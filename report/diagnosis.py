@@ -22,8 +22,8 @@ from fewstep.runtime.machine.packages import (
     JETPACK,
     RUNTIMES,
     OnnxRuntimeImport,
-    installed_versions,
     missing_packages,
+    package_versions,
     this_onnxruntime,
     version_of,
 )
@@ -89,7 +89,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Return the facts of this machine. It installs and changes nothing, and loads only onnxruntime."""
-    packages, engine, jetson = installed_versions(), this_onnxruntime(), this_jetson()
+    packages, engine, jetson = package_versions(), this_onnxruntime(), this_jetson()
     code = installed_cuda_code()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()

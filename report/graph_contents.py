@@ -102,7 +102,7 @@ def read_graph_contents(
         operations=dict(stored.most_common()),
         optimized=None if nodes is None else dict(counted.most_common()),
         fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
-        engine=_required_engine(read) if parsed else None,
+        engine=_engine_requirement(read) if parsed else None,
     )
     return contents, read
 
@@ -112,7 +112,7 @@ def _kind(node: onnx.NodeProto) -> str:
     return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
 
 
-def _required_engine(graph: Graph) -> str:
+def _engine_requirement(graph: Graph) -> str:
     version = minimum_version(graph)
     return f"TensorRT {version_text(version)}" if version else "; ".join(map(str, find_unparsed(graph)))
 

@@ -118,19 +118,19 @@ def delay_interrupts() -> Iterator[None]:
     Use it for short operations that must complete. It does nothing outside `record_interrupts`, or in threads other
     than the main one, which are not interrupted.
     """
-    with _delayed(True):
+    with _delay(True):
         yield
 
 
 @contextmanager
 def allow_interrupts() -> Iterator[None]:
     """Allow interrupts in a long part of a block of `delay_interrupts`."""
-    with _delayed(False):
+    with _delay(False):
         yield
 
 
 @contextmanager
-def _delayed(is_delayed: bool) -> Iterator[None]:
+def _delay(is_delayed: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -50,7 +50,7 @@ from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.machine.code_digest import digest_code
-from fewstep.runtime.machine.packages import installed_versions
+from fewstep.runtime.machine.packages import package_versions
 from lab.zoo.bundles import calibration, exported
 from lab.zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
 
@@ -117,7 +117,7 @@ def digest_of(graph: Graph) -> str:
 
 def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
     """The kernels of an engine of a graph, which the folder keeps."""
-    own = (digest_of(graph), device, BATCH, digest_code((fewstep.graph,)), installed_versions())
+    own = (digest_of(graph), device, BATCH, digest_code((fewstep.graph,)), package_versions())
     return kept(folder, Kernels, lambda: built(graph, device), *own)
 
 
@@ -188,7 +188,7 @@ def quality_of(
     code = digest_code((fewstep.measure, fewstep.plans, fewstep.runtime))
     every = [digest_of(graph) for graph in (task.prepared, *graphs)]
     mean, low = kept(
-        work, list[float], found, every, ends, task.plan.name, len(course.sample), code, installed_versions()
+        work, list[float], found, every, ends, task.plan.name, len(course.sample), code, package_versions()
     )
     return f"{mean:.1f} / {low:.1f}"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewstep.calibration.lowering.encoding import integer_name, rounded_name, scale_name, zero_point_name
+from fewstep.calibration.lowering.encoding import integer_name, name_after_rounding, scale_name, zero_point_name
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
@@ -98,7 +98,7 @@ def quantize_products(graph: Graph, chosen: Int8Products) -> Graph:
             new.constant(scale_name(tensor), np.array(scale, np.float32)),
             new.constant(zero_point_name(tensor), np.array(0, kind)),
         )
-        integers, pairs[tensor] = new.name(integer_name(tensor)), new.name(rounded_name(tensor))
+        integers, pairs[tensor] = new.name(integer_name(tensor)), new.name(name_after_rounding(tensor))
         yield Node("QuantizeLinear", (tensor, *code), (integers,), {}, integers)
         yield Node("DequantizeLinear", (integers, *code), (pairs[tensor],), {}, pairs[tensor])
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.encoding import Encoding, equalized_name
+from fewstep.calibration.lowering.encoding import Encoding, name_after_equalization
 from fewstep.calibration.lowering.scheme import Scheme
 from fewstep.calibration.ranges.channel_scales import channel_gain
 from fewstep.calibration.ranges.table import Ranges
@@ -44,7 +44,7 @@ def equalize_channels(
     """Return the graph with the multipliers of `codes` around `ops`, and the operations and codes with which it is to
     be lowered. Weights are unchanged; `equalize_weight` divides them later.
 
-    Tensors keep their names and values; multiplied tensors are named by `equalized_name`.
+    Tensors keep their names and values; multiplied tensors are named by `name_after_equalization`.
     """
     new = NewNodes(prepared)
     selected = {op.name: op for op in ops}
@@ -58,14 +58,16 @@ def equalize_channels(
             continue
         x = codes[op.x].multipliers
         if x is not None and op.x not in products:
-            nodes.append(_multiply_node(op.x, "multipliers", x, equalized_name(op.x), op, prepared, new))
+            nodes.append(_multiply_node(op.x, "multipliers", x, name_after_equalization(op.x), op, prepared, new))
             products.add(op.x)
         nodes.append(inner[op.name].node)
         y = _output_multipliers(op, codes, scheme)
         if y is not None:
-            nodes.append(_multiply_node(equalized_name(op.name), "divisors", 1 / y, op.name, op, prepared, new))
+            nodes.append(
+                _multiply_node(name_after_equalization(op.name), "divisors", 1 / y, op.name, op, prepared, new)
+            )
             products.add(op.name)
-    names = {name: name if code.multipliers is None else equalized_name(name) for name, code in codes.items()}
+    names = {name: name if code.multipliers is None else name_after_equalization(name) for name, code in codes.items()}
     graph = prepared.with_nodes(nodes, new.constants)
     return graph, tuple(inner[op.name] for op in ops), {names[name]: code for name, code in codes.items()}
 
@@ -106,8 +108,8 @@ def _output_multipliers(op: WeightedOp, codes: Mapping[str, Encoding], scheme: S
 
 def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
     """Return the operation with the names of its input and output inside the multipliers."""
-    x = op.x if codes[op.x].multipliers is None else equalized_name(op.x)
-    y = op.name if _output_multipliers(op, codes, scheme) is None else equalized_name(op.name)
+    x = op.x if codes[op.x].multipliers is None else name_after_equalization(op.x)
+    y = op.name if _output_multipliers(op, codes, scheme) is None else name_after_equalization(op.name)
     return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))
 
 

@@ -98,7 +98,7 @@ def integer_name(tensor: str) -> str:
     return f"int8({tensor})"
 
 
-def rounded_name(tensor: str) -> str:
+def name_after_rounding(tensor: str) -> str:
     """Return the name of a tensor after quantization and dequantization."""
     return f"rounded({tensor})"
 
@@ -112,7 +112,7 @@ def factor_name(tensor: str) -> str:
     return f"factor({tensor})"
 
 
-def equalized_name(tensor: str) -> str:
+def name_after_equalization(tensor: str) -> str:
     """Return the name of a tensor after its channels were multiplied."""
     return f"even({tensor})"
 

@@ -24,7 +24,7 @@ from fewstep.calibration.lowering.encoding import (
     asymmetric_uint16,
     eight_bit_name,
     integer_name,
-    rounded_name,
+    name_after_rounding,
     scale_name,
     symmetric_int16,
     zero_point_name,
@@ -80,7 +80,7 @@ class _Pairs:
     def _node_groups(self) -> Iterator[Sequence[Node]]:
         for value in self._graph.inputs:
             if value.dtype == FLOAT:
-                yield self._pair(value.name, self._codes[value.name], value.name, rounded_name(value.name))
+                yield self._pair(value.name, self._codes[value.name], value.name, name_after_rounding(value.name))
         for node in self._graph.nodes:
             if node.op == "DequantizeLinear":  # dequantizes a weight
                 yield (self._weight_node(node),)
@@ -100,7 +100,7 @@ class _Pairs:
             yield tuple(self._scale_rows(changed, node.output)) if self._is_narrow(node) else (changed,)
             for name in made:
                 self._codes[name] = self._output_code(name, node)
-                result = name if name in names else rounded_name(name)
+                result = name if name in names else name_after_rounding(name)
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
@@ -133,9 +133,9 @@ class _Pairs:
         inputs = integer_name(factors), scale_name(factors), zero_point_name(factors)
         self.constants |= zip(inputs, _quantize_constant(rows.reshape(-1, *(1,) * axes), of_rows), strict=True)
         yield replace(node, outputs=(whole,))
-        yield from self._pair(whole, replace(code, scales=code.scales / rows.min()), whole, rounded_name(whole))
-        yield Node("DequantizeLinear", inputs, (rounded_name(factors),), domain=CONTRIB)
-        yield Node("Mul", (rounded_name(whole), rounded_name(factors)), node.outputs)
+        yield from self._pair(whole, replace(code, scales=code.scales / rows.min()), whole, name_after_rounding(whole))
+        yield Node("DequantizeLinear", inputs, (name_after_rounding(factors),), domain=CONTRIB)
+        yield Node("Mul", (name_after_rounding(whole), name_after_rounding(factors)), node.outputs)
 
     def _output_code(self, name: str, node: Node) -> Encoding:
         """Return the code of a node's output."""
@@ -151,7 +151,7 @@ class _Pairs:
         """Return the tensor that a node reads instead of `name`."""
         if not self._is_data(name, node, place) or name in self._outputs:
             return name
-        return rounded_name(_constant_name(node, place) if self._graph.is_constant(name) else name)
+        return name_after_rounding(_constant_name(node, place) if self._graph.is_constant(name) else name)
 
     def _is_data(self, name: str, node: Node, place: int) -> bool:
         return self._is_float(name) and not (place and node.op in SIZES_ONLY)
@@ -180,13 +180,13 @@ class _Pairs:
             if node.op == "ConvTranspose" and place == 1 and node.attributes.get("group", 1) == 1:
                 weight = quantize_weight(array, 1)
                 values: tuple[Array, ...] = weight.values, weight.scales, np.zeros_like(weight.scales, np.int8)
-                way = Node("DequantizeLinear", inputs, (rounded_name(name),), {"axis": 1})
+                way = Node("DequantizeLinear", inputs, (name_after_rounding(name),), {"axis": 1})
             else:
                 if place == SHIFT and self._is_narrow(node):  # the row factors multiply it too
                     array = array / self._rows[node.inputs[1]]
                 values = _quantize_constant(array, self._code_of_constant(array, node, place))
                 is_int32 = values[2].dtype == np.int32  # not supported in onnxruntime's domain
-                way = Node("DequantizeLinear", inputs, (rounded_name(name),), domain="" if is_int32 else CONTRIB)
+                way = Node("DequantizeLinear", inputs, (name_after_rounding(name),), domain="" if is_int32 else CONTRIB)
             self.constants |= zip(inputs, values, strict=True)
             yield (way,)
 

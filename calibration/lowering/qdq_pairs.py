@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.calibration.lowering.encoding import integer_name, rounded_name, scale_name, zero_point_name
+from fewstep.calibration.lowering.encoding import integer_name, name_after_rounding, scale_name, zero_point_name
 from fewstep.calibration.lowering.scheme import Form, Replacement
 from fewstep.graph.graph import Array, Node
 from fewstep.graph.selection import WeightedOp
@@ -35,7 +35,7 @@ def emit_pair(tensor: str) -> tuple[Node, ...]:
     code = scale_name(tensor), zero_point_name(tensor)
     return (
         Node("QuantizeLinear", (tensor, *code), (integer_name(tensor),)),
-        Node("DequantizeLinear", (integer_name(tensor), *code), (rounded_name(tensor),)),
+        Node("DequantizeLinear", (integer_name(tensor), *code), (name_after_rounding(tensor),)),
     )
 
 
@@ -50,9 +50,11 @@ def emit_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]
     node = op.node
     return Replacement(
         (
-            Node("DequantizeLinear", inputs, (rounded_name(op.code),), {"axis": weight.axis}),
+            Node("DequantizeLinear", inputs, (name_after_rounding(op.code),), {"axis": weight.axis}),
             replace(
-                node, inputs=(rounded_name(op.x), rounded_name(op.code), *op.bias), attributes=_attributes(op, weight)
+                node,
+                inputs=(name_after_rounding(op.x), name_after_rounding(op.code), *op.bias),
+                attributes=_attributes(op, weight),
             ),
         ),
         constants,
@@ -73,8 +75,8 @@ def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype
         inputs[1]: np.array(largest, dtype),
         inputs[2]: np.array(0, np.int8),
     }
-    nodes = [Node("DequantizeLinear", inputs, (rounded_name(op.code),), {})]
-    read = (rounded_name(op.x), rounded_name(op.code))
+    nodes = [Node("DequantizeLinear", inputs, (name_after_rounding(op.code),), {})]
+    read = (name_after_rounding(op.x), name_after_rounding(op.code))
     if (weight.scales == weight.scales[0]).all():
         alike = replace(op.node, inputs=(*read, *op.bias), attributes=_attributes(op, weight))
         return Replacement((*nodes, alike), constants)

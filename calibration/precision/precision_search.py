@@ -124,7 +124,7 @@ class Search:
             self._times[count] = measure_slowdown(
                 self.recorded_run, self._open_body(self.default), self._open_body(count), self.policy.timing_rounds
             )
-        return self._times.get(count, float(self.estimated_times[count]))
+        return self._times.get(count, float(self.time_estimates[count]))
 
     def _open_body(self, count: int) -> GraphSession:
         """Open the body as it is deployed, except that its threads do not spin, since two bodies are open at once."""
@@ -132,7 +132,7 @@ class Search:
         return open_session(graph, optimize=True, arena=True)
 
     @property
-    def estimated_times(self) -> Array:
+    def time_estimates(self) -> Array:
         """Times [1 + operations] estimated from multiply-accumulates, scaled to the time of float32 if that is
         known."""
         added = (self.ranking.time - self.ranking.time[self.default]) / (1 + self.ranking.time[self.default])
@@ -142,7 +142,7 @@ class Search:
     @property
     def points(self) -> tuple[Point, ...]:
         """All bodies that were run, ordered by count."""
-        times, known = self.estimated_times, self._times
+        times, known = self.time_estimates, self._times
         return tuple(
             Point(count, quality, known.get(count, float(times[count])), count in known)
             for count, quality in sorted(self._qualities.items())
@@ -206,7 +206,7 @@ def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
         raise UserError(
             f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times", "ask for less"
         )
-    return find_crossing(search.measure_time, search.estimated_times, most, least, search.all) - 1
+    return find_crossing(search.measure_time, search.time_estimates, most, least, search.all) - 1
 
 
 def find_crossing(value: Callable[[int], float], estimates: Array, wanted: float, low: int, high: int) -> int:

@@ -13,7 +13,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.encoding import Encoding, integer_name, rounded_name, scale_name, zero_point_name
+from fewstep.calibration.lowering.encoding import (
+    Encoding,
+    integer_name,
+    name_after_rounding,
+    scale_name,
+    zero_point_name,
+)
 from fewstep.calibration.lowering.group_scales import GROUP_INPUT
 from fewstep.calibration.lowering.quantize import scales_and_zero_points
 from fewstep.calibration.lowering.scheme import Scheme
@@ -95,7 +101,7 @@ def _error_nodes(
     """Return the nodes and constants that compute the tensor `error_name` for a tensor in the code of `name` (default:
     the tensor itself). Channels are multiplied before quantization, and divided after it."""
     tensor, code = tensor or name, (scale_name(name), zero_point_name(name))
-    integer, back = integer_name(tensor), rounded_name(tensor)
+    integer, back = integer_name(tensor), name_after_rounding(tensor)
     if multipliers is None:
         way = [
             Node("QuantizeLinear", (tensor, *code), (integer,)),

@@ -68,7 +68,7 @@ class Recipe:
         return changed
 
     @cached_property
-    def lowered_graphs(self) -> tuple[tuple[Until, LoweredBody], ...]:
+    def graphs(self) -> tuple[tuple[Until, LoweredBody], ...]:
         """The graphs to deploy, in the order of the groups that they serve."""
         if self.is_float:
             return ((self.parts[-1].until, LoweredBody(self.prepared, count_coverage(self.prepared, ()), (), ())),)

@@ -14,7 +14,7 @@ from fewstep.plans.plan import IMAGE
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
 from fewstep.runtime.pictures import sample_of
-from fewstep.runtime.runs.tiled_images import tiled_image_shape
+from fewstep.runtime.runs.tiled_images import shape_of_image
 from fewstep.runtime.sampling.execute import Hold
 
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open
@@ -39,7 +39,7 @@ def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
     described = bundle.manifest.autoencoder
     if tiled is None or described is None:
         return image_shape(bundle.manifest)
-    return tiled_image_shape(described, tiled.shape, tiled.tiles)
+    return shape_of_image(described, tiled.shape, tiled.tiles)
 
 
 def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:

@@ -91,7 +91,7 @@ class Reveal:
             self._restrict_mask(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start"))
         )
         order = self._chance(1)
-        logs = self._guided_log_probs(outputs)
+        logs = self._guide_log_probs(outputs)
         is_none = node("IsNaN", (node("Gather", (logs, self._int64(0)), "first_log", axis=-1),), "is_none")
         token = add_refusal(
             self.inner, node("And", (some, is_none), "is_unlikely"), self._token(logs), "logits_are_finite"
@@ -143,7 +143,7 @@ class Reveal:
         place = self.numbers.scalar(self.draws.places(np.array(wanted)))
         return self.inner.node("Gather", (self.draws.add_all_draws(self.outer), place), f"chance_{kind}", axis=0)
 
-    def _guided_log_probs(self, outputs: Sequence[str]) -> str:
+    def _guide_log_probs(self, outputs: Sequence[str]) -> str:
         """Add the logarithm of the guided probabilities, at the step's temperature."""
         node, steps = self.inner.node, self.stretch.steps
         logs = [

@@ -59,7 +59,7 @@ def is_whole(file: Path) -> bool:
         return data[at : at + len(NO_CHECKSUM)].decode("latin1") == hashed.hexdigest()
 
 
-def damaged_weights(file: Path) -> tuple[str, ...]:
+def find_damaged_weights(file: Path) -> tuple[str, ...]:
     """Return the weight files of a baked file that are missing or do not match the hash in their name."""
     paths = {name: file.parent / name for name in sorted(external_data_files(file))}
     hashes = {name: HASH.search(name) for name in paths}

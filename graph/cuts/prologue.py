@@ -50,7 +50,7 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
     read = {value.name: value for value in graph.inputs}
     rows = boundary(graph, inside, X)
     while inner := frozenset[str]().union(
-        *(_recomputed_tensors(row, idx, types, row_limit) for row in rows if row not in read)
+        *(_find_recomputed(row, idx, types, row_limit) for row in rows if row not in read)
     ):
         inside.update(inner)
         rows = boundary(graph, inside, X)
@@ -118,7 +118,7 @@ def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in read if name not in inner))
 
 
-def _recomputed_tensors(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
+def _find_recomputed(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     """Return the tensors that the body computes instead of reading this one from the prologue."""
     if can_be_row(row, types):
         return _search_upstream(row, idx, types, limit)

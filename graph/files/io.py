@@ -132,7 +132,7 @@ def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ())
     once, even if several graphs share it or another graph of this writer stores equal numbers. Arrays are streamed,
     never copied as a whole.
     """
-    find, written = _finder(writer, apart), _stored_weights(writer, apart)
+    find, written = _finder(writer, apart), _find_weights(writer, apart)
     files: dict[tuple[object, ...], Array] = {}
     for graph in graphs:
         fresh = []
@@ -175,7 +175,7 @@ def exceeds_one_file(graph: Graph, limit: int | None = None) -> bool:
     return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 
 
-def _stored_weights(writer: "Writer", apart: Collection[str]) -> dict[tuple[object, ...], list[Array]]:
+def _find_weights(writer: "Writer", apart: Collection[str]) -> dict[tuple[object, ...], list[Array]]:
     """Return the weights in files of this writer's graphs, except files named `apart`, by type and shape."""
     arrays: dict[tuple[object, ...], list[Array]] = {}
     for name in writer.files:

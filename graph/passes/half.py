@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from fewstep.graph.created_tensors import created_tensors, result_types, tensor_types
+from fewstep.graph.created_tensors import result_types, tensor_types, tensors_without_inputs
 from fewstep.graph.graph import OPSET, Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
 from fewstep.graph.index import Index, index
-from fewstep.graph.squared_sums import inner_tensors, squared_sums
+from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
 from fewstep.graph.types import infer_types
 
 TAKEN = "tensor(float16)"
@@ -32,12 +32,12 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     as the epsilon of a norm, becomes the smallest positive number. These stay float32:
 
     - inputs that an operation reads only in float32, such as the scales of a Resize
-    - sums of squares, up to their root (`squared_sums`)
+    - sums of squares, up to their root (`sums_of_squares`)
     - positions and other tensors that the graph creates, up to the operation that combines them with data
-      (`created_tensors`)
+      (`tensors_without_inputs`)
     - the output of an operation whose attributes or definition require float32. A Cast to 16 bits follows it.
     """
-    exact = squared_sums(graph)
+    exact = sums_of_squares(graph)
     made = {name for node in graph.nodes for name in node.outputs}
     ports = [v for v in (*graph.inputs, *graph.optional, *graph.outputs) if v.dtype == np.float32]
     names = {v.name: _half_of(v.name, half) for v in ports}
@@ -129,7 +129,7 @@ class _Conversion:
 
 
 def _conversion(graph: Graph, half: np.dtype[Any], exact: frozenset[str], names: Mapping[str, str]) -> _Conversion:
-    created = created_tensors(graph) - exact
+    created = tensors_without_inputs(graph) - exact
     shared = {
         name
         for node in graph.nodes
@@ -163,8 +163,8 @@ def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bo
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
     """Yield the inner tensors that a graph of `to_half` computes in float32 without need, by ONNX's type inference."""
-    sums, idx = squared_sums(graph), index(graph)
-    edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | created_tensors(graph)
+    sums, idx = sums_of_squares(graph), index(graph)
+    edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | tensors_without_inputs(graph)
     edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}
     types = infer_types(graph)
     for name in (output for node in graph.nodes for output in node.outputs):
@@ -199,7 +199,7 @@ def _float32_of(name: str) -> str:
 
 
 def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
-    """Return a node of `squared_sums` with casts around it. floats: float32 tensors. names: the names of graph ports in
+    """Return a node of `sums_of_squares` with casts around it. floats: float32 tensors. names: names of graph ports in
     16 bits."""
     (result,) = node.outputs
     wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in floats}

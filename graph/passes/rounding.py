@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from fewstep.graph.created_tensors import created_tensors
+from fewstep.graph.created_tensors import tensors_without_inputs
 from fewstep.graph.files.weights import place_of
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.passes.half import round_weight, takes_half
-from fewstep.graph.squared_sums import inner_tensors, squared_sums
+from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
 from fewstep.graph.types import infer_types
 
 SMALL = 4096  # bytes: larger weights are rounded at run time, so that memory does not hold them twice
@@ -38,9 +38,9 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]
-    sums = squared_sums(graph)
+    sums = sums_of_squares(graph)
     inner = inner_tensors(graph, sums)
-    created = created_tensors(graph) - sums
+    created = tensors_without_inputs(graph) - sums
     floats = {name for name, value in types.values.items() if value.dtype == np.float32}
     for node in graph.nodes:
         read, is_created = list(node.inputs), not created.isdisjoint(node.outputs)

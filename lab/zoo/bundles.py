@@ -15,7 +15,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.workers.code_digest import PACKAGES
 from fewstep.runtime.machine.code_digest import digest_code
-from fewstep.runtime.machine.packages import installed_versions
+from fewstep.runtime.machine.packages import package_versions
 from lab.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
 from lab.zoo.weight_files import check_weights
 
@@ -30,7 +30,7 @@ def exported(member: Member, work: Path, *settings: object) -> Path:
     """
     recipes = [path.read_bytes() for path in sorted(FOLDER.glob("*.py"))]
     weights = sha256(check_weights(member.weights).read_bytes()).digest()
-    bundle = work / f"{member.name}-{digest(digest_code(CODE), installed_versions(), weights, recipes, settings)}"
+    bundle = work / f"{member.name}-{digest(digest_code(CODE), package_versions(), weights, recipes, settings)}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(member.source, bundle))
     return bundle

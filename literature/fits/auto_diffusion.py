@@ -58,10 +58,10 @@ def species(inner: int, choices: int) -> Species[Places]:
             places.add(int(rng.integers(1, choices)))
         return tuple(sorted(places))
 
-    def changed(places: Places, rng: np.random.Generator) -> Places:
+    def mutate(places: Places, rng: np.random.Generator) -> Places:
         return sort_places({place for place in places if rng.random() >= CHANGED}, rng)
 
-    def crossed(one: Places, other: Places, rng: np.random.Generator) -> Places:
+    def cross_over(one: Places, other: Places, rng: np.random.Generator) -> Places:
         return sort_places({pair[int(rng.integers(2))] for pair in zip(one, other, strict=True)}, rng)
 
-    return Species(lambda rng: sort_places(set(), rng), changed, crossed)
+    return Species(lambda rng: sort_places(set(), rng), mutate, cross_over)

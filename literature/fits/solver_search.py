@@ -77,7 +77,7 @@ def _species(of_times: Species[Places], steps: int, infinite: int) -> Species[Ca
     def random(rng: np.random.Generator) -> Candidate:
         return of_times.random(rng), tuple(_decision(place, steps, infinite, rng) for place in range(steps))
 
-    def changed(candidate: Candidate, rng: np.random.Generator) -> Candidate:
+    def mutate(candidate: Candidate, rng: np.random.Generator) -> Candidate:
         places, decisions = candidate
         if rng.integers(2):
             places = of_times.changed(places, rng)
@@ -86,8 +86,8 @@ def _species(of_times: Species[Places], steps: int, infinite: int) -> Species[Ca
         )
         return places, tuple(drawn)
 
-    def crossed(one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
+    def cross_over(one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
         cut = int(rng.integers(1, steps)) if steps > 1 else 1
         return of_times.crossed(one[0], other[0], rng), (*one[1][:cut], *other[1][cut:])
 
-    return Species(random, changed, crossed)
+    return Species(random, mutate, cross_over)

@@ -256,7 +256,7 @@ class Stream:
         """Run one step of all lanes that have steps left, or all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.is_done]:
             try:
-                self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.shared_inputs)
+                self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.common_inputs)
             except Exception:
                 self._drop()  # only some of the lanes have advanced
                 raise

@@ -57,7 +57,7 @@ class Moments:
         return float(self.variances.mean() + self.means.var())
 
     @property
-    def saturated_share(self) -> float:
+    def saturation_share(self) -> float:
         return self.outside / (self.elements * len(self.sums))
 
 
@@ -70,7 +70,7 @@ def measure_drift(samples: Moments, references: Moments) -> Drift:
         mean=samples.mean - references.mean,
         energy=_ratio(samples.variance, references.variance),
         detail=_ratio(samples.energies[high].sum(), references.energies[high].sum()),
-        saturation=samples.saturated_share - references.saturated_share,
+        saturation=samples.saturation_share - references.saturation_share,
         spectrum=tuple(map(_ratio, samples.energies, references.energies)) if references.energies.any() else (),
         channels=tuple(Channel(float(shift), _ratio(*std)) for shift, std in zip(shifts, stds, strict=True)),
     )

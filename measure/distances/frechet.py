@@ -42,7 +42,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
     Frechet 1957; as a measure of generated images Heusel et al. 2017 (arXiv 1706.08500). Square roots are computed for
     symmetric matrices, by eigendecomposition, so there are no imaginary parts, and covariances may be singular.
-    Estimated from finite sets, the distance is biased upwards by about 1/N: see `expected_bias`.
+    Estimated from finite sets, the distance is biased upwards by about 1/N: see `bias_of_distance`.
     """
     root = _matrix_root(a.covariance)
     product = root @ b.covariance @ root
@@ -51,7 +51,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return float(max(shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross, 0))
 
 
-def expected_bias(gaussian: Gaussian, count: int, other: int) -> float:
+def bias_of_distance(gaussian: Gaussian, count: int, other: int) -> float:
     """Return the expectation of `frechet_distance` between sets of `count` and `other` samples of the same Gaussian.
 
     To first order in 1/N: the means differ by tr S (1/n + 1/m), and the covariances, whose entries in the eigenbasis

@@ -33,7 +33,7 @@ from fewstep.runtime.sampling.tokens import (
     TokenState,
     execute_tokens,
     finish_tokens,
-    guided_log_probs,
+    guide_log_probs,
 )
 
 Logits = NDArray[np.float32]
@@ -116,7 +116,7 @@ class RecordedTokenRun:
 
     def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:
         branches = logits.reshape(len(state.step.branches), *state.u.shape, -1).astype(np.float64)
-        logs = guided_log_probs(state.step, branches[:, state.u == self.mask], self.mask)
+        logs = guide_log_probs(state.step, branches[:, state.u == self.mask], self.mask)
         return np.delete(logs, self.mask, 1) if self.mask < logs.shape[1] else logs
 
 

@@ -14,7 +14,7 @@ class PinnedBundle:
     path: Path
     digest: str
 
-    def checked_folder(self) -> Path:
+    def check_folder(self) -> Path:
         """Return the folder of the bundle. Raises UserError if the bundle has changed."""
         try:
             is_same = file_sha256(self.path / MANIFEST) == self.digest

@@ -25,7 +25,7 @@ from fewstep.plans.configs.recipe import (
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
-from fewstep.plans.solvers.exponential import predicted_noise, transfer
+from fewstep.plans.solvers.exponential import noise_prediction, transfer
 from fewstep.plans.solvers.momentum import combine_velocities
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import ScheduleSpec
@@ -82,7 +82,7 @@ def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
             # equation 12, with the variance of equation 16
             variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)
             noise = eta * sqrt(max(variance, 0.0))
-            x = t.alpha * x0 + sqrt(t.sigma**2 - noise**2) * predicted_noise(x, x0, s)
+            x = t.alpha * x0 + sqrt(t.sigma**2 - noise**2) * noise_prediction(x, x0, s)
             if noise:
                 x = x + noise * trace.noise()
         return x
@@ -208,7 +208,7 @@ def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     history: list[Lin] = []
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        history = [trace.store(predicted_noise(x, x0, s)), *history[:3]]
+        history = [trace.store(noise_prediction(x, x0, s)), *history[:3]]
         eps = combine_velocities(history)
         x = t.sigma * eps if s.alpha == 0 else transfer(x, eps, s, t)
     return x

@@ -81,7 +81,7 @@ def check_shift(config: SchedulerConfig, field: str, shift: float) -> float:
     return float(shift)
 
 
-def bounded_exp(mu: float) -> float:
+def finite_exp(mu: float) -> float:
     """Return e^mu. For a large mu, which would overflow, the result is a number outside every valid range."""
     return exp(min(mu, 700.0))
 
@@ -91,7 +91,7 @@ def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
     linear = config["time_shift_type"] == "linear"
     if linear and mu <= 0:
         raise config.field_error("time_shift_type", f"the shift is mu = {mu:g}", "give a positive mu")
-    return check_shift(config, "use_dynamic_shifting", mu if linear else bounded_exp(mu))
+    return check_shift(config, "use_dynamic_shifting", mu if linear else finite_exp(mu))
 
 
 def bind_solver(solver: str, **parameters: Any) -> Solver:

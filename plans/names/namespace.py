@@ -114,7 +114,7 @@ def add_result_check(function: Function, check: Callable[[str, Any], Any], label
         return partial(add_result_check(function.func, check, label), *function.args, **function.keywords)
 
     @wraps(function)
-    def checked(*arguments: Any, **named: Any) -> Any:
+    def call_and_check(*arguments: Any, **named: Any) -> Any:
         return check(label, function(*arguments, **named))
 
-    return checked
+    return call_and_check

@@ -8,7 +8,7 @@ from math import exp, expm1, sqrt
 from fewstep.plans.errors import UserError
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import noise_left, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import noise_left, noise_prediction, transfer
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -79,7 +79,7 @@ def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
             x = ddim_step(x, x0, s, t)
         else:
             x, x0 = trace.denoise(x, t)
-            x = transfer(x, predicted_noise(x, x0, t), s, t)
+            x = transfer(x, noise_prediction(x, x0, t), s, t)
     return x
 
 

@@ -11,7 +11,7 @@ from math import inf, log1p, sqrt
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction
 from fewstep.plans.solvers.parameters import check_not_negative
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -69,9 +69,9 @@ def edm_heun(
             continue
         # y_t = y + (rho_t - rho_s) (eps_s + eps_t) / 2, times alpha_t
         delta = t.sigma - t.alpha * s_hat.sigma / s_hat.alpha
-        half = trace.store(t.alpha / s_hat.alpha * x + delta / 2 * predicted_noise(x, x0, s_hat))
+        half = trace.store(t.alpha / s_hat.alpha * x + delta / 2 * noise_prediction(x, x0, s_hat))
         x, x0 = trace.denoise(first_order(x, x0, s_hat, t), t)
-        x = half + delta / 2 * predicted_noise(x, x0, t)
+        x = half + delta / 2 * noise_prediction(x, x0, t)
     return x
 
 

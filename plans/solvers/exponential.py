@@ -36,7 +36,7 @@ def noise_left(s: Time, t: Time) -> float:
     return t.sigma / s.sigma if s.sigma else 0.0
 
 
-def predicted_noise(x: Lin, x0: Lin, s: Time) -> Lin:
+def noise_prediction(x: Lin, x0: Lin, s: Time) -> Lin:
     """Return eps = (x - alpha x0) / sigma, or 0 at the start of a bridge, where sigma is 0."""
     return (x - s.alpha * x0) / s.sigma if s.sigma else Lin({})
 
@@ -109,7 +109,7 @@ class NoisePrediction:
 
     def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
         """Return m."""
-        return predicted_noise(x, x0, s)
+        return noise_prediction(x, x0, s)
 
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
         """Store m as a row, and return it."""

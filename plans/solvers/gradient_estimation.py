@@ -10,7 +10,7 @@ from math import isinf
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import first_order, noise_prediction, transfer
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -28,7 +28,7 @@ def gradient_estimation(trace: Tracer, times: Sequence[Time], *, gamma: float = 
     x, before = trace.start(), None
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        noise = trace.store(predicted_noise(x, x0, s))
+        noise = trace.store(noise_prediction(x, x0, s))
         if before is None or isinf(t.lam - s.lam):
             x = first_order(x, x0, s, t)
         else:

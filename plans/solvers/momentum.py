@@ -12,7 +12,7 @@ from itertools import pairwise
 from fewstep.plans.errors import UserError
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import first_order, noise_prediction, transfer
 from fewstep.plans.symbol import Lin, weighted_sum
 from fewstep.plans.tracer import Tracer
 
@@ -35,7 +35,7 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
     velocities: list[Lin] = []  # newest first
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        velocity = predicted_noise(x, x0, s)
+        velocity = noise_prediction(x, x0, s)
         if velocities:
             velocity = (1 - beta) * velocities[0] + beta * velocity
         velocities = [trace.store(velocity), *velocities[: order - 1]]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -52,7 +52,7 @@ def adams_bashforth(
     history: list[tuple[float, Lin]] = []  # q and predicted noise, newest first
     for i, (s, t) in enumerate(pairwise(times)):
         x, x0 = trace.denoise(x, s)
-        eps = trace.store(predicted_noise(x, x0, s))
+        eps = trace.store(noise_prediction(x, x0, s))
         if isfinite(variable.of(s)):
             history = [(variable.of(s), eps), *history[: order - 1]]
         if s.alpha == 0 or (t.sigma == 0 and not variable.reaches_clean):

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
+from fewstep.plans.solvers.exponential import first_order, noise_prediction, transfer
 from fewstep.plans.solvers.momentum import combine_velocities, ghvb
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -28,7 +28,7 @@ def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
 @Published(PAPER, order=2, rows=3)
 def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     """S-PNDM: a pseudo improved Euler step, then two values. It takes one evaluation per step plus one."""
-    return _improved_euler_start(trace, times, 2, predicted_noise, transfer)
+    return _improved_euler_start(trace, times, 2, noise_prediction, transfer)
 
 
 @Published(PAPER, order=2, rows=4)
@@ -38,7 +38,7 @@ def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
 
     `on_v` combines values of v, as diffusers does for networks that predict v. It is for variance-preserving schedules.
     """
-    value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
+    value, move = (_v_prediction, _transfer_v) if on_v else (noise_prediction, transfer)
     return _improved_euler_start(trace, times, 4, value, move)
 
 
@@ -50,7 +50,7 @@ def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     The Runge-Kutta steps evaluate at the midpoint of the network's time. A step to the clean end, where the network
     cannot be evaluated, combines the available values instead.
     """
-    value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
+    value, move = (_v_prediction, _transfer_v) if on_v else (noise_prediction, transfer)
     x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
@@ -99,7 +99,7 @@ def _improved_euler_start(
     return x
 
 
-def _predicted_v(x: Lin, x0: Lin, s: Time) -> Lin:
+def _v_prediction(x: Lin, x0: Lin, s: Time) -> Lin:
     """Return v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512), for alpha^2 + sigma^2 = 1."""
     return (s.alpha * x - x0) / s.sigma
 

@@ -7,7 +7,7 @@ from math import log
 from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
-from fewstep.plans.solvers.exponential import first_order, predicted_noise
+from fewstep.plans.solvers.exponential import first_order, noise_prediction
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -27,7 +27,7 @@ def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     z: Lin | None = None
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        z = trace.store(predicted_noise(x, x0, s)) if z is None else z
+        z = trace.store(noise_prediction(x, x0, s)) if z is None else z
         x = t.alpha * x0 + t.sigma * z
     return x
 

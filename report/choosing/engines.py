@@ -306,19 +306,19 @@ class _Check:
         if backend == REFERENCE:
             self._expected.setdefault(self._body, outputs)
             return
-        precision, expected = self._bundle.body(self._body).precision, self._expected_outputs(self._body)
+        precision, expected = self._bundle.body(self._body).precision, self._reference_outputs(self._body)
         difference = relative_difference(expected, outputs)
         if difference <= LARGEST[precision]:
             return
         if precision == "int8" and "float32" in self._bundle.manifest.bodies:
-            exact = {name: value for name, value in self._expected_outputs("float32").items() if name in expected}
+            exact = {name: value for name, value in self._reference_outputs("float32").items() if name in expected}
             if relative_difference(exact, outputs) <= FARTHER * relative_difference(exact, expected):
                 return
         raise UserError(
             f"its outputs differ from onnxruntime's by {difference:.2g} of the largest output", "use another backend"
         )
 
-    def _expected_outputs(self, body: str) -> Arrays:
+    def _reference_outputs(self, body: str) -> Arrays:
         if body not in self._expected:
             opener = partial(make_network_calls, self._bundle.path, body, TimedEngine(REFERENCE, 0, None), self._sizes)
             with TimedProcess(REFERENCE, opener) as process:

@@ -13,7 +13,7 @@ from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.gpu import these_gpus
-from fewstep.runtime.machine.packages import installed_versions
+from fewstep.runtime.machine.packages import package_versions
 
 SCHEMA = 11  # version of the stored measurements and of the way they are measured
 KIND: cache.Purpose = "choices"
@@ -28,7 +28,7 @@ def cache_key(*facts: object) -> str:
         SCHEMA,
         this_cpu(),
         [(gpu.name, gpu.driver) for gpu in these_gpus()],
-        installed_versions(),
+        package_versions(),
         digest_code(PACKAGES),
     )
     return sha256(msgspec.json.encode((here, facts))).hexdigest()[:32]
@@ -38,7 +38,7 @@ def machine_facts() -> dict[str, str]:
     """Return the facts of every key, by name, as text that two values can be compared by."""
     gpus = ", ".join(f"{gpu.name} (driver {gpu.driver})" for gpu in these_gpus())
     facts = {"processor": str(this_cpu()), "code of fewstep": f"{SCHEMA} {digest_code(PACKAGES).hex()}", "GPU": gpus}
-    return {**facts, **installed_versions()}
+    return {**facts, **package_versions()}
 
 
 def read_cached(name: str, kind: type[Value]) -> Value | None:

@@ -182,7 +182,7 @@ def read_normaliser(
     """Read the normaliser from the file of a place, or, without such a file, from buffers among the weights."""
     if (folder / place.file).is_file():
         return _read_processor(folder, place, config, chosen)
-    modes, features = _config_modes(folder, config), _normalised_features(config, place)
+    modes, features = _config_modes(folder, config), _features_of_place(config, place)
     numbers: Numbers = {}
     for feature in features:
         marked = re.compile(rf"{place.buffers}\.(?:(.+)_)?buffer_{re.escape(feature.replace('.', '_'))}\.(\w+)")
@@ -206,7 +206,7 @@ def check_chosen(folder: Path, chosen: str, normalisers: Iterable[Normaliser]) -
 
 
 def _read_processor(folder: Path, place: StatisticsPlace, config: Mapping[str, Any], chosen: str | None) -> Normaliser:
-    file, features = folder / place.file, _normalised_features(config, place)
+    file, features = folder / place.file, _features_of_place(config, place)
     steps = [step for step in processor_steps(folder, place) if step.get("registry_name") == place.step]
     if len(steps) > 1:
         raise UserError(f"{file} has {len(steps)} steps {place.step}; fewstep reads only one", WRITE_IT)
@@ -219,7 +219,7 @@ def _read_processor(folder: Path, place: StatisticsPlace, config: Mapping[str, A
         return Normaliser({}, {}, str(file))
     settings, state = steps[0].get("config") or {}, steps[0].get("state_file")
     modes = _modes(settings.get("norm_map") if isinstance(settings, dict) else None, f"norm_map in {file}")
-    numbers = {} if state is None else _stored_numbers(folder, file, str(state), config)
+    numbers = {} if state is None else _read_numbers(folder, file, str(state), config)
     added = float(settings.get("eps", SMALL)) if place is BEFORE else 0.0
     if not 0 <= added < float("inf"):
         raise UserError(f"{file} has an invalid eps: {added:g}", RETRAINED)
@@ -245,12 +245,12 @@ def _config_modes(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return _modes(config.get("normalization_mapping"), f"normalization_mapping in {folder / 'config.json'}")
 
 
-def _normalised_features(config: Mapping[str, Any], place: StatisticsPlace) -> Features:
+def _features_of_place(config: Mapping[str, Any], place: StatisticsPlace) -> Features:
     """Return the features that a place normalises."""
     return dict(config["input_features" if place is BEFORE else "output_features"])
 
 
-def _stored_numbers(folder: Path, file: Path, state: str, config: Mapping[str, Any]) -> Numbers:
+def _read_numbers(folder: Path, file: Path, state: str, config: Mapping[str, Any]) -> Numbers:
     """Read the statistics in the file of a step: FEATURE.STATISTIC, or DATA_SET.buffer.FEATURE.STATISTIC."""
     if Path(state).name != state:
         raise UserError(f"{file} names {state!r}, which is not a file in the same folder", RETRAINED)

@@ -55,7 +55,7 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     key = _key(engine, bundle, graph)
     if cache.read("agreement", key) is not None:
         return
-    wrong = miscomputed_operations(bundle.graph(graph))
+    wrong = find_wrong_operations(bundle.graph(graph))
     is_compared = is_float or (judged == FLOAT and not graph.data)
     difference = _measure_difference(engine, bundle, judged, open) if is_compared else None
     if difference is None:
@@ -76,7 +76,7 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
         )
 
 
-def miscomputed_operations(file: Path) -> str:
+def find_wrong_operations(file: Path) -> str:
     """Return, as text, the operations in a graph's file that OpenVINO is known to compute incorrectly."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         flags = [flag for flag, written in WRONG.items() if data.find(written) >= 0]

@@ -66,10 +66,10 @@ def aliases(names: Collection[str]) -> Aliases:
         yield from _unet(names)
     if any(name.startswith("single_transformer_blocks.") for name in names):
         yield from _single_layers(FLUX, names)
-        yield from _numbered_blocks("double_blocks", DOUBLE, "transformer_blocks", names)
-        yield from _numbered_blocks("single_blocks", SINGLE, "single_transformer_blocks", names)
+        yield from _blocks_by_number("double_blocks", DOUBLE, "transformer_blocks", names)
+        yield from _blocks_by_number("single_blocks", SINGLE, "single_transformer_blocks", names)
     elif any(name.startswith("transformer_blocks.") for name in names):
-        yield from _numbered_blocks("joint_blocks", JOINT, "transformer_blocks", names)
+        yield from _blocks_by_number("joint_blocks", JOINT, "transformer_blocks", names)
 
 
 def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
@@ -78,7 +78,7 @@ def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
             yield alias, (name,)
 
 
-def _numbered_blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
+def _blocks_by_number(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
     """Yield the names of blocks that have the same numbers in both codebases."""
     for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
         for alias, parts in table.items():

@@ -33,7 +33,7 @@ class OnnxRuntimeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     error: str
 
 
-def installed_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the version of every installed package that fewstep can use."""
     names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages)))
     return {name: version for name in names if (version := version_of(name)) is not None}

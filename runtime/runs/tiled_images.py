@@ -31,7 +31,7 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
     array = as_finite(as_model_range(latents, "latents", FIX), "latents", FIX)
     if array.ndim == 0 or not len(array):
         raise UserError(f"latents have the shape {list(array.shape)}", FIX)
-    shape = tiled_image_shape(autoencoder.described, array.shape[1:], tiles)
+    shape = shape_of_image(autoencoder.described, array.shape[1:], tiles)
     window, scales = _window(autoencoder.described), _pixels_per_latent(autoencoder.described)
     images = np.zeros((len(array), *shape), np.float32)
     weights = np.zeros(shape, np.float32)
@@ -46,7 +46,7 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
     return images
 
 
-def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: Tiles) -> tuple[int, ...]:
+def shape_of_image(described: AutoencoderEntry, shape: Sequence[int], tiles: Tiles) -> tuple[int, ...]:
     """Return (channels, height, width) of the image of latents [*shape].
 
     Raises UserError if windows cannot cover them.

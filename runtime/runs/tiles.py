@@ -182,7 +182,7 @@ class _Windows:
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # windows begin at multiples of this
-        self._whole_feeds = cache(self._shared_feeds)
+        self._whole_feeds = cache(self._common_feeds)
 
     def step_network(self) -> StepNetwork:
         """Return the executor's network for the whole state [B, *shape]."""
@@ -225,7 +225,7 @@ class _Windows:
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         return self._sampler.step_call(step, self._samples * len(places), *self._values(places)).feeds(0)
 
-    def _shared_feeds(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
+    def _common_feeds(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """Return the inputs if no condition follows x: all windows share the same rows, which are computed once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         return self._sampler.step_call(self._plan, self._samples * windows, *self._values(places)).feeds

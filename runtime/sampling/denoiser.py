@@ -120,6 +120,6 @@ class DenoiserNetworks:
         return result
 
     @property
-    def shared_inputs(self) -> tuple[str, ...]:
+    def common_inputs(self) -> tuple[str, ...]:
         """The inputs of all networks that are common to all samples of a call."""
         return tuple({name for each in self.networks.values() for name in each.inputs.groups})

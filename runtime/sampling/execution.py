@@ -155,10 +155,10 @@ class PlanCompiler:
         """Return the plan of a reference. A missing guidance or shaping means none. `Sampler.compile` documents the
         arguments; settings of a run are allowed."""
         is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
-        if is_plain and isinstance(reference, AnyPlan) and self._checked_plans.get(id(reference)) is reference:
+        if is_plain and isinstance(reference, AnyPlan) and self._recent_plans.get(id(reference)) is reference:
             return reference
         compiled = regroup(plan_for(self.bundle, self.body, reference, guidance, settings), self.groups_of_others)
-        return self._checked_plans.get_or_make(id(compiled), lambda: compiled)
+        return self._recent_plans.get_or_make(id(compiled), lambda: compiled)
 
     def compile_as_calibrated(
         self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings
@@ -186,6 +186,6 @@ class PlanCompiler:
         return compiled
 
     @cached_property
-    def _checked_plans(self) -> LruCache[int, AnyPlan]:
+    def _recent_plans(self) -> LruCache[int, AnyPlan]:
         """The most recently checked plans, by identity."""
         return LruCache(PLANS_KEPT)

@@ -247,7 +247,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
         longest = max(len(each.steps) for each in compiled)
-        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared_inputs)
+        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.common_inputs)
         for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
             pass
         x = mixed_plans.collect(cohorts, len(seeds))

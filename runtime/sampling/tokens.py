@@ -186,13 +186,13 @@ def _candidates(
         rows = logits[(slice(None), *places[start : start + size].T)].astype(np.float64)
         if not np.isfinite(rows).all():
             raise UserError("the denoiser's logits are not finite", "check its weights and conditions")
-        parts.append(_draw_tokens(step, guided_log_probs(step, rows, mask), chances[start : start + size]))
+        parts.append(_draw_tokens(step, guide_log_probs(step, rows, mask), chances[start : start + size]))
     return Candidates(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__struct_fields__)
     )
 
 
-def guided_log_probs(step: TokenStep, rows: Float64, mask: int) -> Float64:
+def guide_log_probs(step: TokenStep, rows: Float64, mask: int) -> Float64:
     """Return the logarithms of guided probabilities [M, V] for logits [branches, M, V]."""
     if mask < rows.shape[-1]:
         rows[..., mask] = -np.inf

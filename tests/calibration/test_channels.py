@@ -13,7 +13,7 @@ import pytest
 
 from fewstep.calibration.lowering import channel_scale_fusion
 from fewstep.calibration.lowering.channel_equalization import equalize_channels, equalize_weight
-from fewstep.calibration.lowering.encoding import Encoding, equalized_name, integer_name, scale_name
+from fewstep.calibration.lowering.encoding import Encoding, integer_name, name_after_equalization, scale_name
 from fewstep.calibration.lowering.quantize import choose_encodings, lower, lower_graph, tensors_to_encode
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
@@ -100,9 +100,9 @@ def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> N
         assert code.multipliers is not None
         shape = [-1 if axis == axes[name] % expected[name].ndim else 1 for axis in range(expected[name].ndim)]
         scaled = expected[name] * code.multipliers.reshape(shape)
-        np.testing.assert_allclose(found[equalized_name(name)], scaled, atol=5e-6 * np.abs(scaled).max())
-    assert [op.node.inputs[0] for op in inner] == [equalized_name(op.x) for op in ops]
-    assert renamed == {equalized_name(name): code for name, code in codes.items()}
+        np.testing.assert_allclose(found[name_after_equalization(name)], scaled, atol=5e-6 * np.abs(scaled).max())
+    assert [op.node.inputs[0] for op in inner] == [name_after_equalization(op.x) for op in ops]
+    assert renamed == {name_after_equalization(name): code for name, code in codes.items()}
 
 
 @both
@@ -112,7 +112,9 @@ def test_what_several_operations_read_is_multiplied_once(target: Target, monkeyp
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     graph = lower(prepared, seen(prepared, feeds(prepared)), always).graph
     inputs = Counter(["a1", "tokens", "a3"])
-    written = Counter(equalized_name(name) for name in ("h2", "shortcut", "h3")) if target is CPU_X86 else Counter()
+    written = (
+        Counter(name_after_equalization(name) for name in ("h2", "shortcut", "h3")) if target is CPU_X86 else Counter()
+    )
     assert products(graph) == inputs + written
     assert products(lower(prepared, one_scale(seen(prepared, feeds(prepared))), always).graph) == Counter()
 
@@ -161,11 +163,11 @@ def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
     graph = outputs()
     ranges = seen(graph, given(graph), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
-    assert products(lowered) == Counter([equalized_name("b")])  # nothing reads h itself
+    assert products(lowered) == Counter([name_after_equalization("b")])  # nothing reads h itself
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QuantizeLinear"] == ["a"]
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QLinearConv"] == [
         integer_name("a"),
-        integer_name(equalized_name("h")),
+        integer_name(name_after_equalization("h")),
     ]
     exact = run(graph, given(graph), ["b"])["b"]
     many, one = (sqnr(exact, result(graph, of, CPU_X86)) for of in (ranges, one_scale(ranges)))
@@ -240,7 +242,7 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
     monkeypatch.setattr(channel_scale_fusion, "_fuse_quantize", lambda *_: ())
     joined = lower(prepared, ranges, CPU_X86).graph
     apart = lower(prepared, ranges, replace(CPU_X86, finish=())).graph
-    written = {equalized_name(name) for name in ("h2", "shortcut", "h3")}
+    written = {name_after_equalization(name) for name in ("h2", "shortcut", "h3")}
     assert written <= products(apart).keys()
     before, after = (Counter(node.op for node in graph.nodes) for graph in (apart, joined))
     gone = before - after

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.export.weight_names import shared_prefix, strip_wrapper_prefixes
+from fewstep.export.weight_names import common_prefix, strip_wrapper_prefixes
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_names_without_wrappers(stored: list[str], names: list[str]) -> None:
 
 
 def test_a_prefix_that_all_names_share() -> None:
-    assert shared_prefix(["ema.a.b", "ema.c", "num_updates"]) == "ema."
-    assert shared_prefix(["ema.a.b", "c"]) == ""
+    assert common_prefix(["ema.a.b", "ema.c", "num_updates"]) == "ema."
+    assert common_prefix(["ema.a.b", "c"]) == ""

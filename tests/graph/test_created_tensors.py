@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fewstep.graph.created_tensors import created_tensors
+from fewstep.graph.created_tensors import tensors_without_inputs
 from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import OPSET, Graph
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
@@ -143,7 +143,7 @@ NUMBERS = {"one": np.array(1), "zero": 0.0, "step": 1.0}
 def test_positions_are_exact_up_to_where_data_reads_them(half: np.dtype[Any]) -> None:
     """4095 is no number of either type: an angle in 16 bits would be 1 or 16 radians off."""
     graph = written(f"{ROW} {{ {PLACES} wave = Sin(places) y = Add(x, wave) }}", **NUMBERS)
-    assert created_tensors(graph) == {"number", "places", "wave"}
+    assert tensors_without_inputs(graph) == {"number", "places", "wave"}
     found = run(make_runnable(to_half(graph, half)), {"x": np.zeros((1, 4096), np.float32)})["y"]
     np.testing.assert_allclose(found[0], np.sin(np.arange(4096)), rtol=0, atol=4e-3 if half == BFLOAT16 else 5e-4)
 
@@ -171,6 +171,6 @@ def test_an_operation_that_may_run_in_int8_reads_positions_in_16_bits() -> None:
         w=np.full((16, 16), 0.01),
         axes=np.array([0, 1]),
     )
-    assert created_tensors(graph) == {"number", "places", "flat"}
+    assert tensors_without_inputs(graph) == {"number", "places", "flat"}
     types = infer_types(to_half(graph, FLOAT16)).values
     assert (types["flat"].dtype, types["h"].dtype, types["places"].dtype) == (np.float16, np.float16, np.float32)

@@ -10,7 +10,7 @@ from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.passes.rounding import make_runnable, round_to
 from fewstep.graph.session import run
-from fewstep.graph.squared_sums import inner_tensors, squared_sums
+from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
 from fewstep.graph.types import infer_types
 from tests.onnx_text import written
 
@@ -37,8 +37,8 @@ FORMS = {
 def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[Any], step: float) -> None:
     """y = x / sqrt(mean of squares + epsilon)."""
     graph = written(f"{VECTOR} {{ {squares} {TAIL} }}", **NUMBERS)
-    assert squared_sums(graph) == {"square", "mean", "safe", "root"}
-    assert inner_tensors(graph, squared_sums(graph)) == {"square", "mean", "safe"}
+    assert sums_of_squares(graph) == {"square", "mean", "safe", "root"}
+    assert inner_tensors(graph, sums_of_squares(graph)) == {"square", "mean", "safe"}
     halved = to_half(graph, half)
     assert not list(float32_tensors(halved)) and "epsilon" in halved.constants  # 1e-12 is no number of float16
     for made in (round_to(graph, half), make_runnable(halved)):
@@ -51,7 +51,7 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
     ids=["also-read", "no-square", "never-summed"],
 )
 def test_a_square_that_is_not_summed_alone_is_in_16_bits(body: str) -> None:
-    assert squared_sums(written(f"{VECTOR} {{ square = Mul(x, x) {body} }}", **NUMBERS)) == frozenset()
+    assert sums_of_squares(written(f"{VECTOR} {{ square = Mul(x, x) {body} }}", **NUMBERS)) == frozenset()
 
 
 def test_the_batch_stays_a_symbol_and_the_rest_are_numbers() -> None:

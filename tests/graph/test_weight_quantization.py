@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering import channel_scale_fusion
-from fewstep.calibration.lowering.encoding import equalized_name
+from fewstep.calibration.lowering.encoding import name_after_equalization
 from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
@@ -142,7 +142,7 @@ def test_the_same_codes_without_a_product(groups: int, monkeypatch: pytest.Monke
     assert written.inputs[0] == "a" and written.attributes == {"axis": 1}
     for group in range(groups):
         fed = given(joined) | ({GROUP: np.array([group])} if groups > 1 else {})
-        code = f"int8({equalized_name('a')})"
+        code = f"int8({name_after_equalization('a')})"
         found, expected = (open_session(graph, [code])(fed) for graph in (joined, apart))
         for name in (code, "output"):
             np.testing.assert_array_equal(found[name], expected[name])

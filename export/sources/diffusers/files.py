@@ -115,7 +115,7 @@ class Weights:
         return tuple(file for file in self.files if file.suffix == ".safetensors")
 
     @property
-    def indexed_names(self) -> frozenset[str] | None:
+    def names_in_index(self) -> frozenset[str] | None:
         """The tensor names in the index of sharded weights; None for a single file."""
         index = next((file for file in self.files if file.suffix != ".safetensors"), None)
         return None if index is None else frozenset(read_json(index)["weight_map"])

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fewstep.export.sources.diffusers.files import COPY_AGAIN, GIVE_PIPELINE, Weights
-from fewstep.export.weight_names import COUNTERS, shared_prefix, strip_wrapper_prefixes
+from fewstep.export.weight_names import COUNTERS, common_prefix, strip_wrapper_prefixes
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -68,7 +68,7 @@ def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
             if not _are_equal(entries[name], read[name]):
                 raise UserError(f"{entries[name].file} and {file.name} hold different values of {name!r}", COPY_AGAIN)
         entries |= read
-    if stored.indexed_names is not None and (unlisted := sorted(set(entries) - stored.indexed_names)):
+    if stored.names_in_index is not None and (unlisted := sorted(set(entries) - stored.names_in_index)):
         file = entries[unlisted[0]].file
         raise UserError(
             f"{file} holds {_format_names(unlisted)}, which the index of the shards does not list", COPY_AGAIN
@@ -137,7 +137,7 @@ def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> st
 def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
     """Return the fix for missing weights. It differs if all stored names have a prefix that the network's names
     lack."""
-    prefix = shared_prefix(entries)
+    prefix = common_prefix(entries)
     if prefix and all(prefix + name in entries for name in missing):
         return f"write the weights without {prefix!r}, with which all their names begin"
     return COPY_AGAIN

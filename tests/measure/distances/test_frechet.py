@@ -14,8 +14,8 @@ from fewstep.measure.distances.features import SHIPPED, default_extractor, open_
 from fewstep.measure.distances.frechet import (
     Gaussian,
     SetComparison,
+    bias_of_distance,
     compare_sets,
-    expected_bias,
     fit_gaussian,
     frechet_distance,
 )
@@ -57,7 +57,7 @@ def test_bias_is_what_two_sets_of_one_gaussian_show():
         found = [
             frechet_distance(*(fit_gaussian(rng.normal(size=(size, 8)) @ factor) for size in (n, m))) for _ in range(60)
         ]
-        assert np.mean(found) == pytest.approx(expected_bias(known, n, m), rel=0.1)
+        assert np.mean(found) == pytest.approx(bias_of_distance(known, n, m), rel=0.1)
 
 
 def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
@@ -131,7 +131,7 @@ def test_moments_are_those_of_numpy_however_the_stream_is_cut():
         assert own.mean == pytest.approx(images.mean()) and own.variance == pytest.approx(images.var())
         assert own.means == pytest.approx(images.mean(axis=(0, 2, 3)))
         assert own.variances == pytest.approx(images.var(axis=(0, 2, 3)))
-        assert own.saturated_share == pytest.approx((np.abs(images) > 1).mean())
+        assert own.saturation_share == pytest.approx((np.abs(images) > 1).mean())
         assert own.energies == pytest.approx(moments(images).energies)
 
 

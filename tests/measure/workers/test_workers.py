@@ -247,9 +247,9 @@ def test_workers_that_cannot_be_are_refused(refused: Callable[[Path], object], s
 def test_a_bundle_that_changed_is_named(tmp_path: Path) -> None:
     bundle = options(tmp_path / "bundle").bundle
     before = pin_bundle(bundle)
-    assert before.checked_folder() == bundle.resolve()
+    assert before.check_folder() == bundle.resolve()
     (bundle / "manifest.json").write_text("{}")
     for _ in range(2):
         with pytest.raises(UserError, match="bundle was changed meanwhile; run the command again"):
-            before.checked_folder()
+            before.check_folder()
         (bundle / "manifest.json").unlink(missing_ok=True)

@@ -171,7 +171,7 @@ def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Pa
 
 @pytest.mark.parametrize(
     ("fact", "other"),
-    [("installed_versions", lambda: {"onnxruntime": "9.9"}), ("digest_code", lambda packages: b"an edit")],
+    [("package_versions", lambda: {"onnxruntime": "9.9"}), ("digest_code", lambda packages: b"an edit")],
 )
 def test_another_version_or_code_measures_again(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, fact: str, other: object

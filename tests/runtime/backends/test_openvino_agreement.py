@@ -230,7 +230,7 @@ def large(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 def test_a_large_float_body_is_not_compiled_for_a_load_of_its_int8_body(
     large: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_agreement, "miscomputed_operations", lambda file: "")
+    monkeypatch.setattr(openvino_agreement, "find_wrong_operations", lambda file: "")
     openvino_agreement.check(OpenVino(), large, "int8-openvino", never)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino, read_model
-from fewstep.runtime.backends.openvino_agreement import miscomputed_operations
+from fewstep.runtime.backends.openvino_agreement import find_wrong_operations
 
 SHAPE = (2, 3, 6, 8)
 
@@ -109,7 +109,7 @@ def test_resizes_that_openvino_computes_wrong_are_named(tmp_path: Path) -> None:
         (flags, "Resize with antialias and exclude_outside"),
     ):
         node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="cubic", **given)
-        assert miscomputed_operations(written(tmp_path, model(node, sizes=np.array([2, 3, 3, 4])))) == named
+        assert find_wrong_operations(written(tmp_path, model(node, sizes=np.array([2, 3, 3, 4])))) == named
 
 
 def test_weights_in_a_file_of_their_own_are_found(tmp_path: Path) -> None:
