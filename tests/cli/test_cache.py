@@ -9,6 +9,7 @@ import pytest
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cache_contents import PURPOSES, contents
 from tests.cli.conftest import Command, Document
+from tests.refusals import assert_refusal
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, document: 
 
 
 def test_a_kind_that_is_none_is_named(folder: Path, fewstep: Command) -> None:
-    assert "has no kind '../mine'; give one of" in fewstep("cache", "--clear", "../mine", code=1).err
+    assert_refusal(fewstep("cache", "--clear", "../mine", code=1).err, names="'../mine'", fix="engines")
 
 
 def test_each_kind_says_its_purpose() -> None:

@@ -10,6 +10,7 @@ from fewstep.cli.generate import is_argument, options_of
 from fewstep.cli.verbs import VERBS
 from tests.bundles import changed, with_body
 from tests.cli.conftest import Refusal
+from tests.refusals import assert_refusal
 
 
 def parameters_of_verbs() -> list[tuple[str, tuple[str, ...], str]]:
@@ -29,18 +30,16 @@ def test_a_missing_parameter_is_named_with_its_meaning_and_a_fix(
     values = {"bundle": (str(tiny_bundle),), "source": ("fashion_mnist",), "plan": ("--plan", "ddim:4")}
     line = refusal(verb, *(word for name in given for word in values[name]), code=2)
     flag = f"--{missing}" if given else missing.upper()
-    assert line.startswith(f"fewstep: {verb} needs {flag}")
-    is_plan = missing == "plan"  # whose fix shows its form
-    assert ("; give SOLVER:STEPS" if is_plan else f"); for example: {VERBS[verb].example}") in line
+    fix = "SOLVER:STEPS" if missing == "plan" else VERBS[verb].example  # the fix for a plan shows its form
+    assert_refusal(line, names=f"{verb} needs {flag}", fix=fix)
 
 
 def test_a_missing_plan_lists_the_plans_of_the_bundle(tiny_bundle: Path, refusal: Refusal) -> None:
-    assert "bake needs --plan; give SOLVER:STEPS, such as dpmpp_2m:8 " in refusal("bake", tiny_bundle, code=2)
+    assert_refusal(refusal("bake", tiny_bundle, code=2), names="--plan", fix=("SOLVER:STEPS", "dpmpp_2m:8"))
     with_body(changed(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
-    assert f"bake needs --plan; {tiny_bundle} is calibrated along --plan ddim:3; `fewstep plan --list`" in refusal(
-        "bake", tiny_bundle, code=2
-    )
+    fix = (str(tiny_bundle), "--plan ddim:3", "fewstep plan --list")
+    assert_refusal(refusal("bake", tiny_bundle, code=2), names="--plan", fix=fix)
 
 
 def test_a_missing_plan_of_no_bundle_names_the_folder(tmp_path: Path, refusal: Refusal) -> None:
-    assert f"there is no bundle {tmp_path / 'gone'}" in refusal("bake", tmp_path / "gone")
+    assert_refusal(refusal("bake", tmp_path / "gone"), names=str(tmp_path / "gone"))

@@ -5,6 +5,7 @@ import pytest
 from fewstep.cli.removed_options import REMOVED
 from tests.cli.conftest import Command
 from tests.docs.verbs_page import flags
+from tests.refusals import assert_refusal
 
 ALL = [(verb, name) for verb, removed in REMOVED.items() for name in removed]
 
@@ -13,7 +14,7 @@ ALL = [(verb, name) for verb, removed in REMOVED.items() for name in removed]
 def test_a_removed_option_names_its_successor(verb: str, name: str, fewstep: Command) -> None:
     successor = REMOVED[verb][name]
     for arguments in ([verb, "b", name, "1"], [verb, "b", f"{name}=1"]):
-        assert fewstep(*arguments, code=2).err == f"fewstep: {verb} has no option {name}; give {successor}\n"
+        assert_refusal(fewstep(*arguments, code=2).err, names=(verb, name), fix=successor)
     assert name not in flags(verb)
 
 

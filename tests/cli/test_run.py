@@ -23,6 +23,7 @@ from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.bundles import changed, with_bodies
 from tests.free_size_bundle import free
+from tests.refusals import Words, refuses
 
 NO_SIZES = ("height", "height=", "=4", "height=-4", "height=4.5", "height=a")
 
@@ -75,32 +76,31 @@ def test_a_size_that_cannot_be_is_one_line(
 def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tiny_bundle: Path, tmp_path: Path) -> None:
     with_bodies(tiny_bundle, "int8-cpu-x86")
     too_large = {"output": tmp_path / "x.png", "scale": 64, "samples": 4096}
-    for value, more, said in (
-        ("hat", {}, "unknown value 'hat'; give 0 shirt"),
-        ("hat", too_large, "unknown value 'hat'; give 0 shirt"),
-        ("bag", {}, "has no float32 body, only int8-cpu-x86"),
+    for value, more, names, fix in (
+        ("hat", {}, "'hat'", "0 shirt"),
+        ("hat", too_large, "'hat'", "0 shirt"),
+        ("bag", {}, ("float32", "int8-cpu-x86"), ()),
     ):
-        with pytest.raises(UserError, match=said):
+        with refuses(names, fix):
             run(RunOptions(tiny_bundle, condition=(f"class={value}",), **{"output": tmp_path / "x.npy", **more}))
 
 
 def test_an_array_that_is_missing_is_asked_for_as_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     label, *_ = open_bundle(tiny_bundle).manifest.conditions
     changed(tiny_bundle, conditions=(label, Condition("text", "text", (77, 16), "float32")))
-    said = r"'text' is missing; give arrays of shape \[77, 16\] as a file: --condition text=@FILE\.npy"
-    with pytest.raises(UserError, match=said):
+    with refuses(names="'text'", fix=("[77, 16]", "--condition text=@FILE.npy")):
         run(RunOptions(tiny_bundle, condition=("class=bag",), output=tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16, 3), (7,)])
 def test_samples_that_are_no_pictures(shape: tuple[int, ...], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 or 3 channels, but these samples have shape .*; save them as an array"):
+    with refuses(names=str(list(shape)), fix="array"):
         check_picture(RunOptions(tmp_path, output=tmp_path / "x.png"), shape)
 
 
 def test_a_file_that_cannot_be_written(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewstep.cli.run.sampling.sample_request", lambda *_: pytest.fail("samples were made"))
-    with pytest.raises(UserError, match="/proc/x.npy cannot be written"):
+    with refuses(names="/proc/x.npy"):
         run(RunOptions(tiny_bundle, plan="ddim:2", output=Path("/proc/x.npy")))
 
 
@@ -143,7 +143,7 @@ def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path:
     latents, images = run(replace(asked, prompt=("a cat",))).x, run(shown).x
     assert images.shape == (2, 3, 20, 16) and shown.output.is_file()
     np.testing.assert_allclose(images[:, 1, ::2, 1::2], 2 * latents[:, 0], rtol=1e-5)
-    with pytest.raises(UserError, match=r"takes latents \[1, 4, 4\], not \[1, 10, 8\]; leave --size out$"):
+    with refuses(names=("[1, 4, 4]", "[1, 10, 8]"), fix="leave --size out"):
         run(replace(shown, image=tmp_path / "x.png", strength=0.5))
 
 
@@ -178,34 +178,32 @@ def test_records_of_a_file_are_the_conditions(tiny_bundle: Path, tmp_path: Path)
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
-    with pytest.raises(
-        UserError, match=r"c\.npz has 'uncond', which is not a condition of this denoiser; it takes 'class'"
-    ):
+    with refuses(names=("c.npz", "'uncond'"), fix="'class'"):
         run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 
 def test_a_record_of_another_shape_is_refused_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", picture=np.zeros((2, 1, 8, 5), np.float32))
     bundle = free(tiny_bundle)
-    with pytest.raises(UserError, match=r"c\.npz: condition 'picture': one value has the shape \[1, 8, 5\]"):
+    with refuses(names=("c.npz", "'picture'", "[1, 8, 5]")):
         run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 
 def test_a_condition_of_an_option_and_of_a_file_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
-    with pytest.raises(UserError, match="condition 'class' is given, and .* has it too"):
+    with refuses(names=("'class'", "c.npz")):
         run(RunOptions(bundle, conditions=file, condition=("class=bag",), output=tmp_path / "x.npy"))
 
 
 def test_a_negative_prompt_of_a_file_needs_guidance(tiny_bundle: Path, tmp_path: Path) -> None:
     file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
-    with pytest.raises(UserError, match=r"the negative prompt of .*c\.npz without guidance has no effect"):
+    with refuses(names=("negative prompt", "c.npz", "guidance")):
         run(RunOptions(bundle, "ddim:2", conditions=file, output=tmp_path / "x.npy"))
 
 
 def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz")
-    with pytest.raises(UserError, match=r"c\.npz has no arrays"):
+    with refuses(names="c.npz"):
         run(RunOptions(tiny_bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 
@@ -247,16 +245,15 @@ def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "names", "fix"),
     [
-        ({"strength": 0.6}, "--strength needs a second option; add --image FILE"),
-        ({"image": Path("p.png")}, "--image needs a second option; add --strength 0.6 or --known MASK"),
-        (
-            {"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"},
-            "--known with --image does not apply to --tiles",
-        ),
+        ({"strength": 0.6}, "--strength", "--image FILE"),
+        ({"image": Path("p.png")}, "--image", ("--strength 0.6", "--known MASK")),
+        ({"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"}, ("--known", "--image", "--tiles"), ()),
     ],
 )
-def test_a_picture_without_what_it_needs_is_refused(more: dict[str, object], says: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=says):
+def test_a_picture_without_what_it_needs_is_refused(
+    more: dict[str, object], names: Words, fix: Words, tmp_path: Path
+) -> None:
+    with refuses(names, fix):
         RunOptions(tmp_path, **more)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from fewstep.cli.run.sampling import run
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
-from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.sampling.whole_runs import WholeRun, WholeRuns
+from tests.refusals import Words, refuses
 
 PLAN = "dpmpp_2m:4"
 
@@ -54,38 +54,40 @@ def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changed", "names", "fix"),
     [
-        ({"samples": 1}, "run2.onnx computes another run: samples 1, not 2; bake one for this run, or leave it out"),
-        ({"guidance": 3.0}, "run2.onnx computes another run: guidance 3, not 2"),
-        ({"adapter": ("a.safetensors",)}, "--whole-run has the weights of the bundle without --adapter; leave one"),
-        ({"tiles": "4:2"}, "--whole-run does not apply to tiles, which run step by step; leave one of them out"),
+        ({"samples": 1}, ("run2.onnx", "samples 1, not 2"), "bake"),
+        ({"guidance": 3.0}, ("run2.onnx", "guidance 3, not 2"), ()),
+        ({"adapter": ("a.safetensors",)}, ("--whole-run", "--adapter"), "leave one"),
+        ({"tiles": "4:2"}, ("--whole-run", "tiles"), "leave one"),
     ],
 )
-def test_a_file_that_would_compute_nothing_is_refused(tiny_bundle: Path, changed: dict[str, Any], reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
+def test_a_file_that_would_compute_nothing_is_refused(
+    tiny_bundle: Path, changed: dict[str, Any], names: Words, fix: Words
+) -> None:
+    with refuses(names, fix):
         run(options(tiny_bundle, bake_file(tiny_bundle, 2), **changed))
 
 
 def test_a_file_of_another_plan_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="run2.onnx computes another run: plan dpmpp_2m:4, not ddim:4"):
+    with refuses(names=("run2.onnx", "dpmpp_2m:4, not ddim:4")):
         run(options(tiny_bundle, bake_file(tiny_bundle, 2, "ddim:4")))
 
 
 @pytest.mark.parametrize(
-    ("branches", "outputs", "reason"),
+    ("branches", "outputs", "names"),
     [
-        ({"negative": {}}, [], "--whole-run does not apply to a negative prompt"),
-        ({}, ["depth", "mask"], "--whole-run computes samples without depth, mask; leave it out"),
+        ({"negative": {}}, [], ("--whole-run", "negative prompt")),
+        ({}, ["depth", "mask"], ("--whole-run", "depth, mask")),
     ],
 )
 def test_what_a_file_does_not_compute_is_refused(
-    tiny_bundle: Path, branches: dict[str, Any], outputs: list[str], reason: str
+    tiny_bundle: Path, branches: dict[str, Any], outputs: list[str], names: Words
 ) -> None:
     manifest = SimpleNamespace(outputs=[SimpleNamespace(name=name) for name in outputs], x_shape=(4,))
     sampler: Any = SimpleNamespace(whole_runs=WholeRuns({}), bundle=SimpleNamespace(manifest=manifest))
     plan: Any = None
-    with pytest.raises(UserError, match=reason):
+    with refuses(names, fix="out"):
         whole_run_sizes(sampler, plan, branches, options(tiny_bundle))
 
 
