@@ -12,7 +12,7 @@ from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
-BESIDE = 1.5  # peak in multiples of the float weights: while a graph is lowered, or in OpenVINO
+LOWERING_PEAK = 1.5  # peak in multiples of the float weights: while a graph is lowered, or in OpenVINO
 WORKER = 1.25  # multiple of the float weights: those that onnxruntime packs, and mapped pages
 
 
@@ -28,7 +28,7 @@ def estimate_needs(task: Task, workers: int = 0) -> Needs:
     sample = rows * row_bytes(task.prepared, tensors)
     moments = sum(moment_bytes(ops, task.prepared) for ops in task.ops_with_weights)
     at_once = 1 if task.is_large else BATCH
-    here = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # 2 moments: the sum, and one trajectory's
+    here = LOWERING_PEAK * weights + 2 * moments + at_once * sample + ALONE  # 2 moments: the sum, and one trajectory's
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)

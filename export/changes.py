@@ -57,7 +57,7 @@ def apply_changes(
         raise UserError(
             "a denoiser with a gradient cannot have LoRA slots (--lora-slots)", "merge the LoRA: --lora FILE"
         )
-    beside = source.companions.with_loras(loras) if source.companions is not None else None
+    companions = source.companions.with_loras(loras) if source.companions is not None else None
     encoders = source.companions.encoders if source.companions is not None else ()
     for lora in loras:
         merge(source.module, lora)  # a LoRA that does not fit changes nothing
@@ -80,7 +80,7 @@ def apply_changes(
         source,
         module=module,
         spec=spec,
-        companions=beside,
+        companions=companions,
         sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         lora_slots=find_slots(module, slots) if slots else None,
     )

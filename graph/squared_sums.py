@@ -72,7 +72,7 @@ def _downstream(total: Node, idx: Index) -> set[str]:
 
 
 def inner_tensors(graph: Graph, tensors: frozenset[str]) -> frozenset[str]:
-    """Return the tensors of `squared_sums` that no other operation reads."""
+    """Return the tensors of `sums_of_squares` that no other operation reads."""
     idx = index(graph)
     return frozenset(
         name

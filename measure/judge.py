@@ -57,16 +57,21 @@ def judge(
     seeds. In a space whose judging needs it (`Judging.covers`), one contender must use all seeds. Raises UserError for
     other numbers of seeds.
     """
-    taught, seeds = want.teacher_sample_count if want.teacher is not None else 0, [each.seeds for each in contenders]
+    teacher_count, seeds = (
+        want.teacher_sample_count if want.teacher is not None else 0,
+        [each.seeds for each in contenders],
+    )
     least = max(1, min(count, want.featured))
     judging = judging_of(plan)
-    if not judging.covers(count, seeds) or taught > count or not all(least <= each <= count for each in seeds):
-        what = f"bodies have {seeds} seeds, and the teacher {taught}, but there are {count} in all"
+    if not judging.covers(count, seeds) or teacher_count > count or not all(least <= each <= count for each in seeds):
+        what = f"bodies have {seeds} seeds, and the teacher {teacher_count}, but there are {count} in all"
         raise UserError(what, f"give the teacher at most {count} seeds, and each body {least} to {count}")
     sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"
-        teacher = concatenate([samples for _, samples in sampled({FLOAT: want.teacher}, range(taught), FEW, stage)])
+        teacher = concatenate(
+            [samples for _, samples in sampled({FLOAT: want.teacher}, range(teacher_count), FEW, stage)]
+        )
     plans = {FLOAT: plan, **{each.name: each.plan or plan for each in contenders}}
     grouped = {FLOAT: plan, **{each.name: regroup(plans[each.name], each.groups) for each in contenders}}
     tallies = {name: Tally(want, teacher, along, name == FLOAT) for name, along in grouped.items()}

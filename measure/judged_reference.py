@@ -56,7 +56,7 @@ class JudgedReference:
         allocates memory."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
-    def find_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
+    def find_teacher(self, count: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """Find the teacher, and check it on the first of its seeds. `sample` is as in `teacher.find_teacher`."""
-        seeds = PAIRED[: min(CHECK_SEEDS, taught)]
+        seeds = PAIRED[: min(CHECK_SEEDS, count)]
         return find_teacher(self.reference, self.teacher_reference, self.plan, seeds, self.records, progress, sample)

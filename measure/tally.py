@@ -118,8 +118,8 @@ class Tally:
 
     def add(self, run: JudgedRun) -> None:
         """Add the run of the next seeds."""
-        taught = self.teacher[self.seen :][: len(run.samples)]
-        self.against_teacher.add(run.samples[: len(taught)], taught)
+        teacher = self.teacher[self.seen :][: len(run.samples)]
+        self.against_teacher.add(run.samples[: len(teacher)], teacher)
         self.add_features(run.samples)
         if self.want.samples:
             self.samples.append(run.samples)

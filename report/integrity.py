@@ -213,8 +213,8 @@ def _describes_engine(bundle: Bundle, engine: EngineEntry) -> bool:
 
 def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
     for name in RUN_ONCE:
-        if (ahead := getattr(bundle.manifest, name)) is not None:
-            yield name, ahead
+        if (setup := getattr(bundle.manifest, name)) is not None:
+            yield name, setup
     for name, body in bundle.manifest.bodies.items():
         yield from graph_names(name, body).items()
     yield from companions(bundle.manifest).items()

@@ -61,9 +61,8 @@ class Recipe:
         """Return the recipe whose lowered graphs are those of this one, rewritten, so that no weight is rounded again.
         The note is added to those of the bodies."""
         changed = replace(self)
-        vars(changed)["lowered_graphs"] = tuple(
-            (until, replace(body, graph=rewrite(body.graph), notes=(*body.notes, note)))
-            for until, body in self.lowered_graphs
+        vars(changed)["graphs"] = tuple(
+            (until, replace(body, graph=rewrite(body.graph), notes=(*body.notes, note))) for until, body in self.graphs
         )
         return changed
 

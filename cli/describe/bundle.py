@@ -108,9 +108,9 @@ def _describe_engine(engine: EngineEntry, size: str) -> str:
 
 
 def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
-    for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
-        if ahead is not None:
-            _add_graph(branch.add(escape(f"{name}: {_describe_graph(ahead)}")), ahead)
+    for name, setup in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
+        if setup is not None:
+            _add_graph(branch.add(escape(f"{name}: {_describe_graph(setup)}")), setup)
 
 
 def _add_bodies(

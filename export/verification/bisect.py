@@ -222,10 +222,10 @@ def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run
             (lambda feeds: open_session(graph, names)(feeds)) if exceeds_one_file(graph) else open_session(graph, names)
         )
 
-    body, ahead = open_graph(prepared.body), open_rows(prepared, open_graph)
+    body, compute_rows = open_graph(prepared.body), open_rows(prepared, open_graph)
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        rows = ahead(feeds)
+        rows = compute_rows(feeds)
         return {**rows, **body({**feeds, **rows})}
 
     return run

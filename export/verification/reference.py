@@ -155,5 +155,5 @@ def select_prediction(spec: Spec, returned: Any) -> Any:
 
 def forward_signature(spec: Spec) -> str:
     times = ("time",) if spec.to is None else ("time", "to")
-    beside = (*(condition.name for condition in spec.conditions), *(carried.name for carried in spec.carried))
-    return f"forward({', '.join(('x', *times, *beside))})"
+    inputs = (*(condition.name for condition in spec.conditions), *(carried.name for carried in spec.carried))
+    return f"forward({', '.join(('x', *times, *inputs))})"

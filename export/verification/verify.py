@@ -243,8 +243,8 @@ def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
 def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
     """Return the point with the tensors that the reference carries after zero, one or two calls at that point."""
     for _ in range(number % 3):
-        beside = reference.other_outputs(point.feeds).items()
-        carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in beside if name.startswith(NEXT)}
+        others = reference.other_outputs(point.feeds).items()
+        carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in others if name.startswith(NEXT)}
         point = replace(point, feeds={**point.feeds, **carried})
     return point
 
@@ -289,8 +289,8 @@ def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Ru
 
 
 def _split_attention(prepared: PreparedDenoiser) -> PreparedDenoiser:
-    ahead = None if prepared.conditioner is None else split_attention(prepared.conditioner)
-    return replace(prepared, body=split_attention(prepared.body), conditioner=ahead)
+    conditioner = None if prepared.conditioner is None else split_attention(prepared.conditioner)
+    return replace(prepared, body=split_attention(prepared.body), conditioner=conditioner)
 
 
 def _compare_in_float16(

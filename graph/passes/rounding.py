@@ -31,9 +31,9 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
 
     ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds only some tensors. A tensor that
     overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. So are sums of
-    squares (`squared_sums`), created tensors (`created_tensors`) that other created tensors read, and the results of
-    DequantizeLinear, since engines multiply its integers. Weights mapped from files, as in large networks, are not
-    rounded: onnxruntime would hold a rounded copy of each.
+    squares (`sums_of_squares`), created tensors (`tensors_without_inputs`) that other created tensors read, and the
+    results of DequantizeLinear, since engines multiply its integers. Weights mapped from files, as in large networks,
+    are not rounded: onnxruntime would hold a rounded copy of each.
     """
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()

@@ -54,8 +54,8 @@ def estimate_ems(
         slopes = []
         for _ in range(probes):
             v = rng.choice((-1.0, 1.0), size=x.shape)
-            ahead, behind = (predict_noise(x + way * nudge * time.sigma * v, time) for way in (1, -1))
-            slopes.append((v * (ahead - behind) / (2 * nudge * time.sigma)).mean(axis=0))
+            forward, backward = (predict_noise(x + way * nudge * time.sigma * v, time) for way in (1, -1))
+            slopes.append((v * (forward - backward) / (2 * nudge * time.sigma)).mean(axis=0))
         diagonal = time.sigma * np.mean(slopes, axis=0)
         diagonals.append(diagonal)
         residuals.append((time.sigma * predict_noise(x, time) - diagonal * x) / time.alpha)

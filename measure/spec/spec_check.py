@@ -124,7 +124,7 @@ def _check_time(
 ) -> tuple[str, str]:
     """Check what the errors hardly show: whether the network reads its time, and the noisy end of the schedule.
 
-    `mistake` is the one that was found so far. Returns it or another one, and what cannot be told; "" for none.
+    `mistake` is the one that was found so far. Returns it or another one, and what cannot be checked; "" for none.
     """
     if _ignores_time(network, stated, data, conditions, rows[:FIRST]):
         if mistake:

@@ -35,7 +35,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
 from fewstep.runtime.machine.gpu import has_gpu
-from fewstep.runtime.machine.packages import installed_versions, this_onnxruntime
+from fewstep.runtime.machine.packages import package_versions, this_onnxruntime
 from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
@@ -126,7 +126,7 @@ def _engine_key(bundle: Bundle, body: str, batch: int, threads: int, fewest: int
 
 def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> int:
     """Return the number of candidates that will be opened for a body: those that run it and are installed."""
-    packages, sizes = installed_versions(), {"batch": batch}
+    packages, sizes = package_versions(), {"batch": batch}
     return sum(
         _runs_body(bundle, body, engine, sizes)
         and (engine.backend in (REFERENCE, ROWS) or has_gpu() or engine.backend.partition("-")[0] in packages)
@@ -138,10 +138,10 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     """Return all facts that determine the outputs of a body: its entry, its shapes and conditions, and the digests of
     its files and of conditioner and prologue."""
     entry, manifest = bundle.body(body), bundle.manifest
-    ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    setup = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
     others = [(each.until, *body_facts(bundle.select_network(name), body)) for name, each in manifest.networks.items()]
-    return (entry, takes, ahead, manifest.digests([*entry.graphs, *ahead]), *others)
+    return (entry, takes, setup, manifest.digests([*entry.graphs, *setup]), *others)
 
 
 def make_backend(engine: TimedEngine, batch: int) -> Backend:

@@ -67,8 +67,8 @@ def plan_digest(plan: AnyPlan) -> str:
 
 def graphs_digest(manifest: Manifest, body: Body) -> str:
     """Return the SHA-256 of the graphs that run with a body, and of their conditions."""
-    ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
-    facts = manifest.digests([*body.graphs, *ahead]), manifest.conditions
+    setup = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    facts = manifest.digests([*body.graphs, *setup]), manifest.conditions
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 

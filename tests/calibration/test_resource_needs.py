@@ -9,7 +9,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import row_bytes
-from fewstep.calibration.resource_needs import ALONE, BESIDE, WORKER, estimate_needs
+from fewstep.calibration.resource_needs import ALONE, LOWERING_PEAK, WORKER, estimate_needs
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
@@ -37,7 +37,7 @@ def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide())))
     alone, three = estimate_needs(task).memory, estimate_needs(task, workers=3).memory
     weights = weight_bytes(task.prepared)
-    assert alone > BESIDE * weights + ALONE
+    assert alone > LOWERING_PEAK * weights + ALONE
     assert (three - alone) / 3 > WORKER * weights + ALONE
 
 

@@ -86,8 +86,11 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     network, files = load_network(home)
     module = wrap_network(network, interface)
     if control is not None:
-        beside, more = load_network(path / control)
-        module, files = ControlledUNet(network, beside, control, interface), [*files, path / control / CONFIG, *more]
+        control_net, more = load_network(path / control)
+        module, files = (
+            ControlledUNet(network, control_net, control, interface),
+            [*files, path / control / CONFIG, *more],
+        )
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
     return TorchSource(module, spec, name, hash_files([*read, *files]), BATCH_LIMIT, scheduler, pipeline)

@@ -34,8 +34,8 @@ class ConditionedNetwork(nn.Module):
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         """Return the network's output [B, channels, ...]."""
         if IMAGE in arguments:
-            beside = [x, arguments.pop(IMAGE)]
-            x = torch.cat(beside[::-1] if self.interface.picture_first else beside, dim=1)
+            images = [x, arguments.pop(IMAGE)]
+            x = torch.cat(images[::-1] if self.interface.picture_first else images, dim=1)
         (output,) = self.network(**{self.interface.x: x}, timestep=time, **arguments, return_dict=False)
         prediction: Tensor = output
         return prediction

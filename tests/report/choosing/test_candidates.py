@@ -69,5 +69,5 @@ def test_a_float_of_less_precision_than_was_asked_for_runs_only_what_was_calibra
 def test_an_estimate_counts_only_engines_that_are_installed(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     for packages, count in ({}, 1), ({"openvino": "2026.4"}, 2):
-        monkeypatch.setattr(engines, "installed_versions", lambda packages=packages: packages)
+        monkeypatch.setattr(engines, "package_versions", lambda packages=packages: packages)
         assert engines.count_engines(open_bundle(tiny_bundle), "float32", 1, 1, 1) == count
