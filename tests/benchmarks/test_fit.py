@@ -15,7 +15,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
 
-def test_a_fitted_plan_stands_beside_plans_without_a_fit(tiny_bundle, monkeypatch, tmp_path):
+def test_a_fitted_plan_stands_next_to_plans_without_a_fit(tiny_bundle, monkeypatch, tmp_path):
     few = {"seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
     fit(FitOptions(tiny_bundle, steps=2, plan="dpmpp_2m:2", guidance=2.0, **few))
     monkeypatch.setattr(benchmark, "PAGE", tmp_path / "page.md")
@@ -67,7 +67,7 @@ def test_gains_are_over_the_best_of_float32_seed_by_seed():
     assert "| `int8` | 4 | 26.0 `b:4` | 31.0 | +5.0 ± 1.0 | 22.4, 28.3 | 5 (4 5 6) | 2 |" in written
 
 
-def test_distances_are_beside_the_lowest_without_a_fit_draw_by_draw():
+def test_distances_are_next_to_the_lowest_without_a_fit_draw_by_draw():
     plans = (
         judgement_of("a:4", 4, (22.0, 30.0), frechet=(2.0, 2.0, 2.4)),
         judgement_of("b:4", 4, (20.0, 30.0), frechet=(1.0, 1.2, 1.4)),

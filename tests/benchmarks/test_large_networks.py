@@ -29,7 +29,7 @@ def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Pat
     assert 2 * count < weights < 2.1 * count  # float16
 
 
-def test_verbs_behind_an_export_of_free_sizes_use_the_largest() -> None:
+def test_verbs_after_an_export_of_free_sizes_use_the_largest() -> None:
     asked = Chain(Path("work"), "ddim:2", ("cpu-x86",), 1, NETWORKS["sd15"], "quick", "64:96:8").commands()
     assert "height=64:96:8" in asked["export"] and "width=64:96:8" in asked["export"]
     assert all("height=96" in asked[name] and "width=96" in asked[name] for name in ("run float32", "run cpu-x86"))

@@ -61,7 +61,7 @@ def test_each_contender_has_a_time_of_each_turn() -> None:
     assert wall > 10 and processor > 10
 
 
-def test_peers_are_beside_float32_and_diffusers() -> None:
+def test_peers_are_compared_with_float32_and_diffusers() -> None:
     slow, fast = Times((0.04,), (0.04,)), Times((0.01,), (0.02,))
     lines = list(ddpm.rows({ddpm.FIRST: slow, "int8": fast, ddpm.DIFFUSERS: slow}, 8))
     assert lines[3] == "| int8 | 8 | 10.0 | 20.0 | 4.00 | 2.00 | 4.00 | 2.00 |"

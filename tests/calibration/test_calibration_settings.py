@@ -65,8 +65,8 @@ def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
     made = calibrate(again)
     assert ("bodies of other targets are kept" in caplog.text) == (warned is not None)
     assert warned is None or f"are kept, calibrated {warned}; calibrate all targets in one run" in caplog.text
-    told = () if warned is None else (f"Calibrated {warned.replace('this time', 'int8-cpu-x86')}.",)
-    assert unlike_in(bundle, made.plan) == told
+    stated = () if warned is None else (f"Calibrated {warned.replace('this time', 'int8-cpu-x86')}.",)
+    assert unlike_in(bundle, made.plan) == stated
 
 
 def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:

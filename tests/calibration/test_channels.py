@@ -159,7 +159,7 @@ def test_quiet_channels_of_what_a_convolution_writes_are_as_near_as_loud_ones() 
     np.testing.assert_array_equal(scales[0], (scales[1] * code["h"].multipliers).astype(np.float32))
 
 
-def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
+def test_a_convolution_after_another_reads_what_that_wrote() -> None:
     graph = outputs()
     ranges = seen(graph, given(graph), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
@@ -261,7 +261,7 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
                 np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_a_product_without_a_bias_behind_it_is_joined_too() -> None:
+def test_a_product_without_a_bias_after_it_is_joined_too() -> None:
     """Behind the first convolution stands a sum with an activation, behind the second none."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "w", "last")}

@@ -53,7 +53,7 @@ def test_figures_of_former_bodies_go_with_them(options: CalibrateOptions) -> Non
         assert (made.report, made.results, made.evaluation) == (figures,) * 3
 
 
-def test_a_map_that_cannot_be_read_is_left_behind_with_a_warning(
+def test_a_map_that_cannot_be_read_is_left_out_with_a_warning(
     options: CalibrateOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = options.bundle / str(calibrate(options).manifest.precision)

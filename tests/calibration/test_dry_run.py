@@ -114,7 +114,7 @@ def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> Non
 
 
 @pytest.mark.parametrize(("trajectories", "error_seeds", "judged_seeds"), [(12, 2, 8), (1, 1, 1)])
-def test_the_time_is_said_ahead_where_it_is_long(
+def test_a_long_time_is_said_before(
     bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

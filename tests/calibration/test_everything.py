@@ -20,7 +20,7 @@ from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
-def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None:
+def test_a_body_of_integers_alone_next_to_one_with_floats(tmp_path: Path) -> None:
     alone, both = (write_bundle(tmp_path / name, denoiser()) for name in ("alone", "both"))
     calibrate(replace(FIRST, bundle=alone, target=("cpu-x86",)))
     made = calibrate(replace(FIRST, bundle=both, target=("qnn", "cpu-x86")))

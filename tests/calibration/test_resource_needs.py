@@ -26,11 +26,11 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
     bundle = write_bundle(tmp_path / "bundle", wide())
     before = {path for path in bundle.rglob("*") if path.is_file()}
     options = replace(FIRST, bundle=bundle, target=(target,))
-    told = estimate_needs(open_task(options))
+    stated = estimate_needs(open_task(options))
     calibrate(options)
     made = [path for path in bundle.rglob("*") if path.is_file() and path not in before]
-    assert len(made) == told.files
-    assert 0.9 < sum(path.stat().st_size for path in made if path.suffix == ".onnx") / told.disk < 1.1
+    assert len(made) == stated.files
+    assert 0.9 < sum(path.stat().st_size for path in made if path.suffix == ".onnx") / stated.disk < 1.1
 
 
 def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     assert together - estimate_needs(task).memory == (2 * 4 * 2 - 1) * row > 0
 
 
-def test_a_full_disk_is_told_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_bundle(tmp_path / "bundle", wide())
 
     def no_room(size: int) -> None:

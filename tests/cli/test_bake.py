@@ -31,7 +31,7 @@ def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
         ("ddim:4", (), False),  # float32
     ],
 )
-def test_int8_away_from_its_calibration_is_told(
+def test_int8_away_from_its_calibration_is_reported(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, plan: str, given: tuple[str, ...], said: bool
 ) -> None:
     calibrate_along(tiny_bundle, "ddim:3", 2.0)

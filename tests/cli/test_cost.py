@@ -35,9 +35,10 @@ def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest
     assert manifest.prologue is not None
     graphs = (manifest.prologue, manifest.bodies["float32"].graph)
     ahead, exact = ((bundle / graph.file).stat().st_size for graph in graphs)
-    told = build.dry_run(BuildOptions(bundle)).shown
+    stated = build.dry_run(BuildOptions(bundle)).shown
     assert (
-        told[3] == f"would write about {(ahead + exact // 2) / 1e6:.1f} MB in 4 files (an engine and its key file each)"
+        stated[3]
+        == f"would write about {(ahead + exact // 2) / 1e6:.1f} MB in 4 files (an engine and its key file each)"
     )
     monkeypatch.setattr(build, "list_requests", lambda _: (there,))
     assert build.dry_run(BuildOptions(bundle)).shown == ("int8-tensorrt for sm89: up to date",)
@@ -52,8 +53,8 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
     size = (bundle / manifest.bodies[name].graphs[0].file).stat().st_size
     with_bodies(bundle, name)
     monkeypatch.setattr(build, "list_requests", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
-    told = build.dry_run(BuildOptions(bundle)).shown
-    assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files (an engine and its key file each)"
+    stated = build.dry_run(BuildOptions(bundle)).shown
+    assert stated[1] == f"would write about {size / 1e6:.1f} MB in 2 files (an engine and its key file each)"
     assert build._engine_bytes(bundle, EngineRequest(f"{name}/0", "sm89", False)) == size
 
 
@@ -66,8 +67,8 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
     assert judged is not None and judged.teacher is not None
     assert len(judged.plan.steps) == 4 and len(judged.bodies) == 1 and len(judged.teacher.steps) == 12
     assert judged.evaluations == 2 * 20 * 4 + 5 * 12 + 4 * (4 + 3 * 12)  # the teacher's check last
-    told = measure.dry_run(options).value
-    assert isinstance(told, dict) and told["evaluations"] == 380 and told["seconds"] > 0
+    stated = measure.dry_run(options).value
+    assert isinstance(stated, dict) and stated["evaluations"] == 380 and stated["seconds"] > 0
 
 
 def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
@@ -90,7 +91,7 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
 def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5}
     options = ReportOptions(make_bundle(tmp_path / "tiny"), teacher="dpmpp_2m:12", batches=(1,), **few)
-    told = report.dry_run(options)
+    stated = report.dry_run(options)
     evaluated = 0
     step_call = Sampler._step_call
 
@@ -104,6 +105,6 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Sampler, "_step_call", counting)
     monkeypatch.setattr(measurement, "run_races", lambda *_, **rest: ())
     collect_figures(open_report_task(options))
-    assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
-    assert told.value["seconds"] > 0 and told.value["needs"].files == 3
-    assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))
+    assert isinstance(stated.value, dict) and stated.value["evaluations"] == evaluated
+    assert stated.value["seconds"] > 0 and stated.value["needs"].files == 3
+    assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, stated.shown))

@@ -97,7 +97,7 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(19.9, ""), (20.0, "20 seconds"), (7200.0, "2.0 hours")])
-def test_what_takes_long_says_so_ahead(
+def test_what_takes_long_says_so_before(
     tiny_bundle: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
 ) -> None:
     def announcing(*_: object) -> RunSamples:

@@ -135,7 +135,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
         (Branches({"cond": 3.0, "uncond": -2.0}), "ddim:3", 2.0, "guidance 2: its ranges may not fit"),
     ],
 )
-def test_int8_away_from_its_calibration_is_told(
+def test_int8_away_from_its_calibration_is_reported(
     tiny_bundle: Path, along: float | Branches | None, plan: str, guidance: float | None, said: str | None
 ) -> None:
     with load(tiny_bundle, "int8") as sampler:

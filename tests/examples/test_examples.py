@@ -119,7 +119,7 @@ def test_a_stream_of_a_file_and_of_a_camera(tmp_path: Path, tiny_bundle: Path, r
 def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     tiny_bundle: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    def told(rate: int, channels: int = 1, content: bytes | None = None) -> str:
+    def message_at(rate: int, channels: int = 1, content: bytes | None = None) -> str:
         with wave.open(str(tmp_path / "noisy.wav"), "wb") as file:
             file.setparams((channels, 2, rate, 0, "NONE", ""))
             file.writeframes(bytes(4000))
@@ -130,15 +130,15 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
         assert isinstance(ended.value.code, str)  # printed, and the exit status is 1
         return ended.value.code
 
-    assert "does not sample sound" in told(16000)
-    assert "noisy.wav is not a WAV file" in told(16000, content=b"no sound at all") and "is not a WAV" in told(
-        16000, content=b""
-    )
-    assert "noisy.wav does not have one channel of 16 bits; convert it" in told(16000, channels=2)
+    assert "does not sample sound" in message_at(16000)
+    assert "noisy.wav is not a WAV file" in message_at(
+        16000, content=b"no sound at all"
+    ) and "is not a WAV" in message_at(16000, content=b"")
+    assert "noisy.wav does not have one channel of 16 bits; convert it" in message_at(16000, channels=2)
     real = fewstep.runtime.load(tiny_bundle)
     sound = described(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
-    assert "noisy.wav has 8000 Hz; give 16000, as in training" in told(8000)
+    assert "noisy.wav has 8000 Hz; give 16000, as in training" in message_at(8000)
 
 
 @pytest.mark.slow

@@ -76,9 +76,9 @@ def drawn(source: Source, labels: np.ndarray) -> np.ndarray:
     x = times[0].sigma * normal_batch(range(len(labels)), 0, spec.x_shape)
     for s, t in zip(times, times[1:]):
         u = (input_scale(spec.prediction, s, spec.schedule) * x).astype(np.float32)
-        told = np.full(len(x), s.network, np.float32)
+        stated = np.full(len(x), s.network, np.float32)
         a, b = x0_coefficients(spec.prediction, s, spec.schedule)
-        x0 = np.clip(a * x + b * evaluate({X: u, TIME: told, "class": labels}), -1, 1)
+        x0 = np.clip(a * x + b * evaluate({X: u, TIME: stated, "class": labels}), -1, 1)
         x = t.alpha * x0 + t.sigma * (x - s.alpha * x0) / s.sigma
     return np.asarray(x0, np.float32)
 

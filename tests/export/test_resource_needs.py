@@ -27,7 +27,7 @@ def test_weights_of_any_type_become_float32() -> None:
         assert found is not None and (found.memory, found.disk, found.files) == (WEIGHTS + ALONE, WEIGHTS, 3)
 
 
-def test_networks_beside_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_networks_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     found = estimate_needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
     assert found is not None
     assert (found.memory, found.disk, found.files) == (3 * WEIGHTS + ALONE, 5 * WEIGHTS, 6)

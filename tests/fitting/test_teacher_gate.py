@@ -35,7 +35,7 @@ def test_a_fitted_plan_is_no_teacher(tiny_bundle):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **given))
 
 
-def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
+def test_the_teacher_is_checked_with_the_fitted_plan(tiny_bundle):
     result = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     assert result.check.teacher == result.teacher == "dpmpp_2m:80@arctan"
     with load(tiny_bundle) as sampler:
@@ -61,7 +61,7 @@ def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fi
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
 
-def test_a_teacher_that_is_behind_a_former_plan_does_not_replace_it(tiny_bundle):
+def test_a_teacher_that_is_worse_than_a_former_plan_does_not_replace_it(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     manifest = open_bundle(tiny_bundle).manifest
     with pytest.raises(UserError, match=r"the teacher ddim:20 is 42\.5 dB .* nearer than fitted:2 with 41\.5 dB"):

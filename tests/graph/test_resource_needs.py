@@ -20,7 +20,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_bundle(tmp_path / "bundle", denoiser())
 
 
-def test_needs_are_said_beside_what_is_free(bundle: Path) -> None:
+def test_needs_are_said_next_to_what_is_free(bundle: Path) -> None:
     said = Needs(5 * GB + 10**8, 20_500_000, 4).describe(bundle)
     assert said == "needs about 5.1 GB of memory (8.0 GB free), and 20.5 MB on disk (3.0 GB free) for 4 files"
 

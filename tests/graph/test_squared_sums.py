@@ -76,7 +76,7 @@ def test_large_weights_count_by_their_shape() -> None:
     assert infer_types(graph).shape("y") == ("batch", 64)
 
 
-def test_the_batch_is_found_behind_a_layout_with_another_axis_first() -> None:
+def test_the_batch_is_found_after_a_layout_with_another_axis_first() -> None:
     """As attention over [tokens, batch * heads, width] leaves it; what never was a batch keeps its symbol."""
     graph = written(
         """(float[batch, 6, 4] x, float[n, 4] other) => (float[batch, 24] y, float[m, 2] z) {

@@ -116,7 +116,7 @@ def test_bodies_of_other_engines_are_evaluated_when_asked_for(bundle):
     assert own.body == "int8-tensorrt" and "simulated" in own.computed_by
 
 
-def test_what_cannot_be_asked_is_told_before_anything_is_sampled(bundle, tmp_path):
+def test_what_cannot_be_asked_is_reported_before_anything_is_sampled(bundle, tmp_path):
     for changes, what in (
         ({"samples": 50}, "--samples is 50"),
         ({"samples": 60_000}, "--samples is 60000"),

@@ -59,9 +59,9 @@ def test_a_network_that_is_told_two_times_has_a_teacher_that_tells_them(tiny_bun
     sampler = load(tiny_bundle)
     prologue = sampler.bundle.manifest.prologue
     assert prologue is not None
-    told = msgspec.structs.replace(prologue, inputs=(*prologue.inputs, TensorEntry("to", "to", ("batch",))))
+    stated = msgspec.structs.replace(prologue, inputs=(*prologue.inputs, TensorEntry("to", "to", ("batch",))))
     judged = sampler.compile("ctm:2")
-    object.__setattr__(sampler.bundle, "manifest", msgspec.structs.replace(sampler.bundle.manifest, prologue=told))
+    object.__setattr__(sampler.bundle, "manifest", msgspec.structs.replace(sampler.bundle.manifest, prologue=stated))
     assert teacher_plan(sampler, None, judged).name == "ctm:80@arctan"
 
 

@@ -78,7 +78,7 @@ def calibrating(bundle: Path, targets: str) -> int:
     return peak(["calibrate", str(bundle), *plan])
 
 
-def test_calibrating_takes_half_of_the_weights_beside_them(
+def test_calibrating_takes_half_of_the_weights_in_addition(
     calibration_peak: int, large_bundle: tuple[Path, int]
 ) -> None:
     """A second session of them would miss the bar by 150 MB, bodies that all wait in memory by more."""
@@ -97,7 +97,7 @@ def test_openvino_takes_no_more(large_bundle: tuple[Path, int]) -> None:
 
 
 @pytest.mark.usefixtures("calibration_peak")
-def test_running_in_int8_takes_little_beside_its_weights(large_bundle: tuple[Path, int]) -> None:
+def test_running_in_int8_takes_little_besides_its_weights(large_bundle: tuple[Path, int]) -> None:
     bundle, weights = large_bundle
     manifest = open_bundle(bundle).manifest
     assert manifest.prologue is not None

@@ -132,14 +132,14 @@ def test_a_whole_number_is_of_any_integer_type() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 5, 2.0, "2", None, [2]])
-def test_what_is_no_whole_number_in_the_range_is_told(value: Any) -> None:
+def test_what_is_no_whole_number_in_the_range_is_reported(value: Any) -> None:
     with pytest.raises(UserError) as caught:
         check_integer("steps", value, 1, 4)
     assert str(caught.value) == f"steps {value!r}; give a whole number from 1 to 4"
 
 
 @pytest.mark.parametrize("transform", [use_given_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)])
-def test_a_name_where_a_compiled_plan_is_needed_is_told(transform: Callable[[Any], Any]) -> None:
+def test_a_name_where_a_compiled_plan_is_needed_is_reported(transform: Callable[[Any], Any]) -> None:
     with pytest.raises(UserError, match=r"plan 'ddim:4' is not compiled; give sampler.compile\('ddim:4'\)"):
         transform("ddim:4")
 

@@ -97,7 +97,7 @@ def test_a_consistency_model_is_told_a_thousand_times_that():
     assert schedule.time_at_rho(80).network == pytest.approx(250 * math.log(80))
 
 
-def test_exploding_sigma_is_geometric_and_what_the_network_is_told():
+def test_exploding_sigma_is_geometric_and_what_the_network_receives():
     schedule = NoiseSchedule(ScheduleSpec("exploding", sigma_max=1348.0))
     assert [schedule.clock(c).sigma for c in (1, 0.5, 0)] == pytest.approx([1348, math.sqrt(13.48), 0.01])
     assert schedule.time(3.0) == Time(3.0, 1.0, 3.0)
@@ -259,5 +259,5 @@ def test_times_that_do_not_lose_noise_are_refused(order):
 
 def test_a_network_may_be_told_another_time_than_that_of_the_coefficients():
     time = NoiseSchedule(ScheduleSpec("linear")).time(500)
-    told = replace(time, network=250.0)
-    assert (told.alpha, told.sigma, told.lam) == (time.alpha, time.sigma, time.lam)
+    stated = replace(time, network=250.0)
+    assert (stated.alpha, stated.sigma, stated.lam) == (time.alpha, time.sigma, time.lam)

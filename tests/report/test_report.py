@@ -263,7 +263,7 @@ def test_the_command_is_printed_back_without_a_path(made):
     assert measured.command in text and str(bundle.parent) not in text
 
 
-def test_the_results_are_json_beside_the_page_and_both_belong_to_the_bundle(made):
+def test_the_results_are_json_next_to_the_page_and_both_belong_to_the_bundle(made):
     bundle, measured, text = made
     opened = open_bundle(bundle)
     assert opened.read(opened.manifest.report).decode() == text
@@ -299,7 +299,7 @@ def test_a_bundle_without_int8_says_so(bundle):
 
 
 @pytest.mark.parametrize("body", ["int8-cpu-x86", "int8-tensorrt"])
-def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
+def test_a_damaged_body_is_reported_before_anything_is_measured(bundle, body):
     graph = bundle / open_bundle(bundle).manifest.bodies[body].graph.file
     content = graph.read_bytes()
     graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -314,7 +314,7 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
         (lambda path: open_measure_task(MeasureOptions(path)), "json"),
     ],
 )
-def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch, open_verb, suffix):
+def test_what_a_bundle_has_no_room_for_is_reported_before_it_is_judged(bundle, monkeypatch, open_verb, suffix):
     def read_only(_):
         raise OSError(errno.EROFS, "Read-only file system")
 

@@ -34,7 +34,7 @@ from tests.runtime.sampling.test_fitted_plans import give
 FEW = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
 
 
-def test_each_body_runs_its_own_and_float32_beside_it(tmp_path: Path) -> None:
+def test_each_body_runs_its_own_and_float32_next_to_it(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny")
     give(bundle, body="int8-cpu-x86", numbers="ddim:3")
     give(bundle, body="int8-tensorrt")
@@ -93,8 +93,8 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
     assert [timing.name for timing in race.timings] == ["float32", "int8-cpu-x86", BODY]
     assert race.timings[2].median > 0 and race.timings[2].ratio > 0
     assert f"<td>{BODY}</td><td>OpenVINO</td>" in text and f"onnxruntime, {BODY} on OpenVINO; shorter" in text
-    told = dry_run(options(bundle)).value
-    assert told["seeds"] == {"int8-cpu-x86": 6, BODY: 6, "int8-tensorrt": 3}
+    stated = dry_run(options(bundle)).value
+    assert stated["seeds"] == {"int8-cpu-x86": 6, BODY: 6, "int8-tensorrt": 3}
 
 
 def test_measure_takes_it_by_default(bundle: Path) -> None:

@@ -147,7 +147,7 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
         (lambda s: s.draws([0])(0.5), "draw 0.5 is not an integer in 0 .. 2**32 - 1; number the draws"),
     ],
 )
-def test_mistakes_of_a_call_are_told(sampler: Sampler, call: Callable[[Any], Any], said: str) -> None:
+def test_mistakes_of_a_call_are_reported(sampler: Sampler, call: Callable[[Any], Any], said: str) -> None:
     with pytest.raises(UserError) as refused:
         call(sampler)
     assert str(refused.value).removeprefix(f"{sampler.bundle.path} ").startswith(said)

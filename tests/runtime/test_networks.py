@@ -181,7 +181,7 @@ def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -
     np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))
 
 
-def test_a_network_for_pure_noise_alone_runs_one_step_ahead(
+def test_a_network_for_pure_noise_alone_runs_one_step_earlier(
     tiny_bundle: Path, single: dict[tuple[str, str], np.ndarray]
 ) -> None:
     """One More Step: at pure noise a network that predicts x0 begins, whatever the denoiser predicts."""

@@ -39,12 +39,12 @@ def test_everyone_gets_the_trajectories_that_ours_was_calibrated_on(tmp_path: Pa
         seeds_of_calibration(own, ["cpu-x86"])
     with pytest.raises(UserError, match="without --conditions"):
         seeds_of_calibration(manifest_of_commands(tiny, last), ["cpu-x86"], has_conditions=True)
-    told = msgspec.structs.replace(manifest_of_commands(tiny, last), text=SimpleNamespace())
+    stated = msgspec.structs.replace(manifest_of_commands(tiny, last), text=SimpleNamespace())
     assert seeds_of_calibration(msgspec.structs.replace(own, text=SimpleNamespace()), ["cpu-x86"], True) == range(
         1000, 1064
     )
     with pytest.raises(UserError, match="takes texts; calibrate it with --conditions FILE"):
-        seeds_of_calibration(told, ["cpu-x86"])
+        seeds_of_calibration(stated, ["cpu-x86"])
 
 
 def test_a_command_that_is_repeated_is_the_last_one(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_two_norms_of_as_many_channels_share_what_they_lack() -> None:
     np.testing.assert_array_equal(run(fuse_scales(graph), fed)["output"], run(graph, fed)["output"])
 
 
-def test_a_bias_behind_codes_is_one_operation() -> None:
+def test_a_bias_after_codes_is_one_operation() -> None:
     plane = f"float[batch, {CHANNELS}, 5, 6]"
     body = "code = QuantizeLinear(x, scale, zero) h = DequantizeLinear(code, scale, zero) output = Add(h, bias)"
     constants = {

@@ -101,7 +101,7 @@ def test_a_border_of_unknown_width_keeps_its_activation_uncentred() -> None:
     np.testing.assert_allclose(run(graph, feeds(padded))["output"], expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_operations_keep_their_names_and_what_stands_behind_them() -> None:
+def test_operations_keep_their_names_and_what_stands_after_them() -> None:
     prepared = body()
     graph, ops, _ = lower_graph(prepared, table(prepared), TENSORRT)
     assert ops == select_int8_ops(prepared)

@@ -56,7 +56,7 @@ def test_a_graph_whose_codes_have_one_scale_stays_as_it_is() -> None:
     assert graph is prepared and ops == select_int8_ops(prepared) and single == codes(prepared, (0.1,))
 
 
-def test_a_tensor_of_one_scale_stays_beside_one_of_several() -> None:
+def test_a_tensor_of_one_scale_stays_next_to_one_of_several() -> None:
     prepared = body()
     mixed = codes(prepared) | {"tokens": codes(prepared, (0.3,))["tokens"]}
     graph, ops, single = add_group_factors(prepared, select_int8_ops(prepared), mixed, {}, HALF)
@@ -80,7 +80,7 @@ def test_around_convolutions_factors_have_the_axes_of_a_picture(spatial: int) ->
     assert graph.ops().count("Reshape") - prepared.ops().count("Reshape") == 3  # the table, h1 and a1
 
 
-def test_a_bias_inside_goes_behind_the_factor() -> None:
+def test_a_bias_inside_goes_after_the_factor() -> None:
     prepared = body()
     biased = edit_nodes(
         prepared, "h2 shortcut", "inside", constants={"inside": np.linspace(-1, 1, 32, dtype=np.float32)}

@@ -103,7 +103,7 @@ def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
         lower(graph, table(body()), target)
 
 
-def test_a_scale_for_all_groups_is_a_constant_beside_those_of_groups() -> None:
+def test_a_scale_for_all_groups_is_a_constant_next_to_those_of_groups() -> None:
     """Some activations of a target have ranges of groups, and others do not."""
     codes = {"a": Encoding(np.array([0.5]), np.int8(0)), "b": Encoding(np.array([0.25, 2.0]), np.int8(3))}
     sources = scales_and_zero_points(codes, np.dtype(np.float32))

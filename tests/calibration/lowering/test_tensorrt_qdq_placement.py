@@ -128,7 +128,7 @@ def test_a_convolution_is_int8_where_its_activation_function_is_in_its_kernel() 
             assert find_slower_operations(graph, ops) == in_float
 
 
-def test_a_gelu_behind_a_convolution_has_the_form_with_tanh() -> None:
+def test_a_gelu_after_a_convolution_has_the_form_with_tanh() -> None:
     graph = block_of_convolutions(16, 64, "Gelu")
     forms = {
         node.output: node.attributes.get("approximate") for node in approximate_gelu(graph).nodes if node.op == "Gelu"

@@ -170,7 +170,7 @@ def test_times_of_a_target_that_is_not_timed_here_are_estimates(fake_search: Fak
     assert (found.point.time, found.float_time) == (pytest.approx(1 + 0.5 * 24 / OPERATIONS), pytest.approx(1.5))
 
 
-def test_evaluations_are_counted_ahead() -> None:
+def test_evaluations_are_counted_before() -> None:
     """Float32 on 16 seeds and 64; eight tries; two bodies and the last try on 64."""
     assert estimate_evaluations(10, 120, 4, is_timed=False) == 10 * (5 + 8 + 12)
     assert estimate_evaluations(10, 120, 4, is_timed=True) == 10 * (5 + 8 + 12) + 64

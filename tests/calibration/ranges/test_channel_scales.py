@@ -214,8 +214,8 @@ def test_the_error_that_factors_are_tempered_by_is_the_error_of_the_product(seed
     scales = np.abs(weight * factors).max(axis=1, keepdims=True) / 127
     made = (np.rint(x / factors / steps) * steps) @ (np.rint(weight * factors / scales) * scales).T
     measured = np.square(made - x @ weight.T).mean() / np.square(x @ weight.T).mean()
-    told = reader(weight).error(factors, np.array([steps]), np.square(x).mean(axis=0)[None])
-    assert 10 * np.log10(told[0] / measured) == pytest.approx(0, abs=0.5)
+    stated = reader(weight).error(factors, np.array([steps]), np.square(x).mean(axis=0)[None])
+    assert 10 * np.log10(stated[0] / measured) == pytest.approx(0, abs=0.5)
 
 
 def test_the_mean_square_of_channels_has_the_mean_that_was_counted() -> None:

@@ -137,7 +137,7 @@ def test_edges_are_midpoints_and_repeated_lambdas_share_a_group() -> None:
     assert lambda_edges([0.5]) == ()
 
 
-def test_edges_beside_infinite_lambdas_are_finite() -> None:
+def test_edges_next_to_infinite_lambdas_are_finite() -> None:
     assert lambda_edges([-inf, -1.0, 3.0, inf]) == (-3.0, 1.0, 5.0)
     assert lambda_edges([-inf, 2.0]) == (1.0,)
     assert lambda_edges([-inf, inf]) == (0.0,)

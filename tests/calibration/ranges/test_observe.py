@@ -63,7 +63,7 @@ def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_line
     assert set(tensors_to_observe(both)) - set(channel_axes(both)) == {"b"}
 
 
-def test_extremes_are_counted_by_channel_where_channels_are_told_apart() -> None:
+def test_extremes_are_counted_by_channel_where_channels_are_distinguished() -> None:
     counts = Counts.empty(GRAPH, (0.0,), 6)
     assert counts.tensors == tensors_to_observe(GRAPH) and counts.axes == channel_axes(GRAPH)
     plain = Counts(counts.tensors, counts.edges)

@@ -87,7 +87,7 @@ def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> No
 
 
 @pytest.mark.parametrize(("external_above", "is_large"), [(0, True), (io.EXTERNAL_ABOVE, False)])
-def test_rows_beside_weights_in_files_are_large_sooner(
+def test_rows_next_to_weights_in_files_are_large_sooner(
     task: Task, external_above: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = Counts.empty(task.prepared, task.edges, 3)

@@ -81,7 +81,7 @@ def test_the_lowering_reaches_them(bundle: Path, tmp_path: Path) -> None:
         assert np.linalg.norm(own - others) < 0.1 * np.linalg.norm(others)
 
 
-def test_run_writes_them_beside_the_samples(bundle: Path, tmp_path: Path) -> None:
+def test_run_writes_them_next_to_the_samples(bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pictures.npy", PICTURES)
     file = tmp_path / "samples.npy"
     asked = (f"picture=@{tmp_path / 'pictures.npy'}",)

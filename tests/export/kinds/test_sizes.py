@@ -219,7 +219,7 @@ def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:
     return TorchSource(nn.Identity(), spec, "own", "0" * 64)
 
 
-def test_sizes_of_the_command_line_free_x_and_the_pictures_beside_it() -> None:
+def test_sizes_of_the_command_line_free_x_and_the_pictures_next_to_it() -> None:
     control = Condition("control", "control", (3, 512, 512), "float32")
     text = Condition("text", "text", (77, 768), "float32")
     spec = with_sizes(source((4, 64, 64), control, text), ("height=32:128:8", "width=32:128:8")).spec

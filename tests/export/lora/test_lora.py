@@ -166,7 +166,7 @@ def test_stable_diffusion_1_has_its_deepest_upsampler_where_no_attention_is() ->
     assert NamedLayers(given).find("lora_unet_output_blocks_2_1_conv") == ("up_blocks.0.upsamplers.0.conv",)
 
 
-def test_two_layers_of_one_flat_name_are_told_apart_by_their_own() -> None:
+def test_two_layers_of_one_flat_name_are_distinguished_by_their_own() -> None:
     layers = NamedLayers(["a.b_c", "a_b.c"])
     assert [layers.find(name) for name in ("a.b_c", "a_b.c", "a_b_c")] == [("a.b_c",), ("a_b.c",), ()]
 

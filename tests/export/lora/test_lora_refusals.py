@@ -60,7 +60,7 @@ def test_a_file_that_does_not_fit_is_one_line_and_changes_nothing(
     assert_same(module, before, 0)
 
 
-def test_weights_that_float32_cannot_hold_are_told(module: nn.Module, tmp_path: Path) -> None:
+def test_weights_that_float32_cannot_hold_are_reported(module: nn.Module, tmp_path: Path) -> None:
     save_file({key: torch.full(shape, 1e30) for key, shape in WHOLE.items()}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="a.safetensors turns weights of '0' into NaN or infinity; check its alpha"):
         merge(module, read_lora(str(tmp_path / "a.safetensors")))

@@ -197,9 +197,9 @@ def test_export_names_the_commit_and_the_licence(tmp_path: Path) -> None:
     with serve({"org/tiny": source}) as (address, _):
         export = partial(ran, "-m", "fewstep.cli", "export", "org/tiny", "-o", tmp_path / "bundle")
         hub = {"address": address, "cache": tmp_path / "cache"}
-        told = export("--dry-run", **hub).stdout
+        stated = export("--dry-run", **hub).stdout
         export("-q", **hub)
-    assert told.startswith(f"org/tiny@{COMMIT}: tiny, x [")
+    assert stated.startswith(f"org/tiny@{COMMIT}: tiny, x [")
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert (manifest.name, manifest.provenance.licence) == ("tiny", "openrail")
     assert manifest.provenance.source == f"org/tiny@{COMMIT}"
@@ -226,7 +226,7 @@ def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Pa
     assert unwritable.startswith("the cache of huggingface_hub cannot be written: ") and "HF_HOME" in unwritable
 
 
-def test_a_gated_model_is_told_apart(pipeline: Path, tmp_path: Path) -> None:
+def test_a_gated_model_is_distinguished(pipeline: Path, tmp_path: Path) -> None:
     with serve({"org/model": pipeline}, gated="org/model") as (address, _):
         said = str(fetch_one("org/model", address, tmp_path / "cache"))
     assert said.startswith("org/model is gated") and "accept its terms" in said and "hf auth login" in said

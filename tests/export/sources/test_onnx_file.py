@@ -112,7 +112,7 @@ def test_one_time_for_all_that_is_used_as_a_number_stays_in_the_body(tmp_path: P
     assert "time" in [value.name for value in prepared.body.inputs]
 
 
-def test_weights_beside_the_file_are_read_and_belong_to_its_hash(tmp_path: Path) -> None:
+def test_weights_next_to_the_file_are_read_and_belong_to_its_hash(tmp_path: Path) -> None:
     inside = load_source(*map(str, written(tmp_path, model())[:1]), tmp_path / "spec.json")
     onnx.save(
         model(opset=17), tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=100

@@ -238,8 +238,8 @@ def test_what_cannot_be_exported(block: type[Block], says: str) -> None:
     module = First(block()) if block is Changing else Net(block())
     with pytest.raises(UserError) as failure:
         verify_source(source(module))
-    told = re.sub(r"\.py:\d+", ".py:N", re.sub(r"line \d+", "line N", str(failure.value)))
-    assert says in told and "\n" not in told
+    stated = re.sub(r"\.py:\d+", ".py:N", re.sub(r"line \d+", "line N", str(failure.value)))
+    assert says in stated and "\n" not in stated
 
 
 def test_a_failure_of_no_known_kind_has_no_fix() -> None:

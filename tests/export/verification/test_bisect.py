@@ -73,7 +73,7 @@ def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
     assert differs(mask, np.float32([0, 0, 1]), 1e-4) and differs(mask, np.float32([0, -np.inf, np.nan]), 1e-4)
 
 
-def test_an_overflow_is_found_in_one_run_behind_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """-1e9 is infinite in float16 and nothing behind the softmax is. Its result times 1e6 is, and so is the output."""
     body = written(
         """(float[batch, 4] x) => (float[batch, 4] output) {

@@ -34,7 +34,7 @@ def test_number_conditions_keep_to_their_bounds() -> None:
     assert masks.dtype == bool and masks.any() and not masks.all()
 
 
-def test_other_sizes_are_visited_behind_the_default_ones() -> None:
+def test_other_sizes_are_visited_after_the_default_ones() -> None:
     image = Condition("image", "image", shape=(3, 8, 8), dtype="float32", follows={1: "height", 2: "width"})
     sizes = (Size("height", 1, 4, 16, 4), Size("width", 2, 4, 16, 4))
     spec = Spec("s", (1, 8, 8), (image,), "epsilon", ScheduleSpec("linear"), sizes=sizes)

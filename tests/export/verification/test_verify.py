@@ -174,7 +174,7 @@ def test_a_quick_verification_finds_a_wrong_batch_axis(attending: Exported, last
         verify(attending.source.spec, attending.traced, wrong, "quick")
 
 
-def test_minutes_are_told_before_they_pass(unet: Exported, caplog: pytest.LogCaptureFixture) -> None:
+def test_minutes_are_reported_before_they_pass(unet: Exported, caplog: pytest.LogCaptureFixture) -> None:
     warn_of_time(unet.source.spec, "full", 0.5)
     assert caplog.messages == []
     warn_of_time(unet.source.spec, "full", 7.0)

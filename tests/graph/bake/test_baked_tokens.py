@@ -112,7 +112,7 @@ def test_the_file_has_plain_operations_and_a_loop(bundle: Path, tmp_path: Path) 
     assert steps.count == 4 and len(steps.state) == 1
 
 
-def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path, tmp_path: Path) -> None:
+def test_the_test_vector_is_verified_and_another_body_is_distinguished(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "t.onnx"
     baked, _ = bake(BakeOptions(bundle, "maskgit:4", file, "int8", guidance=2.0))
     assert is_whole(file) and verify_baked(file).sample.startswith("its test vector is bitwise")

@@ -65,7 +65,7 @@ def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[s
             verify_baked(file)
 
 
-def test_weights_beside_the_file_are_checked(
+def test_weights_next_to_the_file_are_checked(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.graph.bake.test_bake import scale_by_a_large_table

@@ -111,7 +111,7 @@ def test_bfloat16_around_int8_is_refused_where_a_gpu_has_none(tmp_path: Path) ->
 
 
 @needs_tensorrt_rtx
-def test_int8_is_shown_beside_float16(bundle: Path) -> None:
+def test_int8_is_shown_next_to_float16(bundle: Path) -> None:
     """Kernels, bytes and MACs at the preferred batch, and bounds of the GPUs of that generation."""
     for precision in ("int8", "float16"):
         manifest = build(BuildOptions(bundle, device=("sm89",), precision=precision)).manifest  # type: ignore[arg-type]
@@ -303,7 +303,7 @@ def layer(name: str, kind: str = "CaskConvolution", **more: Any) -> dict[str, An
     return {"Name": name, "LayerType": kind, **more}
 
 
-def told(*layers: Any) -> bytes:
+def layer_json(*layers: Any) -> bytes:
     return json.dumps({"Layers": layers, "Bindings": ["x", "output"]}).encode()
 
 
@@ -313,7 +313,7 @@ def test_weights_tell_the_type_and_inputs_where_there_are_none() -> None:
 
     unknown = input_of(**{"Format/Datatype": "N/A due to dynamic shapes"})
     assert convolutions(
-        told(
+        layer_json(
             layer("a", Weights={"Type": "Int8", "Count": 9}, **unknown),
             layer("b", Weights={"Type": "Half", "Count": 9}, **unknown),
             layer("c", **input_of(**{"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format."})),

@@ -59,8 +59,10 @@ class TensorRtDouble(ModuleType):
 
     def load(self, content: bytes) -> Any:
         assert content == b"engine"
-        told = {self.LayerInformationFormat.JSON: '{"Layers": []} of engine'}
-        return SimpleNamespace(create_engine_inspector=lambda: SimpleNamespace(get_engine_information=told.__getitem__))
+        stated = {self.LayerInformationFormat.JSON: '{"Layers": []} of engine'}
+        return SimpleNamespace(
+            create_engine_inspector=lambda: SimpleNamespace(get_engine_information=stated.__getitem__)
+        )
 
 
 class Config:

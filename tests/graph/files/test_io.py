@@ -199,7 +199,7 @@ def test_a_graph_that_breaks_a_rule_of_onnx_is_not_blamed_on_its_opset(line: str
     assert "\n" not in str(failure.value)
 
 
-def test_a_file_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+def test_a_file_is_replaced_and_nothing_lies_next_to_it(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     write_atomic(path, b"old")
     with atomic_file(path) as stream:

@@ -166,7 +166,7 @@ def test_kept_graphs_hold_views_of_files_and_compute_the_same(tmp_path: Path) ->
         assert io.store_weights(writer, kept)[0].constants["a"] is kept.constants["a"]
 
 
-def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) -> None:
+def test_a_file_next_to_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) -> None:
     """An export's source may lie where the bundle's graphs do."""
     folder = tmp_path / "b" / io.GRAPHS
     folder.mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("optimize", [False, True])
-def test_weights_too_large_for_one_message_are_handed_over_beside_it(
+def test_weights_too_large_for_one_message_are_handed_over_next_to_it(
     tmp_path: Path, optimize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)

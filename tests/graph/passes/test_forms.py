@@ -250,7 +250,7 @@ def test_integers_and_what_is_float32_by_definition_stay() -> None:
 IMAGE = "(float[batch, 2, 5, 5] x) => (float[batch, 3, 5, 5] y)"
 
 
-def test_the_bias_of_a_conv_becomes_an_add_behind_it() -> None:
+def test_the_bias_of_a_conv_becomes_an_add_after_it() -> None:
     weights = {"w": RNG.standard_normal((3, 2, 3, 3)), "b": RNG.standard_normal(3)}
     text = f"{IMAGE} {{ y = Conv<pads=[1, 1, 1, 1], kernel_shape=[3, 3]>(x, w, b) }}"
     after = assert_rewritten(separate_bias, text, "Conv Add", 1e-6, **weights)

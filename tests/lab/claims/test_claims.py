@@ -167,7 +167,7 @@ def test_a_gain_is_paired_where_seeds_are_the_same() -> None:
     assert gain(ours[:1], plain[:1]) == Gain(1.0, 0.0)
 
 
-def test_ways_take_turns_and_medians_are_told() -> None:
+def test_ways_take_turns_and_medians_are_reported() -> None:
     order: list[str] = []
     ways = [lambda s, name=name: order.append(name) or np.array([float(len(order))]) for name in "abc"]
     times, made = in_turns(None, 3, *ways)
@@ -213,7 +213,7 @@ def test_models_are_measured_in_processes(tmp_path: Path) -> None:
     assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
 
 
-def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_is_ahead() -> None:
+def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_is_better() -> None:
     sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))  # 8 evaluations of ours
     for *lines, word in (
         (sure, "pays"),

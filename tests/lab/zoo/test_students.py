@@ -30,7 +30,10 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
     def pictures(count: int, generator: torch.Generator) -> Batch:
         return Batch(torch.full((count, 1, 28, 28), 3.0), (torch.arange(count) % 10,))
 
-    (loss, told), asked = (each.distillation(Teacher(), pictures, 16) for each in (guided_lora, guided)), list[Tensor]()
+    (loss, stated), asked = (
+        (each.distillation(Teacher(), pictures, 16) for each in (guided_lora, guided)),
+        list[Tensor](),
+    )
     assert loss(Teacher(), torch.Generator().manual_seed(0)) > 0.1
 
     def follows(x: Tensor, time: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -40,9 +43,9 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
         return (0.5 + (0.5 + label / 8) * weight)[:, None, None, None] * (x + time[:, None, None, None] / 1000)
 
     assert loss(lambda *all: follows(*all, torch.full((16,), 3.0)), torch.Generator().manual_seed(0)) < 1e-9
-    assert told(follows, torch.Generator().manual_seed(0)) < 1e-9
+    assert stated(follows, torch.Generator().manual_seed(0)) < 1e-9
     assert ((asked[-1].amax(1) - asked[-1].amin(1)) / torch.tensor([1, guided.MOST - guided.LEAST])).min() > 0.7
-    assert told(lambda *all: Teacher()(*all[:3]), torch.Generator().manual_seed(0)) > 0.1
+    assert stated(lambda *all: Teacher()(*all[:3]), torch.Generator().manual_seed(0)) > 0.1
     torch.manual_seed(0)
     both = guided.LabelAndWeight(nn.Embedding(11, 8))
     nn.init.ones_(both.weights[2].weight)

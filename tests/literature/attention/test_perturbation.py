@@ -46,7 +46,7 @@ def perturb(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
     return pag(module, spec, *layers)[1]
 
 
-def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:
+def test_calls_are_distinguished_by_what_their_keys_follow_from() -> None:
     """The words' attention to each other is no denoiser's. As many words as tokens are no self-attention."""
     calls = attention_calls(Net(), SPEC)
     assert [(call.number, call.layer, call.queries, call.keys) for call in calls] == [

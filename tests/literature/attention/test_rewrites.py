@@ -96,7 +96,7 @@ def test_a_sample_attends_to_the_keys_and_values_of_another() -> None:
     torch.testing.assert_close(before_the_first, source.module(x, time, text, torch.arange(4)), atol=1e-6, rtol=0)
 
 
-def test_carried_tensors_stand_behind_the_conditions() -> None:
+def test_carried_tensors_stand_after_the_conditions() -> None:
     class Carrying(Net):
         def forward(self, x: Tensor, time: Tensor, text: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return super().forward(x + past, time, text), x

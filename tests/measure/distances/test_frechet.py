@@ -178,7 +178,7 @@ def test_features_are_the_output_of_that_name_or_the_only_one(tmp_path):
         open_extractor(str(write_extractor(tmp_path / "c.onnx", MATRIX, ("a", "b"))), SHAPE)
 
 
-def test_what_is_no_extractor_of_these_samples_is_told(tmp_path):
+def test_what_is_no_extractor_of_these_samples_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"cannot extract features of samples of 3x8x8"):
         open_extractor(str(write_extractor(tmp_path / "a.onnx", MATRIX)), (3, 8, 8))
     with pytest.raises(UserError, match="unknown features 'fid'; give one of fashion-mnist-cnn, cifar10-cnn, none"):
@@ -252,6 +252,6 @@ def test_grey_images_need_no_channel_axis_and_batches_hold_all(tmp_path):
         (np.array([{}], object), "cannot be read"),
     ],
 )
-def test_what_is_no_such_array_is_told(tmp_path, array, what):
+def test_what_is_no_such_array_is_reported(tmp_path, array, what):
     with pytest.raises(UserError, match=what):
         open_data(store(tmp_path, array), (1, 2, 2))

@@ -142,7 +142,7 @@ def test_an_interval_of_the_median_leaves_out_what_chance_may() -> None:
     assert [dueling._median_interval_rank(count) for count in (1, 5, 6, 8, 9, 12, 20)] == [None, None, 0, 0, 1, 2, 5]
 
 
-def test_a_difference_of_a_tenth_is_found_beside_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_of_a_tenth_is_found_next_to_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns take up to three times as long, each for itself: of 100 pairs hardly one has the wrong order."""
     rng, right = np.random.default_rng(0), 0
     clock = count(0.0, 0.4)  # seconds of a round

@@ -134,13 +134,13 @@ def run_scheduler(
     for_step |= {"return_dict": True} if "return_dict" in known else {}
     x = torch.from_numpy(start.copy())[None, :, None, None] * getattr(scheduler, "init_noise_sigma", 1.0)
     is_cogvideox = "old_pred_original_sample" in known
-    told, before = [int(t) for t in scheduler.timesteps] if is_cogvideox else [], None
+    stated, before = [int(t) for t in scheduler.timesteps] if is_cogvideox else [], None
     with _noise(scheduler, draw):
         for i, t in enumerate(scheduler.timesteps):
             u = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             output = torch.from_numpy(denoiser(u.double().numpy().ravel(), float(t)))[None, :, None, None]
             if is_cogvideox:  # as its pipeline
-                x, before = scheduler.step(output, before, told[i], told[i - 1] if i else None, x)
+                x, before = scheduler.step(output, before, stated[i], stated[i - 1] if i else None, x)
                 continue
             x = scheduler.step(output, t, x, **for_step).prev_sample.double()
     return np.asarray(x.numpy().ravel())
@@ -154,8 +154,8 @@ def _ancestral_in_double(scheduler: Any) -> None:
     down = torch.nan_to_num(t * t / s)
     between = torch.sqrt(s * down)
     log_sigmas = np.asarray(scheduler.log_sigmas)
-    told = torch.tensor([float(scheduler._sigma_to_t(each.numpy(), log_sigmas)) for each in between[:-2]])
-    scheduler.timesteps[1::2] = told.to(scheduler.timesteps.dtype)
+    stated = torch.tensor([float(scheduler._sigma_to_t(each.numpy(), log_sigmas)) for each in between[:-2]])
+    scheduler.timesteps[1::2] = stated.to(scheduler.timesteps.dtype)
     for name, values in (("down", down), ("up", torch.sqrt(t * t - down * down)), ("interpol", between)):
         setattr(scheduler, f"sigmas_{name}", torch.cat([values[:1], values[1:].repeat_interleave(2), values[-1:]]))
 

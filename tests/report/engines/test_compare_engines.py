@@ -228,7 +228,7 @@ FLOAT = np.dtype(np.float32)
 
 
 @pytest.mark.parametrize("wrong", ["down_0", "down_3", "middle", "up_3", "up_0", "output"])
-def test_it_is_found_beside_skip_connections(wrong: str) -> None:
+def test_it_is_found_next_to_skip_connections(wrong: str) -> None:
     """A path down and up again, each step up reading the step down of its level."""
     nodes = [Node("Relu", ("x" if level == 0 else f"down_{level - 1}",), (f"down_{level}",)) for level in range(4)]
     nodes.append(Node("Relu", ("down_3",), ("middle",)))

@@ -135,7 +135,7 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     assert said[0] in " ".join(list_warnings(results))
 
 
-def test_float32_itself_is_not_drawn_beside_the_others_but_said():
+def test_float32_itself_is_not_drawn_next_to_the_others_but_said():
     """Its 200 dB would leave all the others at the bottom of the axis."""
     with_float = replace(MAP, frontier=(*POINTS, FrontierPoint(200.0, 2.5, ((0, 1), (0, 1)))))
     text = drawn(with_float)

@@ -207,9 +207,9 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     policy = described(policy, conditions=(*policy.bundle.manifest.conditions, *ports), policy=trained)
     assert trained.problem(policy.bundle.manifest) is None
     former = np.full((4, 3), SHIFT + SCALE, np.float32)
-    for decided, told in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
+    for decided, stated in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
         made = sample_actions(policy, "ddim:1", WINDOW, former=former, decided=decided, continuity="trained")
-        assert seen[-1]["decided"].tolist() == [[told]] and np.allclose(seen[-1]["before"], 1.0)
+        assert seen[-1]["decided"].tolist() == [[stated]] and np.allclose(seen[-1]["before"], 1.0)
         np.testing.assert_allclose(made[:decided, 0], SHIFT + SCALE, rtol=1e-5)
     sample_actions(policy, "ddim:1", WINDOW, former=former, decided=2, continuity="hard")
     assert seen[-1]["decided"].tolist() == [[0.0]]  # "hard" does not tell it

@@ -50,7 +50,7 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     assert (runner.statistics.held, runner.statistics.stopped) == (3, 3)
 
 
-def test_the_sequence_behind_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
+def test_the_sequence_after_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3)
     first = act(runner, clock)
     acts(runner, clock, HORIZON + 5, BAD)

@@ -80,7 +80,7 @@ def test_the_delay_that_is_expected_is_held_from_the_first_sequence_on(
 
 
 @pytest.mark.parametrize("continuity", ["hard", "none"])
-def test_a_fade_of_a_sequence_that_came_early_begins_behind_the_actions_that_were_held(
+def test_a_fade_of_a_sequence_that_came_early_begins_after_the_actions_that_were_held(
     tiny_bundle: Path, continuity: str
 ) -> None:
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=1.0, continuity=continuity, fade=1)

@@ -48,9 +48,9 @@ def features(cameras: int, state: bool = True) -> dict[str, Any]:
     from lerobot.configs import FeatureType, PolicyFeature
 
     seen = {f"observation.images.cam{each}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE)) for each in range(cameras)}
-    told = {"observation.state": PolicyFeature(FeatureType.STATE, (STATE,))} if state else {}
+    stated = {"observation.state": PolicyFeature(FeatureType.STATE, (STATE,))} if state else {}
     return {
-        "input_features": {**told, **seen},
+        "input_features": {**stated, **seen},
         "output_features": {"action": PolicyFeature(FeatureType.ACTION, (ACTION,))},
         "device": "cpu",
     }

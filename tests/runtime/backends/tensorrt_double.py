@@ -146,8 +146,8 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             mode, sizes, _ = self.engine.tensors[name]
             if mode is TensorIOMode.INPUT:
                 return self.shapes.get(name, sizes)
-            told = [infer_sizes(self.engine.named[each], shape) for each, shape in self.shapes.items()]
-            agreed = {size: {each[size] for each in told if size in each} for each in told for size in each}
+            stated = [infer_sizes(self.engine.named[each], shape) for each, shape in self.shapes.items()]
+            agreed = {size: {each[size] for each in stated if size in each} for each in stated for size in each}
             if any(len(values) > 1 for values in agreed.values()) or not agreed:
                 return sizes
             return _small_config(self.engine.named[name], {size: values.pop() for size, values in agreed.items()})

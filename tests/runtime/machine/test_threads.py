@@ -14,7 +14,7 @@ def test_results_come_in_the_order_of_their_items() -> None:
     assert map_threads(lambda n: n * n, range(100)) == [n * n for n in range(100)]
 
 
-def test_a_result_comes_before_those_behind_it_are_made() -> None:
+def test_a_result_comes_before_those_after_it_are_made() -> None:
     is_asked = threading.Event()
     results = imap_threads(lambda n: n if n < 5 else is_asked.wait(10), range(10))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -31,7 +31,7 @@ def test_the_first_error_in_the_order_of_items_is_raised() -> None:
         map_threads(work, range(10))
 
 
-def test_work_goes_on_while_the_next_item_is_made_in_order_and_no_further_ahead() -> None:
+def test_work_goes_on_while_the_next_item_is_made_in_order_and_no_further() -> None:
     done: list[int] = []
     is_made = [threading.Event() for _ in range(5)]
 

@@ -77,13 +77,13 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
         seen.append(feeds["later"].tolist())
         return {"v": feeds["x"]}
 
-    told = taking(sampler, two_times, (TensorEntry("later", "to", ("batch",)),), prediction="sample")
-    plan = told.compile("ctm:3")
-    told.sample(plan, **GIVEN)
+    stated = taking(sampler, two_times, (TensorEntry("later", "to", ("batch",)),), prediction="sample")
+    plan = stated.compile("ctm:3")
+    stated.sample(plan, **GIVEN)
     assert [row for row, _ in seen] == pytest.approx([step.to for step in plan.steps])
-    told.evaluate(IMAGES, 50, {"class": [0, 2]}, to=[20, 10])
+    stated.evaluate(IMAGES, 50, {"class": [0, 2]}, to=[20, 10])
     assert seen[-1] == [20, 10]
-    for call in (lambda: told.sample("ddim:3", **GIVEN), lambda: told.evaluate(IMAGES, 50, {"class": [0, 2]})):
+    for call in (lambda: stated.sample("ddim:3", **GIVEN), lambda: stated.evaluate(IMAGES, 50, {"class": [0, 2]})):
         with pytest.raises(UserError, match="takes two times, but gets one"):
             call()
     with pytest.raises(UserError, match="takes one time, but gets two"):

@@ -64,7 +64,7 @@ def test_each_condition_is_met_once_and_each_pair_with_a_time_once(split: Split)
     assert len(split.times) == 1 and len(split.times[0]) == 3 * 4
 
 
-def test_pictures_are_told_apart_in_no_time() -> None:
+def test_pictures_are_distinguished_in_no_time() -> None:
     """Of a megabyte each: numpy's own unique rows would make a field of each byte, and take ten seconds."""
     first, second = np.zeros((2, 1, 3, 640, 640), np.uint8)
     second[..., -1] = 1

@@ -76,7 +76,7 @@ def test_inner_operations_alone_read_eight_bits() -> None:
     assert 34 < eight < sixteen
 
 
-def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_behind_them() -> None:
+def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_after_them() -> None:
     prepared = body()
     whole, graph = (lower(prepared, table(prepared), each).graph for each in (QNN, QNN_8BIT))
     idx = index(graph)
@@ -99,7 +99,7 @@ def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
     assert sqnr(run(prepared, fed)["output"], open_session(lowered, fuse_qdq=False)(fed)["output"]) > 30
 
 
-def test_what_other_targets_leave_in_float_reads_sixteen_bits_beside_an_inner_operation() -> None:
+def test_what_other_targets_leave_in_float_reads_sixteen_bits_next_to_an_inner_operation() -> None:
     plain = body()
     few = np.random.default_rng(4).standard_normal((1, 16, 1, 1)).astype(np.float32)
     gate = written("() => () { gate = Conv(a1, few) gated = Mul(shortcut, gate) }").nodes
@@ -209,7 +209,7 @@ def test_scale_and_shift_of_a_layer_norm_have_codes_of_their_own() -> None:
     assert sqnr(run(prepared, feeds(prepared))["y"], found) > 36
 
 
-def test_a_mask_that_no_code_holds_beside_others_is_refused_at_the_start() -> None:
+def test_a_mask_that_no_code_holds_next_to_others_is_refused_at_the_start() -> None:
     prepared = body()
     for mask in (-np.inf, np.finfo(np.float32).min):
         masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
