@@ -83,7 +83,7 @@ def make_bundle(work: Path, network: str, targets: tuple[str, ...]) -> None:
 
 
 def write_feeds(work: Path, network: str) -> None:
-    """Write the inputs of the bodies at the middle of the plan."""
+    """Write the inputs of the bodies at the middle of the plan, for one row."""
     if (work / "feeds.npz").exists():
         return
     opened = open_bundle(work / "bundle")
@@ -91,7 +91,10 @@ def write_feeds(work: Path, network: str) -> None:
         plan = select_plan(sampler, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
         has_values = bool(NETWORKS[network].conditions)
         records = read_conditions(work / "held.npz", opened.manifest.conditions) if has_values else None
-        np.savez(work / "feeds.npz", **middle_feeds(sampler, plan, 1, records)[DENOISER])  # type: ignore[arg-type]
+        given = middle_feeds(sampler, plan, 1, records)[DENOISER]
+        batched = {each.name for each in sampler.body.graph.inputs if each.shape[:1] == ("batch",)}
+    alone = {name: array[:1] if name in batched else array for name, array in given.items()}  # not both branches
+    np.savez(work / "feeds.npz", **alone)  # type: ignore[arg-type]
 
 
 def quantize_by_nncf(work: Path, python: str | None) -> dict[str, Path]:
