@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 
 from msgspec import structs
 
 from fewstep.calibration.activation_counts import tabulate_part
 from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judge_body
+from fewstep.calibration.commit import map_weights_from_files
 from fewstep.calibration.cost import operation_error_runs
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.lowering.quantize import make_quantizer
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.bound import describe_bound
 from fewstep.calibration.precision.mixed_precision import keep_slower_in_float, select_float_operations
 from fewstep.calibration.precision.precision_search import SearchResult, search_precision
 from fewstep.calibration.precision.recipe import GraphRecipe, Recipe
@@ -24,14 +24,8 @@ from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
-from fewstep.graph.files import io, weights
 from fewstep.graph.files.commit import Writer
-from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_search_runs
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.runtime.kinds.sample_space import SampleSpace
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
@@ -41,7 +35,6 @@ LOG = logging.getLogger("fewstep")
 class BodyMaker:
     """Makes the bodies of one network. Every target's body is made and judged in the same way.
 
-    plan: the task's plan, divided into the range groups of `counts`.
     counts: activation counts.
     tables: ranges by target name.
     moments: the result of `measure_second_moments`, by which weights are rounded.
@@ -50,7 +43,6 @@ class BodyMaker:
     """
 
     task: Task
-    plan: AnyPlan
     counts: Counts
     tables: Mapping[str, RangesTable]
     moments: Moments
@@ -84,7 +76,7 @@ class BodyMaker:
         and a body of a target without floats, which has one range for all steps.
         """
         policy, bodies = self.task.policy, [self._make_single_graph_body(target)]
-        is_one = self.writer is not None or not self._space.has_squared_error or target.scheme.no_floats
+        is_one = self.writer is not None or not self._has_squared_error or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.runs.judging.groups)
         while bodies[-1].trial.psnr < policy.enough_psnr and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
@@ -109,7 +101,7 @@ class BodyMaker:
         float, since its search moves only operations with weights."""
         target, bound = body.recipe.target, self.task.bound
         is_searched = bound is not None and bound_applies(target, bound)
-        if not target.scheme.int8_attention or not self._space.has_squared_error or is_searched or body.recipe.is_float:
+        if not target.scheme.int8_attention or not self._has_squared_error or is_searched or body.recipe.is_float:
             return body
         from fewstep.calibration.attention_precision import quantize_attention  # for these targets alone
 
@@ -126,7 +118,7 @@ class BodyMaker:
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
         """Return the recipe with some operations in float. In a sample space without squared errors (tokens), these are
         only the operations that are slower in int8. For engines without floats there are none."""
-        if not self._space.has_squared_error:
+        if not self._has_squared_error:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
             return recipe
@@ -144,14 +136,7 @@ class BodyMaker:
             return None
         shown = prefix_stages(self.progress, f"search for {target.name}")
         is_timed = target.name in timeable_targets()
-        search = search_precision(recipe, *self._search_runs, bound, is_timed, shown, self.task.policy)
-        if search.recipe.is_float:
-            LOG.warning(
-                "%s runs nothing in int8: float32 itself meets %s best of all bodies tried (the body without a bound"
-                " has %.1f dB)",
-                *(target_body_name(target), describe_bound(bound), search.unbounded.mean),
-            )
-        return search
+        return search_precision(recipe, *self.runs.of_search, bound, is_timed, shown, self.task.policy)
 
     def _judge(self, recipe: Recipe) -> CalibratedBody:
         """Return the body with the measured quality of its samples."""
@@ -160,24 +145,6 @@ class BodyMaker:
         return CalibratedBody(recipe, trial)
 
     @property
-    def _space(self) -> SampleSpace:
-        return self.task.sampler.bundle.manifest.space
-
-    @cached_property
-    def _search_runs(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-        """The recorded run for the search and those for judging. All targets share them."""
-        shown = prefix_stages(self.progress, "search")
-        opened = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
-        self.runs.close()
-        return opened
-
-
-def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """Return the lowered graph with its weights mapped from files of the bundle, so that only used pages are in memory.
-
-    The graph's own file is written too, so that the next graph finds the weights that both share.
-    """
-    (mapped,) = io.store_weights(writer, graph)
-    io.store(writer, mapped, name)
-    weights.release(mapped)
-    return mapped
+    def _has_squared_error(self) -> bool:
+        """True if the quality of samples is a squared error; False for tokens."""
+        return self.task.sampler.bundle.manifest.space.has_squared_error

@@ -99,7 +99,7 @@ def _calibrate_network(
     runs.judging  # noqa: B018 - recorded now, while no body is in memory
     runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    maker = BodyMaker(task, runs.plan, counts, tables, moments, runs, large, progress)
+    maker = BodyMaker(task, counts, tables, moments, runs, large, progress)
     make_body = store_refusals(maker.make_body, task.sampler.bundle)
     bodies = try_targets(tuple(usable.made.values()), make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(

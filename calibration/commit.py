@@ -16,9 +16,9 @@ from fewstep.calibration.precision.precision_map import PrecisionMap, decode_map
 from fewstep.calibration.precision.precision_search import SearchResult, make_precision_map
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
-from fewstep.graph.files import io
+from fewstep.graph.files import io, weights
 from fewstep.graph.files.commit import Writer
-from fewstep.graph.graph import GROUP
+from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -133,3 +133,14 @@ def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan
     target = target_of(name)
     platform = None if is_core(target) else load_target(target).platform
     return Body(tuple(graphs), "int8", target, groups, plan.name, (body.trial,), ranges, platform)
+
+
+def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:
+    """Return the lowered graph with its weights mapped from files of the bundle, so that only used pages are in memory.
+
+    The graph's own file is written too, so that the next graph finds the weights that both share.
+    """
+    (mapped,) = io.store_weights(writer, graph)
+    io.store(writer, mapped, name)
+    weights.release(mapped)
+    return mapped

@@ -13,7 +13,7 @@ from time import perf_counter
 from fewstep.calibration.sample_space import JudgingRun, record_judging_run
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
 from fewstep.plans.any_plan import AnyPlan
@@ -44,6 +44,14 @@ class FloatRuns:
     def of_operations(self) -> RecordedRun:
         """The run on which the errors of operations are measured."""
         return self._record_operations(prefix_stages(self.progress, "errors of operations"))
+
+    @cached_property
+    def of_search(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
+        """The run for the search of a precision, and those for judging it. The network is closed afterwards."""
+        shown = prefix_stages(self.progress, "search")
+        runs = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
+        self.close()
+        return runs
 
     def record_all(self, announce: Callable[[float], object]) -> None:
         """Record both runs in one session, and close it.

@@ -7,6 +7,7 @@ on other seeds, the judging seeds. The first body that passes there is taken, so
 slightly too high. For a bound on speed, the judging seeds select nothing.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +28,11 @@ from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.machine.turns import median_ratio, stop_after_rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
+LOG = logging.getLogger("fewstep")
 Array = NDArray[np.float64]
 SMALLEST = float(np.finfo(float).tiny)
 LEAST_SHARE = 1e-9  # lower limit of the share of the error that remains with an operation in float: 90 dB
@@ -175,7 +178,14 @@ def search_precision(
     search.measure_quality(count), search.measure_quality(search.default)
     point = next(each for each in search.points if each.count == count)
     judged, unbounded = search.judge(count), search.judge(search.default)
-    return SearchResult(search.make_recipe(count), point, judged, search.points, unbounded, float_time)
+    chosen = search.make_recipe(count)
+    if chosen.is_float:
+        LOG.warning(
+            "%s runs nothing in int8: float32 itself meets %s best of all bodies tried (the body without a bound"
+            " has %.1f dB)",
+            *(body_name("int8", recipe.target.name), describe_bound(bound), unbounded.mean),
+        )
+    return SearchResult(chosen, point, judged, search.points, unbounded, float_time)
 
 
 def _count_for_quality(search: Search, quality: float | None) -> int:
