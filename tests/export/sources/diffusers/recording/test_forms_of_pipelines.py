@@ -1,5 +1,6 @@
 """Pipelines whose networks get x in another form, a second time, or texts of one length: loaded, and compared."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS, TEXT
 
 pytest.importorskip("diffusers")
+pytestmark = pytest.mark.slow
 
 
 def load(name: str, folder: Path, **other: object) -> TorchSource:
     """Load a pipeline, which compares its samples."""
     path = getattr(recorded_pipelines, name)(folder / name)
-    call = tuple(f"{key}={value}" for key, value in {**CALLS[name], **other}.items() if value is not None)
+    given = {key: value for key, value in {**CALLS[name], **other}.items() if value is not None}
+    call = tuple(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items())
     source = load_source(str(path), call=call)
     assert isinstance(source, TorchSource)
     return source
