@@ -35,20 +35,19 @@ def shares(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[Se
 
 
 def slower_engines(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> list[str]:
-    """For each denoiser and batch at which our fastest engine takes longer than torch's: the kernels of both."""
+    """For each denoiser and batch at which our fastest engine takes longer than torch's: its kernels, and those of
+    torch if its call was profiled too."""
     parts = []
     for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in times):
         own = [each for each in times if (each.denoiser, each.batch) == (name, batch) and each.busy is not None]
-        ours, theirs = (
-            fastest([each for each in own if each.engine.startswith(TORCH) is is_torch], rows)
-            for is_torch in (False, True)
-        )
-        if ours is None or theirs is None or ours[0] <= theirs[0]:
+        ours = fastest([each for each in own if not each.engine.startswith(TORCH)], rows)
+        theirs = fastest([each for each in own if each.engine.startswith(TORCH)], rows)
+        least = None if ours is None else torch_time(rows, ours[1])
+        if ours is None or least is None or ours[0] <= least:
             continue
-        title = (
-            f"{name} at batch {batch}: {ours[0] / theirs[0]:.2f} of the time of torch. The kernels with the most time:"
-        )
-        parts.append(f"{title}\n\n{kernel_table(ours[1], theirs[1])}\n")
+        shown = [ours[1], *([] if theirs is None else [theirs[1]])]
+        title = f"{name} at batch {batch}: {ours[0] / least:.2f} of the time of torch. The kernels with the most time:"
+        parts.append(f"{title}\n\n{kernel_table(*shown)}\n")
     return parts
 
 
@@ -56,6 +55,14 @@ def fastest(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[f
     """The engine whose call takes the least time, with that time."""
     timed = [(call, each) for each in times if (call := call_time(rows, each)) is not None]
     return min(timed, key=lambda pair: pair[0], default=None)
+
+
+def torch_time(rows: Sequence[DenoiserRow], each: DeviceTime) -> float | None:
+    """The least median milliseconds of torch's engines, for the same denoiser, type and batch."""
+    alike = [row for row in rows if (row.denoiser, row.precision) == (each.denoiser, each.precision)]
+    medians = [timing.median for row in alike if row.engine.startswith(TORCH) for timing in row.timings
+               if timing.batch == each.batch]  # fmt: skip
+    return min(medians, default=None)
 
 
 def kernel_table(*engines: DeviceTime) -> str:

@@ -32,6 +32,12 @@ def test_kernels_are_listed_where_torch_is_faster() -> None:
     assert "cifar10 at batch 8" not in page
 
 
+def test_kernels_are_listed_next_to_times_of_torch_from_an_earlier_run() -> None:
+    page = page_of([*ROWS, *(each for each in TIMES if each.engine == OURS)])
+    assert "cifar10 at batch 1: 1.25 of the time of torch." in page
+    assert f"| {OURS}, float16 | `GroupNorm` | 20 | 1500 |" in page and "triton_norm" not in page
+
+
 def test_a_call_that_was_not_profiled_says_why() -> None:
     failed = DeviceTime("cifar10", OURS, "float16", 1, reason="the profiler saw no kernel")
     assert f"| cifar10 | {OURS} | float16 | 1 |  |  |  | the profiler saw no kernel |" in page_of([*ROWS, failed])
