@@ -14,18 +14,18 @@ def find_recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
     """Return the fields of `CalibrateOptions` that affect a body and cannot be read from the rest of its bundle:
     operations kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded.
     """
-    options = _recorded_options(manifest, body)
+    options = _options_of_body(manifest, body)
     lists = {name: tuple(options[name].split(",")) for name in LISTS if name in options}
     return lists | {name: options[name] for name in WORDS if name in options}
 
 
 def find_float_criteria(manifest: Manifest, body: Body) -> str:
     """Return the options of the recorded command that keep operations in float, as "--quality 60dB"; "" without any."""
-    options = _recorded_options(manifest, body)
+    options = _options_of_body(manifest, body)
     return " and ".join(f"--{name.replace('_', '-')} {options[name]}" for name in CRITERIA if name in options)
 
 
-def _recorded_options(manifest: Manifest, body: Body) -> dict[str, str]:
+def _options_of_body(manifest: Manifest, body: Body) -> dict[str, str]:
     """Return the options of the last recorded calibration for the target of a body; empty if there is none."""
     for command in reversed(manifest.provenance.commands):
         verb, options = split(command)[:2], _read_options(command)

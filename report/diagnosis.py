@@ -14,7 +14,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms
 from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
-from fewstep.runtime.machine.cuda_code import CudaCode, installed_cuda_code
+from fewstep.runtime.machine.cuda_code import CudaCode, cuda_code_of_engines
 from fewstep.runtime.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.memory import Space, this_space
 from fewstep.runtime.machine.packages import (
@@ -90,7 +90,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Return the facts of this machine. It installs and changes nothing, and loads only onnxruntime."""
     packages, engine, jetson = package_versions(), this_onnxruntime(), this_jetson()
-    code = installed_cuda_code()
+    code = cuda_code_of_engines()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()
     folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # the nearest existing parent

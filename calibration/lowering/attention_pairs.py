@@ -87,7 +87,7 @@ def quantize_products(graph: Graph, chosen: Int8Products) -> Graph:
     new, pairs, nodes = NewNodes(graph), dict[str, str](), list[Node]()
     softmaxes = {node.output for node in graph.nodes if node.op == "Softmax"}
 
-    def rounded(tensor: str) -> Iterator[Node]:
+    def pair_nodes(tensor: str) -> Iterator[Node]:
         """Yield the pair of a tensor, once."""
         if tensor in pairs:
             return
@@ -107,6 +107,6 @@ def quantize_products(graph: Graph, chosen: Int8Products) -> Graph:
             nodes.append(node)
             continue
         for tensor in node.inputs:
-            nodes.extend(rounded(tensor))
+            nodes.extend(pair_nodes(tensor))
         nodes.append(replace(node, inputs=tuple(pairs[each] for each in node.inputs)))
     return graph.with_nodes(nodes, new.constants)

@@ -64,7 +64,7 @@ class CudaCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-def installed_cuda_code() -> tuple[CudaCode, ...]:
+def cuda_code_of_engines() -> tuple[CudaCode, ...]:
     """Return the code of each installed engine that has CUDA libraries."""
     found = ((engine, sorted(set(_libraries(engine)))) for engine in LIBRARIES)
     return tuple(read_cuda_code(engine, files) for engine, files in found if files)

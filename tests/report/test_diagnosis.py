@@ -223,7 +223,7 @@ def test_an_engine_without_code_for_the_gpu_is_no_backend(
     monkeypatch: pytest.MonkeyPatch, code: tuple[int, ...], listed: bool
 ) -> None:
     monkeypatch.setattr(diagnosis, "these_gpus", lambda: (ORIN,))
-    monkeypatch.setattr(diagnosis, "installed_cuda_code", lambda: (CudaCode("onnxruntime", ("a",), code, ()),))
+    monkeypatch.setattr(diagnosis, "cuda_code_of_engines", lambda: (CudaCode("onnxruntime", ("a",), code, ()),))
     engine = OnnxRuntimeImport("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider"), "")
     monkeypatch.setattr(diagnosis, "this_onnxruntime", lambda: engine)
     assert ("onnxruntime-cuda" in diagnose(DoctorOptions()).backends) is listed

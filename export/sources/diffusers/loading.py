@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
 from fewstep.export.sources.diffusers.remote_code import NO_CODE
 from fewstep.export.sources.diffusers.scaled_weights import ScaledWeights, apply_scale, find_scaled_weights
-from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrap_names
+from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, read_entries, unwrap_names
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
 
@@ -42,7 +42,7 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
         raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", DEQUANTISE)
     if library.__name__ == "transformers":
         options |= NO_CODE
-    entries = stored_entries(stored)
+    entries = read_entries(stored)
     scaled = find_scaled_weights(entries)
     names = unwrap_names(home, [name for name in entries if name not in scaled.others])
     try:

@@ -51,7 +51,7 @@ class StoredTensor:
         return values
 
 
-def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
+def read_entries(stored: Weights) -> dict[str, StoredTensor]:
     """Return the tensors of a component's files by name. Raises UserError for a shard with a tensor that the index does
     not list, which the libraries would ignore, and for two shards with different values of a tensor."""
     from safetensors import SafetensorError, safe_open

@@ -131,7 +131,7 @@ def test_another_form_in_a_later_recording_is_refused() -> None:
         find().rewrite("Pipe", record(2, feed_with_first))
 
 
-def listed(seed: int, length: int = 4) -> CallRecord:
+def record_lists(seed: int, length: int = 4) -> CallRecord:
     """A step on x [2, 3, 2, 2] of a network with lists of its rows and of their texts."""
     random = torch.Generator().manual_seed(seed)
     x, output = (torch.randn(2, 3, 2, 2, generator=random) for _ in range(2))
@@ -143,13 +143,13 @@ def listed(seed: int, length: int = 4) -> CallRecord:
 
 
 def test_lists_with_a_tensor_for_each_row_are_stacked() -> None:
-    form = next(find_forms("Pipe", listed(0), listed(1)))
-    arguments = form.rewrite("Pipe", listed(2)).steps[0].calls[0].arguments
+    form = next(find_forms("Pipe", record_lists(0), record_lists(1)))
+    arguments = form.rewrite("Pipe", record_lists(2)).steps[0].calls[0].arguments
     assert form.lists == ("rows", "texts") and arguments["texts"].shape == (2, 4, 6)
-    assert torch.equal(arguments[X], listed(2).steps[0].sample)
+    assert torch.equal(arguments[X], record_lists(2).steps[0].sample)
 
 
 def test_a_list_of_texts_of_different_lengths_is_refused() -> None:
     with pytest.raises(UserError, match="tensors of different shapes to its network in the list texts") as refused:
-        list(find_forms("Pipe", listed(0, length=3), listed(1, length=3)))
+        list(find_forms("Pipe", record_lists(0, length=3), record_lists(1, length=3)))
     assert "--call prompt=" in refused.value.fix
