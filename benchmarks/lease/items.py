@@ -6,10 +6,15 @@ from pathlib import Path
 
 ORT = "onnxruntime-gpu==1.31.1"
 CUDNN = "nvidia-cudnn-frontend==1.32.0"
+DIFFUSERS = "diffusers==0.42.1"  # of sd15_block
 # Packages of the machine: torch for CUDA, onnx, onnxruntime, onnxscript, safetensors, typer, rich, Pillow and pytest.
 BASE = ("msgspec",)
 DENOISERS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10", "text_unet_flow", "convnext_v_cosine")
+OTHER_DENOISERS = ("sd15_block", "unet_edm_cifar", "residual_outliers", "score_wide")
 PROGRAMS = ("fashion_mnist", "dit_flow", "policy_unet1d", "cifar10")
+OTHER_PROGRAMS = (
+    *("sd15_block", "text_unet_flow", "unet_edm_cifar", "convnext_v_cosine", "score_wide", "residual_outliers"),
+)
 RECIPE = "cifar10_unet"
 
 Make = Callable[[Path, Path, Path | None], None]  # work folder, output folder, the folder of --data
@@ -33,12 +38,16 @@ class Item:
     make: Make | None = None
 
 
-def _prepare_programs(work: Path, output: Path, data: Path | None) -> None:
-    """Write the fused graphs and the CPU's samples of `benchmarks.nvidia.cudnn run`."""
-    from benchmarks.nvidia.cudnn.prepare import prepare
+def _prepare_programs(names: Sequence[str]) -> Make:
+    """Return a function that writes the fused graphs and the CPU's samples of `benchmarks.nvidia.cudnn run`."""
 
-    for name in PROGRAMS:
-        prepare(name, work, output / "programs")
+    def make(work: Path, output: Path, data: Path | None) -> None:
+        from benchmarks.nvidia.cudnn.prepare import prepare
+
+        for name in names:
+            prepare(name, work, output / "programs")
+
+    return make
 
 
 def _pack_images(work: Path, output: Path, data: Path | None) -> None:
@@ -62,6 +71,8 @@ FORMS = """for name in fashion_mnist lab/zoo/dit_flow.py:make; do
     for precision in float16 bfloat16 float32; do $build --precision $precision >> "$OUT/forms.txt"; done
 done"""
 RACE = '$PYTHON -m benchmarks.nvidia.cudnn run --programs "$FILES/programs" --output "$OUT"'
+GPU_PAGE = "python -m benchmarks.gpu --page lab/measured/gpu.jsonl RESULTS/results.jsonl"
+CUDNN_PAGE = "python -m benchmarks.nvidia.cudnn page lab/measured/cudnn.jsonl RESULTS/results.jsonl"
 TRAIN = f'$PYTHON -m lab.train zoo/{RECIPE} --data "$FILES/images" --work "$WORK/training"'
 COLLECT = f"""cp "$WORK/training/loss.csv" "$OUT"
 split -b 15m "$WORK/training/{RECIPE}.safetensors" "$OUT/{RECIPE}.safetensors."  # files that come back are small"""
@@ -70,9 +81,16 @@ ITEMS = {
     "denoisers": Item(
         command=f"{MEASURE} --minutes 7.5 {_models(DENOISERS)}",
         rehearsal=f"{MEASURE} --minutes 6 --rehearse --model dit_flow",
-        page="python -m benchmarks.gpu --page lab/measured/gpu.jsonl RESULTS/results.jsonl",
+        page=GPU_PAGE,
         wheels=(*BASE, ORT),
         weights=DENOISERS,
+    ),
+    "denoisers-others": Item(
+        command=f"{MEASURE} --minutes 7.5 {_models(OTHER_DENOISERS)}",
+        rehearsal=f"{MEASURE} --minutes 6 --rehearse --model residual_outliers",
+        page=GPU_PAGE,
+        wheels=(*BASE, ORT, DIFFUSERS),
+        weights=OTHER_DENOISERS,
     ),
     "tests": Item(
         command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
@@ -82,11 +100,18 @@ ITEMS = {
         weights=("fashion_mnist", "dit_flow"),
     ),
     "cudnn": Item(
-        command=f"{RACE} --minutes 7.5",
+        command=f"{RACE} --minutes 7.5 {_models(PROGRAMS)}",
         rehearsal=f"{RACE} --minutes 2 --rehearse --model dit_flow --batch 2 --workers 1",
-        page="python -m benchmarks.nvidia.cudnn page lab/measured/cudnn.jsonl RESULTS/results.jsonl",
+        page=CUDNN_PAGE,
         wheels=(*BASE, CUDNN),
-        make=_prepare_programs,
+        make=_prepare_programs(PROGRAMS),
+    ),
+    "cudnn-others": Item(
+        command=f"{RACE} --minutes 7.5 {_models(OTHER_PROGRAMS)}",
+        rehearsal=f"{RACE} --minutes 2 --rehearse --model score_wide --batch 2 --workers 1",
+        page=CUDNN_PAGE,
+        wheels=(*BASE, CUDNN),
+        make=_prepare_programs(OTHER_PROGRAMS),
     ),
     "training": Item(
         command=f"{TRAIN} --device cuda --minutes 7\n{COLLECT}",

@@ -12,7 +12,18 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.runtime.bundle.reading import open_bundle
 from lab.zoo.bundles import calibration
 
-MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name, "convnext_v_cosine")
+MODELS = (
+    "fashion_mnist",
+    "cifar10",
+    "dit_flow",
+    "policy_unet1d",
+    BLOCK.name,
+    "convnext_v_cosine",
+    "text_unet_flow",
+    "unet_edm_cifar",
+    "score_wide",
+    "residual_outliers",
+)
 
 
 def int8_bundle(name: str, work: Path) -> Path:

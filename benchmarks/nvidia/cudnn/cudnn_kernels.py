@@ -159,7 +159,7 @@ def kernel_options(of: Operation) -> list[tuple[Operation, Operation | None]]:
     first = tuple(step for step in of.epilogue if step in ("scale", "factor", "bias"))
     if first == of.epilogue:
         return [(of, None)]
-    rest = replace(of, epilogue=of.epilogue[len(first) :], precision="half")
+    rest = replace(of, epilogue=of.epilogue[len(first) :], precision=of.floats)
     return [(of, None), (replace(of, epilogue=first), rest)]
 
 
@@ -167,7 +167,7 @@ def _operand(of: Operation, step: str, operand: Tensor) -> Tensor:
     """An operand of a step as cuDNN takes it."""
     if step == "residual":
         return with_channels_last(operand)
-    return operand.to(torch.float16 if step == "bias" and of.precision == "half" else torch.float32)
+    return operand.to(RESULTS[of.floats] if step == "bias" and of.precision != "int8" else torch.float32)
 
 
 def reading(of: Operation) -> list[str]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks.nvidia.cudnn.fused_nodes import FUSED, operation_of
 from benchmarks.nvidia.cudnn.operations import Operation
 from benchmarks.nvidia.cudnn.torch_operations import ATTENTION, call_of
-from fewstep.graph.graph import Graph, Node
+from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.pattern import match
 
@@ -24,7 +24,7 @@ ACTIVATE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
-RESULTS = {"int32": torch.int32, "int8": torch.int8, "half": torch.float16}
+RESULTS = {"int32": torch.int32, "int8": torch.int8, "half": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Executor:
 
     def __init__(self, graph: Graph, device: str, compute: Compute) -> None:
         graph = with_attention(graph)
-        self._constants = {
-            name: torch.from_numpy(np.array(array)).to(device) for name, array in graph.constants.items()
-        }
+        self._constants = {name: to_torch(array).to(device) for name, array in graph.constants.items()}
         for node in graph.nodes:
             if node.op == FUSED:
                 self._constants[node.inputs[1]] = lay_out_weights(self._constants[node.inputs[1]])
@@ -83,6 +81,13 @@ def _group_call(node: Node, compute: Compute) -> Callable[..., Tensor]:
         return compute(of, name, x.reshape(of.x), weights.reshape(of.weights), with_axes).reshape(shape)
 
     return call
+
+
+def to_torch(array: Array) -> Tensor:
+    """A copy of an array of numpy as a tensor. numpy's bfloat16 is a type that torch does not read."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 def lay_out_weights(weights: Tensor) -> Tensor:

@@ -2,25 +2,26 @@
 
     Fused(x, weights, operands of the epilogue) -> half, or int8 where all readers round it
 
-Its attributes are those of `Operation`: epilogue, precision, strides, pads, dilations. x is int8 after QuantizeLinear,
-or half. Groups are those of TensorRT-RTX's engines: the sums with scales, bias, a residual, an activation function and
-a rounding, as far as they follow each other and nothing else reads what is between.
+Its attributes are those of `Operation`: epilogue, precision, floats, strides, pads, dilations. x is int8 after
+QuantizeLinear, or 16 bits. Groups are those of TensorRT-RTX's engines: the sums with scales, bias, a residual, an
+activation function and a rounding, as far as they follow each other and nothing else reads what is between.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.nvidia.cudnn.fused_nodes import FUSED, operation_of
-from benchmarks.nvidia.cudnn.operations import Operation
+from benchmarks.nvidia.cudnn.operations import Floats, Operation
 from fewstep.graph.graph import BATCH, Array, Graph, Node
-from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
 from fewstep.graph.pattern import match
 from fewstep.graph.types import Types, infer_types
 from fewstep.plans.errors import UserError
 
+FLOATS: Mapping[str, Floats] = {"float16": "half", "bfloat16": "bfloat16"}  # types of numpy, and their names here
 UNARY = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 ORDER = ("scale", "factor", "bias", "residual", "activation", "inverse_step")
 
@@ -50,13 +51,16 @@ class _Group:
 
 
 def fuse_groups(graph: Graph) -> Graph:
-    """The graph with its groups as nodes `Fused`. Products of matrices in half stay as they are.
+    """The graph with its groups as nodes `Fused`. Products of matrices in 16 bits stay as they are.
 
-    Raises UserError for a body with other floats than float16 around int8.
+    Raises UserError for a body with other floats than float16 or bfloat16 around int8.
     """
-    others = {str(each.dtype) for each in graph.constants.values()} - {"float16", "int8", "int64", "float32", "int32"}
-    if others:
-        raise UserError(f"the body has numbers of type {', '.join(sorted(others))}", "choose one in float16 and int8")
+    kinds = {str(each.dtype) for each in graph.constants.values()}
+    others = kinds - {*FLOATS, "int8", "int64", "float32", "int32"}
+    if others or kinds.issuperset(FLOATS):
+        named = ", ".join(sorted(others or FLOATS))
+        raise UserError(f"the body has numbers of type {named}", "choose one in int8 and float16, or bfloat16")
+    floats = FLOATS["bfloat16" if "bfloat16" in kinds else "float16"]
     idx, types, taken = index(graph), infer_types(graph), set[str]()
     groups: dict[str, _Group] = {}  # by the output of their last node
     for node in graph.nodes:
@@ -69,7 +73,7 @@ def fuse_groups(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         if node.output in groups:
-            nodes.append(_group_node(groups[node.output], constants))
+            nodes.append(_group_node(groups[node.output], constants, floats))
         elif node.output not in taken:
             nodes.append(node)
     return _without_unread(graph.with_nodes(nodes, constants))
@@ -89,7 +93,8 @@ def _start(node: Node, idx: Index) -> _Group | None:
         group.steps, group.operands = ["scale"], [np.broadcast_to(scale, channels).copy()]
         return group
     if node.op == "Conv" and node.inputs[1] in constants:
-        return _Group(node.output, "half", node.inputs[0], constants[node.inputs[1]], nodes=[node])
+        weights = constants[node.inputs[1]]
+        return _Group(node.output, FLOATS.get(str(weights.dtype), "half"), node.inputs[0], weights, nodes=[node])
     return None
 
 
@@ -143,7 +148,7 @@ def _add_arithmetic(group: _Group, node: Node, idx: Index, types: Types) -> bool
             group.value = node.output
             return True
         if node.op == "Add" and group.takes("bias"):
-            group.add("bias", by_channel.astype(np.float32 if group.precision == "int8" else FLOAT16), node)
+            group.add("bias", by_channel.astype(np.float32 if group.precision == "int8" else group.weights.dtype), node)
             return True
         return False
     if node.op == "Mul" and group.precision == "int8" and types.shape(other) in ((), (1,)) and group.takes("factor"):
@@ -167,7 +172,7 @@ def _by_channel(constant: Array, channels: int, rank: int, is_conv: bool) -> Arr
     return constant.reshape(channels)
 
 
-def _group_node(group: _Group, constants: dict[str, Array]) -> Node:
+def _group_node(group: _Group, constants: dict[str, Array], floats: Floats) -> Node:
     first, output = group.nodes[0], group.nodes[-1].output
     names = []
     for number, operand in enumerate((group.weights, *group.operands)):
@@ -177,6 +182,7 @@ def _group_node(group: _Group, constants: dict[str, Array]) -> Node:
             names.append(f"{output}/{number}")
             constants[names[-1]] = operand
     attributes = {"epilogue": tuple(group.steps), "precision": group.precision, "product": first.output}
+    attributes["floats"] = floats
     return Node(FUSED, (group.x, *names), (output,), {**attributes, **_windows(first, group.weights)}, domain="cudnn")
 
 

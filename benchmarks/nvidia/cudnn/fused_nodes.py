@@ -15,10 +15,11 @@ def operation_of(node: Node, x: tuple[int, ...], weights: tuple[int, ...]) -> Op
     line, and a product has all rows in one matrix."""
     attributes: Mapping[str, Any] = node.attributes
     precision, epilogue = attributes["precision"], tuple(attributes["epilogue"])
+    floats = attributes.get("floats", "half")  # graphs of earlier versions lack it
     if "strides" not in attributes:
         rows = prod(x[:-1])
-        return Operation((1, rows, x[-1]), (1, *weights), precision, epilogue)
+        return Operation((1, rows, x[-1]), (1, *weights), precision, epilogue, floats=floats)
     if len(x) == 3:
         x, weights = (x[0], x[1], 1, x[2]), (*weights[:2], 1, weights[-1])
     windows = (tuple(attributes[name]) for name in ("strides", "pads", "dilations"))
-    return Operation(x, weights, precision, epilogue, *windows)
+    return Operation(x, weights, precision, epilogue, *windows, floats=floats)

@@ -23,7 +23,8 @@ def operation_graph(cudnn: Any, operation: Operation, handle: Any = None, device
     Raises cuDNN's own errors, such as for an operation without plans.
     """
     types, is_int8 = cudnn.data_type, operation.precision == "int8"
-    elements = types.INT8 if is_int8 else types.HALF
+    floats = {"half": types.HALF, "bfloat16": types.BFLOAT16}[operation.floats]
+    elements = types.INT8 if is_int8 else floats
     graph = cudnn.pygraph(
         name=operation.name,
         io_data_type=elements,
@@ -35,9 +36,9 @@ def operation_graph(cudnn: Any, operation: Operation, handle: Any = None, device
     if operation.epilogue:
         value.set_data_type(types.INT32 if is_int8 else types.FLOAT)
     for number, step in enumerate(operation.epilogue):
-        value = _epilogue_step(cudnn, graph, value, operation, step, FIRST_OPERAND + number)
+        value = _epilogue_step(cudnn, graph, value, operation, step, FIRST_OPERAND + number, floats)
         value.set_data_type(types.FLOAT)
-    result = {"int32": types.INT32, "int8": types.INT8, "half": types.HALF}[operation.result]
+    result = {"int32": types.INT32, "int8": types.INT8}.get(operation.result, floats)
     value.set_output(True).set_data_type(result).set_uid(RESULT)
     graph.validate()
     graph.build_operation_graph()
@@ -61,12 +62,14 @@ def _product(graph: Any, operation: Operation, elements: Any, sums: Any) -> Any:
     )
 
 
-def _epilogue_step(cudnn: Any, graph: Any, value: Any, operation: Operation, step: str, number: int) -> Any:
+def _epilogue_step(
+    cudnn: Any, graph: Any, value: Any, operation: Operation, step: str, number: int, floats: Any
+) -> Any:
     types = cudnn.data_type
     if step in ACTIVATIONS:
         return getattr(graph, ACTIVATIONS[step])(input=value, compute_data_type=types.FLOAT)
-    is_half = step == "residual" or (step == "bias" and operation.precision == "half")
-    operand = _tensor(graph, number, operand_shape(operation, step), types.HALF if is_half else types.FLOAT)
+    is_short = step == "residual" or (step == "bias" and operation.precision != "int8")
+    operand = _tensor(graph, number, operand_shape(operation, step), floats if is_short else types.FLOAT)
     kind = graph.add if step in ("bias", "residual") else graph.mul
     return kind(a=value, b=operand, compute_data_type=types.FLOAT)
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Literal
 
-Precision = Literal["int8", "half"]
+Floats = Literal["half", "bfloat16"]  # 16 bits
+Precision = Literal["int8", Floats]
 ACTIVATIONS = {"silu": "swish", "gelu_tanh": "gelu_approx_tanh", "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid"}
 
 
@@ -20,13 +21,13 @@ class Operation:
 
         scale        times a float32 of each channel
         factor       times one float32
-        bias         plus a number of each channel: float32 after int8, half after half
-        residual     plus a half tensor of the result's shape
+        bias         plus a number of each channel: float32 after int8, else of the type of x
+        residual     plus a tensor of the result's shape, in 16 bits
         silu, ...    an activation function (`ACTIVATIONS`)
         inverse_step times one float32, rounded to int8: the last
 
-    precision: of x and the weights. int8 has sums in int32. Results are half, int8 after `inverse_step`, and int32
-    without an epilogue of int8.
+    precision: of x and the weights. int8 has sums in int32. floats: the type of 16 bits around int8, and of results.
+    These are int8 after `inverse_step`, and int32 without an epilogue of int8.
     """
 
     x: tuple[int, ...]
@@ -36,6 +37,7 @@ class Operation:
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
+    floats: Floats = "half"
 
     @property
     def is_convolution(self) -> bool:
@@ -61,10 +63,10 @@ class Operation:
 
     @property
     def result(self) -> str:
-        """The type of the result: int32, int8 or half."""
+        """The type of the result: int32, int8 or floats."""
         if "inverse_step" in self.epilogue:
             return "int8"
-        return "int32" if self.precision == "int8" and not self.epilogue else "half"
+        return "int32" if self.precision == "int8" and not self.epilogue else self.floats
 
     @property
     def name(self) -> str:

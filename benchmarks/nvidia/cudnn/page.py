@@ -32,6 +32,7 @@ MEASURED = """## Whole calls
 Times are microseconds of one call of a body, which is one CUDA graph, in its fastest replay. Convolutions are kernels
 of cuDNN in both types, and a short trial chose the fastest plan of each. Products in int8 are torch's. Everything
 else is the same in all columns, and torch compiles it. The last engine leaves convolutions to torch, too.
+`residual_outliers` has bfloat16 where the others have float16.
 
 It shows that the integers of a body, in this form, give on tensor cores what the CPU simulates, and what that costs. It
 does not show which kernels TensorRT chooses, or the time of an Orin.

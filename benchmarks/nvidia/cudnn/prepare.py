@@ -1,6 +1,7 @@
 """What a machine with a GPU needs of a denoiser, made on the CPU: its fused graphs, and 16 seeds' samples."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from benchmarks.nvidia.cudnn.plans import body_graphs
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, StepRows, save_graph
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
 from fewstep.graph.files import io
-from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.graph import Graph
+from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
@@ -37,7 +39,7 @@ def prepare(name: str, work: Path, output: Path) -> Path:
     for number, graph in enumerate(graphs):
         save_graph(fuse_groups(graph), partly / f"int8-{number}.npz")
     float32 = io.load(opened.graph(opened.body(FLOAT32).graph), root=bundle)
-    save_graph(fuse_groups(drop_unused(to_half(float32, FLOAT16))), partly / HALF)
+    save_graph(fuse_groups(drop_unused(to_half(float32, half_type(graphs[0])))), partly / HALF)
     body = opened.manifest.bodies[BODY]
     run = record_member(name, bundle, body.groups)
     graph_of = [body.graph_index(group) for group in range(run.groups)]
@@ -46,6 +48,11 @@ def prepare(name: str, work: Path, output: Path) -> Path:
     prepare_run(run, graph_of, {FLOAT32: run.sample, BODY: simulated}).save(partly)
     partly.rename(folder)
     return folder
+
+
+def half_type(graph: Graph) -> np.dtype[Any]:
+    """The type of 16 bits around the integers of a body."""
+    return BFLOAT16 if BFLOAT16 in {each.dtype for each in graph.constants.values()} else FLOAT16
 
 
 def record_member(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:

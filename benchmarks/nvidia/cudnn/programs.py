@@ -15,6 +15,7 @@ import numpy as np
 from fewstep.graph.graph import Array, Graph, Node, Value
 
 HALF, RUN = "half.npz", "run.npz"
+BFLOAT16 = "bfloat16"
 BODY, FLOAT32 = "int8-tensorrt", "float32"  # bodies of a bundle
 
 
@@ -29,8 +30,12 @@ def save_graph(graph: Graph, file: Path) -> None:
             [each.op, each.inputs, each.outputs, _attributes(each.attributes), each.domain] for each in graph.nodes
         ],
         "constants": names,
+        "bfloat16": [name for name, array in graph.constants.items() if array.dtype.name == BFLOAT16],
     }
     arrays = {key: graph.constants[name] for name, key in names.items()}
+    arrays |= {
+        names[name]: arrays[names[name]].view(np.int16) for name in fields["bfloat16"]
+    }  # numpy stores no bfloat16
     np.savez_compressed(file, graph=_text(fields), **arrays)  # type: ignore[arg-type]
 
 
@@ -39,6 +44,10 @@ def load_graph(file: Path) -> Graph:
     with np.load(file) as stored:
         fields = _parse_json(stored["graph"])
         constants = {name: np.asarray(stored[key]) for name, key in fields["constants"].items()}
+    if short := fields.get("bfloat16"):
+        import ml_dtypes  # gives numpy the type
+
+        constants |= {name: constants[name].view(ml_dtypes.bfloat16) for name in short}
     inputs, outputs = (
         tuple(Value(name, np.dtype(kind), tuple(shape)) for name, kind, shape in fields[key])
         for key in ("inputs", "outputs")

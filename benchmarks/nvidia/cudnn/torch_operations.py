@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +13,7 @@ from fewstep.plans.errors import UserError
 
 Call = Callable[..., Any]  # the tensors of a node's inputs, None for one that is left out -> its output, or a tuple
 Constants = Mapping[str, Array]
-TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 10: torch.float16}  # of onnx.TensorProto
+TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 10: torch.float16, 16: torch.bfloat16}  # of onnx.TensorProto
 ATTENTION = "Attention"
 
 
@@ -143,8 +142,9 @@ def _quantize(node: Node, constants: Constants) -> Call:
 
 def _dequantize(node: Node, constants: Constants) -> Call:
     (step,) = numbers(node, constants, 1)
-    half = {np.dtype(np.float16): torch.float16}.get(constants[node.inputs[1]].dtype, torch.float32)
-    return lambda x, *_: (x.float() * step).to(half)
+    floats = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    result = floats.get(constants[node.inputs[1]].dtype.name, torch.float32)
+    return lambda x, *_: (x.float() * step).to(result)
 
 
 def _axis_op(function: Callable[..., Any]) -> Callable[[Node, Constants], Call]:

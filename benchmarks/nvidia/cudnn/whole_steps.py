@@ -17,7 +17,7 @@ from benchmarks.gpu.results import AnyRecord, GroupTime, StepTime
 from benchmarks.gpu.workers import lock, reason_of
 from benchmarks.nvidia.cudnn.cudnn_kernels import KERNELS, CudnnKernels, Group, groups_in_torch, integer_product
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, ENGINES, INT8, SIMULATED
-from benchmarks.nvidia.cudnn.executor import Compute, Executor, IntegerKernels
+from benchmarks.nvidia.cudnn.executor import RESULTS, Compute, Executor, IntegerKernels
 from benchmarks.nvidia.cudnn.operations import Operation
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, int8_files, load_graph, load_run
 from benchmarks.nvidia.cudnn.tuning import Tuner, differing_sums, graph_time, is_exact, record, time_call
@@ -108,7 +108,7 @@ class StepJob:
     def _products(self, int8: "Body") -> Iterator[GroupTime]:
         """The products of matrices, without what follows them, which torch fuses with other operations."""
         for name, (of, x, weights) in int8.networks[-1].products.items():
-            half = (x[0].half(), weights[0].half())
+            half = (x[0].to(RESULTS[of.floats]), weights[0].to(RESULTS[of.floats]))
             with self._turn():
                 ours = graph_time(partial(integer_product, x[0], weights[0]), CALLS, REPLAYS)
                 theirs = graph_time(partial(torch.matmul, *half), CALLS, REPLAYS)

@@ -19,8 +19,10 @@ torch = pytest.importorskip("torch")
 from benchmarks.nvidia.cudnn.executor import Executor, IntegerKernels  # noqa: E402
 
 
-def lower_body(spatial: int = 2) -> Graph:
-    return lower(body(spatial), table(body(spatial), EDGES), TENSORRT).graph
+def lower_body(spatial: int = 2, floats: str = "float16") -> Graph:
+    target = TENSORRT if floats == "float16" else TENSORRT.wider
+    assert target is not None
+    return lower(body(spatial), table(body(spatial), EDGES), target).graph
 
 
 def body_feeds(spatial: int) -> dict[str, np.ndarray]:
@@ -55,9 +57,9 @@ def integers_of_onnxruntime(of: Operation, x: np.ndarray, weights: np.ndarray) -
     return run(Graph("integers", inputs, outputs, (node,), constants), {"x": shifted})["sums"]
 
 
-@pytest.mark.parametrize("spatial", [1, 2])
-def test_integers_are_those_of_onnxruntime(spatial: int) -> None:
-    _, read, kernels = execute(lower_body(spatial), body_feeds(spatial))
+@pytest.mark.parametrize(("spatial", "floats"), [(1, "float16"), (2, "float16"), (2, "bfloat16")])
+def test_integers_are_those_of_onnxruntime(spatial: int, floats: str) -> None:
+    _, read, kernels = execute(lower_body(spatial, floats), body_feeds(spatial))
     assert len(read) == len(SELECTED)
     for name, (of, x, weights) in read.items():
         expected = integers_of_onnxruntime(of, x.numpy(), weights.numpy())
@@ -65,13 +67,21 @@ def test_integers_are_those_of_onnxruntime(spatial: int) -> None:
         assert (kernels.sums[name].numpy() == expected).all()
 
 
-@pytest.mark.parametrize("spatial", [1, 2])
-def test_samples_are_those_of_the_simulation(spatial: int) -> None:
-    """Up to the rounding of float16, which moves some numbers to the next step of int8."""
-    graph, given = lower_body(spatial), body_feeds(spatial)
+@pytest.mark.parametrize(
+    ("spatial", "floats", "limit"), [(1, "float16", 0.02), (2, "float16", 0.02), (2, "bfloat16", 0.05)]
+)
+def test_samples_are_those_of_the_simulation(spatial: int, floats: str, limit: float) -> None:
+    """Up to the rounding of 16 bits, which moves some numbers to the next step of int8."""
+    graph, given = lower_body(spatial, floats), body_feeds(spatial)
     expected = open_simulated(graph)(given)["output"]
     found, *_ = execute(graph, given)
-    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(found - expected) < limit * np.linalg.norm(expected)
+
+
+def test_bfloat16_is_the_type_of_results_and_of_convolutions_in_16_bits() -> None:
+    graph = lower_body(floats="bfloat16")
+    found = operations_of(graph, fuse_groups(graph), 2).values()
+    assert {(of.precision, of.result) for of in found} == {("int8", "bfloat16"), ("bfloat16", "bfloat16")}
 
 
 def test_groups_hold_what_follows_their_sums() -> None:

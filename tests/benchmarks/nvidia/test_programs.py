@@ -10,6 +10,7 @@ import pytest
 from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
 from benchmarks.nvidia.cudnn.programs import PreparedRun, StepRows, load_graph, load_run, save_graph
 from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import GROUP
 from tests.calibration.lowering.bodies.small_body import EDGES, body, table
@@ -70,8 +71,9 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (found.noise == RUN.noise).all() and (found.expected["float32"] == 1).all()
 
 
-def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
-    graph = fuse_groups(lower(body(), table(body(), EDGES), TENSORRT).graph)
+@pytest.mark.parametrize("target", [TENSORRT, TENSORRT.wider], ids=["float16", "bfloat16"])
+def test_a_graph_is_read_as_it_was_written(target: Target, tmp_path: Path) -> None:
+    graph = fuse_groups(lower(body(), table(body(), EDGES), target).graph)
     save_graph(graph, tmp_path / "graph.npz")
     found = load_graph(tmp_path / "graph.npz")
     assert (found.inputs, found.outputs) == (graph.inputs, graph.outputs)
@@ -84,6 +86,7 @@ def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
         for node, same in zip(graph.nodes, found.nodes, strict=True)
     )
     assert all((found.constants[name] == array).all() for name, array in graph.constants.items())
+    assert all(found.constants[name].dtype == array.dtype for name, array in graph.constants.items())
 
 
 def test_a_machine_with_a_gpu_needs_neither_onnx_nor_onnxruntime() -> None:
