@@ -18,7 +18,7 @@ from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
 from fewstep.export.tracing.exact_constants import match_exact_constants
 from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
-from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
+from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
 from fewstep.export.tracing.free_batch import FreeBatch
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.mapped_weights import find_mapped
@@ -52,6 +52,7 @@ def capture(
         skip_impossible_matches(),
         match_exact_constants(),
         cache_operations(),
+        list_operations_once(),
         watch_calls(module) as watch,
     ):
         try:

@@ -1,9 +1,14 @@
 """Modules that are exported one after the other share the list of operations that torch.onnx writes, and signatures."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import torch
+from torch._export import utils
 from torch.onnx._internal.exporter import _registration
 
-from fewstep.export.tracing.exporter_speedups import cache_operations
+from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once
 
 
 def test_the_list_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +49,28 @@ def test_a_release_without_a_name_is_left_as_it_is(name: str, monkeypatch: pytes
     monkeypatch.delattr(_registration, name)
     with cache_operations():
         assert not hasattr(_registration, name)
+
+
+def test_a_release_without_the_list_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(utils, "_materialize_cpp_cia_ops")
+    with list_operations_once():
+        assert not hasattr(utils, "_materialize_cpp_cia_ops")
+
+
+def test_composite_operations_are_read_once_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[int]()
+    monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", lambda: read.append(1))
+    alone = utils._collect_all_valid_cia_ops()
+    assert len(read) > 10
+    read.clear()
+    for _ in range(2):
+        with list_operations_once():
+            assert utils._collect_all_valid_cia_ops() == utils._collect_all_valid_cia_ops() == alone
+    assert len(read) == 2
+
+
+def test_annotations_of_overrides_are_not_evaluated() -> None:
+    with list_operations_once():
+        given: Any = torch._ops.Callable
+        assert given[[int], str] is given and isinstance(len, given) and not isinstance(3, given)
+    assert torch._ops.Callable is Callable  # type: ignore[attr-defined]
