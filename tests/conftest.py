@@ -41,6 +41,7 @@ EXPORTED = {
 }  # fixtures
 EXPORTS, FEW = Path(__file__).parent / "export", 16  # tests of a file
 TEACHERS = 80  # steps of the shortest one
+COLLECTIONS = 10_000, 10, 100  # thresholds of the garbage collector, which took a tenth of the time with its own
 FROZEN = [0]  # modules at the last freeze of the garbage collector
 
 
@@ -53,6 +54,7 @@ def pytest_configure() -> None:
         folder = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = folder
     _wait_without_spinning()
+    gc.set_threshold(*COLLECTIONS)
     os.fsync = lambda descriptor: None  # no test cuts the power
 
 
