@@ -8,7 +8,7 @@ log(sigma) / 4 for EDM. Kinds that restore a degraded sample y are schedules of 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 
 import msgspec
@@ -102,6 +102,12 @@ def _numbers_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
     return None
 
 
+@lru_cache(maxsize=64)
+def _make_path(spec: ScheduleSpec) -> Path:
+    """Return the path of a spec, computed once: a plan, its grid and its checks each make a schedule of the spec."""
+    return PATHS[spec.kind](spec)
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """A noise schedule, continuous in t. Tables are interpolated linearly in lambda between their timesteps."""
@@ -134,7 +140,8 @@ class NoiseSchedule:
     @cached_property
     def path(self) -> Path:
         """The `Path` of the schedule's kind and parameters."""
-        return PATHS[self.spec.kind](self.spec)
+        numbers = {name: tuple(getattr(self.spec, name)) for name in ("betas", "alphas", "sigmas", "shares")}
+        return _make_path(msgspec.structs.replace(self.spec, **numbers))
 
     @property
     def timesteps(self) -> int | None:

@@ -29,12 +29,19 @@ def exact_ends(spec: ScheduleSpec) -> np.ndarray:
 def error(solver: Solver, spec: ScheduleSpec, prediction: Prediction, steps: int, bend: float = 0.0) -> float:
     """Root mean square distance to the exact trajectories' ends, on the mixture. Steps are uniform in lambda, or with a
     bend grow or shrink from start to end."""
-    times = grid(spec, steps, 995, 10)
-    if bend:
-        schedule, u = NoiseSchedule(spec), np.linspace(0, 1, steps + 1)
-        lams = times[0].lam + (u + bend * u * (1 - u)) * (times[-1].lam - times[0].lam)
-        times = [schedule.time_at_lam(float(lam)) for lam in lams]
+    times = bend_grid(spec, steps, bend)
     return rms(WIDE.run(compile_solver(solver, times, spec, prediction), spec, STARTS) - exact_ends(spec))
+
+
+@cache
+def bend_grid(spec: ScheduleSpec, steps: int, bend: float) -> list[Time]:
+    """Steps that grow or shrink in lambda, between the ends of `grid`; without a bend, those of `grid`."""
+    times = grid(spec, steps, 995, 10)
+    if not bend:
+        return times
+    schedule, u = NoiseSchedule(spec), np.linspace(0, 1, steps + 1)
+    lams = times[0].lam + (u + bend * u * (1 - u)) * (times[-1].lam - times[0].lam)
+    return [schedule.time_at_lam(float(lam)) for lam in lams]
 
 
 def slope(solver: Solver, spec: ScheduleSpec, prediction: Prediction, bend: float = 0.0) -> float:
