@@ -42,12 +42,12 @@ def assert_equal_to_torch(functions: Functions, x: Tensor, tolerance: float) -> 
     return graph
 
 
-_captured: dict[tuple[int, torch.Size, torch.dtype], tuple[Functions, Graph]] = {}  # by the identity of functions
+_captured: dict[tuple[int, torch.Size, torch.dtype], tuple[Functions, Graph]] = {}  # by functions' id, shape of a row
 
 
 def _capture(functions: Functions, x: Tensor) -> Graph:
-    """Return the graph for a batch of one sample fewer, captured once: only the shape of x is in it."""
-    key = (id(functions), x.shape, x.dtype)
+    """Return the graph for a batch of one sample fewer, captured once: only the shape of a sample is in it."""
+    key = (id(functions), x.shape[1:], x.dtype)
     if key not in _captured:
         graph, _ = capture(AllOf(functions), (x[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))
         _captured[key] = functions, graph  # with the functions, whose identity no other object then has

@@ -9,23 +9,23 @@ from torch.nn import functional as F
 
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
 
-X = torch.randn(4, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+X = torch.randn(4, 3, 5, 4, generator=torch.Generator().manual_seed(0))
 EDGES = X.round()  # windows with several maxima
 EDGES[0, 0, 2], EDGES[1] = float("inf"), float("-inf")
-SIZES: Mapping[str, tuple[int, int]] = {"smaller": (3, 4), "larger": (11, 7), "one_divides": (4, 5), "one": (1, 4)}
+SIZES: Mapping[str, tuple[int, int]] = {"smaller": (3, 3), "larger": (7, 5), "one_divides": (5, 3), "one": (1, 3)}
 MAXIMA: Functions = {name: partial(F.adaptive_max_pool2d, output_size=size) for name, size in SIZES.items()} | {
-    "line": lambda x: F.adaptive_max_pool1d(x.flatten(1, 2), 5),
-    "volume": lambda x: F.adaptive_max_pool3d(x.unsqueeze(1), (2, 3, 4)),
+    "line": lambda x: F.adaptive_max_pool1d(x.flatten(1, 2), 3),
+    "volume": lambda x: F.adaptive_max_pool3d(x.unsqueeze(1), (2, 3, 3)),
 }
 PLACES: Functions = {
-    "picture": lambda x: F.adaptive_max_pool2d(x, (3, 4), return_indices=True)[1],
-    "line": lambda x: F.adaptive_max_pool1d(x.flatten(1, 2), 5, return_indices=True)[1],
-    "volume": lambda x: F.adaptive_max_pool3d(x.unsqueeze(1), (2, 3, 4), return_indices=True)[1],
+    "picture": lambda x: F.adaptive_max_pool2d(x, (3, 3), return_indices=True)[1],
+    "line": lambda x: F.adaptive_max_pool1d(x.flatten(1, 2), 3, return_indices=True)[1],
+    "volume": lambda x: F.adaptive_max_pool3d(x.unsqueeze(1), (2, 3, 3), return_indices=True)[1],
 }
 MEANS: Functions = {
-    "picture": lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
-    "volume": lambda x: F.adaptive_avg_pool3d(x.unsqueeze(1), (2, 3, 4)),
-    "larger": lambda x: F.adaptive_avg_pool3d(x.unsqueeze(1), (5, 11, 6)),
+    "picture": lambda x: F.adaptive_avg_pool2d(x, (3, 3)),
+    "volume": lambda x: F.adaptive_avg_pool3d(x.unsqueeze(1), (2, 3, 3)),
+    "larger": lambda x: F.adaptive_avg_pool3d(x.unsqueeze(1), (5, 7, 4)),
 }
 
 
