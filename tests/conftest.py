@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import Graph
+from fewstep.measure.speed import contender_process, timed_process
 from fewstep.plans import compile
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.tracer import Solver
+from fewstep.report.choosing import cost
 from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, GraphEntry, Provenance, StepGraph
 from fewstep.runtime.machine import code_digest
 from tests.bundles import node, small, value, write_graphs
@@ -96,6 +98,13 @@ def _compile_teachers_once() -> None:
     compile.trace_plan = once
 
 
+def _time_in_short_turns() -> None:
+    """Turns of a tenth of a second are for times that someone reads."""
+    assert cost.TURN_SECONDS == timed_process.TURN_SECONDS  # imported before, so that estimates are of real turns
+    contender_process.WARM_UP, timed_process.TURN_SECONDS = 0.005, 0.02
+
+
+_time_in_short_turns()
 _read_sources_once()  # ahead of the folders' own conftest.py, whose imports take the function by its name
 _compile_teachers_once()
 

@@ -34,12 +34,13 @@ def run_call(name: str) -> Any:
     return _CALLS[name]()
 
 
-def run_turn(name: str, seconds: float) -> list[Seconds]:
-    """Run a turn of about `seconds` seconds, and return the times of its calls, at least one."""
-    call, warm_up = _CALLS[name], 0.0
-    while warm_up <= WARM_UP:
+def run_turn(name: str, seconds: float, warm_up: float = WARM_UP) -> list[Seconds]:
+    """Run calls for `warm_up` seconds, then a turn of about `seconds` seconds, and return the times of its calls, at
+    least one."""
+    call, warm = _CALLS[name], 0.0
+    while warm <= warm_up:
         last = _time_call(call)
-        warm_up += last[0]
+        warm += last[0]
     times = [last] if last[0] > LONG_CALL else []
     while not times or sum(wall for wall, _ in times) < seconds:
         times.append(_time_call(call))

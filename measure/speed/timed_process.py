@@ -56,12 +56,13 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child.kill()
             self._child.end()
 
-    def run_turn(self, seconds: float = TURN_SECONDS, call: str = "") -> list[Seconds]:
-        """Run a turn of about `seconds` seconds, and return the times of its calls."""
-        times: list[Seconds] = self._ask(contender_process.run_turn, call, seconds)
+    def run_turn(self, seconds: float | None = None, call: str = "") -> list[Seconds]:
+        """Run a turn of about `seconds` seconds, by default TURN_SECONDS, and return the times of its calls."""
+        given = TURN_SECONDS if seconds is None else seconds
+        times: list[Seconds] = self._ask(contender_process.run_turn, call, given, contender_process.WARM_UP)
         return times
 
-    def wall_times(self, seconds: float = TURN_SECONDS, call: str = "") -> list[float]:
+    def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
         """Run a turn, and return the wall times of its calls in seconds."""
         return [wall for wall, _ in self.run_turn(seconds, call)]
 
