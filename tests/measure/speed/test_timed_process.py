@@ -1,7 +1,7 @@
 """Contenders in turns, until it is known which is faster; a child that dies is one line."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -15,40 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from fewstep.measure.speed import contender_process
 from fewstep.measure.speed import duel as dueling
 from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
-from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.duel import Turn, run_duel
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns, run_race
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import usable_cores
-
-
-def calls(**named: Call) -> Mapping[str, Call]:
-    return named
-
-
-def numbers(limit: int) -> float:
-    began = process_time()
-    sum(range(limit))
-    return process_time() - began
-
-
-def refusing() -> Mapping[str, Call]:
-    raise UserError("no such engine", "install it")
-
-
-class Refused(Exception):
-    def __init__(self, code: int, *, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
-
-
-def far_away() -> Mapping[str, Call]:
-    raise Refused(404, reason="not here")
-
-
-def filling() -> Mapping[str, Call]:
-    raise MemoryError
+from tests.measure.speed.child_calls import calls, far_away, filling, numbers, refusing
 
 
 def test_a_contender_runs_in_another_process_and_sleeps_between_turns() -> None:

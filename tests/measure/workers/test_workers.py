@@ -2,11 +2,10 @@
 
 import os
 import pickle
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +23,7 @@ from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.measure.workers.process_pool import TRIES, ProcessPool
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
+from tests.measure.workers.square_job import Square
 
 
 def options(folder: Path, **changes: Any) -> CalibrateOptions:
@@ -35,36 +35,6 @@ def calibrate_by(folder: Path, workers: Any = None, **changes: Any) -> dict[str,
     asked = options(folder, **changes)
     calibrate(asked, workers=workers)
     return contents(asked.bundle)
-
-
-class TwoArguments(Exception):
-    """It is pickled, but what is pickled makes no error: only the message stands there."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(first + second)
-
-
-@dataclass(frozen=True)
-class Square:
-    """Items are numbers, or what else to do with the process."""
-
-    folder: str
-
-    def open(self, threads: int) -> Callable[[Any], Any]:
-        def run(item: Any) -> Any:
-            if item == "fail":
-                raise UserError("this fails", "do not")
-            if item == "die" or (item == "die once" and not os.path.exists(f"{self.folder}/died")):
-                Path(self.folder, "died").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            if item == "lock":
-                return threading.Lock()  # which no pickle holds
-            if item == "raise":
-                raise TwoArguments("of two", "arguments")
-            os.write(1, b"what libraries print is no answer")
-            return (0 if isinstance(item, str) else item**2, threads, os.getpid())
-
-        return run
 
 
 def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1) -> list[Any]:

@@ -1,11 +1,8 @@
 """The form of a body is measured against its portable graph, and the faster one runs from then on."""
 
-import os
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import pytest
 
@@ -21,6 +18,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
 from fewstep.runtime.progress import SILENT
 from tests.cuda_forms import run_on_cpu, write_attention  # noqa: F401 - fixtures
+from tests.report.choosing.form_calls import die, differ, lack_memory, lack_memory_to_open, refuse_form, wait
 
 
 def measure(bundle: Path, monkeypatch: pytest.MonkeyPatch, calls: Any) -> list[Any]:
@@ -29,21 +27,6 @@ def measure(bundle: Path, monkeypatch: pytest.MonkeyPatch, calls: Any) -> list[A
     monkeypatch.setattr(cuda_forms, "this_onnxruntime", lambda: here)
     monkeypatch.setattr(cuda_forms, "open_calls", calls)
     return [*measure_forms(open_bundle(bundle), DENOISER, "float32", 2)]
-
-
-def wait(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    """Calls that wait: the form half as long."""
-    return {"": lambda: time.sleep(0.002 if is_form else 0.004) or {"v": np.ones(2)}}
-
-
-def differ(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    return {"": lambda: {"v": np.ones(2) + is_form}}
-
-
-def refuse_form(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    if is_form:
-        raise UserError("no such operation", "")
-    return {"": lambda: {"v": np.ones(2)}}
 
 
 def test_the_faster_one_is_measured_and_remembered(attention: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,27 +48,6 @@ def test_a_form_that_is_wrong_or_refused_never_runs(
     form = find_form(open_bundle(attention), "float32")
     assert form is not None and not prefers_form(form, "float16", onnxruntime.__version__, 0)
     assert str(found) == f"float32: the portable graph runs, because {reason}"
-
-
-def die(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    if is_form:
-        os._exit(9)
-    return {"": lambda: {"v": np.ones(2)}}
-
-
-def lack_memory_to_open(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    if is_form:
-        raise UserError("CUDA failure 2: out of memory", "")
-    return {"": lambda: {"v": np.ones(2)}}
-
-
-def lack_memory(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    def run() -> Any:
-        if is_form:
-            raise RuntimeError("CUDA failure 2: out of memory")
-        return {"v": np.ones(2)}
-
-    return {"": run}
 
 
 @pytest.mark.parametrize(
