@@ -209,7 +209,7 @@ def page(web_folder: Path) -> Iterator[str]:
     """The address of the page."""
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(web_folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 

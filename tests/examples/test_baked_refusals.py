@@ -64,7 +64,7 @@ def test_the_page_without_its_runtime_says_so(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "noise.mjs", tmp_path / "web")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/index.html"
         how = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=1000000"]
         done = subprocess.run([str(CHROMIUM), *how, "--dump-dom", address], check=True, capture_output=True, text=True)

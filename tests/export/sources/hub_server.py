@@ -61,7 +61,7 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
                 self.wfile.write(content)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", fetched
         server.shutdown()
 

@@ -253,6 +253,12 @@ def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]]
 
 
 def test_progress_bars_are_for_terminals(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    done = ran("-c", FETCH, "org/model", address=hub[0], cache=tmp_path / "cache")
+    assert hub[1] and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_export_has_no_progress_bars_without_a_terminal(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     """What is fetched here is no denoiser: export says so, and the library says nothing."""
     command = ("-m", "fewstep.cli", "export", "org/model", "-o", tmp_path / "bundle")
     done = ran(*command, address=hub[0], cache=tmp_path / "cache", check=False)
