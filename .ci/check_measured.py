@@ -43,7 +43,7 @@ def git(*arguments: str) -> str:
 def pages() -> Iterator[Page]:
     """The rows of the table that have a commit."""
     for name, command, commit in ROW.findall((PAGES / "README.md").read_text()):
-        yield Page(name, tuple(scripts(command)), commit)
+        yield Page(name.replace("../", ""), tuple(scripts(command)), commit)
 
 
 def as_late(commit: str) -> str:
