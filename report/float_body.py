@@ -5,8 +5,7 @@ from fewstep.runtime.bundle.manifest import Body, Manifest
 
 
 def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> str | None:
-    """Return why a body runs in float32, as the end of a sentence about it. None if some operations are in int8, or if
-    it is unknown.
+    """Return why a body runs in float32, and what to do. None if some operations are in int8, or if it is unknown.
 
     share: the share of multiply-accumulates in int8 along the plan of interest; None if it is unknown.
     """
@@ -14,9 +13,7 @@ def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> 
     is_float = share == 0 or all(each is not None and each.int8_macs == 0 for each in covered)
     if body.precision != "int8" or not is_float:
         return None
-    criteria = find_float_criteria(manifest, body)
-    reason = (
-        f"{criteria} kept every operation in float" if criteria else "each operation costs more than it gains there"
-    )
-    fix = f"calibrate with less than {criteria}, or without it" if criteria else "deploy float32 itself"
-    return f"has no operation in int8, so it has the samples and the speed of float32: {reason}; {fix}"
+    reason, fix = "each operation costs more than it gains there", "deploy float32 itself"
+    if criteria := find_float_criteria(manifest, body):
+        reason, fix = f"{criteria} kept every operation in float", "calibrate with another limit, or without one"
+    return f"no operation is in int8, so samples and speed are those of float32: {reason}; {fix}"

@@ -41,7 +41,7 @@ def judgement(
     why no operation is in int8 (`float_body.float_reason`); None if some are.
     """
     if float_reason is not None:
-        return f"{IN_FLOAT}: {body} {float_reason}"
+        return f"{IN_FLOAT}: {float_reason}"
     figures = f"{body} {_figures(near, p5, tokens)}"
     if loses_guidance:
         return f"{UNUSABLE}: {figures}, and loses the direction of guidance"

@@ -29,7 +29,7 @@ def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
 def test_the_limit_that_kept_every_operation_in_float_is_named(tiny_bundle: Path, limit: str) -> None:
     said = float_reason(*in_float(tiny_bundle, 0, limit))
     assert said is not None and said.endswith(
-        f"{limit} kept every operation in float; calibrate with a lower limit, or without it"
+        f"{limit} kept every operation in float; calibrate with another limit, or without one"
     )
 
 

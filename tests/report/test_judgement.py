@@ -30,8 +30,8 @@ def test_the_word_and_its_reason_follow_from_the_mean_and_the_fifth_percentile(
 
 
 def test_a_body_without_int8_is_never_good_to_ship() -> None:
-    said = judgement(Nearness(200.0, 190.0), 200.0, body="b", float_reason="has no operation in int8")
-    assert said == "Not int8: b has no operation in int8"
+    said = judgement(Nearness(200.0, 190.0), 200.0, float_reason="no operation is in int8")
+    assert said == "Not int8: no operation is in int8"
 
 
 def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:
