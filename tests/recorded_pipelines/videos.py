@@ -116,7 +116,8 @@ def skyreels_forcing(folder: Path) -> Path:
     import diffusers
 
     network = randomize(make_network("skyreels"))
-    scheduler = diffusers.UniPCMultistepScheduler(flow_shift=8.0, use_flow_sigmas=True)
+    given = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    scheduler = diffusers.UniPCMultistepScheduler(flow_shift=8.0, **given)
     parts = {"transformer": network, "vae": None, "scheduler": scheduler}
     return write(folder, "SkyReelsV2DiffusionForcingPipeline", **parts)
 
