@@ -11,6 +11,7 @@ from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.types import infer_types
 
+LONG = 1024  # keys of an attention whose kernel is faster in float32 too (`is_preferred` of the backend)
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel: the provider keeps the memory
 
 
@@ -27,6 +28,15 @@ def cuda_form(graph: Graph) -> Graph:
     types = infer_types(graph)  # ONNX's inference does not know the outputs of operations of com.microsoft
     fused = fuse_attention(graph, types)
     return bfloat16_form(fused, types) if has_type(graph, BFLOAT16) else channels_last(fused, types)
+
+
+def has_long_attention(portable: Graph, form: Graph) -> bool:
+    """Return whether at least half of the attentions that a form computes as one operation have LONG keys or more. A
+    free number of keys does not count as LONG."""
+    types, left = infer_types(portable), {name for node in form.nodes for name in node.outputs}
+    fused = [node.output for node in portable.nodes if node.op == "Softmax" and node.output not in left]
+    keys = [(types.shape(name) or ("?",))[-1] for name in fused]
+    return bool(keys) and 2 * sum(isinstance(each, int) and each >= LONG for each in keys) >= len(keys)
 
 
 @dataclass(frozen=True)

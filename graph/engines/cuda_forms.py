@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph.cuda.cuda_form import cuda_form, form_size
+from fewstep.graph.cuda.cuda_form import cuda_form, form_size, has_long_attention
 from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines.build_engine import add_sidecar
 from fewstep.graph.files import io
@@ -14,7 +14,7 @@ from fewstep.graph.files.commit import Writer
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, NHWC, VERSION
+from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, LONG_ATTENTION, NHWC, VERSION
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE, SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 
@@ -22,18 +22,19 @@ LOG = logging.getLogger("fewstep")
 ANY_BATCH = (1, 1, 1)  # a form takes every batch
 
 
-def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, EngineKey]:
-    """Return the keys that a graph's form may have: with convolutions as they are, and with channels last.
+def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, ...]:
+    """Return the keys that a graph's form may have: with convolutions as they are, with channels last, and with long
+    attention and convolutions as they are.
 
     hashes: sha256 of the bundle's files.
     """
     weights = tuple(hashes[file] for file in graph.data)
     first = EngineKey(hashes[graph.file], weights, ANY_BATCH, {}, BACKEND, VERSION, ANY_DEVICE)
-    return first, msgspec.structs.replace(first, flags={NHWC: True})
+    return first, *(msgspec.structs.replace(first, flags={flag: True}) for flag in (NHWC, LONG_ATTENTION))
 
 
 def write_form(
-    writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, EngineKey], bundle: Path
+    writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, ...], bundle: Path
 ) -> EngineEntry | None:
     """Add the form of a body's graph to the bundle; return None if it would not have fewer kernels than the graph, or
     if it computes something else (`form_problem`), which a line says.
@@ -62,5 +63,5 @@ def write_form(
     if not {*data} <= {*graph.data} and not is_needed:
         LOG.info("%s gets no form for %s: it would need other weight files", name, BACKEND)
         return None
-    key = keys[after.norms > 0]
+    key = keys[1 if after.norms else 2 if has_long_attention(portable, form) else 0]
     return add_sidecar(writer, name, file, Sidecar(SCHEMA, key.digest, key, writer.known_files[file], {}))

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.duel import run_duel
 from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
@@ -18,7 +20,13 @@ from fewstep.report.choosing.form_measurement import FormMeasurement
 from fewstep.runtime.backends import find_graph, graph_names
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
-from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY, FormChoice, find_form, remember_choice
+from fewstep.runtime.backends.onnxruntime_cuda_form import (
+    FORM_ONLY,
+    FormChoice,
+    find_form,
+    is_preferred,
+    remember_choice,
+)
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
@@ -40,12 +48,15 @@ def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterato
             continue
         if here is None or not has_provider:
             reason = f"onnxruntime has no {PROVIDER} here"
-            yield FormMeasurement(name, own.body(body).precision, rows, reason=reason)
+            precision = own.body(body).precision
+            by_rule = is_preferred(form, precision)
+            yield FormMeasurement(name, precision, rows, reason=reason, is_preferred=by_rule)
             continue
         if own.body(body).precision == FORM_ONLY:
             yield FormMeasurement(name, FORM_ONLY, rows, reason="the provider does not open the portable graph")
             continue
         found = _measure(bundle.path, network, name, own.body(body).precision, rows)
+        found = msgspec.structs.replace(found, is_preferred=is_preferred(form, found.precision))
         if found.choice is not None:
             remember_choice(form, here.version, DEVICE, found.choice)
         yield found

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.graph.cuda.contrib_norm import LARGEST_GROUP
 from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
-from fewstep.graph.cuda.cuda_form import FormSize, cuda_form, form_size
+from fewstep.graph.cuda.cuda_form import FormSize, cuda_form, form_size, has_long_attention
 from fewstep.graph.files import io
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
@@ -218,6 +218,25 @@ def test_parts_of_one_product_are_a_split_and_one_attention() -> None:
 def test_a_scale_of_the_scores_is_part_of_the_attention() -> None:
     after = assert_same_form(attention_of_parts("h = Div(s, scale) w = Softmax <axis = -1> (h)"))
     assert after.nodes[1].attributes["scale"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_long"),
+    [(("1024",), True), (("1023",), False), (("1024", "77"), True), (("1024", "77", "77"), False), (("n",), False)],
+    ids=str,
+)
+def test_attention_is_long_if_half_of_it_has_many_keys(keys: tuple[str, ...], is_long: bool) -> None:
+    inputs = ", ".join(f"float[batch, {each}, 8] k{number}" for number, each in enumerate(keys))
+    lines, last = [], "x"
+    for number in range(len(keys)):
+        lines.append(
+            f"t{number} = Transpose <perm = [0, 2, 1]> (k{number}) s{number} = MatMul({last}, t{number}) "
+            f"p{number} = Softmax <axis = -1> (s{number}) y{number} = MatMul(p{number}, k{number})"
+        )
+        last = f"y{number}"
+    text = f"(float[batch, 4, 8] x, {inputs}) => (float[batch, 4, 8] {last}) {{ {' '.join(lines)} }}"
+    graph = written(text)
+    assert has_long_attention(graph, cuda_form(graph)) is is_long
 
 
 def test_a_softmax_of_another_axis_stays() -> None:

@@ -21,7 +21,7 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from tests.bundles import changed, write_graphs
-from tests.cuda_forms import NORM, write_attention  # noqa: F401 - a fixture
+from tests.cuda_forms import ATTENTION, NORM, write_attention  # noqa: F401 - a fixture
 from tests.onnx_text import written
 
 
@@ -45,6 +45,18 @@ def test_the_command_names_the_form_and_the_rule(attention: Path) -> None:
         "float32: the form was not measured (onnxruntime has no CUDAExecutionProvider here); "
         "by rule the portable graph runs in float32",
     )
+
+
+def test_by_rule_the_form_runs_where_attention_is_long(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it would be measured")
+    body = written(ATTENTION.replace("batch, 5,", "batch, 1024,"), third=np.float32(0.3))
+    path = write_graphs(tmp_path / "long", {"body": body}, {"float32": {}})
+    asked = BuildOptions(path, BACKEND, precision="float32")
+    assert build(asked).built and not build(asked).built  # the second finds the form up to date
+    form = find_form(open_bundle(path), "float32")
+    assert form is not None and form.has_long_attention and not form.has_channels_last
+    assert verb(asked, SILENT).shown[1].endswith("by rule the form runs in float32")
 
 
 def test_a_damaged_key_is_made_again_by_build(attention: Path) -> None:

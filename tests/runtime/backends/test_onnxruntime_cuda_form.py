@@ -62,6 +62,14 @@ def test_the_rule_where_nothing_was_measured(attention: Path, provider: list[dic
     assert not isinstance(OnnxRuntimeCuda().load(open_bundle(attention), "float32"), FormSession)
 
 
+@pytest.mark.parametrize(("has_norms", "expected"), [(False, True), (True, False)], ids=["attention", "and norms"])
+def test_by_rule_float32_runs_a_form_of_long_attention(attention: Path, has_norms: bool, expected: bool) -> None:
+    form = find_form(open_bundle(attention), "float32")
+    assert form is not None
+    long = replace(form, has_long_attention=True, has_channels_last=has_norms)
+    assert prefers_form(long, "float32", "1.31", 0) is expected and prefers_form(long, "float16", "1.31", 0)
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [(FormChoice(0.9), True), (FormChoice(1.1), False), (FormChoice(0.5, agrees=False), False)],
