@@ -60,6 +60,13 @@ class Executor:
         return [values[name] for name in self._outputs]
 
 
+def check_operations(graph: Graph) -> None:
+    """Raise UserError for the first operation that an `Executor` has no call for."""
+    for node in with_attention(graph).nodes:
+        if node.op != FUSED:
+            call_of(node, graph.constants)
+
+
 def _step(node: Node, graph: Graph, compute: Compute) -> _Step:
     if node.op != FUSED:
         return _Step(call_of(node, graph.constants), node.inputs, node.outputs)

@@ -14,8 +14,8 @@ HEAD = """# int8 bodies by the kernels of cuDNN
 
 An `int8-tensorrt` body is split into groups, as TensorRT-RTX makes kernels of them. A group is a convolution or a
 product in int8, with a scale for each channel and a bias. A residual, an activation function and a rounding to int8
-belong to it where they follow. Convolutions that the body leaves in half precision are groups too. One kernel computes
-a group if cuDNN has a plan.
+belong to it where they follow. Convolutions that the body leaves in 16 bits are groups too. One kernel computes a group
+if cuDNN has a plan.
 
 ## Plans on described GPUs
 

@@ -38,7 +38,7 @@ def without_plan(records: Sequence[GroupPlans]) -> str:
         if not each.engines
     ]
     if not rows:
-        return "No group is without a plan, in int8 or in half precision."
+        return "No group is without a plan, in int8 or in 16 bits."
     return "Groups without a plan:\n\n" + table(("denoiser", "GPU", "type", "operation", "epilogue", "reason"), rows)
 
 

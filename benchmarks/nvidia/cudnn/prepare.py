@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.gpu.torch_sampler import check_plan
 from benchmarks.nvidia.cudnn.bundles import int8_bundle
+from benchmarks.nvidia.cudnn.executor import check_operations
 from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
 from benchmarks.nvidia.cudnn.plans import body_graphs
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, StepRows, save_graph
@@ -29,7 +30,8 @@ SEEDS = 16
 
 
 def prepare(name: str, work: Path, output: Path) -> Path:
-    """Write a denoiser's folder, unless it is there."""
+    """Write a denoiser's folder, unless it is there. UserError if torch has no call for one of its operations here, so
+    that a machine with a GPU never gets a graph that it cannot run."""
     folder, partly = output / name, output / f"{name}.partial"
     if folder.exists():
         return folder
@@ -37,9 +39,9 @@ def prepare(name: str, work: Path, output: Path) -> Path:
     bundle = int8_bundle(name, work)
     opened, graphs = open_bundle(bundle), body_graphs(bundle)
     for number, graph in enumerate(graphs):
-        save_graph(fuse_groups(graph), partly / f"int8-{number}.npz")
+        _save(fuse_groups(graph), partly / f"int8-{number}.npz")
     float32 = io.load(opened.graph(opened.body(FLOAT32).graph), root=bundle)
-    save_graph(fuse_groups(drop_unused(to_half(float32, half_type(graphs[0])))), partly / HALF)
+    _save(fuse_groups(drop_unused(to_half(float32, half_type(graphs[0])))), partly / HALF)
     body = opened.manifest.bodies[BODY]
     run = record_member(name, bundle, body.groups)
     graph_of = [body.graph_index(group) for group in range(run.groups)]
@@ -48,6 +50,11 @@ def prepare(name: str, work: Path, output: Path) -> Path:
     prepare_run(run, graph_of, {FLOAT32: run.sample, BODY: simulated}).save(partly)
     partly.rename(folder)
     return folder
+
+
+def _save(graph: Graph, file: Path) -> None:
+    check_operations(graph)
+    save_graph(graph, file)
 
 
 def half_type(graph: Graph) -> np.dtype[Any]:

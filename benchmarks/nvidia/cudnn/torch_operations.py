@@ -108,6 +108,27 @@ def _unsqueeze(node: Node, constants: Constants) -> Call:
     return call
 
 
+def _elu(node: Node, _: Constants) -> Call:
+    return partial(functional.elu, alpha=node.attributes.get("alpha", 1.0))
+
+
+def _average_pool(node: Node, _: Constants) -> Call:
+    """Means of windows of images without a border: a border would be counted or not."""
+    sizes = tuple(node.attributes["kernel_shape"])
+    others = [*node.attributes.get("pads", ()), node.attributes.get("ceil_mode", 0)]
+    others += [each - 1 for each in node.attributes.get("dilations", ())]
+    if len(sizes) != 2 or any(others) or node.attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise UserError(f"AveragePool {node.output!r} is not of plain windows of an image", "choose another denoiser")
+    strides = tuple(node.attributes.get("strides", (1, 1)))
+    return lambda x: functional.avg_pool2d(x, sizes, strides)
+
+
+def _depth_to_space(node: Node, _: Constants) -> Call:
+    if node.attributes.get("mode", b"DCR") != b"CRD":
+        raise UserError(f"DepthToSpace {node.output!r} is not in the order CRD", "choose another denoiser")
+    return partial(functional.pixel_shuffle, upscale_factor=node.attributes["blocksize"])
+
+
 def _instance_norm(node: Node, _: Constants) -> Call:
     epsilon = node.attributes.get("epsilon", 1e-5)
 
@@ -175,9 +196,12 @@ PLAIN: Mapping[str, Call] = {
     ATTENTION: attention,
 }
 MADE: Mapping[str, Callable[[Node, Constants], Call]] = {
+    "AveragePool": _average_pool,
     "Cast": _cast,
     "Concat": _concat,
+    "DepthToSpace": _depth_to_space,
     "DequantizeLinear": _dequantize,
+    "Elu": _elu,
     "Gather": _gather,
     "Gelu": _gelu,
     "InstanceNormalization": _instance_norm,
