@@ -19,6 +19,7 @@ def check_writable(path: Path) -> None:
         raise UserError(f"there is no folder {path.parent}", "create it first, or write elsewhere")
     if path.is_dir():
         raise UserError(f"{path} is a folder", "give the path of a file")
+    _refuse_special(path)
     refuse_in_bundle(path)
     try:
         with TemporaryFile(dir=Path(os.path.realpath(path)).parent):  # follow links
@@ -30,13 +31,21 @@ def check_writable(path: Path) -> None:
         ) from None
 
 
+def _refuse_special(path: Path) -> None:
+    """Raise UserError for a device, a pipe or a socket. Replacing it by a file would remove it: as root, /dev/null."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a device, a pipe or a socket", "give the path of a file")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a stream whose bytes become the file `path` when the block ends without an error. An old file stays until
     then.
 
-    Bytes go to a hidden file in the same folder first; an error removes it. Raises UserError if they cannot be written.
+    Bytes go to a hidden file in the same folder first; an error removes it. Raises UserError if they cannot be written,
+    and for a path that is a device, a pipe or a socket.
     """
+    _refuse_special(path)
     target = Path(os.path.realpath(path))  # follow a link, so that it stays a link
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
