@@ -6,9 +6,8 @@ from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import (
-    FileReference,
     FittedReference,
-    SchedulerReference,
+    NamedReference,
     parse_plan_text,
     split_plan_name,
     with_steps,
@@ -30,7 +29,7 @@ def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> 
     entry, plans = bundle.body(body), {}
     for name in names or default_plan_names(judging):
         reference = parse_plan_text(name)
-        own = None if isinstance(reference, SchedulerReference | FileReference) else shaping
+        own = shaping if isinstance(reference, NamedReference) else None
         try:
             plans[name] = check_compiled(plan_for(bundle, entry, reference, guidance, PlanSettings(shaping=own)))
         except UserError:

@@ -6,7 +6,7 @@ One rule holds for programs and for all commands. What the caller gives is used.
 |---|---|---|
 | none, or SOLVER:STEPS | of the calibrated plan | of the calibrated plan |
 | scheduler:STEPS | of the calibrated plan | of the scheduler's config |
-| fitted:STEPS | of the calibrated plan, if the plan was fitted at it | none: fits have none |
+| fitted:STEPS | of the calibrated plan; none if the plan was fitted only without | none: fits have none |
 | a plan file, or a compiled plan | its own | its own |
 """
 
@@ -61,7 +61,8 @@ def calibrated_defaults(bundle: Bundle, body: Body, reference: PlanReference | N
         return Defaults(kept.guidance)
     if not isinstance(reference, FittedReference):
         return Defaults(kept.guidance, shaping_of(kept))
-    with suppress(UserError):
-        find_fitted(reference.evaluations, bundle, body, kept.guidance)
-        return Defaults(kept.guidance)
-    return Defaults()
+    for guidance in (kept.guidance, None):
+        with suppress(UserError):
+            find_fitted(reference.evaluations, bundle, body, guidance)
+            return Defaults(guidance)
+    return Defaults(kept.guidance)  # its error advises a fit at this guidance

@@ -25,6 +25,7 @@ from tests.bundles import described
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 from tests.refusals import refuses
+from tests.runtime.sampling.test_fitted_plans import give
 
 Asked = Callable[..., object]
 
@@ -164,8 +165,9 @@ def test_a_verb_without_guidance_has_that_of_the_calibration(
     bundle = open_bundle(tiny_bundle)
     body = bundle.body("float32")
     assert calibrated_defaults(bundle, body, parse_plan_text("ddim:9")).guidance == as_guidance(2.0)
-    for text in ("p.json", "fitted:2"):
-        assert calibrated_defaults(bundle, body, parse_plan_text(text)) == Defaults()
+    assert calibrated_defaults(bundle, body, parse_plan_text("p.json")) == Defaults()
+    missing = parse_plan_text("fitted:2")  # the error advises a fit at the calibrated guidance
+    assert calibrated_defaults(bundle, body, missing) == Defaults(as_guidance(2.0))
 
 
 def test_a_program_and_the_command_line_draw_the_same_sample(
@@ -221,3 +223,10 @@ def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
     said = fewstep("run", tiny_bundle, "-n", 1, "-c", "class=1", "--plan", plan, "-o", output, code=1).err
     assert f"starts from '{tensor}', which no option provides; run it with `Sampler.sample(given=...)`" in said
     assert not output.exists()
+
+
+def test_a_fit_without_guidance_runs_without_it_after_a_calibration_with_guidance(tiny_bundle: Path) -> None:
+    calibrate_along(tiny_bundle, "ddim:4", 2.0)
+    fitted = give(tiny_bundle, guidance=None)
+    with load(tiny_bundle) as sampler:
+        assert sampler.compile("fitted:3") == fitted

@@ -1,4 +1,5 @@
-"""The plans that `choose` compares have the guidance and the shaping of the calibrated plan, unless they are files."""
+"""The plans that `choose` compares have the guidance and the shaping of the calibrated plan. Fits and files have their
+own shaping."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from fewstep.report.choosing.choose import open_judging
 from fewstep.report.choosing.deployment_plans import compile_plans
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.sampling.request import denoiser_facts
+from tests.runtime.sampling.test_fitted_plans import give
 
 
 def test_named_plans_have_the_shaping_of_the_calibrated_one_and_a_file_its_own(
@@ -24,3 +26,11 @@ def test_named_plans_have_the_shaping_of_the_calibrated_one_and_a_file_its_own(
     plans = compile_plans(clipped, "float32", ("ddim:2", str(file)))
     assert [shaping_of(plan) for plan in plans.values()] == [Clip(-1.0, 1.0), None]
     assert plans["ddim:2"].guidance == guidance
+
+
+def test_a_fitted_plan_is_compared_without_the_clip_of_the_calibration(tiny_bundle: Path) -> None:
+    fitted = give(tiny_bundle)  # at guidance 2
+    judging = open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1))
+    facts = denoiser_facts(judging.bundle.manifest)
+    clipped = replace(judging, plan=compile_plan("ddim:4", facts, 2.0, Clip(-1.0, 1.0)))
+    assert compile_plans(clipped, "float32", ("fitted:3",)) == {"fitted:3": fitted}
