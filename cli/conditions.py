@@ -101,8 +101,8 @@ def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool
     if of_any_size and isinstance(array, np.ndarray) and array.ndim in (len(shape), len(shape) + 1):
         return [array] if array.ndim == len(shape) else list(array)
     if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
-        has = list(array.shape) if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(f"{what}: {path} has the shape {has}", f"give one value {list(shape)}, or N of them [N, ...]")
+        has = f"has the shape {list(array.shape)}" if isinstance(array, np.ndarray) else "is an .npz of several arrays"
+        raise UserError(f"{what}: {path} {has}", f"give a .npy of one value {list(shape)}, or of N: [N, ...]")
     return [array] if array.shape == shape else list(array)
 
 

@@ -5,7 +5,7 @@ from shlex import quote
 from fewstep.cli.describe.fit import sampling_command
 from fewstep.cli.next_command import NextCommand
 from fewstep.cli.outcome import Outcome
-from fewstep.fitting.light_steps import LightChoice
+from fewstep.fitting.light_steps import LightChoice, open_light_task
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.rollouts.trajectories import trajectories_text
 
@@ -21,6 +21,7 @@ def light_outcome(options: FitOptions, choice: LightChoice) -> Outcome:
 
 
 def light_dry_run(options: FitOptions) -> Outcome:
-    """Describe what a choice of light steps would run, for --dry-run."""
+    """Describe what a choice of light steps would run, for --dry-run. Raises UserError if it would be refused."""
+    open_light_task(options)
     what = f"would choose light steps of {options.plan} along {trajectories_text(options.seeds)} of float32"
     return Outcome({"bundle": options.bundle, "plan": str(options.plan), "seeds": options.seeds}, (what,))

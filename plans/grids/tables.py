@@ -61,7 +61,8 @@ def custom(
     for name, given in (("times", times), ("told", told)):
         if given is not None and len(given) != steps:
             what = f"grid custom has {len(given)} {name} for {steps} steps"
-            raise UserError(what, f"use {len(times)} steps, or give one value for each step")
+            fewer = f"use {len(times)} steps, or " if times else ""
+            raise UserError(what, f"{fewer}give one value for each step")
     if told is not None and not all(abs(time) <= float(np.finfo(np.float32).max) for time in told):
         raise UserError(f"grid custom passes the network the times {told}", "give numbers that are finite in float32")
     points = [schedule.time(t) for t in times]

@@ -219,7 +219,9 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
     kind = {"f": "finite", "b": "truth value of type"}.get(dtype.kind, "whole number of type")
     if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
-        raise UserError(f"{what}: {array.ravel().tolist()[0]!r} is not a {kind} {dtype}", fix)
+        numbers = array.ravel().tolist()
+        wrong = next((each for each in numbers if isinstance(each, float) and not each.is_integer()), numbers[0])
+        raise UserError(f"{what}: {wrong!r} is not a {kind} {dtype}", fix)
     if dtype.kind != "b":
         ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         if (number := _first_beyond(array, ends.min, ends.max)) is not None:

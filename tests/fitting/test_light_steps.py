@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.cli.describe.light_steps import light_dry_run
 from fewstep.cli.main import main
 from fewstep.fitting.light_steps import choose_light_steps, open_light_task
 from fewstep.fitting.options import FitOptions
@@ -104,3 +105,8 @@ def test_a_bundle_without_a_light_network_is_refused(exported_carrying: Path) ->
 def test_a_threshold_is_a_share(light: float) -> None:
     with pytest.raises(UserError, match="--light is"):
         FitOptions(Path("bundle"), light=light)
+
+
+def test_a_dry_run_without_a_plan_is_refused_as_the_run_is(exported_light: Path) -> None:
+    with pytest.raises(UserError, match="--light without a plan; give --plan SOLVER:STEPS"):
+        light_dry_run(FitOptions(exported_light, light=0.1))

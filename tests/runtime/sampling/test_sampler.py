@@ -148,6 +148,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"condition": {"class": [-1]}}, "-1 is out of range"),
         ({"condition": {"class": ["hat"]}}, "unknown value 'hat'; give 0 shirt"),
         ({"condition": {"class": [1.5]}}, "1.5 is not a whole number of type int64"),
+        ({"seeds": [0, 1], "condition": {"class": [0, 1.5]}}, "1.5 is not a whole number of type int64"),
         ({"condition": {"class": [None]}}, "condition 'class' holds None; give 0 shirt"),
         ({"condition": {"class": [[1, 2]]}}, "one value has the shape [2]"),
         ({"condition": {"class": 1}}, "not one value per sample"),
