@@ -21,6 +21,7 @@ from fewstep.fitting.requirements import BODY
 from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
 from fewstep.fitting.task import FitTask, open_fit_task
 from fewstep.fitting.teacher_gate import check_teacher, find_former_fit
+from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.plans.errors import UserError
@@ -92,7 +93,8 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
         weak_teacher=f"{gate.reason}; {gate.fix}" if gate.is_shut_after(check) else None,
     )
     if result.is_kept:
-        keep_for_same_body(task, options, result)
+        with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
+            keep_for_same_body(writer, options.open(), task.graph, result, options.command_line("fit"))
     if result.plan is not None and options.output is not None:
         write_atomic(options.output, encode(result.plan))
     open_search_checkpoint(task, best).drop()

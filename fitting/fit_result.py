@@ -6,11 +6,9 @@ import msgspec
 
 from fewstep.fitting.feature_tradeoff import Trade
 from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
-from fewstep.fitting.options import FitOptions
 from fewstep.fitting.requirements import BODY
-from fewstep.fitting.task import FitTask
 from fewstep.fitting.teacher_gate import use_of, use_of_entry
-from fewstep.graph.files.commit import Writer, open_for_update
+from fewstep.graph.files.commit import Writer
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.errors import UserError
@@ -73,14 +71,15 @@ class FitResult:
         return self.plan is not None and self.weak_teacher is None
 
 
-def keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
-    """Open the bundle again and add the plan. Raises UserError if the body has changed since the fit began."""
+def keep_for_same_body(writer: Writer, bundle: Bundle, graph: str, result: FitResult, command: str) -> None:
+    """Add the plan of a fit to a bundle that was opened again for update.
+
+    graph: the hash of the graph that was fitted. Raises UserError if the body has changed since then.
+    """
     assert result.plan is not None
-    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
-        bundle = options.open()
-        if graph_of_fit(bundle.manifest, BODY) != task.graph:
-            raise UserError(f"the body {BODY} of {options.bundle} changed during the fit", "fit it again")
-        keep_plan(writer, bundle, result, result.plan, options.command_line("fit"))
+    if graph_of_fit(bundle.manifest, BODY) != graph:
+        raise UserError(f"the body {BODY} of {bundle.path} changed during the fit", "fit it again")
+    keep_plan(writer, bundle, result, result.plan, command)
 
 
 def keep_plan(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:

@@ -59,4 +59,5 @@ def test_only_entry_points_take_the_options_of_a_verb() -> None:
         "report.diagnosis",
         "report.integrity",
         "report.report",
+        "report.report_task",
     }

@@ -75,6 +75,8 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
     end = SimpleNamespace(mean=30.0, p5=28.0, ssim=None, seeds=16, snr=19.0, nearness=Nearness(30.0, 19.0, 9.0))
     results: Any = SimpleNamespace(
         bundle="policy",
+        guidance=None,
+        shaping=None,
         covered=(),
         int8_share=lambda body: None,
         races=(),

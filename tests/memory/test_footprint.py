@@ -18,7 +18,7 @@ def footprint() -> dict[str, Any]:
 
 
 def test_what_is_installed_is_small(footprint: dict[str, Any]) -> None:
-    assert 0.5e6 < footprint["installed_bytes"]() < 10e6
+    assert 0.5e6 < footprint["bytes_of_installation"]() < 10e6
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")

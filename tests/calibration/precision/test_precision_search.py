@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, log2
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Faked:
             time=np.linspace(0, 0.5, OPERATIONS + 1),
         )
         target: Any = load_target("cpu-x86")
-        table: Any = None
+        table: Any = SimpleNamespace(unseen=())
         recipe = Recipe(deep(), table, target, (), in_float=rank.first_operations(without), ranking=rank)
         courses: Any = "search", ("judges",)
         return search_precision(recipe, *courses, bound, self.is_timed)

@@ -92,7 +92,7 @@ def test_run_writes_them_next_to_the_samples(bundle: Path, tmp_path: Path) -> No
 
 
 def test_a_baked_file_has_the_sample_alone(bundle: Path, tmp_path: Path) -> None:
-    bake(BakeOptions(bundle, "euler:3@trailing", tmp_path / "baked.onnx"))
+    bake(BakeOptions(bundle, "euler:3@trailing", tmp_path / "baked.onnx", guidance=1.0))
     session = onnxruntime.InferenceSession(tmp_path / "baked.onnx", providers=["CPUExecutionProvider"])
     fed = {"noise": normal_batch([1, 2], 0, (1, 8, 8)), "picture": PICTURES}
     (x,) = session.run(None, fed)

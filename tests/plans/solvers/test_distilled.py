@@ -41,8 +41,8 @@ def test_ctm_tells_the_network_where_its_jump_ends(gamma):
     assert noise == ([] if gamma == 0 else [pytest.approx(gamma * t.sigma)])
 
 
-@pytest.mark.parametrize(("spec", "told"), [(FLOW, 0.0), (ScheduleSpec("edm"), math.log(0.002) / 4)])
-def test_the_clean_end_is_told_as_the_cleanest_time_that_networks_know(spec, stated):
+@pytest.mark.parametrize(("spec", "stated"), [(FLOW, 0.0), (ScheduleSpec("edm"), math.log(0.002) / 4)])
+def test_the_clean_end_is_stated_as_the_cleanest_time_that_networks_know(spec, stated):
     """EDM's is log(sigma) / 4, which is minus infinity where sigma is 0 and 0 where it is 1."""
     plan = compile_plan("ctm:2", denoising(spec, "sample"))
     assert plan.steps[-1].to == pytest.approx(stated)
