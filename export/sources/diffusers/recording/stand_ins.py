@@ -138,13 +138,14 @@ def remember_outputs(network: nn.Module) -> nn.Module:
 
 
 def _remember(original: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[int, Any] = {}
+    known: dict[tuple[object, ...], Any] = {}
 
     @wraps(original)
     def remember(*args: Any, **kwargs: Any) -> Any:
         if not _is_plain((args, kwargs)):  # such as a cache of keys and values, which a call changes
             return original(*args, **kwargs)
-        key = seed_of("", (args, kwargs))
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        key = (seed_of("", leaves), str(structure), *map(_describe, leaves))
         if key not in known:
             while len(known) >= REMEMBERED:
                 known.pop(next(iter(known)))

@@ -76,7 +76,7 @@ class Counting(torch.nn.Module):
         super().__init__()
         self.calls = 0
 
-    def forward(self, x: torch.Tensor, cache: object = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cache: object = None, mask: object = None) -> torch.Tensor:
         self.calls += 1
         return x + 1
 
@@ -90,4 +90,21 @@ def test_outputs_for_the_same_input_are_computed_once() -> None:
 def test_a_call_with_a_cache_is_computed_each_time() -> None:
     network = remember_outputs(Counting())
     network(torch.ones(2), object()), network(torch.ones(2), object())
+    assert network.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "others"),
+    [
+        ({"x": torch.ones(1, 2)}, {"x": torch.ones(2, 1)}),
+        ({"x": torch.ones(2)}, {"x": torch.ones(2, dtype=torch.float64)}),
+        ({"x": torch.ones(2), "cache": True}, {"x": torch.ones(2), "mask": True}),
+        ({"x": torch.ones(2), "cache": [2, 3]}, {"x": torch.ones(2), "cache": [23]}),
+    ],
+)
+def test_values_of_other_shapes_types_or_names_are_another_input(
+    arguments: dict[str, Any], others: dict[str, Any]
+) -> None:
+    network = remember_outputs(Counting())
+    network(**arguments), network(**others)
     assert network.calls == 2
