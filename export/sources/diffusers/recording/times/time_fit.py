@@ -57,17 +57,27 @@ def fit_time(
 
 
 def fit_times(name: str, paths: Iterable[str], records: Sequence[CallRecord]) -> tuple[dict[str, TimeFit], set[str]]:
-    """Return the network's times by path, and the paths of those that follow the time at which a step ends."""
+    """Return the network's times by path, and the paths of those that follow the time at which a step ends.
+
+    If steps are of equal length, the time at which a step ends is also that of its start less a constant. It is then
+    taken as a multiple of the time at which the step ends, since the constant changes with the number of steps.
+    """
     fits, seconds = dict[str, TimeFit](), set[str]()
     for path in paths:
+        problem: UserError | None = None
         try:
             fits[path] = fit_time(name, path, records)
-        except UserError:
-            with suppress(UserError):
-                fits[path] = fit_time(name, path, records, is_second=True)
+        except UserError as error:
+            problem = error
+        if problem is None and fits[path].line[1] == 0:
+            continue
+        with suppress(UserError):
+            end = fit_time(name, path, records, is_second=True)
+            if problem is not None or end.line[1] == 0:
+                fits[path], problem = end, None
                 seconds.add(path)
-            if path not in fits:
-                raise
+        if problem is not None:
+            raise problem
     return fits, seconds
 
 

@@ -1,6 +1,6 @@
 """Relations in recordings that are made by hand: found to rounding, or refused with a line that names the argument."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -38,12 +38,13 @@ def recording(
     combine: Combine = guide,
     time: Callable[[float], float] = lambda t: t,
     feed: Callable[[Tensor], Tensor] = lambda x: x,
+    times: Sequence[float] = TIMES,
 ) -> CallRecord:
     """Three steps of a call of two rows on x [1, 4, 6, 6]."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(1, 4, 6, 6, generator=random)
     steps = []
-    for t in TIMES:
+    for t in times:
         arguments = {"sample": feed(torch.cat([x, x])), "timestep": torch.tensor([time(t)] * 2), "width": 3}
         flat, structure = pytree.tree_flatten_with_path(arguments)
         output = torch.randn(2, 4, 6, 6, generator=random)
@@ -159,7 +160,8 @@ def test_a_pipeline_that_adds_x_is_found(combine: Combine, adds: bool) -> None:
     assert adds_x(recording(0, combine)) is adds
 
 
-def test_the_time_at_which_a_step_ends_is_a_second_time() -> None:
+@pytest.mark.parametrize("times", [TIMES, (900.0, 600.0, 300.0)])
+def test_the_time_at_which_a_step_ends_is_a_second_time(times: tuple[float, ...]) -> None:
     def with_ends(record: CallRecord) -> CallRecord:
         steps = []
         for step, end in zip(record.steps, end_times(record), strict=True):
@@ -168,7 +170,7 @@ def test_the_time_at_which_a_step_ends_is_a_second_time() -> None:
             steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
         return CallRecord(tuple(steps))
 
-    found = find_relations("Pipe", with_ends(recording(0)), with_ends(recording(1)))
+    found = find_relations("Pipe", *(with_ends(recording(seed, times=times)) for seed in (0, 1)))
     assert found.times["['end']"] == pytest.approx((0.1, 0.0)) and found.seconds == {"['end']"}
 
 
