@@ -169,7 +169,8 @@ def _read_outputs(label: str, outputs: Any) -> tuple[list[Tensor], bool]:
     """Return the floating-point tensors that a network returned, and whether they were a list with one for each row,
     which is stacked. Raises UserError if there are none, or if those of a list have different shapes."""
     tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    is_list = not isinstance(outputs, Tensor) and isinstance(outputs[0], list)
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple) else ()
+    is_list = isinstance(next(iter(values), None), list)
     if not tensors or (is_list and len({each.shape for each in tensors}) > 1):
         what = "a list of tensors of different shapes" if tensors else "no tensors"
         raise recording_error(f"{label} returns {what}")
