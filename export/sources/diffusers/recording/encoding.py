@@ -1,6 +1,7 @@
 """Encode prompts and pictures as the conditions of a recorded bundle, with the pipeline's own code and encoders."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fewstep.export.sources.diffusers.recording.recorded_pipeline import Recorde
 from fewstep.export.sources.diffusers.recording.relations import same
 from fewstep.export.sources.diffusers.recording.row_lists import shorten_lists
 from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT, pad_texts
+from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
 from fewstep.export.sources.diffusers.text import WEIGHTS
 from fewstep.export.sources.diffusers.tokenizer import import_transformers
 from fewstep.measure.rollouts.conditions_file import array_name
@@ -31,6 +33,8 @@ from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Condition
 
 Conditions = dict[str, NDArray[Any]]
+SAME_CALL = "give encode the same --call as the export"
+SAME_LENGTH = "give a prompt of as many tokens as that of the export's --call prompt, and the same --call"
 
 
 def encode_conditions(
@@ -55,6 +59,7 @@ def encode_conditions(
     rows: list[Conditions] = []
     with silence_libraries():
         built = build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=bool(pictures)))
+        built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
         for prompt in prompts or (None,):
             text = {} if prompt is None else {PROMPT: prompt}
             rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
@@ -90,52 +95,57 @@ def _encode_one(
 ) -> Conditions:
     """Return the conditions [*shape] of one sample. Those of other branches are added if `has_branches`."""
     found, arguments = recorded.relations, recorded.arguments
-    texts = pad_texts(call) if recorded.settings.forms.is_padded else call
-    step = shorten_lists(record(built, recorded.settings.of(None, texts), 0), recorded.row_lists).steps[0]
+    forms = recorded.settings.forms
+    texts, fix = pad_texts(call) if forms.is_padded else call, SAME_LENGTH if forms.has_one_length else SAME_CALL
+    try:
+        made = record(built, recorded.settings.of(None, texts), 0)
+    except UserError as error:
+        if error.fix != ONE_LENGTH:  # which is for an export
+            raise
+        raise UserError(error.what, fix) from error
+    step = shorten_lists(made, recorded.row_lists).steps[0]
     if any(each.structure != arguments.structure for each in step.calls):
-        raise UserError(f"{built.name} passes other arguments to its network than when it was recorded", _REPORT)
+        raise UserError(f"{built.name} passes other arguments to its network than when it was recorded", fix)
     names = branch_names(found.branches, arguments)
     values: Conditions = {}
     for path, argument in arguments.arguments.items():
         branches = list(branch_values(step, found, path, argument.repeats))
         if len(branches) != len(names):
             what = f"{built.name} calls its network for {len(branches)} branches, and was recorded with {len(names)}"
-            raise UserError(what, _REPORT)
+            raise UserError(what, fix)
         if argument.condition is None:
-            _check_constant(built.name, argument, branches)
+            _check_constant(built.name, argument, branches, fix)
             continue
         if argument.condition.default is not None:
             continue
         for branch, value in zip(names, branches, strict=True):
             if branch == COND or has_branches:
                 name = argument.condition.name if branch == COND else array_name(branch, argument.condition.name)
-                values[name] = _as_array(built.name, name, value, argument.condition)
+                values[name] = _as_array(built.name, name, value, argument.condition, fix)
     if not values:
         raise UserError(f"the network of {built.name} takes no conditions", "run its bundle without --conditions")
     return values
 
 
-_REPORT = "give encode the same --call as the export"
-
-
-def _check_constant(name: str, argument: Argument, branches: Sequence[Any]) -> None:
-    """Raise UserError if an argument that the bundle holds as a constant has another value."""
+def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix: str = SAME_CALL) -> None:
+    """Raise UserError with this fix if an argument that the bundle holds as a constant has another value."""
     for each in branches:
         own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
         if not same(own, argument.value):
-            raise UserError(f"{name}: {argument.path} of its network differs from its value in the recording", _REPORT)
+            raise UserError(f"{name}: {argument.path} of its network differs from its value in the recording", fix)
 
 
-def _as_array(name: str, label: str, value: Tensor | None, condition: Condition) -> NDArray[Any]:
-    """Return a condition [*shape] of the last sample. A text of full length may have no mask, which means ones."""
+def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, fix: str = SAME_CALL) -> NDArray[Any]:
+    """Return a condition [*shape] of the last sample. A text of full length may have no mask, which means ones.
+    Raises UserError, with this fix for another shape."""
     if value is None and (condition.low, condition.high) == (0, 1):
         return np.ones(condition.shape, condition.dtype)
     if value is None:
-        raise UserError(f"{name} passes no {label!r} to its network, and was recorded with one", _REPORT)
+        raise UserError(f"{name} passes no {label!r} to its network, and was recorded with one", SAME_CALL)
     own = value[-1].float() if value.is_floating_point() else value[-1]
     if tuple(own.shape) != condition.shape:
         what = f"{name} encodes {label!r} as {list(own.shape)}, and was recorded with {list(condition.shape)}"
-        raise UserError(what, _REPORT)
+        raise UserError(what, fix)
     return own.numpy().astype(condition.dtype)
 
 

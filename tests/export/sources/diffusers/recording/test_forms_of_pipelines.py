@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from fewstep.export.encode import EncodeOptions, encode
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
@@ -19,11 +21,15 @@ pytestmark = pytest.mark.slow
 def load(name: str, folder: Path, **other: object) -> TorchSource:
     """Load a pipeline, which compares its samples."""
     path = getattr(recorded_pipelines, name)(folder / name)
-    given = {key: value for key, value in {**CALLS[name], **other}.items() if value is not None}
-    call = tuple(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items())
-    source = load_source(str(path), call=call)
+    source = load_source(str(path), call=call_of(name, **other))
     assert isinstance(source, TorchSource)
     return source
+
+
+def call_of(name: str, **other: object) -> tuple[str, ...]:
+    """Return the texts of --call for a pipeline."""
+    given = {key: value for key, value in {**CALLS[name], **other}.items() if value is not None}
+    return tuple(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items())
 
 
 def conditions(source: TorchSource) -> dict[str, tuple[int, ...]]:
@@ -59,3 +65,31 @@ def test_texts_of_any_length_are_refused_with_the_fix(tmp_path: Path) -> None:
 
 def test_texts_of_one_length_need_no_mask(tmp_path: Path) -> None:
     assert set(conditions(load("latte", tmp_path))) == {"encoder_hidden_states"}
+
+
+def encode_texts(folder: Path, name: str, *prompts: str, image: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the encoded conditions."""
+    path = getattr(recorded_pipelines, name)(folder / name)
+    output = folder / "prompts.npz"
+    made = encode(EncodeOptions(path, prompt=prompts, image=image, call=call_of(name), output=output))
+    return {each: array.shape for each, array in made.items()}
+
+
+def test_texts_of_lists_of_rows_are_encoded(tmp_path: Path) -> None:
+    found = encode_texts(tmp_path, "z_image", "a cat and dogs", "dogs and a cat")
+    assert found == {"cap_feats": (2, 14, TEXT)}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("z_image", "tensors of different shapes"), ("latte", "encodes 'encoder_hidden_states' as")]
+)
+def test_a_prompt_of_another_length_is_refused_with_the_fix(name: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=what) as refused:
+        encode_texts(tmp_path, name, "a")
+    assert refused.value.fix.startswith("give a prompt of as many tokens")
+
+
+def test_a_first_frame_of_another_form_is_encoded(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "first.png")
+    found = encode_texts(tmp_path, "ltx_image_to_video", "a cat", image=(str(tmp_path / "first.png"),))
+    assert found["image"] == (1, 3 * 8 * 8, 4)
