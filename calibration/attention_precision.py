@@ -99,15 +99,25 @@ def measure_largest(
 def _largest_probability(
     prepared: Graph, attention: LargeAttention, query: NDArray[np.float32], key: NDArray[np.float32]
 ) -> float:
-    """Return the largest probability of an attention, [..., tokens, width] and [..., width, keys]."""
+    """Return the largest probability of an attention, [..., tokens, width] and [..., width, keys].
+
+    Heads may share keys, or samples constant ones: the leading axes are broadcast, as MatMul does.
+    """
     float32, reduced = np.dtype(np.float32), f"largest({attention.probabilities})"
-    names = (attention.query, attention.key)
-    alone = (1,) * (query.ndim - 2)
-    inputs = tuple(Value(name, float32, (*alone, "rows", "columns")) for name in names)
+    leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    alone = (1,) * len(leading)
+    inputs = tuple(Value(name, float32, (*alone, "rows", "columns")) for name in (attention.query, attention.key))
     last = Node("ReduceMax", (attention.probabilities,), (reduced,), {"keepdims": 0}, reduced)
     read = {name for node in attention.nodes for name in node.inputs}
     constants = {name: prepared.constants[name] for name in read & prepared.constants.keys()}
     graph = Graph("head", inputs, (Value(reduced, float32, ()),), (*attention.nodes, last), constants)
     session = open_session(graph, optimize=True)
-    heads = zip(*(each.reshape(-1, *alone, *each.shape[-2:]) for each in (query, key)), strict=True)
-    return max(float(session(dict(zip(names, head, strict=True)))[reduced]) for head in heads)
+    operands = {
+        value.name: np.broadcast_to(each, (*leading, *each.shape[-2:]))
+        for value, each in zip(inputs, (query, key), strict=True)
+    }
+    heads = (
+        {name: each[place].reshape(*alone, *each.shape[-2:]) for name, each in operands.items()}
+        for place in np.ndindex(leading)
+    )
+    return max(float(session(head)[reduced]) for head in heads)

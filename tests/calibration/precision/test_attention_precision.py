@@ -63,6 +63,22 @@ def test_the_largest_magnitudes_are_those_of_all_steps(between: str) -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_heads_that_share_their_keys_have_the_largest_probability_of_all() -> None:
+    queries, keys = f"float[batch, 2, {TOKENS}, 4]", f"float[batch, 1, {TOKENS}, 4]"
+    graph = written(
+        f"({queries} x, {keys} c) => ({queries} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(c) s = MatMul(x, k)"
+        " p = Softmax(s) y = MatMul(p, c) }"
+    )
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.standard_normal((1, 2, TOKENS, 4)).astype(np.float32) * np.array([1, 3], np.float32)[:, None, None],
+        "c": rng.standard_normal((1, 1, TOKENS, 4)).astype(np.float32),
+    }
+    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: feeds)
+    found = measure_largest(graph, find_large_attention(graph), cast(RecordedRun, recorded))
+    assert found["p"] == pytest.approx(float(run(graph, feeds, ["p"])["p"].max()), rel=1e-5)
+
+
 def chosen(*decibels: float, **trial: Any) -> tuple[str, ...]:
     """The products in int8, for bodies that lose `decibels` with the scores, then with all or only the mixes."""
     losses = iter(decibels)
