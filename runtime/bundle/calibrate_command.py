@@ -45,5 +45,7 @@ def _read_refusal(bundle: Bundle, name: str) -> Refusal | None:
 
 
 def _key(bundle: Bundle, name: str) -> str:
-    facts = str(bundle.path.resolve()), bundle.manifest.provenance.source_sha256, name
+    manifest = bundle.manifest
+    of_export = manifest.provenance.source_sha256, manifest.schedule, manifest.prediction
+    facts = str(bundle.path.resolve()), of_export, name  # another Spec for the same weights may calibrate
     return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fewstep.graph.bake.options import BakeOptions
@@ -13,7 +14,7 @@ from fewstep.runtime.bundle.calibrate_command import calibrate_fix, store_refusa
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import with_bodies
+from tests.bundles import changed, with_bodies
 
 PREFERRED = OnnxRuntime().bodies["int8"][0]
 
@@ -35,3 +36,11 @@ def test_a_refused_body_is_not_advised_again(plain: Path) -> None:
     for failing in (lambda: load(plain, "int8"), lambda: resolve_run(options)):
         with pytest.raises(UserError, match="the last calibration refused"):
             failing()
+
+
+def test_the_refusal_of_another_schedule_is_not_given(plain: Path) -> None:
+    bundle = open_bundle(plain)
+    store_refusal(bundle, PREFERRED, UserError("it is only 3 dB from float32", "give --clip LIMIT"))
+    schedule = msgspec.structs.replace(bundle.manifest.schedule, beta_end=0.03)
+    again = open_bundle(changed(plain, schedule=schedule))
+    assert calibrate_fix(again, PREFERRED) == f"fewstep calibrate {plain} --target {target_of(PREFERRED)}"
