@@ -25,8 +25,6 @@ from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 
 NCHWC = f"{CONTRIB}.nchwc"
-
-
 LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are no fusions
 
 
@@ -89,6 +87,10 @@ class BodyContents(Struct, frozen=True):
 def read_graph_contents(
     bundle: Bundle, graph: GraphFile, runs_here: bool = True, parsed: bool = True
 ) -> tuple[GraphContents, Graph]:
+    """Return the contents of a graph's file, and the graph.
+
+    runs_here: whether onnxruntime runs the graph here. parsed: whether TensorRT parses it.
+    """
     read = load_stored(bundle, graph)
     stored = Counter(read.ops())
     nodes = optimize_graph(read) if runs_here else None
@@ -120,6 +122,8 @@ def _engine_requirement(graph: Graph) -> str:
 def read_body_contents(
     bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]
 ) -> BodyContents:
+    """Return the contents of a body. `prepared` is the float32 body's graph, in which operations are counted; files
+    named `unreadable` are not read."""
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = read_graph_contents(bundle, body.graph, runs_here, _is_for_engines(body))
     earlier = tuple(

@@ -32,7 +32,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"scheduler: {contents.scheduler}{_describe_scheduler_plans(contents)}"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_describe_condition(condition)}"))
-    _add_ahead(root, contents)
+    _add_setup_graphs(root, contents)
     for name, graph in contents.companions.items():
         branch = root.add(escape(f"{name}: {_describe_graph(graph)}"))
         branch.add(escape(f"{_describe_ports(graph.inputs)} to {_describe_ports(graph.outputs)}"))
@@ -49,7 +49,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         entry = manifest.networks[name]
         said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
-        _add_ahead(branch, network)
+        _add_setup_graphs(branch, network)
         _add_bodies(branch, manifest, entry.bodies, network, lists_operations)
     for plan in contents.plans.values():
         root.add(escape(f"plan {plan}"))
@@ -107,7 +107,7 @@ def _describe_engine(engine: EngineEntry, size: str) -> str:
     return f"{name} {engine.backend}, of body {engine.body}: {size}"
 
 
-def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
+def _add_setup_graphs(branch: Tree, contents: NetworkContents) -> None:
     for name, setup in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
         if setup is not None:
             _add_graph(branch.add(escape(f"{name}: {_describe_graph(setup)}")), setup)

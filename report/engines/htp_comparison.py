@@ -13,8 +13,6 @@ from fewstep.runtime.bundle.platforms import QNN
 from fewstep.runtime.bundle.reading import Bundle
 
 HTP = 1e-3  # 60 dB: standard deviation of the difference, relative to the output's
-
-
 HTP_8BIT = 3e-2  # the same for 8-bit inputs, whose neighbouring codes differ by 40 dB
 
 
