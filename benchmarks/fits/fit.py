@@ -1,4 +1,4 @@
-"""Fitted plans of bundles beside the best plans without a fit, on seeds that no fit and no gate has seen.
+"""Fitted plans of bundles next to the best plans without a fit, on seeds that no fit and no gate has seen.
 
     fewstep fit bundle --steps 6 --guidance 2                          # to float32; int8 bodies are judged along it too
     python -m benchmarks.fits.fit bundle --nominal-work nominal        # measures, and writes lab/measured/fitting.md
@@ -156,7 +156,7 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("bundles", nargs="*", type=Path, help="with plans that `fewstep fit` made")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
-    parser.add_argument("--nominal", default="", help="other plans to show beside them, with semicolons")
+    parser.add_argument("--nominal", default="", help="other plans to show next to them, with semicolons")
     parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/best_plans.py")
     parser.add_argument("--threads", type=int, default=0, help="of one call")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")

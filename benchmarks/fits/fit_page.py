@@ -1,4 +1,4 @@
-"""The tables of lab/measured/fitting.md: fitted plans beside the best plans without a fit."""
+"""The tables of lab/measured/fitting.md: fitted plans next to the best plans without a fit."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
