@@ -102,7 +102,7 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
     unload = io.offload_weights
     monkeypatch.setattr(load_and_trace.io, "offload_weights", spoil)
     monkeypatch.setattr(
-        load_and_trace, "_reusable_verification", lambda *_: None
+        load_and_trace, "reusable_verification", lambda *_: None
     )  # what is there was verified with other versions
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
