@@ -131,6 +131,14 @@ def test_another_form_in_a_later_recording_is_refused() -> None:
         find().rewrite("Pipe", record(2, feed_with_first))
 
 
+def test_x_that_an_argument_repeats_with_other_values_is_refused() -> None:
+    def feed_twice(tensors: list[Tensor], factor: float = 1.0) -> dict[str, Any]:
+        return {**feed(tensors), "copy": factor * tensors[1]}
+
+    with pytest.raises(UserError, match=r"passes x to its network twice, with different values in \['copy'\]"):
+        find(feed_twice).rewrite("Pipe", record(2, lambda tensors: feed_twice(tensors, 2.0)))
+
+
 def record_lists(seed: int, length: int = 4) -> CallRecord:
     """A step on x [2, 3, 2, 2] of a network with lists of its rows and of their texts."""
     random = torch.Generator().manual_seed(seed)

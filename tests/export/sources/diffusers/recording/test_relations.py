@@ -26,6 +26,7 @@ from fewstep.plans.errors import UserError
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the two outputs and x
 TIMES = (900.0, 500.0, 100.0)
+EQUAL = (900.0, 600.0, 300.0)  # steps of equal length, to 0
 GUIDED = (-2.0, 3.0)
 
 
@@ -160,18 +161,26 @@ def test_a_pipeline_that_adds_x_is_found(combine: Combine, adds: bool) -> None:
     assert adds_x(recording(0, combine)) is adds
 
 
-@pytest.mark.parametrize("times", [TIMES, (900.0, 600.0, 300.0)])
-def test_the_time_at_which_a_step_ends_is_a_second_time(times: tuple[float, ...]) -> None:
-    def with_ends(record: CallRecord) -> CallRecord:
-        steps = []
-        for step, end in zip(record.steps, end_times(record), strict=True):
-            (call,) = step.calls
-            leaves = {**call.leaves, "['end']": torch.tensor([end / 10] * 2)}
-            steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
-        return CallRecord(tuple(steps))
+def with_ends(record: CallRecord) -> CallRecord:
+    """The recording of a network that also gets the time at which the step ends."""
+    steps = []
+    for step, end in zip(record.steps, end_times(record), strict=True):
+        (call,) = step.calls
+        leaves = {**call.leaves, "['end']": torch.tensor([end / 10] * 2)}
+        steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
+    return CallRecord(tuple(steps))
 
+
+@pytest.mark.parametrize("times", [TIMES, EQUAL])
+def test_the_time_at_which_a_step_ends_is_a_second_time(times: tuple[float, ...]) -> None:
     found = find_relations("Pipe", *(with_ends(recording(seed, times=times)) for seed in (0, 1)))
     assert found.times["['end']"] == pytest.approx((0.1, 0.0)) and found.seconds == {"['end']"}
+    check_relations("Pipe", found, with_ends(recording(2, times=(900.0, 200.0))), "number of steps")
+
+
+def test_a_time_from_data_to_noise_in_equal_steps_is_no_second_time() -> None:
+    found = find_relations("Pipe", *(recording(seed, time=lambda t: 1 - t / 1000, times=EQUAL) for seed in (0, 1)))
+    assert found.times == {"['timestep']": pytest.approx((-0.001, 1.0))} and not found.seconds
 
 
 def test_two_times_are_found_in_their_units() -> None:
