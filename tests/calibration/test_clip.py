@@ -24,6 +24,7 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import UNCLIPPED, Clip, Rescale, Threshold, as_shaping, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
+from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
@@ -97,6 +98,10 @@ def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: P
         file.write_bytes(encode(sampler.compile("ddim:4", 1.0, shaping=UNCLIPPED)))
         own = sampler.compile(file)
         assert (shaping_of(own), own.guidance) == (None, None)
+        judged = select_plan(sampler, sampler.bundle.body("int8-cpu-x86"), parse_plan_text(str(file)))
+        assert (shaping_of(judged), judged.guidance) == (None, None)
+        of_scheduler = calibrated_defaults(sampler.bundle, sampler.body, parse_plan_text("scheduler:4"))
+        assert of_scheduler == Defaults(Cfg(2.0))
         every = {"seeds": [0, 1], "condition": {"class": [0, 1]}}
         for made in (sampler.sample("ddim:5", **every), sampler.sample_each(["ddim:4", "ddim:5"], **every)):
             assert np.abs(made).max() == CLIP
@@ -105,7 +110,7 @@ def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: P
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
 
 
-def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path) -> None:
+def test_a_run_that_does_not_clip_is_warned_of_a_calibration_that_did(bundle: Path) -> None:
     made = run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, "int8") as sampler:
         unclipped = sampler.compile("ddim:4", 2.0, shaping=UNCLIPPED)
@@ -124,7 +129,7 @@ def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path
         assert describe_calibration_mismatch(sampler.bundle, sampler.body, clipped) is None
 
 
-def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
+def test_a_model_whose_own_scheduler_clips_has_a_warning_with_the_option(
     bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "fewstep"):

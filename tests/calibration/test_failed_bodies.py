@@ -17,6 +17,7 @@ from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.calibrate_command import calibrate_fix
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.loading import load
@@ -49,6 +50,8 @@ def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
         "int8-tensorrt was not made: tensorrt cannot compile it; take another (in the bundle: int8-cpu-x86)"
     )
     assert open_bundle(bundle).manifest == expected  # its command names no target that failed
+    refused = "the last calibration refused int8-tensorrt, because tensorrt cannot compile it; take another"
+    assert calibrate_fix(open_bundle(bundle), "int8-tensorrt") == refused
     assert np.isfinite(load(bundle, "int8").sample("ddim:3", [0], {"class": [0]})).all()
     made = calibrate(replace(FIRST, bundle=bundle, target=BOTH))
     assert "resuming" in caplog.text and "after 4 trajectories" in caplog.text

@@ -42,4 +42,4 @@ def test_a_body_with_int8_has_no_such_reason(tiny_bundle: Path) -> None:
     manifest, body = in_float(tiny_bundle, 1, "--quality 60dB")
     assert float_reason(manifest, body) is None
     assert float_reason(manifest, body, share=0.0) is not None  # along a plan of which int8 runs no step
-    assert float_reason(manifest, manifest.bodies["float32"]) is None
+    assert float_reason(manifest, manifest.bodies["float32"], share=0.0) is None

@@ -85,3 +85,17 @@ def test_options_that_check_what_they_are_given_do_too(tmp_path: Path) -> None:
         ReportOptions("own", "page.txt")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there is no bundle"):
         verify(VerifyOptions(str(tmp_path / "no")))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Texts(Options):
+    bundle: Path
+    text: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})
+
+
+@pytest.mark.parametrize(
+    ("text", "recorded"),
+    [("prompt=a/b", "prompt=a/b"), ("a/b", "a/b"), ("image=@own/x.npy", "image=@x.npy")],
+)
+def test_a_text_keeps_its_slashes_and_a_file_loses_its_folder(text: str, recorded: str) -> None:
+    assert Texts(Path("own"), (text,)).command_line("try") == f"fewstep try BUNDLE --text {recorded}"

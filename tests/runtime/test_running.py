@@ -278,6 +278,14 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
             sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
+@pytest.mark.parametrize(("largest", "is_far"), [(3.9, False), (-3.9, False), (4.1, True), (-4.1, True)])
+def test_pictures_beyond_twice_the_usual_range_are_far(tiny_bundle: Path, largest: float, is_far: bool) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle)
+    x = np.array([0.0, largest], np.float32)
+    said = finite_checks.describe_divergence(x, sampler.compile("ddim:4"), sampler.bundle.manifest)
+    assert (said is not None) is is_far
+
+
 def test_samples_far_beyond_the_data_are_named_with_the_fix(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

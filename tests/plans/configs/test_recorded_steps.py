@@ -44,3 +44,9 @@ def test_plan_computes_the_recorded_recurrence(schedule: ScheduleSpec, predictio
 
     found = sample(plan, network, lambda number: DRAWS[number], np.float64)
     np.testing.assert_allclose(found, inputs[-1], rtol=1e-12)
+
+
+def test_the_network_receives_the_recorded_time_at_which_a_step_ends() -> None:
+    steps = (RecordedStep(0.75, 0.5, (0.25,), to=0.5), RecordedStep(0.5, 0.75, (-0.5,), to=0.0))
+    plan = compile_recorded_steps({2: RecordedSteps(1.0, steps)}, 2, DenoiserFacts(FLOW, "flow"), {}, None)
+    assert [(step.time, step.to) for step in plan.steps] == [(0.75, 0.5), (0.5, 0.0)]

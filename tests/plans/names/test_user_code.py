@@ -13,7 +13,7 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_name import is_plan_name, parse_plan_name
-from fewstep.plans.names.user_code import split_code
+from fewstep.plans.names.user_code import run_file, split_code
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """
@@ -169,3 +169,10 @@ def test_no_file_names_code(file: Path) -> None:
         decode(encode(plan))
     with pytest.raises(UserError, match="is not NAME"):  # as the default grid, which a bundle may bring
         parse_plan_name("ddim:2", f"{file.parent / 'evil.py'}:f")
+
+
+def test_an_interrupt_is_no_failure_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "interrupted.py"
+    file.write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        run_file(str(file))
