@@ -84,11 +84,12 @@ def measure_largest(
     hold those of all its layers.
     """
     fed = tuple(dict.fromkeys(name for each in attention for name in (each.query, each.key, each.value)))
-    network = open_observed(prepared, fed)
+    fixed = {name: prepared.constants[name] for name in fed if name in prepared.constants}  # such as learned queries
+    network = open_observed(prepared, [name for name in fed if name not in fixed])
     largest = dict.fromkeys((name for each in attention for name in each.operands), 0.0)
     for state in recorded_run.float_states:
         feeds = recorded_run.body_feeds(state)
-        seen = {**feeds, **network(feeds)}
+        seen = {**feeds, **fixed, **network(feeds)}
         reached = {name: float(np.abs(seen[name]).max()) for name in fed}
         for each in attention:
             reached[each.probabilities] = _largest_probability(prepared, each, seen[each.query], seen[each.key])
@@ -108,7 +109,7 @@ def _largest_probability(
     alone = (1,) * len(leading)
     inputs = tuple(Value(name, float32, (*alone, "rows", "columns")) for name in (attention.query, attention.key))
     last = Node("ReduceMax", (attention.probabilities,), (reduced,), {"keepdims": 0}, reduced)
-    read = {name for node in attention.nodes for name in node.inputs}
+    read = {name for node in attention.nodes for name in node.inputs} - {value.name for value in inputs}
     constants = {name: prepared.constants[name] for name in read & prepared.constants.keys()}
     graph = Graph("head", inputs, (Value(reduced, float32, ()),), (*attention.nodes, last), constants)
     session = open_session(graph, optimize=True)

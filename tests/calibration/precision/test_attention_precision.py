@@ -79,6 +79,22 @@ def test_heads_that_share_their_keys_have_the_largest_probability_of_all() -> No
     assert found["p"] == pytest.approx(float(run(graph, feeds, ["p"])["p"].max()), rel=1e-5)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_constant_queries_are_measured_too(samples: int) -> None:
+    tensor, rng = f"float[batch, 2, {TOKENS}, 4]", np.random.default_rng(0)
+    learned = rng.standard_normal((2, TOKENS, 4)).astype(np.float32)
+    graph = written(
+        f"({tensor} x) => ({tensor} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(x) s = MatMul(learned, k)"
+        " p = Softmax(s) y = MatMul(p, x) }",
+        learned=learned,
+    )
+    feeds = {"x": rng.standard_normal((samples, 2, TOKENS, 4)).astype(np.float32)}
+    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: feeds)
+    found = measure_largest(graph, find_large_attention(graph), cast(RecordedRun, recorded))
+    assert found["learned"] == pytest.approx(np.abs(learned).max())
+    assert found["p"] == pytest.approx(float(run(graph, feeds, ["p"])["p"].max()), rel=1e-5)
+
+
 def chosen(*decibels: float, **trial: Any) -> tuple[str, ...]:
     """The products in int8, for bodies that lose `decibels` with the scores, then with all or only the mixes."""
     losses = iter(decibels)
