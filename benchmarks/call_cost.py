@@ -59,7 +59,7 @@ def instant_sampler(path: Path, body: str) -> Sampler:
 
 
 def calls(sampler: Sampler, steps: int, samples: int, guidance: float) -> Iterator[Callable[[], object]]:
-    """Calls along one plan, each with other seeds and conditions, without end."""
+    """Calls along one plan, each with different seeds and conditions, endlessly."""
     plan = sampler.compile(f"{SOLVER}:{steps}", guidance)
     drawn = [
         draw_conditions(sampler.bundle.manifest, range(place * samples, (place + 1) * samples))

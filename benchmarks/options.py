@@ -18,7 +18,7 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
 def add_seeds(parser: argparse.ArgumentParser, count: int, first: int = 0) -> None:
     """`--seeds` and `--first-seed`: the held-out seeds that judge, by default `count` of them from `first` on."""
     parser.add_argument("--seeds", type=positive, default=count, help="held-out seeds (default %(default)s)")
-    parser.add_argument("--first-seed", type=int, default=first, help="the first of them (default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=first, help="the first seed (default %(default)s)")
 
 
 def seeds_of(arguments: argparse.Namespace) -> range:
@@ -45,13 +45,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def add_denoisers(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """`--model` and `--steps`: which denoisers, along plans of how many steps; None for all."""
+    """`--model` and `--steps`: the denoisers and the numbers of steps of their plans (default: all)."""
     parser.add_argument("--model", action="append", choices=list(names), help="a denoiser (default: all)")
-    parser.add_argument("--steps", action="append", type=positive, help="of the plan; several times for several")
+    parser.add_argument("--steps", action="append", type=positive, help="steps of the plan; may be repeated")
 
 
 def add_only(parser: argparse.ArgumentParser, what: str) -> None:
-    """`--only`: parts of the names of what is measured; none for all."""
+    """`--only`: parts of the names of what is measured (default: all)."""
     parser.add_argument("--only", action="append", default=[], help=f"{what} with this in their name")
 
 

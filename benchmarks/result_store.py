@@ -18,7 +18,7 @@ def digest(*follows_from: object) -> str:
 
 
 def kept(folder: Path, kind: type[Found], find: Callable[[], Found], *follows_from: object) -> Found:
-    """What `find` returns, or returned before: a file of the folder is named after all that it follows from."""
+    """Return the result of `find`, cached in a file named by a digest of `follows_from`."""
     form = msgspec.json.schema(kind)  # a file of another form is of earlier code
     file = folder / f"{digest(form, *follows_from)}.json"
     if not file.exists():

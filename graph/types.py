@@ -135,7 +135,7 @@ def _probe_size(size: int | str) -> int:
 
 
 def _hide_made_up(size: int | str) -> int | str:
-    """Replace a symbol that inference invented by "?": it says nothing at other sizes."""
+    """Return "?" for a symbol that shape inference made up, since it means nothing at other sizes."""
     return "?" if _is_made_up(size) else size
 
 

@@ -50,7 +50,7 @@ class Ems:
         ):
             raise UserError(
                 f"statistics over {len(self.lams)} lambdas with tables of {[len(t) for t in tables]}",
-                f"give {WINDOW} or more increasing lambdas, and a line of each table for each",
+                f"give {WINDOW} or more increasing lambdas, and one row of each table per lambda",
             )
 
     @cached_property

@@ -19,7 +19,7 @@ from fewstep.plans.schedule import NoiseSchedule
 def shift_times(plan: Plan, times: Sequence[float]) -> Plan:
     """Return the plan with these times for the network, one for each evaluation. All coefficients are unchanged."""
     if len(times) != len(plan.steps):
-        raise UserError(f"{len(times)} times for {len(plan.steps)} evaluations", "give one for each")
+        raise UserError(f"got {len(times)} network times for {len(plan.steps)} evaluations", "give one time for each")
     steps = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=tuple(steps))
 
@@ -43,7 +43,7 @@ def estimate_shift(
             "use one with a table, such as linear",
         )
     if len(variances) != len(plan.steps):
-        raise UserError(f"{len(variances)} variances for {len(plan.steps)} evaluations", "give one for each")
+        raise UserError(f"got {len(variances)} variances for {len(plan.steps)} evaluations", "give one for each")
     shifted = [plan.steps[0].time]
     for step, variance in zip(plan.steps[1:], variances[1:], strict=True):
         if step.time <= cutoff:

@@ -155,7 +155,8 @@ def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
 
 
 def _trace_solver(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
-    """Run the solver on the tracer and return its sample. Raises UserError if its arithmetic is undefined there."""
+    """Run the solver on the tracer and return its sample. Raises UserError if its arithmetic is undefined at
+    these times."""
     span = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
     what = f"the solver of plan {name!r} has coefficients that are not finite for times {span}"
     with _require_finite(what, "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver"):
@@ -187,7 +188,7 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
         )
     if isinstance(form, Steer) and len(denoiser.gradients) != 1:
         raise UserError(
-            f"steering needs gradients by one variable, not by {' and '.join(sorted(denoiser.gradients))}"
+            f"steering needs gradients with respect to one variable, not {' and '.join(sorted(denoiser.gradients))}"
             if denoiser.gradients
             else "steering needs a network whose second output is a gradient",
             "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/gradients.md",

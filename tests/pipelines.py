@@ -179,7 +179,7 @@ def clip_components(files: Path, unet: Any) -> dict[str, Any]:
 
 
 def stable_diffusion(home: Path) -> Any:
-    """Write the folder of a text-to-image pipeline, its vocabulary in two files as in published ones; the pipeline."""
+    """Write the folder of a text-to-image pipeline, its vocabulary in two files as in published ones. Return it."""
     import diffusers
 
     torch.manual_seed(0)  # the same pipeline each time

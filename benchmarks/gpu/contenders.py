@@ -78,8 +78,8 @@ def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
 
 
 def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
-    """The product's sampler with a file of all steps for each batch, in the form for the provider. On the CPU, which
-    cannot run the form, the portable graph."""
+    """The product's sampler with a file of all steps for each batch, in the form for the CUDA provider. The CPU cannot
+    run this form, and gets the portable graph."""
 
     def open_sampler() -> Sample:
         files = [of.unrolled_file(body if device == "cpu" else f"{body}-cuda", batch) for batch in BATCHES]

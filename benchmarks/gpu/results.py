@@ -68,7 +68,7 @@ class DeviceTime(Record, frozen=True, tag="device_time"):
     """The GPU's part of one call of an engine with `batch` samples.
 
     busy: milliseconds in which a kernel or a copy ran. launches: kernels and copies. kernels: those with the most time.
-    reason: why there are none.
+    reason: why nothing was measured.
     """
 
     denoiser: str

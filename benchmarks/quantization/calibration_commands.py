@@ -14,10 +14,10 @@ def seeds_of_calibration(manifest: Manifest, targets: Collection[str], has_condi
     """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
 
     UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the
-    caller has, and gives to everyone.
+    caller has, and passes to each tool.
     """
     if manifest.text is not None and not has_conditions:  # it is calibrated on prompts of its own
-        raise UserError(f"{manifest.name} takes texts", "calibrate it with --conditions FILE, and give this file here")
+        raise UserError(f"{manifest.name} takes prompts", "calibrate it with --conditions FILE, and pass the same file")
     commands = [command for command in manifest.provenance.commands if command.startswith("fewstep calibrate ")]
     made = {target: [each for each in commands if target in _option(each, "target").split(",")] for target in targets}
     last = {each[-1] if each else "" for each in made.values()}

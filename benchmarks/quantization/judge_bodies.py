@@ -78,7 +78,7 @@ def constant_image(errors: NDArray[np.float64]) -> float:
 @dataclass(frozen=True)
 class Judge:
     """Judges bodies of `bundle`, which may grow, along one plan. Its findings are kept next to the tools' material.
-    `rows` are conditions that nothing draws, where seed i has row i mod N."""
+    `rows` are given conditions instead of drawn ones: seed i has row i mod N."""
 
     bundle: Path
     plan: Plan

@@ -88,7 +88,7 @@ def quantize_products(graph: Graph, chosen: Int8Products) -> Graph:
     softmaxes = {node.output for node in graph.nodes if node.op == "Softmax"}
 
     def pair_nodes(tensor: str) -> Iterator[Node]:
-        """Yield the pair of a tensor, once."""
+        """Yield the nodes of a tensor's pair at the first call for it, and nothing afterwards."""
         if tensor in pairs:
             return
         kind = np.uint8 if tensor in softmaxes else np.int8

@@ -191,7 +191,7 @@ class _Pairs:
             yield (way,)
 
     def _code_of_constant(self, array: Array, node: Node, place: int) -> Encoding:
-        """Return the code of a constant: by its own range, or as norms and sums need for their precision."""
+        """Return the code of a constant, from its own range or with the precision that norms and sums need."""
         low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
         end = Range(low, high if high > low else 1.0)
         code = asymmetric_uint16(Ranges(end, (), 1.0, ()), grouped=False, headroom=1.0)

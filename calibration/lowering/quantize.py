@@ -203,7 +203,7 @@ def choose_encodings(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
     """Return the code of every activation, which does not depend on the other operations lowered. Operations that share
-    a weight have no per-channel scales: the weight would have to compensate the multipliers of each."""
+    a weight have no per-channel scales: it would have to compensate for the multipliers of all of them."""
     weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those read the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}

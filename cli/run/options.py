@@ -105,7 +105,9 @@ class RunOptions(BundleOptions):
         if self.whole_run and self.tiles is not None:
             raise UserError("--whole-run does not apply to tiles, which run step by step", "leave one of them out")
         if self.whole_run and self.adapter:
-            raise UserError("--whole-run has the weights of the bundle without --adapter", "leave one of them out")
+            raise UserError(
+                "the files of --whole-run have the bundle's weights, without --adapter", "leave one of them out"
+            )
         self._check_pictures()
         defaults = {each.name: each.default for each in fields(self)}
         for name in OF_A_CHOICE if self.chosen else ():

@@ -55,7 +55,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
         if sound is None or not sizes:
             raise UserError(f"{bundle} does not sample sound of variable length", "give the bundle of speech.py")
         if sound.rate != rate:
-            raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
+            raise UserError(f"{noisy_file} is sampled at {rate} Hz", f"resample it to {sound.rate} Hz, as in training")
         (free,) = sizes
         count = max(free.low, min(frame_count(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
         length, sampler = sample_count(sound, count), loaded.with_options(frames=count)

@@ -25,7 +25,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
         if sound is None:
             raise UserError(f"{bundle} does not sample sound", "give the bundle of speech.py")
         if sound.rate != rate:
-            raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
+            raise UserError(f"{noisy_file} is sampled at {rate} Hz", f"resample it to {sound.rate} Hz, as in training")
         y = encode(sound, noisy / scale, FRAMES)[None]  # [1, 2, bins, frames]
         windows, tiles = sampler.with_options(frames=FRAMES), Tiles(OVERLAP)
         x = sample_tiles(windows, plan, y.shape[1:], tiles, [0], condition={"y": y})

@@ -28,7 +28,7 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
     """Return the name of the body to bake. Raises UserError if the bundle has none of the precision."""
     if options.body is None and options.precision in ("float16", "bfloat16"):
         fix = "choose float32 or int8, or bake float16 with --body float16"
-        raise UserError(f"bake has no precision {options.precision}", fix)
+        raise UserError(f"bake cannot choose {options.precision}", fix)
     return options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
 
 

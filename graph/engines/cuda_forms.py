@@ -36,8 +36,8 @@ def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, 
 def write_form(
     writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, ...], bundle: Path
 ) -> EngineEntry | None:
-    """Add the form of a body's graph to the bundle; return None if it would not have fewer kernels than the graph, or
-    if it computes something else (`form_problem`), which a line says.
+    """Add the form of a body's graph to the bundle. Return None, and log the reason, if it would not have fewer
+    kernels than the graph or if its results differ (`form_problem`).
 
     keys: from `form_keys`.
 

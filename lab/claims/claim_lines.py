@@ -140,7 +140,8 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def is_matched(self) -> bool:
-        """Whether the system is not better by the margin, though its control has at most half of its evaluations."""
+        """Whether the system fails to beat its control by the margin, although the control uses at most half the
+        evaluations."""
         most = self.gain.mean + 2 * self.gain.deviation
         return self.margin is not None and 2 * self.of_plain <= self.evaluations and most < self.margin
 

@@ -144,7 +144,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--batches", type=several, default="1,8")
     add_turns(parser, threads=1, rounds=15, seconds=1.0)
-    parser.add_argument("--bundle", type=Path, help="a folder that keeps the bundle")
+    parser.add_argument("--bundle", type=Path, help="folder to keep the bundle in")
     options = parser.parse_args(given)
     with refusing(parser), TemporaryDirectory() as folder:
         bundle = made(options.bundle or Path(folder) / "bundle")

@@ -16,7 +16,7 @@ NOISY = "dpmpp_2m:{}@arctan"  # this grid is dense where a Gaussian start is exa
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """Return the best plan among those with more steps, the first of which a Gaussian start replaces. They use the
+    """Return the best plan among those with more steps, where a Gaussian start replaces the first ones. They use the
     nominal solver on its own grid, or on `NOISY`.
 
     Mean and variance are estimated for each element of the teacher's samples. The authors use the covariance of the

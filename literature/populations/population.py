@@ -173,7 +173,7 @@ def evolve(
             seed = seeds[int(ended.argmax())]
             raise UserError(
                 f"the log weight of each particle of seed {seed} is -inf after step {index}",
-                "let weigh leave one of them a finite weight, or give more particles",
+                "return a finite log weight for at least one particle from weigh, or give more particles",
             )
         if index in at:
             wanted = (

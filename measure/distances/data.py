@@ -41,7 +41,7 @@ def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINU
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
+        reason = getattr(error, "strerror", None) or "it is not a .npy file of numbers"
         raise UserError(f"{path} cannot be read ({reason})", fix) from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} holds several arrays", fix)

@@ -50,7 +50,7 @@ class SpecReading:
 
 
 def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
-    """Yield the readings of common mistakes."""
+    """Yield alternative readings of the spec, one for each common mistake."""
     spec, prediction = stated.schedule, stated.prediction
     yield replace(stated, sign=-1.0, mistake="its output has the other sign")
     for other in get_args(Prediction):

@@ -64,7 +64,9 @@ def custom(
             fewer = f"use {len(times)} steps, or " if times else ""
             raise UserError(what, f"{fewer}give one value for each step")
     if told is not None and not all(abs(time) <= float(np.finfo(np.float32).max) for time in told):
-        raise UserError(f"grid custom passes the network the times {told}", "give numbers that are finite in float32")
+        raise UserError(
+            f"grid custom would pass the network the times {told}", "give numbers that are finite in float32"
+        )
     points = [schedule.time(t) for t in times]
     if told is not None:
         points = [Time(t, point.alpha, point.sigma) for t, point in zip(told, points, strict=True)]

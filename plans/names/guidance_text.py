@@ -40,7 +40,7 @@ def from_text(text: str) -> float | Guidance:
 
 
 def _cfg_plus_plus(text: str) -> CfgPlusPlus:
-    """Return the form of "cfg++:WEIGHT". Raises UserError if WEIGHT is no number, or a number that has no meaning."""
+    """Return the form of "cfg++:WEIGHT". Raises UserError if WEIGHT is not a number, or is out of range."""
     try:
         weight = float(text.removeprefix(CFG_PLUS_PLUS))
     except ValueError:

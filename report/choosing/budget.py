@@ -60,7 +60,7 @@ def choose_by_budget(
     """Return the best deployment within the time, or the fastest one of the requested quality. Its quality is at least
     the minimum quality, unless the user requested less."""
     within = np.inf if budget.milliseconds is None else budget.milliseconds
-    least, needed = budget.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
+    least, needed = budget.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB signal to error"
     asked = " and ".join(
         [f"within {budget.within}"] * (budget.within is not None)
         + [f"at least {budget.at_least or needed}"] * (budget.at_least is not None or within < np.inf)

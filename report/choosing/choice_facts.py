@@ -26,7 +26,7 @@ class ChoiceFacts(Strict, frozen=True):
 
 
 def store_facts(bundle: Bundle, day: str) -> None:
-    """Store the present facts for the path of a bundle."""
+    """Store the current facts for the path of a bundle."""
     write_cached(_name(bundle), _present_facts(bundle, day))
 
 

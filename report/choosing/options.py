@@ -30,7 +30,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions):
     bundle: The folder of the bundle (an exported model).
     within: The longest time of a call, from noise to samples, as 20ms.
     at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within: 25dB
-        in PSNR or in signal to error (samples can leave the range that PSNR assumes), and 15dB in the latter.
+        in PSNR or in signal to error (samples can leave the range that PSNR assumes), and 15dB signal to error.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the default plans: the calibrated plan's solver and
         grid at 2 to 16 steps, and the bundle's fitted plans.
     batch: Samples per call.

@@ -54,7 +54,9 @@ def describe(device: int) -> tuple[str, int]:
     """Return the compute capability of a GPU and its number of multiprocessors, such as ("sm89", 128)."""
     count = call("cudaGetDeviceCount")
     if not 0 <= device < count:
-        raise UserError(f"there is no GPU number {device}, only {count} in all", "give device=0")
+        raise UserError(
+            f"device {device} does not exist: this machine has {count} GPU(s), numbered from 0", "give device=0"
+        )
     attribute = cuda_module().cudaDeviceAttr
     major, minor, multiprocessors = (
         int(call("cudaDeviceGetAttribute", each, device))

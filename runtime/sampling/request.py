@@ -202,7 +202,7 @@ def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, sample
     for row in checked.rows(plan) or ():
         if row.shape != (samples, *manifest.x_shape):
             wanted, fix = [samples, *manifest.x_shape], "give the slots of a run of the same number and size of samples"
-            raise UserError(f"carried has a state {list(row.shape)}, not {wanted}", fix)
+            raise UserError(f"the state in carried has shape {list(row.shape)}, not {wanted}", fix)
     return checked
 
 

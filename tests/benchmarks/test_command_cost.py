@@ -87,7 +87,7 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 
 
 def running(mark: str) -> bool:
-    """Whether a process with the mark in its command is there."""
+    """Whether a process with the mark in its command is running."""
     return any(mark.encode() in _command(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
 
 

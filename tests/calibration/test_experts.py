@@ -24,7 +24,7 @@ TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
 
 
 def experts() -> Graph:
-    """The denoiser of `test_calibrate` with two experts behind its middle layer, which replace the rows they get."""
+    """The denoiser of `test_calibrate` with two experts after its middle layer. Each replaces the rows routed to it."""
     plain = denoiser()
     rng = np.random.default_rng(1)
     nodes = [Node("Floor", ("row",), ("whole",)), Node("Sub", ("row", "whole"), ("part",))]

@@ -138,7 +138,7 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     real = fewstep.runtime.load(tiny_bundle)
     sound = described(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
-    assert "noisy.wav has 8000 Hz; give 16000, as in training" in message_at(8000)
+    assert "noisy.wav is sampled at 8000 Hz; resample it to 16000 Hz, as in training" in message_at(8000)
 
 
 @pytest.mark.slow

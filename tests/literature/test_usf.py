@@ -33,7 +33,8 @@ def multistep(order, on_noise=False, relaxation=None, corrected=False):
 
 
 def two_evaluations(relaxation):
-    """Singlestep of second order: steps of one time from the newest point, and of two from the one before."""
+    """Singlestep of second order: a step over one interval from the newest point, then one over two from the point
+    before."""
 
     def solver(trace, times):
         pair = [Decision(on_noise=True), Decision(Expansion(2, start=2, relaxation=relaxation), on_noise=True)]

@@ -53,7 +53,7 @@ def test_steering_by_one_output_says_how_to_export():
     with pytest.raises(UserError, match="second output is a gradient"):
         compile_plan("ddim:4", replace(STEERED, steers=None), Steer())
     expert = NetworkFacts("noisy", 0.0, DENOISING.prediction, 2, "x0")
-    with pytest.raises(UserError, match="steering needs gradients by one variable, not by x and x0"):
+    with pytest.raises(UserError, match="steering needs gradients with respect to one variable, not x and x0"):
         compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
     with pytest.raises(UserError, match="needs perturbed attention"):
         compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))

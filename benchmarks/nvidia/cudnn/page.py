@@ -69,9 +69,9 @@ def page_of(records: Sequence[AnyRecord]) -> str:
 
 
 def agreements(rows: Sequence[Agreement]) -> str:
-    """What the first convolution gave by each of its plans."""
+    """How many values of the first convolution differ from the exact result, by plan."""
     lines = [
-        f"- {each.convolution}, by {each.plan}: {each.different} of {each.values} numbers are not the exact ones"
+        f"- {each.convolution}, by {each.plan}: {each.different} of {each.values} numbers differ from the exact result"
         for each in rows
     ]
     return "\n".join(["One convolution in int8, with scales that are powers of two:", "", *lines]) if lines else ""

@@ -67,7 +67,7 @@ def _split(node: Node, constants: Constants) -> Call:
 
 def _pad(node: Node, constants: Constants) -> Call:
     if node.attributes.get("mode", b"constant") != b"constant":
-        raise UserError(f"Pad {node.output!r} is not with a constant", "choose another denoiser")
+        raise UserError(f"Pad {node.output!r} does not pad with a constant", "choose another denoiser")
     pads = numbers(node, constants, 1)
     value = float(numbers(node, constants, 2)[0]) if len(node.inputs) > 2 and node.inputs[2] else 0.0
     rank = len(pads) // 2
@@ -77,10 +77,10 @@ def _pad(node: Node, constants: Constants) -> Call:
 
 def _resize(node: Node, constants: Constants) -> Call:
     if node.attributes.get("mode", b"nearest") != b"nearest":
-        raise UserError(f"Resize {node.output!r} is not to the nearest", "choose another denoiser")
+        raise UserError(f"Resize {node.output!r} is not nearest-neighbour", "choose another denoiser")
     scales = tuple(float(scale) for scale in numbers(node, constants, 2)[2:])
     if any(scale != int(scale) for scale in scales):
-        raise UserError(f"Resize {node.output!r} is not by integers", "choose another denoiser")
+        raise UserError(f"Resize {node.output!r} has factors that are not integers", "choose another denoiser")
     return lambda x, *_: functional.interpolate(x, scale_factor=scales, mode="nearest")
 
 

@@ -82,7 +82,7 @@ def test_without_a_gpu_the_page_says_so() -> None:
 
 def test_the_first_convolution_is_compared_bit_for_bit() -> None:
     page = page_of([MACHINE, STEP, Agreement("64->64", "linear", "eng4_k24=2", 1000, 0, 0.0)])
-    assert "- 64->64, by eng4_k24=2: 0 of 1000 numbers are not the exact ones" in page
+    assert "- 64->64, by eng4_k24=2: 0 of 1000 numbers differ from the exact result" in page
 
 
 def test_versions_of_cudnn_have_dots() -> None:

@@ -43,7 +43,7 @@ def test_everyone_gets_the_trajectories_that_ours_was_calibrated_on(tmp_path: Pa
     assert seeds_of_calibration(msgspec.structs.replace(own, text=SimpleNamespace()), ["cpu-x86"], True) == range(
         1000, 1064
     )
-    with pytest.raises(UserError, match="takes texts; calibrate it with --conditions FILE"):
+    with pytest.raises(UserError, match="takes prompts; calibrate it with --conditions FILE"):
         seeds_of_calibration(stated, ["cpu-x86"])
 
 

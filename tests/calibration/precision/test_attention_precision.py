@@ -23,7 +23,7 @@ TOKENS = 16
 
 
 def network(between: str = "p = Softmax(s)") -> Graph:
-    """Attention of two heads on x, and a product with a weight, which has as many multiplications as one of them."""
+    """Attention of two heads on x, and a product with a weight, with as many multiplications as one of those."""
     shape, rng = f"float[batch, 2, {TOKENS}, 4]", np.random.default_rng(0)
     return written(
         f"({shape} x) => ({shape} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(x) s = MatMul(x, k) {between}"

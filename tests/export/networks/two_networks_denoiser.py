@@ -22,8 +22,8 @@ class Network(nn.Module):
 
 
 class Edited(nn.Module):
-    """The network of all pictures, and one that was tuned on a single picture: (1 - share) of one, share of the other,
-    at times between EARLIEST and LATEST."""
+    """Two networks, one for all pictures and one tuned on a single picture. At times between EARLIEST and LATEST their
+    outputs are mixed with the weights (1 - share) and share."""
 
     def __init__(self) -> None:
         super().__init__()

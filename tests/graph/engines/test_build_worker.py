@@ -22,7 +22,10 @@ SHAPES = {"x": [[1, 3], [4, 3], [16, 3]]}
 
 
 class TensorRtDouble(ModuleType):
-    """TensorRT's builder API. It has what `version` has, so that asking for more fails; `asked` lists the calls."""
+    """A test double of TensorRT's builder. It has only what `version` has: other attributes raise an error.
+
+    asked: lists the calls.
+    """
 
     def __init__(self, version: str, dla_cores: int = 0) -> None:
         super().__init__("tensorrt")

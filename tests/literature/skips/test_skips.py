@@ -1,4 +1,4 @@
-"""Skip-Tuning and FreeU: which connections are found, and what is done to them, beside diffusers and by hand."""
+"""Skip-Tuning and FreeU: which connections are found, and what is done to them, compared with diffusers and by hand."""
 
 import copy
 from typing import Any
@@ -234,12 +234,12 @@ def test_factors_of_one_leave_the_network_as_it_is() -> None:
     ("change", "says"),
     [
         ("skip_tuning:1,1,1", "change skip_tuning has 3 numbers, and Own has 2 skips; give at most that many factors"),
-        ("skip_tuning:nan", "change skip_tuning has nan; give numbers around 1"),
-        ("skip_tuning:-0.5", "change skip_tuning has -0.5"),
-        ("skip_tuning:much", "change skip_tuning has much; give numbers around 1"),
+        ("skip_tuning:nan", "change skip_tuning has factor nan, not in 0 .. 10; give numbers around 1"),
+        ("skip_tuning:-0.5", "change skip_tuning has factor -0.5"),
+        ("skip_tuning:much", "change skip_tuning has a factor that is not a number: much; give numbers around 1"),
         ("skip_tuning", "change skip_tuning has no factors"),
         ("freeu:1,1", "change freeu has 2 numbers; give b1,b2,s1,s2"),
-        ("freeu:1,1,99,1", "change freeu has 99.0"),
+        ("freeu:1,1,99,1", "change freeu has factor 99.0"),
     ],
 )
 def test_what_does_not_fit_is_one_line(change: str, says: str) -> None:

@@ -95,7 +95,7 @@ def whole(bundle: Path) -> Path:
 
 
 def edit_manifest(bundle: Path, path: str, value: Any) -> Path:
-    """The bundle with one place of its manifest changed; names and indices lead there."""
+    """Change the manifest's value at the dotted `path`, or remove it for GONE, and return the bundle."""
     document = msgspec.json.decode((bundle / "manifest.json").read_bytes())
     *parents, last = [int(name) if name.isdigit() else name for name in path.split(".")]
     place = document

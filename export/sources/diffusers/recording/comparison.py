@@ -276,8 +276,8 @@ def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNet
 
 
 def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks, noise: Array) -> Hold | None:
-    """Return the part of x that a pipeline sets after each step as a hold: the picture that it noises there follows
-    from the last step, and the other steps are then compared with it. None if the pipeline holds nothing."""
+    """Return the hold of a pipeline that overwrites a part of x after each step; None for other pipelines. The picture
+    that it noises in this part is found from the last step, and then compared with the other steps."""
     mask = find_held_part(name, run)
     if mask is None:
         return None

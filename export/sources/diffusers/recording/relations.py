@@ -218,7 +218,7 @@ def _find_x(name: str, path: str, record: CallRecord) -> Place:
             place = _locate(step.sample, rows)
             if place is None:
                 raise recording_error(
-                    f"{name}: its network's input {path} is no multiple of x, or x is not a part of it"
+                    f"{name}: its network's input {path} is not a multiple of x, or x is not a part of it"
                 )
             places.add(place)
     if len(places) != 1:

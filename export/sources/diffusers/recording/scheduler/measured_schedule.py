@@ -139,7 +139,7 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
         found = [each for each in PREDICTIONS if _is_posterior(each, schedule, steps[:-1], times)]
     if len(found) != 1:
         raise recording_error(
-            f"the last step of {name} does not show what its network predicts: {' or '.join(found) or 'it is no x0'}"
+            f"the last step of {name} does not show what its network predicts: {' or '.join(found) or 'it is not x0'}"
         )
     return found[0]
 

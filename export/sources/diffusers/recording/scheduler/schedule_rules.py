@@ -65,5 +65,5 @@ def _fit_mu(name: str, mus: Sequence[tuple[int, float]]) -> list[float] | None:
         return [float(values[0]), 0.0]
     (slope, start), *_ = np.linalg.lstsq(np.stack([counts, np.ones_like(counts)], axis=1), values, rcond=None)
     if len(set(counts)) < 3 or np.abs(start + slope * counts - values).max() > 1e-6:
-        raise recording_error(f"{name} passes a mu to its scheduler that is no linear function of the steps")
+        raise recording_error(f"{name} passes a mu to its scheduler that is not a linear function of the steps")
     return [float(start), float(slope)]

@@ -97,7 +97,7 @@ def _read_times(
             for call in step.calls:
                 leaf = call.leaves[path]
                 if not isinstance(leaf, Tensor | float | int):
-                    raise recording_error(f"{name}: {path} changes with the step, and is no number")
+                    raise recording_error(f"{name}: {path} changes with the step, and is not a number")
                 value = torch.as_tensor(leaf).double()
                 value = value if value.dim() else value[None]
                 if not torch.equal(value, value[:1].expand_as(value)):
@@ -137,5 +137,5 @@ def _fit_line(
     else:
         alpha, beta = expected.line
     if np.abs(alpha * times + beta - values).max() > TOLERANCE * max(1.0, np.abs(values).max()):
-        raise recording_error(f"{name}: its network's {path} is no linear function of the scheduler's time")
+        raise recording_error(f"{name}: its network's {path} is not a linear function of the scheduler's time")
     return alpha, beta

@@ -114,15 +114,18 @@ def test_channels_before_x_are_found() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)}, "by no fixed weights"),
+        (
+            {"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)},
+            "neither with fixed weights nor in a known form",
+        ),
         (
             {"combine": lambda a, b, x: torch.cat([b[:, :1], guide(a, b, x)[:, 1:]], dim=1)},
             "nor by one of the known forms",
         ),
         ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
-        ({"time": lambda t: t**2}, r"\['timestep'\] is no linear function of the scheduler's time"),
-        ({"feed": lambda x: x**3}, r"network's input \['sample'\] is no multiple of x"),
+        ({"time": lambda t: t**2}, r"\['timestep'\] is not a linear function of the scheduler's time"),
+        ({"feed": lambda x: x**3}, r"network's input \['sample'\] is not a multiple of x"),
     ],
 )
 def test_other_forms_are_refused_in_words(changes: dict[str, Callable[..., object]], says: str) -> None:
