@@ -82,7 +82,7 @@ def solver_names() -> list[str]:
 
 
 def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluations: int) -> str | None:
-    """The plan with the most steps that so many evaluations pay for; None where the grid or the solver has none."""
+    """The plan with the most steps within this number of evaluations; None if the grid or the solver has none."""
     inner = EVALUATIONS[solver]
     for steps in range(min(evaluations, evaluations // inner + 2), 0, -1):  # the first and the last may take fewer
         name = f"{solver}:{steps}@{grid}"
@@ -95,7 +95,7 @@ def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluati
 
 
 def search(judge: Judge, count: int, seeds: int) -> Finalists:
-    """The best plans of `count` evaluations, by elimination; the finalists have so many seeds."""
+    """The best plans of `count` evaluations, by elimination; the finalists run on the final number of seeds."""
     over = [grid for grid in grid_names() if affordable(judge.compile_plan_of, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over

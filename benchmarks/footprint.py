@@ -63,7 +63,7 @@ class Bar:
 
 
 def bytes_of_installation() -> int:
-    """The size of fewstep without weights and bytecode, and of what it brings beside numpy and onnxruntime."""
+    """The size of fewstep without weights and bytecode, and of what it needs besides numpy and onnxruntime."""
     root = Path(fewstep.runtime.__file__).parent.parent
     packages = [typed.parent for typed in root.glob("*/py.typed")]  # each package has one
     own = (path for package in packages for path in package.rglob("*") if not _is_weights(path))

@@ -116,7 +116,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown() -> None:
-    """Nor at the thousand modules behind the first export."""
+    """Nor at the thousand modules that the first export imports."""
     if len(sys.modules) > FROZEN[0] + 500:
         FROZEN[0] = len(sys.modules)
         gc.collect()

@@ -36,12 +36,12 @@ class Judgement(msgspec.Struct, frozen=True):
         return sorted(found, key=lambda each: (each.body != "float32", each.body, each.evaluations))
 
     def best(self, evaluations: int) -> Judged | None:
-        """The best plan of so many evaluations without a fit, in float32."""
+        """The best plan of a number of evaluations without a fit, in float32."""
         known = [each for each in self._nominal if each.evaluations == evaluations]
         return max(known, key=lambda each: each.mean, default=None)
 
     def nearest(self, evaluations: int) -> Judged | None:
-        """The plan of so many evaluations without a fit whose FD is lowest, in float32."""
+        """The plan of a number of evaluations without a fit whose FD is lowest, in float32."""
         known = [each for each in self._nominal if each.evaluations == evaluations and each.frechet]
         return min(known, key=lambda each: each.frechet[0], default=None)
 

@@ -7,8 +7,8 @@
 A pipeline folder with random weights (networks.py; by default the U-Net of Stable Diffusion 1.5, 860 M weights) goes
 through the verbs, each in a process of its own. The table has, for each, minutes, minutes of the processors, the most
 memory that was resident (pages mapped from files count, though the system could drop them), and what its bundle takes
-on disk behind it. --work keeps what was made there, so that another call may go on with other --verbs. With --free
-height and width have a range of sizes, and all verbs behind export use its largest. Linux only.
+on disk after it. --work keeps what was made there, so that another call may go on with other --verbs. With --free
+height and width have a range of sizes, and all verbs after export use its largest. Linux only.
 """
 
 import shutil
@@ -99,7 +99,7 @@ def write_conditions(network: Network, folder: Path) -> None:
 
 
 def run(chain: Chain, names: Sequence[str]) -> Iterator[tuple[str, Cost | str, int]]:
-    """The cost of each step, or why it failed, and the bytes of the bundle behind it."""
+    """The cost of each step, or why it failed, and the bytes of the bundle after it."""
     for name, arguments in chain.commands().items():
         if not names or name in names or name.split()[0] in names:
             try:

@@ -74,7 +74,7 @@ def print_step(name: str, seed: int, number: int, expected: np.ndarray, onnx_s: 
 
 
 def fix_rows(sampler: Sampler, rows: int) -> onnx.ModelProto:
-    """The float graph for so many rows, with all shapes."""
+    """The float graph for a number of rows, with all shapes."""
     model = onnx.load(sampler.bundle.graph(sampler.body.graph))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = rows

@@ -33,7 +33,7 @@ class Watching(VirtualClock):
 
 
 def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED) -> list[SequenceJob]:
-    """All that a contender asks for in so many episodes of each task, from a seed on."""
+    """All requests of a contender in a number of episodes of each task, from a seed on."""
     clocks: list[Watching] = []
 
     def made(delay: float) -> Watching:

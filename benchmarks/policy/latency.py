@@ -52,7 +52,7 @@ def call_of(sampler: Sampler, steps: int) -> Call:
 
 
 def torch_call(weights: Path, steps: int, threads: int) -> Call:
-    """The network as torch runs it, so many times; what surrounds a step is left out in its favour."""
+    """The network run by torch, once for each step; what surrounds a step is left out in its favour."""
     import torch
 
     from fewstep.export.sources.python_file import load_python_file
@@ -118,7 +118,7 @@ def machine(seconds: float) -> float:
 
 
 def loop(sampler: Sampler, work: Path, seconds: float) -> str:
-    """A loop of the runner beside the same loop without work, which shows the machine."""
+    """A loop of the runner and the same loop without work, which shows the machine."""
     seen = windows(work)
     empty = machine(seconds / 10)
     with PolicyRunner(sampler, Rhythm(RATE, ("dpmpp_2m:4", "dpmpp_2m:2")), shaping=LIMITS) as runner:

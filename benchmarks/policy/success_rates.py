@@ -3,7 +3,7 @@
     python -m benchmarks.policy.success_rates WORK --weights training/policy.safetensors [--episodes 100]
 
 WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdicts of each block of episodes. The
-same command goes on behind the last block, and more episodes add to those that are there. `--only` runs a few
+same command continues after the last block, and more episodes are added to the existing ones. `--only` runs a few
 contenders further than the others. The result is WORK/table.md: all whole blocks that there are, written again after
 each. `--page` puts it into lab/measured/policy.md. The verdicts that the repository has count from the start, and
 `--keep` adds those of WORK to them.
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def blocks(first: int, episodes: int) -> list[range]:
-    """Seeds of so many episodes from the first on, in blocks that all contenders run before any runs more."""
+    """Seeds of a number of episodes from the first on, in blocks that all contenders run before any runs more."""
     seeds = range(first, first + episodes)
     return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
 

@@ -53,7 +53,7 @@ def read(file: Path = KEPT) -> dict[str, dict[Episode, Verdict]]:
 
 
 def keep(made: Iterable[tuple[Contender, Verdicts]], file: Path = KEPT) -> None:
-    """Put verdicts into the file, beside those of others that are there."""
+    """Add verdicts to those that the file contains."""
     lines = {_place(line): line for line in _lines_of(file)}
     for contender, verdicts in made:
         lines = {place: line for place, line in lines.items() if line.digest != contender.digest}

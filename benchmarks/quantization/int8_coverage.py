@@ -42,7 +42,7 @@ def in_float(prepared: Graph, graph: Graph) -> frozenset[str]:
 def multiplying(idx: Index, name: str) -> str:
     """The operation that a float kernel named `name` multiplies by.
 
-    onnxruntime gives a kernel the name of the last node that went into it, a bias or an activation behind the operation
+    onnxruntime gives a kernel the name of the last node that went into it, a bias or an activation after the operation
     perhaps. UserError for a name that leads to no operation, or to several.
     """
     found = RENAMED.fullmatch(name)

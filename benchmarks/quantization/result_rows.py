@@ -1,8 +1,8 @@
 """Rows of int8 next to other tools: lab/measured/zoo.json keeps them, and tables of three pages show them.
 
 A row is one denoiser along one plan on one engine, judged on one range of held-out seeds. It has the digest of the code
-that calibrated it, so rows of earlier code stay, and can be told from others. The same row of a later measurement takes
-its place. Settings of other tools that only the earlier one had stay if both are of one code.
+that calibrated it, so rows of earlier code stay, and can be distinguished from others. The same row of a later
+measurement takes its place. Settings of other tools that only the earlier one had stay if both are of one code.
 """
 
 from collections.abc import Iterable, Sequence
@@ -119,7 +119,7 @@ def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
 
 
 def settings(rows: Sequence[Measured]) -> str:
-    """Markdown: a line for each contender of rows of one denoiser, and below them the versions behind them."""
+    """Markdown: a line for each contender of rows of one denoiser, and below them the versions that made them."""
     lines = []
     for row in rows:
         lines.append([row.engine, "fewstep", *_columns(row.ours, row.coverage)])

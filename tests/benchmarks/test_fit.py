@@ -1,4 +1,4 @@
-"""benchmarks/fits/fit.py: a fitted plan beside the nominal one, on a tiny bundle."""
+"""benchmarks/fits/fit.py: a fitted plan and the nominal one, on a tiny bundle."""
 
 import sys
 

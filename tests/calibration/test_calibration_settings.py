@@ -1,4 +1,4 @@
-"""Bodies that were calibrated along different plans, or otherwise unlike, are told apart wherever they meet."""
+"""Bodies that were calibrated along different plans, or otherwise unlike, are distinguished wherever they meet."""
 
 import json
 import re

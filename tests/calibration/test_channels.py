@@ -126,7 +126,7 @@ def chain(text: str, size: str = "6, 6", **constants: Array) -> Graph:
 
 
 def outputs(reach: Array = REACH, direct: bool = True) -> Graph:
-    """x -> a -> h, whose channels are uneven, -> b: one convolution behind the other, or a bias between."""
+    """x -> a -> h, whose channels are uneven, -> b: one convolution after the other, or a bias between."""
     rng, source = np.random.default_rng(0), "h" if direct else "biased"
     return chain(
         f"""a = Conv(x, first) h = Conv<pads=[1, 1, 1, 1]>(a, w) {"" if direct else "biased = Add(h, bias)"}
@@ -262,7 +262,7 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
 
 
 def test_a_product_without_a_bias_after_it_is_joined_too() -> None:
-    """Behind the first convolution stands a sum with an activation, behind the second none."""
+    """A sum with an activation follows the first convolution, and none the second."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "w", "last")}
     text = "a = Conv(x, first) h = Conv(a, v) sum = Add(h, a) b = Conv(sum, w) c = Sigmoid(b) output = Conv(c, last)"

@@ -1,4 +1,4 @@
-"""A target whose every tensor has a code is calibrated beside others, which it leaves as they are."""
+"""A target whose every tensor has a code is calibrated together with others, which it leaves as they are."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A module that casts to a dtype of its own is told so."""
+"""A module that casts to a fixed dtype gets a message about it."""
 
 import pytest
 import torch

@@ -53,7 +53,7 @@ for limit in sys.argv[3:]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_kill_at_any_write_leaves_a_whole_bundle(tmp_path: Path) -> None:
-    """With its weights inside its graphs, and in a file beside them."""
+    """With its weights inside its graphs, and in a file next to them."""
     shutil.copy(large_denoiser.__file__, tmp_path / "denoiser.py")
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path), str(2**28), "0"],

@@ -1,4 +1,4 @@
-"""What no engine parses is told while exporting, with the module it stands in."""
+"""Export warns of operations that no engine parses, with the module that contains them."""
 
 import numpy as np
 import pytest

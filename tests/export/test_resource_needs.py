@@ -1,4 +1,4 @@
-"""What an export is said to take: its weights once in float32, and the networks beside."""
+"""What an export is said to take: its weights once in float32, and the other networks."""
 
 from pathlib import Path
 from types import SimpleNamespace

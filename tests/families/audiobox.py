@@ -1,6 +1,6 @@
 """Sound by flow matching with infilling (Audiobox, Vyas et al. 2023, after Voicebox, Le et al. 2023).
 
-A transformer over frames sees the frames to keep beside x, attends to a text, and joins early layers to late ones."""
+A transformer over frames sees the frames to keep besides x, attends to a text, and joins early layers to late ones."""
 
 import torch
 from torch import Tensor, nn

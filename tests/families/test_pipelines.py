@@ -1,4 +1,4 @@
-"""Pipelines of diffusers beside their bundles, from the same noise: the same samples, within a thousandth."""
+"""Pipelines of diffusers and their bundles, from the same noise: the same samples, within a thousandth."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ ARGUMENTS = {  # condition -> the pipelines' name for it; that of the negative p
 @dataclass(frozen=True)
 class Case:
     """A family's folder, the pipeline that runs it, the `side` of the picture that its latent is of, what else the
-    pipeline is told, and which conditions `shared` by the branches mean the same."""
+    pipeline gets, and which conditions `shared` by the branches mean the same."""
 
     family: str
     pipeline: str

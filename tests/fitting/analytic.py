@@ -60,7 +60,7 @@ class Analytic:
 
 
 def at(schedule: NoiseSchedule, told: float) -> Time:
-    """The point of a told time, inside the schedule."""
+    """The point of a network time, inside the schedule."""
     low, high = sorted((schedule.cleanest.network, schedule.noisiest.network))
     return schedule.time(min(max(told, low), high))
 

@@ -1,4 +1,4 @@
-"""The cost that is told before a fit is no less than the fit takes."""
+"""The cost that is printed before a fit is no less than the fit takes."""
 
 import pytest
 

@@ -60,7 +60,7 @@ def test_features_are_nearer_only_where_their_distance_falls_and_fd_does_not_ris
     ("price", "extractor", "is_behind"), [(9.0, True, False), (9.0, False, True), (0.01, True, True)]
 )
 def test_a_plan_may_be_worse_than_a_former_one_by_the_price_of_features_that_it_lacks(price, extractor, is_behind):
-    """The features see a constant that the former plan's samples lack; a plan of fewer steps is behind in PSNR."""
+    """The features see a constant that the former plan's samples lack; a plan of fewer steps has a lower PSNR."""
     sampler = Analytic(facts("cosine", "v"), mixture)
     parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
     nominal, fitted, former = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5, 6))

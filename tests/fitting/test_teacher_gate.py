@@ -82,7 +82,7 @@ def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
 def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(
     tiny_bundle, monkeypatch, ends_at, is_kept, has_former
 ):
-    """One that suffices may bring a plan that is behind on the few seeds of the check."""
+    """One that suffices may bring a plan that is worse on the few seeds of the check."""
     if has_former:
         fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     before = open_bundle(tiny_bundle).manifest

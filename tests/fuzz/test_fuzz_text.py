@@ -1,4 +1,4 @@
-"""The same for what a bundle has beside its denoiser: text encoder, tokenizers, autoencoder, null values."""
+"""The same for what a bundle has besides its denoiser: text encoder, tokenizers, autoencoder, null values."""
 
 import io
 import json

@@ -91,7 +91,7 @@ BLOCKS: tuple[Callable[[Writer, str], str], ...] = (
 
 
 def network(blocks: list[Callable[[Writer, str], str]], seed: int) -> Graph:
-    """x [B, 16, 8, 8] and time [B] through these blocks, a convolution before and behind."""
+    """x [B, 16, 8, 8] and time [B] through these blocks, a convolution before and after them."""
     writer = Writer(seed)
     h = writer.conv("x")
     for block in blocks:

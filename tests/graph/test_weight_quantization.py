@@ -90,7 +90,7 @@ BY = 300.0
 
 
 def scale_layer(kind: str, by: float = BY) -> Graph:
-    """`layer` whose sum of product and bias is multiplied, and divided again behind the last layer's sum."""
+    """`layer` whose sum of product and bias is multiplied, and divided again after the last layer's sum."""
     graph = layer(kind)
     *before, added, last = graph.nodes
     nodes = [*before, added, Node("Mul", (added.output, "by"), ("grown",)), replace(last, inputs=("grown", "last"))]

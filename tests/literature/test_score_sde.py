@@ -46,7 +46,7 @@ def test_it_is_the_annealed_recurrence(spec, corrections):
 
 
 def spread(spec, prediction, steps, corrections):
-    """The error of the law after so many steps."""
+    """The error of the law after a number of steps."""
     times = uniform_lambda(spec, steps, first=995, last=10)
     plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(spec, prediction))
     return spread_error(plan, spec, times[-1])

@@ -31,7 +31,7 @@ F32 = np.dtype(np.float32)
 
 
 def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
-    """A row has 4 numbers, 16 bytes: a, b and c are there beside x, and the sum of b and c when a is gone."""
+    """A row has 4 numbers, 16 bytes: a, b and c are there besides x, and the sum of b and c when a is gone."""
     nodes = (
         Node("Tanh", ("x",), ("a",)),
         Node("Neg", ("a",), ("b",)),

@@ -1,6 +1,6 @@
 """Plans whose steps take some tensors from former steps instead of computing them: schedules of caching, as tables.
 
-A step returns what it computes of the tensors beside its output, and a later one takes it (DeepCache: Ma, Fang, Wang
+A step returns what it computes of the tensors besides its output, and a later one takes it (DeepCache: Ma, Fang, Wang
 2024, arXiv 2312.00858).
 """
 

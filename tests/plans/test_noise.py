@@ -61,7 +61,7 @@ def test_a_seed_outside_64_bits_is_refused():
 
 
 def test_streams_share_no_counter(monkeypatch):
-    """The fourth words of the particles of a large population, beside those of all other drawings."""
+    """The fourth words of the particles of a large population, and those of all other draws."""
     seen = []
     monkeypatch.setattr(
         noise, "philox", lambda counter, key: seen.extend(counter[3].ravel().tolist()) or philox(counter, key)

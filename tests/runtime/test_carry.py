@@ -107,7 +107,7 @@ def recurrent(index, step, u, fed):
 
 
 def chunks(plan, seeds, count, slots=None):
-    """Samples of so many runs, each of which carries on, and their last slots."""
+    """Samples of a number of runs, each of which carries on, and their last slots."""
     slots, samples = slots or first_slots(plan, zeros, len(seeds)), []
     for number in range(count):
         *_, last = execute(plan, CarryingNetwork(recurrent, slots), draws([seed + 10 * number for seed in seeds]))

@@ -56,7 +56,7 @@ def test_the_command_without_typer_names_the_pip_command() -> None:
 
 
 def quiet(code: str, folder: Path, *arguments: str, **variables: str) -> str:
-    """What a program prints that is told nothing of telemetry, its cache folder being `folder`."""
+    """What a program prints that sets nothing about telemetry, its cache folder being `folder`."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"XDG_CACHE_HOME": str(folder), **variables}
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)

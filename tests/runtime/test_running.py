@@ -1,4 +1,4 @@
-"""Running beside the plain call: cancelling, bare evaluations, further branches, images, a plan for each sample."""
+"""Beyond the plain call: cancelling, bare evaluations, further branches, images, a plan for each sample."""
 
 import re
 import threading

@@ -83,7 +83,7 @@ def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None
 
 
 def shrinking() -> Graph:
-    """x -> a -> b -> c -> output: of 32 channels, 8 x 8 of them in a and 4 x 4 behind."""
+    """x -> a -> b -> c -> output: of 32 channels, 8 x 8 pixels in a and 4 x 4 after it."""
     rng, text = np.random.default_rng(0), "(float[batch, 32, 8, 8] x) => (float[batch, 32, 4, 4] output)"
     inner = "a = Conv(x, wa) b = Conv<strides=[2, 2]>(a, wb) b_biased = Add(b, bias) c = Conv(b_biased, wc)"
     weights = {f"w{name}": rng.standard_normal((32, 32, 1, 1)) / 6 for name in ("a", "b", "c", "output")}

@@ -28,7 +28,7 @@ def lost(error: Float, moments: Float) -> float:
 
 
 def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
-    """Algorithm 1 without blocks: the error of each column, by the inverse of H, on all columns behind it."""
+    """Algorithm 1 without blocks: the error of each column, by the inverse of H, on all later columns."""
     order = np.argsort(-np.diag(moments), kind="stable")
     damped = moments[np.ix_(order, order)] + DAMPING * np.diag(moments).mean() * np.eye(len(order))
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T

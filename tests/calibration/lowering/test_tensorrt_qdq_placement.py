@@ -18,7 +18,7 @@ SHAPES = {"w1": (32, 256), "bias": (256,), "w2": (256, 32)}
 
 
 def block(channels: int = 16, last: int = 3) -> Graph:
-    """A block with a norm's scale and shift in front of a convolution, a modulated one, and layers behind its sum."""
+    """A block with a norm's scale and shift in front of a convolution, a modulated one, and layers after its sum."""
     b = Builder(2)
     h = b.conv("x", "h", 3, channels)
     b.constants |= {name: np.ones((channels, 1, 1), np.float32) for name in ("gamma", "beta")}

@@ -132,7 +132,7 @@ def test_a_channel_that_is_always_zero_counts_for_nothing(samples: int) -> None:
     ("samples", "room"), [(1, 12.0), (9, 4 / 3), (64, 0.1875), (95, 12 / 95), (96, 0.125), (1000, 0.125)]
 )
 def test_channels_of_few_samples_have_room(samples: int, room: float) -> None:
-    """A share ROOM / n of the largest range beside their own, but not less than LEAST_ROOM."""
+    """A share ROOM / n of the largest range in addition to their own, but not less than LEAST_ROOM."""
     assert (ROOM, LEAST_ROOM) == (12.0, 0.125)
     own = found(reaching((-REACH).tolist(), REACH.tolist()), samples=samples)
     np.testing.assert_allclose(own.factors, with_room(REACH, room), rtol=1e-12)

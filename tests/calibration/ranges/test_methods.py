@@ -188,7 +188,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
 
 
 def test_ranges_of_some_groups_are_spread_over_all() -> None:
-    """The first one's ahead, and the last one's behind; pooled ranges stay."""
+    """The first one's before, and the last one's after; pooled ranges stay."""
     ranges = minmax_ranges([make_histogram(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)])
     whole = extend_ranges(ranges, slice(1, 3), 5)
     assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])

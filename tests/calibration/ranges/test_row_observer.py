@@ -31,7 +31,7 @@ def task(bundle: Path) -> Task:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a row were too large to be held beside the next."""
+    """As if a row were too large to be held together with the next."""
     monkeypatch.setattr(row_observer, "LARGE", 0)
 
 

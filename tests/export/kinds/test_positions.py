@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_hand(runs: int) -> list[np.ndarray]:
-    """What has left behind each run: Euler's method in torch, whose first run begins with three steps to the stairs."""
+    """What has left after each run: Euler's method in torch, whose first run begins with three steps to the stairs."""
     network, left, x = Rolling().eval(), list[np.ndarray](), torch.zeros(0)
     for run in range(runs):
         noise = torch.from_numpy(normal_batch([run, 10 + run], 0, (PLACES, VALUES)))

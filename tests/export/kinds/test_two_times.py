@@ -1,4 +1,4 @@
-"""The times that a network is told: a scalar, two of them, and two networks weighed by theirs."""
+"""The times that a network gets: a scalar, two of them, and two networks weighed by theirs."""
 
 import json
 from dataclasses import replace

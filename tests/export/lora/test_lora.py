@@ -45,7 +45,7 @@ def base() -> nn.Module:
 
 
 def merge_files(base: nn.Module, *files: str | Path) -> nn.Module:
-    """A copy of the base with these files, each with a strength behind its name."""
+    """A copy of the base with these files, each with a strength after its name."""
     module = copy.deepcopy(base)
     for file in files:
         merge(module, read_lora(str(file)))

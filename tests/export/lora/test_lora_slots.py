@@ -1,4 +1,4 @@
-"""LoRA files at run time: the slots of an export, beside what is merged."""
+"""LoRA files at run time: the slots of an export, and merged files."""
 
 import resource
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A denoiser for slots: a layer in the prologue, convolutions of each kernel, one behind a Concat, and attention."""
+"""A denoiser for slots: a layer in the prologue, convolutions of each kernel, one after a Concat, and attention."""
 
 import torch
 from torch import nn

@@ -135,7 +135,7 @@ SCRIPT = Path(__file__).parents[3] / ".ci/fitted"
 
 @pytest.fixture
 def bundle_with_fit(tiny_bundle, tmp_path, monkeypatch):
-    """The tiny bundle as an export of a shipped denoiser, with one fitted plan beside the denoiser's weights."""
+    """The tiny bundle as an export of a shipped denoiser, with one fitted plan next to the denoiser's weights."""
     give(tiny_bundle)
     folder = tmp_path / "models" / "tiny" / "fitted"
     folder.mkdir(parents=True)

@@ -20,7 +20,7 @@ TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
 
 
 def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
-    """unet/model.onnx with the network's arguments as inputs, and the scheduler beside it."""
+    """unet/model.onnx with the network's arguments as inputs, and the scheduler next to it."""
     home = tmp_path / "exported"
     config = {
         "_class_name": "UNet2DModel",

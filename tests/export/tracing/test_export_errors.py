@@ -19,7 +19,7 @@ torch.library.register_fake("fewsteptests::own")(torch.empty_like)
 
 
 class Net(Tiny):
-    """A convolution, and behind it a block that may not be exportable."""
+    """A convolution, and after it a block that may not be exportable."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()

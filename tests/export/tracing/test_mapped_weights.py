@@ -1,4 +1,4 @@
-"""Weights of a mapped file: the same numbers, out of memory behind their layer, and known as the file's in a graph."""
+"""Weights of a mapped file: the same numbers, out of memory after their layer, and known as the file's in a graph."""
 
 import gc
 import weakref

@@ -74,7 +74,7 @@ def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
 
 
 def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-1e9 is infinite in float16 and nothing behind the softmax is. Its result times 1e6 is, and so is the output."""
+    """-1e9 is infinite in float16 and nothing after the softmax is. Its result times 1e6 is, and so is the output."""
     body = written(
         """(float[batch, 4] x) => (float[batch, 4] output) {
             masked = Add(x, mask) weights = Softmax<axis=1>(masked)

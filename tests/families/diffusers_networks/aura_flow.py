@@ -1,4 +1,4 @@
-"""AuraFlow: registers beside the text, joint and single blocks, on a straight path."""
+"""AuraFlow: registers besides the text, joint and single blocks, on a straight path."""
 
 from pathlib import Path
 

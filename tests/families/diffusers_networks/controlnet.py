@@ -1,4 +1,4 @@
-"""A ControlNet (Zhang et al. 2023) beside the UNet of Stable Diffusion: one denoiser that sees a picture."""
+"""A ControlNet (Zhang et al. 2023) with the UNet of Stable Diffusion: one denoiser that sees a picture."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL (Podell et al. 2023): a pooled text and sizes beside the text, linear projections."""
+"""Stable Diffusion XL (Podell et al. 2023): a pooled text and sizes besides the text, linear projections."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion (Rombach et al. 2022) as a whole: text encoder, tokenizer and autoencoder beside the U-Net."""
+"""Stable Diffusion (Rombach et al. 2022) as a whole: text encoder, tokenizer and autoencoder besides the U-Net."""
 
 from pathlib import Path
 

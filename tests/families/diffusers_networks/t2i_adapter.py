@@ -1,4 +1,4 @@
-"""A T2I-Adapter (Mou et al. 2023) beside the UNet of Stable Diffusion: it runs once a call, in the prologue."""
+"""A T2I-Adapter (Mou et al. 2023) with the UNet of Stable Diffusion: it runs once a call, in the prologue."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 """A flow-matching policy in the style of pi0: an action expert reads the keys and values that a larger transformer made
-of the observation, once; it is told t in [0, 1], 1 being noise, and predicts the flow of actions [actions, horizon]."""
+of the observation, once; it gets t in [0, 1], 1 being noise, and predicts the flow of actions [actions, horizon]."""
 
 import torch
 from torch import Tensor, nn

@@ -108,7 +108,7 @@ def test_a_condition_whose_cut_would_move_the_encoder_stays_in_the_conditioner()
 
 @pytest.mark.parametrize(("side", "is_large"), [(16, False), (48, True)])
 def test_a_large_row_without_work_is_not_made_once_for_each_time(side: int, is_large: bool) -> None:
-    """A mask's row takes no products beside the encoder of the picture: 1 kB of it are made again, 9 kB are not."""
+    """A mask's row takes no products besides the encoder of the picture: 1 kB of it are made again, 9 kB are not."""
     plane = f"float[batch, {side}, {side}]"
     body = f"{TIMED.format('seen')} shown = Neg(mask)"
     graph = observing(f", {plane} mask", f", float[batch, 8] seen, {plane} shown", body)

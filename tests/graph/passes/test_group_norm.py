@@ -1,4 +1,4 @@
-"""GroupNorm without a Reshape of pictures, beside the one with it."""
+"""GroupNorm without a Reshape of pictures, compared with the one that has it."""
 
 from dataclasses import replace
 

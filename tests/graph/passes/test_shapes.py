@@ -71,7 +71,7 @@ def test_no_shape_arithmetic_is_left(text: str, ops: str, target: list[int] | No
 
 
 def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
-    """Registers beside the tokens of a sample."""
+    """Registers besides the tokens of a sample."""
     text = f"""(float[batch, 2, 3] x) => (float[batch, 5, 3] y) {{
         {BATCH_OF_X} repeats = Concat<axis=0>(size, one, one)
         tiled = Tile(tokens, repeats) y = Concat<axis=1>(tiled, x)

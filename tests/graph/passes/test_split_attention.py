@@ -18,7 +18,7 @@ def attention(between: str, heads: int = 6, tokens: int | str = 10, **constants:
 
 
 def parts(before: Graph, large: int) -> int:
-    """How many softmaxes there are behind the pass, which computes the same."""
+    """How many softmaxes there are after the pass, which computes the same."""
     after = split_attention(before, large)
     assert_same(before, after)
     assert split_attention(after, large).nodes == after.nodes

@@ -81,7 +81,7 @@ def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
-    """The network of so many blocks, changed as `export --change` does."""
+    """The network of a number of blocks, changed as `export --change` does."""
     source = apply_changes(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
     assert isinstance(source, TorchSource)
     return source

@@ -1,4 +1,4 @@
-"""Perturbed attention: the identity as attention map, by hand, beside diffusers, and in a bundle."""
+"""Perturbed attention: the identity as attention map, by hand, in diffusers, and in a bundle."""
 
 import copy
 import shutil

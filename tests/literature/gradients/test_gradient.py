@@ -56,7 +56,7 @@ class Convolutions(nn.Module):
 
 
 class Strided(nn.Module):
-    """A strided convolution behind a norm, and a transposed one: few of those layers."""
+    """A strided convolution after a norm, and a transposed one: few of those layers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -249,7 +249,7 @@ def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None
 @pytest.mark.parametrize("first, second", [(0, 2), ("dress", "bag"), (np.uint8(0), np.uint8(2))])
 @pytest.mark.parametrize("named", [{"image": FRAMES[0]}, {}], ids=["an image", "no image"])
 def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dict, first, second) -> None:
-    """A label is no pixel: beside many of them it would change the cosine by nothing."""
+    """A label is not a pixel: next to many of them it would hardly change the cosine."""
     plan = {"plan": "lcm:7", "strength": 0.6} if named else {"plan": "lcm:4"}
     frames = stream(sampler, **plan, mode="sequence", similar=SimilarityFilter(0.0, 1000))
     labels = [first, first, second, second, first]

@@ -48,7 +48,7 @@ def of_one_axis() -> Graph:
 
 
 def made(folder: Path, by: Executor | None = None, **changes: Any) -> dict[str, bytes]:
-    """The files of a calibration beside its manifest."""
+    """The files of a calibration besides its manifest."""
     bundle = write_bundle(folder, of_one_axis())
     asked = replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
     calibrate(asked, workers=by)

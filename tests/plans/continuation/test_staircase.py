@@ -44,7 +44,7 @@ def exact(plan, schedule=FLOW):
 
 
 def run_calls(plan, calls, draws, network=None):
-    """The samples of so many runs, each of which goes on from the one before, in float64."""
+    """The samples of a number of runs, each of which goes on from the one before, in float64."""
     slots, samples = first_slots(plan, None, 1), []
     for call in range(calls):
         running = CarryingNetwork(network or exact(plan), slots)
@@ -55,7 +55,7 @@ def run_calls(plan, calls, draws, network=None):
 
 
 def law(plan, calls, kept):
-    """(mean, covariance) of the positions that so many runs finish: a run is linear in what it draws."""
+    """(mean, covariance) of the positions that a number of runs finish: a run is linear in what it draws."""
     each, leaves = np.arange(PLACES), plan.rolling_bank.rolls.by
 
     def draws(call, number):

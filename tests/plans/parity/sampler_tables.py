@@ -38,7 +38,7 @@ EVALUATIONS, DRAWS = 160, 80  # most that a table has room for
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Rows over [start, outputs, draws that are used, in order of their use]; `times` is what the network is told,
+    """Rows over [start, outputs, draws that are used, in order of their use]; `times` is what the network gets,
     `draws` the numbers of those draws, of all after the start's."""
 
     times: Array
@@ -85,7 +85,7 @@ def assert_same_rows(ours: Unrolled, theirs: Unrolled, tolerance: float = ROW_TO
 
 
 def assert_same_trajectory(plan: Plan, scheduler: Any, steps: int | None, **options: Any) -> None:
-    """The same sample from the same noise, with denoisers that are not linear and told the time."""
+    """The same sample from the same noise, with denoisers that are not linear and get the time."""
     theirs, ours = extract(scheduler, steps, **options).draws, unroll(plan).draws
     assert len(ours) == len(theirs), "not the same number of draws"
     for seed in range(2):

@@ -186,7 +186,7 @@ def test_no_solver_starts_a_flow_on_predicted_noise(name):
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
 def test_times_between_lie_on_the_schedule(spec, prediction):
-    """The middle evaluation of a singlestep solver: halfway in lambda, told the network time that the schedule has."""
+    """The middle evaluation of a singlestep solver: halfway in lambda, at the network time that the schedule has."""
     plan = compile_plan("dpm_2:5", denoising(spec, prediction))
     lams = [-math.inf if step.lam is None else step.lam for step in plan.steps]
     first = 1 if spec == FLOW else 0  # a step from pure noise has no middle

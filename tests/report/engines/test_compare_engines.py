@@ -1,4 +1,4 @@
-"""Engines beside onnxruntime: OpenVINO as it is, TensorRT as a double."""
+"""Engines compared with onnxruntime: OpenVINO as it is, TensorRT as a double."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def with_another_half(graph: bytes) -> bytes:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Leave these backends, beside onnxruntime."""
+    """Leave these backends, besides onnxruntime."""
     kept = {name: made for name, made in registry.NAMED.items() if name in ("onnxruntime", *names)}
     monkeypatch.setattr("fewstep.report.engines.compare_engines.NAMED", kept)
 

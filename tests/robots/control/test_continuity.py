@@ -30,7 +30,7 @@ def exact_x0(x: np.ndarray, t: float) -> np.ndarray:
 
 
 def run(steps: int, former: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """New sequences of so many evaluations."""
+    """New sequences of a number of evaluations."""
     plan = compile_plan(f"ddim:{steps}", FLOW)
 
     def network(index: int, step: object, u: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What fails in a control loop, an observation, a sample or a call, is told, and the loop goes on."""
+"""What fails in a control loop, an observation, a sample or a call, is reported, and the loop goes on."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the backend protocol."""
+"""ONNX Runtime under the backend protocol."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider behind the backend protocol: by the same code on the CPU, where it can be."""
+"""ONNX Runtime's CUDA provider under the backend protocol: by the same code on the CPU, where it can be."""
 
 import logging
 import threading

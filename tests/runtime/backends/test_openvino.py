@@ -1,4 +1,4 @@
-"""OpenVINO behind the backend protocol: on the CPU, as it will run."""
+"""OpenVINO under the backend protocol: on the CPU, as it will run."""
 
 import subprocess
 import sys

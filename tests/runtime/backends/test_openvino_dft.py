@@ -1,4 +1,4 @@
-"""Fourier transforms as OpenVINO is told to convert them, against numpy's; and operations that it computes wrong."""
+"""Fourier transforms in the form that OpenVINO converts, against numpy's; and operations that it computes wrong."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hexagon behind the backend protocol, in its arithmetic on this CPU. What needs the library is skipped without it."""
+"""Hexagon under the backend protocol, in its arithmetic on this CPU. What needs the library is skipped without it."""
 
 import importlib.util
 import shutil

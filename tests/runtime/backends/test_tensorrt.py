@@ -1,4 +1,4 @@
-"""TensorRT behind the backend protocol, on doubles of TensorRT and CUDA whose engines onnxruntime computes."""
+"""TensorRT under the backend protocol, on doubles of TensorRT and CUDA whose engines onnxruntime computes."""
 
 import gc
 import logging
@@ -288,7 +288,7 @@ def test_without_cuda_bindings_the_fix_is_a_pip_command(built: Path, monkeypatch
     [
         ({"name": "tensorflow"}, "there is no TensorRT 'tensorflow'; choose tensorrt or tensorrt-rtx"),
         ({"contexts": 0}, "contexts 0; give a whole number from 1 up"),
-        ({"device": 2}, "there is no GPU number 2, only 2"),
+        ({"device": 2}, "device 2 does not exist: this machine has 2 GPU"),
     ],
 )
 def test_impossible_settings_are_refused(built: Path, settings: dict[str, Any], message: str) -> None:

@@ -328,7 +328,7 @@ def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None
 
 
 def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
-    """The first window behind the small sample's six steps shows the enlarged sample and its share of noise."""
+    """The first window after the small sample's six steps shows the enlarged sample and its share of noise."""
     small, (shows, calls) = sampler.sample("dpmpp_2m:6", [0], WHO), watch_calls(sampler)
     weak, strong = (page.cascade(shows, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.5, 1.0))
     large, step = small.repeat(3, -1).repeat(3, -2), sampler.compile("dpmpp_2m:6", strength=0.5).steps[0]

@@ -81,7 +81,7 @@ def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
 
 
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
-    """A network that is not told its time: nothing is left for a prologue."""
+    """A network that does not get its time: nothing is left for a prologue."""
     whole = GraphEntry("graphs/prologue.onnx", (LABEL,), (ROW,))
     alone = described(split.sampler, prologue=None, conditioner=whole).with_network_parts(
         conditioner=lambda feeds: {"row": TABLE[feeds["label"]]}, prologue=None

@@ -103,7 +103,7 @@ def test_the_executor_has_the_enumerated_law(name, counts, samples):
 
 
 def check_law(plan, exact, count=50_000):
-    """Chi-square of so many samples within three standard errors, over states that are not rare."""
+    """Chi-square of a number of samples within three standard errors, over states that are not rare."""
     ids = finish_tokens(plan, execute_tokens(plan, network, range(count), V))
     counted = np.bincount(ids @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES))
     common = exact * count > 5

@@ -42,7 +42,7 @@ class Builder:
         return name
 
     def conv(self, x: str, name: str, into: int, out: int, kernel: int = 3, stride: int = 1) -> str:
-        """A convolution, and its bias behind it as prepared graphs have it."""
+        """A convolution, and its bias after it as in prepared graphs."""
         taps = [kernel] * self.spatial
         weight = self.random(f"{name}.weight", out, into, *taps, scale=(into * kernel**self.spatial) ** -0.5)
         self.add("Conv", (x, weight), name, pads=[kernel // 2] * 2 * self.spatial, strides=[stride] * self.spatial)
@@ -60,7 +60,7 @@ class Builder:
 
 
 def body(spatial: int = 2) -> Graph:
-    """x [B, 3, 8, 8] and a row -> output: a shortcut beside a convolution, a linear layer over the pixels, a Resize."""
+    """x [B, 3, 8, 8] and a row -> output: a shortcut around a convolution, a linear layer over the pixels, a Resize."""
     b = Builder(spatial)
     image = [SIZE] * spatial
     b.constants |= {"flat": np.array([0, 32, SIZE**spatial]), "image": np.array([0, 32, *image])}

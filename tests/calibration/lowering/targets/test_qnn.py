@@ -89,7 +89,7 @@ def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_afte
 
 
 def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
-    """As of a Gemm: passes write only a convolution's behind it."""
+    """As of a Gemm: passes write only a convolution's bias after it."""
     plain, rng = body(), np.random.default_rng(3)
     rows = np.geomspace(0.02, 1, 32, dtype=np.float32).reshape(-1, 1, 1, 1)
     added = {"h2.weight": rows * plain.constants["h2.weight"], "inner": rng.standard_normal(32).astype(np.float32)}

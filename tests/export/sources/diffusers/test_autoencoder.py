@@ -45,7 +45,7 @@ def folder(home: Path, vae: Any) -> Folder:
 
 
 def quantizing(vae: Any) -> int:
-    """Bytes of the convolution behind the encoder, which few autoencoders have."""
+    """Bytes of the convolution after the encoder, which few autoencoders have."""
     layer = getattr(vae, "quant_conv", None)
     return 0 if layer is None else 4 * sum(each.numel() for each in layer.parameters())
 

@@ -58,7 +58,7 @@ UNET = "UNet2DConditionModel"
 
 @dataclass(frozen=True)
 class Published:
-    """A config of a network, and what its folder says beside it; what is read off them: x, and shapes by argument."""
+    """A config of a network, and the other files of its folder; what is read from them: x, and shapes by argument."""
 
     config: dict[str, Any]
     x_shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""diffusers folders of tiny networks with random weights: exported, verified, sampled beside the pipeline's loop."""
+"""diffusers folders of tiny networks with random weights: exported, verified, and sampled as by the pipeline's loop."""
 
 import json
 import os

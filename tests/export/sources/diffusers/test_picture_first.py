@@ -19,7 +19,7 @@ DEPTH = np.concatenate([np.sin([[1.0, 0.0]]), np.cos([[1.0, 0.0]])], 1).astype(n
 
 
 def open_folder(folder: Path, pipeline: str, channels: int) -> tuple[Any, Sampler]:
-    """The network of such a folder, and its bundle. It is told a task, and predicts the sample."""
+    """The network of such a folder, and its bundle. It gets a task as input, and predicts the sample."""
     made = diffusers.UNet2DConditionModel(
         in_channels=channels,
         out_channels=4,

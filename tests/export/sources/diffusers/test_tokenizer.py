@@ -86,7 +86,7 @@ def piece_model(kind: int = 1) -> bytes:
 
 def test_t5_is_converted_from_its_pieces(tmp_path: Path) -> None:
     """ "a cat," by hand, the scores being 0, -1, -2, ...: a space and "a" (-7, together they have -10), "cat" with its
-    space (-11, its letters have -18), ",", end. Sentinels lie behind the pieces."""
+    space (-11, its letters have -18), ",", end. Sentinels follow the pieces."""
     (tmp_path / "spiece.model").write_bytes(piece_model())
     made = read_tokenizer(tmp_path)
     place = {piece: number for number, piece in enumerate(T5_PIECES)}
