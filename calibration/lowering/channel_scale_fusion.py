@@ -195,7 +195,7 @@ def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
 
 
 def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """Match a sum of pictures, and a product before it, as scale and shift; None if a node is no such sum."""
+    """Match a sum of pictures, and a product before it, as scale and shift; None if a node is not such a sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
         return None

@@ -176,7 +176,7 @@ class _Search:
 
     @cached_property
     def _chain(self) -> list[str]:
-        """The tensors h_0, ..., h_L between the residual blocks of a body; empty if it is no such chain.
+        """The tensors h_0, ..., h_L between the residual blocks of a body; empty if it is not such a chain.
 
         A block of a transformer has several residual sums, such as those of attention and of the MLP. Blocks are found
         as the shortest repeated sequence of operations; without one, each sum ends a block.

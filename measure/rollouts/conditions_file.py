@@ -53,7 +53,7 @@ def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
 
 def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, ConditionRecords]:
     """Read the records of a file by branch of guidance; those of `COND` have no prefix. A file may lack conditions.
-    Raises UserError for an array that is no condition's, or of another shape or type."""
+    Raises UserError for an array that belongs to no condition, or of another shape or type."""
     named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
     arrays = read_arrays(path)
     if not arrays:
@@ -128,7 +128,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:  # a pickle runs code
-                return {name: np.asarray(file[name]) for name in file.files}  # members that are no arrays are bytes
+                return {name: np.asarray(file[name]) for name in file.files}  # members that are not arrays are bytes
         with path.open("rb") as opened:
             check_header(opened.read(8))
         return dict(load_file(path))

@@ -53,7 +53,7 @@ class EndQuality(Strict, frozen=True):
     standard_error: float  # standard error of the mean
     values: tuple[float, ...]  # PSNR of each seed
     drift: Drift | None  # None: tokens, or not measured
-    ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
+    ssim: Similarity | None = None  # None: samples are not images, or are smaller than its window
     snr: float | None = None  # as in `Nearness`; None also in results of earlier versions
     unrelated: float | None = None
     largest: float | None = None

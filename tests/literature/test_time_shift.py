@@ -46,9 +46,9 @@ def test_only_what_the_network_is_told_changes():
 
 
 def test_what_cannot_be_shifted_is_refused():
-    with pytest.raises(UserError, match="1 times for 10 evaluations"):
+    with pytest.raises(UserError, match="got 1 network times for 10 evaluations; give one time for each"):
         shift_times(PLAN, [1.0])
-    with pytest.raises(UserError, match="1 variances for 10 evaluations"):
+    with pytest.raises(UserError, match="got 1 variances for 10 evaluations"):
         estimate_shift(PLAN, SCHEDULE, [1.0])
 
 

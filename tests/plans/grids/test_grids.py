@@ -216,7 +216,7 @@ def test_no_steps_make_no_sample(name):
         (partial(grids.flow_shift, shift=0.0), FLOW, 4, r"flow_shift\(shift=0\)"),
         (partial(grids.custom, times=(999.0,)), LINEAR, 2, "1 times for 2 steps"),
         (partial(grids.custom, times=()), LINEAR, 2, "0 times for 2 steps; give one value for each step$"),
-        (partial(grids.custom, times=(999.0,), told=(math.nan,)), LINEAR, 1, "grid custom passes the network"),
+        (partial(grids.custom, times=(999.0,), told=(math.nan,)), LINEAR, 1, "grid custom would pass the network"),
         (partial(grids.custom, times=(999.0,), told=(1e308,)), LINEAR, 1, "finite in float32"),
         (partial(grids.custom, times=(999.0, 999.0)), LINEAR, 2, "noise does not decrease"),
         (partial(grids.custom, times=(400.0, 999.0)), LINEAR, 2, "noise does not decrease from time 400 to 999"),

@@ -218,7 +218,7 @@ class Recordings:
         return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
 
     def plain_argument(self, path: str, value: Any) -> Argument:
-        """Return an argument that is no tensor. Raises UserError if it changes with a setting or between branches."""
+        """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
         if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
             raise recording_error(
                 f"{self.name}: {path} of its network is {value!r}, and changes with the number of samples"

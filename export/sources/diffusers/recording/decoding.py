@@ -293,7 +293,7 @@ def _find_image(
         raise _CannotDecode(f"its call decodes {len(images)} times, or fails after it")
     image = images[0][:, :, 0] if images[0].dim() == 5 and images[0].shape[2] == 1 else images[0]
     if image.dim() != 4 or image.shape[1] not in COLOURS:
-        raise _CannotDecode(f"its autoencoder returns {list(images[0].shape)}, which is no image")
+        raise _CannotDecode(f"its autoencoder returns {list(images[0].shape)}, which is not an image")
     if not isinstance(returned[0], Tensor) or not is_close(returned[0].float(), (image / 2 + 0.5).clamp(0, 1)):
         raise _CannotDecode("its call changes the decoded image")
     return tuple(image.shape[1:])

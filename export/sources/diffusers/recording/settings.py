@@ -174,7 +174,7 @@ def _join(value: Any, other: Any) -> Any:
 
 
 def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise UserError for an argument that the call does not take, and for a size that is no whole number."""
+    """Raise UserError for an argument that the call does not take, and for a size that is not a whole number."""
     for each in given:
         if each not in takes:
             raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")

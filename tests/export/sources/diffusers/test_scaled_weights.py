@@ -110,7 +110,7 @@ def test_blocks_of_128_have_a_scale_each(tmp_path: Path) -> None:
 def test_a_scale_of_another_shape_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
     weight = torch.ones(200, 300, dtype=torch.float8_e4m3fn)
     with pytest.raises(
-        UserError, match=rf"'layer.{name}' of shape \[.*\] for a weight \[200, 300\], which is no scale"
+        UserError, match=rf"'layer.{name}' of shape \[.*\] for a weight \[200, 300\], which is not the scale"
     ):
         apply_scale(weight, read(tmp_path, f"layer.{name}", torch.ones(shape)))
 

@@ -46,7 +46,7 @@ class _StepRun:
     draws: Mapping[int, Floats]
     times: tuple[float, ...]
     scale: float  # factor of x in the network's first input
-    deviation: float | None  # factor of the pipeline's draw in the first x, None if x is no multiple of a draw
+    deviation: float | None  # factor of the pipeline's draw in the first x, None if x is not a multiple of a draw
 
 
 def fit_steps(built: BuiltPipeline, found: Relations, settings: Mapping[str, Any]) -> RecordedSteps:
@@ -114,7 +114,7 @@ def _fit_step(name: str, runs: Sequence[_StepRun], index: int) -> RecordedStep:
         if np.abs(matrix @ weights - target).max() <= TOLERANCE * spread:
             return _make_step(runs[0].times[index], dict(zip(columns, map(float, weights), strict=True)))
     raise recording_error(
-        f"step {index + 1} of {name} is no sum of x, outputs and its noise with fixed weights: it may clip, or draw "
+        f"step {index + 1} of {name} is not a sum of x, outputs and its noise with fixed weights: it may clip, or draw "
         "noise that is not recorded"
     )
 

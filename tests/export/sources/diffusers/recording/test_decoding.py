@@ -88,7 +88,7 @@ def test_the_image_has_the_size_of_the_call(tmp_path: Path) -> None:
     [
         ("wan", "it has no autoencoder"),
         ("text_to_video", "its vae decodes 4 rows for one sample"),
-        ("cogvideox_image_to_video", r"its autoencoder returns [1, 3, 9, 16, 16], which is no image"),
+        ("cogvideox_image_to_video", r"its autoencoder returns [1, 3, 9, 16, 16], which is not an image"),
     ],
 )
 def test_other_outputs_have_a_reason(name: str, reason: str, tmp_path: Path) -> None:

@@ -170,9 +170,9 @@ def test_noise_of_the_steps(file: Path) -> None:
 @pytest.mark.parametrize(
     "name, says",
     [
-        ("clipping", "step 1 of Clipping is no sum of x, outputs and its noise with fixed weights: it may clip"),
-        ("unseen", "step 1 of Unseen is no sum of x, outputs and its noise with fixed weights"),
-        ("measuring", "step 1 of Measuring is no sum of x, outputs and its noise with fixed weights"),
+        ("clipping", "step 1 of Clipping is not a sum of x, outputs and its noise with fixed weights: it may clip"),
+        ("unseen", "step 1 of Unseen is not a sum of x, outputs and its noise with fixed weights"),
+        ("measuring", "step 1 of Measuring is not a sum of x, outputs and its noise with fixed weights"),
         ("without_levels", "WithoutLevels has no scale_noise or add_noise that shows its noise schedule"),
     ],
 )
