@@ -114,7 +114,7 @@ def with_bodies(bundle: Path, *names: str) -> Path:
     return changed(bundle, bodies={name: bodies[name] for name in names})
 
 
-def described(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
+def with_manifest_fields(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
     """The sampler with a network whose manifest has other fields."""
     bundle = sampler.network(network).bundle
     return sampler.with_network_parts(

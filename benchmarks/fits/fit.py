@@ -74,7 +74,7 @@ class Judge:
         if seeds >= FEWEST:
             self.extractor = open_extractor(default_extractor(bundle.manifest), bundle.manifest.x_shape, threads)
 
-    def judged(self, plan: Plan, name: str, body: str) -> Judged:
+    def judge_plan(self, plan: Plan, name: str, body: str) -> Judged:
         """All figures of a plan."""
         sampler = self.samplers[body]
         made = np.concatenate([block.sample(sampler, plan) for block in self.blocks])
@@ -125,7 +125,7 @@ def measure(
     for body, asked_for, name in asked:
         key = body, name, judge.digest(asked_for, body)
         known = next((each for each in found.plans if (each.body, each.plan, each.digest) == key), None)
-        known = known or judge.judged(asked_for, name, body)
+        known = known or judge.judge_plan(asked_for, name, body)
         others = (e for e in found.plans if (e.body, e.plan, e.method) != (body, name, known.method))
         found = msgspec.structs.replace(found, plans=(*others, known))
         print(f"{denoiser}, {body}: {name} {known.mean:.2f} dB", file=sys.stderr, flush=True)

@@ -50,12 +50,12 @@ class Judgement(msgspec.Struct, frozen=True):
         """The numbers of evaluations at which there is a plan without a fit."""
         return sorted({each.evaluations for each in self._nominal})
 
-    def reached(self, plan: Judged) -> int | None:
+    def equivalent_evaluations(self, plan: Judged) -> int | None:
         """The largest number of evaluations at which the plan is no worse than the best without a fit."""
         known = ((count, self.best(count)) for count in self.counts)
         return max((count for count, best in known if best and best.mean <= plan.mean), default=None)
 
-    def reached_in_distance(self, plan: Judged) -> int | None:
+    def equivalent_evaluations_by_distance(self, plan: Judged) -> int | None:
         """The largest number of evaluations at which no plan without a fit has a lower FD."""
         known = ((count, self.nearest(count)) for count in self.counts)
         return max((count for count, best in known if best and best.frechet[0] >= plan.frechet[0]), default=None)

@@ -31,7 +31,7 @@ def _gains(known: Sequence[Judgement]) -> str:
     rows = []
     for judgement in known:
         for plan in judgement.fits():
-            best, reached = judgement.best(plan.evaluations), judgement.reached(plan)
+            best, reached = judgement.best(plan.evaluations), judgement.equivalent_evaluations(plan)
             rows.append(
                 [
                     *_who(judgement, plan),
@@ -71,7 +71,7 @@ def _distances(known: Sequence[Judgement]) -> str:
                         f"{less[0]:+.2f} ± {less[1:].std(ddof=1):.2f}",
                         f"{plan.frechet[0] / nearest.frechet[0]:.2f}",
                         f"{RATIOS[plan.evaluations]:.2f}" if plan.evaluations in RATIOS else "",
-                        _describe_count(judgement, judgement.reached_in_distance(plan)),
+                        _describe_count(judgement, judgement.equivalent_evaluations_by_distance(plan)),
                         str(len(plan.psnr)),
                     ]
                 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.nvidia.int8_forms import counted, engine_of, write_page
+from benchmarks.nvidia.int8_forms import count_and_record, engine_of, write_page
 from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.lowering.quantize import lower_graph, make_quantizer, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import make_target
@@ -36,7 +36,7 @@ HEAD = ("model", "body", "kernels", "by the type that they write", "MB", "dB, me
 
 def rows_of(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: each type alone, then around int8."""
-    task, counts, moments, course = counted(member, work, seeds)
+    task, counts, moments, course = count_and_record(member, work, seeds)
     ranges = tabulate(task, counts)
     most = max(counts.max_magnitudes().values())
     with tempfile.TemporaryDirectory() as folder:

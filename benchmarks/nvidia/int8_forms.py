@@ -137,7 +137,7 @@ def built(graph: Graph, device: str) -> Kernels:
     return kernels
 
 
-def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, RecordedRun]:
+def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, RecordedRun]:
     """A model's bundle, exported if the folder lacks it: what its activations hold, and a course of held-out seeds."""
     few = FEW if member is BLOCK else CalibrateOptions.trajectories
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
@@ -150,7 +150,7 @@ def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Momen
 
 def measure_forms(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: float16, then each form."""
-    task, counts, moments, course = counted(member, work, seeds)
+    task, counts, moments, course = count_and_record(member, work, seeds)
     own = tabulate(task, counts)
     engines = partial(engines_of, folder=work)
     half = engines(to_half(task.prepared, FLOAT16))

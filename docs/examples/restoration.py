@@ -78,7 +78,7 @@ def make_rddm() -> tuple[nn.Module, Spec]:
     return Restorer(2, 1000), Spec("rddm", SHAPE, (Y,), "residual", schedule, heads=2, towards="y")
 
 
-def blurred(count: int) -> np.ndarray:
+def blur_noise(count: int) -> np.ndarray:
     """Return degraded images [count, *SHAPE] in [-1, 1]: here noise through a box filter, in place of your files."""
     image = np.random.default_rng(0).uniform(-1, 1, (count, *SHAPE)).astype(np.float32)
     for axis in (2, 3):
@@ -89,12 +89,12 @@ def blurred(count: int) -> np.ndarray:
 def main(folder: str) -> None:
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    np.savez(home / "own.npz", y=blurred(16))
+    np.savez(home / "own.npz", y=blur_noise(16))
     for function, plan in ((make_resshift, "resshift:4"), (make_rddm, "rddm:5")):
         bundle = home / function.__name__
         export(ExportOptions(source=f"{Path(__file__)}:{function.__name__}", output=bundle))
         calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories=8, conditions=home / "own.npz"))
-        degraded, restored = blurred(20)[16:], []
+        degraded, restored = blur_noise(20)[16:], []
         for precision in ("float32", "int8"):
             with load(bundle, precision) as sampler:
                 restored.append(sampler.sample(plan, seeds=range(4), condition={"y": degraded}))

@@ -90,7 +90,7 @@ def steps_of(count: int) -> str:
     return f"edm_euler:{count}@karras(sigma_min={(high + (count - 1) / count * (low - high)) ** 7:.6g})"
 
 
-def turned(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -> NDArray[Any]:
+def rotate_randomly(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -> NDArray[Any]:
     """Apply algorithm 19: centre x [B, N, 3], rotate it by a uniform random rotation, and move it by a standard normal
     vector."""
     drawn = draws(TURNS + number)  # [B, N, 3], of which four numbers are a quaternion and three the shift
@@ -115,7 +115,7 @@ def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[st
         raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", f"give a plan with one row, such as {steps_of(2)}")
     network, state = sampler.step_network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
     for index, step in enumerate(compiled.steps):
-        before = [turned(state[0], draws, index)]
+        before = [rotate_randomly(state[0], draws, index)]
         u = combine(step.input, before, np.float32)
         state = update(compiled, build_evaluation(compiled, index, before, u, network(index, step, u)), draws)
     return np.asarray(combine(compiled.output, state, np.float32), np.float32)

@@ -38,7 +38,7 @@ def tune_skips(s: Setting, plan: str) -> Floats:
 SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of earlier calls
 
 
-def shifted(s: Setting, name: str) -> Floats:
+def sample_shifted(s: Setting, name: str) -> Floats:
     """Return samples of a plan with times that fit the variance of x, estimated on separate seeds."""
     key = model(s), name, *SHIFTS[model(s)]
     if key not in SHIFTED:
@@ -87,8 +87,8 @@ CLAIMS = [
         "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
     *claims("Skip-Tuning", "nearer to the data in few steps", 5, partial(tune_skips, plan="dpmpp_2m:5"), tuple(SKIPS),
             {"no scale": (5, plan("dpmpp_2m:5"))}),
-    *claims("Time-Shift Sampler", "nearer to many steps, without training", 10, lambda s: shifted(s, "ddim:10"), PLAIN,
-            {"the same plan": (10, plan("ddim:10"))}, (near(None),)),
+    *claims("Time-Shift Sampler", "nearer to many steps, without training", 10,
+            lambda s: sample_shifted(s, "ddim:10"), PLAIN, {"the same plan": (10, plan("ddim:10"))}, (near(None),)),
     *[claim for system, ours, rivals in (
           ("GHVB", "ghvb", DAMPED), ("HB", "hb", DAMPED), ("HB on DPM-Solver++", "hb_dpmpp_2m", DAMPED),
           ("HB on UniPC", "hb_unipc", (*DAMPED, "unipc_2")), ("Nesterov", "nesterov", (*DAMPED, "hb")))

@@ -13,7 +13,7 @@ class DeviceLock:
     """A lock that any number of threads may share, or one thread may hold alone.
 
     A thread that waits to hold it alone takes precedence over later threads that want to share it. A thread that holds
-    the lock may call `shared` again, but must not call `alone`.
+    the lock may call `share` again, but must not call `alone`.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class DeviceLock:
         self._thread = threading.local()
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def share(self) -> Iterator[None]:
         """Share the lock with other threads, for a call that does not record."""
         if self._depth == 0:
             with self._changed:
@@ -52,7 +52,7 @@ class DeviceLock:
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
-        self._depth = 1  # so that `shared` does nothing in this thread
+        self._depth = 1  # so that `share` does nothing in this thread
         try:
             yield
         finally:

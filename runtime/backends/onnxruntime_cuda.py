@@ -137,7 +137,7 @@ class OnnxRuntimeCuda:
                 return self._record(onnxruntime, opener)
             except UserError as error:  # for example if the provider leaves operations to the CPU
                 LOG.info("%s runs without a CUDA graph: %s", name, error.what)
-        with lock.shared():
+        with lock.share():
             return LockedSession(opener(False), lock)
 
     def _record(self, onnxruntime: Any, opener: Callable[[bool], Session], has_plain: bool = True) -> CudaGraphSession:
@@ -147,7 +147,7 @@ class OnnxRuntimeCuda:
             UserError. This is for a form and a whole run, which without recording would be slower than what they
             replace.
         """
-        with device_lock(DEVICE, self.device).shared():
+        with device_lock(DEVICE, self.device).share():
             plain = partial(opener, False) if has_plain else None
             return CudaGraphSession(onnxruntime, opener(True), plain, (DEVICE, self.device))
 

@@ -83,7 +83,7 @@ class LockedSession:
     takes_optional = False
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        with self.lock.shared():
+        with self.lock.share():
             return self.session(feeds)
 
 
@@ -139,7 +139,7 @@ class CudaGraphSession:
             return values
         try:
             if isinstance(state, DeviceTensors):
-                with self._lock.shared():
+                with self._lock.share():
                     return self._replay(state, feeds)
             if state.left == 0:
                 return self._record(shapes, feeds)
@@ -162,7 +162,7 @@ class CudaGraphSession:
 
     def _run_once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Make a call without recording."""
-        with self._lock.shared():
+        with self._lock.share():
             if self._session is None:
                 if self._plain is None:
                     raise RuntimeError(self._problem)
@@ -171,7 +171,7 @@ class CudaGraphSession:
 
     def _record(self, shapes: Shapes, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Record a call with these shapes, and run it."""
-        with self._lock.shared():
+        with self._lock.share():
             bound = self._bind(feeds, 1 + list(self._bound).index(shapes))
         with self._lock.alone():
             values = self._replay(bound, feeds)

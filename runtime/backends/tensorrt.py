@@ -84,7 +84,7 @@ class TensorRt:
         program = engine_files.find(bundle, name, here, self.trust_engines)
         build = f"fewstep build {bundle.path} --backend {self.name}"
         brings = bool(program.key.flags.get("version_compatible"))
-        with device_lock("cuda", self.device).shared():  # it allocates
+        with device_lock("cuda", self.device).share():  # it allocates
             network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)
         return BatchSplitter(network, network.tensors.profile[BATCH][2]) if name in RUN_ONCE else network
 

@@ -139,7 +139,7 @@ class ExecutionLane:
 
     def run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
         """Run one call. The caller has checked sizes, dtypes and shapes."""
-        with device_lock("cuda", self.device).shared():
+        with device_lock("cuda", self.device).share():
             return self._run(feeds, sizes)
 
     def _run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:

@@ -33,7 +33,7 @@ def test_a_fitted_plan_stands_next_to_plans_without_a_fit(tiny_bundle, monkeypat
     written = (tmp_path / "page.md").read_text()
     assert f"| {fitted.mean:.1f} | {fit_page.over(fitted, began)} |" in written
     # a second call measures nothing, and the page follows from what is kept
-    monkeypatch.setattr(benchmark.Judge, "judged", None)
+    monkeypatch.setattr(benchmark.Judge, "judge_plan", None)
     assert main() == 0
     monkeypatch.setattr(sys, "argv", ["fit.py"])
     assert main() == 0

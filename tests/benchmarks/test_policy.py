@@ -17,7 +17,7 @@ from benchmarks.policy.experts import ROUTES, past_the_wall, route_of
 from benchmarks.policy.verdicts import Contender, Episode, Verdict
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 from tests.robots.control.tiny_policy import tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
@@ -52,7 +52,7 @@ def forward(bundle: Path) -> Sampler:
     """A policy that always goes on."""
     sampler = tiny_policy(bundle, lambda x: np.ones_like(x))
     conditions = (Condition("observation", "o", (1, 39), "float32"), Condition("task", "t", (5,), "float32"))
-    return described(sampler, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8))
+    return with_manifest_fields(sampler, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8))
 
 
 def run_of(contender: Contender, bundle: Path, episodes: Sequence[Episode]) -> dict[Episode, Verdict]:

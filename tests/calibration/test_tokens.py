@@ -25,7 +25,7 @@ from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     content = msgspec.json.encode(msgspec.structs.replace(kept, steps=(own, *kept.steps[1:])))
     (bundle / "own.json").write_bytes(content)
     files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
-    other = described(sampler, files=files, plans={"maskgit:8": "own.json"})
+    other = with_manifest_fields(sampler, files=files, plans={"maskgit:8": "own.json"})
     assert default_plan(other).steps[0] == own
     (bundle / "own.json").unlink()
 

@@ -21,7 +21,7 @@ from fewstep.runtime.kinds.sizes import Size
 from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults, calibrated_plan
 from fewstep.runtime.sampling.execution import PlanCompiler
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 from tests.refusals import refuses
@@ -36,7 +36,7 @@ def with_calibrated_plan(sampler: Sampler, plan: str | None, scheduler: str | No
         content = b'{"_class_name": "DDIMScheduler"}'
         (sampler.bundle.path / scheduler).write_bytes(content)
         sampler.bundle.manifest.files[scheduler] = sha256(content).hexdigest()
-    return described(sampler, plans=plans, scheduler=scheduler).with_network_parts(body=body)
+    return with_manifest_fields(sampler, plans=plans, scheduler=scheduler).with_network_parts(body=body)
 
 
 def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = None, **changes: str) -> Sampler:
@@ -99,7 +99,7 @@ def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
     assert default_plan_text(sampler) == (str(tiny_bundle / "plan.json") if guided == "plan.json" else kept)
     assert str(default_plan_text(sampler, 2.0)).endswith(guided)
     assert default_plan_text(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
-    wide = described(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
+    wide = with_manifest_fields(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
     assert str(default_plan_text(wide)).endswith(guided)  # a schedule may follow from the size
 
 
@@ -110,7 +110,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
         manifest = sampler.bundle.manifest
         bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
-        calibrated = described(sampler, bodies=bodies, scheduler="scheduler.json")
+        calibrated = with_manifest_fields(sampler, bodies=bodies, scheduler="scheduler.json")
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None
         assert default_plan_text(calibrated) == "ddim:3"
 
@@ -202,7 +202,7 @@ def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: P
 def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_another_default(tiny_bundle: Path) -> None:
     with load(tiny_bundle, "int8") as sampler:
         kept = kept_along(sampler, "ddim:3")
-        new = described(kept, grid="arctan")
+        new = with_manifest_fields(kept, grid="arctan")
         assert describe_calibration_mismatch(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
         assert "runs along ddim:3@arctan" in str(
             describe_calibration_mismatch(new.bundle, new.body, new.compile("ddim:3"))

@@ -12,7 +12,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.runtime.bundle.manifest import Size, Spectrogram
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 from tests.examples.conftest import EXAMPLES, Example
 
 Run = Callable[..., str]
@@ -136,7 +136,7 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
     ) and "is not a WAV" in message_at(16000, content=b"")
     assert "noisy.wav does not have one channel of 16 bits; convert it" in message_at(16000, channels=2)
     real = fewstep.runtime.load(tiny_bundle)
-    sound = described(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
+    sound = with_manifest_fields(real, spectrogram=Spectrogram(rate=16000), sizes=(Size("frames", 2, low=4, high=64),))
     monkeypatch.setattr("fewstep.runtime.load", lambda bundle: sound)
     assert "noisy.wav is sampled at 8000 Hz; resample it to 16000 Hz, as in training" in message_at(8000)
 

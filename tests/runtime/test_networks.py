@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling import feeds, network
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import changed, described
+from tests.bundles import changed, with_manifest_fields
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
 PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
@@ -89,7 +89,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
 
 def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
-    two = described(sampler, "noisy", heads=2)
+    two = with_manifest_fields(sampler, "noisy", heads=2)
     with pytest.raises(UserError, match="networks with 1 and with 2 outputs; evaluate them in separate calls"):
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 

@@ -45,7 +45,7 @@ def main() -> int:
         version, opened = ask_provider(graphs, arguments.python, arguments.work, Path(scratch))
     print(f"onnxruntime {version}")
     for each in opened:
-        print(f"{each.name}: {each.problem or each.described}")
+        print(f"{each.name}: {each.problem or each.description}")
     return int(any(each.problem for each in opened))
 
 

@@ -36,7 +36,7 @@ class OpenedGraph:
     problem: str = ""
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """Its number of operations, and each kind of them."""
         kinds = ", ".join(f"{count} {name}" for name, count in self.operations.most_common())
         return f"{self.operations.total()} kernels: {kinds}"

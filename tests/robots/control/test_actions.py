@@ -12,7 +12,7 @@ import fewstep.runtime
 from fewstep.robots.control import History, SequenceRequest, UnusableValue, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 from tests.robots.control.tiny_policy import tiny_policy
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0
@@ -94,20 +94,20 @@ def test_an_observation_that_cannot_be_is_named_and_unusable_where_its_form_is_r
 
 def test_a_window_has_the_types_of_the_bundle(policy: Sampler) -> None:
     camera = Condition("camera", "camera", (2, 1, 2), "uint8", low=0, high=255)
-    history = History(described(policy, conditions=(*policy.bundle.manifest.conditions, camera)))
+    history = History(with_manifest_fields(policy, conditions=(*policy.bundle.manifest.conditions, camera)))
     history.add({"state": [1, 0.1], "camera": [[0, 255]]})
     window = history.window()
     assert {name: str(array.dtype) for name, array in window.items()} == {"state": "float32", "camera": "uint8"}
     assert window["state"].tolist() == [[1.0, np.float32(0.1)]] * 2 and window["camera"].max() == 255
     with pytest.raises(UnusableValue, match="'camera': 256 is not a whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0, 256]]})
-    with pytest.raises(UserError, match="'camera': 0.0 is not a whole number of type uint8"):
+    with pytest.raises(UserError, match="'camera': 0.5 is not a whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0.0, 0.5]]})
 
 
 def test_a_condition_that_is_not_observed_at_each_tick_is_left_to_the_caller(policy: Sampler) -> None:
     task = Condition("task", "task", low=0, high=3)
-    policy = described(policy, conditions=(*policy.bundle.manifest.conditions, task))
+    policy = with_manifest_fields(policy, conditions=(*policy.bundle.manifest.conditions, task))
     history = History(policy)
     history.add({"state": [1.0, 2.0], "temperature": 20.0})  # the robot measures more than the policy sees
     assert list(history.window()) == ["state"]
@@ -153,7 +153,7 @@ def test_what_is_compiled_into_a_plan_is_no_option_of_a_sequence(policy: Sampler
 
 
 def test_decided_actions_of_the_former_sequence_are_held(policy: Sampler) -> None:
-    policy, former = described(policy, policy=Policy(2, 0, 1)), np.full((4, 3), SHIFT + SCALE, np.float32)
+    policy, former = with_manifest_fields(policy, policy=Policy(2, 0, 1)), np.full((4, 3), SHIFT + SCALE, np.float32)
     hard = sample_actions(policy, "ddim:2", WINDOW, former=former, decided=1, continuity="hard")
     np.testing.assert_allclose((hard[:, 0] - SHIFT) / SCALE, [1.0, 0.1, 0.2, 0.3], atol=1e-5)
     default = sample_actions(policy, "ddim:2", WINDOW, former=former, decided=1)
@@ -183,7 +183,7 @@ def test_enough_is_a_sequence_of_fewer_steps(policy: Sampler) -> None:
 
 
 def test_discrete_actions_have_their_values_and_nothing_between(policy: Sampler) -> None:
-    policy = described(policy, policy=Policy(2, 0, 1, discrete={2: (0.0, 8.0, 30.0)}))
+    policy = with_manifest_fields(policy, policy=Policy(2, 0, 1, discrete={2: (0.0, 8.0, 30.0)}))
     former = np.full((4, 3), 30.0, np.float32)
     made = sample_actions(policy, "ddim:2", WINDOW, former=former, decided=1)
     np.testing.assert_allclose(made[:, 2], [30.0, 8.0, 8.0, 8.0])  # 5, 7, 9 and 11 without, and the first is decided
@@ -204,7 +204,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     graph = msgspec.structs.replace(policy.body.graph, inputs=(*policy.body.graph.inputs, *inputs))
     trained = Policy(2, 0, 1, prefix="before", delay="decided", most_delay=2)
     policy = policy.with_network_parts(body=msgspec.structs.replace(policy.body, graphs=(graph,)), graph=network)
-    policy = described(policy, conditions=(*policy.bundle.manifest.conditions, *ports), policy=trained)
+    policy = with_manifest_fields(policy, conditions=(*policy.bundle.manifest.conditions, *ports), policy=trained)
     assert trained.problem(policy.bundle.manifest) is None
     former = np.full((4, 3), SHIFT + SCALE, np.float32)
     for decided, stated in ((2, 2.0), (3, 0.0)):  # beyond what it was trained on they are held alone
@@ -220,7 +220,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
 
 def test_a_policy_that_observes_nothing_of_that_length_has_no_history(policy: Sampler) -> None:
     with pytest.raises(UserError, match="no condition of 2147483648 observations"):
-        History(described(policy, policy=Policy(2**31, FIRST, 2)))
+        History(with_manifest_fields(policy, policy=Policy(2**31, FIRST, 2)))
 
 
 def test_a_bundle_that_is_no_policy_is_refused(tiny_bundle: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import fewstep.runtime
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 
 HORIZON, EXECUTED = 16, 4
 SEEN = {"state": [0.0, 0.0]}
@@ -36,7 +36,7 @@ def tiny_policy(
         graph=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},
     )
     own = {"conditions": (state, *others), "prologue": None, "prediction": "sample"}
-    return described(sampler, **own, x_shape=shape, policy=policy, units=units)
+    return with_manifest_fields(sampler, **own, x_shape=shape, policy=policy, units=units)
 
 
 def ramp(x: np.ndarray) -> np.ndarray:

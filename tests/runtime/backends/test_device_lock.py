@@ -31,7 +31,7 @@ def test_calls_share_it() -> None:
     lock, together = DeviceLock(), threading.Barrier(2)
 
     def call() -> None:
-        with lock.shared():
+        with lock.share():
             together.wait(PATIENCE)  # passes only when both are inside
 
     threads = [start(call) for _ in range(2)]
@@ -44,7 +44,7 @@ def test_a_recording_waits_for_calls() -> None:
     lock, order, begun, ends = DeviceLock(), [], threading.Event(), threading.Event()
 
     def call() -> None:
-        with lock.shared():
+        with lock.share():
             begun.set()
             ends.wait(PATIENCE)
             order.append("call")
@@ -70,13 +70,13 @@ def test_a_call_waits_for_a_recording_and_for_one_that_waits() -> None:
         with how():
             order.append(name)
 
-    with lock.shared():
+    with lock.share():
         recording = start(lambda: take(lock.alone, "recording"))
         recording.join(0.05)  # it waits by now
-        call = start(lambda: take(lock.shared, "call"))
+        call = start(lambda: take(lock.share, "call"))
         call.join(0.05)
         assert call.is_alive()
-        with lock.shared():  # this thread has it already, and goes on though a recording waits
+        with lock.share():  # this thread has it already, and goes on though a recording waits
             order.append("inner")
     recording.join(PATIENCE), call.join(PATIENCE)
     assert order == ["inner", "recording", "call"]
@@ -84,13 +84,13 @@ def test_a_call_waits_for_a_recording_and_for_one_that_waits() -> None:
 
 def test_a_recording_may_share_what_it_holds() -> None:
     lock = DeviceLock()
-    with lock.alone(), lock.shared():
+    with lock.alone(), lock.share():
         assert not is_free(lock)
 
 
 def test_it_is_free_after_an_error() -> None:
     lock = DeviceLock()
-    for how in (lock.shared, lock.alone):
+    for how in (lock.share, lock.alone):
         try:
             with how():
                 raise ValueError

@@ -12,7 +12,7 @@ from fewstep.plans.plan import Tensor
 from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.runs import Tiles, sample_tiles, tiled_steps
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 from tests.free_size_bundle import HEIGHT, WIDTH, free
 
 LABEL = {"class": ["dress"]}
@@ -35,7 +35,7 @@ def with_sizes(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches
         assert feeds["x"].shape[1:] == shape
         return {"v": (np.tanh(blur(feeds["x"], reach)) + feeds["row"][:, :, None, None]).astype(np.float32)}
 
-    return described(sampler, x_shape=shape).with_network_parts(graph=network)
+    return with_manifest_fields(sampler, x_shape=shape).with_network_parts(graph=network)
 
 
 WHOLE = (1, 37, 30)
@@ -50,7 +50,7 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
 
     sampler = fewstep.runtime.load(free(tiny_bundle))
     sizes = tuple(msgspec.structs.replace(size, low=4, high=64) for size in (HEIGHT, WIDTH))
-    return described(sampler, sizes=sizes).with_network_parts(graph=network)
+    return with_manifest_fields(sampler, sizes=sizes).with_network_parts(graph=network)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 
 X_SHAPE = (1, 4, 4)
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
@@ -24,7 +24,7 @@ def taking(sampler: Sampler, denoiser: Callable[..., Any], inputs: tuple[Any, ..
     """The tiny sampler with another network, which its manifest describes."""
     graph = msgspec.structs.replace(sampler.body.graph, inputs=(*sampler.body.graph.inputs, *inputs))
     body = msgspec.structs.replace(sampler.body, graphs=(graph,))
-    return described(sampler, **fields).with_network_parts(body=body, graph=denoiser)
+    return with_manifest_fields(sampler, **fields).with_network_parts(body=body, graph=denoiser)
 
 
 def start_noise() -> np.ndarray:

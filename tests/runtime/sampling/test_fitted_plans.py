@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 
 
 def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64, numbers="dpmpp_2m:3"):
@@ -103,7 +103,7 @@ def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle
     plan = give(tiny_bundle, guidance=None)
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
-    unguided = described(sampler, conditions=(bare,))
+    unguided = with_manifest_fields(sampler, conditions=(bare,))
     words = "guidance 4.0 needs an unconditional branch, which this denoiser lacks; leave guidance out"
     with pytest.raises(UserError, match=words):
         unguided.compile("fitted:3" if named else plan, 4.0)

@@ -15,7 +15,7 @@ from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.sampling import prologue_rows
 from fewstep.runtime.sampling.prologue_rows import RowCache, _distinct
-from tests.bundles import described
+from tests.bundles import with_manifest_fields
 
 TABLE = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)  # as in conftest: one shift a label, the last for none
 SHIFT, ROW = TensorEntry("shift", "row", ("batch", 1)), TensorEntry("row", "row", ("batch", 1))
@@ -33,7 +33,7 @@ class Split:
             "conditioner": GraphEntry("graphs/prologue.onnx", (LABEL,), (SHIFT,)),
             "prologue": GraphEntry("graphs/prologue.onnx", (TIME, SHIFT), (ROW,)),
         }
-        self.sampler = described(self.whole, **graphs).with_network_parts(
+        self.sampler = with_manifest_fields(self.whole, **graphs).with_network_parts(
             conditioner=self.condition, prologue=self.add_time
         )
 
@@ -83,7 +83,7 @@ def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
     """A network that does not get its time: nothing is left for a prologue."""
     whole = GraphEntry("graphs/prologue.onnx", (LABEL,), (ROW,))
-    alone = described(split.sampler, prologue=None, conditioner=whole).with_network_parts(
+    alone = with_manifest_fields(split.sampler, prologue=None, conditioner=whole).with_network_parts(
         conditioner=lambda feeds: {"row": TABLE[feeds["label"]]}, prologue=None
     )
     x = np.ones((2, 1, 4, 4), np.float32)
