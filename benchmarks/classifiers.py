@@ -161,7 +161,7 @@ def card(data: Classified, images: int, share: float, parameters: int, size: int
     return f"""# {data.name}
 
 A classifier of {data.title}, {parameters / 1e6:.2f} M parameters, whose {FEATURES} features (before the last ReLU)
-compare sets of samples. A distance between its features means something only beside another one of the same extractor.
+compare sets of samples. A distance between its features means something only next to another one of the same extractor.
 
 | | |
 |---|---|

@@ -21,7 +21,7 @@ from benchmarks.options import parser_of
 from fewstep.models import ready
 from fewstep.runtime.bundle.reading import open_bundle
 
-DEPENDENCIES = ("msgspec", "safetensors")  # beside numpy and onnxruntime, which a device is assumed to have
+DEPENDENCIES = ("msgspec", "safetensors")  # besides numpy and onnxruntime, which a device is assumed to have
 PROCESSES = 11
 MB = 1e6
 

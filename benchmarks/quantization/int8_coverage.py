@@ -13,8 +13,8 @@ from fewstep.runtime.bundle.manifest import Coverage
 RENAMED = re.compile(r"(?:fused )?(?P<given>.+?)(?:/\w+Fusion/?)*(?:_token_\d+)?(?:_nchwc)?")
 
 
-def covered(engine: str, prepared: Graph, graph: Graph) -> Coverage:
-    """Counted where the engine is here; for TensorRT by the pairs it is given, which is what strongly typed it runs.
+def measure_coverage(engine: str, prepared: Graph, graph: Graph) -> Coverage:
+    """Coverage as the engine reports it, or for TensorRT by the graph's pairs, which a strongly typed engine follows.
 
     `prepared` is the float graph with nodes named after what they make, `graph` what a tool made of it, whose nodes
     kept these names (a convolution that got its bias back makes another tensor). UserError for an operation in int8

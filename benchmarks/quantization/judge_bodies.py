@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quantization.contenders import Contender
-from benchmarks.quantization.int8_coverage import covered
+from benchmarks.quantization.int8_coverage import measure_coverage
 from benchmarks.quantization.tool_inputs import Material
 from benchmarks.result_store import kept
 from fewstep.graph.files import io
@@ -114,7 +114,7 @@ class Judge:
     def _measure(self, contender: Contender) -> Quality:
         bundle = open_bundle(self.bundle)
         graph, samples = bundle.body(contender.body).graph, self.samples(contender)
-        made = graph.coverage or covered(
+        made = graph.coverage or measure_coverage(
             contender.engine, self.material.graph, io.load(bundle.graph(graph), root=self.bundle)
         )
         values, errors = psnr(samples, self.reference), samples.astype(np.float64) - self.reference

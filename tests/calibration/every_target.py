@@ -15,7 +15,7 @@ from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
 UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
-ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, beside onnxruntime
+ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, besides onnxruntime
 
 
 def _skip_marks(name: str) -> list[pytest.MarkDecorator]:

@@ -25,7 +25,7 @@ def main(bundle: str) -> None:
     loaded = sorted(name for name in FOREIGN if name in sys.modules)
     assert not loaded, f"the runtime imported {loaded}"
     installed = sorted(name for name in FOREIGN if importlib.util.find_spec(name) is not None)
-    print(f"sampled in float32 and int8; installed beside the runtime: {', '.join(installed) or 'nothing'}")
+    print(f"sampled in float32 and int8; installed besides the runtime: {', '.join(installed) or 'nothing'}")
 
 
 main(sys.argv[1])

@@ -33,7 +33,7 @@ def test_other_networks_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch
     assert (found.memory, found.disk, found.files) == (3 * WEIGHTS + ALONE, 5 * WEIGHTS, 6)
     monkeypatch.setattr("fewstep.graph.files.io.EXTERNAL_ABOVE", 2 * WEIGHTS)
     large = estimate_needs(source(written=(3 * WEIGHTS, 0, WEIGHTS)))
-    assert large is not None and large.files == 7  # the weights of one lie beside its graph
+    assert large is not None and large.files == 7  # the weights of one are next to its graph
 
 
 def test_a_bundle_in_float16_is_written_after_the_one_in_float32() -> None:

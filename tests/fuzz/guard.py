@@ -25,7 +25,7 @@ MACHINE = ("/proc/cpuinfo",)  # which instructions the CPU has
 PYTHON = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 _inside: list[str] = []  # the folder being watched; empty: nothing is
-_outside: list[str] = []  # what was touched beside it
+_outside: list[str] = []  # what was touched outside it
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -138,7 +138,7 @@ def test_a_lost_direction_has_its_gain_at_every_step():
         assert step.guidance.share == pytest.approx(in_one.guidance.share)
         for each in (step.guidance, step.condition):
             assert (each.step, each.gain) == (step.index, pytest.approx(0.1, abs=1e-3))
-    _, own = judge_bodies(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
+    _, own = judge_bodies(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other next to it
     assert all(step.guidance is None and step.condition is None for step in own.steps)
 
 

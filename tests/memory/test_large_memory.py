@@ -25,7 +25,7 @@ pytestmark = [
 
 MB = 10**6
 ALONE = 200 * MB  # of the command, its engines and one evaluation of this network: some 130 measured
-ACTIVATIONS = 20 * MB  # of one evaluation, and what onnxruntime keeps beside weights
+ACTIVATIONS = 20 * MB  # of one evaluation, and what onnxruntime keeps besides weights
 COMMAND = """
 import os
 import sys

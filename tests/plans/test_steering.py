@@ -30,7 +30,7 @@ def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size,
     for step, before, weight in zip(plan.steps, plain.steps, (0.5, 2.0, 0.0, -1.0), strict=True):
         assert step.branches == before.branches == ("cond", "uncond")
         factor = weight * size(step.alpha, step.sigma)
-        column = plan.rows + 1  # behind the rows: the prediction of cond, its gradient, and both of uncond
+        column = plan.rows + 1  # after the rows: the prediction of cond, its gradient, and both of uncond
         assert step.x0[column] == pytest.approx(factor, rel=1e-12)
         changed = [*step.x0[:column], 0.0, *step.x0[column + 1 :]]
         assert changed == pytest.approx(before.x0, rel=1e-12)

@@ -31,7 +31,7 @@ class Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 
 def main(folder: Path, setting: str, output: Path) -> None:
-    logging.getLogger().setLevel(logging.ERROR)  # it advises what prepared graphs have behind them
+    logging.getLogger().setLevel(logging.ERROR)  # it advises preprocessing that prepared graphs already have
     operations = json.loads((folder / "operations.json").read_text())
     chosen: dict[str, Any] = {}
     if setting == "outer":

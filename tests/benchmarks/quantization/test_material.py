@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.quantization import run_tools, tool_inputs
 from benchmarks.quantization.contenders import TOOLS, Contender
-from benchmarks.quantization.int8_coverage import covered, in_float, multiplying, pair_operations
+from benchmarks.quantization.int8_coverage import in_float, measure_coverage, multiplying, pair_operations
 from benchmarks.quantization.join_biases import join_bias
 from benchmarks.quantization.run_tools import quantize, reason
 from benchmarks.quantization.tool_inputs import Material, write_material
@@ -125,15 +125,15 @@ def test_pairs_count_where_they_stand_at_both_inputs() -> None:
     given = body()
     graph = with_pairs(given, pairs)
     assert pair_operations(graph) == {"h2"}
-    assert covered("tensorrt", given, graph).int8_ops == ("h2",)
-    assert covered("tensorrt", given, graph).int8_macs == 32 * 16 * 9 * 64
+    assert measure_coverage("tensorrt", given, graph).int8_ops == ("h2",)
+    assert measure_coverage("tensorrt", given, graph).int8_macs == 32 * 16 * 9 * 64
 
 
 @pytest.mark.parametrize("given", [body(), denoiser()], ids=["with biases and tokens", "with activations"])
 def test_onnxruntime_tells_what_it_runs_in_float(given: Graph) -> None:
     graph = given.with_nodes(replace(node, name=node.output) for node in given.nodes)
     assert in_float(given, graph) == count_operation_macs(given).keys()
-    assert covered("onnxruntime", given, graph).int8_macs == 0
+    assert measure_coverage("onnxruntime", given, graph).int8_macs == 0
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_an_operation_that_the_float_graph_does_not_have_is_refused() -> None:
     graph = with_pairs(given, ("a1", "h2.weight"))
     renamed = graph.with_nodes(replace(node, name="other") if node.output == "h2" else node for node in graph.nodes)
     with pytest.raises(UserError, match="'other' runs in int8"):
-        covered("tensorrt", given, renamed)
+        measure_coverage("tensorrt", given, renamed)
 
 
 @pytest.mark.parametrize("given", [body(), denoiser()], ids=["with biases and tokens", "with activations"])
@@ -187,9 +187,9 @@ def test_what_int8_covers_is_the_same_with_biases_joined() -> None:
     for engine in ("onnxruntime", "openvino", "tensorrt"):
         if engine == "openvino":
             pytest.importorskip("openvino", reason="openvino is not installed")
-        before, after = (covered(engine, given, with_pairs(graph, pairs)) for graph in (given, joined))
+        before, after = (measure_coverage(engine, given, with_pairs(graph, pairs)) for graph in (given, joined))
         assert before == after
-        # onnxruntime's kernels also need the pair behind an operation
+        # onnxruntime's kernels also need the pair after an operation
         assert after.int8_ops == (() if engine == "onnxruntime" else ("h2",))
 
 

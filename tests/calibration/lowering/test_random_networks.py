@@ -20,8 +20,8 @@ from tests.calibration.lowering.bodies.small_body import sqnr, table
 from tests.graph.random_networks import BLOCKS, network, networks
 from tests.graph.small_graphs import BATCH_SIZES, feeds
 
-# dB behind the plain rounding below; of 60 networks the worst were 5.9 and, where the whole graph is in 8 bits, 12.8
-# behind. A fault that this found lost 27 to 40.
+# dB worse than the plain rounding below; the worst of 60 networks were 5.9 and, if the whole graph is in 8 bits, 12.8
+# worse. A fault that this found lost 27 to 40.
 MARGIN, MARGIN_OF_EVERYTHING = 12.0, 20.0
 DRAWN = 30
 ALWAYS: dict[str, Any] = {"deadline": None, "derandomize": True, "database": None}

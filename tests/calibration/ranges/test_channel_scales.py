@@ -68,7 +68,7 @@ def test_factors_do_not_depend_on_the_unit() -> None:
 @pytest.mark.parametrize(
     ("lows", "highs"),
     [
-        ([-0.25, -0.25, -0.25], [8.0, 2.0, 0.0]),  # behind a SiLU, one channel with nothing above zero
+        ([-0.25, -0.25, -0.25], [8.0, 2.0, 0.0]),  # after a SiLU, one channel with nothing above zero
         ([-0.25, -0.25, -0.02], [8.0, 0.1, 0.0]),
         ([-1.0, -3.0, -0.5], [4.0, 0.5, 0.5]),
         ([-1.0, -1.0, -4.0], [0.0, 0.0, 0.0]),

@@ -13,7 +13,7 @@ def test_the_body_holds_no_operation_it_does_not_need(unet: Exported) -> None:
     counts = Counter(unet.prepared.body.ops())
     norms, shortcuts = 8, 1  # the shortcut is over a Concat, and takes two convolutions
     assert counts["InstanceNormalization"] == norms
-    assert counts["Sigmoid"] == norms - 1  # no SiLU behind the norm of the attention
+    assert counts["Sigmoid"] == norms - 1  # no SiLU after the norm of the attention
     assert counts["Conv"] == 11 + shortcuts  # with equal widths no other block has a shortcut
     assert counts["Reshape"] == 2 * norms + 4  # attention: tokens, heads, and back
     assert counts["Mul"] == norms + norms - 1 + 1  # one scale a norm, one a SiLU, one for the attention

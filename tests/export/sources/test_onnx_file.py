@@ -53,7 +53,7 @@ def read(files: tuple[Path, Path]) -> tuple[PreparedDenoiser, Verification]:
     return verify_source(load_source(str(files[0]), files[1]))
 
 
-def behind(proto: onnx.ModelProto, op: str, inputs: str, output: str, **attributes: Any) -> onnx.ModelProto:
+def append_node(proto: onnx.ModelProto, op: str, inputs: str, output: str, **attributes: Any) -> onnx.ModelProto:
     """The model with one more node, whose result is its output."""
     proto.graph.node.append(helper.make_node(op, inputs.split(" "), [output], **attributes))
     proto.graph.output[0].name = output
@@ -169,7 +169,7 @@ def test_a_graph_that_is_not_the_file_any_more_is_refused(tmp_path: Path) -> Non
 
 def test_a_fixed_batch_that_cannot_be_freed_says_how_to_export_it(tmp_path: Path) -> None:
     proto = model(batch=2)
-    behind(behind(proto, "ReduceMean", "out zero", "mean"), "Sub", "out mean", "less")
+    append_node(append_node(proto, "ReduceMean", "out zero", "mean"), "Sub", "out mean", "less")
     with pytest.raises(UserError, match="a dynamic batch"):
         read(written(tmp_path, proto, output="less"))
 
@@ -285,7 +285,7 @@ def test_an_output_of_another_size_is_refused_before_a_bundle_holds_it(tmp_path:
     for returned in (CHANNELS + 1, 3 * CHANNELS):
         with pytest.raises(UserError, match=rf"returns out float32 \[batch, {returned}, 4, 4\], not shape \[2, 4, 4\]"):
             read(written(tmp_path, open_axis(model(returned=returned), 1)))
-    half = behind(model(), "AveragePool", "out", "small", kernel_shape=[2, 2], strides=[2, 2])
+    half = append_node(model(), "AveragePool", "out", "small", kernel_shape=[2, 2], strides=[2, 2])
     for axis in (2, 3):
         open_axis(half, axis)
     with pytest.raises(UserError, match=r"returns small float32 \[batch, 2, 2, 2\], not shape \[2, 4, 4\]"):
@@ -301,14 +301,14 @@ def test_ai_onnx_is_the_default_domain(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_rounds_to_float16_inside_is_judged_as_one(tmp_path: Path) -> None:
-    proto = behind(model(), "Cast", "out", "rounded", to=TensorProto.FLOAT16)
-    behind(proto, "Cast", "rounded", "wide", to=TensorProto.FLOAT)
+    proto = append_node(model(), "Cast", "out", "rounded", to=TensorProto.FLOAT16)
+    append_node(proto, "Cast", "rounded", "wide", to=TensorProto.FLOAT)
     _, table = read(written(tmp_path, proto, output="wide"))
     assert table.tolerance == 2e-2 and 1e-5 < table.worst.relative < 1e-3  # the bundle does not round
 
 
 def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
-    proto = behind(behind(model(), "RandomNormalLike", "out", "noise"), "Add", "out noise", "noisy")
+    proto = append_node(append_node(model(), "RandomNormalLike", "out", "noise"), "Add", "out noise", "noisy")
     with pytest.raises(
         UserError,
         match=r"returns a different output each time \(node 'noise', RandomNormalLike\), at .*; remove its random",
@@ -318,7 +318,7 @@ def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("op", "inputs"), [("Add", "out"), ("Identity", "")])
 def test_a_graph_that_is_not_valid_is_refused_before_a_pass_reads_it(op: str, inputs: str, tmp_path: Path) -> None:
-    proto = behind(model(), op, inputs, "odd")
+    proto = append_node(model(), op, inputs, "odd")
     with pytest.raises(UserError, match="onnxruntime .* cannot load model.onnx: "):
         read(written(tmp_path, proto, output="odd"))
 

@@ -26,7 +26,7 @@ def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
     )
     wide = float32_scales(graph)
     assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
-    assert wide.ops().count("Cast") == 2 + 1 + 2  # one in front of both codes, one behind each
+    assert wide.ops().count("Cast") == 2 + 1 + 2  # one before both codes, one after each
     x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
     half = x.astype(np.float16).astype(np.float32)
     codes = {scale: np.clip(np.rint(half / np.float32(scale)), -128, 127) for scale in (fine, coarse)}

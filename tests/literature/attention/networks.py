@@ -40,7 +40,7 @@ class Block(nn.Module):
         self.own, self.words = Attention(), Attention()
 
     def forward(self, h: Tensor, text: Tensor) -> Tensor:
-        h = h + self.own(h, torch.cat([h[:, :2], h], dim=1))  # keys behind a prefix of two
+        h = h + self.own(h, torch.cat([h[:, :2], h], dim=1))  # keys after a prefix of two
         return h + self.words(h, text)
 
 
