@@ -212,7 +212,7 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         raise UserError(f"{what} is {values!r}, not one value per sample", f"{fix} for each sample")
     if len(values) != samples:
         has = f"{_count(len(values), 'value')} for {_count(samples, 'sample')}"
-        raise UserError(f"{what} has {has}", "give one for each")
+        raise UserError(f"{what} has {has}", "give one value for each sample")
     taken = [_number(condition, value) if isinstance(value, str) else value for value in values]
     array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):

@@ -143,7 +143,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"seeds": range(10**12)}, "more than 1048576 seeds"),
         ({"condition": {}}, "condition 'class' is missing; give 0 shirt, 1 dress, 2 bag"),
         ({"condition": {"class": [1], "text": ["a"]}}, "unknown condition 'text'; it takes 'class'"),
-        ({"condition": {"class": [1, 2]}}, "has 2 values for 1 sample; give one for each"),
+        ({"condition": {"class": [1, 2]}}, "has 2 values for 1 sample; give one value for each sample"),
         ({"condition": {"class": [4]}}, "4 is out of range; give 0 shirt"),
         ({"condition": {"class": [-1]}}, "-1 is out of range"),
         ({"condition": {"class": ["hat"]}}, "unknown value 'hat'; give 0 shirt"),

@@ -81,7 +81,7 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     if _one_component(name, (record,)) != found.component:
         raise recording_error(f"{name} calls another network with another {setting}")
     if _find_x(name, found.x, record) != found.x_place:
-        raise recording_error(f"{name} puts x elsewhere in {found.x} with another {setting}")
+        raise recording_error(f"{name} passes x at another place of {found.x} with another {setting}")
     for path, line in found.times.items():
         expected = TimeFit(line, found.still_times.get(path))
         if not fit_time(name, path, (record,), expected, path in found.seconds).agrees(line):
@@ -94,13 +94,13 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
 
 
 def check_steps(name: str, record: CallRecord) -> None:
-    """Raise UserError if x changes between steps, except in a held part, if a step calls no network, or if one steps or
-    returns several tensors."""
+    """Raise UserError if x changes between steps, except in a held part, if a step calls no network, or if a step
+    changes or a network returns several tensors."""
     find_held_part(name, record)
     if not all(step.calls for step in record.steps):
         raise recording_error(f"{name} takes a step of its scheduler without calling its network")
     if (joined := record.steps[0].joined) > 1:
-        raise recording_error(f"{name} steps {joined} tensors, whose elements its network does not get as they are")
+        raise recording_error(f"{name} steps {joined} tensors, but its network does not get their elements unchanged")
     call = record.steps[0].calls[0]
     if call.is_list:
         raise recording_error(f"the network {call.component} of {name} returns a list of tensors, one for each sample")
