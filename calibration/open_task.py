@@ -7,6 +7,7 @@ from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.options import CalibrateOptions, load_targets, trajectory_seeds, warn_of_few
 from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
 from fewstep.calibration.ranges.methods import lambda_edges
+from fewstep.calibration.replaced_calibration import warn_of_replaced
 from fewstep.calibration.task import Task
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
@@ -73,5 +74,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         no_floats=any(target.scheme.no_floats for target in targets),
         kept_operations=match_operations(prepared, options.keep_float),
     )
+    if network == DENOISER:
+        warn_of_replaced(sampler.bundle, options, plan)
     warn_of_few(options)
     return task

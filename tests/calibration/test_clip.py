@@ -51,6 +51,15 @@ def test_the_plan_of_a_clipped_calibration_clips(bundle: Path) -> None:
     assert " --clip 0.5 " in made.manifest.provenance.commands[-1]
 
 
+def test_a_calibration_says_what_it_does_not_keep_of_the_earlier_one(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(bundle, plan=parse_plan_text("ddim:4"), guidance=1.5, clip=CLIP, target=("cpu-x86",))
+    assert "replaces" not in caplog.text
+    run(bundle, plan=parse_plan_text("ddim:4"), target=("cpu-x86",))
+    assert "to keep them, give --guidance 1.5 --clip 0.5" in caplog.text
+
+
 def test_int8_is_nearer_where_its_ranges_are_of_clipped_runs(bundle: Path, tmp_path: Path) -> None:
     """The state after a clipped prediction is a tenth of that after an unclipped one."""
     errors = []
@@ -141,7 +150,7 @@ def test_a_model_whose_own_scheduler_clips_has_a_warning_with_the_option(
     with caplog.at_level(logging.WARNING, "fewstep"):
         run(bundle, clip=2.0, target=("cpu-x86",))
         run(with_scheduler(bundle, clip_sample=False), target=("cpu-x86",))
-    assert not any("--clip" in each for each in caplog.messages)
+    assert not any("own scheduler" in each for each in caplog.messages)
 
 
 def test_samples_far_out_of_range_are_told_of_the_option(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
