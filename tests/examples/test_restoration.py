@@ -36,14 +36,14 @@ def test_restoration(tmp_path: Path, example: Example, monkeypatch: pytest.Monke
     assert "in resshift:4" in printed and "in rddm:5" in printed
     assert min(float(each) for each in re.findall(r"at (\S+) dB", printed)) > 35
 
-    y = own["blurred"](2)
+    y = own["blur_noise"](2)
     draws = [np.stack([noise.normal(seed, number, y.shape[1:]) for seed in (0, 1)]) for number in range(4)]
     expected = resshift(own["make_resshift"]()[0].eval().double(), y.astype(float), draws)
     with load(tmp_path / "make_resshift") as sampler:
         made = sampler.sample("resshift:4", seeds=[0, 1], condition={"y": y})
     assert made == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
 
-    whole = own["blurred"](1)[0]
+    whole = own["blur_noise"](1)[0]
     large = np.tile(whole, (1, 4, 3))
     np.save(tmp_path / "large.npy", large)
     arguments = [tmp_path / "make_resshift", tmp_path / "large.npy", tmp_path / "restored.npy"]

@@ -35,7 +35,7 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
     x = sigmas[0] * draws(0).astype(np.float64)
     for index, (s, t) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
         before = x
-        x = names["turned"](x, draws, index).astype(np.float64)
+        x = names["rotate_randomly"](x, draws, index).astype(np.float64)
         far = [np.linalg.norm(each[:, :, None] - each[:, None], axis=-1) for each in (before, x)]
         np.testing.assert_allclose(*far, rtol=1e-5, atol=1e-4)  # distances stay
         scaled = torch.from_numpy((x / np.hypot(s, data)).astype(np.float32))
@@ -46,7 +46,7 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
         x = x + (t - s) * (x - denoised) / s
     np.testing.assert_allclose(samples, x, rtol=1e-3, atol=1e-3)
     corners = 5 + np.vstack([np.eye(3), -np.eye(3)])[None].repeat(2, 0)
-    made = np.stack([names["turned"](corners, draws, index) for index in range(300)]).astype(np.float64)
+    made = np.stack([names["rotate_randomly"](corners, draws, index) for index in range(300)]).astype(np.float64)
     centres = made.mean(-2)  # a normal step from 0, and no draw of the plan
     assert np.square(centres).mean() == pytest.approx(1, abs=0.12) and np.abs(centres[0] - draws(0)[:, 2]).min() > 1e-3
     rotations = made[..., :3, :] - centres[..., None, :]
