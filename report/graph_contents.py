@@ -25,7 +25,7 @@ from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 
 NCHWC = f"{CONTRIB}.nchwc"
-LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are no fusions
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change the memory layout, and are not fusions
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

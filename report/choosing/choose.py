@@ -115,7 +115,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
 
 
 def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
-    """Return the plans of each body that has any. Raises UserError for a name that is no plan of any body."""
+    """Return the plans of each body that has any. Raises UserError for a name that is not a plan of any body."""
     plans = {body: compile_plans(judging, body, names) for body in runnable_bodies(judging.bundle)}
     for name in names:
         if not any(name in own for own in plans.values()):
