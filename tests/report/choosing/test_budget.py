@@ -1,0 +1,67 @@
+"""The winner of a budget, what a saved choice runs with, and the front of all deployments."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.measure.rollouts.end_quality import end_quality
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg
+from fewstep.plans.shaping import UNCLIPPED, Clip
+from fewstep.report.choosing.budget import Budget, choose_by_budget
+from fewstep.report.choosing.deployments import pareto_front
+from fewstep.report.choosing.engines import TimedEngine
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+
+
+def row(milliseconds: float, decibels: float, **figures: float) -> Deployment:
+    quality = msgspec.structs.replace(end_quality(np.array([decibels]), "float32, p"), **figures)
+    return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
+
+
+@pytest.mark.parametrize(
+    ("rows", "within", "fix"),
+    [
+        ([row(2.3456, 30, snr=25.0)], "2ms", "give --within 2.35ms, or try more plans (--plan)"),
+        (
+            [row(1, 22.7, snr=16.0), row(2.3456, 30, snr=25.0)],
+            "2ms",
+            "give --within 2.35ms or --at-least 22dB, or try more plans (--plan)",
+        ),
+        ([row(1, -34.0, snr=5.0, unrelated=-40.0)], None, "clip each clean prediction, with --clip LIMIT"),
+        ([row(1, 5.0, snr=12.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
+        ([row(1, 5.0, snr=2.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
+    ],
+)
+def test_a_fix_names_only_limits_that_a_deployment_meets(
+    tiny_bundle: Path, rows: list[Deployment], within: str | None, fix: str
+) -> None:
+    budget = Budget(within, "25dB", 2.0 if within else None, 25.0)
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(UserError) as caught:
+        choose_by_budget(bundle, budget, 1, load(tiny_bundle).compile("ddim:2"), rows)
+    assert fix in caught.value.fix and "15dB" not in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("plan", "guidance", "shaping", "expected"),
+    [
+        ("ddim:4", None, None, {"guidance": 1.0, "shaping": UNCLIPPED}),
+        ("ddim:4", Cfg(2.0), Clip(-1.0, 1.0), {"guidance": Cfg(2.0), "shaping": Clip(-1.0, 1.0)}),
+        ("scheduler:4", None, Clip(-1.0, 1.0), {"guidance": 1.0, "shaping": None}),
+    ],
+)
+def test_a_saved_choice_takes_nothing_from_the_calibration(
+    plan: str, guidance: Cfg | None, shaping: Clip | None, expected: dict[str, object]
+) -> None:
+    winner = msgspec.structs.replace(row(1, 30.0), plan=plan)
+    assert SavedChoice("b", "", "", 1, guidance, shaping, winner, (plan,)).settings == expected
+
+
+def test_the_front_is_what_no_other_beats_in_both() -> None:
+    rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 30), row(4, 29), row(1, 25), row(5, 40)]
+    assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
