@@ -75,6 +75,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         kept_operations=match_operations(prepared, options.keep_float),
     )
     if network == DENOISER:
-        warn_of_replaced(sampler.bundle, options, plan)
+        given = [name for name in ("plan", "guidance", "clip") if getattr(options, name) is not None]
+        warn_of_replaced(sampler.bundle, plan, given)
     warn_of_few(options)
     return task
