@@ -77,21 +77,32 @@ TRAIN = f'$PYTHON -m lab.train zoo/{RECIPE} --data "$FILES/images" --work "$WORK
 COLLECT = f"""cp "$WORK/training/loss.csv" "$OUT"
 split -b 15m "$WORK/training/{RECIPE}.safetensors" "$OUT/{RECIPE}.safetensors."  # files that come back are small"""
 
+
+def _measure(denoisers: tuple[str, ...], rehearsed: str, wheels: tuple[str, ...]) -> Item:
+    """Return the item that times denoisers. `rehearsed` is the one that a rehearsal on a CPU times."""
+    return Item(
+        command=f"{MEASURE} --minutes 7.5 {_models(denoisers)}",
+        rehearsal=f"{MEASURE} --minutes 6 --rehearse --model {rehearsed}",
+        page=GPU_PAGE,
+        wheels=wheels,
+        weights=denoisers,
+    )
+
+
+def _race(programs: tuple[str, ...], rehearsed: str) -> Item:
+    """Return the item that runs whole steps by cuDNN. `rehearsed` is the program that a rehearsal on a CPU runs."""
+    return Item(
+        command=f"{RACE} --minutes 7.5 {_models(programs)}",
+        rehearsal=f"{RACE} --minutes 2 --rehearse --model {rehearsed} --batch 2 --workers 1",
+        page=CUDNN_PAGE,
+        wheels=(*BASE, CUDNN),
+        make=_prepare_programs(programs),
+    )
+
+
 ITEMS = {
-    "denoisers": Item(
-        command=f"{MEASURE} --minutes 7.5 {_models(DENOISERS)}",
-        rehearsal=f"{MEASURE} --minutes 6 --rehearse --model dit_flow",
-        page=GPU_PAGE,
-        wheels=(*BASE, ORT),
-        weights=DENOISERS,
-    ),
-    "denoisers-others": Item(
-        command=f"{MEASURE} --minutes 7.5 {_models(OTHER_DENOISERS)}",
-        rehearsal=f"{MEASURE} --minutes 6 --rehearse --model residual_outliers",
-        page=GPU_PAGE,
-        wheels=(*BASE, ORT, DIFFUSERS),
-        weights=OTHER_DENOISERS,
-    ),
+    "denoisers": _measure(DENOISERS, rehearsed="dit_flow", wheels=(*BASE, ORT)),
+    "denoisers-others": _measure(OTHER_DENOISERS, rehearsed="residual_outliers", wheels=(*BASE, ORT, DIFFUSERS)),
     "tests": Item(
         command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
         rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
@@ -99,20 +110,8 @@ ITEMS = {
         wheels=(*BASE, ORT),
         weights=("fashion_mnist", "dit_flow"),
     ),
-    "cudnn": Item(
-        command=f"{RACE} --minutes 7.5 {_models(PROGRAMS)}",
-        rehearsal=f"{RACE} --minutes 2 --rehearse --model dit_flow --batch 2 --workers 1",
-        page=CUDNN_PAGE,
-        wheels=(*BASE, CUDNN),
-        make=_prepare_programs(PROGRAMS),
-    ),
-    "cudnn-others": Item(
-        command=f"{RACE} --minutes 7.5 {_models(OTHER_PROGRAMS)}",
-        rehearsal=f"{RACE} --minutes 2 --rehearse --model score_wide --batch 2 --workers 1",
-        page=CUDNN_PAGE,
-        wheels=(*BASE, CUDNN),
-        make=_prepare_programs(OTHER_PROGRAMS),
-    ),
+    "cudnn": _race(PROGRAMS, rehearsed="dit_flow"),
+    "cudnn-others": _race(OTHER_PROGRAMS, rehearsed="score_wide"),
     "training": Item(
         command=f"{TRAIN} --device cuda --minutes 7\n{COLLECT}",
         rehearsal=f"{TRAIN} --minutes 0.2\n{COLLECT}",
