@@ -38,6 +38,6 @@ def test_files_are_named_without_their_folders() -> None:
 
 
 def test_a_text_keeps_its_slashes() -> None:
-    options = ExportOptions("net.py:make", "out", call=("prompt=a cat/dog, a@b/c", "image=@/home/of/cat.npy"))
+    options = ExportOptions("net.py:make", "out", call=("prompt=a cat/dog, a@b/c", "image=@/pictures/cat.npy"))
     words = shlex.split(export_command(options, "net.py:make", []))
     assert words[5:] == ["--call", "prompt=a cat/dog, a@b/c", "--call", "image=@cat.npy"]

@@ -64,7 +64,7 @@ class Stop(BaseException):
 def stopper(trace, times):
     raise Stop("enough")
 
-def interrupted(trace, times):
+def interrupter(trace, times):
     raise KeyboardInterrupt
 """
 ENTRIES = {
@@ -72,7 +72,7 @@ ENTRIES = {
     "solver.raiser": "{}:raiser",
     "solver.leaver": "{}:leaver",
     "solver.stopper": "{}:stopper",
-    "solver.interrupted": "{}:interrupted",
+    "solver.interrupter": "{}:interrupter",
     "solver.none": "{}:none",
     "solver.still": "{}:still",
     "solver.unread": "{}:unread",
@@ -124,7 +124,7 @@ def test_an_error_of_a_plugin_names_it_and_its_package(zz: str, text: str, said:
 
 def test_an_interrupt_in_a_plugin_remains_one(zz: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        compile_plan("interrupted:2", DENOISER)
+        compile_plan("interrupter:2", DENOISER)
 
 
 def test_an_error_of_a_change_names_its_package(zz: str) -> None:
