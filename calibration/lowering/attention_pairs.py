@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fewstep.calibration.lowering.encoding import integer_name, name_after_rounding, scale_name, zero_point_name
+from fewstep.calibration.ranges.channel_scales import LEAST_ROOM
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
@@ -24,7 +25,7 @@ from fewstep.graph.passes.split_attention import attention_of
 from fewstep.graph.types import infer_types
 
 LEAST_TOKENS = 1024  # of queries and of keys; in smaller attention, products are a small part of a step
-HEADROOM = 1.125  # of largest magnitudes, as channels have at least (`calibration/ranges/channel_scales.py`)
+HEADROOM = 1 + LEAST_ROOM  # factor of largest magnitudes, as channels have at least
 
 
 @dataclass(frozen=True)
