@@ -173,7 +173,9 @@ class StepTime(Record, frozen=True, tag="step_time"):
     """A whole call of a body as one CUDA graph, in microseconds: the fastest replay and the median.
 
     engine: who computes its convolutions. mean, least: PSNR in dB over seeds to the CPU's float32 samples. simulated:
-    the mean of the PSNR to those of the CPU's simulated int8 body. reason: why a figure is missing.
+    the mean of the PSNR to those of the CPU's simulated int8 body. difference: the mean over seeds of a seed's PSNR to
+    float32 minus that of the simulated int8 body for the same seed, in dB. standard_error: of that mean, None for one
+    seed. reason: why a figure is missing.
     """
 
     denoiser: str
@@ -184,6 +186,8 @@ class StepTime(Record, frozen=True, tag="step_time"):
     mean: float | None = None
     least: float | None = None
     simulated: float | None = None
+    difference: float | None = None
+    standard_error: float | None = None
     reason: str = ""
 
 

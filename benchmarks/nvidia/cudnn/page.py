@@ -34,6 +34,9 @@ of cuDNN in both types, and a short trial chose the fastest plan of each. Produc
 else is the same in all columns, and torch compiles it. The last engine leaves convolutions to torch, too.
 `residual_outliers` has bfloat16 where the others have float16.
 
+The difference from the simulated int8 body is the mean over seeds, and pairs both samples of a seed. A difference of
+less than two standard errors may be chance.
+
 It shows that the integers of a body, in this form, give on tensor cores what the CPU simulates, and what that costs. It
 does not show which kernels TensorRT chooses, or the time of an Orin.
 """

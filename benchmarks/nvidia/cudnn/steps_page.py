@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.gpu.results import GroupTime, StepTime
 from benchmarks.markdown import table
-from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
+from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8, SIMULATED
 
 SLOWER = 1.0  # ratio of times from which int8 is called slower
 
@@ -25,12 +25,29 @@ def step_times(rows: Sequence[StepTime]) -> str:
 def qualities(rows: Sequence[StepTime]) -> str:
     """The PSNR of samples of each engine."""
     lines = [
-        [each.denoiser, each.engine, f"{each.mean:.1f} / {each.least:.1f}", f"{each.simulated:.1f}"]
+        [
+            *(each.denoiser, each.engine, f"{each.mean:.1f} / {each.least:.1f}"),
+            paired_difference(each),
+            "" if each.engine == SIMULATED else f"{each.simulated:.1f}",
+        ]
         for each in rows
         if each.mean is not None and each.simulated is not None
     ]
-    head = ("denoiser", "engine", "dB to float32, mean / least", "dB to the simulated int8 body, mean")
+    head = (
+        "denoiser",
+        "engine",
+        "dB to float32, mean / least",
+        "minus the simulated int8 body's, mean ± standard error",
+        "dB to the simulated int8 body, mean",
+    )
     return table(head, lines) if lines else ""
+
+
+def paired_difference(row: StepTime) -> str:
+    """The difference from the simulated int8 body in PSNR, with the standard error where seeds give one."""
+    if row.difference is None or row.engine == SIMULATED:
+        return ""
+    return f"{row.difference:+.2f}" + ("" if row.standard_error is None else f" ± {row.standard_error:.2f}")
 
 
 def failures(rows: Sequence[StepTime]) -> str:

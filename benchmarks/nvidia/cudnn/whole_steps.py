@@ -117,10 +117,17 @@ class StepJob:
 
 
 def add_psnr(row: StepTime, samples: np.ndarray, run: PreparedRun) -> StepTime:
-    """The row with the PSNR of samples."""
+    """The row with the PSNR of samples, and its difference from the simulated int8 body's, paired by seed."""
     decibels, own = psnr(samples, run.expected[FLOAT32]), psnr(samples, run.expected[BODY])
+    differences = decibels - psnr(run.expected[BODY], run.expected[FLOAT32])
+    seeds = len(differences)
     return msgspec.structs.replace(
-        row, mean=float(decibels.mean()), least=float(decibels.min()), simulated=float(own.mean())
+        row,
+        mean=float(decibels.mean()),
+        least=float(decibels.min()),
+        simulated=float(own.mean()),
+        difference=float(differences.mean()),
+        standard_error=float(differences.std(ddof=1) / seeds**0.5) if seeds > 1 else None,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.gpu.results import Agreement, GroupPlans, GroupTime, Machine, StepTime
 from benchmarks.nvidia.cudnn.__main__ import VERBS, main
-from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
+from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8, SIMULATED
 from benchmarks.nvidia.cudnn.page import page_of
 from benchmarks.nvidia.cudnn.plans import DESCRIBED, ask_cudnn, format_version
 from benchmarks.nvidia.cudnn.stub_driver import FUNCTIONS, stub_folder
@@ -48,7 +48,7 @@ def test_a_later_answer_replaces_an_earlier_one() -> None:
     assert "No group is without a plan" in page
 
 
-STEP = StepTime("cifar10", 64, INT8, 80.0, 81.0, 40.25, 38.0, 55.0)
+STEP = StepTime("cifar10", 64, INT8, 80.0, 81.0, 40.25, 38.0, 55.0, -0.125, 0.25)
 GROUP = GroupTime("cifar10", 64, "conv2d_1", "64->64", "scale, bias to half", 18.0, 12.0, "eng4", "eng41")
 
 
@@ -56,7 +56,17 @@ def test_a_call_in_int8_is_compared_with_both_of_float16() -> None:
     others = [StepTime("cifar10", 64, CUDNN, 100.0, 101.0), StepTime("cifar10", 64, COMPILED, 64.0, 65.0)]
     page = page_of([MACHINE, STEP, *others])
     assert "| cifar10 | 64 | 80.0 | 100.0 | 64.0 | 0.80 | 1.25 |" in page
-    assert f"| cifar10 | {INT8} | 40.2 / 38.0 | 55.0 |" in page
+    assert f"| cifar10 | {INT8} | 40.2 / 38.0 | -0.12 ± 0.25 | 55.0 |" in page
+
+
+def test_one_seed_has_a_difference_without_a_standard_error() -> None:
+    page = page_of([MACHINE, msgspec.structs.replace(STEP, standard_error=None)])
+    assert f"| cifar10 | {INT8} | 40.2 / 38.0 | -0.12 | 55.0 |" in page
+
+
+def test_the_simulation_is_not_compared_with_itself() -> None:
+    page = page_of([MACHINE, StepTime("cifar10", 64, SIMULATED, None, None, 41.0, 39.0, 200.0, 0.0, 0.0)])
+    assert f"| cifar10 | {SIMULATED} | 41.0 / 39.0 |  |  |" in page
 
 
 def test_groups_that_are_slower_in_int8_are_named() -> None:

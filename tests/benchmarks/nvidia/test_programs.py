@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from fewstep.graph.graph import GROUP
 from tests.calibration.lowering.bodies.small_body import EDGES, body, table
 
 pytest.importorskip("torch")
-from benchmarks.nvidia.cudnn.whole_steps import draw, feeds_of, first_seeds
+from benchmarks.gpu.results import StepTime
+from benchmarks.nvidia.cudnn.engines import INT8
+from benchmarks.nvidia.cudnn.whole_steps import add_psnr, draw, feeds_of, first_seeds
 
 ROOT = Path(__file__).parents[3]
 ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)  # of three seeds, branch by branch
@@ -61,6 +64,22 @@ def test_a_batch_repeats_the_rows_of_the_first_step() -> None:
     feeds = feeds_of(RUN, 8, "cpu")
     assert feeds["row"].tolist() == [*ROWS.tolist(), *ROWS[:2].tolist()]
     assert feeds["x"].shape == (8, 2) and feeds[GROUP].tolist() == [0]
+
+
+def test_a_difference_in_psnr_is_paired_by_seed() -> None:
+    """Errors of 2 * 10**(-dB / 20) give 40 and 30 dB in the simulation, and 41 and 32 dB here: 1 and 2 dB more."""
+    zeros = np.zeros((2, 3), np.float64)
+    simulated, found = (zeros + 2 * 10 ** (-np.array(db)[:, None] / 20) for db in ([40, 30], [41, 32]))
+    run = first_seeds(RUN, 2)
+    run = replace(run, expected={"float32": zeros, "int8-tensorrt": simulated})
+    row = add_psnr(StepTime("m", 2, INT8), found, run)
+    assert (row.mean, row.difference, row.standard_error) == pytest.approx((36.5, 1.5, 0.5))
+
+
+def test_one_seed_has_no_standard_error() -> None:
+    run = replace(RUN, expected={"float32": np.zeros((1, 2)), "int8-tensorrt": np.full((1, 2), 0.02)})
+    row = add_psnr(StepTime("m", 2, INT8), np.full((1, 2), 0.2), run)
+    assert row.difference == pytest.approx(-20) and row.standard_error is None
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
