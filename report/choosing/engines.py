@@ -210,7 +210,22 @@ def open_process(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None" = None
 ) -> TimedProcess:
     """Start the process of an engine, and call and check it once."""
-    process = TimedProcess(engine_name(engine), partial(make_network_calls, bundle.path, body, engine, sizes))
+    return _start_process(bundle.path, body, engine, sizes, False, check)
+
+
+def open_lean_process(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> TimedProcess:
+    """Start the process of an engine that holds a network once, and call it once.
+
+    OpenVINO's results are not compared with onnxruntime's, for which it would load the float network too, and its
+    compiled graph is not cached, since it maps the cached file in addition to the weights.
+    """
+    return _start_process(bundle.path, body, engine, sizes, True, None)
+
+
+def _start_process(
+    path: Path, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool, check: "_Check | None"
+) -> TimedProcess:
+    process = TimedProcess(engine_name(engine), partial(make_network_calls, path, body, engine, sizes, lean))
     try:
         outputs = process.run_call()
         if check is not None:
@@ -265,11 +280,15 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
     return UserError(what, f"{refused[first].fix} (other engines: --verbose)".lstrip())
 
 
-def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
-    """Return a call of all networks of a bundle in turn on an engine. It runs in a separate process."""
+def make_network_calls(
+    path: Path, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool = False
+) -> dict[str, Call]:
+    """Return a call of all networks of a bundle in turn on an engine, loaded as `open_lean_process` says if `lean`. It
+    runs in a separate process."""
     bundle, backend = open_bundle(path), make_backend(engine, sizes["batch"])
+    load = replace(backend, cached=False).open if lean and isinstance(backend, OpenVino) else backend.load
     each = [bundle.select_network(name) for name in networks(bundle.manifest)]
-    loaded = [backend.load(part, body) for part in each]
+    loaded = [load(part, body) for part in each]
     feeds = [random_feeds(find_graph(part, body), sizes, 0) for part in each]
     return {"": partial(_run_networks, loaded, feeds)}
 

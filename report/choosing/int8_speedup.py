@@ -13,11 +13,20 @@ from pathlib import Path
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.duel import run_duel
 from fewstep.plans.errors import UserError
-from fewstep.report.choosing.engines import BF16, ON_CPU, TimedEngine, body_facts, engine_name, open_process
+from fewstep.report.choosing.engines import (
+    BF16,
+    ON_CPU,
+    TimedEngine,
+    body_facts,
+    engine_name,
+    open_lean_process,
+    open_process,
+)
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
 WORTH = 1.1  # speedup below which int8 is not worth its calibration
@@ -61,15 +70,21 @@ def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
     """Return the milliseconds of a step of one sample by float32 in bf16 on OpenVINO, before a calibration of a large
     network for `targets`. None for a small network, for targets of other devices, or if OpenVINO does not run here.
 
-    A small network is calibrated in less time than this takes. For a bundle that cannot be read, None is returned too,
-    since the calibration will name the reason.
+    A small network is calibrated in less time than this takes. OpenVINO holds the weights as they are and as it
+    computes with them, so that this may take more memory than the calibration: without free memory for both nothing is
+    timed. For a bundle that cannot be read, None is returned too, since the calibration will name the reason.
     """
     try:
         bundle = open_bundle(path)
-    except UserError:
+        body = bundle.manifest.bodies.get(FLOAT)
+        if body is None or not body.graph.data or not any(_cpu_backend(target) for target in targets):
+            return None
+        needed = 2 * sum((bundle.path / name).stat().st_size for name in body.graph.data)
+    except (UserError, OSError):
         return None
-    body = bundle.manifest.bodies.get(FLOAT)
-    if body is None or not body.graph.data or not any(_cpu_backend(target) for target in targets):
+    free = this_space(bundle.path, bundle.path).memory_free
+    if free is not None and free < needed:
+        LOG.info("float32 in bf16 is not timed: it may take %d MB, and %d MB are free", needed // 10**6, free // 10**6)
         return None
     milliseconds = _time_step(bundle, FLOAT, BF16, threads)
     if milliseconds is not None:
@@ -110,10 +125,13 @@ def _cpu_backend(target: str) -> str:
 
 
 def _time_step(bundle: Bundle, body: str, backend: str, threads: int) -> float | None:
-    """Return the milliseconds of a call for one sample, in a process that ends after it; None if it does not run."""
+    """Return the milliseconds of a call for one sample, in a process that ends after it; None if it does not run.
+
+    The process holds the network once, so that `calibrate` takes no more memory than its largest step.
+    """
     sizes = {"batch": 1, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     try:
-        with open_process(bundle, body, TimedEngine(backend, threads, None), sizes) as process:
+        with open_lean_process(bundle, body, TimedEngine(backend, threads, None), sizes) as process:
             return process.median_milliseconds()
     except UserError as error:
         LOG.info("%s on %s is not timed: %s", body, backend, error)

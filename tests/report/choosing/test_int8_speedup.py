@@ -14,6 +14,7 @@ from fewstep.report.choosing import int8_speedup
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.int8_speedup import describe_gain, describe_small_speedup, time_bf16
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine.memory import Space
 
 INT8, ENGINE = "int8-cpu-x86", TimedEngine("onnxruntime", 2, 5.0)
 
@@ -96,7 +97,8 @@ def large(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(process, "median_milliseconds", lambda: TIMES[body], raising=False)
         return process
 
-    monkeypatch.setattr(int8_speedup, "open_process", open_process)
+    monkeypatch.setattr(int8_speedup, "open_lean_process", open_process)
+    (tiny_bundle / "weights.data").write_bytes(bytes(1000))
     bundle = open_bundle(tiny_bundle)
     body = bundle.manifest.bodies["float32"]
     graphs = (msgspec.structs.replace(body.graphs[0], data=("weights.data",)),)
@@ -109,6 +111,19 @@ def large(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_large_network_is_timed_in_bf16_before_its_calibration(large: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert time_bf16(large, ("cpu-x86",), 0) == 300.0
     assert "float32 in bf16 on OpenVINO takes 300 ms a step here without a calibration" in caplog.text
+
+
+@pytest.mark.parametrize(("free", "timed"), [(1999, False), (2000, True)])
+def test_a_large_network_is_timed_if_its_weights_fit_memory_twice(
+    large: Path, monkeypatch: pytest.MonkeyPatch, free: int, timed: bool
+) -> None:
+    monkeypatch.setattr(int8_speedup, "this_space", lambda *folders: Space(2000, free, 0, 0))
+    assert (time_bf16(large, ("cpu-x86",), 0) is not None) == timed
+
+
+def test_a_network_without_its_weights_is_left_to_the_calibration(large: Path) -> None:
+    (large / "weights.data").unlink()
+    assert time_bf16(large, ("cpu-x86",), 0) is None
 
 
 def test_a_small_network_is_not_timed_first(tiny_bundle: Path, openings: list[tuple[str, str, int]]) -> None:
