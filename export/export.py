@@ -20,6 +20,7 @@ from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.graph import TIME, X
+from fewstep.plans.configs.config import encode_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.manifest import Manifest
@@ -53,8 +54,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
-            content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
-            scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
+            scheduler = writer.add(encode_config(origin.scheduler), folder="plans", name="scheduler", suffix=".json")
         entry = msgspec.structs.replace(make_manifest(options, denoiser, loras), scheduler=scheduler)
         for expert in (*others, *origin.experts):
             load = partial(load_expert, expert, origin.spec, options.size, options.null)

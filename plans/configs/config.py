@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isinf
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fewstep.plans.errors import UserError
 
@@ -90,6 +93,18 @@ def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, 
     return str(path), fields
 
 
+def encode_config(fields: Mapping[str, Any]) -> bytes:
+    """Return the fields of a scheduler in memory as JSON. Infinite numbers become the texts that `read_config` returns,
+    since JSON has no infinity."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: finite(each) for name, each in value.items()}
+        return f"{'-' if value < 0 else ''}Infinity" if isinstance(value, float) and isinf(value) else value
+
+    return msgspec.json.format(msgspec.json.encode(finite(fields)))
+
+
 def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
     """Return the class's fields. Fields that were saved as defaults of another class (`_use_default_values`) and fields
     that the class does not have are ignored, as diffusers does when it changes the scheduler of a pipeline."""
@@ -117,6 +132,8 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     elif isinstance(default, float) or default is None:
         if value in ("Infinity", "-Infinity"):  # see `read_config`
             value = float(value)
+        if value is None and isinstance(default, float) and isinf(default):  # earlier bundles have null for infinity
+            value = default
         fits, wanted = is_number(value) or (value is None and default is None), "a number"
     else:
         fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"

@@ -13,6 +13,7 @@ from fewstep.plans import paths
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
+from fewstep.plans.configs.config import encode_config
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
@@ -153,6 +154,19 @@ def test_a_file_may_hold_the_infinity_that_diffusers_writes(tmp_path):
     (tmp_path / "scheduler_config.json").write_text(written % "NaN")
     with pytest.raises(UserError, match="lambda_min_clipped 'NaN' of DPMSolverMultistepScheduler is not a number"):
         plan_from_scheduler_config(tmp_path, steps=4)
+
+
+def test_the_infinity_of_a_scheduler_in_memory_is_written_as_text():
+    fields = {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf, "own": {"bound": math.inf}}
+    written = json.loads(encode_config(fields))
+    assert (written["lambda_min_clipped"], written["own"]) == ("-Infinity", {"bound": "Infinity"})
+    assert plan_from_scheduler_config(written, steps=4) == plan_from_scheduler_config(fields, steps=4)
+
+
+def test_null_is_infinity_where_that_is_the_default():
+    fields = {"_class_name": "DPMSolverMultistepScheduler"}
+    plan = plan_from_scheduler_config({**fields, "lambda_min_clipped": None}, steps=4)
+    assert plan == plan_from_scheduler_config(fields, steps=4)
 
 
 def test_guidance_makes_a_guided_plan():
