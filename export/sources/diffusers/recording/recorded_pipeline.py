@@ -31,7 +31,7 @@ from fewstep.export.sources.diffusers.recording.record import CallError, record,
 from fewstep.export.sources.diffusers.recording.relations import Relations, gets_x
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEP_NUMBER, CallSettings
+from fewstep.export.sources.diffusers.recording.settings import PROMPT, STEP_COUNT, STEP_NUMBER, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.export.sources.diffusers.recording.times.inverted_flow import without_inversion
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
@@ -39,6 +39,7 @@ from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 
 MORE_STEPS = 8
+SAME_START = 1e-4  # largest difference of two first x, relative to the deviation of one
 LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
 
 
@@ -83,6 +84,7 @@ class RecordedPipeline:
             found = {component: replace(each, second_axes=second) for component, each in found.items()}
         variants |= {} if batch is None else {BATCH: batch}
         variants[ENCODERS] = record(other, settings.of(), 0)
+        self._check_start(base, variants[ENCODERS])
         longer = (
             [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
         )
@@ -164,6 +166,20 @@ class RecordedPipeline:
             raise recording_error(f"{self.built.name} changes its guided output by a branch other than the conditional")
         return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
+    def _check_start(self, base: CallRecord, encoded: CallRecord) -> None:
+        """Raise UserError if the first x depends on the prompt or on what encoders return, with the seed of `base`.
+
+        A sample of a bundle starts from noise alone. Some pipelines draw noise that does not follow from the seed, so
+        that nothing can be compared.
+        """
+        same_seed = [encoded]
+        if PROMPT in self.settings.variants:
+            same_seed.append(record(self.built, self.settings.of(PROMPT), 0))
+        if all(starts_alike(base, each) for each in same_seed):
+            return
+        if starts_alike(base, record(self.built, self.settings.of(), 0)):
+            raise recording_error(f"{self.built.name} starts from another x with another prompt or picture")
+
     def _record_batch(
         self, base: CallRecord, found: Mapping[str, Relations]
     ) -> tuple[Mapping[str, Any], CallRecord | None]:
@@ -186,6 +202,12 @@ class RecordedPipeline:
             return None
         sigmas: Sequence[float] | None = times.get("sigmas")
         return sigmas
+
+
+def starts_alike(one: CallRecord, other: CallRecord) -> bool:
+    """Return True if two recordings have the same first x up to rounding, or first x of different shapes."""
+    first, second = one.steps[0].sample, other.steps[0].sample
+    return first.shape != second.shape or bool((first - second).abs().max() <= SAME_START * first.std())
 
 
 def record_pipeline(

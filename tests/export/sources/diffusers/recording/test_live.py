@@ -86,6 +86,19 @@ def test_the_scheduler_is_that_of_the_pipeline(file: Path) -> None:
     assert (scheduler["_class_name"], scheduler[PIPELINE]) == ("DDIMScheduler", "Mine")
 
 
+def test_x_that_starts_from_the_prompt_is_refused(file: Path) -> None:
+    label = next(line for line in FILE.splitlines(keepends=True) if line.lstrip().startswith("label = "))
+    start = "        x = x + 0.1 * label.mean(1)[:, None, None, None]\n"
+    file.write_text(FILE.replace(label, label + start))
+    with pytest.raises(UserError, match="Mine starts from another x with another prompt or picture"):
+        load_source(f"{file}:make")
+
+
+def test_noise_that_does_not_follow_from_the_seed_is_accepted(file: Path) -> None:
+    file.write_text(FILE.replace("8, 8), generator=generator)", "8, 8))"))
+    assert load_source(f"{file}:make").spec.x_shape == (3, 8, 8)
+
+
 def test_a_call_of_a_function_without_a_pipeline_is_refused(file: Path) -> None:
     with pytest.raises(UserError, match="mine.py:number returns no pipeline to call; leave --call out"):
         load_source(f"{file}:number", call=("height=8",))
