@@ -191,7 +191,7 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
             f"steering needs gradients with respect to one variable, not {' and '.join(sorted(denoiser.gradients))}"
             if denoiser.gradients
             else "steering needs a network whose second output is a gradient",
-            "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/gradients.md",
+            "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/changes.md",
         )
     if isinstance(form, Residual) and denoiser.heads > 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What docs/security.md promises of the whole: nothing unpickles or evaluates, and who only reads, writes nothing."""
+"""What docs/bundle.md promises of the whole: nothing unpickles or evaluates, and who only reads, writes nothing."""
 
 import ast
 import os

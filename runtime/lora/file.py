@@ -29,7 +29,7 @@ NAMED = 3  # how many keys or layers an error names
 LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
 COPY_AGAIN = "copy it again"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
-KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
+KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/changes.md"
 NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 Floats = NDArray[np.float32]

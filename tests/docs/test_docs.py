@@ -21,8 +21,8 @@ ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 # of seconds each
 LONG = {
-    "attention", "chunks", "cli", "compose", "compositions", "export", "lora", "plugins", "policies", "quantization",
-    "restoration", "tokens", "your_model",
+    "changes", "cli", "compose", "compositions", "export", "plugins", "policies", "quantization", "restoration",
+    "tokens", "your_model",
 }  # fmt: skip
 LONGEST = 31  # words of a sentence
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
@@ -106,7 +106,7 @@ def test_every_mark_says_why() -> None:
 @pytest.fixture(scope="session")
 def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md, of
-    docs/chunks.md, of docs/export/spec.md and of docs/tokens.md, and docs/examples/restoration.py; the policy of
+    docs/compose.md, of docs/export/spec.md and of docs/tokens.md, and docs/examples/restoration.py; the policy of
     docs/policies.md.
 
     The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
@@ -116,7 +116,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     example = next(block.text for block in blocks(ROOT / "docs/export.md") if block.kind == "python")
     (folder / "shapes.py").write_text(example)
     shutil.copy(ROOT / "docs/examples/restoration.py", folder)
-    causal = next(block.text for block in blocks(ROOT / "docs/chunks.md") if block.kind == "python")
+    causal = next(block.text for block in blocks(ROOT / "docs/compose.md") if "class Causal" in block.text)
     (folder / "causal.py").write_text(causal)
     seeing = next(block.text for block in blocks(ROOT / "docs/export/spec.md") if "class Seeing" in block.text)
     (folder / "seeing.py").write_text(seeing)

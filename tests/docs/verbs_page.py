@@ -16,7 +16,7 @@ ELSEWHERE = {  # verbs that another page explains
     "export": "export.md",
     "encode": "export/diffusers.md#encoded-prompts",
     "calibrate": "quantization.md",
-    "fit": "fitting.md",
+    "fit": "samplers.md#fit-a-plan",
     "build": "engines.md#building",
     "bake": "bake.md",
     "pack": "bundle.md",

@@ -136,7 +136,7 @@ def _refuse_experts(folder: Folder, component: str) -> None:
     """Raise UserError for a pipeline with two networks."""
     path = folder.path
     if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
-        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
+        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/networks.md has the lambda"
         raise UserError(f"{path} has two networks, each for a part of the steps", fix)
 
 
