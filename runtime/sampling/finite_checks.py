@@ -92,13 +92,17 @@ def check_finite_state(state: State, plan: AnyPlan) -> None:
 
     Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
     """
-    first = len(state.before)  # the column of the first output; a row that reads it is finite only if it is
-    unread = [
-        output
-        for column, output in enumerate(state.outputs, first)
-        if not any(row[column] for row in state.step.update)
-    ]
-    if all(map(_is_surely_finite, state.after)) and all(map(_is_surely_finite, unread)):
+    arrays, update = list(state.after), state.step.update
+    for column, output in enumerate(state.outputs, len(state.before)):
+        for row in update:
+            if row[column]:
+                break  # a row that reads the output is finite only if the output is
+        else:
+            arrays.append(output)
+    for array in arrays:  # loops, which take half the time of generators
+        if not _is_surely_finite(array):
+            break
+    else:
         return
     for output in state.outputs:
         check_finite(output, OUTPUT, state.index, state.step, plan)

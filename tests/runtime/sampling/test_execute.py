@@ -8,7 +8,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.sampling.execute import FRESH_DRAW, Hold, execute, finish
+from fewstep.runtime.sampling.execute import FRESH_DRAW, Hold, combine, execute, finish
 from fewstep.runtime.sampling.finite_checks import finite_states
 from tests.plans.execute_plan import sample, tanh
 
@@ -93,3 +93,18 @@ def test_every_output_is_looked_at(bad: int, branch: int) -> None:
     assert all(len(step.branches) == 2 for step in plan.steps) and len(plan.steps) == 9
     with pytest.raises(UserError, match=f"the denoiser's output is not finite at step {bad + 1} of 9"):
         list(finite_states(execute(plan, network, lambda draw: X, np.float32), plan))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_a_combination_has_the_bits_of_products_with_python_floats(dtype: type) -> None:
+    row = (0.0, 1.0288854, 1.0, -0.085906783, 0.0)
+    arrays = [np.arange(1, 13).reshape(3, 4).astype(dtype) * dtype(place) for place in range(5)]
+    made = combine(row, arrays, np.float32)
+    expected = arrays[1] * row[1] + arrays[2] + arrays[3] * row[3]
+    assert made.dtype == expected.dtype
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_a_combination_of_other_than_its_columns_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2 coefficients for 1 arrays"):
+        combine((1.0, 2.0), [X], np.float32)

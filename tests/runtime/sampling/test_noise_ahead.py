@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import noise
-from fewstep.runtime.sampling.noise_ahead import KEPT, LARGEST_BLOCK, SMALL, NoiseAhead
+from fewstep.runtime.sampling.noise_ahead import KEPT, LARGEST_BLOCK, SEEDS_AT_ONCE, SMALL, NoiseAhead
 
 SHAPE = (32, 4)
 
@@ -44,9 +44,16 @@ def test_the_noise_is_that_of_each_seed_in_any_order(calls: list[list[int]], sha
 
 def test_consecutive_seeds_are_drawn_many_at_once(drawn: list[int]) -> None:
     ahead = NoiseAhead()
-    for seed in range(1 + 3 * LARGEST_BLOCK // 128):
+    for seed in range(1 + 3 * SEEDS_AT_ONCE):
         ahead.draw([seed], 0, SHAPE)
-    assert drawn == [1] + 3 * [LARGEST_BLOCK // 128]
+    assert drawn == [1] + 3 * [SEEDS_AT_ONCE]
+
+
+def test_seeds_of_larger_samples_are_drawn_fewer_at_once(drawn: list[int]) -> None:
+    ahead, at_once = NoiseAhead(), LARGEST_BLOCK // 784
+    for seed in range(1 + 2 * at_once):
+        ahead.draw([seed], 0, (1, 28, 28))
+    assert drawn == [1] + 2 * [at_once]
 
 
 def test_the_same_seed_is_drawn_once_and_other_seeds_alone(drawn: list[int]) -> None:
