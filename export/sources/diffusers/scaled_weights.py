@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, StoredTensor
+from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, FLOATS, StoredTensor
 from fewstep.plans.errors import UserError
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
+SCALE_TYPES = (*FLOATS, "F8_E8M0")
 WEIGHT_SCALES = ("scale_weight", "weight_scale", "weight_scale_inv")
 INPUT_SCALES = ("scale_input", "input_scale")
 FORMAT = "comfy_quant"  # a layer's tensor of bytes: JSON with the format
@@ -60,7 +61,10 @@ def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
 
 
 def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:
-    """Return a weight [out, in, ...] times its scale, in float32. Raises UserError for a scale of another shape."""
+    """Return a weight [out, in, ...] times its scale, in float32. Raises UserError for another shape of the scale, and
+    for whole numbers."""
+    if scale.dtype not in SCALE_TYPES:  # whole numbers are exponents in the MX formats
+        raise UserError(f"{scale.file} holds {scale.name!r} as {scale.dtype}, which is not a float type", DEQUANTISE)
     factor, wide = scale.read().float(), weight.float()
     blocks = [-(-size // BLOCK) for size in weight.shape]
     if not torch.isfinite(factor).all():

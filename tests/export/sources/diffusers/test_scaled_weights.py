@@ -59,6 +59,22 @@ def test_a_weight_is_the_stored_number_times_its_scale(
     assert found.keys() == meant.keys() and all(torch.equal(found[name], meant[name]) for name in meant)
 
 
+@pytest.mark.parametrize(("kind", "name"), [(torch.uint8, "U8"), (torch.bool, "BOOL"), (torch.int32, "I32")], ids=str)
+def test_a_scale_that_is_no_float_is_refused(plain: Path, tmp_path: Path, kind: torch.dtype, name: str) -> None:
+    stored, _ = to_float8(safetensors.load_file(plain / WEIGHTS), "weight_scale", False, torch.float8_e4m3fn)
+    stored["conv_in.weight_scale"] = torch.tensor(120).to(kind)  # 2^-7 in an MX format
+    with pytest.raises(UserError, match=f"'conv_in.weight_scale' as {name}, which is not a float type"):
+        load_tensors(plain, tmp_path / "f", stored)
+
+
+def test_a_scale_may_be_an_exponent_of_float8(plain: Path, tmp_path: Path) -> None:
+    tensors = safetensors.load_file(plain / WEIGHTS)
+    small = (tensors["conv_in.weight"] * 128).to(torch.float8_e4m3fn)
+    scale = torch.tensor(120, dtype=torch.uint8).view(torch.float8_e8m0fnu)  # 2^-7
+    found = load_tensors(plain, tmp_path / "f", tensors | {"conv_in.weight": small, "conv_in.weight_scale": scale})
+    assert torch.equal(found["conv_in.weight"], small.float() / 128)
+
+
 def test_entries_that_describe_the_weights_are_no_weights(plain: Path, tmp_path: Path) -> None:
     stored, meant = to_float8(safetensors.load_file(plain / WEIGHTS), "scale_weight", False, torch.float8_e4m3fn)
     stored = {f"_orig_mod.{name}": each for name, each in stored.items()}
