@@ -106,7 +106,8 @@ def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTe
         raise UserError(f"the weights in {home} have no {missing[0]!r}", _fix_for_missing(missing, entries))
     for name, weight in network.state_dict().items():
         stored = _entry(entries, name)
-        if weight.is_floating_point() and stored is not None and stored.dtype not in FLOATS:
+        is_number = weight.is_floating_point() or weight.is_complex()  # libraries may keep the stored type
+        if is_number and stored is not None and stored.dtype not in FLOATS:
             raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is not a float type", DEQUANTISE)
     counters = [name for name, each in unread.items() if name in COUNTERS and each and each.read().numel() == 1]
     own = dict(network.named_buffers())

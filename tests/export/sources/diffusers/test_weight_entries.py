@@ -67,6 +67,12 @@ def test_weights_in_whole_numbers_are_refused(plain: Path, tmp_path: Path) -> No
         load_network(home)
 
 
+def test_complex_weights_are_refused(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda each: each | {"conv_in.weight": each["conv_in.weight"] * 1j})
+    with pytest.raises(UserError, match="stores 'conv_in.weight' as C64, which is not a float type"):
+        load_network(home)
+
+
 @pytest.mark.parametrize("name", ["conv_in.lora_scale", "unknown.weight"])
 def test_a_weight_that_nothing_reads_is_refused_by_name(plain: Path, name: str, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda tensors: tensors | {name: torch.ones(3)})
