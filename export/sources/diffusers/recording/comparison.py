@@ -200,16 +200,21 @@ def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
     return names
 
 
-def describe_guidance(module: RecordedNetwork, guided_by: tuple[str, float] | None = None) -> str:
+def describe_guidance(
+    module: RecordedNetwork,
+    guided_by: tuple[str, float] | None = None,
+    weights_of_more_steps: Sequence[Sequence[float]] = (),
+) -> str:
     """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it.
 
     guided_by: the argument with which it was recorded, if its own call has no guidance.
+    weights_of_more_steps: the weights of each step of a call with more steps.
     """
     names = branch_names(module.found.branches, module.arguments)
     weights, change = module.found.combination.weights, module.found.combination.change
     if len(names) == 1:
         return "its pipeline uses no guidance by default"
-    if len(set(weights)) > 1:
+    if not np.allclose([*weights, *weights_of_more_steps], weights[0], rtol=0, atol=1e-3):
         first = _join(names, weights[0])
         return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
     if set(names) == {COND, UNCOND}:

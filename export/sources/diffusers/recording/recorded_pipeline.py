@@ -55,6 +55,7 @@ class RecordedPipeline:
     """A pipeline with the relations and the arguments that its recordings show.
 
     holds: it sets a part of x to a picture after each step.
+    weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
     """
 
@@ -88,8 +89,9 @@ class RecordedPipeline:
         longer = (
             [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
         )
-        for each in longer:
-            check_parts(name, found, each, STEP_NUMBER)
+        self.weights_of_more_steps = tuple(
+            weights for each in longer for weights in check_parts(name, found, each, STEP_NUMBER)
+        )
         records = [base, reseeded, *variants.values(), *longer]
         self.row_lists: frozenset[str] = (
             frozenset() if batch is None else find_row_lists(next(iter(found.values())), base, batch)

@@ -140,7 +140,8 @@ def _compare(
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
-    LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by))
+    more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
+    LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
     if recorded.holds:
         what = (
             "its pipeline keeps a part of a picture; here --image FILE --known MASK or hold=Hold(picture, mask) do so"

@@ -94,6 +94,16 @@ def test_x_that_starts_from_the_prompt_is_refused(file: Path) -> None:
         load_source(f"{file}:make")
 
 
+def test_guidance_that_ends_after_the_third_step_is_said_to_change(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guided = "guided = without + guidance_scale * (with_label - without)"
+    ended = f"{guided} if time > self.scheduler.timesteps[3:4].sum() else with_label"
+    file.write_text(FILE.replace(guided, ended))
+    load_source(f"{file}:make")
+    assert "the guidance of its pipeline changes with the step, unlike --guidance; it begins with" in caplog.text
+
+
 def test_noise_that_does_not_follow_from_the_seed_is_accepted(file: Path) -> None:
     file.write_text(FILE.replace("8, 8), generator=generator)", "8, 8))"))
     assert load_source(f"{file}:make").spec.x_shape == (3, 8, 8)
