@@ -7,6 +7,7 @@ import pytest
 from fewstep.literature.time_travel import time_travel
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.continuation.carried_banks import add_banks
+from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
@@ -87,6 +88,14 @@ def test_a_branch_that_was_not_there_is_refused() -> None:
     backwards = msgspec.structs.replace(guided, steps=(guided.steps[1], guided.steps[0]))
     with pytest.raises(UserError, match="step 1 reads 'features' in branch 'uncond', which slot 0 does not have"):
         cache_plan(backwards, (False, True), 0)
+
+
+def test_a_slot_that_a_run_leaves_with_fewer_branches_is_refused_for_the_next_run() -> None:
+    plan = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow", carried=(STEP,)), Cfg((2.0, 1.0)))
+    assert check_carry(plan) is plan and [len(step.branches) for step in plan.steps] == [2, 1, 1, 1]
+    last = msgspec.structs.replace(plan.steps[3], carry=(Carry(0, 0, (0.0, 0.0, 0.0, 0.0, 1.0)),))
+    with pytest.raises(UserError, match="step 0 reads 'keys' in branch 'uncond', which slot 0 does not have"):
+        check_carry(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last)))
 
 
 def test_a_repeated_step_would_read_its_own() -> None:
