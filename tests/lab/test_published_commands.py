@@ -32,6 +32,7 @@ def test_the_command_of_a_method_is_understood(method: str, command: str) -> Non
     values = dict(zip(words, words[1:]))
     if not isinstance(parse_plan_text(values["--plan"]), SchedulerReference):
         assert parse_plan_name(values["--plan"]).solver  # UserError for a solver that is not known
+    assert ".npy" not in command or values["-o"].endswith(".npy")  # latents and spectrograms are no pictures
     assert "--guidance" not in values or from_text(values["--guidance"]) == CfgPlusPlus(0.6)
 
 
@@ -39,7 +40,7 @@ def test_the_table_has_a_command_for_each_kind_of_method() -> None:
     names = " ".join(row[0] for row in ROWS)
     for kind in ("CFG++", "guided", "Lotus-G", "Lotus-D", "Marigold", "one step", "two to four", "StoRM"):
         assert kind in names
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
 
 
 def test_storm_samples_without_corrections() -> None:
