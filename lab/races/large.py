@@ -8,9 +8,10 @@ trajectory of one step, which changes no time. NNCF runs with the Python of `--n
 those of benchmarks/quantization/requirements-nncf.txt. `--work` keeps bundle, feeds and NNCF's graphs, and a later call
 uses them, without `--nncf` too. In each round every contender opens in a new process, alone, and calls the network for
 a turn. A row has the milliseconds of a call, which are the median of a turn and the least of all turns, as other
-programs disturb some. Then come the speed relative to int8-cpu-x86, the peak memory, the size of its files, and the
-seconds from the start of loading to the end of the fourth call, with files in the cache of the system. The product of
-two matrices in numpy is timed before and after each round: it shows whether other programs used the processor.
+programs disturb some. Then come the speed relative to int8-cpu-x86, or to the first row without it, the peak memory,
+the size of its files, and the seconds from the start of loading to the end of the fourth call, with files in the cache
+of the system. The product of two matrices in numpy is timed before and after each round: it shows whether other
+programs used the processor.
 """
 
 import os
@@ -82,13 +83,14 @@ def make_bundle(work: Path, network: str, targets: tuple[str, ...]) -> None:
             raise UserError(f"{verb} failed: {cost}", "")
 
 
-def write_feeds(work: Path, network: str) -> None:
-    """Write the inputs of the bodies at the middle of the plan, for one row."""
+def write_feeds(work: Path, network: str, target: str) -> None:
+    """Write the inputs of the int8 bodies at the middle of the plan, for one row. All int8 bodies take those of the
+    target's body."""
     if (work / "feeds.npz").exists():
         return
-    opened = open_bundle(work / "bundle")
-    with open_body(opened, "int8-cpu-x86", 2) as sampler:
-        plan = select_plan(sampler, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
+    opened, body = open_bundle(work / "bundle"), body_name("int8", target)
+    with open_body(opened, body, 2) as sampler:
+        plan = select_plan(sampler, opened.body(body), parse_plan_text(PLAN))
         has_values = bool(NETWORKS[network].conditions)
         records = read_conditions(work / "held.npz", opened.manifest.conditions) if has_values else None
         given = middle_feeds(sampler, plan, 1, records)[DENOISER]
@@ -149,9 +151,10 @@ def rows(turns: Mapping[str, Sequence[Turn]], ways: Mapping[str, Way]) -> Iterat
     yield "| contender | ms | speed | peak MB | disk GB | load + 4 steps, s |"
     yield "|---|---|---|---|---|---|"
     least = {name: min(turn.call for turn in each) for name, each in turns.items()}
+    reference = FIRST if FIRST in least else next(iter(least))
     for name, each in turns.items():
         peak, sample = max(turn.peak for turn in each) * 2**20 / 1e6, median(turn.sample for turn in each)
-        speed = least[FIRST] / least[name]
+        speed = least[reference] / least[name]
         cells = f"{1e3 * least[name]:.0f} | {speed:.2f} | {peak:.0f} | {ways[name].size / 1e9:.2f} | {sample:.1f}"
         yield f"| {name} | {cells} |"
 
@@ -167,8 +170,9 @@ def main(given: Sequence[str] | None = None) -> None:
     add_work(parser)
     options = parser.parse_args(given)
     with refusing(parser), work_folder(options.work) as work:
-        make_bundle(work, options.network, tuple(options.target.split(",")))
-        write_feeds(work, options.network)
+        targets = tuple(options.target.split(","))
+        make_bundle(work, options.network, targets)
+        write_feeds(work, options.network, targets[0])
         nncf = quantize_by_nncf(work, options.nncf)
         if options.prepare:
             return
