@@ -1,6 +1,7 @@
 """The options that scripts share: one name means the same in each."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,11 @@ from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
 
 
-def parser_of(doc: str | None) -> argparse.ArgumentParser:
-    """A parser of a script's options. The first line of the script's docstring describes it."""
-    return argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+def parser_of(doc: str | None, verb: str = "") -> argparse.ArgumentParser:
+    """A parser of a script's options, or of those of one of its verbs. The first line of the docstring describes it."""
+    spec = sys.modules["__main__"].__spec__  # of `python -m`, which Python before 3.14 calls __main__.py
+    name = None if spec is None else f"python -m {spec.name.removesuffix('.__main__')} {verb}".rstrip()
+    return argparse.ArgumentParser(prog=name, description=(doc or "").splitlines()[0])
 
 
 def add_seeds(parser: argparse.ArgumentParser, count: int, first: int = 0) -> None:

@@ -67,8 +67,7 @@ def main(given: Sequence[str] | None = None) -> int:
         run_jobs(jobs, results.add, time.monotonic() + 60 * arguments.minutes)
         return 0
     if gpu is None and not arguments.rehearse:
-        print(NO_GPU)
-        return 0
+        parser.error(NO_GPU)
     results.add(describe_machine(gpu))
     until = time.monotonic() + 60 * arguments.minutes
     device = "cpu" if gpu is None else "cuda"

@@ -7,7 +7,7 @@ from benchmarks.gpu.results import Machine
 from fewstep.runtime.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.packages import version_of
 
-NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none): nothing was measured"
+NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none); --rehearse goes on without one"
 REHEARSAL = "no NVIDIA GPU: a rehearsal on the CPU, whose times say nothing"
 PACKAGES = (
     "tensorrt",

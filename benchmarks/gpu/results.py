@@ -224,10 +224,13 @@ class Results:
 def read_results(files: Sequence[Path]) -> Iterator[AnyRecord]:
     """The lines of files, one after another. A last line that is cut off is left out.
 
-    Raises UserError for any other line that is none of the records above.
+    Raises UserError for any other line that is none of the records above, and for a file that cannot be read.
     """
     for file in files:
-        lines = file.read_bytes().split(b"\n")
+        try:
+            lines = file.read_bytes().split(b"\n")
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}", f"give the {FILE} of a run") from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

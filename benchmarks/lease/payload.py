@@ -16,7 +16,8 @@ from benchmarks.lease.slim_wheel import slim_wheel
 from fewstep.plans.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-BINARY = (".safetensors", ".png", ".data", ".npz", ".npy", ".jsonl", ".svg")
+BINARY = (".safetensors", ".png", ".data", ".npz", ".npy", ".jsonl", ".svg", ".onnx")
+WRITTEN = (".whl", ".tar", ".xz")  # of another item's folder, which may be in the tree
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + ["manylinux2014_x86_64"]
 PARTS = re.compile(r"part-\d+|stored|made")  # the last two are left by a failure
 METADATA = "Metadata-Version: 2.1\nName: fewstep\nVersion: 0.1.0\n"
@@ -136,7 +137,7 @@ def _pack_source(item: Item, output: Path) -> None:
     """Pack the text of the tree, and the weights of the item's denoisers."""
     names = [str(file.relative_to(ROOT)) for file in tree_files()]
     weights = tuple(f"/{name}.safetensors" for name in item.weights)
-    kept = [name for name in names if not name.endswith((*BINARY, ".onnx")) or f"/{name}".endswith(weights)]
+    kept = [name for name in names if not name.endswith((*BINARY, *WRITTEN)) or f"/{name}".endswith(weights)]
     with tarfile.open(output, "w:xz", preset=6) as archive:
         for name in sorted(kept):
             content = (ROOT / name).read_bytes()

@@ -42,8 +42,9 @@ def test_a_machine_without_a_gpu_gets_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(script, "seen", lambda: None)
-    assert script.main(["--output", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines() == [NO_GPU] and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--output", str(tmp_path)])
+    assert capsys.readouterr().err.endswith(f"error: {NO_GPU}\n") and not list(tmp_path.iterdir())
 
 
 def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cuda: Any, tensorrt: Any) -> None:

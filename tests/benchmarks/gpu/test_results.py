@@ -41,3 +41,8 @@ def test_a_line_of_another_form_is_named(tmp_path: Path) -> None:
     file.write_bytes(b'{"kind":"unknown"}\n' + file.read_bytes())
     with pytest.raises(UserError, match="line 1: .*unknown"):
         list(read_results([file]))
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read .*none.jsonl: No such file"):
+        list(read_results([tmp_path / "none.jsonl"]))

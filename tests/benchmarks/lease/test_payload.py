@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.lease import payload
 from benchmarks.lease.items import ITEMS, Item
 from benchmarks.lease.payload import Folder, write_payload
 from fewstep.plans.errors import UserError
@@ -62,6 +64,20 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has other files, such as results.jsonl; choose an empty or a new folder"):
         write_payload(ITEM, tmp_path, tmp_path / "work", 5_500_000, "3.12", 90)
     assert (tmp_path / "results.jsonl").read_text() == "{}" and (tmp_path / "part-1").is_dir()
+
+
+def test_a_source_has_the_text_of_the_tree_and_no_folder_of_another_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("code.py", "weights.safetensors", "lease/part-1/files/made-00.tar", "lease/part-1/files/source.tar.xz")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(payload, "ROOT", tmp_path)
+    payload._pack_source(ITEM, tmp_path / "packed")
+    with tarfile.open(tmp_path / "packed") as archive:
+        assert archive.getnames() == ["code.py"]
 
 
 @pytest.mark.slow

@@ -14,10 +14,12 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import GROUP
+from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, body, table
 
 pytest.importorskip("torch")
 from benchmarks.gpu.results import StepTime
+from benchmarks.nvidia.cudnn.commands.run import prepared_names
 from benchmarks.nvidia.cudnn.engines import INT8
 from benchmarks.nvidia.cudnn.whole_steps import add_psnr, draw, feeds_of, first_seeds
 
@@ -64,6 +66,27 @@ def test_a_batch_repeats_the_rows_of_the_first_step() -> None:
     feeds = feeds_of(RUN, 8, "cpu")
     assert feeds["row"].tolist() == [*ROWS.tolist(), *ROWS[:2].tolist()]
     assert feeds["x"].shape == (8, 2) and feeds[GROUP].tolist() == [0]
+
+
+def test_the_denoisers_of_a_folder_are_those_that_are_complete(tmp_path: Path) -> None:
+    for name in ("one", "two", "three.partial"):
+        (tmp_path / name).mkdir()
+        RUN.save(tmp_path / name)
+    (tmp_path / "other").mkdir()
+    assert prepared_names(tmp_path, None) == ["one", "two"]
+    assert prepared_names(tmp_path, ["two"]) == ["two"]
+
+
+def test_a_denoiser_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    RUN.save(tmp_path / "one")
+    with pytest.raises(UserError, match="does not have two as `prepare` writes it; choose from one"):
+        prepared_names(tmp_path, ["one", "two"])
+
+
+def test_a_folder_without_denoisers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not have any denoiser"):
+        prepared_names(tmp_path / "missing", None)
 
 
 def test_a_difference_in_psnr_is_paired_by_seed() -> None:

@@ -11,7 +11,7 @@ from benchmarks.nvidia.int8_forms import KNOWN
 
 def main(given: Sequence[str]) -> None:
     """The verb `prepare`."""
-    parser = options.parser_of(__doc__)
+    parser = options.parser_of(__doc__, "prepare")
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help=f"default: {', '.join(MODELS)}")
     parser.add_argument("--programs", type=Path, required=True, help="folder of what is written")
     options.add_work(parser, "cudnn")
