@@ -1,4 +1,4 @@
-"""Random small denoisers, written as exporters write them: what a property of all graphs is tried on."""
+"""Random small denoisers, written as exporters write them, for properties of all graphs."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 class Writer:
-    """Nodes so far. Each block takes the name of a tensor [B, 16, 8, 8] and returns another."""
+    """The nodes so far. Each block takes the name of a tensor [B, 16, 8, 8] and returns another."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -21,7 +21,7 @@ class Writer:
         self.constants: dict[str, Array] = {}
 
     def add(self, op: str, *inputs: str | Array, **attributes: object) -> str:
-        """The output of a new node, whose inputs are tensors or constants."""
+        """Add a node whose inputs are tensors or constants, and return its output."""
         names = []
         for each in inputs:
             if not isinstance(each, str):
@@ -44,20 +44,22 @@ class Writer:
         return self.add("Mul", h, self.add("Tanh", self.add("Softplus", h)))
 
     def norm(self, h: str) -> str:
-        """GroupNorm as torch.onnx writes it, with the scale and the shift of the channels, and those of the time."""
+        """GroupNorm as torch.onnx writes it, with scale and shift of the channels and of the time."""
         ones, zeros = np.ones(GROUPS, np.float32), np.zeros(GROUPS, np.float32)
         normal = self.add("InstanceNormalization", self.add("Reshape", h, np.array([0, GROUPS, -1])), ones, zeros)
         h = self.add("Mul", self.add("Reshape", normal, self.add("Shape", h)), 1 + self.weight(CHANNELS, 1, 1) / 4)
         return self.add("Add", self.add("Add", h, self.weight(1, CHANNELS, 1, 1)), self.time_number())
 
     def time_number(self) -> str:
-        """A number [B, 16, 1, 1] that follows from the time."""
+        """Return a number [B, 16, 1, 1] that depends on the time."""
         column = self.add("Unsqueeze", self.add("Mul", "time", np.float32(1e-3)), np.array([1]))
         row = self.add("Gemm", column, self.weight(CHANNELS, 1) + 1, transB=1)
         return self.add("Unsqueeze", row, np.array([2, 3]))
 
     def attention(self, h: str) -> str:
-        """One head, scaled on both sides, its weights on the right as published EDM networks have them or not."""
+        """One head, scaled on both sides, with its weights on the right as in published EDM networks, or on the
+        left.
+        """
         flat = self.add("Reshape", h, np.array([0, CHANNELS, -1]))
         tokens = self.add("Transpose", flat, perm=[0, 2, 1])
         q, k, v = (self.add("MatMul", tokens, self.weight(CHANNELS, CHANNELS)) for _ in range(3))
@@ -72,7 +74,7 @@ class Writer:
         return self.add("Add", h, self.add("Reshape", made, self.add("Shape", h)))
 
     def skip_connection(self, h: str) -> str:
-        """A skip connection, whose parts have ranges of their own."""
+        """A skip connection, whose parts have separate ranges."""
         return self.conv(self.add("Concat", h, self.silu(self.conv(h)), axis=1), 2 * CHANNELS)
 
     def halve(self, h: str) -> str:

@@ -41,8 +41,11 @@ def assert_close(expected: Mapping[str, Array], found: Mapping[str, Array], rtol
 def assert_rewritten(
     rewrite: Callable[[Graph], Graph], text: str, ops: str | None, rtol: float = 0.0, **constants: Any
 ) -> Graph:
-    """A pass makes these operations of a graph in ONNX's text, and they are the same function up to `rtol`; None: the
-    graph stays. Returns what the pass made, without what nothing reads."""
+    """Assert that a pass turns a graph into these operations in ONNX's text, with the same function up to `rtol`;
+    None: the graph stays.
+
+    Returns the result of the pass, without unused nodes.
+    """
     before = written(text, **constants)
     after = rewrite(before)
     if ops is None:

@@ -1,4 +1,4 @@
-"""Names that passes give: torch.export calls the second convolution conv2d_1, as a pass may want to call a part."""
+"""Names that passes give: torch.export calls the second convolution conv2d_1, a name that a pass may also choose."""
 
 from typing import Any
 

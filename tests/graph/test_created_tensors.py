@@ -1,4 +1,4 @@
-"""Floats that a graph makes of sizes and attributes, in 16 bits."""
+"""Floats that a graph creates from sizes and attributes, in 16 bits."""
 
 from typing import Any
 
@@ -97,7 +97,7 @@ def graph_of(name: str) -> Graph:
 
 
 def test_each_operation_of_the_opset_is_tried() -> None:
-    """Those whose float output has the type of no input, and those that take float32 alone."""
+    """Operations whose float output has the type of no input, and those that take float32 only."""
     found = set[str]()
     for schema in onnx.defs.get_all_schemas_with_history():
         if schema.domain or schema.since_version > OPSET:
@@ -141,7 +141,7 @@ NUMBERS = {"one": np.array(1), "zero": 0.0, "step": 1.0}
 
 @pytest.mark.parametrize("half", [FLOAT16, BFLOAT16], ids=str)
 def test_positions_are_exact_up_to_where_data_reads_them(half: np.dtype[Any]) -> None:
-    """4095 is no number of either type: an angle in 16 bits would be 1 or 16 radians off."""
+    """4095 has no exact value in either type: in 16 bits an angle would be 1 or 16 radians off."""
     graph = written(f"{ROW} {{ {PLACES} wave = Sin(places) y = Add(x, wave) }}", **NUMBERS)
     assert tensors_without_inputs(graph) == {"number", "places", "wave"}
     found = run(make_runnable(to_half(graph, half)), {"x": np.zeros((1, 4096), np.float32)})["y"]

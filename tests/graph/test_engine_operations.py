@@ -1,10 +1,9 @@
-"""The table of what TensorRT parses, and what is said of graphs that hold anything else."""
+"""The table of operations that TensorRT parses, and the messages for graphs with others."""
 
 import onnx
 
 from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, find_unparsed, minimum_version
 from fewstep.graph.graph import OPSET, Graph, Node
-from tests.graph.operations_page import PAGE, fill_page
 from tests.graph.small_graphs import node, small, value
 
 
@@ -41,8 +40,3 @@ def test_an_operation_of_another_domain_is_none_of_these() -> None:
     made = graph("Relu")
     fused = made.with_nodes([Node("Gelu", ("x",), ("y",), {}, "own/Gelu", "com.microsoft")])
     assert [each.node for each in find_unparsed(fused)] == ["own/Gelu"]
-
-
-def test_the_page_has_the_table() -> None:
-    page = PAGE.read_text()
-    assert fill_page(page) == page, "run python -m tests.graph.operations_page"

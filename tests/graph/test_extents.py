@@ -21,7 +21,7 @@ HEIGHT, WIDTH = Extent(usual=64, low=32, high=128, multiple=8), Extent(usual=48,
 
 
 def halving(**changes: object) -> Graph:
-    """Half as high and wide, its tokens, and back; a picture besides x is added at first."""
+    """Half the height and width, its tokens, and back; a picture besides x is added at the start."""
     plane = "float[batch, 4, height, width]"
     graph = written(
         f"""({plane} x, float[batch] time, {plane} picture) => ({plane} output) {{

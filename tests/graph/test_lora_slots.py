@@ -1,4 +1,4 @@
-"""Slots for LoRA as inputs that a caller may leave out."""
+"""Slots for LoRA as optional inputs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Patterns of nodes: what one matches, in which order, and what its names stand for."""
+"""Patterns of nodes: their matches, the order, and the meaning of their names."""
 
 import pytest
 

@@ -9,7 +9,7 @@ SHAPES = {"gain": (4, 1, 1), "bias": (4, 1, 1), "project": (1, 8), "w": (4, 8, 1
 def test_the_body_holds_what_depends_on_x_and_nothing_else() -> None:
     """GroupNorm with affine, adaptive scale and shift, SiLU, a conv over a skip: as exporters write them.
 
-    That prepared graphs compute what the graph did is a property of random networks (`test_random_networks.py`).
+    `test_random_networks.py` tests that prepared graphs compute the same.
     """
     rng = np.random.default_rng(0)
     block = written(

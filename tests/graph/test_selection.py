@@ -1,4 +1,4 @@
-"""Parts of a graph: those that are selected, and those that it falls into."""
+"""Parts of a graph: selected operations, and the parts into which a graph splits."""
 
 from dataclasses import replace
 from typing import Any
@@ -129,7 +129,7 @@ LAYER = 4 * 16 * 16  # bytes of one weight
 
 
 def skipping() -> Graph:
-    """Four layers, of which the last reads what the first made, and a weight that two of them share."""
+    """Four layers: the last reads the output of the first, and two of them share a weight."""
     rng = np.random.default_rng(0)
     return written(
         """(float[batch, 16] x) => (float[batch, 16] y, float[batch, 16] b)

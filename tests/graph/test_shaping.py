@@ -1,4 +1,4 @@
-"""Shapings as ONNX have the bits of the executor's numpy, for samples of any size."""
+"""Shapings in ONNX are bitwise those of the executor's numpy, for samples of any size."""
 
 from dataclasses import replace
 

@@ -77,7 +77,7 @@ def test_large_weights_count_by_their_shape() -> None:
 
 
 def test_the_batch_is_found_after_a_layout_with_another_axis_first() -> None:
-    """As attention over [tokens, batch * heads, width] leaves it; what never was a batch keeps its symbol."""
+    """As in attention over [tokens, batch * heads, width]; other symbols stay."""
     graph = written(
         """(float[batch, 6, 4] x, float[n, 4] other) => (float[batch, 24] y, float[m, 2] z) {
             first = Transpose<perm=[1, 0, 2]>(x) inner = Reshape(first, heads) again = Reshape(inner, back)

@@ -1,4 +1,4 @@
-"""Weights to int8 per channel, and constants of products that go into their scales."""
+"""Weights to int8 per channel, and constant factors that are folded into their scales."""
 
 from collections import Counter
 from dataclasses import replace
@@ -24,7 +24,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float
 
 
 def errors_of_channels(weight: np.ndarray) -> np.ndarray:
-    """Of each channel."""
+    """Return the error of each channel."""
     restored = quantize_weight(weight, 0).dequantize().astype(np.float64)
     return np.square(restored - weight).sum(axis=(1, 2, 3))
 
@@ -60,7 +60,7 @@ def test_nan_weights_are_refused() -> None:
     ids=["float16", "bfloat16"],
 )
 def test_scales_are_numbers_of_the_type_they_are_written_in(half: Any, tiny: float, least: float) -> None:
-    """The least of bfloat16 is its least normal number, which is float32's."""
+    """bfloat16's least number is its least normal number, which is float32's."""
     scales = quantize_weight(WEIGHT, 0, half).scales
     assert np.array_equal(scales, scales.astype(half)) and scales.dtype == np.float32
     quiet = quantize_weight(np.full((1, 4), tiny, np.float32), 0, half)
@@ -68,13 +68,13 @@ def test_scales_are_numbers_of_the_type_they_are_written_in(half: Any, tiny: flo
 
 
 def test_a_quiet_channel_keeps_its_levels_in_half() -> None:
-    """Its scale is a subnormal, half of the least normal number: 0.0039 / 127."""
+    """Its scale is subnormal, half of the least normal number: 0.0039 / 127."""
     quiet = quantize_weight(np.float32([[0.0039, -0.0013]]), 0, np.float16)
     assert quiet.values.tolist() == [[127, -42]] and quiet.scales < np.finfo(np.float16).tiny / 1.9
 
 
 def test_no_smaller_scale_would_have_been_better() -> None:
-    """The search ends where none can win: all factors were tried for these."""
+    """The search stops when no factor can gain: here all factors were tried."""
     rng = np.random.default_rng(4)
     for power, largest in ((1, 127), (1, 7), (3, 127), (3, 7)):  # heavy tails and few bits are cut deep
         weight = (rng.standard_normal((8, 300)) ** power).astype(np.float32)
@@ -90,7 +90,7 @@ BY = 300.0
 
 
 def scale_layer(kind: str, by: float = BY) -> Graph:
-    """`layer` whose sum of product and bias is multiplied, and divided again after the last layer's sum."""
+    """`layer` with a multiplied sum of product and bias, divided again after the last layer's sum."""
     graph = layer(kind)
     *before, added, last = graph.nodes
     nodes = [*before, added, Node("Mul", (added.output, "by"), ("grown",)), replace(last, inputs=("grown", "last"))]
@@ -123,7 +123,7 @@ def test_openvino_then_runs_the_operation_in_integers() -> None:
 
 
 def both(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, Graph]:
-    """The lowered layer, and the same with the product apart."""
+    """Return the lowered layer, and the same with a separate product."""
     prepared = layer(kind)
     ranges = seen(prepared, given(prepared), groups=groups)
     joined = lower(prepared, ranges, CPU_X86).graph
@@ -133,7 +133,7 @@ def both(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_the_same_codes_without_a_product(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Multipliers are powers of two: neither way rounds."""
+    """Multipliers are powers of two, so neither way rounds."""
     joined, apart = both("Conv", groups, monkeypatch)
     tables = Counter(Gather=1, Reshape=1) if groups > 1 else Counter()  # a row of one tensor is not split
     before, after = Counter(apart.ops()), Counter(joined.ops())
@@ -149,6 +149,6 @@ def test_the_same_codes_without_a_product(groups: int, monkeypatch: pytest.Monke
 
 
 def test_a_product_of_tokens_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their channels are last, where one number has a scale and the next another."""
+    """Channels of tokens are last, where one channel has a scale and the next another."""
     joined, apart = both("MatMul", 1, monkeypatch)
     assert joined.ops() == apart.ops() and products(joined) == Counter(["a"])

@@ -1,4 +1,4 @@
-"""Run a baked file in onnxruntime, as a program does that has nothing but the file."""
+"""Run a baked file in onnxruntime, like a program that has only the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from fewstep.graph.bake.metadata import Baked, decode_metadata
 
 
 def open_baked(file: Path) -> tuple[ort.InferenceSession, Baked]:
-    """The file in a session with all optimizations on, and what it says of itself."""
+    """Open the file in a session with all optimizations on; return it with the file's metadata."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

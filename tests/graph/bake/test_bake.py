@@ -1,4 +1,4 @@
-"""A baked file gives the samples of the executor, bit by bit, with onnxruntime's optimizations on."""
+"""A baked file has bitwise the samples of the executor, with onnxruntime's optimizations on."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ LABELS = [0, 2, 1, 1, 0]
 
 
 def written(bundle: Path, name: str, guidance: Guidance | float | None = None, shaping: Shaping | None = None) -> str:
-    """The path of a compiled plan's file."""
+    """Write a compiled plan and return the path."""
     plan = compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance, shaping)
     return as_file(bundle, plan)
 
@@ -56,7 +56,9 @@ def as_file(bundle: Path, plan: Plan) -> str:
 
 
 def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarray] | None = None) -> None:
-    """At several batches, or at the fixed one; for a hold a part of the sample is known, some of it in shares."""
+    """Compare at several batches, or at the fixed one. With a hold a part of the sample is known, some of it by
+    shares.
+    """
     bake(options)
     rng, kind = np.random.default_rng(0), options.hold
     value = rng.uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
@@ -91,7 +93,7 @@ DRAWN = 200  # runs, of which the one with the most new pairs is next
 
 
 def runs() -> Iterator[dict[str, Any]]:
-    """Runs in which each two choices of two kinds meet. The first are plain, and unrolled."""
+    """Return runs that cover each pair of choices of two kinds. The first are plain, and unrolled."""
     rng, columns = random.Random(0), [range(len(choices)) for choices in CHOICES.values()]
     missing = {
         pair
@@ -132,7 +134,7 @@ def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: 
 
 
 def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: Path) -> None:
-    """With a decoder, here the negative, the file has a given `image` and an output of another name."""
+    """With a decoder, here the negative, the file has an input `image` and an output of another name."""
     graph = onnx_text.written("(float[batch, 1, 4, 4] z) => (float[batch, 1, 4, 4] image) { image = Neg(z) }")
     image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
     latents, whole = (BakeOptions(tiny_bundle, "ddim:4", tmp_path / f"{n}.onnx", strength=0.5) for n in ("l", "p"))
@@ -162,7 +164,7 @@ def test_a_condition_with_the_name_of_another_port_is_refused(
 
 
 def scale_by_a_large_table(bundle: Path, factor: float) -> None:
-    """Let the body read the factor of x from a constant that is large enough for a weight file."""
+    """Let the body read the factor of x from a constant large enough for a weight file."""
     body = io.load(bundle / "graphs/body.onnx")
     table = {"table": np.full(2048, factor, np.float32), "place": np.array(0, np.int64)}
     nodes = [node for node in body.nodes if node.outputs != ("half",)]
@@ -282,7 +284,7 @@ def test_guidance_without_a_null_value_is_refused(tiny_bundle: Path, tmp_path: P
 
 @pytest.mark.parametrize("unroll", [False, True])
 def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: Path, unroll: bool) -> None:
-    """The first range group runs the float graph, the second the body's own: a Loop each."""
+    """The first range group runs the float graph, the second the body's own, each in a Loop."""
     manifest = open_bundle(tiny_bundle).manifest
     several = with_earlier(manifest.bodies["int8-cpu-x86"], manifest.bodies["float32"].graph)
     changed(tiny_bundle, bodies={**manifest.bodies, "int8-cpu-x86": several})
@@ -293,7 +295,7 @@ def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: 
 
 
 def test_random_plans_bake_to_the_same_bits(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Any solver and grid, with a guidance and a shaping: looped, and unrolled."""
+    """Any solver and grid, with a guidance and a shaping, looped and unrolled."""
     facts = denoiser_facts(open_bundle(tiny_bundle).manifest)
     for number, plan in enumerate(islice(random_plans(facts, seed=1), 6)):
         file = as_file(tiny_bundle, plan)

@@ -1,4 +1,4 @@
-"""A baked token plan gives the tokens of the executor, in one Loop that plain onnxruntime runs."""
+"""A baked token plan has the tokens of the executor, in one Loop that plain onnxruntime runs."""
 
 import shutil
 from pathlib import Path
@@ -38,14 +38,14 @@ def bundle(exported_tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def known_tokens() -> np.ndarray:
-    """Of five samples one has no known token, one has all."""
+    """One of five samples has no known token, one has only known ones."""
     ids = np.random.default_rng(0).integers(0, IDS, (COUNT, 2, 12))
     shares = np.array([1.0, 0.4, 0.8, 0.0, 0.6])[:, None, None]
     return np.where(np.random.default_rng(1).random(ids.shape) < shares, -1, ids)
 
 
 def tokens(file: Path, ids: np.ndarray, seeds: range = range(COUNT), labels: list[int] = LABELS) -> np.ndarray:
-    """What the file makes of known tokens, with chances that a program makes from seeds."""
+    """Return the file's result for known tokens, with chances that a program draws from seeds."""
     return run_file(file, seeds, **{"ids": ids, "class": labels[: len(seeds)]})
 
 

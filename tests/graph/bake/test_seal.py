@@ -1,4 +1,4 @@
-"""A baked file knows its bytes, a sample of its own, and the limits of its conditions."""
+"""A baked file contains its checksum, a sample, and the limits of its conditions."""
 
 import json
 from contextlib import suppress
@@ -126,7 +126,7 @@ def test_limits_of_every_type_load(dtype: DType) -> None:
 
 
 class Over(Timer):
-    """A time that is over at once."""
+    """A timer that has expired from the start."""
 
     def start(self) -> None:
         self.function(*self.args)

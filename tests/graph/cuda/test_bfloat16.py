@@ -40,7 +40,7 @@ def in_bfloat16(text: str, **constants: object) -> Graph:
 def test_a_group_norm_is_a_layer_norm_with_the_same_numbers(
     scales: list[float], shifts: list[float], ops: list[str]
 ) -> None:
-    """Of groups with any number of channels: here 3. In float32 the two differ by rounding only."""
+    """Groups with any number of channels, here 3. In float32 the two differ by rounding only."""
     portable = in_bfloat16(NORM, scales=scales, shifts=shifts, **SIZES)
     form = cuda_form(portable)
     assert [op for op in form.ops() if op not in ("Cast", "Reshape")] == ops

@@ -23,7 +23,7 @@ RANDOM = np.random.default_rng(3)
 
 
 def assert_same_form(before: Graph, rtol: float = 1e-6) -> Graph:
-    """The form, after it gave the same numbers."""
+    """Return the form, after checking that its outputs are the same."""
     after = cuda_form(before)
     assert_same(before, expand_contrib_norms(after), rtol)
     return after
@@ -104,7 +104,7 @@ TAILS = {
 
 @pytest.mark.parametrize(("tail", "transposes"), TAILS.values(), ids=TAILS)
 def test_other_operations_keep_channels_last(tail: str, transposes: int) -> None:
-    """The Transposes that stay: that of the output, and of operations that read channels first."""
+    """The remaining Transposes are those of the output, and of operations that read channels first."""
     before = network(tail=tail)
     constants = {
         "mix": RANDOM.standard_normal((8, 16, 1, 1)).astype(np.float32),
@@ -124,7 +124,7 @@ def with_constants(graph: Graph, **constants: object) -> Graph:
 
 @pytest.mark.parametrize("sizes", [[0, 0, 0, -1], [0, 8, 0, 1], [0, 8, 7, 1], [0, -1, 7, 1]], ids=str)
 def test_a_reshape_of_a_sequence_to_an_image_copies_no_size_of_another_axis(sizes: list[int]) -> None:
-    """A zero in its sizes is a size of the sequence [B, C, L]; the form's sequence has another axis there."""
+    """A zero in its sizes stands for a size of the sequence [B, C, L]; the form's sequence has another axis there."""
     before = network((7,), tail="q = Reshape(n, four) a = Conv <pads = [1, 0, 1, 0]> (q, mix) y = Reshape(a, three)")
     mix = RANDOM.standard_normal((8, 8, 3, 1)).astype(np.float32)
     before = with_constants(before, four=np.int64(sizes), three=np.int64([0, 8, 7]), mix=mix)
@@ -160,7 +160,7 @@ def test_an_empty_constant_of_a_resize_is_no_input() -> None:
 
 @pytest.mark.parametrize("channels", [2, 6, 2 * LARGEST_GROUP + 4], ids=["one", "odd", "many"])
 def test_groups_that_the_kernel_refuses_stay(channels: int) -> None:
-    """Of one channel, of three, and of more than a block of the kernel has."""
+    """Groups of one channel, of three, and of more than a block of the kernel has."""
     before = network(channels=channels)
     assert cuda_form(before).nodes == before.nodes
 
@@ -245,7 +245,7 @@ def test_a_softmax_of_another_axis_stays() -> None:
 
 
 def test_a_part_of_a_product_is_split_before_the_first_attention_that_reads_it() -> None:
-    """The softmax of one attention comes first, the product of the other."""
+    """The softmax of one attention comes first, and the product of the other."""
     before = written(
         """(float[batch, 5, 12] x) => (float[batch, 5, 4] y, float[batch, 5, 4] z) {
             r = Reshape(x, five) p = Transpose <perm = [2, 0, 3, 1, 4]> (r)
@@ -285,7 +285,7 @@ CROSS = """(float[batch, 4, 6] x, float[batch, 2, 3, 7] k, float[batch, 2, 7, 3]
 
 
 def test_keys_and_values_of_another_graph_are_turned() -> None:
-    """As rows of a prologue come: the keys transposed already."""
+    """As rows of a prologue: the keys are already transposed."""
     before = written(CROSS, apart=np.int64([0, 4, 2, 3]))
     after = assert_same_form(before)
     assert form_size(after) == FormSize(norms=0, attentions=1, transposes=3, kernels=4)

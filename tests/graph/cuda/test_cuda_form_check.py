@@ -1,4 +1,4 @@
-"""A form that computes something else than its graph is not written."""
+"""A form with other results than its graph is not written."""
 
 import logging
 from dataclasses import replace
@@ -40,7 +40,7 @@ def load(bundle: Path) -> tuple[Graph, GraphEntry]:
 
 
 def without_silu(graph: Graph) -> Graph:
-    """The form, but its GroupNorm lacks the SiLU."""
+    """The form with a GroupNorm that lacks the SiLU."""
     form = cuda_form(graph)
     nodes = (
         replace(node, attributes={**node.attributes, "activation": 0}) if node.op == "GroupNorm" else node

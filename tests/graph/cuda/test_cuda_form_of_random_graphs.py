@@ -1,4 +1,4 @@
-"""The form of random graphs of the operations that the pass handles, against the graphs themselves."""
+"""The forms of random graphs, with the operations that the pass handles, compared with the graphs."""
 
 import random
 

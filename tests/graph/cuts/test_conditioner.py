@@ -1,4 +1,4 @@
-"""What depends on conditions alone leaves the prologue, and both compute what it did."""
+"""Values that depend on conditions alone leave the prologue, and both parts compute the same as before."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def prologue(inputs: str, outputs: str, body: str) -> Graph:
 
 
 def observing(others: str = "", also: str = "", body: str = TIMED.format("seen")) -> Graph:
-    """row = mean(Conv(picture)) * time, and `seen`, which time has no part in."""
+    """row = mean(Conv(picture)) * time, and `seen`, which does not depend on time."""
     return prologue(f"float[batch, 3, 4, 4] picture{others}", f"float[batch, 8] row{also}", f"{ENCODER} {body}")
 
 
@@ -73,7 +73,7 @@ def test_without_a_time_nothing_is_left_of_the_prologue() -> None:
 
 
 def test_what_cannot_be_carried_is_made_where_it_is_read() -> None:
-    """A truth value is no row: the comparison stays in the prologue; what it compares comes from the conditioner."""
+    """A boolean cannot be a row: the comparison stays in the prologue, and its operands come from the conditioner."""
     body = """seen = MatMul(picture, identity) is_bright = Greater(seen, zero)
     column = Unsqueeze(time, last) row = Where(is_bright, column, seen)"""
     masked = prologue("float[batch, 4] picture", "float[batch, 4] row", body)
@@ -96,7 +96,7 @@ def test_a_condition_with_little_work_is_the_prologues() -> None:
 
 
 def test_a_condition_whose_cut_would_move_the_encoder_stays_in_the_conditioner() -> None:
-    """The sequence comes first in the encoder, so that what a gain of 8 numbers meets there is no row."""
+    """The sequence comes first in the encoder, so that a gain of 8 numbers meets a tensor that is not a row."""
     body = """sequence = Transpose<perm=[1, 0, 2]>(text) encoded = MatMul(sequence, v) scaled = Mul(encoded, gain)
     seen = Transpose<perm=[1, 0, 2]>(scaled) column = Unsqueeze(time, places) row = Mul(seen, column)"""
     graph = prologue("float[batch, 4, 16] text, float[batch, 8] gain", "float[batch, 4, 8] row", body)
@@ -108,7 +108,9 @@ def test_a_condition_whose_cut_would_move_the_encoder_stays_in_the_conditioner()
 
 @pytest.mark.parametrize(("side", "is_large"), [(16, False), (48, True)])
 def test_a_large_row_without_work_is_not_made_once_for_each_time(side: int, is_large: bool) -> None:
-    """A mask's row takes no products besides the encoder of the picture: 1 kB of it are made again, 9 kB are not."""
+    """A mask's row takes no products besides those of the picture's encoder: 1 kB of it is computed again, 9 kB are
+    not.
+    """
     plane = f"float[batch, {side}, {side}]"
     body = f"{TIMED.format('seen')} shown = Neg(mask)"
     graph = observing(f", {plane} mask", f", float[batch, 8] seen, {plane} shown", body)

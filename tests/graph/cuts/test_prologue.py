@@ -1,4 +1,4 @@
-"""What does not depend on x leaves the body, and both compute what the graph did."""
+"""Values that do not depend on x leave the body, and both parts compute the same as the graph."""
 
 from typing import Any
 
@@ -165,7 +165,7 @@ def test_a_large_row_stays_where_making_it_is_more_work_than_carrying_it(width: 
 
 
 def test_assert_same_sees_a_difference() -> None:
-    """The oracle of these tests is not blind."""
+    """The comparison that these tests use finds a difference."""
     relu, neg = (written(f"(float[batch, 8] x) => (float[batch, 8] y) {{ y = {op}(x) }}") for op in ("Relu", "Neg"))
     with pytest.raises(AssertionError):
         assert_same(relu, neg)

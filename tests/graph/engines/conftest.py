@@ -1,4 +1,4 @@
-"""A bundle to build engines of, a double of the builder's process, and a Jetson."""
+"""A bundle to build engines from, a double of the builder's process, and a Jetson."""
 
 from pathlib import Path
 

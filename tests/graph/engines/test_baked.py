@@ -1,4 +1,4 @@
-"""TensorRT-RTX builds baked files ahead of time, on a machine without a GPU: as a Loop, and with every step written."""
+"""TensorRT-RTX builds baked files without a GPU: as a Loop, and unrolled."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ pytest.importorskip(str(TENSORRT_RTX.module), reason="tensorrt-rtx, which builds
 
 
 def built(options: BakeOptions) -> bytes:
-    """The engine of a baked file for one device, for batches from 1 to 4 or the fixed one."""
+    """Build the engine of a baked file for one device, for batches from 1 to 4 or the fixed one."""
     baked, (file, *_) = bake(options)
     batches = (1, 2, 4) if options.batch is None else (options.batch,) * 3
     shapes = {
@@ -40,6 +40,6 @@ def test_a_loop_is_built(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_the_shipped_model_is_built(
     exported_fashion_mnist: Path, tmp_path: Path, unroll: bool, evaluations: int
 ) -> None:
-    """A Loop has the network's 33 convolutions once; written out, they are there for every step."""
+    """A Loop has the network's 33 convolutions once. Unrolled, they occur in every step."""
     options = BakeOptions(exported_fashion_mnist, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=1, unroll=unroll)
     assert len(kernels_of(built(options)).convolutions) == 33 * evaluations

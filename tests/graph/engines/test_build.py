@@ -1,4 +1,4 @@
-"""`fewstep build`: engines ahead of time, by the real builder where it is installed, by doubles where it misbehaves."""
+"""`fewstep build`: engines from the real builder if it is installed, and from doubles that misbehave."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ needs_tensorrt_rtx = pytest.mark.skipif(
 
 
 def built_and_kept(made: Build) -> tuple[list[str], list[str]]:
-    """What was built and what was there, as "body device"."""
+    """Return the built and the kept engines, as "body device"."""
     built, kept = ([f"{each.body} {each.device}" for each in part] for part in (made.built, made.kept))
     return built, kept
 
@@ -85,7 +85,7 @@ def test_an_int8_and_a_float16_engine_without_a_gpu(bundle: Path) -> None:
 @needs_tensorrt_rtx
 @pytest.mark.slow
 def test_bfloat16_has_its_body_and_engines_from_ampere_on(bundle: Path) -> None:
-    """The same kernels as in float16, around int8 too."""
+    """The same kernels as in float16, also around int8."""
     kernels = {}
     for half in ("float16", "bfloat16"):
         made = build(BuildOptions(bundle, device=("sm89",), precision=half)).manifest  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_int8_is_shown_next_to_float16(bundle: Path) -> None:
 
 
 def test_the_body_with_the_lower_bound_is_named_for_each_gpu() -> None:
-    """int8 that moves more wins where MACs are dear. Without float16's engine its command is named."""
+    """int8 that moves more bytes wins where MACs are slow. Without float16's engine the message has its command."""
     int8, half = (
         form.EngineEntry(f"{body}.engine", f"{body}.json", body, "tensorrt-rtx", "sm86", "0")
         for body in ("int8-tensorrt", "float16")
@@ -259,7 +259,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
 
 
 def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: None) -> None:
-    """float32 is nothing for it: the prologue runs on the GPU."""
+    """float32 cannot run there, so the prologue runs on the GPU."""
     options = BuildOptions(bundle, backend="tensorrt", precision="float16", dla=0)
     with pytest.raises(UserError, match="a DLA supports one fixed size, but batch has a range"):
         build(options)

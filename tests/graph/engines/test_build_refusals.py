@@ -1,4 +1,4 @@
-"""What `fewstep build` refuses, and builders that fail: one line each, and nothing of the bundle is lost."""
+"""Refusals of `fewstep build`, and builders that fail: one line each, and the bundle loses nothing."""
 
 import sys
 from dataclasses import replace

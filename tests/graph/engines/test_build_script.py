@@ -1,4 +1,4 @@
-"""`fewstep build --script`: commands of trtexec and Polygraphy, written where neither is installed."""
+"""`fewstep build --script`: commands of trtexec and Polygraphy, written without either installed."""
 
 import re
 import shlex
@@ -20,14 +20,14 @@ from tests.runtime.test_networks import with_expert
 
 @pytest.fixture
 def bundle(tiny_bundle: Path) -> Path:
-    """With a body for TensorRT, in two groups."""
+    """A bundle with a body for TensorRT, in two groups."""
     bodies = open_bundle(tiny_bundle).manifest.bodies
     own = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
     return changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": own})
 
 
 def commands(text: str) -> list[list[str]]:
-    """Those of the tools, split as a shell does."""
+    """Return the commands of the tools, split as a shell does."""
     lines = text.replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if re.match("trtexec|polygraphy", line)]
 

@@ -1,4 +1,4 @@
-"""The builder's process: what it asks of TensorRT 10.3 and 11, on a double, and of TensorRT-RTX itself."""
+"""The builder's process: its calls of TensorRT 10.3 and 11, on a double, and of TensorRT-RTX itself."""
 
 import importlib.util
 import json
@@ -105,7 +105,7 @@ class Config:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the worker on a double; returns what it asked."""
+    """Run the worker on a double and return its calls."""
 
     def run(double: TensorRtDouble, timing: bytes | None = None, **flags: Any) -> list[Any]:
         monkeypatch.setitem(sys.modules, "tensorrt", double)

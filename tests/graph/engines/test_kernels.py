@@ -1,4 +1,4 @@
-"""What the program text of an engine says of its kernels: types, bytes, MACs."""
+"""The kernels in the program text of an engine: types, bytes, MACs."""
 
 import pytest
 
@@ -43,8 +43,9 @@ SHAPES = {"x": (2, 32, 14, 14)}
 
 
 def test_kernels_have_types_bytes_and_macs() -> None:
-    """Dimensions that follow the batch are computed as on the host; nothing of the host is a kernel. What a kernel
-    lists twice among its inputs, as the second does, is read once."""
+    """Dimensions that follow the batch are computed as on the host, and nothing of the host is a kernel. An input
+    that a kernel lists twice, as the second does, is read once.
+    """
     read = kernels_of(PROGRAM, SHAPES)
     assert read is not None
     pixels = 2 * 14 * 14
@@ -61,7 +62,7 @@ def test_kernels_have_types_bytes_and_macs() -> None:
 
 
 def test_bytes_are_unknown_where_a_size_is() -> None:
-    """An engine for a range of batches has no bytes without a batch. Its kernels are known."""
+    """An engine for a range of batches has no bytes without a batch, but it has kernels."""
     read = kernels_of(PROGRAM)
     assert read is not None and len(read.each) == 4
     assert read.bytes is None and read.each[0].macs == 0

@@ -1,4 +1,4 @@
-"""A bundle is the old one or the new one, wherever a writer dies."""
+"""A bundle is the old one or the new one, wherever a writer is killed."""
 
 import errno
 import hashlib
@@ -36,7 +36,7 @@ def write(bundle: Path, content: bytes) -> Manifest:
 
 
 def content_of(bundle: Path) -> bytes:
-    """The body of a bundle, after every check that reading makes."""
+    """Return the body of a bundle, after all checks of reading."""
     opened = open_bundle(bundle)
     return opened.read(opened.manifest.bodies["float32"].graph.file)
 
@@ -105,7 +105,7 @@ def test_a_link_to_a_removed_file_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_the_copy_of_a_page_goes_with_it(tmp_path: Path) -> None:
-    """Copying a bundle without links, as archives and some systems do, makes a file of report/index.html."""
+    """Archives and some systems copy a bundle without links, so that report/index.html is a file."""
     bundle = tmp_path / "b"
     with open_for_update(bundle, must_exist=False) as writer:
         file = writer.add(b"one", folder="graphs", name="body", suffix=".onnx")
@@ -118,7 +118,9 @@ def test_the_copy_of_a_page_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
-    """Names may look like those of `add`: a time of day has twelve digits. And a bundle may lie in another's folder."""
+    """Names may look like those of `add`: a time of day has twelve digits. And a bundle may be in another one's
+    folder.
+    """
     write(tmp_path, b"zero")
     write(tmp_path / "runs" / "b", b"other")
     kept = ("log-202611200941.txt", "graphs/log-202611200941.txt")
@@ -282,7 +284,7 @@ print("whole")
 
 
 def write_weights(bundle: Path) -> None:
-    """Write a graph with its weights in a file of their own, which is not written by `add`."""
+    """Write a graph with its weights in a separate file, which `add` does not write."""
     value = graph.Value("x", np.dtype(np.float32), (graph.BATCH, 4096))
     made = graph.Graph("g", (value,), (value,), (), {"weights": np.ones(4096, np.float32)})
     with open_for_update(bundle, must_exist=True) as writer:
@@ -291,7 +293,7 @@ def write_weights(bundle: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
 def test_a_full_disk_leaves_the_old_bundle_and_says_so(tmp_path: Path) -> None:
-    """A limit on the size of files fails writes where a full disk would, wherever they are."""
+    """A limit on the size of files makes writes fail like a full disk, wherever they occur."""
     process = subprocess.run(
         [sys.executable, "-c", FULL, str(ROOT), str(tmp_path / "bundle")], capture_output=True, text=True
     )
@@ -389,7 +391,7 @@ print(number, file=sys.stderr)
 
 @pytest.mark.slow
 def test_an_interrupt_at_any_line_of_a_writer_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Each line of the code that locks, commits and cleans up, in turn."""
+    """Interrupt at each line of the code that locks, commits and cleans up."""
     write(tmp_path / "b", b"former")
     command = [sys.executable, "-c", TRACED, str(tmp_path / "b")]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=as_in_a_terminal)

@@ -16,7 +16,7 @@ GRAPH = small([value("x", 2)], [value("y", 2)], [node("Identity", "x", "y")])
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)], ids=str)
 def test_constants_of_any_type_and_shape_are_digested(kind: type, shape: tuple[int, ...]) -> None:
-    """bfloat16 has no buffer in numpy."""
+    """numpy has no buffer of bfloat16."""
     zeros, ones = (replace(GRAPH, constants={"w": np.full(shape, number, kind)}) for number in (0, 1))
     for of in (digest, structure_digest):
         assert of(zeros) == of(replace(zeros, constants={"w": np.zeros(shape, kind)}))
@@ -24,6 +24,6 @@ def test_constants_of_any_type_and_shape_are_digested(kind: type, shape: tuple[i
 
 
 def test_strings_are_digested() -> None:
-    """Custom operations may have them, and an ONNX file may have some that nothing reads."""
+    """Custom operations may contain strings, and so may an unused constant of an ONNX file."""
     one, same, other = (replace(GRAPH, constants={"w": np.array(words, object)}) for words in (["a"], ["a"], ["b"]))
     assert digest(one) == digest(same) != digest(other)

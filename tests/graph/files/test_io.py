@@ -1,4 +1,4 @@
-"""Graphs from files of any opset and back, their outputs, and what is packed."""
+"""Graphs from files of any opset and back, their outputs, and packing."""
 
 import contextlib
 import os
@@ -75,7 +75,7 @@ def test_nodes_of_one_name_get_their_own() -> None:
 
 
 def external(path: Path, **changes: str) -> None:
-    """Save with external weights and change what the graph says about them."""
+    """Save with external weights and change the graph's entries about them."""
     io.save(large_gemm(), path, external_above=0)
     model = onnx.load(path, load_external_data=False)
     for entry in next(t for t in model.graph.initializer if t.external_data).external_data:
@@ -98,7 +98,7 @@ FORMS = {
 
 
 def cut(path: Path, external_above: int, size: int) -> None:
-    """Save, and leave the first bytes of the graph, or of its weights."""
+    """Save, and keep only the first bytes of the graph, or of its weights."""
     *_, last = io.save(large_gemm(), path, external_above)
     last.write_bytes(last.read_bytes()[:size])
 
@@ -266,7 +266,7 @@ def test_a_folder_that_takes_no_files_is_one_line() -> None:
 
 
 def test_a_graph_of_a_bundle_that_is_another_is_named_with_its_ports(tiny_bundle: Path, tmp_path: Path) -> None:
-    """The body's file has another content, and the manifest the hash of that."""
+    """The body's file has other content, and the manifest has the hash of that content."""
     entry = open_bundle(tiny_bundle).body("float32").graph
     other = small([value("a", "batch", 2)], [value("b", "batch", 2)], [node("Neg", "a", "b")])
     changed(tiny_bundle, {entry.file: content_of(other)})

@@ -1,4 +1,4 @@
-"""A packed bundle runs as the one it was taken from, and holds nothing else of it."""
+"""A packed bundle runs like its source, and contains nothing else of it."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ INT8 = ("int8-cpu-x86",)
 
 
 def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
-    """For each name a body v = x + mean of its weights, which are large enough for a file of their own."""
+    """Add for each name a body v = x + mean of its weights, which are large enough for a separate file."""
     text = "(float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] v) { m = ReduceMean <keepdims = 0> (w) v = Add(x, m) }"
     with open_for_update(bundle, must_exist=True) as writer:
         manifest = writer.manifest
@@ -85,7 +85,7 @@ def test_what_a_packed_bundle_cannot_do_is_said(tiny_bundle: Path, tmp_path: Pat
 
 
 def test_what_was_measured_of_a_bundle_stays_behind(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Each file that a manifest may name is either taken or left: none is named and missing."""
+    """Each file that a manifest may name is either copied or dropped: none is named but missing."""
     optional = {
         field.name: f"report/{field.name}.json"
         for field in msgspec.structs.fields(Manifest)

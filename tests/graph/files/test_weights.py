@@ -1,4 +1,4 @@
-"""Weights in files: written once, found again, shared by the graphs of a bundle, and run from where they lie."""
+"""Weights in files: written once, found again, shared by the graphs of a bundle, and mapped at run time."""
 
 import hashlib
 import shutil
@@ -90,7 +90,9 @@ def store_graph(writer: Writer, graph: Graph, name: str, **options: int) -> tupl
 
 
 def test_graphs_share_what_they_both_hold_and_write_the_rest(tmp_path: Path) -> None:
-    """As an int8 body shares the layers left in float with the float32 one, and with another target's its integers."""
+    """Such as the layers left in float, which an int8 body shares with the float32 one, and its integers, which it
+    shares with another target's.
+    """
     a, b, c, d = (random(64, 64, seed=seed) for seed in range(4))
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         file, first = store_graph(writer, product(a=a, b=b), "float", external_above=0)
@@ -114,7 +116,9 @@ def test_graphs_share_what_they_both_hold_and_write_the_rest(tmp_path: Path) -> 
 def test_a_graph_copies_the_little_that_it_reads_of_another_body_s_file(
     tmp_path: Path, kept: str, is_shared: bool
 ) -> None:
-    """A load hashes every file that a graph names, so an int8 body names no file of float weights for one layer."""
+    """Loading hashes every file that a graph names, so an int8 body does not name a file of float weights for one
+    layer.
+    """
     arrays = {name: random(64, 64, seed=seed) for seed, name in enumerate("abc")}
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         file, whole = store_graph(writer, product(**arrays), "float", external_above=0)
@@ -167,7 +171,7 @@ def test_kept_graphs_hold_views_of_files_and_compute_the_same(tmp_path: Path) ->
 
 
 def test_a_file_next_to_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) -> None:
-    """An export's source may lie where the bundle's graphs do."""
+    """An export's source may be in the same folder as the bundle's graphs."""
     folder = tmp_path / "b" / io.GRAPHS
     folder.mkdir(parents=True)
     (tmp_path / "b" / "manifest.json").write_text("{")  # a bundle, if a damaged one
@@ -192,7 +196,9 @@ def test_weights_too_large_for_one_message_are_handed_over_next_to_it(
 
 @pytest.mark.parametrize("optimize", [False, True])
 def test_weights_in_memory_may_be_unread_or_returned(optimize: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime drops the first while it loads, and looked for it in vain where its value was given apart."""
+    """onnxruntime drops unread ones while loading, and once looked for them in vain if their values were passed
+    separately.
+    """
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", 0)
     graph = product(a=random(64, 64))
     graph = graph.with_nodes(graph.nodes, {"unread": random(64, 64, seed=1), "asked": random(64, 64, seed=2)})

@@ -72,7 +72,7 @@ def test_attention_of_three_axes_gets_one_of_heads(body: str, scaled: str) -> No
 
 @pytest.mark.parametrize("heads", ["", "2, "])
 def test_weights_are_not_turned_around(heads: str) -> None:
-    """As published EDM networks have it, on channels by tokens."""
+    """As in published EDM networks, on channels by tokens."""
     q, k = f"[batch, {heads}6, 4]", f"[batch, {heads}4, 6]"
     perm = [0, 1, 3, 2] if heads else [0, 2, 1]
     before = written(
@@ -100,7 +100,7 @@ def test_what_is_no_such_attention_stays(body: str) -> None:
 
 
 def _engine(graph: Graph, folder: Path) -> bytes:
-    """What TensorRT-RTX makes of the graph in float16, for one GPU that is not here."""
+    """Return TensorRT-RTX's engine of the graph in float16, for one GPU that is not here."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     from fewstep.graph.files.io import save
     from fewstep.graph.passes.half import to_half

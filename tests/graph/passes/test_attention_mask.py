@@ -1,4 +1,4 @@
-"""Attention with a mask as one MultiHeadAttention: its numbers, and queries to which the mask leaves no key."""
+"""Attention with a mask as one MultiHeadAttention: its values, and queries without an unmasked key."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_other_masks_stay(mask: str, between: str) -> None:
 def test_an_exported_mask_is_fused_and_a_query_without_a_key_reads_0(
     tmp_path: Path, make: Callable[[], tuple[nn.Module, Spec]]
 ) -> None:
-    """The selection of 0 follows the joined heads, so nothing turns them."""
+    """The selection of 0 follows the joined heads, so nothing is transposed."""
     export(ExportOptions(f"{masked.__file__}:{make.__name__}", tmp_path / "bundle", verify="quick"))
     bundle = open_bundle(tmp_path / "bundle")
     before = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)

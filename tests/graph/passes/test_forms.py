@@ -1,4 +1,4 @@
-"""Operations in the form that engines know: Mish, Einsum, products and sums, rounding, biases."""
+"""Operations in forms that engines recognize: Mish, Einsum, products and sums, rounding, biases."""
 
 from dataclasses import replace
 from typing import Any
@@ -209,13 +209,13 @@ LARGE = f"{VECTOR} {{ huge = Mul(x, large) y = Div(huge, large) }}"
 
 
 def test_what_overflows_is_seen_to() -> None:
-    """In a graph in float16 the CPU provider would go through 3e5 and come back."""
+    """In a graph in float16 the CPU provider would compute 3e5 and come back without overflow."""
     graph = written(LARGE, large=6e4)
     assert np.isinf(run(round_to(graph, FLOAT16), {"x": 5 + abs(X)}, ["huge"])["huge"]).all()
 
 
 def test_a_graph_in_bfloat16_runs_rounded_and_holds_what_float16_cannot() -> None:
-    """onnxruntime's CPU has no kernel of bfloat16. The same graph in float32 is rounded, and gives its numbers."""
+    """onnxruntime's CPU has no bfloat16 kernels. The same graph in float32 is rounded, and gives its values."""
     graph = written(LARGE, large=6e4)
     half = to_half(graph, BFLOAT16)
     assert has_type(half, BFLOAT16)

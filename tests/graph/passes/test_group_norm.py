@@ -1,4 +1,4 @@
-"""GroupNorm without a Reshape of pictures, compared with the one that has it."""
+"""GroupNorm without a Reshape of pictures, compared with the form that has it."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_it_is_the_same_function(shape: tuple[int, ...], attributes: dict[str, f
 
 
 def test_a_mean_far_from_zero_costs_no_digits() -> None:
-    """x = 1000 + noise: squares before the mean is taken off would lose all of its variance."""
+    """x = 1000 + noise: squares before the mean is subtracted would lose all of its variance."""
     before = group_norm()
     x = 1000 + feeds(before, 3)["x"]
     found = run(expand_group_norm(before), {"x": x})["y"].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Graphs in a float type of 16 bits, and what an operation takes in it, by its definition."""
+"""Graphs in a 16-bit float type, and the inputs of an operation in it, by its definition."""
 
 from typing import Any
 
@@ -38,8 +38,9 @@ def test_what_onnx_does_not_define_is_taken_to() -> None:
 def test_weights_beyond_the_type_become_its_ends(
     half: np.dtype[Any], largest: float, normal: float, least: float
 ) -> None:
-    """But for a zero in a row of weights, which are many: only a single number would be an epsilon. An infinity is no
-    large number: a mask of -inf leaves no key, and one of the lowest numbers leaves all alike."""
+    """Except for a zero in a row of weights, since only a single number would be an epsilon. Infinities stay: a mask
+    of -inf leaves no key, and one of the lowest number leaves all keys equal.
+    """
     assert (largest_number(half), smallest_normal(half), smallest_number(half)) == (largest, normal, least)
     with np.errstate(over="ignore"):
         given = np.array([-np.inf, -3.4028e38, 1.0, 1e-45 if half == BFLOAT16 else 1e-12], np.float32)

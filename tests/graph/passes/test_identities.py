@@ -1,4 +1,4 @@
-"""Operations that go: those that change nothing, compute constants, or move axes and parts there and back."""
+"""Operations that are removed: those that change nothing, compute constants, or move axes and parts back and forth."""
 
 from typing import Any
 
@@ -132,14 +132,16 @@ def test_two_transposes_become_one() -> None:
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 @pytest.mark.parametrize("order", ["time, ones", "ones, time"])
 def test_what_broadcasts_anyway_is_not_expanded(op: str, order: str) -> None:
-    """So a time does not depend on x, whose batch the ones have."""
+    """So a time does not depend on x, from which the ones get their batch."""
     text = f"size = Shape<start=0, end=1>(x) ones = Expand(two, size) z = {op}({order}) y = Neg(x)"
     ports = "(float[batch, 3] x, float[batch] time) => (float[batch, 3] y, float[batch] z)"
     assert_rewritten(drop_expands, f"{ports} {{ {text} }}", f"{op} Neg", two=2.0)
 
 
 def test_a_node_is_folded_whole_or_not_at_all() -> None:
-    """Unique of 800 KB of zeros: the first output has 4 bytes, the third, with 1.6 MB, is too large to be folded."""
+    """Unique of 800 KB of zeros: the first output has 4 bytes, but the third, with 1.6 MB, is too large for a
+    constant.
+    """
     before = written(
         "(int64[batch, 1] x, float[batch, 1] scale) => (int64[batch, 200000] y, float[batch, 1] z)"
         "{ values, first, inverse = Unique(zeros) y = Add(x, inverse) z = Mul(scale, values) }",

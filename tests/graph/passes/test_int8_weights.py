@@ -17,7 +17,7 @@ OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
 
 
 def chain(body: str, **shapes: tuple[int, ...]) -> Graph:
-    """x -> a convolution -> the body (reads "a", makes "b") -> a convolution -> y, with random weights."""
+    """x -> a convolution -> the body (from "a" to "b") -> a convolution -> y, with random weights."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in {**OUTER, **shapes}.items()}
     return written(f"{PORTS} {{ a = Conv(x, w_first) {body} y = Conv(b, w_last) }}", **weights)

@@ -1,4 +1,4 @@
-"""Shapes and sizes that become numbers, for every batch."""
+"""Shapes and sizes that become constants, for every batch."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_no_shape_arithmetic_is_left(text: str, ops: str, target: list[int] | No
 
 
 def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
-    """Registers besides the tokens of a sample."""
+    """Register tokens besides the tokens of a sample."""
     text = f"""(float[batch, 2, 3] x) => (float[batch, 5, 3] y) {{
         {BATCH_OF_X} repeats = Concat<axis=0>(size, one, one)
         tiled = Tile(tokens, repeats) y = Concat<axis=1>(tiled, x)
@@ -145,7 +145,7 @@ def test_sizes_of_what_a_reader_follows_from_anyway_stay() -> None:
 
 
 def test_a_condition_does_not_read_the_batch_of_the_time() -> None:
-    """It would leave the conditioner for the prologue, which runs at every time."""
+    """Otherwise it would move from the conditioner to the prologue, which runs at every time."""
     after = reroute_shape_reads(tokens("time", "text"))
     assert [each.inputs for each in after.nodes if each.op == "Shape"] == [("time",), ("text",)]
 
@@ -155,7 +155,7 @@ def assert_reads_the_same(before: Graph) -> None:
 
 
 def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
-    """A prologue that expanded it would give all steps of a plan the time of the first."""
+    """A prologue that expanded it would give all steps of a plan the first time."""
     before = written(
         f"""(float[batch, 4] x, float[batch] time) => (float[batch, 4] y) {{
             one = Gather<axis=0>(time, first) {BATCH_OF_X} all = Expand(one, size)
@@ -174,7 +174,7 @@ def test_sizes_that_its_own_input_lacks_stay() -> None:
 
 
 def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
-    """A length is free, and the time has the batch alone: the sizes are half the time's, and stay so."""
+    """A length is free, and the time has only the batch: the sizes are half the time's, and stay so."""
     before = written(
         f"""(float[batch, length, 4] x, float[batch, 1] time) => (float[batch, length, 4] y) {{
             {BATCH_OF_X} long = Shape<start=1, end=2>(x) sizes = Concat<axis=0>(size, long, four)
@@ -196,7 +196,7 @@ MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
 
 
 def fold_heads(batch: int) -> Graph:
-    """Heads are folded into the batch and out again, as attention does: [B, 4, 3] -> [2 B, 2, 3] -> [B, 4, 3]."""
+    """Heads are folded into the batch and out of it, as in attention: [B, 4, 3] -> [2 B, 2, 3] -> [B, 4, 3]."""
     return written(
         f"""(float[{batch}, 4, 3] x, float[{batch}] row) => (float[{batch}, 4, 3] y) {{
             heads = Reshape(x, folded) mixed = MatMul(heads, mix) joined = Reshape(mixed, whole)

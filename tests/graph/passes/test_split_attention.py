@@ -1,4 +1,4 @@
-"""Attention a few heads, or queries, at a time."""
+"""Attention, computed a few heads or queries at a time."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ SCORES = 6 * 10 * 10 * 4  # bytes of a sample, of all heads
 
 
 def attention(between: str, heads: int = 6, tokens: int | str = 10, **constants: object) -> Graph:
-    """q times k, then what is between, which ends as "w", then w times v."""
+    """q times k, then `between`, which ends as "w", then w times v."""
     q, k, v = (f"float[batch, {heads}, {sizes}]" for sizes in (f"{tokens}, 4", "4, 10", "10, 4"))
     return written(f"({q} q, {k} k, {v} v) => ({q} y) {{ s = MatMul(q, k) {between} y = MatMul(w, v) }}", **constants)
 
 
 def parts(before: Graph, large: int) -> int:
-    """How many softmaxes there are after the pass, which computes the same."""
+    """Return the number of softmaxes after the pass, whose result is the same."""
     after = split_attention(before, large)
     assert_same(before, after)
     assert split_attention(after, large).nodes == after.nodes
@@ -66,7 +66,7 @@ def test_small_networks_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("mixed", ["w, q", "w, v"])
 def test_one_head_stays_whole_where_a_tensor_has_two_roles(mixed: str) -> None:
-    """The queries of a part are some rows, and its values all of them. So are rows of a mask."""
+    """The queries of a part are some of its rows, and the values all of them. The same holds for rows of a mask."""
     q, v, y = (f"float[batch, 1, 10, {width}]" for width in (4, 10, 4 if mixed == "w, q" else 10))
     body = f"s = MatMul(q, k) masked = Add(s, v) w = Softmax(masked) y = MatMul({mixed})"
     assert parts(written(f"({q} q, float[batch, 1, 4, 10] k, {v} v) => ({y} y) {{ {body} }}"), 80) == 1

@@ -1,4 +1,4 @@
-"""A run in three parts gives the samples of the executor, bit by bit, in a program that keeps the loop."""
+"""A run in three parts has bitwise the samples of the executor, in a program that keeps the loop."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A program with run.json and the graphs of the folder draws the samples of the executor, bit by bit."""
+"""A program that reads run.json and the graphs of the folder draws bitwise the samples of the executor."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def run_graph(file: Path, values: dict[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def run_parts(folder: Path, **given: np.ndarray) -> np.ndarray:
-    """The samples of SEEDS, by what the folder says alone."""
+    """Return the samples of SEEDS, computed from the folder alone."""
     about: dict[str, Any] = json.loads((folder / "run.json").read_text())
     values = dict(given)
     for port in about["holds"]["inputs"]:
@@ -175,7 +175,7 @@ def test_run_json_has_the_hashes_of_the_other_files(tiny_bundle: Path, tmp_path:
 def test_the_program_of_the_page_refuses_a_changed_file(
     tiny_bundle: Path, tmp_path: Path, changes: dict[str, bytes], expected: str
 ) -> None:
-    """Before it opens a session, here one that accepts any bytes."""
+    """It refuses the file before it opens a session, here one that accepts any bytes."""
     write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", parts=True))
     for name, content in changes.items():
         (tmp_path / "run" / name).write_bytes(content)
