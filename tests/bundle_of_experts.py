@@ -1,4 +1,4 @@
-"""A bundle of two random networks: a thin one runs the noisy side."""
+"""A bundle of two random networks. A thin one runs the noisy steps."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ EDGE = -0.5
 
 
 def export_layers(folder: Path) -> Path:
-    """The bundle, exported in a folder."""
+    """Export the bundle into a folder."""
     file, bundle = folder / "layers.py", folder / "bundle"
     file.write_text(LAYERS)
     export(ExportOptions(f"{file}:wide", bundle, verify="quick", expert=(f"noisy={file}:thin@{EDGE}",)))

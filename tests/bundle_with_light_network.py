@@ -38,7 +38,7 @@ def make():
 
 
 def export_light(folder: Path, cache: str = "depth1", **options: object) -> Path:
-    """The bundle, exported in a folder."""
+    """Export the bundle into a folder."""
     file, bundle = folder / "skipping.py", folder / "bundle"
     file.write_text(SKIPPING)
     export(ExportOptions(f"{file}:make", bundle, verify="quick", cache=cache, **options))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The factory of the tests' bundles: graphs of a few nodes, a manifest around them, and changes of a bundle."""
+"""The factory of bundles for tests: graphs of a few nodes, their manifest, and changes of a bundle."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ ROLES |= {"v": "output", "label": "condition", "class": "condition", "hole": "co
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Node:
-    """node("Add", "x bias", "y"); "-" stands for an input left out."""
+    """node("Add", "x bias", "y"). "-" stands for an omitted input."""
     names = tuple("" if name == "-" else name for name in inputs.split())
     return Node(op, names, tuple(outputs.split()), attributes, outputs.split()[0])
 
@@ -40,14 +40,16 @@ def small(inputs: list[Value], outputs: list[Value], nodes: list[Node], **consta
 
 
 def content_of(graph: Graph) -> bytes:
-    """The bytes of its file, checked."""
+    """Return the bytes of the file that an entry lists, after checking them."""
     made = to_model(graph)
     onnx.checker.check_model(made, full_check=True)
     return made.SerializeToString()
 
 
 def entry(file: str, graph: Graph, **roles: str) -> GraphEntry:
-    """What a manifest says of a graph. Roles are given by the name of a tensor, or follow from it; others are rows."""
+    """Return the manifest's entry of a graph. Roles are given by tensor name, or derived from it; other tensors are
+    rows.
+    """
 
     def tensor(value: Value) -> TensorEntry:
         role: Any = {**ROLES, **roles}.get(value.name, "row")
@@ -63,9 +65,12 @@ def write_graphs(
     files: Mapping[str, bytes] | None = None,
     **fields: Any,
 ) -> Path:
-    """A bundle. graphs: "body", "prologue" and others, written to graphs/NAME.onnx. bodies: by name, as
-    "int8-cpu-x86", the name of its graph and the other fields of a Body. files: contents of others. fields: of the
-    manifest, where they differ from those of a prediction of v on a cosine schedule without conditions."""
+    """Write a bundle.
+
+    graphs: "body", "prologue" and others, written to graphs/NAME.onnx. bodies: by name, such as "int8-cpu-x86", the
+    name of the graph and the other fields of a Body. files: contents of other files. fields: fields of the manifest
+    that differ from those of a v prediction on a cosine schedule without conditions.
+    """
     graphs = {name: replace(graph, name=name) for name, graph in graphs.items()}
     entries = {name: entry(f"graphs/{name}.onnx", graph) for name, graph in graphs.items()}
     known = {}
@@ -80,7 +85,7 @@ def write_graphs(
 
 
 def manifest_of(bodies: Mapping[str, Body], **fields: Any) -> Manifest:
-    """A manifest of a prediction of v on a cosine schedule, without conditions, or with other fields."""
+    """Return the manifest of a v prediction on a cosine schedule without conditions; `fields` replace its fields."""
     return Manifest(
         **{
             "schema": SCHEMA,
@@ -98,24 +103,24 @@ def manifest_of(bodies: Mapping[str, Body], **fields: Any) -> Manifest:
 
 
 def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:
-    """The bundle, with other contents of files and their hashes, and other fields of its manifest."""
+    """Return the bundle with other contents of files, their hashes, and other fields of its manifest."""
     return write(bundle, msgspec.structs.replace(open_bundle(bundle).manifest, **fields), files)
 
 
 def with_body(bundle: Path, name: str, **fields: Any) -> Path:
-    """The bundle with a body of other fields."""
+    """Return the bundle with other fields of one body."""
     bodies = open_bundle(bundle).manifest.bodies
     return changed(bundle, bodies={**bodies, name: msgspec.structs.replace(bodies[name], **fields)})
 
 
 def with_bodies(bundle: Path, *names: str) -> Path:
-    """The bundle with these bodies alone."""
+    """Return the bundle with these bodies only."""
     bodies = open_bundle(bundle).manifest.bodies
     return changed(bundle, bodies={name: bodies[name] for name in names})
 
 
 def with_manifest_fields(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
-    """The sampler with a network whose manifest has other fields."""
+    """Return the sampler with a network whose manifest has other fields."""
     bundle = sampler.network(network).bundle
     return sampler.with_network_parts(
         network, bundle=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, **fields))
@@ -123,7 +128,7 @@ def with_manifest_fields(sampler: Sampler, network: str = DENOISER, **fields: An
 
 
 def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes] | None = None) -> Path:
-    """Contents of files and their hashes, and the manifest."""
+    """Write files, their hashes and the manifest."""
     contents = files or {}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A bundle small enough to compute by hand, for the tests of what reads and runs bundles."""
+"""A bundle small enough to compute by hand, for tests of the code that reads and runs bundles."""
 
 import os
 
@@ -48,8 +48,9 @@ FROZEN = [0]  # modules at the last freeze of the garbage collector
 
 
 def pytest_configure() -> None:
-    """The processes of all tests share compiled modules. These lie in a folder apart, unless packages were installed
-    with theirs: those would be hidden, and compiled again."""
+    """The processes of all tests share compiled modules, in a separate folder. If packages were installed with theirs,
+    those are used.
+    """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     if not Path(cache_from_source(np.__file__)).is_file():
@@ -61,7 +62,7 @@ def pytest_configure() -> None:
 
 
 def _wait_without_spinning() -> None:
-    """Threads of onnxruntime that wait for the next call of a tiny graph would keep a core from the other worker."""
+    """Waiting threads of onnxruntime would keep a core from the other worker, even for a tiny graph."""
     with suppress(ImportError):
         from onnxruntime import SessionOptions
 
@@ -70,7 +71,7 @@ def _wait_without_spinning() -> None:
 
 
 def _read_sources_once() -> None:
-    """Each calibration digests the sources of fewstep, which stay as they are; a copy that a test edits does not."""
+    """Each calibration digests fewstep's sources, which do not change, except in a copy that a test edits."""
     digested = cache(lambda packages, *_: code_of(packages))
 
     def once(packages: Iterable[Any]) -> bytes:
@@ -84,7 +85,7 @@ def _read_sources_once() -> None:
 
 
 def _compile_teachers_once() -> None:
-    """Each verb compiles its teacher again, of 80 steps or more, which for a tiny denoiser is a tenth of its work."""
+    """Each verb compiles its teacher of 80 steps or more again, which for a tiny denoiser is a tenth of its work."""
     traced = compile.trace_plan
     kept = cache(traced)
 
@@ -99,7 +100,7 @@ def _compile_teachers_once() -> None:
 
 
 def _time_in_short_turns() -> None:
-    """Turns of a tenth of a second are for times that someone reads."""
+    """Turns of a tenth of a second are long enough if nobody reads the times."""
     assert cost.TURN_SECONDS == timed_process.TURN_SECONDS  # imported before, so that estimates are of real turns
     contender_process.WARM_UP, timed_process.TURN_SECONDS = 0.005, 0.02
 
@@ -110,13 +111,13 @@ _compile_teachers_once()
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests live to the end: the garbage collector need not look at them again and again."""
+    """Modules and tests live to the end, so the garbage collector need not visit them again and again."""
     FROZEN[0] = len(sys.modules)
     gc.freeze()
 
 
 def pytest_runtest_teardown() -> None:
-    """Nor at the thousand modules that the first export imports."""
+    """Nor the thousand modules that the first export imports."""
     if len(sys.modules) > FROZEN[0] + 500:
         FROZEN[0] = len(sys.modules)
         gc.collect()
@@ -125,9 +126,11 @@ def pytest_runtest_teardown() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n 2 --dist loadgroup` a file's tests share a process, and so what they prepare. What is exported
-    once for several files, or for the tests of one family of denoisers, brings all of these into one process. Groups of
-    many tests run first: files of few exports are one group, or the last of them would have a process to itself."""
+    """Group tests for `pytest -n 2 --dist loadgroup`: tests of one file share a process, and so what they prepare.
+
+    An export that several files use, or the tests of one family of denoisers, brings all of these into one process.
+    Large groups run first. Files of few exports form one group, so that the last one does not occupy a process alone.
+    """
     tests = Counter(item.path for item in items)
     shared = {item.path: name for item in items for name in EXPORTED.intersection(getattr(item, "fixturenames", ()))}
     for item in items:
@@ -138,7 +141,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _family(item: pytest.Item) -> str | None:
-    """The family that a test is about, as its parameters name it."""
+    """Return the family that a test is about, from its parameters."""
     parameters = getattr(item, "callspec", None)
     if parameters is None or "families" not in item.nodeid:
         return None
@@ -206,7 +209,7 @@ IN_FLOAT = Coverage(0, 1, (), ())
 
 
 def with_earlier(body: Body, graph: GraphEntry, coverage: Coverage = IN_FLOAT, group: int = 1) -> Body:
-    """The body with another graph for the steps of its range groups below `group`."""
+    """Return the body with another graph for the steps of its range groups below `group`."""
     first = msgspec.structs.asdict(graph) | {"coverage": coverage, "until": body.groups[group - 1]}
     return msgspec.structs.replace(body, graphs=(StepGraph(**first), body.graph))
 
@@ -273,14 +276,14 @@ def _export_network(network: ModuleType, folder: Path, verify: Literal["full", "
 
 @pytest.fixture(scope="session")
 def unmade(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of one test each, by a name, that nobody has made yet: `mktemp` would read all that there are."""
+    """Folders of one test each, by name, that do not exist yet, since `mktemp` would list all existing ones."""
     folder, numbers = tmp_path_factory.mktemp("tests"), count()
     return lambda name: folder / f"{name}-{next(numbers)}"
 
 
 @pytest.fixture
 def tmp_path(unmade: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
-    """pytest's, in a fourth of the time where a thousand tests had one before."""
+    """pytest's fixture, in a fourth of the time after a thousand tests."""
     path = unmade(re.sub(r"\W", "_", request.node.name)[:30])
     path.mkdir(mode=0o700)
     return path
@@ -288,5 +291,5 @@ def tmp_path(unmade: Callable[[str], Path], request: pytest.FixtureRequest) -> P
 
 @pytest.fixture(autouse=True)
 def private_cache(unmade: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fewstep keeps for its user goes to a folder of the test."""
+    """fewstep's cache folder is a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(unmade("cache")))

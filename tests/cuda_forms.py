@@ -1,4 +1,4 @@
-"""A bundle with the form of its body for ONNX Runtime's CUDA provider, and the CPU's provider in place of that one."""
+"""A bundle with the form of its body for ONNX Runtime's CUDA provider, which the CPU provider replaces."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ NORM = """(float[batch, 4, 3, 3] x) => (float[batch, 4, 3, 3] v) {
 
 @pytest.fixture(name="provider")
 def run_on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The CPU's provider in place of CUDA's, which computes the same MultiHeadAttention; returns settings of its
-    sessions."""
+    """Replace the CUDA provider by the CPU's, which computes the same MultiHeadAttention. Return the settings of its
+    sessions.
+    """
     seen = list[dict[str, str]]()
 
     def settings(device: int, cuda_graph: bool = False) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Packages with plugins of fewstep, as if they were installed."""
+"""Install fewstep plugins of packages that do not exist."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from fewstep.plans.names import plugins
 def install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, entries: Mapping[str, str], code: str = ""
 ) -> None:
-    """Install a package in front of those that are there: its entry points, by KIND.NAME, and a module of its name."""
+    """Install a package in front of the existing ones: its entry points, by KIND.NAME, and a module of its name."""
     home = folder / f"site-{package}"
     info = home / f"{package}-1.dist-info"
     info.mkdir(parents=True)

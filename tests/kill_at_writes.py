@@ -1,4 +1,4 @@
-"""Kill a verb at every write, one process per point, and look at the bundle it leaves."""
+"""Kill a verb at every write, in one process per write, and check the bundle that remains."""
 
 import os
 from collections.abc import Callable
@@ -12,9 +12,10 @@ WRITES = ("fsync", "replace", "unlink")
 
 
 def outcomes(bundle: Path, run: Callable[[], object]) -> list[bool]:
-    """For a kill before the first write, before the second, ... and last for no kill: is the bundle the old one?
+    """Return for a kill before the first write, before the second, ... and finally for no kill: is the bundle the
+    old one?
 
-    Every bundle that is found must be whole. `run` goes on in a fork, so nothing it needs may have threads yet.
+    Every bundle must be whole. `run` continues in a fork, so nothing that it needs may have threads yet.
     """
     old = open_bundle(bundle).manifest
     seen: list[bool] = []
@@ -35,7 +36,7 @@ def outcomes(bundle: Path, run: Callable[[], object]) -> list[bool]:
 
 
 def _die_before_write(fatal: int) -> None:
-    """From now on the process ends, as if by a power cut, in place of its write number `fatal`."""
+    """Let the process end, as if by a power cut, in place of its write number `fatal`."""
     writes = 0
 
     def dying(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Keeps what a benchmark does to logs to itself."""
+"""Restore the log level that a benchmark changes."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def level_of_logs() -> Iterator[None]:
-    """A benchmark's `main` silences the process that it is the whole of; the tests after it want their warnings."""
+    """A benchmark's `main` silences logs for its whole process. Later tests expect their warnings."""
     level = logging.getLogger().level
     yield
     logging.getLogger().setLevel(level)

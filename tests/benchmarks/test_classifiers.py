@@ -1,4 +1,4 @@
-"""The feature extractors: their recipe, and that a graph is its network."""
+"""The feature extractors: their recipe, and that each graph equals its network."""
 
 import re
 from pathlib import Path

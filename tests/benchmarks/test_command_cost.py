@@ -1,4 +1,4 @@
-"""benchmarks/command_cost.py: memory and time of a command and of all that it starts."""
+"""benchmarks/command_cost.py: memory and time of a command and of all its child processes."""
 
 import os
 import subprocess
@@ -79,7 +79,7 @@ def test_what_a_command_leaves_behind_is_killed() -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Whether something holds within a minute: the system takes a moment to start a process, and to end one."""
+    """Return whether a condition holds within a minute: the system takes a moment to start or end a process."""
     begun = time.monotonic()
     while not holds() and time.monotonic() - begun < 60:
         time.sleep(0.05)
@@ -87,7 +87,7 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 
 
 def running(mark: str) -> bool:
-    """Whether a process with the mark in its command is running."""
+    """Return whether a process with the mark in its command is running."""
     return any(mark.encode() in _command(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
 
 

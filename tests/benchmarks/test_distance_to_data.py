@@ -1,5 +1,6 @@
-"""FD to real data: its bias is taken out, its error is that of many sets, and a distance that is upside down is
-refused."""
+"""FD to real data: its bias is removed, its error is that of many sets, and a distance with bounds in the wrong order
+is refused.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ REAL = Gaussian(np.zeros(8), np.eye(8), 10_000)
 
 
 def sets(count: int, size: int) -> list[np.ndarray]:
-    """Sets of features [size, 8] from the distribution of the real ones."""
+    """Return sets of features [size, 8] with the distribution of the real ones."""
     return list(np.random.default_rng(0).standard_normal((count, size, 8)))
 
 
@@ -32,7 +33,7 @@ def test_the_error_is_the_deviation_of_other_sets() -> None:
 
 
 def falling(rise: float, spread: float) -> dict[int, np.ndarray]:
-    """Pseudo-values at 20 and 250 steps, whose differences are `rise` with this deviation."""
+    """Return pseudo-values at 20 and 250 steps, whose differences have the mean `rise` and this deviation."""
     wave = np.tile([1.0, -1.0], PARTS // 2)
     return {20: 30 + 9 * wave, 250: 30 + rise + (9 + spread) * wave}
 

@@ -1,4 +1,4 @@
-"""Weights that are only in the history: they come out of it, byte for byte, and nothing else fills the checkout."""
+"""Weights that exist only in the git history are extracted byte for byte, and the checkout gets nothing else."""
 
 import subprocess
 from pathlib import Path
@@ -23,7 +23,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A clone whose history has a file that its last commit has not."""
+    """A clone whose history has a file that its last commit lacks."""
     git(tmp_path, "init", "-q")
     (tmp_path / "large").write_bytes(bytes(range(256)))
     git(tmp_path, "add", "large")

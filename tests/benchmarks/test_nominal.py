@@ -1,4 +1,4 @@
-"""The search for the best nominal plan: which plans there are, and who survives its rounds."""
+"""The search for the best nominal plan: its candidates, and which of them survive its rounds."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +61,6 @@ def test_a_plan_that_leaves_the_numbers_is_no_winner(oracle: Any, monkeypatch: p
 
 
 def test_a_solver_without_its_fit_is_no_candidate() -> None:
-    """DC-Solver without ratios is UniPC, and stands in no table under its own name."""
+    """DC-Solver without ratios equals UniPC, so no table lists it under its own name."""
     names = best_plans.solver_names()
     assert "unipc_2" in names and "dpmpp_2m" in names and "dc_solver" not in names

@@ -1,4 +1,4 @@
-"""Pages that scripts write: what is shown, the part that a script makes, and ratios of contenders."""
+"""Pages that scripts write: their contents, the part that a script replaces, and ratios of contenders."""
 
 from functools import partial
 from pathlib import Path

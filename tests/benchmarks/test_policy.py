@@ -1,4 +1,4 @@
-"""The policy benchmark without its simulator: what it counts, its experts' routes, its network and its training."""
+"""The policy benchmark without its simulator: its counts, its experts' routes, its network and its training."""
 
 import inspect
 import itertools
@@ -24,8 +24,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
 
 
 class Line:
-    """A stand-in for the simulator: the hand moves along x as the action says, and is to come from 0 to 1. A seed that
-    is a multiple of 3 is never solved."""
+    """A stand-in for the simulator: the action moves the hand along x, from 0 to the goal at 1. Seeds that are
+    multiples of 3 are never solved.
+    """
 
     made = 0
 
@@ -49,7 +50,7 @@ class Line:
 
 
 def forward(bundle: Path) -> Sampler:
-    """A policy that always goes on."""
+    """A policy that always moves on."""
     sampler = tiny_policy(bundle, lambda x: np.ones_like(x))
     conditions = (Condition("observation", "o", (1, 39), "float32"), Condition("task", "t", (5,), "float32"))
     return with_manifest_fields(sampler, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8))

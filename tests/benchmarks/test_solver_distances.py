@@ -1,4 +1,4 @@
-"""FD by solver and steps: which cells are measured, that a run continues, and what the page shows."""
+"""FD by solver and steps: the cells to measure, resuming a run, and the contents of the page."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_row_has_the_mean_of_its_values_and_the_error_of_the_mean() -> None:
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page without figures, in a folder of its own."""
+    """A page without figures, in a separate folder."""
     for name in ("PAGE", "PLOT"):
         monkeypatch.setattr(solver_page, name, tmp_path / name)
     script = solver_page.SCRIPT
@@ -78,7 +78,7 @@ def test_a_curve_that_falls_judges_solvers(page: Path) -> None:
 
 
 class Judge:
-    """A stand-in for a denoiser's judge. Its features are normal; `asked` has the blocks that were sampled."""
+    """A stand-in for a denoiser's judge. Its features are normal; `asked` lists the sampled blocks."""
 
     def __init__(self, blocks: list[tuple[Cell, int]]) -> None:
         self.blocks = blocks
@@ -93,7 +93,7 @@ class Judge:
 
 @pytest.fixture
 def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cell, int]]:
-    """The blocks that stand-ins sample, with the figures in a folder of their own."""
+    """The blocks that stand-ins sample, with the figures in a separate folder."""
     found: list[tuple[Cell, int]] = []
     real = fit_gaussian(RNG.standard_normal((1_000, 4)))
     monkeypatch.setattr(solver_distances, "KEPT", tmp_path / "rows.json")

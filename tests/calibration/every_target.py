@@ -1,6 +1,7 @@
-"""A test for each target; one whose lowering is checked on an engine that is not installed is skipped, and says so.
+"""Parametrize tests over all targets. A target that is checked on an engine that is not installed is skipped with a
+message.
 
-`change_target` has a target changed for a test. `UNPLACED` is tensorrt with its arithmetic in front of every rounding.
+`change_target` changes a target for one test. `UNPLACED` is tensorrt with arithmetic in front of every rounding.
 """
 
 import importlib.util
@@ -36,7 +37,7 @@ selective_target = _each(each for each in ALL if not each.scheme.no_floats)  # t
 
 
 def change_target(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
-    """The target of a name has other fields, whoever asks for it."""
+    """Replace fields of the target of this name, for all callers."""
     changed: Target = replace(load_target(name), **changes)  # type: ignore[arg-type]
     module = name.replace("-", "_")
     monkeypatch.setattr(f"{targets.__name__}.{module}.{module.upper()}", changed)

@@ -8,7 +8,7 @@ from fewstep.measure.workers.code_digest import PACKAGES
 
 
 def copy_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
-    """Copies of the packages, with which a test may replace `code_digest.PACKAGES`."""
+    """Copy the packages, for a test that replaces `code_digest.PACKAGES`."""
     copies = []
     for package in PACKAGES:
         original, copy = Path(package.__path__[0]), folder / package.__name__

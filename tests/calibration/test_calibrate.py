@@ -1,4 +1,4 @@
-"""The verb, on a bundle of three convolutions."""
+"""`calibrate` on a bundle of three convolutions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
 
 
 def denoiser(scale: float = 1.0, width: int = 16) -> Graph:
-    """x0 from x, without a class: 1 -> 16 -> 16 -> 1 channels; only the middle convolution can be lowered."""
+    """x0 from x, without a class: 1 -> 16 -> 16 -> 1 channels. Only the middle convolution can be lowered."""
     rng, widths = np.random.default_rng(0), (1, width, width, 1)
     weights = {
         f"w{i}": (rng.standard_normal((out, into, 3, 3)) * scale / (3 * into**0.5)).astype(np.float32)
@@ -113,7 +113,7 @@ def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
 
 
 def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_path: Path) -> None:
-    """All trajectories of one class: other ranges than those of all classes, and no path in the record."""
+    """All trajectories have one class: the ranges differ from those of all classes, and the record has no path."""
     np.savez(tmp_path / "own.npz", **{"class": np.array([1, 1])})
     drawn, own = run(bundle), run(bundle, conditions=tmp_path / "own.npz")
     assert own.table.tensors.keys() == drawn.table.tensors.keys() and own.table != drawn.table
@@ -148,7 +148,7 @@ def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tm
 
 
 def test_other_numbers_of_steps_use_the_nearest_ranges(bundle: Path) -> None:
-    """The groups are intervals of lambda, so a plan that was not calibrated along has one for each of its steps."""
+    """The groups are intervals of lambda, so each step of another plan belongs to one."""
     groups = run(bundle, plan="ddim:8", target=("cpu-x86",)).manifest.bodies["int8-cpu-x86"].groups
     given = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
     int8, float32 = load(bundle, "int8"), load(bundle)

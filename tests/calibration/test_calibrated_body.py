@@ -1,4 +1,4 @@
-"""Each body is judged by samples of its own, in the closed loop."""
+"""Each body is judged by its own samples, in the closed loop."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -58,7 +58,7 @@ def judge(calibration: Calibration | Bundle, name: str = "int8-cpu-x86") -> Tria
 
 
 def wrap(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays, NDArray[np.float32]], NDArray[np.float32]]) -> None:
-    """Every int8 body makes what `change` makes of its feeds and its outputs."""
+    """Apply `change` to the feeds and outputs of every int8 body."""
 
     def open_network(graph: Graph) -> LoadedGraph:
         network = CPU_X86.runs(graph)
@@ -69,7 +69,7 @@ def wrap(monkeypatch: pytest.MonkeyPatch, change: Callable[[Arrays, NDArray[np.f
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
-    """Every int8 body makes outputs that are too small by a number."""
+    """Subtract a number from the outputs of every int8 body."""
     wrap(monkeypatch, lambda feeds, made: made - np.float32(error))
 
 
@@ -85,7 +85,7 @@ def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pyt
 
 
 def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where float is at no cost for any operation, the default keeps all of them in float."""
+    """If float costs no time for any operation, the default keeps all of them in float."""
 
     def all_slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
         return frozenset(op.name for op in ops)
@@ -97,7 +97,7 @@ def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pyte
 
 
 def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None:
-    """A calibration for another target, on other trajectories, leaves them."""
+    """A calibration for another target, on other trajectories, does not change them."""
     first = run(bundle)
     run(bundle, target=("cpu-x86-7bit",), trajectories=8)
     bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
@@ -131,7 +131,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
 
 
 def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its samples are those of a small one."""
+    """Its samples are those of a small body."""
     sizes: list[int] = []
     wrap(monkeypatch, lambda feeds, made: (sizes.append(len(feeds["x"])), made)[1])
     small = judge(run(bundle))
@@ -144,7 +144,7 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
 
 
 def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while it judges, it does not count again, and gives the bytes of one that was not killed."""
+    """A calibration that is killed while it judges does not count again, and gives the same bytes."""
 
     class Killed(Exception):
         pass
@@ -176,7 +176,7 @@ def test_the_seeds_that_judge_are_on_the_page() -> None:
 
 
 def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    """The int8 body has so much of cond - uncond."""
+    """Scale cond - uncond of the int8 body by `gain`."""
 
     def pull_apart(feeds: Arrays, made: NDArray[np.float32]) -> NDArray[np.float32]:
         cond, uncond = np.split(made, 2)
@@ -186,7 +186,7 @@ def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other bodies are written. A body that has some of it left stays."""
+    """The other bodies are written. A body that keeps part of it stays."""
     trial = judge(run(bundle))
     assert trial.guidance is not None and trial.guidance.gain == pytest.approx(1, abs=0.02)
     assert trial.condition is not None and trial.condition.ratio > 20
@@ -210,7 +210,7 @@ ENOUGH, LEAST_LOSS = POLICY.enough_psnr, POLICY.tolerated_loss
 
 
 def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
-    """A body of one graph, of two and of three has these dB."""
+    """Bodies of one, two and three graphs have these dB."""
     real = body_maker.judge_body
 
     def judge(recipe: Recipe, *more: Any) -> Trial:
@@ -249,7 +249,7 @@ def test_the_number_of_graphs_is_logged_with_the_qualities_that_decide(
 
 @pytest.mark.parametrize("enough", [2, 3])
 def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
-    """And one scale for them where a convolution reads."""
+    """And one scale for all of them where a convolution reads it."""
     judge_by_graphs(monkeypatch, *(1.0,) * (enough - 1), ENOUGH)
     made = run(bundle, target=("tensorrt",))
     assert open_graphs([(1, "a"), (3, "b"), (4, "c")], SimpleNamespace(runs=str.upper)) == [*"ABBC"]
@@ -272,7 +272,7 @@ def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: p
 def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a group are in the table of all groups already."""
+    """The ranges of a group are in the table of all groups."""
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
     errors, of_part = mixed_precision.measure_operation_errors, body_maker.tabulate_part
 

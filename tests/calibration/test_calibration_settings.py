@@ -1,4 +1,4 @@
-"""Bodies that were calibrated along different plans, or otherwise unlike, are distinguished wherever they meet."""
+"""Bodies that were calibrated along different plans, or with other options, are distinguished everywhere."""
 
 import json
 import re

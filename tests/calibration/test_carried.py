@@ -1,4 +1,4 @@
-"""A denoiser that carries tensors: activations are counted, and bodies judged, along runs that carry on."""
+"""A denoiser with carried tensors: activations are counted, and bodies judged, along runs that continue each other."""
 
 import shutil
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
 
 
 def test_a_forced_step_reads_what_float32_carried_there(bundle: Path) -> None:
-    """Also where steps share a slot: float32's own steps are then forced without an error."""
+    """Also if steps share a slot: forced steps of float32 itself then have no error."""
     sampler, bank = load(bundle, body="float32"), Bank("past", 1, is_kept=True)
     plan, read, made = sampler.compile("ddim:3", 2.0), CarryIn(0, (1.0,)), Carry(0, 0, (0.0, 1.0))
     steps = (replace(each, carry_in=(read, *each.carry_in[1:]), carry=(made, *each.carry[1:])) for each in plan.steps)

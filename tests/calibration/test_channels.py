@@ -1,8 +1,7 @@
-"""Scales of channels in the graph: the same numbers, and quiet channels rounded as finely as loud ones.
+"""Scales of channels in the graph: the same values, with quiet channels rounded as finely as loud ones.
 
-Factors are given, and where nothing else is said they are powers of two, so that multiplying and dividing by them
-rounds nothing: what is lowered from a graph with uneven channels must then be what is lowered from the same with even
-ones, to the last bit.
+Factors are given, as powers of two unless a test says otherwise, so that multiplying and dividing by them rounds
+nothing. The lowering of a graph with uneven channels must then equal that of the same graph with even ones, bitwise.
 """
 
 from collections import Counter
@@ -80,7 +79,7 @@ def multiply_codes(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme)
 @both
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> None:
-    """All tensors keep their meaning, and those that are multiplied are what their names say."""
+    """Tensors keep their values, and the multiplied ones are those that the names state."""
     prepared, ops = body(spatial), select_int8_ops(body(spatial))
     codes = multiply_codes(prepared, ops, target.scheme)
     graph, inner, renamed = equalize_channels(prepared, ops, codes, target.scheme)
@@ -120,13 +119,13 @@ def test_what_several_operations_read_is_multiplied_once(target: Target, monkeyp
 
 
 def chain(text: str, size: str = "6, 6", **constants: Array) -> Graph:
-    """x -> output, pictures of 32 channels."""
+    """x -> output, with pictures of 32 channels."""
     plane = f"float[batch, 32, {size}]"
     return written(f"({plane} x) => ({plane} output) {{ {text} }}", **constants)
 
 
 def outputs(reach: Array = REACH, direct: bool = True) -> Graph:
-    """x -> a -> h, whose channels are uneven, -> b: one convolution after the other, or a bias between."""
+    """x -> a -> h, whose channels are uneven, -> b: two convolutions, with or without a bias between them."""
     rng, source = np.random.default_rng(0), "h" if direct else "biased"
     return chain(
         f"""a = Conv(x, first) h = Conv<pads=[1, 1, 1, 1]>(a, w) {"" if direct else "biased = Add(h, bias)"}
@@ -144,7 +143,9 @@ def by_channel_sqnr(exact: Array, found: Array) -> np.ndarray:
 
 
 def test_quiet_channels_of_what_a_convolution_writes_are_as_near_as_loud_ones() -> None:
-    """With one scale each halving costs a channel 6 dB. The integers of weights are the same: their scales are not."""
+    """With one scale, each halving costs a channel 6 dB. The integers of weights are the same, since their scales are
+    not.
+    """
     graph = outputs(direct=False)
     ranges = seen(graph, given(graph), factors=what_they_reach)
     exact = run(graph, given(graph), ["h"])["h"]
@@ -262,7 +263,7 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
 
 
 def test_a_product_without_a_bias_after_it_is_joined_too() -> None:
-    """A sum with an activation follows the first convolution, and none the second."""
+    """A sum with an activation follows the first convolution, and nothing follows the second."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "w", "last")}
     text = "a = Conv(x, first) h = Conv(a, v) sum = Add(h, a) b = Conv(sum, w) c = Sigmoid(b) output = Conv(c, last)"
@@ -277,7 +278,7 @@ def test_a_product_without_a_bias_after_it_is_joined_too() -> None:
 
 
 def test_a_constant_along_another_axis_is_no_bias() -> None:
-    """It has as many numbers as there are channels, but lies along the last axis of a picture 6 x 32."""
+    """It has as many numbers as there are channels, but along the last axis of a picture 6 x 32."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "last")}
     text = "a = Conv(x, first) h = Conv(a, v) sum = Add(h, columns) s = Sigmoid(sum) output = Conv(s, last)"

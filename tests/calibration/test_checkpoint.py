@@ -1,4 +1,4 @@
-"""A calibration that was interrupted goes on, and gives the bytes that it would have given."""
+"""An interrupted calibration resumes, and gives the same bytes as one without an interruption."""
 
 import os
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def kept() -> list[Path]:
 
 
 def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill it in the part after the first INTERRUPTED."""
+    """Kill the calibration in the part after the first INTERRUPTED."""
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(
             activation_counts, "select_trajectories", Counted(activation_counts.select_trajectories, INTERRUPTED // 4)
@@ -56,7 +56,7 @@ def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Counted:
-    """Lets `calls` of a function through, and kills at the next."""
+    """Allow `calls` calls of a function, and kill the process at the next."""
 
     def __init__(self, function: Callable[..., Any], calls: int) -> None:
         self.function, self.left = function, calls
@@ -69,7 +69,7 @@ class Counted:
 
 
 def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Fills with the seeds of all that is counted from now on."""
+    """A list that collects the seeds of all later counting."""
     seen: set[int] = set()
     real = activation_counts.select_trajectories
 
@@ -125,7 +125,7 @@ def other_version(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit of one file of the counting, in a copy."""
+    """Edit one file of the counting code, in a copy."""
     copies = copy_sources(bundle.parent / "copy")
     monkeypatch.setattr(code_digest, "PACKAGES", copies)
     edit(copies, "calibration", "ranges/histogram.py")
@@ -157,7 +157,7 @@ def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
 def test_counts_without_a_tensor_start_anew(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However a file came by that name: what it lacks could never be made up for."""
+    """Whatever the reason for such a file, the missing counts could never be made up for."""
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as before:
         before.setattr(observe, "tensors_to_observe", lambda graph, no_floats=False: tensors_to_observe(graph)[1:])
@@ -203,7 +203,7 @@ def test_own_conditions_are_part_of_what_is_kept(
 
 
 def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
-    """Extremes of as many channels as a tensor has; -0.0 and subnormals are among the numbers."""
+    """As many extremes as a tensor has channels, including -0.0 and subnormals."""
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal((9, channels)).astype(np.float32) for name, channels in (("a", 5), ("b", 3))}
     values["a"][:, 2:4] = [-0.0, 1e-45]
@@ -227,7 +227,7 @@ def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
 def test_what_comes_after_the_counting_does_not_count_again(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed while it judges what it lowered, though the counts were written a moment ago."""
+    """Killed while it judges the lowered bodies, a moment after the counts were written."""
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as patched, pytest.raises(Killed):

@@ -39,7 +39,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def with_scheduler(bundle: Path, **settings: object) -> Path:
-    """The bundle with a scheduler of its own."""
+    """The bundle with another scheduler."""
     config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
     config |= {"prediction_type": "sample", **settings}
     return changed(bundle, {"scheduler.json": json.dumps(config).encode()}, scheduler="scheduler.json")
@@ -92,7 +92,7 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: Path, precision: Precision) -> None:
-    """What the caller gives is used, and another calibration begins without."""
+    """The caller's values take precedence, and another calibration starts without them."""
     run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, precision) as sampler:
         for name in ("ddim:3@trailing", "ddim:3", "ddim:4"):

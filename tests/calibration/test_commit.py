@@ -1,4 +1,4 @@
-"""What a calibration leaves of an earlier one, and which graphs of a precision map are checked."""
+"""Files that a calibration keeps of an earlier one, and the graphs of a precision map that are checked."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ def options(tmp_path: Path) -> CalibrateOptions:
 
 
 def test_a_map_stays_with_its_body_when_another_target_is_calibrated(options: CalibrateOptions) -> None:
-    """One that has a map of its own or none; it goes with the next body of its name."""
+    """A body with a map or without one. The next body of its name replaces it."""
     first = calibrate(options).manifest
     maps = read_maps(open_bundle(options.bundle))
     other = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest

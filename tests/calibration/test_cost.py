@@ -1,4 +1,6 @@
-"""How many runs measure the errors of operations: a large network's take no longer than the rest of its calibration."""
+"""The number of runs that measure errors of operations. For a large network they take no longer than the rest of the
+calibration.
+"""
 
 from types import SimpleNamespace
 from typing import Any

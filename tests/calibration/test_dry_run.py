@@ -1,4 +1,4 @@
-"""`fewstep calibrate --dry-run`: it follows what calibrate would follow."""
+"""`fewstep calibrate --dry-run` makes the same choices as `calibrate`."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ from tests.calibration.test_calibrate import FIRST, run
 
 
 def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from(bundle: Path, tmp_path: Path) -> None:
-    """Nothing says what values this one has, so that none can be drawn."""
+    """The condition has no range, so values cannot be drawn."""
     manifest = open_bundle(bundle).manifest
     unknown = tuple(msgspec.structs.replace(each, low=None, high=None) for each in manifest.conditions)
     changed(bundle, conditions=unknown)
@@ -106,7 +106,7 @@ def test_a_dry_run_times_a_trajectory_of_calibration(bundle: Path, monkeypatch: 
 
 
 def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> None:
-    """A list of them would have 99 GB."""
+    """A list of all trajectories would take 99 GB."""
     found = dry_run(replace(FIRST, bundle=bundle, trajectories=99_999_999_999))
     assert found.value["evaluations"] == 99_999_999_999 * 3  # steps
     with pytest.raises(UserError, match="100000000000000000000 trajectories are too many"):
@@ -122,8 +122,7 @@ def test_a_long_time_is_said_before(
     error_seeds: int,
     judged_seeds: int,
 ) -> None:
-    """The dry run says the same evaluations: of ranges, moments, the errors of an operation, judging, and
-    float32."""
+    """The dry run lists the same evaluations: for ranges, moments, errors of operations, judging, and float32."""
     options = replace(FIRST, bundle=bundle, trajectories=trajectories, target=("cpu-x86",))
     monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, ESTIMATES.name):

@@ -1,4 +1,4 @@
-"""A target whose every tensor has a code is calibrated together with others, which it leaves as they are."""
+"""A target in which every tensor has a code is calibrated together with other targets, which it leaves unchanged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> N
 
 
 def test_thin_layers_alone_are_lowered_where_everything_is(tmp_path: Path) -> None:
-    """Of 8 channels, of which a rule lowers nothing."""
+    """They have 8 channels, which a rule of the other targets excludes."""
     bundle = write_bundle(tmp_path / "bundle", denoiser(width=8))
     with pytest.raises(UserError, match=r"int8-cpu-x86 was not made: no operation .* \(in the bundle: int8-qnn\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
@@ -65,7 +65,7 @@ def test_thin_layers_alone_are_lowered_where_everything_is(tmp_path: Path) -> No
 
 
 def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path, tmp_path: Path) -> None:
-    """Its codes would clip every other value. Other targets are made."""
+    """Its codes would clip every other value. Bodies of other targets are written."""
     manifest = open_bundle(bundle).manifest
     label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
     changed(bundle, conditions=(label,))

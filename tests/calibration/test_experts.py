@@ -1,4 +1,4 @@
-"""Layers that see some rows only: an expert's tensors have no values where it is given none."""
+"""Layers that only see some rows: an expert's tensors have no values if no row is routed to it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_counts_are_completed_by_all_that_other_groups_held() -> None:
 
 
 def test_rows_of_any_number_are_put_together_in_order() -> None:
-    """A row of x gives as many rows as its first number says: none, five, one and three."""
+    """A row of x becomes as many rows as its first number says: none, five, one and three."""
     x = np.array([[0, 7], [5, 8], [1, 9], [3, 6]], np.float32)
 
     def network(feeds: Arrays) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""One target's failure costs the others nothing, and not what was measured."""
+"""A failure of one target does not affect the other targets or the measurements."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ BOTH = ("tensorrt", "cpu-x86")
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
-    """The target on an engine that refuses what was lowered for it."""
+    """The target on an engine that refuses every lowered graph."""
 
     def check(*_: object) -> None:
         raise UserError(f"{target.name} cannot compile it", "take another")
@@ -71,7 +71,7 @@ def test_where_none_can_be_made_the_first_one_says_why_and_nothing_is_written(
 
 
 def reaching(folder: Path, scale: float) -> Path:
-    """A bundle whose activations reach about `scale`, and whose samples are those of the denoiser."""
+    """A bundle with activations of about `scale` and unchanged samples."""
     graph, scale = denoiser(), np.float32(scale)
     wide = {"w1": graph.constants["w1"] * scale, "w2": graph.constants["w2"] / scale}
     return write_bundle(folder, replace(graph, constants=graph.constants | wide))
@@ -88,7 +88,7 @@ def test_an_activation_beyond_float16_has_bfloat16_around_int8(bundle: Path, cap
 
 
 def test_bfloat16_around_int8_can_be_asked_for(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It has 8 bits of precision, where float16 has 11: samples lose where int8 does not hide it."""
+    """It has 8 bits of precision, float16 has 11: samples lose where int8 does not hide it."""
     asked = replace(FIRST, bundle=bundle, target=("tensorrt",))
     half = calibrate(asked).manifest.bodies["int8-tensorrt"].trials[0]
     made = calibrate(replace(asked, half="bfloat16"))

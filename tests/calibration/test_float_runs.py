@@ -1,4 +1,4 @@
-"""The runs with float32 that bodies are compared with: recorded in one session of a large network, with equal bytes."""
+"""The float32 runs that bodies are compared with: recorded in one session of a large network, with the same bytes."""
 
 import logging
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_bodies_are_the_same_if_float32_is_recorded_before_counting(
 def test_a_large_network_opens_one_session_for_its_float32_runs(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool, opened: int
 ) -> None:
-    """The estimate, both runs: each would open the network again."""
+    """The estimate and both runs would each open the network again."""
     real, bodies = LazyOnnxRuntime.load, []
 
     def load(self: LazyOnnxRuntime, bundle: Any, name: str) -> Any:
@@ -62,7 +62,7 @@ def test_the_estimate_of_a_large_network_is_that_of_its_recorded_run(
 
 
 def test_float32_is_closed_before_counting(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting opens a session of its own."""
+    """Counting opens a separate session."""
     events: list[str] = []
     real, close = calibrating.count_activations, LazyGraph.close
     monkeypatch.setattr(LazyGraph, "close", lambda self: events.append("closed") or close(self))

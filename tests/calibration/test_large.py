@@ -1,7 +1,8 @@
-"""Every target and every verb on a network too large for one file and for onnxruntime's messages, as of 860 M weights.
+"""Every target and verb on a network too large for one file and for onnxruntime's messages, such as one of 860 M
+weights.
 
-The limits are lowered, so that 1.5 MB are as large: all but the smallest constants are given to onnxruntime apart from
-the graph, mapped from files or, where they are in none yet, in memory.
+With lower limits, 1.5 MB count as large: all but the smallest constants are passed to onnxruntime apart from the graph,
+mapped from files or, if they are in none yet, in memory.
 """
 
 import importlib.util
@@ -77,7 +78,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def large(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the limits lowered."""
+    """The same bundle with lower limits."""
     bundle = tmp_path_factory.mktemp("large") / "bundle"
     with pytest.MonkeyPatch.context() as patched:
         lower_limits(patched)
@@ -116,13 +117,13 @@ def test_every_file_of_a_large_bundle_is_named(large: Path) -> None:
 
 
 def inside(path: Path) -> list[np.ndarray]:
-    """The constants that a graph holds itself."""
+    """Return the constants inside a graph."""
     constants = io.load(path, root=path.parent.parent).constants.values()
     return [array for array in constants if weights.place_of(array) is None]
 
 
 def test_scales_of_channels_are_among_what_is_given_apart(large: Path) -> None:
-    """Of these onnxruntime once said that it found no such initializer."""
+    """onnxruntime once reported them as missing initializers."""
     names = set()
     for target in HERE:
         file = open_bundle(large).manifest.bodies[f"int8-{target}"].graph.file

@@ -1,4 +1,4 @@
-"""Calibration data may be private: nothing of it is in the bundle, however one looks for it."""
+"""Calibration data may be private: no part of it is in the bundle, in any form."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a calibration is said to take is what it takes."""
+"""A calibration takes the time and the memory that it announced."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
 def wide() -> Graph:
-    """The denoiser with many channels: its weights outweigh its nodes."""
+    """The denoiser with many channels: its weights take more memory than its nodes."""
     return denoiser(width=256)
 
 

@@ -1,4 +1,4 @@
-"""Second moments along a plan: the same bits whoever follows the trajectories, and after an interruption."""
+"""Second moments along a plan: bitwise the same for any workers, and after an interruption."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -46,7 +46,7 @@ def test_workers_have_the_same_bits(task: Task, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_weights_are_rounded_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same scales."""
+    """The scales are unchanged."""
     options = replace(FIRST, bundle=write_bundle(tmp_path / "own", denoiser()), target=("cpu-x86",))
     own = calibrate(options).lowered["int8-cpu-x86"].graph.constants
     monkeypatch.setattr("fewstep.calibration.calibrate.measure_second_moments", lambda *_: {})

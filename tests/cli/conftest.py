@@ -1,4 +1,4 @@
-"""Command lines in the process of the tests: importing their libraries again would take longer than most of them."""
+"""Command lines in the test's process, since importing their libraries again would take longer than most tests."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def fewstep(capsys: pytest.CaptureFixture[str]) -> Command:
-    """A function: what a command line prints, which ends with that exit code."""
+    """A function that runs a command line, checks its exit code, and returns what it printed."""
 
     def run(*arguments: object, code: int = 0) -> Printed:
         capsys.readouterr()
@@ -36,13 +36,13 @@ def fewstep(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def document(fewstep: Command) -> Document:
-    """A function: what a command prints with --json."""
+    """A function that returns the document that a command prints with --json."""
     return lambda *arguments, code=0: json.loads(fewstep(*arguments, "--json", code=code).out)
 
 
 @pytest.fixture
 def refusal(fewstep: Command) -> Refusal:
-    """A function: the one line of a refused command, with its fix."""
+    """A function that returns the line of a refused command, with its fix."""
 
     def run_refused(*arguments: object, code: int = 1) -> str:
         (line,) = fewstep(*arguments, code=code).err.splitlines()
@@ -53,5 +53,5 @@ def refusal(fewstep: Command) -> Refusal:
 
 
 def as_in_a_terminal() -> None:
-    """A background job of a shell ignores SIGINT, and so would what these tests start."""
+    """Restore SIGINT, which background jobs of a shell ignore. Processes that these tests start would ignore it too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""`fewstep bake` tells of a plan that the int8 body was not calibrated along."""
+"""`fewstep bake` warns of a plan along which the int8 body was not calibrated."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,7 +16,7 @@ from tests.cli.conftest import Command
 
 
 def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
-    """Let the manifest name a plan that the int8 body was calibrated along."""
+    """Name this plan in the manifest as the one along which the int8 body was calibrated."""
     content = encode(compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance))
     with_body(changed(bundle, {"plan.json": content}, plans={name: "plan.json"}), "int8-cpu-x86", plan=name)
 

@@ -1,4 +1,4 @@
-"""The cache folder is shown with its sizes, and emptied by kind."""
+"""`fewstep cache` shows the folder with its sizes, and clears it by kind."""
 
 import os
 from pathlib import Path

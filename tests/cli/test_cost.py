@@ -1,4 +1,4 @@
-"""What a verb is said to take before it begins is what it takes."""
+"""A verb takes the time and the memory that it announced."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.report.judged_bundle import add_earlier, make_bundle
 
 
 def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """float16 is yet to be made, of float32."""
+    """float16 is still to be made from float32."""
     bundle = make_bundle(tmp_path / "tiny")
     there = EngineRequest("int8-tensorrt", "sm89", True)
     asked = EngineRequest("prologue", "sm89", False), EngineRequest("float16", "sm89", False)
@@ -45,7 +45,7 @@ def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in a bundle without float32, whose other engines are of graphs that are there."""
+    """Also in a bundle without float32, which has the graphs of its other engines."""
     bundle = make_bundle(tmp_path / "tiny")
     add_earlier(bundle)
     name = "int8-cpu-x86"
@@ -59,7 +59,7 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
 
 
 def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
-    """Of a plan with 4 steps, and a teacher with 12. Without an extractor nothing else is sampled."""
+    """A plan of 4 steps, and a teacher of 12. Without an extractor nothing else is sampled."""
     options = MeasureOptions(
         make_bundle(tmp_path / "tiny"), ("psnr", "fd"), seeds=20, teacher="dpmpp_2m:12", teacher_seeds=5
     )

@@ -1,4 +1,4 @@
-"""What a dry run of export says of the folder that it would write."""
+"""A dry run of export describes the folder that it would write."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -47,7 +47,7 @@ def dry_run(options: Options) -> Outcome:
 
 
 def outcome(*arguments: str) -> Outcome:
-    """What the generated command returns for a line."""
+    """Return the result of the generated command for a line."""
     seen: list[Outcome] = []
     app = typer.Typer()
     app.command()(make_command(verb, SILENT, seen.append, dry_run))
@@ -100,7 +100,7 @@ def test_every_command_declares_the_flags_of_manner() -> None:
 def test_help_fits_a_terminal_and_names_every_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The words of a choice stand in the text, so that the columns of names and types stay narrow."""
+    """The choices are in the text, so that the columns of names and types stay narrow."""
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["calibrate", "--help-all"]) == 0
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What `inspect` says of a bundle: a policy's rhythm and units, fitted plans, samples by which a body was judged."""
+"""What `inspect` prints of a bundle: a policy's rhythm and units, fitted plans, and the samples that judged a body."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.runtime.sampling.test_fitted_plans import give
 
 @pytest.fixture
 def lines(fewstep: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
-    """A function: the lines of a bundle's tree, without its branches."""
+    """A function that returns the lines of a bundle's tree, without its branches."""
     monkeypatch.setenv("COLUMNS", "400")
     return lambda bundle: [line.strip("│├└─ ") for line in fewstep("inspect", bundle).out.splitlines()]
 
@@ -66,7 +66,7 @@ def test_a_line_has_guidance_and_teacher(tiny_bundle: Path, lines: Callable[[Pat
 
 
 def test_the_deployed_body_has_the_line_of_its_trial(tiny_bundle: Path, lines: Callable[[Path], list[str]]) -> None:
-    """Earlier versions tried several."""
+    """Earlier versions stored several."""
     trials = (
         Trial("channels", 41.25, 36.5, 32, is_chosen=False),
         Trial("channels", 46.0, 40.25, 32, is_chosen=True, has_bias=True, shift=0.02, in_float=("h2",)),

@@ -1,4 +1,4 @@
-"""Ctrl-C, whenever it comes, is one line and exit code 130."""
+"""Ctrl-C at any time gives one line and exit code 130."""
 
 import signal
 import subprocess

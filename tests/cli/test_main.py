@@ -1,4 +1,4 @@
-"""Each thing that goes wrong ends in one line on stderr that names it and the fix, with exit code 1 or 2."""
+"""Every failure is one line on stderr that names the problem and the fix, with exit code 1 or 2."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ RUN = ("--condition", "class=dress", "--guidance", "2")
 
 
 def process(*arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-m", "fewstep.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
@@ -222,7 +222,7 @@ def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str, ver
 def test_an_interrupt_that_a_library_makes_an_import_error_of_is_exit_code_130(
     tiny_bundle: Path, verb: str, said: str
 ) -> None:
-    """As onnxruntime's module does, which is imported as the bundle is opened; and the same error without interrupt."""
+    """onnxruntime's module does this while a bundle is opened. Also the same error without an interrupt."""
     code = (
         "import signal, sys\n"
         "class Interrupting:\n"
@@ -256,7 +256,7 @@ def test_a_full_stdout_is_one_line(argument: str) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
 @pytest.mark.parametrize("closed", [pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"])
 def test_closed_streams_change_nothing(tiny_bundle: Path, tmp_path: Path, closed: str) -> None:
-    """Services run so. A file that is opened then must not take the number of stderr, where libraries write."""
+    """Services run like this. A file that is opened then must not get the number of stderr, which libraries use."""
     command = f"run {tiny_bundle} --plan ddim:2 -n 1 -c class=1 -o {tmp_path / 'x.npy'}"
     done = subprocess.run(f"{sys.executable} -m fewstep.cli {command} {closed}", shell=True)
     assert done.returncode == 0 and np.load(tmp_path / "x.npy").shape[0] == 1
@@ -268,7 +268,7 @@ def test_the_module_of_the_command_runs_too(tmp_path: Path) -> None:
 
 
 def test_help_and_version_import_no_heavy_library_and_help_not_even_numpy() -> None:
-    """numpy would take half of its time."""
+    """numpy would take half of the time."""
     code = (
         "import sys; from fewstep.cli.main import main; codes = main(['--help']), main([])\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'onnxscript', 'PIL'}\n"

@@ -1,4 +1,4 @@
-"""Each required argument and option that a command line lacks gives one line with its meaning and a fix."""
+"""Each missing required argument or option gives one line with its meaning and a fix."""
 
 import dataclasses
 import importlib

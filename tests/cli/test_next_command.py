@@ -101,7 +101,7 @@ def test_after_export_with_a_light_network_comes_a_plan_that_runs_it(exported_li
 
 
 def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> None:
-    """A text has no range, so that a calibration without a file is refused; a run needs a value of each condition."""
+    """A text has no range, so a calibration without a file is refused. A run needs a value of each condition."""
     text = Condition("text", "text", (77, 16), "float32")
     label, *_ = open_bundle(tiny_bundle).manifest.conditions
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8")

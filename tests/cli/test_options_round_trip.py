@@ -1,4 +1,4 @@
-"""Options of every verb survive their command line: `options.command_line(verb)`, parsed as the verb parses it."""
+"""Options of every verb survive the command line: `options.command_line(verb)` parses back to them."""
 
 import importlib
 import shlex
@@ -34,7 +34,7 @@ DRAWS = 20  # of each verb
 
 
 def values(hint: Any) -> list[Any]:
-    """Values that a field of this type may have, as far as its type says."""
+    """Return values that a field of this type may have."""
     parts = get_args(hint)
     if get_origin(hint) is Literal:
         return list(parts)
@@ -45,7 +45,7 @@ def values(hint: Any) -> list[Any]:
 
 @cache
 def parser(verb: str) -> tuple[typer.Typer, list[object]]:
-    """The command of a verb, which appends its options to the list instead of doing anything."""
+    """Return a verb's command, which appends its options to the list and does nothing else."""
     seen: list[object] = []
 
     def show(options: object, progress: Progress) -> Outcome:
@@ -65,7 +65,7 @@ def parse(verb: str, arguments: list[str]) -> object:
 
 
 def draw(rng: np.random.Generator, kind: type, least: int) -> Any:
-    """Options with random values of at least `least` fields, or None if they contradict each other."""
+    """Return options with random values in at least `least` fields, or None if they contradict each other."""
     hints = get_type_hints(kind)
     given: dict[str, Any] = {"bundle": "BUNDLE", "output": "file.npy"}
     for each in filter(is_argument, option_fields(kind)):

@@ -1,4 +1,4 @@
-"""--json, --quiet, --verbose and --debug mean the same for every verb, wherever they stand in the line."""
+"""--json, --quiet, --verbose and --debug have the same effect for every verb, at any place in the line."""
 
 import json
 import logging

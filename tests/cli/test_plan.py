@@ -109,7 +109,7 @@ def test_equations_begin_with_the_name_of_another_network() -> None:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 def test_in_x0_a_step_of_ddim_is_the_papers(prediction: str) -> None:
-    """x_t = sigma_t / sigma_s x_s + (alpha_t - sigma_t alpha_s / sigma_s) x0, whatever the network predicts."""
+    """x_t = sigma_t / sigma_s x_s + (alpha_t - sigma_t alpha_s / sigma_s) x0, for every prediction."""
     plan = compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("linear"), prediction))  # type: ignore[arg-type]
     found = extract_recurrence(plan)
     alpha = np.array([step.alpha for step in plan.steps] + [1.0])
@@ -127,7 +127,7 @@ def test_a_multistep_solver_looks_back_one_evaluation_and_a_stochastic_one_adds_
 
 
 def test_in_x0_a_solver_on_noise_looks_back_to_the_start_and_the_drawing_says_so() -> None:
-    """Its four remembered outputs are noise, each of which x and x0 make: nothing that weighs is left out."""
+    """Its four stored outputs are noise, which x and x0 determine: no term is left out."""
     plan = compile_plan("ipndm:8", LINEAR)
     found = extract_recurrence(plan)
     assert found.earlier[:LAGS].max() == 0 and found.earlier[5] > 0.1

@@ -1,4 +1,4 @@
-"""What reaches a terminal: escaped, cut, in characters that it can show, and figures with all their digits."""
+"""Text for a terminal: escaped, cut, in characters that it can show; figures have all their digits."""
 
 import io
 import json
@@ -80,7 +80,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
 def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
     tiny_bundle: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a redirect has it on Windows."""
+    """As a redirect on Windows does."""
     bundle = changed(tiny_bundle.rename(tiny_bundle.parent / NAME), name=NAME)
 
     def console_text(*arguments: str) -> str:
@@ -145,7 +145,7 @@ def test_a_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: py
 def test_a_narrow_place_has_every_word_whole(
     is_terminal: bool, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Words go on in a next line; each of them stays whole, and is there as often as in the table."""
+    """Words wrap to the next line. Each stays whole, and occurs as often as in the table."""
     monkeypatch.setenv("COLUMNS", str(columns))  # as a shell with a terminal sets it
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
     words = shown(capsys).split()

@@ -1,4 +1,4 @@
-"""What is judged on random conditions is said with the figures, in words and in JSON."""
+"""Output names conditions with random values next to the figures, in text and in JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ SAID = "on random values of mask, masked: give --conditions FILE"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Calibrated without conditions."""
+    """A bundle that was calibrated without conditions."""
     bundle = write_inpainting(tmp_path_factory.mktemp("inpainting") / "bundle")
     calibrate(CalibrateOptions(bundle, plan="ddim:2", target=("cpu-x86",), trajectories=4))
     return bundle
@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conditions of a user."""
+    """A user's file of conditions."""
     file = tmp_path_factory.mktemp("own") / "own.npz"
     np.savez(file, mask=np.zeros((4, 1, 8, 8), "f"), masked=np.ones((4, 1, 8, 8), "f"))
     return file
@@ -48,7 +48,7 @@ def verdict(results: Results, bundle: Path) -> str:
 
 @pytest.fixture
 def bundle_copy(tmp_path: Path) -> Path:
-    """A bundle that is not calibrated."""
+    """A bundle without a calibration."""
     return write_inpainting(tmp_path / "copied")
 
 

@@ -1,4 +1,4 @@
-"""An option that is gone names its successor, and the successor is an option."""
+"""A removed option names its successor, which exists."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`fewstep run`: what it refuses before it samples, its sizes, and samples larger than the engine's windows."""
+"""`fewstep run`: refusals before sampling, sizes, and samples larger than the engine's windows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -208,7 +208,7 @@ def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> 
 
 
 def draw(folder: Path, name: str, value: float, left: float) -> Path:
-    """Write a picture of 4 x 4 pixels in two shades, from 0 to 255, of which `left` is that of the left half."""
+    """Write a picture of 4 x 4 pixels in two shades from 0 to 255: `left` in the left half, and another."""
     pixels = np.full((4, 4), value, np.uint8)
     pixels[:, :2] = left
     Image.fromarray(pixels).save(folder / name)

@@ -1,4 +1,4 @@
-"""Which plan `fewstep run` takes when none is named."""
+"""The plan that `fewstep run` takes if none is named."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -40,7 +40,7 @@ def with_calibrated_plan(sampler: Sampler, plan: str | None, scheduler: str | No
 
 
 def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = None, **changes: str) -> Sampler:
-    """The sampler of a body that was calibrated along a plan of this name, which the bundle keeps."""
+    """Return the sampler of a body that was calibrated along a plan of this name, which the bundle contains."""
     plan = msgspec.structs.replace(sampler.compile("ddim:3", guidance), name=name)
     path, content = sampler.bundle.path / "plan.json", encode(plan)
     path.write_bytes(content)
@@ -50,7 +50,7 @@ def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = 
 
 @pytest.fixture
 def default_plan_text(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """A function: what `default_plan` compiles, the text of a reference or a plan."""
+    """A function that compiles `default_plan`, from the text of a reference or a plan."""
 
     def compile_text(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
         with monkeypatch.context() as patched:
@@ -151,7 +151,9 @@ def test_int8_away_from_its_calibration_is_reported(
 def test_a_verb_without_guidance_has_that_of_the_calibration(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command
 ) -> None:
-    """In float32 too; a file has its own, a fitted plan that of its fit, and without a calibration there is none."""
+    """In float32 too. A plan file has its own guidance, and a fitted plan that of its fit. Without a calibration there
+    is none.
+    """
     run = ["run", tiny_bundle, "--plan", "ddim:3", "-n", 2, "-c", "class=1", "-o"]
     assert ", guidance" not in fewstep(*run, tmp_path / "none.npy").out
     calibrate_along(tiny_bundle, "ddim:3", 2.0)

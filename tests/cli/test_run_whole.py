@@ -31,7 +31,7 @@ def options(bundle: Path, *files: str, **changed: Any) -> RunOptions:
 
 
 def test_files_of_several_sizes_compute_all_that_they_can(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The samples are those of the steps, from the same draws."""
+    """The samples equal those of the steps, from the same draws."""
     expected, called, inner = run(options(tiny_bundle)).x, list[str](), WholeRun.sample
 
     def sample(self: WholeRun, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A command's threads and heaps, unless its user says otherwise."""
+"""The threads and heaps of a command, unless the user sets others."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The example of docs/export.md goes through every verb, as a user would take it."""
+"""The example of docs/export.md goes through every verb, as a user would run it."""
 
 import io
 import re
@@ -30,7 +30,9 @@ SHORT_REPORT = (
 
 
 def said(*arguments: object) -> str:
-    """What a command prints, run in this process: importing torch again would take longer than most of them."""
+    """Run a command in this process, since importing torch again would take longer than most of them, and return its
+    output.
+    """
     with redirect_stdout(io.StringIO()) as printed:
         assert main([*map(str, arguments)]) == 0
     return printed.getvalue()
@@ -214,7 +216,7 @@ def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> 
 def test_the_demo_ends_with_a_table_samples_and_a_report(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it but the length of the report, which is a matter of its defaults."""
+    """All of it except the length of the report, which its defaults decide."""
     few = {"seeds": 4, "forced_seeds": 2, "teacher": "ddim:10", "teacher_seeds": 2, "batches": (1,), "rounds": 1}
 
     def quick_report_options(options: DemoOptions) -> ReportOptions:

@@ -69,7 +69,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def functions(*pages: Path) -> SimpleNamespace:
-    """The functions of the pages' python blocks, without what these call them for."""
+    """Return the functions of the pages' python blocks, without the code that calls them."""
     session: dict[str, object] = {}
     for block in (each for page in pages for each in blocks(page) if each.kind == "python"):
         tree = ast.parse(block.text)

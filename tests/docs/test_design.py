@@ -1,4 +1,4 @@
-"""docs/design.md speaks of files and names that are there, and gives each word once."""
+"""docs/design.md names files and members that exist, and gives each word once."""
 
 import re
 from importlib import import_module

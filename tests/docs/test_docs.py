@@ -1,4 +1,4 @@
-"""What the documents show is so: links lead somewhere, every command and every python block runs as printed."""
+"""The pages are correct: links resolve, and every command and every python block runs as printed."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def headings(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_what_stands_in_commands_exists(page: Path) -> None:
-    """Also of the blocks that are not run here: verbs and options are those of the command."""
+    """Also in blocks that are not run here: verbs and options exist."""
     for block in blocks(page):
         others = [line for line in block.commands if block.kind == "sh" and shlex.split(line)[0] != "fewstep"]
         assert block.mark or not others, f"{page}:{block.line}: only fewstep runs here; mark the block: {others}"
@@ -79,14 +79,14 @@ def test_sentences_are_short(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name not in ("measured", "lab")], ids=name)
 def test_prose_is_wrapped(page: Path) -> None:
-    """Tables, headings and blocks that run may be wider, and pages that benchmarks write."""
+    """Tables, headings, code blocks and pages that benchmarks write may be wider."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     prose = (line for line in text.splitlines() if not line.startswith(("|", "#", "<!--", "    ")))
     assert [line for line in prose if len(line) > WIDTH] == []
 
 
 def test_the_pages_show_every_verb() -> None:
-    """A command of each stands on the page that explains it."""
+    """The page that explains a verb has a command of it."""
     for verb in VERBS:
         page = verbs_page.ELSEWHERE.get(verb, "cli.md").partition("#")[0]
         shown = [command for block in blocks(ROOT / "docs" / page) for command in block.commands]
@@ -105,12 +105,11 @@ def test_every_mark_says_why() -> None:
 
 @pytest.fixture(scope="session")
 def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: `bundle`, exported and calibrated; the examples of docs/export.md, of
-    docs/compose.md, of docs/export/spec.md and of docs/tokens.md, and docs/examples/restoration.py; the policy of
-    docs/policies.md.
+    """A reader's folder: `bundle`, exported and calibrated; the examples of docs/export.md, docs/compose.md,
+    docs/export/spec.md and docs/tokens.md; docs/examples/restoration.py; the policy of docs/policies.md.
 
-    The denoiser is that example with the classes and the size of Fashion-MNIST, so that what is printed for the shipped
-    model runs in a moment.
+    The denoiser is the example of docs/export.md with the classes and the size of Fashion-MNIST, so that commands for
+    the shipped model run in a moment.
     """
     folder = tmp_path_factory.mktemp("reader")
     example = next(block.text for block in blocks(ROOT / "docs/export.md") if block.kind == "python")
@@ -158,7 +157,7 @@ def test_what_is_printed_runs(
 
 
 def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page's pyproject.toml says of modules that the page brings, as if they were installed."""
+    """Install the modules of a page under the entry points of its pyproject.toml."""
     files = set(re.findall(r"^# (\w+)\.py$", page.read_text(), re.MULTILINE))
     if entries := [
         (name, value) for name, value in ENTRY.findall(page.read_text()) if value.partition(":")[0] in files

@@ -1,4 +1,4 @@
-"""The age of measured pages compared with the code that they measure: .ci/check_measured.py."""
+"""The age of measured pages, compared with the code that they measure: .ci/check_measured.py."""
 
 import runpy
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_changes_of_a_nested_folder_count_for_that_folder_only(monkeypatch: pyte
 
 
 def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
-    """Except the log of decisions, in which each row names its commit, and scripts that were deleted."""
+    """Except the log of trials, in which each row names its commit, and scripts that were deleted."""
     named = {page.name.partition("#")[0] for page in CHECK["pages"]()}
     files = {path.name for path in (ROOT / "lab/measured").glob("*.md")}
     assert files - named == {"README.md"}

@@ -1,4 +1,4 @@
-"""Examples as their first lines say to run them."""
+"""Run examples as their first lines say."""
 
 import runpy
 import sys
@@ -14,7 +14,7 @@ Example = Callable[..., tuple[dict[str, Any], str]]
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Example:
-    """A function that runs a script, as `python FILE ARGUMENTS` does: its names, and what it prints."""
+    """A function that runs a script, as `python FILE ARGUMENTS` does, and returns its names and its output."""
 
     def run(name: str, *arguments: object) -> tuple[dict[str, Any], str]:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

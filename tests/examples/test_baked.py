@@ -1,6 +1,6 @@
-"""The shipped int8 model, baked, in C++, Node and a browser: samples are Python's.
+"""The shipped int8 model, baked, in C++, Node and a browser: its samples equal Python's.
 
-`.ci/baked` brings the packages and sets the variables that say where they are. Without them a test is skipped.
+`.ci/baked` fetches the packages and sets the variables that say where they are. Without them a test is skipped.
 """
 
 import http.server
@@ -45,7 +45,7 @@ LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, a
 
 
 def require(variable: str, what: str) -> Path:
-    """The folder or program that a variable names."""
+    """Return the folder or program that a variable names."""
     if variable not in os.environ:
         pytest.skip(f"{variable} does not name {what}")
     return Path(os.environ[variable])
@@ -70,7 +70,7 @@ def run(command: list[str | Path], expected: np.ndarray, output: Path, **how: ob
 
 
 def check_vector(command: list[str | Path], **how: Any) -> str:
-    """What a program says of the file's test vector."""
+    """Check a program's result for the file's test vector."""
     return str(subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, **how).stdout)
 
 
@@ -147,7 +147,7 @@ def test_conditions_of_other_names_in_node(label_case: tuple[Path, np.ndarray], 
 
 
 def check_labelled(program: list[str | Path], labelled: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
-    """The samples are Python's, and a condition that is missing, unknown or no number is one line."""
+    """The samples equal Python's, and a condition that is missing, unknown or not a number gives one line."""
     file, expected = labelled
     found = run([*program, file, output, "strength=0.25", "label=3"], expected, output, **how)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
@@ -196,7 +196,7 @@ def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], out
 
 @pytest.fixture(scope="module")
 def web_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the page, with its networks."""
+    """The folder of the web page, with its networks."""
     packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
     bundle = require("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
     folder = tmp_path_factory.mktemp("page") / "web"
@@ -234,7 +234,7 @@ def test_a_browser(page: str, chromium: str, tmp_path: Path) -> None:
 
 
 def sample_in(chromium: str, page: str, network: str, value: int, *engines: str) -> dict[str, Any]:
-    """The sample of seed 0 by the page's worker, for each engine: its values, or the reason of a failure."""
+    """Return the sample of seed 0 by the page's worker, for each engine: its values, or the reason of a failure."""
     command = ["node", STEPS_RUN, page, chromium, network, 0, value, *engines]
     done = subprocess.run([*map(str, command)], check=True, cwd=os.environ["NODE_PACKAGES"], capture_output=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -243,7 +243,7 @@ def sample_in(chromium: str, page: str, network: str, value: int, *engines: str)
 
 @pytest.mark.parametrize("network", ["float32", "int8-weights"])
 def test_steps_on_webgpu(page: str, web_folder: Path, chromium: str, network: str) -> None:
-    """All nodes of the step run on WebGPU: the page refuses a step with a node on the CPU."""
+    """The page refuses a step with a node on the CPU."""
     facts = json.loads((web_folder / "expected.json").read_text())
     found = sample_in(chromium, page, network, facts["values"][0], "wasm", "webgpu")
     assert "values" in found["webgpu"], found

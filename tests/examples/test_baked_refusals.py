@@ -1,4 +1,4 @@
-"""The page and the programs of baked files say what is wrong: a folder, a seed, or an argument."""
+"""The page and the programs for baked files name the wrong folder, seed or argument."""
 
 import http.server
 import json
@@ -92,7 +92,7 @@ def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_path: Path) -> None:
-    """The page chooses one, by a list."""
+    """The page shows one list of choices for each condition."""
     runtime = tmp_path / "onnxruntime-web/dist"
     runtime.mkdir(parents=True)
     for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
@@ -123,7 +123,7 @@ def test_the_program_of_node_ends_in_one_line() -> None:
 
 
 def refusal_of_steps(bundle: Path, *given: str) -> str:
-    """What steps.py says of a bundle."""
+    """Return the message of steps.py for a bundle."""
     program = [sys.executable, str(EXAMPLES / "steps.py"), str(bundle), str(bundle.with_name("parts")), *given]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1 and not bundle.with_name("parts").exists()
@@ -144,7 +144,9 @@ def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
 
 
 def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
-    """What sample.mjs says of a file with these inputs, a condition `pattern` from 0 to 3, and labels of `kind`."""
+    """Return the message of sample.mjs for a file with these inputs, a condition `pattern` from 0 to 3, and labels of
+    `kind`.
+    """
     package = folder / "node_modules/onnxruntime-node"  # a file is refused before the engine opens it
     package.mkdir(parents=True)
     (package / "index.js").write_text("module.exports = {};")

@@ -1,4 +1,4 @@
-"""An EDM network in both its forms: sampled as EDM's Algorithm 1 and k-diffusion's DPM-Solver++(2M) sample it."""
+"""An EDM network in both its forms, sampled like EDM's Algorithm 1 and k-diffusion's DPM-Solver++(2M)."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ STEPS = 8
 
 
 def dpmpp_2m(denoiser: Callable[[torch.Tensor, float], torch.Tensor], z: torch.Tensor, sigmas: list[float]):
-    """Algorithm 2 of Lu et al. 2022 (arXiv 2211.01095) where alpha is 1, in first order to the clean end."""
+    """Algorithm 2 of Lu et al. 2022 (arXiv 2211.01095) for alpha = 1, with a first-order step to the clean end."""
     x, former = z * sigmas[0], None
     for i, (s, t) in enumerate(pairwise([*sigmas, 0.0])):
         x0 = denoiser(x, s)

@@ -1,4 +1,4 @@
-"""Every example runs, as its first lines say, and prints what it promises."""
+"""Every example runs as its first lines say, and prints the promised output."""
 
 import ast
 import time
@@ -20,7 +20,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(example: Example) -> Run:
-    """A function: what a script prints."""
+    """A function that runs a script and returns its output."""
     return lambda name, *arguments: example(name, *arguments)[1]
 
 
@@ -38,7 +38,7 @@ def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(policy: Path, 
 
 @pytest.mark.slow
 def test_the_first_call_does_not_count_as_a_latency(policy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first call that takes 1000 seconds on the clock: the loop would choose the cheapest plan ever after."""
+    """A first call that takes 1000 seconds on the clock would make the loop choose the cheapest plan from then on."""
     from fewstep.robots.control import clocks
 
     real, clock, cold = clocks.sample_sequences, time.perf_counter, [1000.0]

@@ -1,4 +1,4 @@
-"""A network that takes two times, sampled as MeanFlow's own recurrence samples it."""
+"""A network with two times, sampled like MeanFlow's own recurrence."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The example server: the actions of its runner, and one line for what is no message."""
+"""The example server: the actions of its runner, and one line for an invalid message."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ def server() -> ModuleType:
 
 @pytest.fixture
 def port(server: ModuleType, tiny_bundle: Path, request: pytest.FixtureRequest) -> Iterator[int]:
-    """A server for two robots, or as many as a test says, whose runner stops at once where its sequence ends."""
+    """A server for two robots, or the number that a test gives, whose runner stops at the end of its sequence."""
     runner, _, _ = looping(tiny_bundle, most_held=0)
     with socket.create_server((server.HOST, 0)) as listening:
         robots = getattr(request, "param", 2)

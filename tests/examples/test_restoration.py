@@ -1,4 +1,4 @@
-"""Restoration U-Nets from module to int8: what they are shown, and what ResShift's posterior makes of it."""
+"""Restoration U-Nets from module to int8: their inputs, and the steps of ResShift's posterior."""
 
 import re
 from math import sqrt

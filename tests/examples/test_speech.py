@@ -1,4 +1,4 @@
-"""Speech enhancement: a recording in, one out, and the samples are those of SGMSE+ in complex numbers."""
+"""Speech enhancement of a recording: the samples equal those of SGMSE+ in complex numbers."""
 
 import math
 import wave
@@ -26,8 +26,9 @@ def recording(file: Path) -> np.ndarray:
 
 @torch.no_grad()
 def sgmse(network: torch.nn.Module, y: np.ndarray, draws: list[np.ndarray], theta: float, low: float, high: float):
-    """Algorithm 1 of Richter et al. 2023 in complex numbers, whose noise has variance 1: annealed Langevin corrections,
-    reverse diffusion, over times from 1 to 0.03, and the mean of the last step."""
+    """Algorithm 1 of Richter et al. 2023 in complex numbers, with noise of variance 1: annealed Langevin corrections
+    and reverse diffusion, over times from 1 to 0.03, then the mean of the last step.
+    """
     growth, zs = math.log(high / low), iter(draws)
 
     def score(x, t):

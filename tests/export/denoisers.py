@@ -1,4 +1,4 @@
-"""Modules that can, and cannot, be exported; and one of them as a source of `export`."""
+"""Modules that can be exported, modules that cannot, and one of them as a source of `export`."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ X_SHAPE = (2, 4, 4)
 
 @dataclass(frozen=True)
 class Exported:
-    """A denoiser in all its forms: what the fixture `unet` gives."""
+    """A denoiser in all its forms, which the fixture `unet` returns."""
 
     source: TorchSource
     traced: TracedDenoiser
@@ -26,7 +26,7 @@ class Exported:
 
 
 class Tiny(nn.Module):
-    """conv(x) scaled by the time: one convolution, so that it exports in a second."""
+    """conv(x) scaled by the time: a single convolution exports in a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Mixing(Tiny):
 
 
 class Labelled(Tiny):
-    """Knows two labels."""
+    """A network of two labels."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A module that casts to a fixed dtype gets a message about it."""
+"""A module that casts to a fixed dtype gets a message about the cast."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.export.denoisers import Raising, Tiny, source
 
 
 class Casting(Tiny):
-    """As guided-diffusion's UNet with use_fp16: the weights of its trunk, and `self.dtype`."""
+    """As guided-diffusion's UNet with use_fp16: it casts to the weights' type of its trunk, and to `self.dtype`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Casting(Tiny):
 
 
 class Following(Casting):
-    """The cast that goes along."""
+    """A cast to the type of the weights, which export can change."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return self.conv(x.type(self.conv.weight.dtype)).type(x.dtype)

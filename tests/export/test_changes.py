@@ -1,4 +1,4 @@
-"""Changes that a text names: a plugin's or a file's function, what it is given, and what is wrong with one."""
+"""Changes that a text names: a function of a plugin or a file, its arguments, and its errors."""
 
 from importlib.metadata import EntryPoint
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`export --check`: a spec that samples of the data speak against is refused, by the mistake that was made."""
+"""`export --check` refuses a spec that contradicts samples of the data, and names the mistake."""
 
 import sys
 from pathlib import Path
@@ -69,7 +69,7 @@ def make():
 
 
 def drawn(source: Source, labels: np.ndarray) -> np.ndarray:
-    """Samples of a denoiser along 12 steps of DDIM."""
+    """Return samples of a denoiser along 12 steps of DDIM."""
     evaluate, spec = module_evaluator(source), source.spec
     assert evaluate is not None
     times = trailing(NoiseSchedule(spec.schedule), 12)
@@ -84,7 +84,7 @@ def drawn(source: Source, labels: np.ndarray) -> np.ndarray:
 
 
 def refusal(source: str, data: Path, folder: Path) -> str:
-    """What export says of a source and samples."""
+    """Return the message of export for a source and samples."""
     with pytest.raises(UserError, match="the spec seems wrong.*train longer") as refused:
         export(ExportOptions(source, folder / "bundle", check=data, verify="quick"))
     assert not (folder / "bundle" / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""The verb: what ends up in a bundle, and what a failure leaves."""
+"""`fewstep export`: the contents of a bundle, and the state after a failure."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
-"""A network too large for one file: its weights leave memory, lie in files once, and everything else is as usual.
+"""A network too large for one file: its weights leave memory, are stored once, and nothing else changes.
 
-The limit is lowered, so that the networks here are large.
+The limit is lowered, so that the networks here count as large.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""The manifest of a new bundle: the command that it records, and what an older bundle in its place had besides."""
+"""The manifest of a new bundle: the recorded command, and further entries of an older bundle in its place."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an export is said to take: its weights once in float32, and the other networks."""
+"""The memory that an export announces: its weights once in float32, and the other networks."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a Spec refuses, in one line that names the field, and what it keeps."""
+"""The contents that a Spec refuses, in one line that names the field, and those that it keeps."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,14 +25,14 @@ def plain(**changes: Any) -> Spec:
 
 
 def spec_of_free_height(**changes: Any) -> Spec:
-    """Of a free height, changed, or of conditions that follow it."""
+    """Return a spec with a free height, other fields, or conditions that follow it."""
     size = Size(**HEIGHT | {name: value for name, value in changes.items() if name in HEIGHT})
     others = {name: value for name, value in changes.items() if name not in HEIGHT}
     return plain(x_shape=(1, 16, 16), sizes=(size,), **others)
 
 
 def policy(shapes: Iterable[tuple[int, ...]], **rhythm: Any) -> Spec:
-    """Of three observations, and conditions of these shapes."""
+    """Return a policy of three observations, with conditions of these shapes."""
     seen = enumerate(shapes)
     of = [Condition(f"seen{at}", f"seen{at}", shape, "float32", typical=(-1.0, 1.0)) for at, shape in seen]
     return plain(
@@ -41,7 +41,7 @@ def policy(shapes: Iterable[tuple[int, ...]], **rhythm: Any) -> Spec:
 
 
 def one(name: str = "c", input: str = "c", shape: tuple[int, ...] = (), dtype: str = "int64", **more: Any) -> Fields:
-    """A condition alone."""
+    """Return a spec with one condition."""
     return {"conditions": (Condition(name, input, shape, dtype, **more),)}
 
 
@@ -171,7 +171,7 @@ def test_observations_may_be_stacked_in_one_row_or_in_x(shapes: list[tuple[int, 
 
 
 def test_a_spec_names_the_times_of_its_training() -> None:
-    """As many steps as times have them; any other number is refused with the number to take."""
+    """The number of steps is that of the times. Any other is refused with this number."""
     trained = plain(**FLOW, grid="custom(times=[1000, 400])")
     facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
     assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]

@@ -1,4 +1,4 @@
-"""Work of times alone that cannot leave the loop is said, with the tensor that holds it there."""
+"""Export names work that depends on times only but cannot leave the loop, with the tensor that keeps it there."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_work_that_stays_in_every_step_is_named(caplog: pytest.LogCaptureFixture
 
 
 def test_a_mask_that_takes_no_work_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The first tensor that is no row may be one without work, such as the mask of a missing text."""
+    """The first tensor that is not a row may be one without work, such as the mask of a missing text."""
     graph = with_row("first")
     masked = [node("Equal", "text missing", "is_missing"), node("Where", "is_missing x sum", "kept")]
     nodes = [*graph.nodes[:-1], *masked, node("Mul", "kept said", "y")]

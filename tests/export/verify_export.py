@@ -8,12 +8,14 @@ from fewstep.graph.prepare import prepare
 
 
 def verify(spec: Spec, traced: TracedDenoiser, prepared: PreparedDenoiser, scope: Scope = "full") -> Verification:
-    """Run the reference, the exported and the prepared graph at every point; UserError at the first mismatch."""
+    """Compare the reference with the exported and the prepared graph at every point; UserError at the first
+    mismatch.
+    """
     return compare(record_reference(spec, traced, scope=scope), traced.graph, prepared, lambda: traced.reference)
 
 
 def verify_source(source: Source) -> tuple[PreparedDenoiser, Verification]:
-    """A source traced and prepared, and the table of all comparisons."""
+    """Return a source, traced and prepared, and the table of all comparisons."""
     traced = source.trace()
     prepared = prepare(traced.graph)
     return prepared, verify(source.spec, traced, prepared)

@@ -1,6 +1,7 @@
 """Sound by flow matching with infilling (Audiobox, Vyas et al. 2023, after Voicebox, Le et al. 2023).
 
-A transformer over frames sees the frames to keep besides x, attends to a text, and joins early layers to late ones."""
+A transformer over frames takes the known frames besides x, attends to a text, and connects early layers to late ones.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def split(h: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """Attention to all frames, less the farther they are (ALiBi, to both sides), then to the words."""
+    """Attention to all frames, decreasing with distance (ALiBi, in both directions), then to the words."""
 
     def __init__(self) -> None:
         super().__init__()

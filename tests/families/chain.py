@@ -80,7 +80,7 @@ OPTIONAL: Mapping[str, str] = {"openvino": "openvino", "tensorrt-rtx": "tensorrt
 
 @dataclass(frozen=True)
 class Found:
-    """What a step shows: a difference, what is said of it, or both."""
+    """The result of a step: a difference, a remark, or both."""
 
     difference: float | None = None
     text: str = ""
@@ -102,26 +102,26 @@ class Family:
         return getattr(self.module, "NO", {})
 
     def source(self, folder: Path) -> str | dict[str, Any]:
-        """What `fewstep export` takes, which may be written to a folder."""
+        """Return the source for `fewstep export`, which may be written to a folder."""
         if (source := getattr(self.module, "SOURCE", None)) is not None:
             return str(FOLDER.parents[1] / source) if ":" in source else source
         return self.module.make(folder) if signature(self.module.make).parameters else f"{self.module.__file__}:make"
 
 
 def families() -> list[Family]:
-    """All of them, by the name of the row."""
+    """Return all families, by the name of the row."""
     files = [path for path in sorted(FOLDER.rglob("*.py")) if "\nNAME = " in path.read_text()]
     return sorted((Family(path.stem, _load(path)) for path in files), key=lambda family: family.name.lower())
 
 
 def available(step: str) -> bool:
-    """Whether what a step needs is installed."""
+    """Return whether the packages of a step are installed."""
     return step not in OPTIONAL or importlib.util.find_spec(OPTIONAL[step]) is not None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What a family is exported from, its bundle, and what was traced for that."""
+    """The source of a family, its bundle, and its trace."""
 
     source: str | dict[str, Any]
     bundle: Path
@@ -129,7 +129,7 @@ class Exported:
 
 
 def export_family(family: Family, folder: Path) -> Exported:
-    """`folder`/bundle, written by the verb, which is watched: so the graph as it was exported can be run uncut."""
+    """Export to `folder`/bundle by the verb, and record its trace, so that the exported graph can run uncut."""
     folder.mkdir(parents=True, exist_ok=True)
     source, kept = family.source(folder), []
     options = source if isinstance(source, dict) else {"source": source}
@@ -147,8 +147,10 @@ def export_family(family: Family, folder: Path) -> Exported:
 
 
 def prove(family: Family, folder: Path, made: Exported | None = None) -> dict[str, Found]:
-    """Run the chain in a folder; what each step found, without those whose engine is not installed. Fails where a step
-    does that is not in NO, and where one is in NO and works. `made`: exported already, and left as it is."""
+    """Run the chain in a folder and return the result of each step, without steps whose engine is not installed.
+
+    Fails if a step fails that is not in NO, or if one in NO works. `made`: an existing export, which is not changed.
+    """
     chain, found = Chain(family, folder, made), {}
     for step, run in STEPS.items():
         if not available(step):
@@ -165,7 +167,7 @@ def prove(family: Family, folder: Path, made: Exported | None = None) -> dict[st
 
 @dataclass
 class Chain:
-    """A family on its way: each step finds the bundle as the one before left it."""
+    """A family in the chain: each step finds the bundle that the previous step left."""
 
     family: Family
     folder: Path
@@ -190,7 +192,7 @@ class Chain:
 
     @cached_property
     def conditions(self) -> dict[str, NDArray[Any]]:
-        """As many rows of each as calibration takes: drawn where the bundle says from what, else normal."""
+        """Return as many rows of each condition as calibration takes: drawn from the bundle's range, or else normal."""
         rng = np.random.default_rng(0)
         return {
             each.name: rng.standard_normal((TRAJECTORIES, *each.shape)).astype(each.dtype)
@@ -200,7 +202,7 @@ class Chain:
         }
 
     def sample(self, bundle: Path | None = None, **how: Any) -> NDArray[np.float32]:
-        """Two samples."""
+        """Return two samples."""
         condition = {name: rows[: len(SEEDS)] for name, rows in self.conditions.items()}
         with load(bundle or self.bundle, **how) as sampler:
             return sampler.sample(self.family.module.PLAN, SEEDS, condition, self.guidance)
@@ -220,7 +222,7 @@ def _export(chain: Chain) -> Found:
 
 @dataclass(frozen=True)
 class _Watched:
-    """A source that keeps what it traced."""
+    """A source that keeps its trace."""
 
     source: Source
     kept: list[TracedDenoiser]
@@ -234,7 +236,7 @@ class _Watched:
 
 
 def _worst_comparison(*stages: str, has_edges: bool = True) -> Callable[[Chain], Found]:
-    """The worst comparison of the bundle's own table, with the edges of conditions or without."""
+    """Return the worst comparison in the bundle's table, with or without the edges of conditions."""
 
     def read(chain: Chain) -> Found:
         table = json.loads(open_bundle(chain.bundle).read(chain.manifest.verification or ""))
@@ -247,7 +249,7 @@ def _worst_comparison(*stages: str, has_edges: bool = True) -> Callable[[Chain],
 
 
 def _prologue(chain: Chain) -> Found:
-    """Rows, and the share of the multiplications and of the weights that leave the loop."""
+    """Return the prologue's rows, and the share of the multiplications and of the weights that leave the loop."""
     ahead = [chain.graph(name) for name in RUN_ONCE if getattr(chain.manifest, name) is not None]
     assert ahead
     work = [sum(count_operation_macs(graph).values()) for graph in (*ahead, chain.graph())]
@@ -264,7 +266,7 @@ def _plan(chain: Chain) -> Found:
 
 
 def _uncut(chain: Chain) -> Found:
-    """The same plan on the graph as it was exported: no prologue, nothing rewritten, in a copy of the bundle."""
+    """Run the plan on the graph as exported, without prologue and rewrites, in a copy of the bundle."""
     uncut = chain.folder / "uncut"
     shutil.copytree(chain.bundle, uncut)
     assert chain.made is not None
@@ -284,7 +286,7 @@ def _openvino(chain: Chain) -> Found:
 
 
 def _int8(target: str) -> Callable[[Chain], Found]:
-    """Calibrated for both targets at once, when the first is asked for. The body of tensorrt is imitated."""
+    """Calibrate for both targets at the first request. The body of tensorrt is simulated."""
 
     def run(chain: Chain) -> Found:
         wanted = tuple(each for each in ("cpu-x86", "tensorrt") if f"int8-{each}" not in chain.family.no)
@@ -309,7 +311,9 @@ def _int8(target: str) -> Callable[[Chain], Found]:
 
 
 def _tensorrt_rtx(chain: Chain) -> Found:
-    """Engines for one GPU, of the int8 body and of the prologue; in which types their convolutions multiply."""
+    """Build engines of the int8 body and of the prologue for one GPU. Return the types in which their convolutions
+    multiply.
+    """
     precision = "float16" if "int8-tensorrt" in chain.family.no else "int8"
     built = build(BuildOptions(chain.bundle, device=(DEVICE,), precision=precision))  # type: ignore[arg-type]
     bundle = open_bundle(chain.bundle)
@@ -323,7 +327,7 @@ def _tensorrt_rtx(chain: Chain) -> Found:
 
 
 def _distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference, relative to the largest value; of tokens, the share that is another."""
+    """Return the largest difference, relative to the largest value; for tokens, the share of different ones."""
     if expected.dtype.kind == "i":
         return float((found != expected).mean())
     return float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -345,7 +349,7 @@ STEPS: Mapping[str, Callable[[Chain], Found]] = {
 
 
 def _load(path: Path) -> ModuleType:
-    """The file as a module."""
+    """Load the file as a module."""
     spec = importlib.util.spec_from_file_location(f"family_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

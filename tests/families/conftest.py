@@ -1,4 +1,4 @@
-"""Shares what each family exports."""
+"""Share the export of each family."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,8 +9,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """A family by the name of its file, exported when it is first asked for (`chain.Exported`); copy it before changing
-    it."""
+    """Return a family by the name of its file, exported at the first request (`chain.Exported`); copy it before
+    changing it.
+    """
     from tests.families.chain import export_family, families
 
     @cache

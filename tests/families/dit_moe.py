@@ -42,7 +42,7 @@ class Experts(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then what `inner` makes."""
+    """Attention, followed by `inner`."""
 
     def __init__(self, inner: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks; the angles of time are at frequencies up to e ** rate."""
+    """Two blocks. The frequencies of the time embedding reach e ** rate."""
 
     def __init__(self, inner: Callable[[], nn.Module] = Experts, rate: float = 6.0) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
         self.last = nn.Linear(WIDTH, 16)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor, route: Tensor | None = None) -> Tensor:
-        """`route`: the channels that blocks see; None for all."""
+        """route: the channels that blocks see; None for all."""
         angles = time[:, None] * torch.exp(torch.linspace(0.0, self.rate, 8))
         known = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.label(label)
         h = self.patches(x).flatten(2).transpose(1, 2) + self.places

@@ -1,5 +1,6 @@
-"""A code of a picture, of which each time sees a part (DiTi, Yue et al. 2024): what a frozen denoiser has lost of the
-picture is put back by a decoder of the code's first numbers, ever more of them as noise grows."""
+"""A code of a picture, of which each time uses a part (DiTi, Yue et al. 2024). A decoder of the code's first numbers
+restores what a frozen denoiser has lost of the picture, with more numbers as noise grows.
+"""
 
 import torch
 from torch import Tensor, nn

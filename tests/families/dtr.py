@@ -14,8 +14,9 @@ TIMESTEPS, SHARE, POWER = 1000, 0.8, 4
 
 
 def routes() -> Tensor:
-    """Of each time the channels that a block sees [TIMESTEPS, WIDTH]: a window that slides with time to the power of
-    POWER, as in the authors' code."""
+    """Return for each time the channels that a block sees [TIMESTEPS, WIDTH]: a window that moves with time to the
+    power of POWER, as in the authors' code.
+    """
     count = int(WIDTH * SHARE)
     first = (torch.linspace(0, 1, TIMESTEPS, dtype=torch.float64) ** POWER * (WIDTH - count)).round()
     channel = torch.arange(WIDTH)

@@ -1,9 +1,9 @@
-"""The matrix of lab/families.md: what each family was taken through, and what was found.
+"""The matrix of lab/families.md: the steps that each family went through, and their results.
 
-    python -m tests.families.page            makes every row anew
+    python -m tests.families.page            writes every row again
     python -m tests.families.page dit ...    only those of these files
 
-A figure that still is what the page says, but for rounding, stays: the page changes where something has changed.
+A figure that equals the page's up to rounding stays, so that the page changes only where results have changed.
 """
 
 import re
@@ -21,16 +21,16 @@ TABLE = re.compile(r"(?<=<!-- table families -->\n).*?(?=\n<!-- end -->)", re.DO
 
 
 def cells(family: Family, found: Mapping[str, Found]) -> dict[str, str]:
-    """A family's row, by step: "no: reason" where it cannot be."""
+    """Return a family's row, by step; "no: reason" for an impossible step."""
     return {
         step: f"no: {family.no[step]}" if step in family.no else _cell(found[step]) for step in _known(family, found)
     }
 
 
 def agree(written: str, made: str) -> bool:
-    """Whether two cells say the same: the same words, and the same numbers as far as machines agree on them.
+    """Return whether two cells have the same words, and the same numbers as far as machines agree on them.
 
-    Differences within a factor of ten, other numbers within a fifth, or by two at most.
+    Differences may differ by a factor of ten, other numbers by a fifth or by two.
     """
     if NUMBER.sub("0", written) != NUMBER.sub("0", made):
         return False
@@ -38,13 +38,13 @@ def agree(written: str, made: str) -> bool:
 
 
 def rows(text: str) -> dict[str, dict[str, str]]:
-    """The rows of the page by family and step."""
+    """Return the rows of the page by family and step."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.findall(text)[0].splitlines()[2:]]
     return {line[0]: dict(zip(COLUMNS, line[1:])) for line in lines}
 
 
 def fill_page(text: str, made: Mapping[str, Mapping[str, str]]) -> str:
-    """The page with these rows, and those that it has of the other families."""
+    """Return the page with these rows; rows of other families stay."""
     before = rows(text)
     table = [["family", *COLUMNS.values()], ["---"] * (len(COLUMNS) + 1)]
     for family in families():
@@ -79,7 +79,7 @@ def _close(a: str, b: str) -> bool:
 
 
 def main(stems: list[str]) -> int:
-    """How many families failed. Each row is written as soon as it is known."""
+    """Return the number of families that failed. Each row is written as soon as it is known."""
     failed = 0
     for family in families():
         if stems and family.stem not in stems:

@@ -1,5 +1,6 @@
-"""Depth from one evaluation (PrimeDepth, Zavadski et al. 2024): a denoiser sees a picture at its last time, and a
-smaller network reads its features at several resolutions."""
+"""Depth from one evaluation (PrimeDepth, Zavadski et al. 2024): a denoiser takes a picture at its last time, and a
+smaller network reads its features at several resolutions.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Every family goes from its source to samples of each engine, and lab/families.md says what was found there."""
+"""Every family goes from its source to samples of each engine, and lab/families.md has the results."""
 
 from collections.abc import Callable
 from pathlib import Path

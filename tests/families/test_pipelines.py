@@ -1,4 +1,4 @@
-"""Pipelines of diffusers and their bundles, from the same noise: the same samples, within a thousandth."""
+"""Pipelines of diffusers and their bundles give the same samples from the same noise, within a thousandth."""
 
 import json
 from collections.abc import Callable
@@ -37,8 +37,9 @@ ARGUMENTS = {  # condition -> the pipelines' name for it; that of the negative p
 
 @dataclass(frozen=True)
 class Case:
-    """A family's folder, the pipeline that runs it, the `side` of the picture that its latent is of, what else the
-    pipeline gets, and which conditions `shared` by the branches mean the same."""
+    """A family's folder, the pipeline that runs it, the `side` of the picture of its latent, further arguments of
+    the pipeline, and the conditions `shared` by the branches.
+    """
 
     family: str
     pipeline: str
@@ -103,7 +104,7 @@ def test_a_bundle_without_text_samples_as_the_schedulers_loop_does(
     family_bundle: Callable[[str], Exported],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """DiT's own pipeline takes label 1000 for none, whatever the network has."""
+    """DiT's own pipeline takes label 1000 for none, whatever the network's null label."""
     torch.set_num_threads(1)
     made = family_bundle(family)
     folder = Path(str(made.source))
@@ -130,7 +131,7 @@ def test_a_bundle_without_text_samples_as_the_schedulers_loop_does(
 
 
 def drawn(conditions: tuple[Condition, ...], rng: np.random.Generator) -> Arrays:
-    """Values for two samples, of conditions of which each branch has its own. Masks keep the first token."""
+    """Return values for two samples of conditions that differ between branches. Masks keep the first token."""
     values = {}
     for each in conditions:
         if each.dtype == "int64" and not each.shared:
@@ -142,7 +143,7 @@ def drawn(conditions: tuple[Condition, ...], rng: np.random.Generator) -> Arrays
 
 
 def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: Arrays) -> Array:
-    """The pipeline's own samples, from the folder's networks and scheduler."""
+    """Return the pipeline's own samples, with the folder's networks and scheduler."""
     pipeline = open_pipeline(case, folder)
     prompts = {name: torch.from_numpy(values) for name, values in name_values(positive).items()}
     prompts |= {f"negative_{name}": torch.from_numpy(values) for name, values in name_values(negative).items()}
@@ -162,7 +163,9 @@ def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: A
 
 
 def open_pipeline(case: Case, folder: Path) -> Any:
-    """The pipeline with what the folder has of it. Where its pictures are tiny, an autoencoder says so."""
+    """Open the pipeline with the components of the folder. If its pictures are tiny, a stand-in for the autoencoder
+    gives their size.
+    """
     kind: Any = getattr(diffusers, case.pipeline)
     names, optional = kind._get_signature_keys(kind)
     parts: dict[str, Any] = dict.fromkeys(names)

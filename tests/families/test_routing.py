@@ -1,4 +1,4 @@
-"""What routed networks do, next to the loops of their authors' code."""
+"""Routed networks, compared with the loops of their authors' code."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.families import audiobox, dit_moe, diti, dtr, mask_and_class, prime_d
 
 
 def record_calls(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The first input and the output of each call of these parts, in their order."""
+    """Return the first input and the output of each call of these parts, in order."""
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     for part in parts:
         part.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
@@ -44,7 +44,9 @@ def test_channels_off_the_window_pass_a_block_by() -> None:
 
 
 def test_the_dense_form_is_the_loop_over_tokens() -> None:
-    """In a block, by the weights: two of the experts, by their shares of all, and both shared ones as a wider one."""
+    """By the weights of a block: two of the experts, weighted by their shares of all, and both shared ones as a
+    wider one.
+    """
     module, _ = dit_moe.make()
     block, width = module.blocks[0], dit_moe.WIDTH
     calls, h = record_calls(block.inner), torch.randn(2, 5, width)
@@ -101,7 +103,7 @@ def test_depth_reads_the_denoiser_s_features_of_both_resolutions() -> None:
 
 
 def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() -> None:
-    """2 ** (-8 k / heads) (Press et al. 2022), to both sides (Voicebox), and the time is near to all."""
+    """2 ** (-8 k / heads) (Press et al. 2022), in both directions (Voicebox). The time token is near to all."""
     layer, width, count = audiobox.make()[0].layers[0], audiobox.WIDTH, audiobox.FRAMES + 1
     layer.qkv.weight.data[:width], layer.qkv.bias.data[:width] = 0, 0  # queries that ask for nearness alone
     calls = record_calls(layer.qkv, layer.out)
@@ -115,7 +117,9 @@ def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() ->
 
 
 def test_mask_and_class_are_decoded_from_the_features_of_the_denoiser() -> None:
-    """The mask from those of the last resolution, as a probability, and the class from the mean of the coarse ones."""
+    """The mask from the features of the last resolution, as a probability, and the class from the mean of the
+    coarsest.
+    """
     module, _ = mask_and_class.make()
     calls = record_calls(module.middle, module.picture)
     x, mask, logits = module(torch.randn(2, 3, 8, 8), torch.tensor([900.0, 100.0]))

@@ -1,4 +1,4 @@
-"""From a folder of Stable Diffusion (tiny, random weights) to pictures, where torch is not installed."""
+"""From a folder of Stable Diffusion (tiny, random weights) to pictures, without torch."""
 
 import shutil
 import subprocess
@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, family_bundle: Callable[[str]
 
 
 def theirs(made: Made, output: str, negative: list[str] | None = None, **given: Any) -> np.ndarray:
-    """What diffusers makes of the same noise: latents, or images [N, H, W, C] in [0, 1]."""
+    """Return the result of diffusers for the same noise: latents, or images [N, H, W, C] in [0, 1]."""
     latents = np.stack([noise.normal(seed, 0, (4, 8, 8)) for seed in (0, 1)])
     found = made.pipeline(
         PROMPTS,
@@ -200,7 +200,7 @@ def test_what_is_asked_for_by_half_is_one_line(
 
 
 def test_a_baked_file_goes_from_token_ids_to_pictures(made: Made, tmp_path: Path) -> None:
-    """Text encoder, denoiser and decoder in one file; with --latents the denoiser alone, bit by bit."""
+    """Text encoder, denoiser and decoder in one file; with --latents the denoiser alone, bitwise."""
     text, seeds = load_text_encoder(made.bundle), [0, 1]
     condition = text.encode(PROMPTS)
     with load(made.bundle) as sampler:

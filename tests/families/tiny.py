@@ -29,7 +29,7 @@ def stable_diffusion_unet() -> Any:
 
 
 def randomize(network: Any) -> Any:
-    """With weights of a trained one's size, none of them zero or one, which a pass would rightly drop."""
+    """Set weights of a trained network's size, none of them zero or one, which a pass would drop."""
     import torch
 
     torch.manual_seed(0)
@@ -53,9 +53,9 @@ def diffusers_folder(
     beside: Mapping[str, Any] | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
-    """What `pipeline.save_pretrained` writes, of what export reads; returns the folder's path.
+    """Write the parts of `pipeline.save_pretrained` that export reads; returns the folder's path.
 
-    `beside` are further networks (a ControlNet), `configs` what the files of other components say, by path.
+    `beside` are further networks (a ControlNet), `configs` the contents of other components' files, by path.
     """
     home = folder / "model"
     networks = {component: network, **(beside or {})}
@@ -75,12 +75,14 @@ def diffusers_folder(
 
 
 def v_scheduler() -> Any:
-    """Of networks that predict v. What random weights say of epsilon would be divided by an alpha near 0."""
+    """Return a scheduler of networks that predict v. An epsilon of random weights would be divided by an alpha near
+    0.
+    """
     import diffusers
 
     return diffusers.DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False)
 
 
 def tokenizers(**lengths: int) -> dict[str, dict[str, int]]:
-    """The files that say how long texts are, for tokenizers of these names."""
+    """Return the files that give the length of texts, for tokenizers of these names."""
     return {f"{name}/tokenizer_config.json": {"model_max_length": length} for name, length in lengths.items()}

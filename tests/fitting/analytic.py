@@ -1,4 +1,4 @@
-"""Denoisers whose answers are closed forms, in the place of a bundle's sampler: what a fit calls, and no graph."""
+"""Denoisers with closed forms in place of a bundle's sampler, with the methods that a fit calls."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ X_SHAPE = (1, 4, 4)
 
 @dataclass
 class Analytic:
-    """A sampler of E[x0 | x] on a schedule; `calls` counts how often each step was asked.
+    """A sampler of E[x0 | x] on a schedule; `calls` counts the calls of each step.
 
     exact: (x, time, branch) -> x0. The time is the point of the schedule that belongs to the network's time.
     """
@@ -60,7 +60,7 @@ class Analytic:
 
 
 def at(schedule: NoiseSchedule, told: float) -> Time:
-    """The point of a network time, inside the schedule."""
+    """Return the point of the schedule at a network time."""
     low, high = sorted((schedule.cleanest.network, schedule.noisiest.network))
     return schedule.time(min(max(told, low), high))
 
@@ -78,13 +78,13 @@ def gaussian(mean: ArrayLike = 0.4, std: ArrayLike = 0.25) -> Callable[[np.ndarr
 
 
 def flow_map(x: np.ndarray, s: Time, mean: float = 0.4, std: float = 0.25) -> np.ndarray:
-    """Where the probability-flow ODE takes x from s to the clean end."""
+    """Return the end of the probability-flow ODE that takes x from s to the clean end."""
     spread = np.sqrt((CLEAN.alpha**2 * std**2) / (s.alpha**2 * std**2 + s.sigma**2))
     return CLEAN.alpha * mean + spread * (x - s.alpha * mean)
 
 
 def mixture(x: np.ndarray, time: Time, branch: str) -> np.ndarray:
-    """E[x0 | x] of independent elements from two Gaussians; the unconditional branch knows less which."""
+    """E[x0 | x] of independent elements from two Gaussians; the unconditional branch knows less about which one."""
     means, stds = np.array([-0.7, 0.5]), np.array([0.15, 0.1])
     shares = np.array([0.35, 0.65] if branch == "cond" else [0.5, 0.5])
     variances = time.alpha**2 * stds**2 + time.sigma**2
@@ -114,7 +114,7 @@ def mean_psnr(sampler: Analytic, plan: Plan, parts: tuple[Block, ...]) -> float:
 def refinement(
     sampler: Analytic, plan: Plan, seeds: FitSeeds, kinds: tuple[Freedom, ...] = ("rows", "times")
 ) -> Refinement:
-    """What a fit of these kinds of numbers refines, from a plan on."""
+    """Return the refinement of these kinds of numbers that a fit runs, starting at a plan."""
     origin, rolled = extract_recurrence(plan, 3), FitSampler(sampler, sampler)
     free = free_numbers(origin, column_norms(sampler, origin, seeds.fit), kinds)
     nominal = NominalPsnr(rolled.measure_psnr(plan, seeds.fit), rolled.measure_psnr(plan, seeds.selection))

@@ -1,4 +1,4 @@
-"""The cost that is printed before a fit is no less than the fit takes."""
+"""The cost that is printed before a fit is at least the cost of the fit."""
 
 import pytest
 
@@ -16,8 +16,9 @@ FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judg
 
 @pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, None)])
 def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
-    """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
-    plan is named, the teacher's path is sampled, too."""
+    """If all candidates are overfitted, each is judged, which takes more than a fit that takes the first. If no plan
+    is named, the teacher's path is also sampled.
+    """
     monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
     body, teacher = count_evaluations(open_fit_task(options))

@@ -1,4 +1,4 @@
-"""The end of a fit: PSNR given up for features and for energy."""
+"""The end of a fit: PSNR is traded for features and for energy."""
 
 from dataclasses import replace
 from itertools import chain
@@ -64,7 +64,7 @@ def test_without_weight_the_equations_are_those_of_pixels():
 
 
 def test_with_a_large_weight_a_step_solves_for_the_features():
-    """Pixels lack something else too, which features do not see."""
+    """The pixels also have another error, which features do not see."""
     truth, other = np.array([0.5, -1.0, 2.0]), np.array([1.0, 1.0, -1.0])
     columns = RNG.normal(size=(5, 3, 16)).astype(np.float32)
     unseen = np.eye(16) - MATRIX @ np.linalg.pinv(MATRIX)
@@ -80,7 +80,7 @@ def test_with_a_large_weight_a_step_solves_for_the_features():
 
 
 def test_the_slope_is_the_one_of_both_logarithms():
-    """A small step along each number changes the objective as the slope says."""
+    """A small step along each number changes the objective by the slope."""
     jacobian, weight = random_jacobian(), 0.7
     columns, residual = feature_columns(LINEAR, jacobian, X_SHAPE)
 
@@ -95,7 +95,7 @@ def test_the_slope_is_the_one_of_both_logarithms():
 
 
 def pixel_refinement(guidance=None):
-    """A refinement of pixels, and what its last stage begins with."""
+    """Return a refinement of pixels, and the start of its last stage."""
     parts = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
     seeds, judges = FitSeeds(parts[:3], parts[3:5]), parts[5:]
     work = refinement(SAMPLER, compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance), seeds)
@@ -104,7 +104,7 @@ def pixel_refinement(guidance=None):
 
 
 def of_the_mean(samples):
-    """Features that see little of a sample: its mean, and that of its upper half."""
+    """Features that see little of a sample: its mean, and the mean of its upper half."""
     rows = samples.reshape(len(samples), -1)
     return np.stack([rows.mean(axis=1), rows[:, :8].mean(axis=1)], axis=1)
 
@@ -135,7 +135,7 @@ def test_a_step_for_features_is_not_taken_where_nothing_may_be_paid():
 
 
 def test_a_step_that_costs_too_much_is_taken_in_part(monkeypatch):
-    """Features of the teacher's samples lie aside, and weigh so much that they cost PSNR."""
+    """The teacher's features are far off, and weigh so much that they cost PSNR."""
     monkeypatch.setattr(module, "WEIGHTS", (100.0,))
     work, _ = pixel_refinement()
     sets = (work.seeds.fit, work.seeds.selection)
@@ -158,7 +158,7 @@ def test_numbers_between_two_others():
 
 
 def weaker_than_targets(weaker=1.0, weaker_on_the_fit=1.0, nominal=None):
-    """A plan of few steps, and seeds whose targets are its own samples times a factor."""
+    """Return a plan of few steps, and seeds whose targets are its own samples times a factor."""
     plan = compile_plan("dpmpp_2m:3", SAMPLER.facts)
     parts = taught(SAMPLER, plan, blocks(range(24)))
     shares = (weaker_on_the_fit, weaker_on_the_fit, weaker)
@@ -167,7 +167,9 @@ def weaker_than_targets(weaker=1.0, weaker_on_the_fit=1.0, nominal=None):
 
 
 def without_numbers(numbers, seeds, nominal=None):
-    """Nothing but what the energy needs: no number is free. nominal: PSNRs on the selection seeds."""
+    """Return a refinement with only what the energy needs, without free numbers. nominal: PSNRs on the selection
+    seeds.
+    """
     worse = NominalPsnr(np.zeros(1), np.arange(8.0) if nominal is None else nominal)
     return Refinement(ROLLED, numbers, (), seeds, worse, None)
 
@@ -215,8 +217,9 @@ def test_samples_without_energy_stay_as_they_are():
 
 @pytest.mark.parametrize("share", [0.8, 1.2])
 def test_the_energy_is_taken_as_far_as_its_price_allows(share):
-    """Samples lie off their targets by noise, so that no factor costs infinitely much. All targets are stronger by what
-    costs the selection seeds a share of the price."""
+    """Noise separates samples from their targets, so that no factor has an infinite cost. All targets are stronger,
+    by a factor that costs the selection seeds a share of the price.
+    """
     work = weaker_than_targets()
     (chosen,) = work.seeds.selection
     samples = chosen.required_target

@@ -1,4 +1,4 @@
-"""The verb: a plan is fitted to a body, kept, found, and nothing is lost on the way."""
+"""`fewstep fit`: a plan is fitted to a body, stored and found again, and nothing is lost."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -271,7 +271,7 @@ def test_a_better_former_plan_stays(tiny_bundle):
 
 @pytest.mark.parametrize("price", [0.0, 100.0])
 def test_a_former_plan_gives_way_to_features_that_it_lacks_only_at_their_price(tiny_bundle, monkeypatch, price):
-    """Otherwise each fit with other options could lose the price of the trade again."""
+    """Otherwise each fit with other options could again lose the price of the trade."""
     better = {"guidance": 2.0, "iterations": 3, **FEW}
     former = fit(FitOptions(tiny_bundle, **better))
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)

@@ -1,4 +1,4 @@
-"""What a fit begins as, and what judges it: seeds and conditions that nothing was fitted on."""
+"""The start of a fit, and its judgement on seeds and conditions that no fit has used."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ def test_a_set_that_is_shifted_is_as_far_as_its_shift():
 
 
 def test_a_difference_by_chance_is_no_warning():
-    """Samples of both plans lie about the teacher's by noise of the same kind."""
+    """Samples of both plans are around the teacher's with the same kind of noise."""
     exact, rng = targets(), np.random.default_rng(2)
     noisy = [exact + rng.normal(0, 0.3, exact.shape).astype(np.float32) for _ in range(2)]
     pair = [compare_fitted_sets(PIXELS, one, other, exact) for one, other in (noisy, noisy[::-1])]
@@ -169,7 +169,7 @@ def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
     ],
 )
 def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count, error, words):
-    """Another error of the network is raised as it is."""
+    """Any other error of the network is raised unchanged."""
     sampler = Broken(facts("cosine", "v"), mixture, of=set(NAMES), error=error)
     plans, parts = plans_and_blocks(sampler)
     with pytest.raises(UserError, match=words):

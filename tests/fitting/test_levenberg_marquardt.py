@@ -1,4 +1,4 @@
-"""What the refinement of the end finds, on denoisers whose answer is known."""
+"""The result of the final refinement, on denoisers with known answers."""
 
 from dataclasses import replace
 from itertools import chain
@@ -39,7 +39,7 @@ FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "e
 
 
 def fit_numbers(sampler, plan, fit_blocks, selection, kinds=("rows", "times"), iterations=6):
-    """The best numbers, with every iteration."""
+    """Return the best numbers, and those of every iteration."""
     work = refinement(sampler, plan, FitSeeds(fit_blocks, selection), kinds)
     return list(chain.from_iterable(refine(work, work.origin, iterations, measured=2)))
 
@@ -71,7 +71,7 @@ def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, predi
 
 
 class Restoring(Analytic):
-    """A denoiser that sees x with (1 - alpha) y, and takes that away before it answers."""
+    """A denoiser of x with (1 - alpha) y added, which it subtracts first."""
 
     def step_network(self, plan, samples, conditions):
         inner, schedule = super().step_network(plan, samples, conditions), NoiseSchedule(self.facts.schedule)

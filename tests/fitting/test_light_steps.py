@@ -27,7 +27,7 @@ def chosen(bundle: Path, threshold: float = THRESHOLD, guidance: float | None = 
 
 
 def test_the_error_of_a_step_is_that_of_the_features_that_it_would_read(exported_light: Path) -> None:
-    """By hand: the features of all steps of the full plan, weighted as the light steps of the made plan read them."""
+    """By hand: the features of all steps of the full plan, weighted as the light steps of the new plan read them."""
     choice, sampler, made = chosen(exported_light), load(exported_light), []
     watched = replace(sampler, on_call=lambda index, call: made.append(call.returned["next_features"].copy()))
     seeds = FIT_SEEDS[:SEEDS]
@@ -56,7 +56,7 @@ def test_the_cost_counts_light_steps_by_their_share_of_the_work(exported_light: 
 
 
 def test_features_are_measured_on_the_conditions_of_a_file(exported_light: Path, tmp_path: Path) -> None:
-    """By hand, for one class that random conditions would mix with others."""
+    """By hand, for one class, which random conditions would mix with others."""
     np.savez(tmp_path / "labels.npz", **{"class": np.array([2])})
     options = FitOptions(exported_light, plan=parse_plan_text(PLAN), light=1e-9, seeds=SEEDS)
     choice = choose_light_steps(open_light_task(replace(options, conditions=tmp_path / "labels.npz")))

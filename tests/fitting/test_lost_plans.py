@@ -1,4 +1,4 @@
-"""A fitted plan whose file is lost is made again by the command that an error names, and stops no other fit."""
+"""A fitted plan whose file is lost is made again by the command that an error names, and prevents no other fit."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A recurrence is the plan that it was made of; its Jacobian has the differences of whole rollouts."""
+"""A recurrence equals the plan that it was made from; its Jacobian has the differences of whole rollouts."""
 
 from dataclasses import replace
 
@@ -111,7 +111,7 @@ def test_a_number_moves_the_next_x_by_a_hundredth():
 
 
 def whole_columns(block):
-    """By the definition: the sample with one number moved, less the sample."""
+    """By the definition: the sample after a change of one number, minus the sample."""
     base = block.sample(SAMPLER, build_plan(NUMBERS)).astype(np.float64).reshape(4, -1)
     columns = [
         block.sample(SAMPLER, build_plan(add_to_numbers(NUMBERS, [each], np.array([each.size])))).reshape(4, -1) - base
@@ -121,7 +121,7 @@ def whole_columns(block):
 
 
 def error_of(columns, exact):
-    """Of each column, in the mean square, relative to it."""
+    """Return the relative mean square error of each column."""
     lengths = np.square(exact).sum((0, 2))
     assert (lengths == 0).sum() == 1  # the first told time has nowhere to go
     return np.sqrt(np.square(columns - exact).sum((0, 2)) / np.maximum(lengths, 1e-30))

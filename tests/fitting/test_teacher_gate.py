@@ -1,4 +1,4 @@
-"""The teacher of a fit: exact between its own steps; one too inexact for what it judges brings no plan."""
+"""The teacher of a fit: exact between its own steps. One that is too inexact for its plan gives no plan."""
 
 import tracemalloc
 from math import prod
@@ -70,7 +70,7 @@ def test_a_teacher_that_is_worse_than_a_former_plan_does_not_replace_it(tiny_bun
 
 
 def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
-    """The teacher is hardly nearer than the first plan, but it is the judge of both."""
+    """The teacher is hardly nearer than the first plan, but it judges both."""
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": "ddim:20"})
     first, second = fit(options), fit(options)
     assert first.is_kept and not first.check.suffices
@@ -82,7 +82,7 @@ def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
 def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(
     tiny_bundle, monkeypatch, ends_at, is_kept, has_former
 ):
-    """One that suffices may bring a plan that is worse on the few seeds of the check."""
+    """One that suffices may give a plan that is worse on the few seeds of the check."""
     if has_former:
         fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     before = open_bundle(tiny_bundle).manifest
@@ -123,7 +123,7 @@ def test_a_state_with_more_than_signal_and_noise_is_refused():
 
 
 def test_a_path_has_its_times_where_predictions_bend():
-    """x0 bends at one time alone: a path of three steps has a place there."""
+    """x0 bends at one time only, where a path of three steps puts a time."""
     rng = np.random.default_rng(0)
     before, after, start = rng.normal(size=(3, 1, 64))
     shares = np.linspace(1, 0, 13)[:, None, None]

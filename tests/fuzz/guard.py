@@ -1,8 +1,9 @@
-"""What a fuzzed call may do: end in time, refuse with one line and a fix, and read nothing outside its bundle.
+"""The limits of a fuzzed call: it ends in time, refuses with one line and a fix, and reads nothing outside its
+bundle.
 
-Python tells an audit hook of each file that it opens and each folder that it lists. A hook stays for the life of the
-process, so it is installed once and watches only inside a `guarded` block. Native code opens files without telling:
-what keeps onnxruntime inside the bundle is tested in tests/runtime/bundle/test_reading.py.
+Python reports each file that it opens and each folder that it lists to an audit hook. A hook stays for the life of
+the process, so it is installed once and watches only inside a `guarded` block. Native code opens files without a
+report: tests/runtime/bundle/test_reading.py tests that onnxruntime stays inside the bundle.
 """
 
 import faulthandler
@@ -43,7 +44,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def guard(folder: Path, names: str) -> Iterator[None]:
-    """Run a block; a UserError in it must be one line that holds `names` and a fix. Anything else it raises fails."""
+    """Run a block. A UserError in it must be one line with `names` and a fix; any other exception fails the test."""
     _outside.clear()
     _inside.append(os.path.realpath(folder))
     faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # native code that hangs cannot be interrupted

@@ -59,7 +59,7 @@ ODD: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class Literal:
-    """Text that stands in JSON as it is."""
+    """Text that is written to JSON unchanged."""
 
     text: str
 
@@ -84,7 +84,7 @@ changes = st.lists(
 
 
 def places(value: Document, place: Place = ()) -> Iterator[Place]:
-    """Where every value of a JSON document is."""
+    """Return the path of every value of a JSON document."""
     if place:
         yield place
     keyed = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -99,7 +99,7 @@ def _holder(document: Document, place: Place) -> tuple[Any, Any]:
 
 
 def damage_json(text: str, drawn: list[tuple[str, int, int, Any]]) -> bytes:
-    """A document after some changes to its structure."""
+    """Return a document after some changes of its structure."""
     document = json.loads(text)
     literals: list[str] = []
     twice: list[str] = []  # keys that the text will hold a second time
@@ -149,7 +149,7 @@ cuts = st.lists(
 
 
 def damage_bytes(content: bytes, drawn: list[tuple[str, int, int, bytes]]) -> bytes:
-    """A file after some changes to its bytes, the first hundred of them as often as all the others."""
+    """Return a file after some changes of its bytes, half of them in the first hundred."""
     made = bytearray(content)
     for change, where, other, value in drawn:
         if not made:
@@ -194,7 +194,7 @@ messages = st.lists(
 
 
 def damage_graph(content: bytes, drawn: list[tuple[int, int, int, str]]) -> bytes:
-    """An ONNX graph after some changes to its nodes, tensors, types and references."""
+    """Return an ONNX graph after some changes of its nodes, tensors, types and references."""
     model = onnx.ModelProto.FromString(content)
     for change, where, size, name in drawn:
         _damage(model, change, where, size, name)
@@ -202,7 +202,7 @@ def damage_graph(content: bytes, drawn: list[tuple[int, int, int, str]]) -> byte
 
 
 def _damage(model: onnx.ModelProto, change: int, where: int, size: int, name: str) -> None:
-    """One change to the weight, node or port at a place, where there is one."""
+    """Change the weight, node or port at a place, if there is one."""
     graph = model.graph
     tensor, node, port = (
         each[where % len(each)] if len(each) else None

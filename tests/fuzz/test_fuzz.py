@@ -1,7 +1,7 @@
-"""Whatever the files of a bundle hold, it runs or is refused in one line: no crash, no hang, no read outside it.
+"""For any content of its files, a bundle runs or is refused in one line: no crash, no hang, no read outside it.
 
 In the suite each test tries some dozens of inputs, the same ones every time. `FEWSTEP_FUZZ=100000 pytest tests/fuzz`
-tries that many in all, other ones each time, in little memory.
+tries that many in all, different ones each time, in little memory.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def use(bundle: Path, precision: str, plan: str | Path = "ddim:2") -> None:
 
 
 def record(bundle: Path, manifest: str, name: str, content: bytes) -> None:
-    """Put content into a file of a bundle together with its hash: what whoever writes a bundle can do."""
+    """Put content into a file of a bundle together with its hash, as an author of bundles can."""
     document = json.loads(manifest)
     document["files"][name] = hashlib.sha256(content).hexdigest()
     (bundle / name).write_bytes(content)

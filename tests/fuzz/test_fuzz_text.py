@@ -1,4 +1,4 @@
-"""The same for what a bundle has besides its denoiser: text encoder, tokenizers, autoencoder, null values."""
+"""The same for the other parts of a bundle: text encoder, tokenizers, autoencoder, null values."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def bundle(tiny_bundle: Path) -> Path:
 @few
 @given(changes)
 def test_the_structure_of_manifests(bundle: Path, drawn: list[Any]) -> None:
-    """Changed in the text encoder, the autoencoder or the conditions alone: elsewhere it is tested already."""
+    """Only changes in the text encoder, the autoencoder or the conditions; other tests change the rest."""
     document = json.loads((bundle / "manifest.json").read_text())
     former = json.dumps(document)
     part = ("text", "autoencoder", "conditions")[drawn[0][1] % 3]

@@ -1,4 +1,4 @@
-"""The exact result of a fused convolution, against sums written out in integers."""
+"""The exact result of a fused convolution, compared with sums in integers."""
 
 import numpy as np
 import pytest

@@ -130,7 +130,7 @@ def test_the_first_contenders_of_all_denoisers_come_first(tmp_path: Path) -> Non
 
 
 def test_a_denoiser_beyond_float16_is_measured_in_bfloat16(tmp_path: Path) -> None:
-    """It has no portable graph on the provider, so two of its five engines are left."""
+    """It has no portable graph on the provider, so two of its five engines remain."""
     found = measurements(("cifar10", "residual_outliers"), tmp_path, "", "cuda", None)
     names = [each.failure("").engine for each in found if each.failure("").precision == "bfloat16"]
     assert names == [FORM, WHOLE] and len(found) == 10 + 7

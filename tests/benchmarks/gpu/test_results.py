@@ -1,4 +1,4 @@
-"""Lines of a run: what is written is read, and a line that was cut off is left out."""
+"""Lines of a run: written lines are read again, and a line that was cut off is left out."""
 
 from pathlib import Path
 

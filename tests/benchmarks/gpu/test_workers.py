@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # each starts processes
 
 @dataclass(frozen=True)
 class Step:
-    """A job that does what its name says."""
+    """A job whose name says what it does."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The folders for a lent GPU: each below the limit, and their script runs the command when all of them are stored."""
+"""The folders for a lent GPU: each is below the size limit, and the script runs the command once all are stored."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""onnxruntime-gpu with the code of one architecture: the library's other bytes stay, and its wheel is smaller."""
+"""onnxruntime-gpu with the code of one architecture: all other bytes of the library stay, and the wheel is smaller."""
 
 import struct
 import zipfile

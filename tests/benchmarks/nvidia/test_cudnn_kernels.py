@@ -32,7 +32,7 @@ WHOLE, PART = 10.0, 6.0  # microseconds of a kernel with a residual, and of one 
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels that need no GPU. They want channels last, as cuDNN does."""
+    """Kernels that need no GPU. Like cuDNN's, they require channels last."""
 
     def run(kernel: Kernel, x: torch.Tensor, weights: torch.Tensor, operands: Sequence[torch.Tensor]) -> torch.Tensor:
         assert x.is_contiguous(memory_format=torch.channels_last)
@@ -46,12 +46,12 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kernels(rest: float) -> CudnnKernels:
-    """Kernels whose rest in torch takes `rest` microseconds."""
+    """Kernels with `rest` microseconds of other operations in torch."""
     return CudnnKernels(lambda kernel, *_: WHOLE if "residual" in kernel.operation.epilogue else PART, lambda _: rest)
 
 
 def small(spatial: int = 2) -> tuple[Callable[[object], Executor], list[torch.Tensor], list[str]]:
-    """An executor of the small body for kernels, and its inputs."""
+    """An executor of the small body on kernels, and its inputs."""
     graph = fuse_groups(lower(body(spatial), table(body(spatial), EDGES), TENSORRT).graph)
     given = {**feeds(body(spatial)), GROUP: np.array([1])}
     inputs = {value.name: torch.from_numpy(given[value.name]) for value in graph.inputs}
@@ -62,7 +62,7 @@ def small(spatial: int = 2) -> tuple[Callable[[object], Executor], list[torch.Te
 @pytest.mark.parametrize("spatial", [1, 2])
 @pytest.mark.parametrize("rest", [1.0, 20.0])
 def test_a_traced_body_gives_what_integers_give(spatial: int, rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products in int8 are torch's there, whose CPU has them."""
+    """Here torch computes the int8 products, since it can on a CPU."""
     executor, tensors, names = small(spatial)
     (expected,) = executor(IntegerKernels())(dict(zip(names, tensors, strict=True)))
     run = executor(kernels(rest))

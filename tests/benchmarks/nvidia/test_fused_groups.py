@@ -1,4 +1,4 @@
-"""Groups of an int8 body, and their integers: those of ONNX Runtime."""
+"""Groups of an int8 body compute the same integers as ONNX Runtime."""
 
 import ml_dtypes
 import numpy as np
@@ -30,7 +30,7 @@ def body_feeds(spatial: int) -> dict[str, np.ndarray]:
 
 
 def execute(graph: Graph, given: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple], IntegerKernels]:
-    """The output of the groups, what each int8 group read, and its kernels."""
+    """Return the output of the groups, the input of each int8 group, and its kernels."""
     kernels, read = IntegerKernels(), {}
 
     def compute(of: Operation, name: str, x: object, weights: object, operands: object) -> object:
@@ -71,7 +71,7 @@ def test_integers_are_those_of_onnxruntime(spatial: int, floats: str) -> None:
     ("spatial", "floats", "limit"), [(1, "float16", 0.02), (2, "float16", 0.02), (2, "bfloat16", 0.05)]
 )
 def test_samples_are_those_of_the_simulation(spatial: int, floats: str, limit: float) -> None:
-    """Up to the rounding of 16 bits, which moves some numbers to the next step of int8."""
+    """Up to rounding in 16 bits, which moves some values to the next int8 code."""
     graph, given = lower_body(spatial, floats), body_feeds(spatial)
     expected = open_simulated(graph)(given)["output"]
     found, *_ = execute(graph, given)
@@ -85,7 +85,7 @@ def test_bfloat16_is_the_type_of_results_and_of_convolutions_in_16_bits() -> Non
 
 
 def test_groups_hold_what_follows_their_sums() -> None:
-    """One of two sums takes the other as a residual, with the SiLU after them. h2 is followed by a modulation."""
+    """One of two sums takes the other as a residual, followed by SiLU. h2 is followed by a modulation."""
     graph = lower_body()
     found = {
         name: of.epilogue for name, of in operations_of(graph, fuse_groups(graph), 2).items() if of.precision == "int8"

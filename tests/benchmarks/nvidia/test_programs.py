@@ -1,4 +1,4 @@
-"""Files for a machine with a GPU: what is written is read, and samples are drawn along the plan."""
+"""Files for a machine with a GPU: they are read as they were written, and samples follow the plan."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ RUN = PreparedRun(
 
 
 class Networks:
-    """x + row times the number of the graph plus one, in place of bodies."""
+    """Networks that return x + row times (number of the graph + 1), in place of bodies."""
 
     def __init__(self) -> None:
         self.networks = [lambda feeds, by=by: feeds["x"] + feeds["row"] * by for by in (1, 2)]

@@ -1,4 +1,4 @@
-"""The provider's kernels of a graph, without a GPU: the libraries of a described one, and what is counted."""
+"""The provider's kernels of a graph, without a GPU: the libraries of a described GPU, and the counts."""
 
 import ctypes
 import shutil
@@ -18,7 +18,7 @@ from tests.onnx_text import written
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 def test_a_library_that_needs_cuda_loads_with_the_described_one(tmp_path: Path) -> None:
-    """It gets memory, copies, one GPU, and success from functions that nobody described."""
+    """It gets memory, copies, one GPU, and success from all functions without a description."""
     source = """
         int cudaGetDeviceCount(int *); int cudaMalloc(void **, unsigned long); int cublasGemmEx(void);
         int ask(void) { int count; void *memory; return cudaGetDeviceCount(&count) || cudaMalloc(&memory, 8)

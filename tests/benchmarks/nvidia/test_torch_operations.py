@@ -19,7 +19,7 @@ POOL = {"kernel_shape": [2, 3], "strides": [2, 1]}
 
 
 def compute_reference(op: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> np.ndarray:
-    """The output of one node, whose inputs have types, since Gelu's definition depends on them."""
+    """Return the output of one node. Its inputs have types, since Gelu's definition depends on them."""
     values = [
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
         for name, each in inputs.items()

@@ -1,4 +1,4 @@
-"""compare.py: who is compared, and one comparison from end to end."""
+"""compare.py: the members of a comparison, and one comparison from end to end."""
 
 import sys
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_the_constant_image_of_errors_is_counted_beyond_chance() -> None:
 
 
 class Small:
-    """A member that is exported in no time, of the bundle that calibration is tested on."""
+    """A member that exports at once: the bundle of the calibration tests."""
 
     name, plan, guidance, steps = "dit_flow", "ddim:8", 2.0, 3
     own = False
@@ -93,7 +93,7 @@ class Small:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Measured]]:
-    """The command on `Small`; the rows that it keeps."""
+    """Run the command on `Small` and return the rows that it keeps."""
 
     def export_member(member: Small, work: Path, *settings: object) -> Path:
         folder = work / sha256(repr(settings).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""benchmarks/quantization: what every tool is given, what it makes of it, and what counts as int8."""
+"""benchmarks/quantization: the inputs of every tool, its results, and the operations that count as int8."""
 
 import json
 import runpy
@@ -202,7 +202,9 @@ def test_a_product_that_is_read_twice_or_returned_keeps_its_bias_apart() -> None
 
 
 def with_pairs(graph: Graph, tensors: Sequence[str]) -> Graph:
-    """Convolutions read the tensors named through QuantizeLinear and DequantizeLinear; nodes named as tools do."""
+    """Add QuantizeLinear and DequantizeLinear in front of convolutions that read these tensors, with node names as
+    tools write them.
+    """
     nodes = []
     for name in tensors:
         nodes.append(Node("QuantizeLinear", (name, "scale", "zero"), (f"{name}_q",)))

@@ -1,4 +1,4 @@
-"""benchmarks/quantization/calibration_commands.py: a bundle of one's own is compared on what it was calibrated on."""
+"""benchmarks/quantization/calibration_commands.py: a user's bundle is compared on the data of its calibration."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""rows.py: a row for each engine, against the best tool of the same operations; kept, and shown on three pages."""
+"""rows.py: one row per engine, next to the best tool with the same operations. Rows are stored, and shown on three
+pages.
+"""
 
 from dataclasses import replace as replaced
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Attention whose products run in int8, by pairs on their operands."""
+"""Attention whose products run in int8, through Q/DQ pairs on their operands."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Forms of a CPU, of fewer operations and the same numbers: a product and sum for each channel, and layer norms."""
+"""Forms for a CPU with fewer operations and the same values: one product and sum per channel, and layer norms."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ CHANNELS, PICTURE = 32, (5, 6)
 def affine(
     scale: str, shift: str, picture: tuple[int, ...] = PICTURE, last: str = "output = Sigmoid(shifted)"
 ) -> Graph:
-    """GroupNorm(x) * scale + shift, then a sigmoid: "row" is an input for each sample, "column" a constant."""
+    """GroupNorm(x) * scale + shift, then a sigmoid. "row" is an input per sample, "column" a constant."""
     rng, ones = np.random.default_rng(0), [1] * len(picture)
     plane, row = (f"float[batch, {CHANNELS}, {', '.join(map(str, sizes))}]" for sizes in (picture, ones))
     return written(
@@ -120,7 +120,7 @@ def test_a_sum_is_no_part_of_the_norm_and_multipliers_are(skip: str, is_read: bo
 
 
 def test_multipliers_of_another_axis_are_no_part_of_the_norm() -> None:
-    """A convolution reads channels at axis 1, here as many as there are numbers in a norm."""
+    """A convolution has its channels along axis 1. Here there are as many as values in a norm."""
     rng = np.random.default_rng(0)
     shapes = {"a": (16,), "b": (16,), "m": (1, 16, 1)}
     constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Which activations have a scale for each channel: those that win by it, the same whatever else is lowered."""
+"""Which activations get a scale for each channel: those that gain by it, whatever else is lowered."""
 
 from dataclasses import replace
 
@@ -36,12 +36,12 @@ WRITTEN = {"h2", "shortcut", "h3"}  # by convolutions of `body`
 
 
 def channels_of(prepared: Graph) -> dict[str, int]:
-    """Of what is observed in `body`."""
+    """Return the channel ranges of all tensors that are observed in `body`."""
     return {name: 16 if name in ("a1", "h3") else 32 for name in tensors_to_observe(prepared)}
 
 
 def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
-    """All but an eighth of the channels reach so much less far that scales of channels win this much."""
+    """All but an eighth of the channels have ranges so much smaller that channel scales gain this many dB."""
     quiet = np.sqrt((8 * 10 ** (-decibels / 10) - 1) / 7)
     factors = (1.0,) * (channels // 8) + (float(quiet),) * (channels - channels // 8)
     made = replace(ranges, by_channel=ChannelRanges(factors, replace(ranges, by_channel=None)))
@@ -83,7 +83,7 @@ def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None
 
 
 def shrinking() -> Graph:
-    """x -> a -> b -> c -> output: of 32 channels, 8 x 8 pixels in a and 4 x 4 after it."""
+    """x -> a -> b -> c -> output: 32 channels, with 8 x 8 pixels up to a and 4 x 4 after it."""
     rng, text = np.random.default_rng(0), "(float[batch, 32, 8, 8] x) => (float[batch, 32, 4, 4] output)"
     inner = "a = Conv(x, wa) b = Conv<strides=[2, 2]>(a, wb) b_biased = Add(b, bias) c = Conv(b_biased, wc)"
     weights = {f"w{name}": rng.standard_normal((32, 32, 1, 1)) / 6 for name in ("a", "b", "c", "output")}
@@ -96,7 +96,9 @@ def shrinking() -> Graph:
 def test_with_the_largest_operation_in_float_the_others_are_written_as_before(
     decibels: float, chosen: set[str]
 ) -> None:
-    """What is a fourth of the largest needs a fourth of the gain, 1.5 dB, though that one is not written any more."""
+    """An operation a fourth as large as the largest needs a fourth of the gain, 1.5 dB, although the largest is no
+    longer lowered.
+    """
     prepared = shrinking()
     plain = seen(prepared, given(prepared))
     ranges = replace(plain, tensors={name: winning(decibels, each, 32) for name, each in plain.tensors.items()})
@@ -112,8 +114,9 @@ def test_with_the_largest_operation_in_float_the_others_are_written_as_before(
 
 
 def wider(ranges: Ranges, channels: int, by: float) -> Ranges:
-    """As of a heavy tail that one scale clips: by channel nothing is, and ranges are this much wider. No channel is
-    quieter than the others."""
+    """As if a heavy tail were clipped by one scale, but not by channel: channel ranges are this much wider. No channel
+    is quieter than the others.
+    """
     ends = Range(by * ranges.pooled.low, by * ranges.pooled.high)
     amax = by * ranges.pooled_symmetric
     return replace(ranges, by_channel=ChannelRanges((1.0,) * channels, Ranges(ends, (ends,), amax, (amax,))))
@@ -134,7 +137,7 @@ def test_heavy_tails_that_one_scale_clips_keep_it_on_engines_that_fuse(
 
 
 def test_a_heavy_tail_costs_the_rest_nothing_where_one_scale_clips_it() -> None:
-    """On TensorRT: with scales of channels four times as wide every number would lose two bits, 12 dB."""
+    """On TensorRT, channel scales four times as wide would cost every value two bits, 12 dB."""
     graph = layer("MatMul", np.ones(32))
     plain = seen(graph, given(graph))
     ranges = replace(plain, tensors={**plain.tensors, "a": wider(plain["a"], 32, 4.0)})
@@ -150,7 +153,7 @@ def test_a_heavy_tail_costs_the_rest_nothing_where_one_scale_clips_it() -> None:
 
 @both
 def test_operations_that_share_a_weight_have_one_scale_for_all_channels(target: Target) -> None:
-    """Beside one with a weight of its own, and also where the other reader of the weight stays in float."""
+    """Also next to an operation with another weight, and if the other reader of the weight stays in float."""
     plain = layer("MatMul")
     nodes = [node for node in plain.nodes if node.output != "c"]
 

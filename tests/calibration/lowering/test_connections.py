@@ -1,4 +1,4 @@
-"""Lowering whatever way operations are joined: each close to float, in every target."""
+"""Operations connected in any way are close to float after lowering, for every target."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ GRAPHS = {
 @pytest.mark.parametrize("edges", [pytest.param((), marks=pytest.mark.slow), EDGES], ids=["pooled", "by group"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: tuple[float, ...]) -> None:
-    """By group in the one whose ranges are the pooled ones."""
+    """With ranges by group, the group that has the pooled ranges."""
     graph = GRAPHS[name]
     lowered = lower(graph, table(graph, edges), target)
     assert set(lowered.coverage.float_ops) == {"a", "y"}
@@ -83,6 +83,6 @@ def test_an_activation_beyond_float16_is_named() -> None:
 
 
 def test_a_number_that_float16_would_make_zero_stays_positive() -> None:
-    """As the epsilon of a norm: x / (|x| + 0) is not a number where x is zero."""
+    """Such as the epsilon of a norm: x / (|x| + 0) is not a number at x = 0."""
     graph = image("c = Conv(a, w) b = Add(c, epsilon)", w=W, epsilon=np.float32(1e-12))
     assert lower(graph, table(graph), TENSORRT).graph.constants["float16(epsilon)"] > 0

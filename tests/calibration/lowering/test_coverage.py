@@ -1,4 +1,4 @@
-"""Multiply-accumulates by hand, and what onnxruntime makes of a graph."""
+"""Multiply-accumulates counted by hand, and in the graph that onnxruntime optimizes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_a_body_counts_its_layers_per_sample() -> None:
 
 
 def graph(shape: str, body: str, **constants: np.ndarray) -> Graph:
-    """x [shape] -> body -> y, of as many axes."""
+    """x [shape] -> body -> y, with as many axes."""
     sizes = "batch" + ", ?" * shape.count(",")
     return written(f"(float[{shape}] x) => (float[{sizes}] y) {{ {body} }}", **constants)
 

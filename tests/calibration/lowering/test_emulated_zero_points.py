@@ -1,4 +1,4 @@
-"""Centred activations: the same numbers, on twice as fine a grid."""
+"""Centred activations: the same values, on a grid twice as fine."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ HALF = np.dtype(np.float16)
 
 
 def round_weights(prepared: Graph) -> tuple[Graph, dict[str, QuantizedWeight]]:
-    """The graph with its weights as int8 holds them, so that centring changes nothing but the order of sums."""
+    """Return the graph with weights rounded to int8, so that centring only changes the order of sums."""
     weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in select_int8_ops(prepared)}
     constants = {op.weight: weights[op.name].dequantize() for op in select_int8_ops(prepared)}
     return prepared.with_nodes(prepared.nodes, constants), weights
@@ -62,7 +62,7 @@ def test_zero_is_a_number_of_the_code_and_both_ends_are_reached() -> None:
 
 
 def test_it_takes_half_the_step_and_loses_half_the_noise() -> None:
-    """6 dB for a half: SiLU leaves next to nothing below zero. The rounding of weights has its share, which stays."""
+    """SiLU leaves almost nothing below zero, so the step halves: 6 dB. The error of weights stays."""
     prepared = body()
     name = "shortcut_biased"
     expected = run(prepared, feeds(prepared), [name])[name]
@@ -74,7 +74,7 @@ def test_it_takes_half_the_step_and_loses_half_the_noise() -> None:
 
 
 def test_an_operation_reads_what_another_makes_with_its_shift() -> None:
-    """Two convolutions, without a bias or anything else between."""
+    """Two convolutions with nothing between them, not even a bias."""
     prepared = prepare(network([Writer.silu, Writer.halve], 0)).body
     ((_, expected),) = run(prepared, feeds(prepared)).items()
     ((_, found),) = run(lower(prepared, table(prepared), TENSORRT).graph, feeds(prepared)).items()
@@ -90,7 +90,7 @@ def test_an_activation_around_zero_stays_where_it_is() -> None:
 
 
 def test_a_border_of_unknown_width_keeps_its_activation_uncentred() -> None:
-    """Its code is symmetric then, for the same values; other operations read what is centred."""
+    """Its code is then symmetric, for the same values; other operations read the centred one."""
     prepared, weights = round_weights(body())
     padded = edit_nodes(prepared, "h2", auto_pad=b"SAME_UPPER", pads=None, strides=None)
     graph, ops, codes = centre_weights(padded, weights)
@@ -112,7 +112,7 @@ def test_operations_keep_their_names_and_what_stands_after_them() -> None:
 
 
 def test_a_layer_without_a_bias_gets_one() -> None:
-    """Its output may be read by several, which all read the sum."""
+    """Several operations may read its output, and all of them read the sum."""
     prepared, weights = round_weights(body())
     renamed = tuple(
         replace(node, inputs=tuple("h2" if name == "h2_biased" else name for name in node.inputs))
@@ -138,7 +138,7 @@ def wide(inner: str = "b = MatMul(a, w) sum = Identity(b)") -> Graph:
 def test_a_shift_beyond_float16_leaves_its_activation_uncentred(
     edges: tuple[float, ...], given: dict[str, Array]
 ) -> None:
-    """c = 500 times a sum of 256 has no number in float16, though what the operation makes, 950, has."""
+    """c = 500 times a sum of 256 is beyond float16, although the operation's result, 950, is not."""
     groups = [Range(-0.28 * part, 1000 * part) for part in ((0.5, 1.0) if edges else (1.0,))]
     of_a = Ranges(groups[-1], tuple(groups), groups[-1].high, tuple(group.high for group in groups))
     graph = lower(wide(), RangesTable("0" * 64, "ddim:2", edges, "minmax", {"a": of_a}), TENSORRT).graph
@@ -149,7 +149,7 @@ def test_a_shift_beyond_float16_leaves_its_activation_uncentred(
 
 
 def test_a_shift_that_overflows_leaves_other_readers_centred() -> None:
-    """Each reads the tensor in a code of its own."""
+    """Each reads the tensor in a separate code."""
     both, weights = round_weights(wide("b = MatMul(a, w) c = MatMul(a, small) sum = Add(b, c)"))
     code = Encoding(np.array([1000 / 255]), np.int8(-128))
     graph, ops, codes = centre(both, select_int8_ops(both), {"a": code}, weights, HALF)

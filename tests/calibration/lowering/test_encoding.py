@@ -61,7 +61,7 @@ def test_the_symmetric_code_maps_amax_to_127() -> None:
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_a_code_is_centred_where_its_scales_become_finer(grouped: bool) -> None:
-    """Behind a SiLU they nearly halve; around zero a zero point would win nothing."""
+    """After a SiLU they nearly halve; around zero a zero point would gain nothing."""
     silu, sums = ranges((-0.28, 4.0), (-0.28, 6.0)), ranges((-4.0, 4.5), (-7.0, 6.0))
     found, symmetric = choose_int8(silu, grouped), symmetric_int8(silu, grouped)
     assert found.zero_point == asymmetric_int8(silu, grouped).zero_point < -100
@@ -71,7 +71,7 @@ def test_a_code_is_centred_where_its_scales_become_finer(grouped: bool) -> None:
 
 
 def test_scales_finer_by_the_least_factor_decide() -> None:
-    """[-low, 1]: the symmetric step is 1/127, the moved one (1 + low) / 255."""
+    """For [-low, 1], the symmetric step is 1/127 and the centred one (1 + low) / 255."""
     turn = 255 / 127 / LEAST_FINER - 1
     assert choose_int8(ranges((-turn * 0.97, 1.0)), False).zero_point != 0
     assert choose_int8(ranges((-turn * 1.03, 1.0)), False).zero_point == 0

@@ -1,4 +1,4 @@
-"""Rounding by second moments, against the formulas of the paper and against the nearest integers."""
+"""Rounding by second moments, compared with the paper's formulas and with nearest rounding."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ Float = NDArray[np.float64]
 
 
 def correlate(inputs: int, seed: int = 0) -> Float:
-    """Second moments of inputs that go together, as neighbouring pixels do."""
+    """Return second moments of correlated inputs, such as neighbouring pixels."""
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.standard_normal((2048, 12)) @ rng.standard_normal((12, inputs)), 0)
     return x.T @ x / len(x)
@@ -28,7 +28,7 @@ def lost(error: Float, moments: Float) -> float:
 
 
 def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
-    """Algorithm 1 without blocks: the error of each column, by the inverse of H, on all later columns."""
+    """Algorithm 1 without blocks: the error of each column is spread by the inverse of H over all later columns."""
     order = np.argsort(-np.diag(moments), kind="stable")
     damped = moments[np.ix_(order, order)] + DAMPING * np.diag(moments).mean() * np.eye(len(order))
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T
@@ -74,7 +74,7 @@ MATMUL = WeightedOp(Node("MatMul", ("x", "w"), ("y",)), 20, 24, 1)
 def test_each_block_of_a_weight_has_its_own_moments(
     op: WeightedOp, shape: tuple[int, ...], is_multiplied: bool
 ) -> None:
-    """Groups of a convolution, blocks of unlike width, and multipliers of the channels."""
+    """Groups of a convolution, blocks of different widths, and multipliers of the channels."""
     rng, width = np.random.default_rng(2), 38
     weight = rng.standard_normal(shape).astype(np.float32)
     blocks = split_inputs(op, shape, width)

@@ -1,4 +1,4 @@
-"""Scales of groups as factors in the graph: the same numbers, each group on its own grid."""
+"""Scales of groups as factors in the graph: the same values, each group on a separate grid."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 
 
 def codes(prepared: Graph, scales: tuple[float, ...] = (0.1, 2.0, 0.5)) -> dict[str, Encoding]:
-    """Of what the selected operations read."""
+    """Return the codes of the activations that the selected operations read."""
     code = Encoding(np.array(scales), np.uint8(3))
     return {op.x: code for op in select_int8_ops(prepared)}
 
@@ -122,14 +122,16 @@ def linear() -> Graph:
 
 
 def reaching(*reach: float, low: float = -1.0) -> Ranges:
-    """Ranges [low * r, r] for each group."""
+    """Return ranges [low * r, r] for each group."""
     each = tuple(Range(low * r, r) for r in reach)
     return Ranges(Range(low * max(reach), max(reach)), each, max(reach), reach)
 
 
 @pytest.mark.parametrize("low", [-1.0, -0.05])  # the second is centred
 def test_the_error_of_each_group_is_that_of_its_own_rounding(low: float) -> None:
-    """Uniform noise of a step's width: variance step^2 / 12 of each activation, times the squares of the weights."""
+    """Uniform noise of one step has the variance step^2 / 12 for each activation, multiplied by the squares of the
+    weights.
+    """
     graph = linear()
     of_a = reaching(1.0, 100.0, low=low)
     ranges = RangesTable("0" * 64, "ddim:2", (0.0,), "minmax", {"a": of_a, "b": of_a, "output": of_a})
@@ -150,7 +152,7 @@ def test_the_error_of_each_group_is_that_of_its_own_rounding(low: float) -> None
 
 
 def test_pairs_and_the_group_are_all_that_a_cpu_target_needs_too() -> None:
-    """With zero points kept, as OpenVINO takes them, the factors are the same."""
+    """With the zero points that OpenVINO takes, the factors are the same."""
     prepared, ranges = body(), table(body(), EDGES)
     found = {op.x: asymmetric_uint8(ranges[op.x], True) for op in select_int8_ops(prepared)}
     graph, _, single = add_group_factors(prepared, select_int8_ops(prepared), found, {}, FLOAT)

@@ -1,6 +1,7 @@
-"""Integer kernels against what their numbers stand for, operation by operation.
+"""Integer kernels compared with the real numbers that their codes stand for, operation by operation.
 
-Each operation runs once more in float32, on the codes that its kernel read, rounded to the code that it writes.
+Each operation also runs in float32, on the codes that its kernel read, and is rounded to the code that the kernel
+writes.
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ def lower_body(target: Target) -> Graph:
 
 
 def in_float(node: Node) -> tuple[Node, ...]:
-    """An operation with an integer kernel, in float32 between its codes."""
+    """Compute an operation with an integer kernel in float32, between the same codes."""
     if node.op == "QLinearConv":
         x, x_scale, x_zero, w, w_scale, w_zero, *code = node.inputs
         product, behind, axis = "Conv", Node("QuantizeLinear", ("result", *code), ("expected",)), 0
@@ -40,7 +41,7 @@ def in_float(node: Node) -> tuple[Node, ...]:
 @pytest.mark.parametrize("target", [CPU_X86, CPU_X86_7BIT, CPU_ARM], ids=lambda target: target.name)
 @pytest.mark.parametrize("group", [0, 2])
 def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target, group: int) -> None:
-    """At most a step, where a sum lies on a half; what is written in float32 differs by rounding alone."""
+    """At most one code of difference, where a sum lies halfway; float32 outputs differ by rounding only."""
     graph = lower_body(target)
     kernels = [node for node in graph.nodes if node.op in ("QLinearConv", "MatMulIntegerToFloat")]
     assert {node.output.removeprefix("int8(").removesuffix(")") for node in kernels} == set(SELECTED)
@@ -62,7 +63,7 @@ def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target
 
 @pytest.mark.parametrize("edges", [(), EDGES])
 def test_openvino_computes_what_the_pairs_say_tensor_by_tensor(edges: tuple[float, ...]) -> None:
-    """From the graph that it is given with more outputs, of which all operations are in int8 still."""
+    """From the graph that it is given, with more outputs; all its operations still run in int8."""
     pytest.importorskip("openvino", reason="openvino is not installed")
     from fewstep.calibration.lowering.openvino_kernels import expose_openvino_tensors, integer_operations, open_compiled
     from fewstep.calibration.lowering.targets.openvino import OPENVINO

@@ -1,4 +1,4 @@
-"""A large float graph is compared with onnxruntime's part by part, and what OpenVINO computes wrong is named."""
+"""A large float graph is compared with onnxruntime part by part, and a wrong operation of OpenVINO is named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def open_body(folder: Path, body: Graph) -> Bundle:
 
 
 def with_shape() -> Graph:
-    """The denoiser with a Reshape late in it, to a shape of its beginning."""
+    """The denoiser with a late Reshape, to a shape that is computed early."""
     body = denoiser()
     first, middle, (last,) = body.nodes[:2], body.nodes[2:5], body.nodes[5:]
     shape, reshape = node("Shape", "a0", "shape"), node("Reshape", "a1 shape", "shaped")

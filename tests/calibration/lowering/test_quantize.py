@@ -1,4 +1,4 @@
-"""Lowering, whatever the target: what it needs, what it refuses, what it leaves alone."""
+"""Lowering for any target: its requirements, its refusals, and the parts that it leaves unchanged."""
 
 from collections import Counter
 
@@ -53,8 +53,9 @@ def test_each_activation_is_quantized_once(target: Target) -> None:
 
 @selective_target
 def test_every_target_takes_ranges_by_group(target: Target) -> None:
-    """Scales of a group round as constant ones do. The widest group has the pooled ranges, so its result is near float,
-    and that of a narrow one is clipped."""
+    """Scales of a group round as constant ones do. The widest group has the pooled ranges, so its result is near float;
+    the result of a narrow one is clipped.
+    """
     prepared = body()
     grouped, pooled = (lower(prepared, table(prepared, edges), target) for edges in (EDGES, ()))
     assert grouped.groups == EDGES and grouped.graph.inputs == (*prepared.inputs, GROUP_INPUT)
@@ -104,7 +105,7 @@ def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
 
 
 def test_a_scale_for_all_groups_is_a_constant_next_to_those_of_groups() -> None:
-    """Some activations of a target have ranges of groups, and others do not."""
+    """Some activations of such a target have ranges by group, and others have not."""
     codes = {"a": Encoding(np.array([0.5]), np.int8(0)), "b": Encoding(np.array([0.25, 2.0]), np.int8(3))}
     sources = scales_and_zero_points(codes, np.dtype(np.float32))
     assert sources.constants[scale_name("a")] == 0.5 and sources.constants[zero_point_name("b")] == 3

@@ -1,4 +1,4 @@
-"""Random small networks: what is prepared computes what was exported, and what every target makes of it is near."""
+"""Random small networks: the prepared graph computes the exported one, and every target's graph is near it."""
 
 from dataclasses import replace
 from typing import Any
@@ -46,9 +46,9 @@ def test_what_is_prepared_is_the_same_function(graph: Graph) -> None:
 @every_target
 @pytest.mark.slow
 def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
-    """The control shares each network's own chaos: attention over large numbers makes much of any rounding.
+    """The control has each network's own sensitivity: attention over large numbers amplifies any rounding.
 
-    The networks are the same in every run, since a search for the worst one would find chaos, not a fault.
+    The networks are the same in every run, since a search for the worst one would find sensitivity, not a fault.
     """
     margin = MARGIN_OF_EVERYTHING if target.scheme.no_floats else MARGIN
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
 
 
 def round_inputs(prepared: Graph) -> Graph:
-    """Both inputs of each selected operation through eight bits, one symmetric scale a tensor, and nothing else."""
+    """Round both inputs of each selected operation to eight bits, with one symmetric scale per tensor."""
     selected, tensors = {op.name for op in select_int8_ops(prepared)}, table(prepared).tensors
     new, rounded_names, nodes = NewNodes(prepared), dict[str, str](), list[Node]()
     for node in prepared.nodes:

@@ -1,4 +1,4 @@
-"""Where TensorRT's roundings pay: by the kernels that an engine makes of a graph."""
+"""Where TensorRT's roundings gain more than they cost, by the kernels that an engine makes of a graph."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def block(channels: int = 16, last: int = 3) -> Graph:
 
 
 def test_what_no_other_kernel_rounds_stays_float() -> None:
-    """Behind a sum of convolutions a rounding is a kernel of its own."""
+    """After a sum of convolutions a rounding is a separate kernel."""
     graph = block()
     ops = select_ops_to_lower(graph)
     assert {op.name for op in ops} == {"first", "second", "down"}
@@ -41,7 +41,7 @@ def test_what_no_other_kernel_rounds_stays_float() -> None:
 
 
 def test_weights_that_are_many_pay_for_a_kernel_and_a_copy() -> None:
-    """A convolution whose activation is rounded alone, and whose result is copied to its place in a Concat."""
+    """A convolution that alone reads the rounded activation, and whose result is copied into a Concat."""
     channels = next(
         c for c in range(16, 256) if 9 * c * c > KERNEL + 2 * GUIDED * c * SIZE**2 + 4 * GUIDED * c * SIZE**2 + KERNEL
     )
@@ -51,7 +51,7 @@ def test_weights_that_are_many_pay_for_a_kernel_and_a_copy() -> None:
 
 
 def test_a_norm_and_its_silu_are_rounded_bare() -> None:
-    """Multipliers and zero points in front of that rounding would be a kernel. Behind a modulation they are none."""
+    """Multipliers and zero points in front of that rounding would be a kernel. After a modulation they are not."""
     graph = block()
     placed = place_roundings(graph, select_ops_to_lower(graph))
     assert "a" in placed.bare and "b" not in placed.bare
@@ -65,7 +65,7 @@ def test_a_graph_that_would_be_all_float_stays_int8() -> None:
 
 
 def test_an_activation_function_between_two_layers_costs_what_their_weights_save() -> None:
-    """In float it is part of the layer in front. Wide layers have few weights for what lies between them."""
+    """In float the layer in front fuses the function. Wide layers have few weights for the values between them."""
     for rows, in_float in ((16, set[str]()), (256, {"wide", "narrow"})):
         b = Builder(1)
         b.add("MatMul", ("x", b.random("stem", 32, 32, scale=0.2)), "stemmed")
@@ -110,8 +110,9 @@ def block_of_convolutions(channels: int, wide: int, op: str) -> Graph:
 
 
 def test_a_convolution_is_int8_where_its_activation_function_is_in_its_kernel() -> None:
-    """What reads the function rounds in a kernel of its own, which its weights have to pay for. Neither is int8 where
-    few channels save little of what lies between them."""
+    """The operation that reads the function needs a separate kernel for rounding, which its weights have to pay for.
+    With few channels neither operation is int8.
+    """
     wide = 64
     least = 2 * GUIDED * wide * SIZE**2 // (GUIDED * SIZE**2 + 2 * wide)
     enough = (2 * GUIDED * wide * SIZE**2 + KERNEL) // wide + 1

@@ -23,7 +23,9 @@ TOKENS = 16
 
 
 def network(between: str = "p = Softmax(s)") -> Graph:
-    """Attention of two heads on x, and a product with a weight, with as many multiplications as one of those."""
+    """Attention of two heads on x, and a product with a weight that has as many multiplications as one of the
+    attention's.
+    """
     shape, rng = f"float[batch, 2, {TOKENS}, 4]", np.random.default_rng(0)
     return written(
         f"({shape} x) => ({shape} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(x) s = MatMul(x, k) {between}"
@@ -96,7 +98,7 @@ def test_constant_queries_are_measured_too(samples: int) -> None:
 
 
 def chosen(*decibels: float, **trial: Any) -> tuple[str, ...]:
-    """The products in int8, for bodies that lose `decibels` with the scores, then with all or only the mixes."""
+    """Return the products in int8 if bodies lose `decibels` with the scores, then with all or only the mixes."""
     losses = iter(decibels)
     made = Trial("channels", 60.0, 60.0, 1, is_chosen=True, snr=60.0)
     graph = network()
@@ -121,7 +123,7 @@ def chosen(*decibels: float, **trial: Any) -> tuple[str, ...]:
 
 
 def worth() -> float:
-    """What the time of one product is worth in dB: it has 16 of 36 parts of all multiplications."""
+    """Return the value of one product's time in dB: it has 16 of 36 parts of all multiplications."""
     return POLICY.price * POLICY.float_slowdown * 16 / 36
 
 

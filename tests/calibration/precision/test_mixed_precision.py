@@ -1,4 +1,4 @@
-"""Which operations stay in float: what wins most for its time, and what the floor needs."""
+"""Which operations stay in float: those that gain most for their time, and those that the floor needs."""
 
 from dataclasses import replace
 
@@ -23,7 +23,9 @@ def test_an_operation_that_makes_most_of_the_error_stays_in_float() -> None:
 
 
 def test_two_halves_of_an_error_go_together() -> None:
-    """Each alone wins 3 dB for 3 %, which is enough; three thirds win 1.8 dB each, and all of it together."""
+    """Each alone gains 3 dB for 3 % of the time, which is enough. Three thirds gain 1.8 dB each, and all three the
+    whole error.
+    """
     assert operations_in_float((1e-4, 1e-4, 1e-9, 1e-9), (0.03, 0.03, 0.9, 0.9)) == ("a", "b")
     assert operations_in_float((1e-4, 1e-4, 1e-4, 1e-9), (0.025, 0.025, 0.025, 0.9)) == ("a", "b", "c")
 
@@ -34,14 +36,14 @@ def test_operations_that_are_dear_stay_in_int8() -> None:
 
 @pytest.mark.parametrize(("signal", "count"), [(1.0, 0), (1e-3, 2)])
 def test_a_quiet_signal_has_more_in_float(signal: float, count: int) -> None:
-    """43 dB to the peak are 37 over a variance of 1, and 7 over one of 0.001."""
+    """43 dB relative to the peak are 37 dB for a variance of 1, and 7 dB for one of 0.001."""
     found = ranking((1e-4, 9e-5, 9e-6, 1e-6), (0.2, 0.2, 0.2, 0.9), signal)
     assert found.left[:3] == pytest.approx([2e-4, 1e-4, 1e-5]) and default_float_count(found) == count
 
 
 @pytest.mark.parametrize(("changes", "count"), [({}, 1), ({"price": 2000.0}, 0), ({"nearly_free": 0.01}, 0)])
 def test_the_policy_decides_what_quality_may_cost(changes: dict[str, float], count: int) -> None:
-    """The first of three operations has half of the error, 3 dB, for 2 % of a step."""
+    """The first of three operations causes half of the error, 3 dB, for 2 % of a step."""
     found = ranking((1e-6, 5e-7, 5e-7), (0.02, 0.9, 0.9))
     assert default_float_count(found, replace(POLICY, **changes)) == count
 
@@ -59,7 +61,7 @@ def test_time_is_that_of_products() -> None:
 
 
 def test_what_int8_makes_slower_stays_in_float_whatever_its_error() -> None:
-    """And what else makes much of the error."""
+    """And so does the rest that causes much of the error."""
     graph = layer("Conv")
     (only,) = [name for name in count_operation_macs(graph) if name == "b"]
     assert float_times(graph, [only], {only}) == [0.0]

@@ -56,7 +56,7 @@ def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) ->
 
 
 def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
-    """The layers of a deep body have errors that add up to that of all int8."""
+    """The errors of the layers of a deep body add up to that of all of them in int8."""
     bundle = write_bundle(tmp_path / "bundle", deep())
     made = calibrated(bundle)
     course = record_run(
@@ -75,7 +75,7 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
 
 
 class Opened(Exception):
-    """The graph that was to be opened."""
+    """The graph that a session was opened for."""
 
 
 def test_attention_of_a_large_network_is_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

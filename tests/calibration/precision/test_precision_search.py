@@ -1,4 +1,4 @@
-"""What a bound deploys: of qualities and times that are given, and of a body of six convolutions."""
+"""The deployed body under a bound, for given qualities and times, and for a body of six convolutions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,8 +40,9 @@ BODY = "int8-cpu-x86"
 
 @dataclass
 class Faked:
-    """A search whose bodies have these qualities on the seeds that search, and these times, by how many operations are
-    in float. `judged` and `timed` are the numbers that were, in their order."""
+    """A search whose bodies have these qualities on the search's seeds, and these times, by the number of operations in
+    float. `judged` and `timed` list the numbers that were tried, in order.
+    """
 
     quality: Callable[[int], float] = lambda count: 30.0 + 0.5 * count
     time: Callable[[int], float] = lambda count: 1 + 0.01 * count
@@ -104,7 +105,7 @@ def test_a_crossing_is_found_in_few_looks_whatever_is_foretold(wanted: float, of
 
 
 def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_seeds(fake_search: Faked) -> None:
-    """40 dB on the seeds that search are 38 on those that judge; few bodies are judged."""
+    """40 dB on the search's seeds are 38 dB on the judging ones. Few bodies are judged."""
     found = fake_search.found(Bound(quality=40.0))
     assert (found.point.count, found.point.quality, found.judged.mean) == (24, 42.0, 40.0)
     assert found.recipe.in_float == tuple(f"op{number}" for number in range(24))
@@ -117,14 +118,14 @@ def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_see
 
 
 def test_a_quality_that_the_default_has_needs_less_in_float(fake_search: Faked) -> None:
-    """Its operations in float were worth their time without a bound; with one they are not needed."""
+    """Without a bound its operations in float were worth their time; with one they are not needed."""
     found = fake_search.found(Bound(quality=30.0), without=10)
     assert (found.point.count, found.unbounded.mean) == (4, 33.0)
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
 
 
 def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times below the default are foretold, and int8 may win nothing there."""
+    """Times below the default's are estimated, and int8 may gain nothing there."""
     flat = Faked(time=lambda count: 1 + 0.01 * max(count, 10))
     flat.install(monkeypatch)
     found = flat.found(Bound(quality=30.0), without=10)
@@ -151,7 +152,9 @@ def test_more_than_float32_has_is_refused(fake_search: Faked) -> None:
 
 @pytest.mark.parametrize(("speed", "count"), [(1.4, 0), (1.25, 12), (1.1, 27), (1.0, OPERATIONS), (0.5, OPERATIONS)])
 def test_a_speed_has_the_most_operations_in_float_that_keep_it(fake_search: Faked, speed: float, count: int) -> None:
-    """As measured: by multiply-accumulates a step with all in float takes 1.5. What is deployed is judged once."""
+    """By measured times: by multiply-accumulates a step with all operations in float takes 1.5. The deployed body is
+    judged once.
+    """
     found = fake_search.found(Bound(speed=speed))
     assert (found.point.count, found.point.time) == (count, pytest.approx(1 + 0.01 * count))
     assert found.float_time / found.point.time >= speed - 1e-9
@@ -172,7 +175,7 @@ def test_times_of_a_target_that_is_not_timed_here_are_estimates(fake_search: Fak
 
 
 def test_evaluations_are_counted_before() -> None:
-    """Float32 on 16 seeds and 64; eight tries; two bodies and the last try on 64."""
+    """Float32 on 16 seeds and on 64; eight tries; two bodies and the last try on 64."""
     assert estimate_evaluations(10, 120, 4, is_timed=False) == 10 * (5 + 8 + 12)
     assert estimate_evaluations(10, 120, 4, is_timed=True) == 10 * (5 + 8 + 12) + 64
 
@@ -220,13 +223,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def constant_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes 6 % of a body's own for each operation in float, so that no real time decides."""
+    """Each operation in float adds 6 % of a body's time to a step, so that no real time decides."""
     monkeypatch.setattr(module.Search, "_open_body", lambda _, count: 1 + 0.06 * count)
     monkeypatch.setattr(module, "measure_slowdown", lambda course, base, other, rounds: other / base)
 
 
 def quality_of_deployment(bundle: Path) -> NDArray[np.float64]:
-    """PSNR in dB of each sample of the seeds that judge, of the bundle's int8 body as it is loaded."""
+    """Return the PSNR in dB of each judging seed's sample, with the bundle's int8 body as it is loaded."""
     given = {"seeds": JUDGE_SEEDS, "condition": {"class": [seed % 2 for seed in JUDGE_SEEDS]}}
     exact, int8 = (load(bundle, each).sample("ddim:3", guidance=2.0, **given) for each in ("float32", "int8"))
     return psnr(int8, exact)
@@ -268,7 +271,7 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
 @pytest.mark.slow
 @pytest.mark.usefixtures("constant_times")
 def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Such a graph takes no range group."""
+    """Such a graph has no range groups."""
     found = run(made, quality="80dB").searches[BODY]
     assert found.point.count == LAYERS and found.recipe.is_float
     body = open_bundle(made).manifest.bodies[BODY]
@@ -280,7 +283,7 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
 @pytest.mark.slow
 @pytest.mark.usefixtures("constant_times")
 def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
-    """Their rounding is that of this machine; their times are estimates."""
+    """This machine rounds for them, and their times are estimates."""
     found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
     assert found.unbounded.mean < 40 <= found.judged.mean and not found.point.time_is_measured
     (trial,) = open_bundle(made).manifest.bodies["int8-tensorrt"].trials

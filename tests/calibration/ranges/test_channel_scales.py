@@ -19,7 +19,7 @@ MANY = 1 << 80  # trajectories: a further one goes beyond none, and channels get
 
 
 def reaching(lows: list[float], highs: list[float]) -> Histogram:
-    """Of a tensor [2, channels] that holds these extremes and nothing else."""
+    """Return the table of a tensor [2, channels] that has exactly these extremes."""
     return make_histogram(np.array([lows, highs], np.float32), 1)
 
 
@@ -30,19 +30,21 @@ def found(*groups: Histogram, samples: int = MANY) -> ChannelRanges:
 
 
 def error(lows: np.ndarray, highs: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Mean squared error of rounding x / s, in squares of the step of s = 1 over 12: [...] from [..., channels]."""
+    """Return the mean squared error of rounding x / s, in units of the step of s = 1 squared over 12: [...] from [...,
+    channels].
+    """
     lows, highs = np.minimum(lows, 0), np.maximum(highs, 0)
     width = (highs / factors).max(axis=-1) - (lows / factors).min(axis=-1)
     return np.asarray(width**2 * np.square(factors).mean(axis=-1))
 
 
 def reader(weight: np.ndarray) -> Reader:
-    """Of [outputs, channels], one tap."""
+    """Return a reader with weights [outputs, channels] and one tap."""
     return Reader(slice(0, weight.shape[1]), np.square(weight).sum(axis=0), np.abs(weight).astype(np.float32), 1)
 
 
 def with_room(reach: np.ndarray, room: float = 1 / 8) -> np.ndarray:
-    """The factors of channels that reach as far below zero as above: 1 for the loudest."""
+    """Return the factors of channels with symmetric ranges: 1 for the loudest."""
     return np.asarray((reach / reach.max() + room) / (1 + room))
 
 
@@ -76,7 +78,9 @@ def test_factors_do_not_depend_on_the_unit() -> None:
     ],
 )
 def test_no_other_factors_are_better(lows: list[float], highs: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without room, against all on a grid of a twentieth of an octave; what is searched is how far ranges go below."""
+    """Without room, compared with all factors on a grid of a twentieth of an octave, for different extents below
+    zero.
+    """
     monkeypatch.setattr(channel_scales, "LEAST_ROOM", 0.0)
     own = found(reaching(lows, highs))
     grid = 2.0 ** np.arange(0, -6.01, -0.05)
@@ -87,8 +91,9 @@ def test_no_other_factors_are_better(lows: list[float], highs: list[float], monk
 
 
 def test_a_factor_may_exceed_1_and_nothing_reaches_further_by_it() -> None:
-    """One channel below zero against seven above: t of its factor over theirs makes (1 / t + 0.9)^2 (t^2 + 7) least
-    where t^3 = 7 / 0.9. They would fill 0.9 with factors 1: to reach 1 all are divided by less."""
+    """One channel below zero and seven above: with t the ratio of its factor to theirs, (1 / t + 0.9)^2 (t^2 + 7) is
+    least at t^3 = 7 / 0.9. With factors of 1 they would reach 0.9; to reach 1, all are divided by less.
+    """
     own = found(reaching([-1.0] + [0.0] * 7, [0.0] + [0.9] * 7))
     assert own.factors[1:] == pytest.approx([0.9] * 7, rel=1e-7)
     assert 1.5 < own.factors[0] < 1.8
@@ -111,7 +116,7 @@ def test_what_is_divided_reaches_as_far_as_before(samples: int) -> None:
 
 @pytest.mark.parametrize("samples", [2, 100, MANY])
 def test_a_channel_that_is_always_zero_counts_for_nothing(samples: int) -> None:
-    """It has the root mean square of the others' factors, which are what they are without it."""
+    """Its factor is the root mean square of the others', which are as they would be without it."""
     lows, highs = [-1.0, -0.25, -0.5], [1.0, 0.25, 4.0]
     with_it, without = (
         mse_ranges([reaching(*ends)], samples)
@@ -132,7 +137,7 @@ def test_a_channel_that_is_always_zero_counts_for_nothing(samples: int) -> None:
     ("samples", "room"), [(1, 12.0), (9, 4 / 3), (64, 0.1875), (95, 12 / 95), (96, 0.125), (1000, 0.125)]
 )
 def test_channels_of_few_samples_have_room(samples: int, room: float) -> None:
-    """A share ROOM / n of the largest range in addition to their own, but not less than LEAST_ROOM."""
+    """A share ROOM / n of the largest range is added to theirs, but at least LEAST_ROOM."""
     assert (ROOM, LEAST_ROOM) == (12.0, 0.125)
     own = found(reaching((-REACH).tolist(), REACH.tolist()), samples=samples)
     np.testing.assert_allclose(own.factors, with_room(REACH, room), rtol=1e-12)
@@ -140,7 +145,7 @@ def test_channels_of_few_samples_have_room(samples: int, room: float) -> None:
 
 
 def test_factors_are_those_of_all_groups_and_ranges_those_of_each() -> None:
-    """The first group reaches further in channel 0, the second in channel 1."""
+    """The first group has a larger range in channel 0, the second in channel 1."""
     own = found(reaching([-4.0, -0.5], [4.0, 0.5]), reaching([-1.0, -2.0], [1.0, 2.0]))
     assert own.factors == pytest.approx([1.0, 5 / 9], rel=1e-12)
     assert own.ranges.per_group == (near(-4.0, 4.0), near(-3.6, 3.6)) and own.ranges.pooled == near(-4.0, 4.0)
@@ -182,8 +187,9 @@ def test_the_whole_of_what_a_tensor_reached_has_no_factors() -> None:
 
 
 def test_factors_are_tempered_where_weights_take_them_back_badly() -> None:
-    """A weight that is greatest where the activation is loudest loses most by it, and one that is greatest where the
-    activation is quiet loses nothing: there the factors stay."""
+    """A weight that is largest where the activation is loudest loses most, so its factors are tempered. One that is
+    largest where the activation is quiet loses nothing, and its factors stay.
+    """
     histogram = reaching((-REACH).tolist(), REACH.tolist())
     plain = found(histogram)
     evens, opposed = (
@@ -204,7 +210,7 @@ def test_readers_whose_weights_are_all_zero_do_not_ask_for_other_factors() -> No
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_error_that_factors_are_tempered_by_is_the_error_of_the_product(seed: int) -> None:
-    """Of x W with 8 bits on both sides, against numbers that are rounded: uniform x, normal W."""
+    """The error of x W with 8 bits on both sides, compared with rounded numbers: uniform x, normal W."""
     rng = np.random.default_rng(seed)
     reach = REACH.repeat(8)  # one weight in a row is exact, the greatest: of 32 that counts for little
     x = reach * rng.uniform(-1, 1, (4_000, 32))
@@ -228,7 +234,7 @@ def test_the_mean_square_of_channels_has_the_mean_that_was_counted() -> None:
 
 @pytest.fixture
 def groups() -> list[np.ndarray]:
-    """Three groups [16, 6, 5, 7] whose channels reach differently far on both sides; one is always zero."""
+    """Three groups [16, 6, 5, 7] whose channels have different ranges on both sides; one channel is always zero."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((3, 16, 6, 5, 7))
     values = values * np.array([1, 30, 0.1, 4, 0, 2e-3]).reshape(6, 1, 1) * np.array([1, 0.3, 2]).reshape(3, 1, 1, 1, 1)
@@ -251,7 +257,7 @@ def test_nothing_is_clipped_and_ranges_are_no_wider_than_needed(groups: list[np.
 def test_extremes_of_channels_do_not_depend_on_batches_or_their_order(
     groups: list[np.ndarray], axis: int, size: int
 ) -> None:
-    """Bit for bit, whatever the axis: samples lie along another one."""
+    """Bitwise, whatever the axis of channels: samples lie along another one."""
     values, channels = groups[0], axis % 4
     samples = 1 if channels == 0 else 0
     order = np.random.default_rng(size).permutation(values.shape[samples])
@@ -268,7 +274,7 @@ def test_extremes_of_channels_do_not_depend_on_batches_or_their_order(
 
 
 def test_the_sign_of_a_zero_leaves_no_trace() -> None:
-    """Which of 0.0 and -0.0 is the least depends on their order; the table is hashed."""
+    """Whether 0.0 or -0.0 is the smallest depends on their order, and the table is hashed."""
     zeros = np.array([[0.0, 0.0, 1.0], [-0.0, -0.0, 2.0]], np.float32)
     seen = set()
     for rows in (zeros, zeros[::-1]):
@@ -278,7 +284,7 @@ def test_the_sign_of_a_zero_leaves_no_trace() -> None:
 
 
 def test_the_gain_is_what_rounding_measures() -> None:
-    """Uniform channels in two groups: the squared error of 8 bits with one scale, over that with scales of channels."""
+    """Uniform channels in two groups: the squared error with one scale, divided by that with channel scales."""
     rng = np.random.default_rng(0)
     groups = [(width * REACH * rng.uniform(-1, 1, (40_000, 4))).astype(np.float32) for width in (1.0, 0.25)]
     ranges = mse_ranges([make_histogram(values, 1) for values in groups], MANY)
@@ -301,7 +307,7 @@ def rounding(values: np.ndarray, of: Range) -> np.ndarray:
 
 
 def test_what_one_scale_clips_counts_for_it() -> None:
-    """A range half as wide has a step half as long: 6 dB less to win, in one group of two 3."""
+    """A range half as wide has half the step: 6 dB less to gain, and in one group of two 3 dB."""
     histogram = reaching((-REACH).tolist(), REACH.tolist())
     ranges = replace(minmax_ranges([histogram] * 2), by_channel=choose_channel_factors([histogram] * 2, MANY))
     narrower = replace(ranges, per_group=(Range(-4.0, 4.0), Range(-8.0, 8.0)))

@@ -1,4 +1,4 @@
-"""Dyadic histograms: the same integers whatever the batches and their order."""
+"""Dyadic histograms: the same counts for any batches, in any order."""
 
 from functools import reduce
 

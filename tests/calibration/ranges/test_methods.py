@@ -1,4 +1,4 @@
-"""Ranges against brute force on the samples themselves."""
+"""Ranges compared with a brute-force search on the samples themselves."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -81,7 +81,9 @@ def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
 
 
 def test_ranges_clip_where_it_wins_although_the_clipped_count_four_times(x: np.ndarray) -> None:
-    """Against brute force with the same weights, and never narrower than mse by more than the search's own steps."""
+    """Compared with a brute-force search with the same weights. Never narrower than mse by more than the search's own
+    steps.
+    """
     found, widest = (ranges([make_histogram(x)]).pooled for ranges in (mse_ranges, minmax_ranges))
     mse = mse_range(Density.from_histograms([make_histogram(x)]))
     assert CLIPPED == 4.0
@@ -125,7 +127,7 @@ def test_a_constant_ends_its_range_and_zeros_get_one(ranges: Callable[..., Range
 
 @each_kind
 def test_a_group_that_was_always_zero_has_the_range_of_all(ranges: Callable[..., Ranges]) -> None:
-    """A range of its own would coarsen the others' scales, however small they are."""
+    """A range of zeros would coarsen the others' scales."""
     groups = [make_histogram((1e-5 * NORMAL).astype(np.float32)), make_histogram(np.zeros(9, np.float32))]
     found = ranges(groups)
     assert found.per_group[1] == found.pooled and found.per_group_symmetric[1] == found.pooled_symmetric < 1e-4
@@ -147,7 +149,7 @@ def test_edges_next_to_infinite_lambdas_are_finite() -> None:
 @pytest.mark.parametrize("name", [*SOLVERS.names(), *solvers.ALIASES])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str, schedule: str) -> None:
-    """Ancestral solvers come back to a time within rounding only."""
+    """Ancestral solvers return to a time only within rounding."""
     usual = DenoiserFacts(ScheduleSpec(schedule, timesteps=100), "sample")
     denoising = facts_of(parse_plan_name(f"{name}:1").solver).made_for or usual
     for steps in (2, 7, 20):
@@ -164,7 +166,7 @@ def test_each_noise_level_of_a_plan_has_a_group_and_each_group_a_step(name: str,
 def test_quantizers_that_are_left_out_are_none_of_the_best(
     x: np.ndarray, clipped: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit the ranges of a search through all of them; most are left out."""
+    """Bitwise the ranges of a search through all of them; most are left out."""
     computed: list[int] = []
     real = Density.quantization_error
 
@@ -188,7 +190,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
 
 
 def test_ranges_of_some_groups_are_spread_over_all() -> None:
-    """The first one's before, and the last one's after; pooled ranges stay."""
+    """Groups before the first take its ranges, and groups after the last take its; pooled ranges stay."""
     ranges = minmax_ranges([make_histogram(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)])
     whole = extend_ranges(ranges, slice(1, 3), 5)
     assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])

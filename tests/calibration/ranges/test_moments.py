@@ -1,4 +1,4 @@
-"""Second moments: what the weights multiply, which operations read a tensor, and how much memory that takes."""
+"""Second moments: the values that weights multiply, the operations that read a tensor, and the memory needed."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def as_rows(op: WeightedOp, weight: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
-    """Strides, pads and dilations; and the linear layer."""
+    """With strides, pads and dilations; and the linear layer."""
     prepared = edit_nodes(body(spatial), "h2", dilations=[2] * spatial, pads=[2] * 2 * spatial)
     ops = select_int8_ops(prepared)
     values = run(prepared, feeds(prepared), [name for op in ops for name in (op.x, op.name)])
@@ -41,7 +41,7 @@ def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
 
 @pytest.mark.parametrize("attributes, size", [({"group": 2, "pads": [1, 1]}, 7), ({"auto_pad": b"SAME_UPPER"}, 7)])
 def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: int) -> None:
-    """A convolution over sequences, against its own patches: taps of a channel lie together."""
+    """A convolution over sequences, compared with its patches: the taps of a channel are adjacent."""
     groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
     weight = np.random.default_rng(0).standard_normal((32, 32 // groups, 3)).astype(np.float32)
     nodes = (Node("Conv", ("x", "w"), ("y",), attributes),)
@@ -61,7 +61,7 @@ def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: 
 
 
 def test_moments_do_not_depend_on_further_operations() -> None:
-    """Neither the positions that are drawn nor the width of blocks."""
+    """Neither do the drawn positions, nor the width of blocks."""
     prepared = body()
     ops = select_int8_ops(prepared)
     network = open_observed(prepared, tuple(dict.fromkeys(op.x for op in ops)))
@@ -89,7 +89,7 @@ def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
 
 
 def test_wide_layers_have_narrower_blocks_within_a_bound() -> None:
-    """164 M weights in layers of 1280 inputs; moments of whole layers would take as much as they, 655 MB."""
+    """164 M weights in layers of 1280 inputs: moments of whole layers would take the weights' memory, 655 MB."""
     graph, ops = wide(100, 1280)
     assert 4 * sum(graph.constants[op.weight].size for op in ops) > 16 * moments.MOST_BYTES
     assert block_width(ops, graph) == 80 and moment_bytes(ops, graph) == 4 * 163840000 / 16

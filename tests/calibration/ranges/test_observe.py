@@ -1,4 +1,4 @@
-"""Watching a graph of two layers, whose activations are known."""
+"""Observing a graph of two layers with known activations."""
 
 from dataclasses import replace
 from typing import Any
@@ -54,7 +54,7 @@ def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
 
 
 def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
-    """What two operations read along different axes has none."""
+    """A tensor that two operations read along different axes has none."""
     linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
     behind = written("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
     both = GRAPH.with_nodes((*GRAPH.nodes, *behind.nodes), linear)
@@ -127,7 +127,7 @@ def test_values_that_are_not_finite_name_the_tensor_and_the_step(bad: float, wor
 
 
 def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores of 4 heads among 6 tokens have 576 bytes; at most 300 are held, so there are two parts."""
+    """Scores of 4 heads among 6 tokens take 576 bytes. With a limit of 300 there are two parts."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
     graph = written(

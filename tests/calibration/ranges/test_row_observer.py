@@ -1,4 +1,4 @@
-"""Rows that are measured one by one give the counts of rows that are held together, bitwise."""
+"""Rows that are measured one by one have the same counts, bitwise, as rows that are held together."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ def task(bundle: Path) -> Task:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a row were too large to be held together with the next."""
+    """As if a row were too large to be held together with the next one."""
     monkeypatch.setattr(row_observer, "LARGE", 0)
 
 
@@ -68,7 +68,7 @@ def test_an_evaluation_holds_the_output_alone(task: Task, large: None) -> None:
 
 
 def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> None:
-    """In one row of two: the other has numbers."""
+    """In one row of two. The other one is finite."""
     counts = Counts.empty(task.prepared, task.edges, 3)
     network = open_observed(task.prepared, counts.tensors)
 

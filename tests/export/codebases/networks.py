@@ -1,5 +1,5 @@
-"""Networks of three codebases on PyPI that are not diffusers, small and with random weights: each function is a source,
-`FILE.py:FUNCTION`. Nothing of a network is changed for its export.
+"""Networks of three codebases on PyPI besides diffusers, small and with random weights. Each function is a source,
+`FILE.py:FUNCTION`. Networks are exported unchanged.
 """
 
 import sys
@@ -17,8 +17,9 @@ SIZE, LENGTH = 16, 256
 
 @contextmanager
 def stand_in_for(package: str) -> Iterator[None]:
-    """A stand-in for a package of data, whose transforms these import next to their networks. No network needs it, and
-    its releases lag behind torch's."""
+    """A stand-in for a data package whose transforms these codebases import. No network needs it, and its releases are
+    older than torch's.
+    """
     names = () if package in sys.modules else (package, f"{package}.transforms", f"{package}.utils")
     sys.modules.update({name: mock.MagicMock() for name in names})
     try:

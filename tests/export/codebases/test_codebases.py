@@ -1,5 +1,6 @@
-"""Networks that others publish on PyPI go through export, calibrate and run. `.ci/run` installs them, and
-`pip install --no-deps -r .ci/codebases.txt` does."""
+"""Published networks of PyPI go through export, calibrate and run. `.ci/run` installs them, and so does `pip install
+--no-deps -r .ci/codebases.txt`.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Samples of a self-conditioned network are those of the sampler that its codebase publishes."""
+"""Samples of a self-conditioned network equal those of its codebase's own sampler."""
 
 from pathlib import Path
 from unittest import mock

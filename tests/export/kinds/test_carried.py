@@ -1,4 +1,6 @@
-"""Denoisers that carry tensors from run to run: their export, and samples chunk by chunk against torch in a loop."""
+"""Denoisers that carry tensors from run to run: their export, and samples chunk by chunk, compared with a torch
+loop.
+"""
 
 import shutil
 from pathlib import Path
@@ -33,7 +35,7 @@ def bundle(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def in_torch(seeds, labels, chunks: int, guidance: float, times: list[float]) -> list[np.ndarray]:
-    """DDIM of a flow (Euler) by hand; each step has its own past, and all share the count."""
+    """DDIM of a flow (Euler) by hand. Each step has its own past, and all steps share the count."""
     network, rows = Causal().eval(), 2 * len(seeds)
     past, count = [torch.zeros(rows, WIDTH, PAST)] * (len(times) + 1), torch.zeros(rows, 1, dtype=torch.int64)
     label, samples = torch.tensor([*labels, *[3] * len(seeds)]), []
@@ -163,7 +165,7 @@ def test_a_part_that_is_held_and_a_run_that_is_cut_move_slots_with_their_samples
 
 
 class Returns(Causal):
-    """A module that returns what `change` makes of its tuple."""
+    """A module that applies `change` to its outputs."""
 
     def __init__(self, change) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a network takes as its time: log SNR, two times, or none. Each from its module to int8 and a baked file."""
+"""Networks that take the log SNR, two times, or no time, each from its module to int8 and a baked file."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -110,7 +110,9 @@ def loop_blind(x: Tensor) -> Tensor:
 
 
 def loop_descent(x: Tensor) -> Tensor:
-    """Nesterov's gradient descent, as the sampler of Equilibrium Matching: the gradient is of the point ahead."""
+    """Nesterov's gradient descent, as in the sampler of Equilibrium Matching: the gradient is taken at the extrapolated
+    point.
+    """
     gradient = torch.zeros_like(x)
     for _ in range(5):
         gradient = Network(0)(x - 0.05 * 0.35 * gradient)

@@ -1,4 +1,4 @@
-"""Denoisers that return more than their prediction: a depth, the logits of a class, a code of what they are given."""
+"""Denoisers with outputs besides the prediction: a depth, the logits of a class, a code of the input picture."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ PICTURES = normal_batch([8, 9], 0, (1, 8, 8))
 
 
 def in_torch(guidance: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Three Euler steps by hand, and what the last conditional evaluation returned."""
+    """Three Euler steps by hand, and the outputs of the last conditional evaluation."""
     network, x, picture = (
         Seeing().eval(),
         torch.from_numpy(normal_batch([1, 2], 0, (1, 8, 8))),

@@ -1,4 +1,4 @@
-"""Denoisers with a time for each position: their export, and samples that roll on against torch in a loop."""
+"""Denoisers with a time for each position: their export, and rolling samples, compared with a torch loop."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_hand(runs: int) -> list[np.ndarray]:
-    """What has left after each run: Euler's method in torch, whose first run begins with three steps to the stairs."""
+    """Return the positions that left after each run: Euler's method in torch, whose first run begins with three
+    steps.
+    """
     network, left, x = Rolling().eval(), list[np.ndarray](), torch.zeros(0)
     for run in range(runs):
         noise = torch.from_numpy(normal_batch([run, 10 + run], 0, (PLACES, VALUES)))

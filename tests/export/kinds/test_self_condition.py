@@ -136,7 +136,7 @@ def test_combinations_without_a_meaning(fields, reason):
 
 
 def test_onnx_file(bundle, tmp_path):
-    """The x of a file has both parts too."""
+    """The x of such a file also has both parts."""
     module, _ = make()
     file, spec = tmp_path / "net.onnx", tmp_path / "spec.json"
     example = (torch.zeros(2, 4, 8, 8), torch.zeros(2), torch.zeros(2, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Export with free sizes: what stays a name in the graphs, that int8 and engines follow, and what fixes a size."""
+"""Export with free sizes: named dimensions in graphs, int8 and engines with them, and networks that fix a size."""
 
 import json
 import shutil
@@ -175,7 +175,7 @@ class Table(nn.Module):
 
 
 class Branch(nn.Module):
-    """Runs at any size, and makes a number of one."""
+    """A network that runs at any size, and computes a number from one."""
 
     def forward(self, x, time):
         if x.shape[2] == 24:
@@ -184,7 +184,9 @@ class Branch(nn.Module):
 
 
 class Window(nn.Module):
-    """A window of another size than the traced one is another number of values; the line before it is innocent."""
+    """A window of another size than the traced one has another number of values. The error is not in the line before
+    it.
+    """
 
     def forward(self, x, time):
         x = x + time[:, None, None, None]
@@ -192,7 +194,7 @@ class Window(nn.Module):
 
 
 class Halves(nn.Module):
-    """Needs a multiple of 16."""
+    """A network that needs multiples of 16."""
 
     def forward(self, x, time):
         small = nn.functional.avg_pool2d(x, 16)

@@ -35,7 +35,7 @@ def sampler(exported_tokens):
 
 @pytest.fixture(scope="module")
 def bundle_with_time(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a network that reads the time, with a scheduler of its own."""
+    """A bundle of a network that reads the time, with its own scheduler."""
     folder = tmp_path_factory.mktemp("timed")
     export(ExportOptions(f"{token_denoiser.__file__}:time_aware", folder / "bundle", verify="quick"))
     return folder / "bundle"

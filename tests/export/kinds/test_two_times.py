@@ -1,4 +1,4 @@
-"""The times that a network gets: a scalar, two of them, and two networks weighed by theirs."""
+"""The times that a network gets: a scalar, two times, and the times of two weighted networks."""
 
 import json
 from dataclasses import replace
@@ -122,7 +122,7 @@ SIZE = "size = Shape<start=0, end=1>(x)"
 
 
 def graph(body: str) -> Graph:
-    """y = x + f(t), where the body makes f [B] or [1] of the scalar t, as "made"."""
+    """y = x + f(t), where the body computes f [B] or [1] from the scalar t, as "made"."""
     return written(
         f"""(float[batch, 2] x, float t) => (float[batch, 2] y)
         {{ {body} column = Unsqueeze(made, end) y = Add(x, column) }}""",

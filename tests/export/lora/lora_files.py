@@ -13,7 +13,7 @@ Parts = Mapping[str, Tensor]  # "down", "up"
 
 
 class Wrapped(nn.Module):
-    """A network within another module, as fewstep and users have it."""
+    """A network inside another module, as in fewstep and in users' code."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def dotted_names(name: str) -> dict[str, str]:
 
 
 def processors(name: str) -> dict[str, str]:
-    """As diffusers wrote them first: of attention only."""
+    """The names of attention processors, as early versions of diffusers wrote them."""
     attention, _, layer = name.replace(".to_out.0", ".to_out").rpartition(".")
     stem = f"unet.{attention}.processor.{layer}_lora"
     return {"down": f"{stem}.down.weight", "up": f"{stem}.up.weight"}
@@ -74,7 +74,7 @@ def kohya(name: str) -> dict[str, str]:
 
 
 def write(path: Path, made: Mapping[str, Parts], key: Callable[[str], dict[str, str]] = kohya) -> Path:
-    """A file of these updates. Where the format has an alpha, it is ALPHA."""
+    """Write a file of these updates. If the format has an alpha, it is ALPHA."""
     tensors = {}
     for name, parts in made.items():
         keys = key(name)

@@ -1,4 +1,4 @@
-"""LoRA files of every form, merged into tiny networks: the weights that follow from the definition, or from peft."""
+"""LoRA files of every form, merged into tiny networks: the weights follow from the definition, or from peft."""
 
 import copy
 import json
@@ -39,13 +39,13 @@ LAYERS = (  # one of each kind: in attention, linear, 3x3, 1x1, outside the bloc
 
 @pytest.fixture(scope="module")
 def base() -> nn.Module:
-    """Tests must not change it."""
+    """A network for LoRA files. Tests must not change it."""
     torch.manual_seed(0)
     return tiny.stable_diffusion_unet().requires_grad_(False)
 
 
 def merge_files(base: nn.Module, *files: str | Path) -> nn.Module:
-    """A copy of the base with these files, each with a strength after its name."""
+    """Return a copy of the base with these files merged, each with a strength after its name."""
     module = copy.deepcopy(base)
     for file in files:
         merge(module, read_lora(str(file)))
@@ -195,7 +195,7 @@ def test_weights_are_those_of_diffusers(base: nn.Module, tmp_path: Path) -> None
 
 
 def test_a_fused_layer_of_flux_is_that_of_diffusers(tmp_path: Path) -> None:
-    """One matrix for q, k, v and the MLP in the first code, four in diffusers."""
+    """The original code has one matrix for q, k, v and the MLP, diffusers has four."""
     pytest.importorskip("peft")
     torch.manual_seed(0)
     base = flux_transformer(4, 12, 10).requires_grad_(False)
@@ -225,7 +225,7 @@ def test_a_fused_layer_of_flux_is_that_of_diffusers(tmp_path: Path) -> None:
 
 
 def test_a_fused_layer_goes_to_its_parts_in_order(tmp_path: Path) -> None:
-    """FLUX's single blocks: q, k, v and the MLP are rows of one matrix there, which need not be of one size."""
+    """q, k, v and the MLP of FLUX's single blocks are rows of one matrix, with different numbers of rows."""
     attention = nn.ModuleDict({part: nn.Linear(3, 4) for part in ("to_q", "to_k", "to_v")})
     block = nn.ModuleDict({"attn": attention, "proj_mlp": nn.Linear(3, 6)})
     module = nn.ModuleDict({"single_transformer_blocks": nn.ModuleList([block])})
@@ -283,7 +283,7 @@ def test_a_folder_of_peft_is_merged_as_peft_does(kind: str, fields: dict[str, An
 
 
 def test_magnitudes_may_be_those_of_the_inputs(tmp_path: Path) -> None:
-    """LyCORIS: [1, in]. The norm of each input's weights is then what the file says."""
+    """LyCORIS stores them as [1, in]: each input's weights then have the norm in the file."""
     module = nn.Sequential(nn.Linear(3, 5))
     magnitude = torch.tensor([[1.0, 2.0, 3.0]])
     parts = {"lora_down.weight": torch.randn(1, 3), "lora_up.weight": torch.randn(5, 1), "dora_scale": magnitude}

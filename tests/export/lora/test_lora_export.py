@@ -1,4 +1,4 @@
-"""LoRA files through export: what a bundle says of them, and the networks besides the denoiser."""
+"""LoRA files through export: their entries in a bundle, and networks besides the denoiser."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""LoRA files that do not fit, or cannot be read: each is one line, and nothing is changed."""
+"""LoRA files that do not fit or cannot be read give one line, and change nothing."""
 
 import copy
 import json

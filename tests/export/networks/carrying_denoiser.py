@@ -1,4 +1,4 @@
-"""A small chunk-causal denoiser: a convolution over time, which carries the frames that reach into the next chunk."""
+"""A small chunk-causal denoiser: a convolution over time, which carries the frames that the next chunk needs."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Causal(nn.Module):
 
 
 def spec(bank: str = "step", **changes) -> Spec:
-    """`count` is always of the sample, so that both kinds of banks are in one bundle."""
+    """`count` always has the bank of the sample, so that both types of banks are in one bundle."""
     carried = (Carried("past", (WIDTH, PAST), bank), Carried("count", (1,), "sample", "int64"))
     fields = {"conditions": (LABEL,), "carried": carried, "schedule": ScheduleSpec("flow", timesteps=1000), **changes}
     return Spec("causal", (BANDS, FRAMES), prediction="flow", **fields)

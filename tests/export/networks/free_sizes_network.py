@@ -1,4 +1,4 @@
-"""A network whose height and width are free, as a source of `export`: half the size, attention, and a picture."""
+"""A network with free height and width, as a source of `export`: a downsampling, attention, and a picture."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from fewstep.export import Condition, ScheduleSpec, Size, Spec
 
 
 class Network(nn.Module):
-    """Few operations: with free sizes torch takes its time over each. The family `unet_free_sizes` has a U-Net."""
+    """Few operations, since with free sizes torch takes long for each. The family `unet_free_sizes` has a U-Net."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Exact denoisers of a Gaussian of one mean a class, along a flow. They differ in it, and in what they predict."""
+"""Exact denoisers of a Gaussian with one mean per class, along a flow. They differ in the mean and in the
+prediction.
+"""
 
 import torch
 

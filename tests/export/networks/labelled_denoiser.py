@@ -1,4 +1,4 @@
-"""A denoiser with two conditions, of which none is called class."""
+"""A denoiser with two conditions, neither of which is called class."""
 
 from torch import nn
 

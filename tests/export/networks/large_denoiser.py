@@ -1,4 +1,4 @@
-"""A denoiser that remembers its weights without holding them: of those that are gone a reference is dead."""
+"""A denoiser, and weak references to its weights (`SEEN`), by which a test sees which were released."""
 
 import weakref
 

@@ -1,4 +1,6 @@
-"""A denoiser for slots: a layer in the prologue, convolutions of each kernel, one after a Concat, and attention."""
+"""A denoiser for slots: a layer in the prologue, convolutions with each kernel size, one after a Concat, and
+attention.
+"""
 
 import torch
 from torch import nn

@@ -1,4 +1,6 @@
-"""Attention over the tokens of a text with a mask, as a source of `export`. Without a key its prediction is 0."""
+"""Attention over the tokens of a text with a mask, as a source of `export`. If the mask leaves no token, its prediction
+is 0.
+"""
 
 import torch
 from torch import Tensor, nn

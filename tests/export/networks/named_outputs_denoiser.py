@@ -1,4 +1,4 @@
-"""A small denoiser that returns more than its prediction: a depth, logits of a class, a code of what it is given."""
+"""A small denoiser with outputs besides its prediction: a depth, logits of a class, a code of the input picture."""
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ def spec(**changed) -> Spec:
 
 
 class Seeing(nn.Module):
-    """A flow, a depth of half its size (as PrimeDepth reads one off a denoiser's features), logits of a class, and a
-    code of the picture alone (as DiTi's encoder)."""
+    """A flow, a depth at half the size (as PrimeDepth reads it from a denoiser's features), logits of a class, and a
+    code of the picture only (as DiTi's encoder).
+    """
 
     def __init__(self, changed=lambda returned: returned) -> None:
         super().__init__()

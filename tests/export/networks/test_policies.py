@@ -1,4 +1,4 @@
-"""A policy written as a module, exported, against a plain torch loop with the same noise."""
+"""A policy that is written as a module, exported, and compared with a torch loop on the same noise."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the passes make of a real architecture: the node list is the speed of every step."""
+"""The prepared graph of a real architecture: its nodes decide the speed of every step."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Two networks of one denoiser, weighed by a share (SINE)."""
+"""Two networks of one denoiser, whose outputs are mixed by a share (SINE)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""`--null class=10`: what stands for none, where a source does not say it."""
+"""`--null class=10`: the null value, where a source has none."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A hub of models on this machine: what huggingface_hub asks of one, for folders."""
+"""A model hub on this machine that answers huggingface_hub's requests for folders."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[str]]]:
-    """The address of a hub that has these folders under ORG/NAME, and the files that were fetched from it.
+    """Serve a hub with these folders under ORG/NAME. Return its address, and the files that were fetched from it.
 
-    gated: a name that it gives to nobody.
+    gated: a name that the hub refuses to everyone.
     """
     fetched: list[str] = []
 
@@ -30,7 +30,7 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
             self._answer(with_body=False)
 
         def log_message(self, *_: object) -> None:
-            """Nothing: the tests look at `fetched`."""
+            """Log nothing, since the tests read `fetched`."""
 
         def _answer(self, with_body: bool) -> None:
             path = unquote(self.path.partition("?")[0]).strip("/")
@@ -67,7 +67,7 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
 
 
 def _describe(name: str, folder: Path, path: str) -> bytes:
-    """The answer to a question for a model, or for its files."""
+    """Return the answer to a request for a model, or for its files."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = [file.relative_to(folder).as_posix() for file in files]
     if "/tree/" in path:

@@ -1,4 +1,4 @@
-"""A small denoiser in the forms that ONNX files come in."""
+"""A small denoiser in the different forms of ONNX files."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def model(
 
 
 def rename_tensors(proto: onnx.ModelProto, **names: str) -> onnx.ModelProto:
-    """The model with tensors called otherwise."""
+    """Return the model with renamed tensors."""
     for node in proto.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]

@@ -1,4 +1,4 @@
-"""Sources that are no module: folders of plugins, checkpoints, and the denoisers that come with fewstep."""
+"""Sources that are not modules: folders of plugins, checkpoints, and the shipped denoisers."""
 
 import re
 import runpy
@@ -135,7 +135,7 @@ SCRIPT = Path(__file__).parents[3] / ".ci/fitted"
 
 @pytest.fixture
 def bundle_with_fit(tiny_bundle, tmp_path, monkeypatch):
-    """The tiny bundle as an export of a shipped denoiser, with one fitted plan next to the denoiser's weights."""
+    """The tiny bundle as an export of a shipped denoiser, with one fitted plan next to the weights."""
     give(tiny_bundle)
     folder = tmp_path / "models" / "tiny" / "fitted"
     folder.mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named(bundle_with_fit, tmp_path):
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_what_is_shipped_was_fitted_to_the_weights_that_are_shipped(name):
-    """A denoiser that is trained again needs its plans fitted again: `.ci/fitted`."""
+    """After a denoiser is trained again, its plans have to be fitted again: `.ci/fitted`."""
     source = load_shipped(name).sha256
     for entry, plan in load_shipped_plans(name):
         assert plan.fitted.source == source

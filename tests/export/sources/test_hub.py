@@ -1,4 +1,4 @@
-"""A denoiser by its name on a hub, with a hub of this machine."""
+"""A denoiser by its name on a hub, which runs on this machine."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def _shard_index(*files: str) -> str:
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    """A folder like a pipeline's, with what must not be fetched."""
+    """A folder like a pipeline's, including files that must not be fetched."""
     contents = {
         "model_index.json": json.dumps(
             {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["t", "T"], "vae": ["v", "V"]}
@@ -82,7 +82,7 @@ def hub(pipeline: Path) -> Iterator[tuple[str, list[str]]]:
 def ran(
     *command: str | Path, address: str, cache: Path, check: bool = True, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Python with this command, in a process of its own: huggingface_hub reads its settings once."""
+    """Run Python with this command in a separate process, since huggingface_hub reads its settings once."""
     settings = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), **environment}
     return subprocess.run(
         [sys.executable, *map(str, command)], env=settings, capture_output=True, text=True, check=check
@@ -90,7 +90,7 @@ def ran(
 
 
 def each_fetched(texts: Sequence[str], address: str, cache: Path, **environment: str) -> list[object]:
-    """The label and files of each model, or what is said of it."""
+    """Return the label and files of each model, or the message."""
     done = ran("-c", FETCH, *texts, address=address, cache=cache, **environment)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -100,7 +100,7 @@ def fetch_one(text: str, address: str, cache: Path, **environment: str) -> objec
 
 
 def fill_cache(text: str, patterns: list[str], address: str, cache: Path) -> None:
-    """Let another program fetch some files of a model."""
+    """Fetch some files of a model as another program would."""
     program = "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
     ran("-c", program, text, *patterns, address=address, cache=cache)
 
@@ -259,7 +259,7 @@ def test_progress_bars_are_for_terminals(hub: tuple[str, list[str]], tmp_path: P
 
 @pytest.mark.slow
 def test_export_has_no_progress_bars_without_a_terminal(hub: tuple[str, list[str]], tmp_path: Path) -> None:
-    """What is fetched here is no denoiser: export says so, and the library says nothing."""
+    """The fetched folder is not a denoiser. Export says so, and the library prints nothing."""
     command = ("-m", "fewstep.cli", "export", "org/model", "-o", tmp_path / "bundle")
     done = ran(*command, address=hub[0], cache=tmp_path / "cache", check=False)
     assert hub[1] and done.returncode == 1

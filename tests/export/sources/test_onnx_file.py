@@ -1,4 +1,4 @@
-"""An .onnx file as the source: every form that such files come in, and what is said of those that do not fit."""
+"""An .onnx file as the source: every form of such files, and the messages for those that do not fit."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ SPEC: dict[str, Any] = {
 
 
 def written(folder: Path, proto: onnx.ModelProto, **changes: Any) -> tuple[Path, Path]:
-    """The two files."""
+    """Write the two files."""
     file, spec = folder / "model.onnx", folder / "spec.json"
     onnx.save(proto, file)
     spec.write_text(json.dumps({name: value for name, value in (SPEC | changes).items() if value is not None}))
@@ -84,7 +84,7 @@ def append_node(proto: onnx.ModelProto, op: str, inputs: str, output: str, **att
 def test_a_file_of_any_form_becomes_a_verified_graph(
     form: dict[str, Any], rows: int, tolerance: float, tmp_path: Path
 ) -> None:
-    """Time and label leave the loop in each: the body takes x and the rows alone."""
+    """Time and label leave the loop in each form: the body takes only x and the rows."""
     prepared, table = read(written(tmp_path, model(**form)))
     assert table.worst.relative < tolerance and table.reference == "model.onnx"
     assert [value.name for value in prepared.body.inputs][0] == "x" and len(prepared.body.inputs) == 1 + rows
@@ -93,7 +93,7 @@ def test_a_file_of_any_form_becomes_a_verified_graph(
 
 
 def test_two_nodes_may_have_one_name(tmp_path: Path) -> None:
-    """ONNX gives names of nodes no meaning; onnxruntime refuses a file with two alike."""
+    """Names of nodes have no meaning in ONNX, but onnxruntime refuses a file with two equal ones."""
     proto = model()
     for node in proto.graph.node:
         node.name = "same"
@@ -270,7 +270,7 @@ def test_a_restoration_network_names_what_noising_reverts_to(tmp_path: Path) -> 
 
 
 def open_axis(proto: onnx.ModelProto, axis: int) -> onnx.ModelProto:
-    """The model with an axis of its output left open, as exporters leave them."""
+    """Return the model with one axis of its output left open, as exporters do."""
     proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_param = "any"
     return proto
 
@@ -334,7 +334,7 @@ def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
 def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     dtype: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FusedConv: float, with a weight, and in onnxruntime's domain, as its own optimizer writes it."""
+    """FusedConv is a float operation with a weight, in onnxruntime's domain, which its optimizer writes."""
     proto = model()
     (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
     convolution.op_type, convolution.domain = "FusedConv", "com.microsoft"

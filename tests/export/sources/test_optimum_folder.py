@@ -1,4 +1,4 @@
-"""Folders that optimum wrote: a denoiser as ONNX, with a scheduler of diffusers."""
+"""Folders that optimum wrote: a denoiser in ONNX, with a scheduler of diffusers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ONNX files that are quantized already are refused, whatever quantized them."""
+"""ONNX files that are already quantized are refused, whatever quantized them."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.onnx_text import parse_graph
 
 
 class Drawn(CalibrationDataReader):  # type: ignore[misc]
-    """Two inputs of the model."""
+    """Random values of the model's two inputs."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -30,7 +30,7 @@ class Drawn(CalibrationDataReader):  # type: ignore[misc]
 
 
 def with_gemm() -> onnx.ModelProto:
-    """What onnxruntime's quantizer makes a QGemm of."""
+    """Return a model that onnxruntime's quantizer converts to a QGemm."""
     proto = model()
     shapes = {"flat": np.int64([-1, SIZE]), "shape": np.int64([-1, CHANNELS, SIZE, SIZE])}
     proto.graph.node[-1].output[0] = "whole"

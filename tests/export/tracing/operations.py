@@ -1,4 +1,4 @@
-"""Functions of torch as one module, whose graph is compared with torch."""
+"""Functions of torch as one module, whose graph is compared with torch's result."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +46,7 @@ _captured: dict[tuple[int, torch.Size, torch.dtype], tuple[Functions, Graph]] = 
 
 
 def _capture(functions: Functions, x: Tensor) -> Graph:
-    """Return the graph for a batch of one sample fewer, captured once: only the shape of a sample is in it."""
+    """Return the graph for a batch of one sample fewer, captured once: only a sample's shape is in it."""
     key = (id(functions), x.shape[1:], x.dtype)
     if key not in _captured:
         graph, _ = capture(AllOf(functions), (x[:-1],), ({0: torch.export.Dim("batch")},), ["x"], list(functions))

@@ -1,5 +1,6 @@
-"""Attention with a mask, and of other ranks than 4: equal to torch, rows without a key too, and in forms that passes
-recognize."""
+"""Attention with a mask, and of ranks other than 4: equal to torch, also in rows without a key, and in forms that
+passes recognize.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -66,7 +67,7 @@ EACH = [*FORMS, *(pytest.param(form, marks=pytest.mark.slow) for form in RARE)]
 
 
 class Attention(nn.Module):
-    """Several forms at once: tracing takes longer than running."""
+    """Several forms at once, since tracing takes longer than running."""
 
     def __init__(self, forms: dict[str, Form]) -> None:
         super().__init__()
@@ -83,14 +84,14 @@ def capture_forms(is_rare: bool) -> Graph:
 
 
 def graph_of(form: str) -> Graph:
-    """As exported, without the other forms."""
+    """Return the exported graph, without the other forms."""
     graph = capture_forms(form in RARE)
     outputs = tuple(value for value in graph.outputs if value.name == form)
     return drop_unused(Graph(form, graph.inputs, outputs, graph.nodes, graph.constants))
 
 
 def torch_result(form: str) -> Array:
-    """What torch computes."""
+    """Return torch's result."""
     return (FORMS | RARE)[form](HEADS, torch.from_numpy(MASKS)).numpy()
 
 
@@ -104,7 +105,7 @@ def test_every_form_equals_torch_at_each_mask(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["bool", "infinite", "three_axes"])
 def test_a_row_without_a_key_is_zero_and_its_softmax_finite(form: str) -> None:
-    """NaN there would spoil the ranges that calibration measures."""
+    """NaN there would spoil the ranges of a calibration."""
     graph = simplify(graph_of(form))
     weights = next(node.output for node in graph.nodes if node.op == "Softmax")
     found = run(graph, FEEDS, also=[weights])
@@ -133,7 +134,7 @@ def test_masked_attention_is_computed_in_parts(form: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["boolean", "infinite"])
 def test_every_body_predicts_zero_where_no_token_is_kept(form: str, tmp_path: Path) -> None:
-    """The null value too: guidance of a text model has a mask of zeros."""
+    """Also with the null value, a mask of zeros in guidance of a text model."""
     bundle = tmp_path / "bundle"
     export(ExportOptions(f"{masked.__file__}:{form}", bundle, verify="quick"))
     calibrate(CalibrateOptions(bundle, plan="ddim:2", guidance=2.0, trajectories=4, target=("cpu-x86", "openvino")))

@@ -9,7 +9,7 @@ from tests.export.tracing.operations import assert_equal_to_torch
 
 
 class Quotient(nn.Module):
-    """A normalisation that may divide 0 by 0, as linear attention does."""
+    """A normalisation that may divide 0 by 0, as in linear attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         positive = torch.relu(x)
@@ -17,14 +17,14 @@ class Quotient(nn.Module):
 
 
 class Squeezed(nn.Module):
-    """An axis that torch leaves alone, since it is longer than 1, and one that it drops."""
+    """An axis longer than 1, which torch does not squeeze, and one that it squeezes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(1)[:, :, :1].squeeze(2) * 2
 
 
 class SqueezedBatch(nn.Module):
-    """A time of each sample that is squeezed in case it has an axis more: a batch of one keeps its axis."""
+    """The time of each sample, squeezed in case it has an additional axis: a batch of one keeps its axis."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * x[:, :1, :1].squeeze()[:, None, None]

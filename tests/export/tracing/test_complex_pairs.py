@@ -1,4 +1,4 @@
-"""Complex tensors inside a denoiser: pairs of real numbers in its graph."""
+"""Complex tensors inside a denoiser become pairs of real numbers in its graph."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Powers(Tiny):
 
 
 class Writing(Tiny):
-    """An assignment to a part of a complex tensor, as Fourier neural operators have it."""
+    """An assignment to a part of a complex tensor, as in Fourier neural operators."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = super().forward(x, time)
@@ -96,7 +96,7 @@ def test_a_complex_output_says_what_to_return() -> None:
 
 
 class Spectral(nn.Module):
-    """As SGMSE+'s NCSN++ takes and returns spectrograms: complex [B, 2, F, T], x and y, to [B, 1, F, T]."""
+    """Spectrograms as in SGMSE+'s NCSN++: from complex [B, 2, F, T], x and y, to [B, 1, F, T]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Spectral(nn.Module):
 
 @pytest.mark.slow
 def test_the_page_on_speech_wraps_a_complex_network() -> None:
-    """The class that is printed there, around a network with the idioms of SGMSE+'s."""
+    """The class on that page, around a network written like SGMSE+'s."""
     page = next(block.text for block in blocks(SPEECH) if "class Score" in block.text)
     session: dict[str, type[nn.Module]] = {}
     exec(compile(page, str(SPEECH), "exec"), session)  # type: ignore[arg-type]

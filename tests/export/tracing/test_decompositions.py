@@ -1,4 +1,4 @@
-"""Operations with a form of fewstep's own, or none: diagonals, and operations whose form in torch.onnx differs."""
+"""Operations with fewstep's own form or without a form: diagonals, and operations whose form in torch.onnx differs."""
 
 from collections.abc import Callable
 

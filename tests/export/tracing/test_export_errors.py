@@ -1,4 +1,4 @@
-"""What cannot be exported is said in one line: the module, the line of its code, and what to write instead."""
+"""A module that cannot be exported gives one line: the module, the line of its code, and a replacement."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ torch.library.register_fake("fewsteptests::own")(torch.empty_like)
 
 
 class Net(Tiny):
-    """A convolution, and after it a block that may not be exportable."""
+    """A convolution, followed by a block that may not be exportable."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Net(Tiny):
 
 
 class First(Tiny):
-    """The block in front."""
+    """The block before."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class OwnOperation(Block):
 
 
 class Address(Block):
-    """Something that torch cannot trace, of no kind that has a known fix."""
+    """Something that torch cannot trace, without a known fix."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x) * (x.data_ptr() != 0)
@@ -249,7 +249,7 @@ def test_a_failure_of_no_known_kind_has_no_fix() -> None:
 
 
 class Attention(torch.autograd.Function):
-    """Weights of attention with a backward pass of its own, as in published EDM networks."""
+    """Weights of attention with a custom backward pass, as in published EDM networks."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
@@ -265,7 +265,7 @@ class WithFunction(Block):
 
 
 class WithTiles(Block):
-    """Resolutions of those networks: a filter that is tiled in forward, and a branch on channels."""
+    """Resizing as in those networks: a filter that is tiled in forward, and a branch on channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class WithTiles(Block):
 
 
 class WithSwaps(Block):
-    """Their embedding: an outer product, sine and cosine, and both swapped."""
+    """The time embedding of those networks: an outer product, sine and cosine, and both swapped."""
 
     def forward(self, x: Tensor) -> Tensor:
         emb = x[:, 0, 0, 0].ger(torch.tensor([1.0]))

@@ -1,4 +1,4 @@
-"""Remainders and floor division of floats are torch's where the quotient is almost a whole number too."""
+"""Remainders and floor division of floats equal torch's, also if the quotient is almost a whole number."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Coordinates by linspace and logspace leave a size free, and are torch's."""
+"""Coordinates by linspace and logspace leave a size free, and equal torch's."""
 
 from collections.abc import Callable
 from typing import Any

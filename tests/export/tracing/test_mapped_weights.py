@@ -1,4 +1,4 @@
-"""Weights of a mapped file: the same numbers, out of memory after their layer, and known as the file's in a graph."""
+"""Weights of a mapped file: the same values, released after their layer, and recognized as the file's in a graph."""
 
 import gc
 import weakref
@@ -60,7 +60,7 @@ def test_a_layer_lets_its_weights_go_when_it_has_run(
 
 
 class Unread(torch.nn.Module):
-    """A network with a layer whose result nothing reads."""
+    """A network with a layer whose result is not used."""
 
     def __init__(self, used: torch.nn.Module, unread: torch.nn.Module) -> None:
         super().__init__()

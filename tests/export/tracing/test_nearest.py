@@ -1,4 +1,4 @@
-"""Nearest-neighbour resizing reads what torch reads."""
+"""Nearest-neighbour resizing reads the same pixels as torch."""
 
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ MODES = ("nearest", "nearest-exact")
 
 
 def resize_by_modes(**options: Any) -> Functions:
-    """A function for each mode."""
+    """Return a function that resizes in each mode."""
     return {mode.replace("-", "_"): partial(interpolate, mode=mode, **options) for mode in MODES}
 
 
@@ -38,7 +38,7 @@ def test_the_indices_are_those_of_two_axes(size: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [9, 26, 64])
 def test_the_graph_reads_the_same_pixels_for_each_size_up_to_64(size: int) -> None:
-    """One graph has an output for each."""
+    """One graph has an output for each size."""
     x = torch.arange(float(size)).tile(3, 1, 1)
     module, names = ToAll(), [f"to_{to}" for to in range(1, 65)]
     graph, _ = capture(module, (x,), ({0: torch.export.Dim("batch")},), ["x"], names)

@@ -1,4 +1,4 @@
-"""Modules that are exported one after the other share the list of operations that torch.onnx writes, and signatures."""
+"""Modules that are exported one after the other share torch.onnx's list of operations, and signatures."""
 
 from collections.abc import Callable
 from typing import Any

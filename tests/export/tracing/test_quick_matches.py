@@ -1,4 +1,4 @@
-"""onnxscript's optimizer goes through a graph once for each node that may end a pattern, not once for each node."""
+"""onnxscript's optimizer visits the graph once for each node that may end a pattern, not once for each node."""
 
 import sys
 from typing import Any
@@ -17,7 +17,7 @@ class Unread(Exception):
 
 
 class Graph:
-    """Nobody may go through its nodes."""
+    """A graph whose nodes must not be iterated."""
 
     graph = None
 

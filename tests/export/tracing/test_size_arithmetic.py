@@ -1,4 +1,4 @@
-"""Numbers that forward makes of sizes: of the parts that the batch cancels from, and of sizes that are free."""
+"""Numbers that forward computes from sizes: without the batch if it cancels, and from free sizes."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ class NormalizedByMath(nn.Module):
 
 
 class OfHeight(nn.Module):
-    """The root of a size that is free, which stays in the graph."""
+    """The square root of a free size, which stays in the graph."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x / np.sqrt(x.shape[2]) + np.sqrt(x.shape[2] / 3)

@@ -43,7 +43,7 @@ def chain(branches: int) -> Graph:
 
 @pytest.mark.parametrize(("branches", "bad"), [(1, 0), (1, 617), (1, LENGTH - 1), (3, 400)])
 def test_the_first_wrong_tensor_is_found_in_a_few_runs(branches: int, bad: int) -> None:
-    """One chain is wrong from `bad` on; the others stay right, also where they come later."""
+    """One chain is wrong from `bad` on. The others stay right, also later ones."""
     graph, runs = chain(branches), list[Collection[str]]()
 
     def wrong(names: Collection[str]) -> dict[str, bool]:
@@ -67,14 +67,16 @@ def test_a_wrong_output_of_right_tensors_is_the_output() -> None:
 
 
 def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
-    """A mask holds them."""
+    """A mask contains them."""
     mask = np.array([0.0, -np.inf, 1.0], np.float32)
     assert not differs(mask, mask + np.float32([1e-6, 0, 0]), 1e-4)
     assert differs(mask, np.float32([0, 0, 1]), 1e-4) and differs(mask, np.float32([0, -np.inf, np.nan]), 1e-4)
 
 
 def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-1e9 is infinite in float16 and nothing after the softmax is. Its result times 1e6 is, and so is the output."""
+    """In float16 the mask's -1e9 is infinite, but nothing after the softmax. Its result times 1e6 is infinite, and
+    so is the output.
+    """
     body = written(
         """(float[batch, 4] x) => (float[batch, 4] output) {
             masked = Add(x, mask) weights = Softmax<axis=1>(masked)
@@ -95,7 +97,7 @@ def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exported", "prepared"])
 def test_a_broken_node_is_named_wherever_it_is(unet: Exported, kind: str) -> None:
-    """A pass that makes an addition of a multiplication: one node of each part of the network."""
+    """A pass replaces a multiplication by an addition, in one node of each part of the network."""
     graph = unet.traced.graph
     broken = [node for node in graph.nodes if node.op == "Mul" and len(set(node.inputs)) == 2][::20]
     assert len(broken) > 1
@@ -135,7 +137,7 @@ def test_a_difference_from_an_onnx_file_is_named_by_its_own_tensors(tmp_path: Pa
 
 
 class Masked(nn.Module):
-    """Masked attention, whose scores hold -inf as they should, and a logarithm of what is negative."""
+    """Masked attention, whose scores contain -inf, and the logarithm of a negative number."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,7 +64,9 @@ def test_every_edge_is_one_sample_whose_other_conditions_are_not_null(scope: Sco
 
 
 def test_a_label_that_other_points_have_is_not_visited_again() -> None:
-    """Three labels are all visited; of a thousand the last is not, and a null one only together with other nulls."""
+    """Of three labels all are visited. Of a thousand the last is not, and a null label only together with other
+    nulls.
+    """
     few, many, null = (
         Condition(f"c{high}", f"c{high}", low=0, high=high, null=null)
         for high, null in ((2, None), (999, None), (3, 3))

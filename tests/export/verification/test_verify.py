@@ -22,7 +22,7 @@ from tests.export.verify_export import verify, verify_source
 
 
 def spoil(graph: Graph, weight: str) -> Graph:
-    """One weight doubled."""
+    """Double one weight."""
     return graph.with_nodes(graph.nodes, {weight: 2 * graph.constants[weight]})
 
 
@@ -52,7 +52,7 @@ def test_torch_the_exported_and_the_prepared_graph_agree_and_float16_rounds_at_e
 def test_a_mismatch_names_the_graph_and_the_node_in_which_it_begins(
     unet: Exported, graph: str, scope: Scope, weight: str, said: str
 ) -> None:
-    """What is wrong in the exported graph is wrong in the prepared one, too."""
+    """An error in the exported graph is also in the prepared one."""
     traced, part = unet.traced, "prologue" if graph == "prologue" else "body"
     if graph == "exported":
         traced = replace(traced, graph=spoil(traced.graph, weight))
@@ -81,7 +81,7 @@ def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
 
 
 class Loud(Tiny):
-    """Through 1e6, which float16 cannot hold, and back."""
+    """A network that goes through 1e6, which float16 cannot represent, and back."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h: Tensor = super().forward(x, time)
@@ -99,7 +99,7 @@ def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: p
 
 
 def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Exported) -> None:
-    """One sample, one of the last label, which no other point has, and two at the cleanest time."""
+    """One sample, one with the last label, which no other point has, and two at the cleanest time."""
     table = verify(unet.source.spec, unet.traced, unet.prepared, scope="quick")
     assert table.scope == "quick" and {each.stage for each in table.comparisons} == {"prepared", "float16"}
     assert [each.batch for each in table.comparisons if each.stage == "prepared"] == [1, 1, 2]
@@ -109,8 +109,9 @@ def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Expo
 @pytest.mark.slow
 @pytest.mark.parametrize(("scope", "count"), [("full", 87), ("quick", 15)])
 def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, count: int) -> None:
-    """Of torch at all points, the last one's samples alone, and together; of graphs at all points, the last one with
-    other times, and single samples in float16."""
+    """Evaluations of torch at all points, of the last point's samples alone and together; of graphs at all points, of
+    the last one with other times, and of single samples in float16.
+    """
     rows: list[int] = []
 
     class Counted:
@@ -138,9 +139,9 @@ def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, c
 def test_large_attention_is_verified_in_parts(
     attending: Exported, scope: Scope, in_half: bool, softmaxes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every graph that a verification runs: exported, prepared, in float16, and with each result rounded.
+    """In every graph of a verification: exported, prepared, in float16, and with each result rounded.
 
-    The exported graph's attention has three axes, so it stays whole. In float16 scores have half the bytes.
+    The exported graph's attention has three axes, so it stays whole. In float16 the scores have half the bytes.
     """
 
     def in_parts(graph: Graph) -> Graph:
@@ -192,7 +193,7 @@ class Masked(Tiny):
 
 
 class Other(Masked):
-    """Another prediction where the mask is this one."""
+    """Another prediction if the mask is this one."""
 
     def __init__(self, mask: list[int], factor: float) -> None:
         super().__init__()

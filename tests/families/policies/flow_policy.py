@@ -18,7 +18,7 @@ def split(x: Tensor) -> Tensor:
 
 
 class Prefix(nn.Module):
-    """Tokens of the observation, which see each other, to the keys and values of one layer."""
+    """Map tokens of the observation, which attend to each other, to the keys and values of one layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Prefix(nn.Module):
 
 
 class Expert(nn.Module):
-    """Tokens of actions, which see the observation's and each other."""
+    """Tokens of actions, which attend to the observation's and to each other."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An ONNX file from elsewhere: of torch's former exporter, opset 17, names of its own."""
+"""A third-party ONNX file: from torch's former exporter, opset 17, with other names."""
 
 from pathlib import Path
 

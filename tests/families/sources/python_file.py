@@ -1,4 +1,4 @@
-"""A torch module of one's own: a function in a file that returns it with its Spec."""
+"""A user-supplied torch module: a function in a file returns it with its Spec."""
 
 import torch
 from torch import nn

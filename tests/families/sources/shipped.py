@@ -1,4 +1,4 @@
-"""A shipped model: a UNet of 3.84 M trained parameters. The shipped ones alone are not tiny."""
+"""A shipped model: a UNet of 3.84 M trained parameters. Only the shipped models are not tiny."""
 
 NAME = "fashion_mnist (shipped)"
 SOURCE = "fashion_mnist"

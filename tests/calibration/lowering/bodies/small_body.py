@@ -1,4 +1,4 @@
-"""A prepared body with what a lowering meets, small enough to run in a millisecond, and its ranges."""
+"""A prepared body with all that a lowering has to handle, small enough to run in a millisecond, and its ranges."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ EDGES = (-1.0, 1.0)
 
 
 class Builder:
-    """Appends nodes with random weights; each method returns the name of what it makes."""
+    """Append nodes with random weights. Each method returns the name of its output."""
 
     def __init__(self, spatial: int) -> None:
         self.rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ class Builder:
         return name
 
     def conv(self, x: str, name: str, into: int, out: int, kernel: int = 3, stride: int = 1) -> str:
-        """A convolution, and its bias after it as in prepared graphs."""
+        """A convolution, followed by its bias as in prepared graphs."""
         taps = [kernel] * self.spatial
         weight = self.random(f"{name}.weight", out, into, *taps, scale=(into * kernel**self.spatial) ** -0.5)
         self.add("Conv", (x, weight), name, pads=[kernel // 2] * 2 * self.spatial, strides=[stride] * self.spatial)
@@ -54,7 +54,7 @@ class Builder:
         return self.add("Mul", (x, self.add("Sigmoid", (x,), f"{name}_gate")), name)
 
     def graph(self, *x: int, out: tuple[int, ...] | None = None, **rows: tuple[int, ...]) -> Graph:
-        """From x [B, ...] and other inputs to the output, of x's shape where it has no other."""
+        """Return the graph from x [B, ...] and other inputs to the output, which by default has the shape of x."""
         inputs = (value(name, BATCH, *shape) for name, shape in {"x": x, **rows}.items())
         return Graph("body", (*inputs,), (value("output", BATCH, *(out or x)),), tuple(self.nodes), self.constants)
 
@@ -89,7 +89,7 @@ def prologue() -> Graph:
 def edit_nodes(
     graph: Graph, names: str, *inputs: str, constants: Mapping[str, Array] | None = None, **more: Any
 ) -> Graph:
-    """The graph, whose nodes with outputs of these names have further inputs and attributes; None takes one away."""
+    """Return the graph in which nodes with these output names have other inputs and attributes; None removes one."""
 
     def other(node: Node) -> Node:
         attributes = {name: each for name, each in {**node.attributes, **more}.items() if each is not None}
@@ -109,7 +109,7 @@ def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
 
 
 def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
-    """Min-max ranges of everything observed for any target; with edges, narrower ones per group."""
+    """Return min-max ranges of all tensors that any target observes; with edges, narrower ones per group."""
     observed = tensors_to_observe(graph, no_floats=True)
     values = run(expose_tensors(graph, observed), feeds(graph)) | feeds(graph)
     factors = FACTORS if edges else FACTORS[-1:]
@@ -130,7 +130,7 @@ def without(ranges: RangesTable, tensor: str) -> RangesTable:
 
 
 def open_simulation(graph: Graph, also: Iterable[str] = ()) -> GraphSession:
-    """A session that rounds where Q/DQ pairs stand and nowhere else; it returns the inner tensors `also` too."""
+    """Open a session that rounds only at Q/DQ pairs. It also returns the inner tensors `also`."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -141,6 +141,6 @@ def open_simulation(graph: Graph, also: Iterable[str] = ()) -> GraphSession:
 
 
 def sqnr(expected: Array, found: Array) -> float:
-    """Signal to quantization noise, dB."""
+    """Return the signal-to-quantization-noise ratio in dB."""
     error = np.square(expected.astype(np.float64) - found).sum()
     return float(10 * np.log10(np.square(expected.astype(np.float64)).sum() / error))

@@ -1,4 +1,4 @@
-"""Layers whose channels reach differently far, and scales of channels that are given, not found."""
+"""Layers whose channels have different ranges, and given scales of channels."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ REACH = np.random.default_rng(2).permutation(2.0 ** -np.arange(6).repeat([2, 6, 
 
 
 def layer(kind: str, reach: Array = REACH) -> Graph:
-    """x -> a, its channels times `reach` -> b, whose weights take it back -> output: the same for any `reach`."""
+    """x -> a, channels multiplied by `reach` -> b, whose weights divide by it -> output: the same for any `reach`."""
     rng = np.random.default_rng(0)
     is_conv, groups = "Conv" in kind, 2 if "grouped" in kind else 1
     taps, image = ((3, 3), (6, 6)) if is_conv else ((), ())
@@ -50,14 +50,14 @@ def layer(kind: str, reach: Array = REACH) -> Graph:
 
 
 def given(graph: Graph, batch: int = 16) -> dict[str, Array]:
-    """x within [-1, 1], both of which each channel has."""
+    """x within [-1, 1], with both extremes in each channel."""
     x = np.random.default_rng(1).uniform(-1, 1, [batch, *graph.inputs[0].shape[1:]]).astype(np.float32)
     x[0], x[1] = 1, -1
     return {"x": x}
 
 
 def powers_of_two(reach: Array) -> Array:
-    """Of what each channel reaches: 1 for the loudest, and what is nearest below for the others."""
+    """Return powers of two for the range of each channel: 1 for the loudest, the next smaller power for others."""
     return np.asarray(2.0 ** np.floor(np.log2(reach / reach.max())))
 
 
@@ -68,8 +68,9 @@ def what_they_reach(reach: Array) -> Array:
 def seen(
     graph: Graph, fed: Mapping[str, Array], groups: int = 1, factors: Callable[[Array], Array] = powers_of_two
 ) -> RangesTable:
-    """What tensors hold; of several groups, each half as far as the next, along edges 0, 1, .. By channel, with these
-    factors of what each reaches."""
+    """Return the observed ranges of tensors, by channel with these factors of the largest. Of several groups, along the
+    edges 0, 1, ..., each has half the range of the next.
+    """
     axes, observed = channel_axes(graph), tensors_to_observe(graph)
     values = run(expose_tensors(graph, observed), dict(fed)) | dict(fed)
     scales = [np.float32(2.0 ** (group - groups + 1)) for group in range(groups)]
@@ -91,8 +92,9 @@ def one_scale(ranges: RangesTable) -> RangesTable:
 
 
 def result(graph: Graph, ranges: RangesTable, target: Target, name: str = "b", group: int = 0) -> Array:
-    """A tensor of the lowered graph: as deployed, or with its pairs rounding where they stand. Divisions stand apart
-    from the sums that a deployed graph joins them with, for these lose the names of what they add up."""
+    """Return a tensor of the lowered graph, as deployed, or rounded at its pairs. Divisions are not fused with sums
+    then, since fusion loses the names of the summands.
+    """
     lowered = lower(graph, ranges, replace(target, finish=())).graph
     fed = given(graph) | ({GROUP: np.array([group])} if ranges.groups else {})
     opened = open_session(lowered, [name]) if target is CPU_X86 else open_simulation(lowered, [name])
@@ -100,5 +102,5 @@ def result(graph: Graph, ranges: RangesTable, target: Target, name: str = "b", g
 
 
 def products(graph: Graph) -> Counter[str]:
-    """By what they multiply."""
+    """Group products by their multiplier."""
     return Counter(node.inputs[0] for node in graph.nodes if node.name.startswith("channels("))

@@ -15,7 +15,7 @@ from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, f
 @pytest.mark.parametrize("spatial", [1, 2])
 @pytest.mark.parametrize("edges", [EDGES, ()])
 def test_samples_are_bitwise_those_of_cpu_x86(spatial: int, edges: tuple[float, ...]) -> None:
-    """Integers differ by 128 everywhere, and accumulate exactly in 32 bits: nothing else can differ."""
+    """Codes differ by 128 everywhere, and sums are exact in 32 bits, so nothing else can differ."""
     prepared = body(spatial)
     arm, x86 = (
         open_session(lower(prepared, table(prepared, edges), target).graph, optimize=True)

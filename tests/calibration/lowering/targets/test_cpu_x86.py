@@ -29,7 +29,7 @@ SCHEME = CPU_X86.scheme
 
 
 def one_group(prepared: Graph, group: int) -> Graph:
-    """The graph with the scales of one group of the grouped one as constants."""
+    """Return the grouped graph with the scales of one group as constants."""
     ops, ranges = select_int8_ops(prepared), table(prepared, EDGES)
     weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in ops}
     codes = {name: SCHEME.encode(ranges[name], True) for name in tensors_to_encode(ops, SCHEME)}
@@ -70,7 +70,7 @@ def test_zero_points_and_biases_are_constants_so_that_the_fastest_kernel_is_chos
 
 
 def test_the_linear_layer_is_the_integer_product() -> None:
-    """MatMulIntegerToFloat computes (q_x - z_x) q_w exactly, then scales: numpy does the same."""
+    """MatMulIntegerToFloat computes (q_x - z_x) q_w exactly and then scales, as numpy does here."""
     prepared = body()
     graph = lower(prepared, table(prepared), CPU_X86).graph
     values = run(graph, feeds(prepared), also=["int8(tokens)", "mixed"])
@@ -141,7 +141,7 @@ def test_large_attention_with_a_mask_is_computed_a_head_at_a_time(monkeypatch: p
 
 
 def free_attention() -> Graph:
-    """x [B, tokens, 32] -> y: attention of two heads between linear layers, reshaped by what Shape says of a layer."""
+    """x [B, tokens, 32] -> y: attention of two heads between linear layers, reshaped by the Shape of a layer."""
     b = Builder(1)
     for name in ("first", "inner", "q", "k", "v", "out", "last"):
         b.random(f"{name}.weight", 32, 32, scale=32**-0.5)
@@ -167,7 +167,7 @@ def free_attention() -> Graph:
 
 
 def test_large_attention_with_a_mask_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an integer layer, only the prepared graph knows the shapes."""
+    """After an integer layer, shapes are known only in the prepared graph."""
     prepared, x = free_attention(), np.random.default_rng(2).standard_normal((3, 12, 32)).astype(np.float32)
     ranges, samples = table(fix_sizes(prepared)), []
     for large, parts in ((2 * 8 * 8 * 4, 1), (2 * 8 * 8 * 4 - 1, 2)):

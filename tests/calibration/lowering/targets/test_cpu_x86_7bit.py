@@ -1,4 +1,4 @@
-"""The twin of cpu-x86 for CPUs that add pairs of products in 16 bits."""
+"""The variant of cpu-x86 for CPUs that add pairs of products in 16 bits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A target of a plugin is calibrated, inspected and reported, the latter two without the plugin."""
+"""A plugin's target: calibration needs the plugin, inspection and report do not."""
 
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -44,13 +44,13 @@ FAKE = fake_target(CPU_X86, cpu=None, saturates=False)
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
-    """A target of onnxruntime for all CPUs."""
+    """A target of onnxruntime for all types of CPU."""
     plug(monkeypatch, "fake")
     return FAKE
 
 
 def plug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A package's plugin of this name is FAKE."""
+    """Install FAKE as a package's plugin of this name."""
     entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", plugins.GROUP)
     monkeypatch.setattr(plugins, "read_entry_points", lambda: (entry,))
 
@@ -66,7 +66,7 @@ def bundle(tmp_path: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def of_platform(bundle: Path, platform: platforms.Platform) -> Bundle:
-    """The bundle with another platform of its body."""
+    """Return the bundle with another platform of its body."""
     return open_bundle(with_body(bundle, BODY, platform=platform))
 
 
@@ -141,6 +141,6 @@ def test_a_platform_of_another_target_is_refused(bundle: Path) -> None:
 
 
 def test_a_body_that_keeps_no_platform_is_simulated(bundle: Path) -> None:
-    """As earlier versions wrote it: nothing is imported to learn more."""
+    """Bundles of earlier versions store no platform, and nothing is imported to find it."""
     body = msgspec.structs.replace(open_bundle(bundle).body(BODY), platform=None)
     assert is_simulated(body) and backend_of(body) == "onnxruntime"

@@ -1,4 +1,4 @@
-"""The openvino target: pairs that its CPU plugin runs in int8, counted in the graph that it executes."""
+"""The openvino target: pairs that OpenVINO's CPU plugin runs in int8, counted in the graph that it executes."""
 
 import shutil
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def on_openvino(graph: Graph, given: Mapping[str, Array], folder: Path) -> Array
 
 
 def norms() -> Graph:
-    """Three convolutions, with a GroupNorm of 16 x 32 x 32 numbers and a SiLU between: the second one is int8."""
+    """Three convolutions, with a GroupNorm of 16 x 32 x 32 values and a SiLU between them. The second one is int8."""
     b = Builder(spatial=2)
     sizes = {"grouped": [0, 4, -1], "image": [0, 16, 32, 32]}
     b.constants |= {name: np.array(shape) for name, shape in sizes.items()}
@@ -62,7 +62,7 @@ def norms() -> Graph:
 
 
 def count_reorders(graph: Graph, folder: Path) -> int:
-    """How many reorders OpenVINO puts between the convolutions, of all their channels."""
+    """Count the reorders of all channels that OpenVINO inserts between the convolutions."""
     io.save(graph, folder / "graph.onnx")
     backend = OpenVino()
     core = backend.core()
@@ -86,7 +86,7 @@ def test_no_picture_changes_its_layout_between_convolutions(edges: tuple[float, 
 
 
 def test_a_linear_layer_whose_name_openvino_forgets_counts() -> None:
-    """Tokens of a picture without values below zero: OpenVINO 2026.4 calls the kernel after a product of its own."""
+    """Tokens of a picture without negative values: OpenVINO 2026.4 names the kernel after another product."""
     b = Builder(spatial=2)
     b.constants |= {"flat": np.array([0, 64, 64]), "image": np.array([0, 64, 8, 8])}
     flat = b.add("Reshape", (b.add("Relu", (b.conv("x", "h1", 3, 64),), "a1"), "flat"), "flattened")
@@ -100,7 +100,7 @@ def test_a_linear_layer_whose_name_openvino_forgets_counts() -> None:
 
 
 def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
-    """On one core it is part of a fused kernel, whose own type is float32: sums that cancel show how it multiplies."""
+    """On one core it is part of a fused kernel of type float32. Sums that cancel show whether integers multiply."""
     rng, size = np.random.default_rng(0), 32
     codes = rng.integers(200, 256, (1, size))
     weights = rng.integers(-60, 61, (size, size))

@@ -1,4 +1,6 @@
-"""What is own to Hexagon: a code for every tensor, int8 for every weight, and forms that its library computes right."""
+"""Properties of Hexagon's targets: a code for every tensor, int8 for every weight, and forms that its library computes
+correctly.
+"""
 
 from dataclasses import replace
 
@@ -37,7 +39,7 @@ def test_every_tensor_has_a_code_and_every_weight_eight_bits(spatial: int) -> No
 
 
 def test_sixteen_bits_add_nothing_to_the_error_of_weights() -> None:
-    """Weights of 8 bits alone are as far from float, to a tenth of a decibel."""
+    """With 8-bit weights alone the distance from float is the same, to a tenth of a decibel."""
     prepared = body()
     graph = lower(prepared, table(prepared), QNN).graph
     rounded = {
@@ -89,7 +91,7 @@ def test_weights_of_eight_bit_operations_have_one_scale_and_factors_of_rows_afte
 
 
 def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
-    """As of a Gemm: passes write only a convolution's bias after it."""
+    """Such as the bias of a Gemm: passes put only a convolution's bias into a separate operation."""
     plain, rng = body(), np.random.default_rng(3)
     rows = np.geomspace(0.02, 1, 32, dtype=np.float32).reshape(-1, 1, 1, 1)
     added = {"h2.weight": rows * plain.constants["h2.weight"], "inner": rng.standard_normal(32).astype(np.float32)}

@@ -1,4 +1,4 @@
-"""Lowered graphs opened to be judged: at any batch, on the engine or in its place."""
+"""Lowered graphs, opened for judging: at any batch size, on the engine or on its substitute."""
 
 from typing import Any
 

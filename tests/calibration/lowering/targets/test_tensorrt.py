@@ -41,7 +41,7 @@ def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tu
 
 
 def test_convolutions_say_the_shape_of_their_kernels() -> None:
-    """TensorRT up to 10.3 refuses them otherwise, and an ONNX file may leave it out."""
+    """TensorRT up to 10.3 refuses them otherwise, and an ONNX file may omit it."""
     prepared = body()
     bare = [
         replace(node, attributes={k: v for k, v in node.attributes.items() if k != "kernel_shape"})
@@ -55,7 +55,7 @@ def test_convolutions_say_the_shape_of_their_kernels() -> None:
 
 
 def test_the_simulation_is_the_graph_rounded_in_float() -> None:
-    """Rounding activations and weights with numpy where the pairs stand gives the same, up to float16."""
+    """numpy rounds activations and weights at the pairs, and gives the same up to float16."""
     prepared = body()
     ranges = table(prepared)
     graph = lower(prepared, ranges, TENSORRT).graph
@@ -84,7 +84,7 @@ def test_nothing_stays_float32_between_the_casts() -> None:
 
 
 def test_zeros_and_positions_made_in_the_graph_are_no_obstacle() -> None:
-    """As `x.new_zeros(x.shape[0], ...)` and `torch.arange(x.shape[0])` give them, added to an inner tensor."""
+    """`x.new_zeros(x.shape[0], ...)` and `torch.arange(x.shape[0])` export to these, added to an inner tensor."""
     prepared = body()
     made = [
         Node("Shape", ("h1",), ("sizes",), {"end": 1}),

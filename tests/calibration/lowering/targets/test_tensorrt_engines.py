@@ -1,4 +1,4 @@
-"""What the builder of TensorRT-RTX makes of our bodies: kernels, bytes and types, held by a table."""
+"""The kernels, bytes and types of TensorRT-RTX's engines of shipped bodies, compared with a table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A folder of weights that tests of their files copy and change."""
+"""A folder of weights that tests copy and change."""
 
 from pathlib import Path
 

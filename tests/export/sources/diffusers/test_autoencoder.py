@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers as they are in a bundle: their scale and shift folded in, both ways."""
+"""Autoencoders of diffusers in a bundle: their scale and shift are folded in, in both directions."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def folder(home: Path, vae: Any) -> Folder:
 
 
 def quantizing(vae: Any) -> int:
-    """Bytes of the convolution after the encoder, which few autoencoders have."""
+    """Return the bytes of the convolution after the encoder, which few autoencoders have."""
     layer = getattr(vae, "quant_conv", None)
     return 0 if layer is None else 4 * sum(each.numel() for each in layer.parameters())
 
@@ -75,7 +75,7 @@ def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
     ids=["scale", "scale-and-shift", "by-channel", "tiny", "deep-compression"],
 )
 def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path) -> None:
-    """x = scale(z) of what the autoencoder itself encodes; an image of x is what it decodes of z."""
+    """x = scale(z) of the autoencoder's own latents z, and the image of x is that of z."""
     vae = made()
     source = read_autoencoder(folder(tmp_path, vae), (4, 8, 8))
     assert source is not None

@@ -1,4 +1,6 @@
-"""What fewstep reads off the configs of published models: shapes, conditions, the networks' own names for them."""
+"""Facts that fewstep reads from the configs of published models: shapes, conditions, and the networks' names for
+them.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -58,7 +60,7 @@ UNET = "UNet2DConditionModel"
 
 @dataclass(frozen=True)
 class Published:
-    """A config of a network, and the other files of its folder; what is read from them: x, and shapes by argument."""
+    """The config of a network and the other files of its folder, with the expected x and shapes by argument."""
 
     config: dict[str, Any]
     x_shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A folder of one diffusers network: its config says what it is, and a scheduler or a spec what it was trained on."""
+"""A folder of one diffusers network: its config describes it, and a scheduler or a spec describes its training."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def test_the_scheduler_of_the_same_parent_says_what_it_was_trained_on(parent_fol
 
 
 def test_a_spec_says_it_before_the_scheduler(parent_folder: Path, alone: Path, tmp_path: Path) -> None:
-    """And without one, from the folder alone; the module is the same."""
+    """Without a spec, the folder alone gives it. The module is the same."""
     file = written(tmp_path / "spec.json", {**SPEC, "name": "mine"})
     sources = [load_source(str(folder), file) for folder in (parent_folder / "denoiser", alone)]
     for source in sources:
@@ -126,7 +126,7 @@ def test_weights_in_a_component_name_its_folder(alone: Path) -> None:
 
 
 def test_a_component_of_a_pipeline_is_taken_without_it(parent_folder: Path, tmp_path: Path) -> None:
-    """Its pipeline's class still says how the scheduler is used."""
+    """Its pipeline's class still decides how the scheduler is used."""
     home = tmp_path / "pipeline"
     shutil.copytree(parent_folder, home)
     written(home / "model_index.json", {"_class_name": "DDIMPipeline", "denoiser": ["diffusers", "UNet2DModel"]})

@@ -1,4 +1,4 @@
-"""diffusers folders of tiny networks with random weights: exported, verified, and sampled as by the pipeline's loop."""
+"""diffusers folders of tiny networks with random weights: exported, verified, and sampled like the pipeline's loop."""
 
 import json
 import os
@@ -138,7 +138,7 @@ def refuse_socket(*_: Any, **__: Any) -> NoReturn:
 def test_a_network(
     config: dict[str, Any], x_shape: tuple[int, ...], conditions: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The families of tests/families have none of these."""
+    """Networks that the families of tests/families lack."""
     source = load_source(str(folder(tmp_path / "f", diffusers.UNet2DConditionModel(**config), text_tokens=7)))
     assert isinstance(source, TorchSource) and source.spec.x_shape == x_shape
     assert {condition.name: condition.shape for condition in source.spec.conditions} == conditions
@@ -217,7 +217,7 @@ def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
 def test_weights_in_float16_or_in_shards_are_read(
     unet: Path, how: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those that are copied to float32 nothing stays in memory."""
+    """No weights that are copied to float32 stay in memory."""
     dropped: list[int] = []
     monkeypatch.setattr("fewstep.export.sources.diffusers.loading.drop_pages", lambda _, size: dropped.append(size))
     shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))

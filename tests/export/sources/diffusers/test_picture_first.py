@@ -1,4 +1,4 @@
-"""Folders whose U-Net sees a picture before x: Lotus (He et al. 2024, arXiv 2409.18124) and Marigold."""
+"""Folders whose U-Net takes a picture before x: Lotus (He et al. 2024, arXiv 2409.18124) and Marigold."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def test_a_picture_comes_before_x(pipeline: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_lotus_d_is_one_step_from_the_picture_alone(tmp_path: Path) -> None:
-    """No noise, no scheduler: the sample is what the network says of the picture at the last timestep."""
+    """Without noise and scheduler, the sample is the network's output for the picture at the last timestep."""
     network, sampler = open_folder(tmp_path, "LotusDPipeline", 4)
     picture = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
     who, given = {"text": TEXT, "class_embedding": DEPTH}, {"image": picture}

@@ -1,4 +1,4 @@
-"""Folders by the class of their pipeline: refused, sampled by its rules, or with a warning."""
+"""Folders by the class of their pipeline: refused, sampled by its rules, or exported with a warning."""
 
 import json
 from pathlib import Path

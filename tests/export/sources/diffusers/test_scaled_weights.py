@@ -26,7 +26,7 @@ def layers_of(tensors: Tensors) -> list[str]:
 
 
 def to_float8(tensors: Tensors, ending: str, is_by_row: bool, kind: torch.dtype) -> tuple[Tensors, Tensors]:
-    """The tensors with float8 weights and their scales, and the weights that they stand for."""
+    """Return the tensors with float8 weights and their scales, and the weights that they represent."""
     stored, meant = dict(tensors), dict(tensors)
     for layer in layers_of(tensors):
         weight = tensors[f"{layer}.weight"]

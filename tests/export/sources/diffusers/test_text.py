@@ -1,4 +1,4 @@
-"""Text encoders of published pipelines as one network: what their own `encode_prompt` makes of the same prompts."""
+"""Text encoders of published pipelines as one network, compared with the pipelines' own `encode_prompt`."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def conditions(**shapes: tuple[int, ...]) -> tuple[Condition, ...]:
 
 
 def ours(source: TextSource | None) -> list[np.ndarray]:
-    """What the module makes of the prompts, in the order of its outputs."""
+    """Return the module's outputs for the prompts, in order."""
     assert source is not None
     fed = source.tokenize(PROMPTS)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_flux(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pixart_with_its_mask_exports(tmp_path: Path) -> None:
-    """Also as a graph, at several batches: T5 with a mask, which goes on to the denoiser."""
+    """Also as a graph, at several batches: T5 with a mask, which is passed on to the denoiser."""
     components = {"text_encoder": t5(16), "tokenizer": t5_tokenizer(20)}
     pipeline = text_encoders(tmp_path / "folder", "PixArtAlphaPipeline", **components)
     text, mask, _, _ = pipeline.encode_prompt(
@@ -139,7 +139,7 @@ def test_a_tokenizer_without_files_is_one_line(tmp_path: Path) -> None:
 
 
 def test_latent_consistency_models_are_told_the_weight_that_their_pipeline_has(tmp_path: Path) -> None:
-    """Embedded in 256 numbers; float32 has the angle of the first, 7500, to 2e-4."""
+    """The weight is embedded in 256 numbers. In float32 the angle of the first, 7500, is exact to 2e-4."""
     pipeline = diffusers.LatentConsistencyModelPipeline
     expected = pipeline.get_guidance_scale_embedding(None, torch.tensor([8.5 - 1]), 256)[0]
     (tmp_path / "model_index.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Tokenizers of a folder become JSON of the library `tokenizers` that makes the same ids as transformers does."""
+"""Tokenizers of a folder become JSON for the library `tokenizers`, with the ids of transformers."""
 
 import json
 import struct
@@ -76,7 +76,7 @@ def message(*fields: tuple[int, int, bytes]) -> bytes:
 
 
 def piece_model(kind: int = 1) -> bytes:
-    """spiece.model of T5's pieces: a trainer of a type, its unknown piece the third."""
+    """Return the spiece.model of T5's pieces, with this type of trainer and its unknown piece third."""
     pieces = [
         (1, 2, message((1, 2, piece.encode()), (2, 5, struct.pack("<f", -float(number)))))
         for number, piece in enumerate(T5_PIECES)
@@ -85,8 +85,9 @@ def piece_model(kind: int = 1) -> bytes:
 
 
 def test_t5_is_converted_from_its_pieces(tmp_path: Path) -> None:
-    """ "a cat," by hand, the scores being 0, -1, -2, ...: a space and "a" (-7, together they have -10), "cat" with its
-    space (-11, its letters have -18), ",", end. Sentinels follow the pieces."""
+    """ "a cat," by hand, with scores of 0, -1, -2, ...: a space and "a" (-7; together they have -10), "cat" with its
+    space (-11; its letters have -18), ",", end. Sentinels follow the pieces.
+    """
     (tmp_path / "spiece.model").write_bytes(piece_model())
     made = read_tokenizer(tmp_path)
     place = {piece: number for number, piece in enumerate(T5_PIECES)}
@@ -139,7 +140,7 @@ def test_the_config_that_lists_tokens_itself_has_the_last_word(tmp_path: Path) -
 
 
 def test_a_vocabulary_at_which_the_library_panics_is_one_line(tmp_path: Path) -> None:
-    """All tokens have one id: found out only where a prompt is split."""
+    """All tokens have one id, which shows only when a prompt is split."""
     home = write_clip_tokenizer(tmp_path / "tokenizer")
     vocabulary = json.loads((home / "vocab.json").read_text())
     (home / "vocab.json").write_text(json.dumps(dict.fromkeys(vocabulary, 0)))

@@ -1,4 +1,4 @@
-"""Files of weights that hold more than the network reads, or under other names."""
+"""Files with more weights than the network reads, or with other names."""
 
 import json
 import shutil
@@ -161,7 +161,7 @@ def test_a_config_of_quantised_weights_is_refused(plain: Path, tmp_path: Path) -
 
 
 def text_folder(home: Path, change: Callable[[Tensors], Tensors]) -> tuple[Any, Any]:
-    """A text encoder, and what is read of its folder with other tensors."""
+    """A text encoder, and the weights that are read from its folder with other tensors."""
     files = write_clip_tokenizer(home / "tokenizer")
     encoder = clip(files)
     components = {"text_encoder": encoder, "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}

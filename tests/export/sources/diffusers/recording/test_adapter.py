@@ -1,4 +1,4 @@
-"""A recorded network gets what its pipeline gives it, and its graph keeps a free batch."""
+"""A recorded network gets the inputs that its pipeline passes, and its graph keeps a free batch."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ SAMPLE, TIME, WIDTH, LAYERS = (f"['{name}']" for name in ("sample", "timestep", 
 
 
 class Network(nn.Module):
-    """Adds times, and the rows of the layers, to the first channels of a video."""
+    """Adds times, and the rows of its layers, to the first channels of a video."""
 
     def forward(self, sample: Tensor, timestep: Tensor, width: int, layers: Tensor | None = None) -> Tensor:
         own, all_frames = timestep[:, None, :, None], timestep.mean(1)[:, None, None, None]

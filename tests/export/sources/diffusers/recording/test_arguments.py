@@ -1,4 +1,6 @@
-"""Arguments of recordings that are made by hand: which branch has the conditions, and what follows the batch."""
+"""Arguments of recordings that are written by hand: which branch has the conditions, and which arguments follow the
+batch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,8 +28,9 @@ EMPTY, PICTURE, OTHER = torch.zeros(5), torch.linspace(0, 1, 5), torch.linspace(
 def recording(
     rows: tuple[torch.Tensor, ...], seed: int = 0, samples: int = 1, picture: torch.Tensor | None = None, **more: Any
 ) -> CallRecord:
-    """Steps of one call with a row of `embeds` for each branch, each for `samples` samples, and with the channels of a
-    picture after x."""
+    """Return the steps of one call, with a row of `embeds` for each branch, each for `samples` samples, and with the
+    channels of a picture after x.
+    """
     random = torch.Generator().manual_seed(seed)
     x, steps = torch.randn(samples, 4, 6, 6, generator=random), []
     for time in TIMES:

@@ -1,4 +1,4 @@
-"""The path from the final x to an image, as recordings show it."""
+"""The path from the final x to an image, found in recordings."""
 
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def find(folder: Path, name: str) -> RecordedDecoding | str:
 
 
 def latent_map(seed: int = 0) -> LatentMap:
-    """Of x [6, 4] to z [2, 3, 4], with a scale for each channel."""
+    """Map x [6, 4] to z [2, 3, 4], with a scale for each channel."""
     order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
     scale = torch.tensor([2.0, 4.0]).reshape(2, 1, 1).expand(2, 3, 4)
     return LatentMap(order, scale, torch.full((2, 3, 4), 0.5), (6, 4))

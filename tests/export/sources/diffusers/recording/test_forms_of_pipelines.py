@@ -1,4 +1,4 @@
-"""Pipelines whose networks get x in another form, a second time, or texts of one length: loaded, and compared."""
+"""Pipelines whose networks get x in another form, a second time, or texts of one length: loaded and compared."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def load(name: str, folder: Path, **other: object) -> TorchSource:
-    """Load a pipeline, which compares its samples."""
+    """Load a pipeline; loading compares its samples."""
     path = getattr(recorded_pipelines, name)(folder / name)
     source = load_source(str(path), call=call_of(name, **other))
     assert isinstance(source, TorchSource)

@@ -1,4 +1,4 @@
-"""A pipeline that sets a part of x to a noised picture after each step: compared with a hold, or refused."""
+"""A pipeline that overwrites a part of x with a noised picture after each step: compared with a hold, or refused."""
 
 from dataclasses import replace
 
@@ -34,14 +34,14 @@ class Inpainting(OwnPipeline):
 
 
 class WithOtherNoise(Inpainting):
-    """Noises the picture with other noise in each step."""
+    """Adds other noise to the picture in each step."""
 
     def noise_at(self, index: int) -> Tensor:
         return torch.randn(self.noise.shape, generator=torch.Generator().manual_seed(index))
 
 
 class WithOtherPicture(Inpainting):
-    """Ends with another picture than that of the steps."""
+    """Ends with another picture than the one in its steps."""
 
     picture = -PICTURE
 
@@ -73,7 +73,7 @@ def test_other_changes_of_x_are_refused(form: type[OwnPipeline], says: str) -> N
 
 
 def steps(*held: Tensor) -> CallRecord:
-    """Steps that return zeros, each followed by ones in a held part."""
+    """Return steps that return zeros, each followed by ones in a held part."""
     x = torch.zeros(held[0].shape)
     samples = [x, *(torch.where(each, 1.0, 0.0) for each in held)]
     return CallRecord(tuple(SchedulerStep((), x, float(number), each, x) for number, each in enumerate(samples)))

@@ -1,4 +1,4 @@
-"""Pipelines whose networks fewstep reads from their configs, and what a recording of them gives instead."""
+"""Pipelines whose networks fewstep reads from their configs, compared with recordings of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_an_unconditional_network_is_recorded_to_the_same_bits(write: Callable[[
 def test_a_network_with_texts_is_recorded_under_other_names(
     write: Callable[[Path], Any], names: dict[str, str], tmp_path: Path
 ) -> None:
-    """The values are the same. The reason why its config is read: texts have their own names, and encoders."""
+    """The values are the same. The config is read because texts then have their own names, and encoders."""
     write(tmp_path / "model")
     known, recorded = load_both(tmp_path / "model")
     own = {each.name: each for each in known.spec.conditions}

@@ -1,4 +1,4 @@
-"""A pipeline that a user's function returns, of a class and with a network that are the user's own."""
+"""A pipeline that a user's function returns, with a user-supplied class and network."""
 
 from pathlib import Path
 from textwrap import dedent

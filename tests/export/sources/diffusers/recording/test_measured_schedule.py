@@ -1,4 +1,4 @@
-"""Noise schedules and predictions of schedulers that fewstep does not know, measured at any time."""
+"""Noise schedules and predictions of unknown schedulers, measured at any time."""
 
 from types import SimpleNamespace
 

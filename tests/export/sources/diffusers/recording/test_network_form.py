@@ -1,4 +1,4 @@
-"""Networks that get x in another form than their scheduler steps it, in recordings that are made by hand."""
+"""Networks that get x in another form than the scheduler steps, in recordings that are written by hand."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Returns tokens of frames and tokens, each times a number."""
+    """Returns tokens of frames and plain tokens, each multiplied by a number."""
 
     def forward(self, frames: Tensor, tokens: Tensor, **_: object) -> tuple[Tensor, Tensor]:
         return 2 * frames, 3 * tokens
@@ -43,7 +43,7 @@ def feed_with_first(tensors: list[Tensor]) -> dict[str, Any]:
 
 
 def record(seed: int, feed: Feed = feed, samples: int = 1) -> CallRecord:
-    """Three steps of a scheduler on each of the tensors, with one call of a network before each."""
+    """Return three steps of a scheduler on each tensor, with one call of a network before each."""
     random = torch.Generator().manual_seed(seed)
 
     def draw(shapes: Iterable[Sequence[int]]) -> list[Tensor]:
@@ -140,7 +140,7 @@ def test_x_that_an_argument_repeats_with_other_values_is_refused() -> None:
 
 
 def record_lists(seed: int, length: int = 4) -> CallRecord:
-    """A step on x [2, 3, 2, 2] of a network with lists of its rows and of their texts."""
+    """Return a step on x [2, 3, 2, 2] of a network that gets lists of its rows and of their texts."""
     random = torch.Generator().manual_seed(seed)
     x, output = (torch.randn(2, 3, 2, 2, generator=random) for _ in range(2))
     texts = [torch.ones(4, 6), torch.ones(length, 6)]

@@ -85,7 +85,7 @@ def test_the_boundary_of_a_schedule_that_is_no_flow_is_at_its_lambda() -> None:
 
 
 class Own(DDIMScheduler):
-    """A class that fewstep does not know."""
+    """An unknown class."""
 
 
 def test_the_boundary_of_an_unknown_scheduler_is_measured() -> None:

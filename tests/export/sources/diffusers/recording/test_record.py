@@ -1,4 +1,4 @@
-"""What a recording reads of a network's outputs."""
+"""The parts of a network's outputs that a recording reads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ ONE = torch.ones(1, 2)
 
 @dataclass
 class Output:
-    """A class whose tensors are not seen from outside."""
+    """A class that hides its tensors."""
 
     sample: torch.Tensor
 

@@ -1,4 +1,4 @@
-"""Relations in recordings that are made by hand: found to rounding, or refused with a line that names the argument."""
+"""Relations in recordings that are written by hand: found up to rounding, or refused with the name of the argument."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -41,7 +41,7 @@ def recording(
     feed: Callable[[Tensor], Tensor] = lambda x: x,
     times: Sequence[float] = TIMES,
 ) -> CallRecord:
-    """Three steps of a call of two rows on x [1, 4, 6, 6]."""
+    """Return three steps of a call of two rows on x [1, 4, 6, 6]."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(1, 4, 6, 6, generator=random)
     steps = []
@@ -149,7 +149,7 @@ def test_x_that_changes_after_one_step_is_refused() -> None:
 
 
 def convert_x0(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
-    """The velocity (x - x0) / 0.4 of a guided x0."""
+    """Return the velocity (x - x0) / 0.4 of a guided x0."""
     return (x - guide(first, second, x)) / 0.4
 
 
@@ -165,7 +165,7 @@ def test_a_pipeline_that_adds_x_is_found(combine: Combine, adds: bool) -> None:
 
 
 def with_ends(record: CallRecord) -> CallRecord:
-    """The recording of a network that also gets the time at which the step ends."""
+    """Return the recording of a network that also gets the time at which the step ends."""
     steps = []
     for step, end in zip(record.steps, end_times(record), strict=True):
         (call,) = step.calls
@@ -215,7 +215,7 @@ def test_channels_around_x_that_change_with_the_step_are_refused() -> None:
 
 
 def swap_in_last_step(record: CallRecord) -> CallRecord:
-    """Two calls of one row in each step, with an argument each, which change places in the last step."""
+    """Return two calls of one row in each step, with an argument each. The arguments are swapped in the last step."""
     steps = []
     for number, step in enumerate(record.steps):
         (call,) = step.calls
@@ -236,8 +236,9 @@ def test_branches_that_change_places_are_refused() -> None:
 
 
 def in_frames(seed: int, still: float = 0.0, moved: bool = False) -> CallRecord:
-    """Steps of a video [1, 4, 5, 6] whose network gets a given frame before x, two other channels after x, and a time
-    for each frame, which is `still` for the given one, or changes with the step if `moved`."""
+    """Return steps of a video [1, 4, 5, 6]. The network gets a given frame before x, two other channels after x, and a
+    time for each frame. The time of the given frame is `still`, or changes with the step if `moved`.
+    """
     record = recording(seed)
     steps = []
     for step in record.steps:

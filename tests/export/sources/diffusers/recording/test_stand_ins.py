@@ -1,4 +1,4 @@
-"""Stand-ins for encoders: no weights, outputs of the right shapes that are functions of inputs and of a seed."""
+"""Stand-ins for encoders: no weights, and outputs of the right shapes that depend on inputs and on a seed."""
 
 from typing import Any
 

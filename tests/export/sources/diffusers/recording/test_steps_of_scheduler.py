@@ -1,4 +1,4 @@
-"""Parts of stored steps: the first noise of a pipeline, its deviation, and pipelines that rules do not describe."""
+"""Parts of stored steps: the first noise of a pipeline, its deviation, and pipelines that the rules do not describe."""
 
 from types import SimpleNamespace
 from typing import Any

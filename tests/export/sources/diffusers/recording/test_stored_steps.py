@@ -1,4 +1,4 @@
-"""Steps of a scheduler that no rule of fewstep gives: stored as recorded, for the numbers of steps of the recording."""
+"""Steps of a scheduler that no rule of fewstep gives: stored as recorded, for the recorded numbers of steps."""
 
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def test_numbers_are_those_of_the_scheduler(file: Path) -> None:
 
 
 def test_outputs_of_two_steps(file: Path) -> None:
-    """Adams and Bashforth's 1.5 and -0.5, between a first and a last step of Euler's."""
+    """Adams-Bashforth weights of 1.5 and -0.5, between a first and a last step of Euler's method."""
     found = store_steps(load_source(f"{file}:two_step").scheduler)[3]
     first, second, third = found.steps
     assert (len(first.outputs), len(second.outputs), len(third.outputs)) == (1, 2, 1)
@@ -230,7 +230,7 @@ def test_an_image_is_refused(bundle: Path) -> None:
 
 
 def test_guidance_is_free(bundle: Path) -> None:
-    """The recording guides by 3; the stored steps run with any weight, as two evaluations of 1 and 3 show."""
+    """The recording guides by 3. The stored steps run with any weight, shown with 1 and 3."""
     with fewstep.runtime.load(bundle) as sampler:
         plans = [sampler.compile("scheduler:3", weight) for weight in (None, 3.0)]
         x = sampler.sample(plans[1], [0], {"label": np.ones((1, 4), np.float32)})

@@ -1,4 +1,4 @@
-"""Recorded networks that upsample: diffusers branches there on the number of rows."""
+"""Recorded networks that upsample, where diffusers branches on the number of rows."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_a_network_of_pictures_is_traced_below_64_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frames, limits", [(4, (None, 15)), (16, (None, 3)), (21, (None, 3)), (24, (3, 63))])
 def test_frames_are_rows(frames: int, limits: tuple[int | None, int]) -> None:
-    """Three samples, with which networks are traced, are on one side of 64 rows with all batches between the limits."""
+    """Networks are traced with three samples. All batches between the limits are on the same side of 64 rows."""
     assert batch_range(diffusers.UNet2DModel(**UNET), (4, frames, 8, 8)) == limits
     least, limit = limits
     assert len({batch * frames >= 64 for batch in range(least or 1, limit + 1)}) == 1
