@@ -1,6 +1,6 @@
 """`fewstep calibrate`: measure a bundle along the plan it will run, and lower its body to int8 for each target."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,17 +36,25 @@ class Calibration(CalibratedNetwork):
     others: Mapping[str, "Calibration"] = field(default_factory=dict)
 
 
-def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
+def calibrate(
+    options: CalibrateOptions,
+    progress: Progress = SILENT,
+    workers: Executor | None = None,
+    after_checks: Callable[[], object] | None = None,
+) -> Calibration:
     """Calibrate a bundle and return its int8 bodies. All bodies and their ranges are committed at once.
 
-    `workers`, if given, are used instead of those that the options name. Raises UserError naming the targets that
-    failed; the bodies of the other targets are in the bundle by then.
+    `workers`, if given, are used instead of those that the options name. `after_checks` is called once the options fit
+    the bundle, before any evaluation. Raises UserError naming the targets that failed; the bodies of the other targets
+    are in the bundle by then.
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         tasks = open_tasks(options)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
+        if after_checks is not None:
+            after_checks()
         if not (is_recorded_first := records_first([*tasks.values()])):
             announce_cost([*tasks.values()])
         assert writer.manifest is not None

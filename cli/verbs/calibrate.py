@@ -1,6 +1,7 @@
 """`fewstep calibrate`: print the operations in int8, and their measured quality."""
 
 import logging
+from functools import cache, partial
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.cost import estimate_cost
@@ -33,12 +34,13 @@ LOG = logging.getLogger("fewstep")
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     use_one_heap()
-    bf16 = time_bf16(options.bundle, options.target, options.threads)
-    calibration = calibrate(options, progress)
+    time_once = cache(partial(time_bf16, options.bundle, options.target, options.threads))
+    calibration = calibrate(options, progress, after_checks=time_once)  # a wrong option does not wait for the timing
     warn_of_losses(options, calibration)
     value = describe_calibration(options, calibration)
     targets = {name: body.target for name, body in calibration.bodies.items()}
-    lines = (*calibration_lines(options, calibration), *describe_gain(options.bundle, targets, bf16, options.threads))
+    gain = describe_gain(options.bundle, targets, time_once(), options.threads)
+    lines = (*calibration_lines(options, calibration), *gain)
     return Outcome(value, lines, then=report_next(options.bundle))
 
 

@@ -218,6 +218,15 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: d
     assert contents(bundle) == before
 
 
+def test_a_wrong_option_is_refused_before_anything_is_timed(bundle: Path) -> None:
+    called: list[str] = []
+    wrong, right = replace(FIRST, bundle=bundle, plan="ddim:3", keep_float=("nothing",)), replace(FIRST, bundle=bundle)
+    with pytest.raises(UserError, match="nothing"):
+        calibrate(wrong, after_checks=lambda: called.append("wrong"))
+    calibrate(right, after_checks=lambda: called.append("right"))
+    assert called == ["right"]
+
+
 def test_a_denoiser_with_nothing_to_lower_is_refused_before_it_is_measured(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser(width=8))
     measured: list[str] = []
