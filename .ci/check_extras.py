@@ -28,7 +28,9 @@ def normalized(name: str) -> str:
 
 
 def brought(wheel: str, extra: str) -> dict[str, str]:
-    """The packages that pip would install, with their versions; none where it cannot, and says why on stderr."""
+    """Return the packages that pip would install, with their versions. If it cannot, return none and print the
+    reason on stderr.
+    """
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     found = subprocess.run(
         [*command, "-c", str(ROOT / ".ci/constraints.txt"), f"{wheel}[{extra}]"], stdout=subprocess.PIPE, text=True

@@ -1,9 +1,9 @@
-"""Whether a commit's figures are those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
+"""Check whether a commit's figures equal those of this tree: `python .ci/check_moved.py COMMIT`. Takes minutes.
 
-The code of both makes int8 bodies of small denoisers, a fitted plan, and samples, on this machine. Where all of them
-are the same, bit for bit, no quality of networks like these has moved. Not among them are conditioners, free sizes,
-precision maps, and the targets that `TARGETS` leaves out. Times may have moved. What differs is printed, and the exit
-status is 1 then.
+The code of both makes int8 bodies of small denoisers, a fitted plan, and samples, on this machine. If all of them
+are bitwise equal, no quality of such networks has changed. Conditioners, free sizes, precision maps, and the targets
+that `TARGETS` leaves out are not checked. Times may have changed. Differences are printed, and then the exit status
+is 1.
 """
 
 import hashlib
@@ -25,8 +25,9 @@ PLANS = ("dpmpp_2m:4", "deis_t_2:4", "gradient_estimation:4@arctan", "unipc_2:4@
 
 
 class Denoiser(NamedTuple):
-    """What `fewstep export` takes, a file of benchmarks by its name; the arguments of calibration and samples; those of
-    samples alone; plans, and an expert of high noise."""
+    """The source for `fewstep export`, a file of benchmarks by its name; the arguments of calibration and samples;
+    those of samples only; plans, and an expert for high noise.
+    """
 
     source: str
     asked: tuple[str, ...]
@@ -56,7 +57,7 @@ def digest(path: Path) -> str:
 
 
 def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """Names and digests of what the code of `tree` makes in the folder `work`."""
+    """Return names and digests of the files that the code of `tree` makes in the folder `work`."""
     work.mkdir()
     np.save(work / "observation.npy", np.linspace(-1, 1, 6, dtype=np.float32)[None])
     np.save(work / "tokens.npy", np.linspace(-1, 1, 6, dtype=np.float32)[None, None])

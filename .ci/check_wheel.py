@@ -19,7 +19,7 @@ LIMIT = 19_900_000  # bytes installed: with msgspec and safetensors 22 MB beyond
 
 
 def problems(wheel: ZipFile, name: str) -> list[str]:
-    """What is wrong with it, in words."""
+    """Return the problems of a wheel as text."""
     names = [each for each in wheel.namelist() if not each.endswith("/")]
     own = [each for each in names if ".dist-info/" not in each]
     found = [f"{name} is not pure Python"] * (not name.endswith("-py3-none-any.whl"))

@@ -1,17 +1,17 @@
-"""Samples of the ready bundle on this CPU, or how near those of two CPUs are.
+"""Write samples of the ready bundle on this CPU, or compare those of two CPUs.
 
     python .ci/samples.py write FILE.npz
     python .ci/samples.py compare HERE.npz THERE.npz
 
-CPUs compute exponentials and sums of float32 in other orders, so their last bits differ. One evaluation agrees to
-these bits as long as all its 8-bit numbers are the same. A number that stands at a half, up to these bits, is rounded
-up on one CPU and down on the other. All that follows then moves by as much as int8 differs from float32.
+CPUs compute exponentials and sums of float32 in different orders, so their last bits differ. One evaluation agrees
+to these bits as long as all its 8-bit codes are the same. A value halfway between two codes, up to these bits, is
+rounded up on one CPU and down on the other. All later values then change by as much as int8 differs from float32.
 
-How often: one evaluation has 1.7 million 8-bit numbers for each row, and a guided seed has two rows. Of 32 seeds 17
-agreed to 130 dB and 15 to 49 to 87 dB (first step; x86 with onnxruntime 1.31.1, aarch64 with 1.23.0). Of 64 rows 12 had
-a first difference of their own. Each was a code or two of a QuantizeLinear that moved by one; the layers before it had
-the same codes. Other arithmetic, such as sums that saturate, would move every seed. Hence at the first step a quarter
-of the seeds have to agree to the bits, and all as far as finished samples do.
+How often: one evaluation has 1.7 million 8-bit codes for each row, and a guided seed has two rows. Of 32 seeds 17
+agreed to 130 dB and 15 to 49 to 87 dB (first step; x86 with onnxruntime 1.31.1, aarch64 with 1.23.0). Of 64 rows 12
+had a separate first difference. Each was one or two codes of a QuantizeLinear that changed by one; the layers before
+it had the same codes. Other arithmetic, such as sums that saturate, would change every seed. Hence at the first step
+a quarter of the seeds have to agree to the bits, and all as far as finished samples do.
 """
 
 import sys
@@ -49,7 +49,7 @@ def labels(seeds: range) -> dict[str, list[int]]:
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """dB for each sample; 200 where they are bitwise the same."""
+    """Return dB for each sample; 200 if they are bitwise equal."""
     error = np.square(one.astype(np.float64) - other).reshape(len(one), -1).mean(axis=1)
     return np.asarray(10 * np.log10(4 / np.maximum(error, 4e-20)))
 

@@ -52,7 +52,7 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class Finalists(msgspec.Struct, frozen=True):
-    """The finalists at one number of evaluations, best first, and the plans of `NAMED`, None where there is none."""
+    """The finalists at one number of evaluations, best first, and the plans of `NAMED`, or None."""
 
     count: int
     seeds: int
@@ -64,7 +64,7 @@ KEPT_APART = ("convnext_v_cosine", "speech_ncsn")  # nothing was chosen on them
 
 
 def grid_names() -> list[str]:
-    """Those that a schedule determines: without parameters that have no default."""
+    """Return the grids that a schedule determines: those whose parameters all have a default."""
     return [
         name
         for name in grids.__all__
@@ -73,7 +73,9 @@ def grid_names() -> list[str]:
 
 
 def solver_names() -> list[str]:
-    """Those that follow a denoiser's trajectory: deterministic, with an order, from noise alone, without a fit."""
+    """Return the solvers that follow a denoiser's trajectory: deterministic, with an order, from noise alone,
+    without a fit.
+    """
     return [
         each.name
         for each in solver_listings()
@@ -82,7 +84,9 @@ def solver_names() -> list[str]:
 
 
 def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluations: int) -> str | None:
-    """The plan with the most steps within this number of evaluations; None if the grid or the solver has none."""
+    """Return the plan with the most steps within this number of evaluations; None if the grid or the solver has
+    none.
+    """
     inner = EVALUATIONS[solver]
     for steps in range(min(evaluations, evaluations // inner + 2), 0, -1):  # the first and the last may take fewer
         name = f"{solver}:{steps}@{grid}"
@@ -95,7 +99,9 @@ def affordable(compiled: Callable[[str], Plan], solver: str, grid: str, evaluati
 
 
 def search(judge: Judge, count: int, seeds: int) -> Finalists:
-    """The best plans of `count` evaluations, by elimination; the finalists run on the final number of seeds."""
+    """Return the best plans of `count` evaluations, found by elimination. The finalists run on the final number of
+    seeds.
+    """
     over = [grid for grid in grid_names() if affordable(judge.compile_plan_of, "ddim", grid, count)]
     by_grid = {
         grid: max(_means(judge, _plans(judge, SCOUTS, [grid], count), 1).values(), default=-inf) for grid in over
@@ -113,7 +119,7 @@ def search(judge: Judge, count: int, seeds: int) -> Finalists:
 
 
 def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int) -> list[str]:
-    """Plans of each solver on each grid, those that compile to the same numbers once."""
+    """Return the plans of each solver on each grid. Plans that compile to the same numbers occur once."""
     found: dict[bytes, str] = {}
     for grid in over:
         for solver in solvers:
@@ -124,7 +130,7 @@ def _plans(judge: Judge, solvers: Iterable[str], over: Iterable[str], count: int
 
 
 def _means(judge: Judge, plans: Sequence[str], seeds: int) -> dict[str, float]:
-    """Mean PSNR by plan; those that leave the numbers of float32 are left out."""
+    """Return mean PSNR by plan, without plans that leave the range of float32."""
     means = {plan: float(judge.psnr(plan, seeds).mean()) for plan in plans}
     return {plan: mean for plan, mean in means.items() if isfinite(mean)}
 
@@ -135,13 +141,13 @@ def _score(judge: Judge, plan: str, seeds: int) -> Score:
 
 
 def kept(judge: Judge) -> dict[int, Finalists]:
-    """The plans that earlier searches found for a denoiser, by the number of evaluations."""
+    """Return the plans that earlier searches found for a denoiser, by the number of evaluations."""
     file = judge.folder / "found.json"
     return msgspec.json.decode(file.read_bytes(), type=dict[int, Finalists]) if file.exists() else {}
 
 
 def page(text: str, work: Path) -> str:
-    """The page with the tables of all denoisers that were searched so far; its prose stays as it is."""
+    """Return the page with the tables of all denoisers so far; its prose stays as it is."""
     judges = [open_member(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
     found = {judge.name: (judge, kept(judge)) for judge in judges if kept(judge)}
     parts = [_part(judge, [each[count] for count in sorted(each)]) for judge, each in found.values()]
@@ -149,8 +155,9 @@ def page(text: str, work: Path) -> str:
 
 
 def _rule(found: Mapping[str, tuple[Judge, Mapping[int, Finalists]]]) -> str:
-    """The gain of the default grid over trailing, by denoiser and number of evaluations, and unipc_2 over dpmpp_2m on
-    it."""
+    """Return the gain of the default grid over trailing, by denoiser and number of evaluations, and that of unipc_2
+    over dpmpp_2m on it.
+    """
     counts = sorted({count for _, each in found.values() for count in each})
     rows = []
     for name, (judge, each) in found.items():
@@ -179,7 +186,7 @@ def _gain(found: Finalists) -> str:
 
 
 def _part(judge: Judge, found: Sequence[Finalists]) -> str:
-    """The table of one denoiser."""
+    """Return the table of one denoiser."""
     facts = judge.sampler.bundle.manifest
     head = ["evaluations", "best", "second", "third", *(f"`{solver}@{grid}`" for solver, grid in NAMED)]
     rows = [
@@ -206,11 +213,15 @@ def _cell(score: Score) -> str:
 
 def main() -> int:
     parser = options.parser_of(__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all if left out; none for the page alone")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(MODELS)} (default: all)")
     parser.add_argument("--evaluations", default=",".join(map(str, COUNTS)))
-    parser.add_argument("--seeds", type=int, default=64, help="of the finalists: 8 to 64 in eights")
+    parser.add_argument(
+        "--seeds", type=int, default=64, help="seeds of the finalists, a multiple of 8 up to 64 (default %(default)s)"
+    )
     options.add_work(parser, "nominal")
-    parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
+    parser.add_argument(
+        "--print", action="store_true", dest="only_print", help="print the tables instead of writing the page"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - {*MODELS, "none"}:
         parser.error(f"no denoiser {', '.join(sorted(unknown))}")

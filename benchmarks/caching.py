@@ -49,7 +49,7 @@ BLOCK = 4  # seeds
 
 @dataclass(frozen=True)
 class Case:
-    """A denoiser with a light network, and the folder of what was measured on it."""
+    """A denoiser with a light network, and the folder of its measurements."""
 
     name: str
     sampler: Sampler
@@ -96,7 +96,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def open_case(name: str, work: Path) -> Case:
-    """Export the denoiser with its cut, unless the folder has it."""
+    """Export the denoiser with its cut, unless it is in the folder."""
     bundle = work / "bundles" / f"{name}-{CUTS[name]}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(MODELS[name].source, bundle, verify="quick", cache=CUTS[name]))
@@ -104,7 +104,7 @@ def open_case(name: str, work: Path) -> Case:
 
 
 def others_of(case: Case, cost: float) -> list[str]:
-    """The plans of full steps with as many evaluations as the cost pays for."""
+    """Return the plans of full steps with as many evaluations as the cost allows."""
     return [f"{solver}:{int(cost + 1e-6)}" for solver in SOLVERS]
 
 
@@ -115,7 +115,7 @@ def plans_of(case: Case) -> dict[str, float]:
 
 
 def measure_block(case: Case, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
-    """The PSNR [seeds] of each plan of a case, and of the plans without light steps of the same numbers of steps."""
+    """Measure the PSNR [seeds] of each plan of a case, and of the same plans without light steps."""
     plans = plans_of(case)
     names = [*plans, *(other for cost in plans.values() for other in others_of(case, cost))]
     names += [f"dpmpp_2m:{count}" for count in EVALUATIONS]

@@ -59,7 +59,7 @@ def instant_sampler(path: Path, body: str) -> Sampler:
 
 
 def calls(sampler: Sampler, steps: int, samples: int, guidance: float) -> Iterator[Callable[[], object]]:
-    """Calls along one plan, each with different seeds and conditions, endlessly."""
+    """Yield calls along one plan, each with other seeds and conditions, endlessly."""
     plan = sampler.compile(f"{SOLVER}:{steps}", guidance)
     drawn = [
         draw_conditions(sampler.bundle.manifest, range(place * samples, (place + 1) * samples))
@@ -71,7 +71,7 @@ def calls(sampler: Sampler, steps: int, samples: int, guidance: float) -> Iterat
 
 
 def times_of(sampler: Sampler, steps: int, samples: int, guidance: float, count: int) -> NDArray[np.float64]:
-    """Microseconds of `count` calls, after some that are not counted."""
+    """Return the microseconds of `count` calls, after some that are not counted."""
     taken = []
     for number, call in enumerate(calls(sampler, steps, samples, guidance)):
         began = perf_counter()
@@ -86,10 +86,12 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--body", default="float32")
-    parser.add_argument("--steps", type=several, default=(1, 2, 4, 8, 16), help="of the plans")
-    parser.add_argument("--samples", type=positive, default=1, help="of a call")
-    parser.add_argument("--guidance", type=float, default=1.0, help="above 1, a step has two branches")
-    parser.add_argument("--calls", type=positive, default=400, help="for each number of steps")
+    parser.add_argument(
+        "--steps", type=several, default=(1, 2, 4, 8, 16), help="steps of the plans, separated by commas"
+    )
+    parser.add_argument("--samples", type=positive, default=1, help="samples per call")
+    parser.add_argument("--guidance", type=float, default=1.0, help="guidance weight; above 1, a step has two branches")
+    parser.add_argument("--calls", type=positive, default=400, help="calls for each number of steps")
     given = parser.parse_args()
     sampler, medians = instant_sampler(given.bundle, given.body), []
     for steps in given.steps:

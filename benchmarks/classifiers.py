@@ -77,7 +77,7 @@ CLASSIFIED = {each.name: each for each in (FASHION_MNIST, CIFAR10)}
 
 
 class Classifier(nn.Module):
-    """Images [B, *x_shape] in [-1, 1] -> features [B, 64], logits [B, classes]. Convolutions and no normalisation."""
+    """Images [B, *x_shape] in [-1, 1] -> features [B, 64], logits [B, classes]: convolutions without normalisation."""
 
     def __init__(self, x_shape: tuple[int, int, int], classes: int, width: int) -> None:
         super().__init__()
@@ -99,7 +99,9 @@ class Classifier(nn.Module):
 
 
 def batch(images: Tensor, labels: Tensor, size: int, shift: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images [size, C, H, W] in [-1, 1], half of them mirrored, all shifted alike; labels [size]. Of uint8 images."""
+    """Return images [size, C, H, W] in [-1, 1], half of them mirrored, all with the same shift, and labels [size],
+    from uint8 images.
+    """
     rows = torch.randint(len(images), (size,), generator=generator)
     mirrored = torch.rand(size, 1, 1, 1, generator=generator) < 0.5
     down, right = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
@@ -116,13 +118,13 @@ def in_model_range(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of uint8 images whose largest logit is their label's."""
+    """Return the share of uint8 images whose largest logit is that of their label."""
     guesses = torch.cat([network(in_model_range(part))[1].argmax(1) for part in images.split(500)])
     return (guesses == labels).float().mean().item()
 
 
 def write_graph(network: Classifier, x_shape: tuple[int, int, int], path: Path) -> None:
-    """ONNX, opset 20: `image` [batch, *x_shape] -> `features`, `logits`. Weights are stored as float16."""
+    """Write ONNX, opset 20: `image` [batch, *x_shape] -> `features`, `logits`. Weights are stored as float16."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -155,7 +157,7 @@ def write_graph(network: Classifier, x_shape: tuple[int, int, int], path: Path) 
 
 
 def card(data: Classified, images: int, share: float, parameters: int, size: int) -> str:
-    """`images` of training, `share` right of the test images, `size` of the graph in bytes."""
+    """Return the card. images: of training. share: of correct test images. size: of the graph in bytes."""
     recipe = data.recipe
     passes = recipe.steps * recipe.batch / images
     return f"""# {data.name}
@@ -181,7 +183,7 @@ def tensors(data: Classified, folder: Path | None, split: str) -> tuple[Tensor, 
 
 
 def main() -> None:
-    """Ends with the ONNX graph and its card in the work folder."""
+    """Write the ONNX graph and its card into the work folder."""
     parser = parser_of(__doc__)
     parser.add_argument("name", choices=CLASSIFIED)
     parser.add_argument("--work", type=Path, required=True, help="folder of the run")

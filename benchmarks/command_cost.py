@@ -1,8 +1,7 @@
-"""The cost of a command: seconds, seconds of the processor, and the most memory that it had resident. Linux only.
+"""The cost of a command: wall seconds, processor seconds, and the peak of resident memory. Linux only.
 
-Memory is that of the process and of all that it started, what the system has swapped out included. So are pages mapped
-from files, though the system could drop those at any time; pages that a process shares with those it forked count once
-for each.
+Memory is that of the process and of all its children, including swapped memory and pages mapped from files, which
+the system could drop. Pages that a process shares with its forks count once for each.
 """
 
 import os
@@ -36,8 +35,8 @@ class Unfinished(Exception):
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
     """Run a command, with `environment` added to that of this process. Call it from the main thread.
 
-    Unfinished if it fails, with the last line of its errors. However it ends, and where this process is interrupted or
-    terminated, all that it started is killed.
+    Raises Unfinished if it fails, with the last line of its errors. At any end, also if this process is interrupted
+    or terminated, all child processes are killed.
     """
     with TemporaryFile() as errors, _ending_in_order():
         started = time.perf_counter()
@@ -71,7 +70,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and all that it started, and wait for its end."""
+    """Kill a process and all its children, and wait for its end."""
     with suppress(ProcessLookupError):  # nothing is left of it
         os.killpg(process.pid, signal.SIGKILL)
     if process.returncode is None:
@@ -79,7 +78,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _watch(process: "subprocess.Popen[bytes]") -> tuple[int, float]:
-    """Wait for a process to end: its peak, and the seconds of the processor."""
+    """Wait for a process to end, and return its peak of memory and its processor seconds."""
     peak = 0
     while True:
         now = sum(_kib(each, "VmRSS", "VmSwap") for each in _family(process.pid))
@@ -93,7 +92,7 @@ def _watch(process: "subprocess.Popen[bytes]") -> tuple[int, float]:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """SIGTERM raises SystemExit here, as SIGINT raises KeyboardInterrupt: what is open is closed."""
+    """Let SIGTERM raise SystemExit, as SIGINT raises KeyboardInterrupt, so that open files are closed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -106,7 +105,7 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _family(process: int) -> Iterator[int]:
-    """A process, what it started, and so on."""
+    """Return a process, its children, and so on."""
     yield process
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -118,7 +117,7 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _kib(process: int, *names: str) -> int:
-    """The sum of lines of a process's status that count memory; 0 if it has just ended."""
+    """Return the sum of the lines of a process's status that count memory; 0 if it has just ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""FD of samples to real data with its error, and the refusal of a distance by which more steps are worse.
+"""FD of samples to real data with its error, and the refusal of a distance that more steps make worse.
 
 A denoiser that was trained too little can be nearer to the data in few steps than in many: the errors of the solver
-then hide those of the network. On such a denoiser the distance ranks solvers upside down, and judges nothing.
+then hide those of the network. On such a denoiser the distance ranks solvers in the wrong order, and judges nothing.
 """
 
 from collections.abc import Mapping

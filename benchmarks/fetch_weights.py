@@ -1,8 +1,8 @@
 """Write the weights that only benchmarks read, and that are not in a checkout: `python -m benchmarks.fetch_weights`.
 
-Large weights that neither the package nor its tests need are in the history alone, so that a checkout stays small.
-`stored_weights.txt` lists them: the id of the blob, which is a hash of its content, and the path. A clone has the blobs
-already; a clone without them (`--filter=blob:none`) gets them from where it was cloned.
+Large weights that neither the package nor its tests need are only in the git history, so that a checkout stays
+small. `stored_weights.txt` lists them: the id of the blob, which is a hash of its content, and the path. A clone has
+the blobs; a clone without them (`--filter=blob:none`) gets them from its origin.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ def parse_listing(listed: str) -> dict[str, str]:
 
 
 def fetch_weights(root: Path, stored: dict[str, str]) -> list[Path]:
-    """Write the files that are missing in the clone `root`, and return them. UserError where its history lacks one."""
+    """Write the missing files of the clone `root`, and return them. Raises UserError if its history lacks one."""
     missing = {root / path: blob for path, blob in stored.items() if not (root / path).exists()}
     for file, blob in missing.items():
         content = _read_blob(root, file.name, blob)

@@ -1,8 +1,8 @@
-"""The cost of the runtime on a device, against bars it must stay under: `python -m benchmarks.footprint`.
+"""The cost of the runtime on a device, compared with upper limits: `python -m benchmarks.footprint`.
 
-Size on disk, seconds to import and to the first sample, resident memory; each figure from processes of their own, on
-the bundle that comes with fewstep, in int8. Exits with 1 if a bar is missed. Run it on an idle machine. Modules are
-loaded from bytecode, as pip leaves them, also where the environment says not to write any.
+The figures are size on disk, seconds to import and to the first sample, and resident memory, each from separate
+processes, on the shipped bundle in int8. Exits with 1 if a limit is exceeded. Run it on an idle machine. Modules are
+loaded from bytecode, as pip installs them, even if the environment forbids writing any.
 """
 
 import json
@@ -45,8 +45,9 @@ print(json.dumps([seconds, kib * 1024]))
 
 @dataclass(frozen=True)
 class Bar:
-    """One figure and what it must not exceed, in the same unit; None for a figure without a bar. NaN where nothing
-    could be compared: that is missed."""
+    """A figure and its upper limit, in the same unit; None for a figure without a limit. NaN, if nothing could be
+    compared, exceeds it.
+    """
 
     name: str
     found: float
@@ -76,8 +77,9 @@ def _is_weights(path: Path) -> bool:
 
 
 def import_seconds(processes: int = PROCESSES) -> float:
-    """The time of the import of `fewstep.runtime.load` beyond `import numpy`: processes that take turns,
-    medians. The package itself imports it when it is asked for."""
+    """Return the seconds of importing `fewstep.runtime.load` in addition to `import numpy`: medians of processes
+    that take turns. The package imports it lazily.
+    """
     seconds: dict[str, list[float]] = {"numpy": [], "fewstep.runtime.sampling.loading": []}
     with tempfile.TemporaryDirectory() as bytecode:
         _run(bytecode, IMPORT.format(module="fewstep.runtime.sampling.loading"))
@@ -96,7 +98,7 @@ def first_sample(bundle: Path, processes: int = PROCESSES) -> tuple[float, float
 
 
 def weight_bytes(bundle: Path) -> int:
-    """The size of what `load` opens in int8: a body and the prologue."""
+    """Return the bytes that `load` opens in int8: a body and the prologue."""
     manifest = open_bundle(bundle).manifest
     graphs = [manifest.bodies["int8-cpu-x86"].graph, *([manifest.prologue] if manifest.prologue else [])]
     return sum((bundle / name).stat().st_size for graph in graphs for name in (graph.file, *graph.data))
@@ -112,7 +114,7 @@ def figures(processes: int = PROCESSES) -> Iterator[Bar]:
 
 
 def _run(bytecode: str, code: str, *arguments: str) -> str:
-    """The output of a process. It keeps bytecode in a folder of ours, for the processes after it."""
+    """Return the output of a process. It keeps bytecode in a temporary folder, for the processes after it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = bytecode
     command = [sys.executable, "-c", code, *arguments]

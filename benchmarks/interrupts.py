@@ -1,7 +1,7 @@
 """Interrupt commands (SIGINT) at random moments: each ends with exit code 130 and one line, and nothing is lost.
 
-Exit code 0 is right if the command had finished. The bundle must be whole, hold no file too many, be unlocked, and be
-either the one from before or the one that the command makes. Every third command is interrupted twice.
+Exit code 0 is right if the command had finished. The bundle must be whole and unlocked, without unlisted files, and
+be either the previous one or the one that the command makes. Every third command is interrupted twice.
 """
 
 import os
@@ -71,9 +71,8 @@ TRACES = ("Traceback", "Exception ignored", "KeyboardInterrupt")
 
 @dataclass(frozen=True)
 class Ended:
-    """How one command ended. state: of its bundle. faults: what should not be. seconds: from the interrupt to the end.
-
-    after: seconds from the command's begin to the interrupt.
+    """The end of one command. state: of its bundle. faults: what is wrong. seconds: from the interrupt to the end.
+    after: seconds from the start of the command to the interrupt.
     """
 
     verb: str
@@ -87,8 +86,8 @@ class Ended:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("--count", type=positive, default=200, help="interrupts in all (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default %(default)s)")
+    parser.add_argument("--count", type=positive, default=200, help="total number of interrupts (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default %(default)s)")
     parser.add_argument("--verb", action="append", choices=list(COMMANDS), help="a verb (default: all)")
     chosen = parser.parse_args(arguments)
     verbs = chosen.verb or list(COMMANDS)
@@ -111,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(work: Path) -> dict[str, tuple[float, Manifest]]:
-    """Bundles that commands begin with, and of each verb the seconds of a whole command and the manifest it makes."""
+    """Return bundles for the start of commands, and for each verb the seconds of a whole command and its manifest."""
     (work / "model.py").write_text(NETWORK)
     finished = {}
     for verb in COMMANDS:
@@ -131,7 +130,7 @@ def _prepare(work: Path) -> dict[str, tuple[float, Manifest]]:
 
 
 def _copy(work: Path, verb: str, name: str) -> Path:
-    """A fresh copy of the bundle that a verb begins with; for export a path where there is nothing."""
+    """Return a fresh copy of the bundle that a verb begins with; for export a path without a file."""
     bundle = work / name
     if verb in BEGINS_WITH:
         shutil.copytree(work / BEGINS_WITH[verb], bundle)
@@ -139,7 +138,7 @@ def _copy(work: Path, verb: str, name: str) -> Path:
 
 
 def _start(work: Path, verb: str, bundle: Path) -> "tuple[subprocess.Popen[bytes], TemporaryFile]":
-    """The process of a command that has just begun, and the file of all that it says."""
+    """Start the process of a command, and return it with the file of its output."""
     words = {"MODEL": f"{work / 'model.py'}:make", "BUNDLE": str(bundle)}
     line = [words.get(word, word) for word in COMMANDS[verb]]
     ready, begins = os.pipe()
@@ -195,7 +194,9 @@ def _interrupt(work: Path, whole: Manifest, number: int, verb: str, after: float
 
 
 def _inspect(bundle: Path, before: bytes | None, whole: Manifest, may_be_left: bool) -> tuple[str, list[str]]:
-    """What the bundle is now, and what should not be. may_be_left: files of a command that ended without cleanup."""
+    """Return the present state of the bundle, and its faults. may_be_left: files of a command that ended without
+    cleanup.
+    """
     faults = []
     if bundle.exists() and not may_be_left:
         unnamed = [path.name for path in bundle.rglob("*") if path.name.startswith(".")]
@@ -218,7 +219,7 @@ def _inspect(bundle: Path, before: bytes | None, whole: Manifest, may_be_left: b
 
 
 def _outline(manifest: Manifest) -> tuple[object, ...]:
-    """What two runs of one command have in common: times, and what follows from them, differ."""
+    """Return the common parts of two runs of one command, without times and figures that depend on them."""
     files = Counter(Path(name).name.rsplit("-", 1)[0] for name in manifest.files)
     fields = [field for field in manifest.__struct_fields__ if getattr(manifest, field)]
     return sorted(files.items()), fields, sorted(manifest.bodies)

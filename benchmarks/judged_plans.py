@@ -1,7 +1,7 @@
-"""Plans by their distance to the teacher, seed by seed, with everything that was measured kept in a folder.
+"""Plans by their distance to the teacher, by seed, with every measurement stored in a folder.
 
 The key of a figure is the denoiser's files, the numbers of both plans and the seed. No figure is measured twice, and
-none outlives its denoiser.
+a changed denoiser has new figures.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ Floats = NDArray[np.floating]
 
 @dataclass
 class Judge:
-    """One denoiser in float32 and its teacher. `work` has its bundle and the figures so far."""
+    """One denoiser in float32 and its teacher. `work` has its bundle and the stored figures."""
 
     name: str
     sampler: Sampler
@@ -48,7 +48,7 @@ class Judge:
 
     @cached_property
     def check(self) -> TeacherCheck:
-        """The check of the teacher, kept as the figures are."""
+        """Return the check of the teacher, which is stored like the figures."""
         return kept(self.folder, TeacherCheck, self._worst_check)
 
     def _worst_check(self) -> TeacherCheck:
@@ -65,7 +65,7 @@ class Judge:
         return self._plans[plan]
 
     def numbers(self, plan: str) -> bytes:
-        """A hash of everything in the plan but its name."""
+        """Return a hash of the plan without its name."""
         return hashlib.sha256(
             msgspec.json.encode(msgspec.structs.replace(self.compile_plan_of(plan), name=""))
         ).digest()[:12]
@@ -91,7 +91,7 @@ class Judge:
         return [float(each) for each in psnr(samples, self._lesson(seeds))]
 
     def _lesson(self, seeds: range) -> Floats:
-        """The teacher's samples."""
+        """Return the teacher's samples."""
         file = self.folder / f"{self.numbers(self.check.teacher).hex()}-{seeds.start}.npy"
         if not file.exists():
             np.save(file, self._sample(self.compile_plan_of(self.check.teacher), seeds))
@@ -104,7 +104,7 @@ class Judge:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of this denoiser's files alone."""
+        """Return the folder of this denoiser's files."""
         content = msgspec.json.encode(self.sampler.bundle.manifest.files)
         folder = self.work / f"{self.name}-{hashlib.sha256(content).hexdigest()[:12]}"
         folder.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def part_of(page: str, script: str) -> str:
-    """The part of a page between the two comments that name a script. UserError if the page has none."""
+    """Return the part of a page between the two comments that name a script. Raises UserError if there is none."""
     start, end = _comments(script)
     if start not in page or end not in page:
         raise UserError(f"the page has no place for what {script} makes", f"put {start} and {end} into it")

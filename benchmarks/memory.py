@@ -1,9 +1,9 @@
-"""The memory of exporting a large network, against a bar it must stay under: `python -m benchmarks.memory`.
+"""The memory of exporting a large network, compared with an upper limit: `python -m benchmarks.memory`.
 
 A network of random weights (3 GB by default; `python -m benchmarks.memory 0.5` for half a GB) goes through the whole
-command `fewstep export`, verification included. Every resident page counts, those mapped from files too, which the
-system could drop at any time. Linux only. Exits with 1 if the bar is missed. It needs twice the weights on disk, and
-leaves nothing there.
+command `fewstep export`, verification included. Every resident page counts, also pages mapped from files, which the
+system could drop. Linux only. Exits with 1 if the limit is exceeded. It needs twice the weights on disk, and deletes
+everything.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What benchmarks keep, so that an interrupted run goes on: results in a folder, and rows next to a page."""
+"""Stored results of benchmarks, so that an interrupted run continues: results in a folder, and rows next to a page."""
 
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -13,7 +13,7 @@ Found = TypeVar("Found")
 
 
 def digest(*follows_from: object) -> str:
-    """Twelve digits of a hash of all that something follows from."""
+    """Return twelve digits of a hash of all that determines a result."""
     return sha256(repr(follows_from).encode()).hexdigest()[:12]
 
 
@@ -30,7 +30,7 @@ def kept(folder: Path, kind: type[Found], find: Callable[[], Found], *follows_fr
 
 
 def read_rows(path: Path, kind: type[Found]) -> list[Found]:
-    """The rows of a page that were measured so far. UserError where the file has rows of another form."""
+    """Return the stored rows of a page. Raises UserError if the file has rows of another form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[kind]) if path.exists() else []  # type: ignore[valid-type]
     except msgspec.DecodeError as error:
@@ -38,6 +38,6 @@ def read_rows(path: Path, kind: type[Found]) -> list[Found]:
 
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """A line for each row."""
+    """Write a line for each row."""
     lines = b",\n".join(map(msgspec.json.encode, rows))
     path.write_bytes(b"[\n" + lines + b"\n]\n")

@@ -27,7 +27,7 @@ PLAN, GUIDANCE, COLUMNS = "dpmpp_2m:8", 2.0, 10
 
 
 def draw(bundle: Path) -> None:
-    """Two rows of samples in float32 and in int8, same seeds, one class a column."""
+    """Draw two rows of samples, in float32 and in int8, with the same seeds and one class per column."""
     labels = open_bundle(bundle).manifest.conditions[0].labels
     for precision in ("float32", "int8"):
         run(
@@ -46,7 +46,7 @@ def draw(bundle: Path) -> None:
 
 
 def speed(found: Results) -> str:
-    """The machine, and a line for each body and batch."""
+    """Measure and return a description of the machine, and a line for each body and batch."""
     machine, (first, *_) = found.machine, found.races
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items()))
     features = ", ".join(machine.int8_instructions)
@@ -68,7 +68,7 @@ def speed(found: Results) -> str:
 
 def main() -> None:
     parser = options.parser_of(__doc__)
-    parser.add_argument("bundle", type=Path, help="that `fewstep demo` made")
+    parser.add_argument("bundle", type=Path, help="the bundle of `fewstep demo`")
     bundle = parser.parse_args().bundle
     with options.refusing(parser), TemporaryDirectory() as folder:
         made = speed(measure(MeasureOptions(bundle, ("ms",), Path(folder) / "measured.json")))

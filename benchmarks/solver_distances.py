@@ -79,14 +79,14 @@ class Judge:
         return found
 
     def digest(self, cell: Cell) -> str:
-        """A hash of all that the features of a cell follow from."""
+        """Return a hash of all that determines the features of a cell."""
         sampler = self.sampler(cell.body)
         plan = msgspec.structs.replace(sampler.compile(cell.plan, cell.guidance), name="")
         graph = sampler.bundle.manifest.files[sampler.body.graph.file]
         return digest(cell.body, graph, sha256(msgspec.json.encode(plan)).hexdigest(), self.extractor.sha256)
 
     def features(self, cell: Cell, block: int) -> Floats:
-        """The features [BLOCK, D] of the samples of one run of seeds, which are kept."""
+        """Return the features [BLOCK, D] of the samples of one run of seeds, which are stored."""
         file = self.work / f"{self.digest(cell)}-{block}.npy"
         if not file.exists():
             first = FIRST_SEED + block * BLOCK
@@ -96,13 +96,13 @@ class Judge:
         return found
 
     def sample(self, cell: Cell, seeds: range) -> Floats:
-        """Samples of these seeds, whose classes take turns."""
+        """Draw samples of these seeds, with the classes in turn."""
         condition = {"class": [seed % 10 for seed in seeds]}
         return self.sampler(cell.body).sample(cell.plan, seeds, condition, cell.guidance)
 
 
 def cells(bodies: Sequence[str]) -> Iterator[Cell]:
-    """The figures of these bodies. int8 is for the guidance that it was calibrated with."""
+    """Return the cells of these bodies. int8 is judged at the guidance of its calibration."""
     for body, guidance, solver, steps, member in product(bodies, GUIDANCE, SOLVERS, STEPS, MEMBERS):
         if body != "int8" or guidance == GUIDANCE[-1]:
             yield Cell(member.name, body, guidance, f"{solver}:{steps}")
@@ -150,12 +150,12 @@ def measure(given: Namespace, rows: dict[Cell, Row]) -> None:
 def main() -> None:
     parser = options.parser_of(__doc__)
     parser.add_argument("--data", type=Path, help=f"folder of the npm package: {data.HOW_TO_GET}")
-    parser.add_argument("--seeds", type=options.positive, default=256, help="of each plan (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of a call; 0 for all cores")
+    parser.add_argument("--seeds", type=options.positive, default=256, help="seeds of each plan (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of a call; 0 for all cores")
     parser.add_argument(
-        "--body", nargs="+", choices=BODIES, default=("float32", "int8"), help="what runs (default: float32 int8)"
+        "--body", nargs="+", choices=BODIES, default=("float32", "int8"), help="bodies (default: float32 int8)"
     )
-    parser.add_argument("--pictures", action="store_true", help="draw the grid of samples too, at the end")
+    parser.add_argument("--pictures", action="store_true", help="finally, also draw the grid of samples")
     options.add_work(parser, "solver-distances")
     options.add_only(parser, "cells")
     options.add_page(parser, PAGE)

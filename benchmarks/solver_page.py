@@ -22,7 +22,7 @@ SHOWN = range(10_000, 10_010)  # seeds of the grid, one of each class
 
 
 class Cell(msgspec.Struct, frozen=True, order=True):
-    """What a figure is of. plan: SOLVER:STEPS."""
+    """The object of a figure. plan: SOLVER:STEPS."""
 
     denoiser: str
     body: str
@@ -42,7 +42,7 @@ class Cell(msgspec.Struct, frozen=True, order=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A figure. values: pseudo-values of FD. digest: of what it follows from."""
+    """A figure. values: pseudo-values of FD. digest: of all that determines it."""
 
     cell: Cell
     samples: int
@@ -89,7 +89,9 @@ _LAST = ("samples", "judges solvers")
 
 
 def _judges(name: str, curve: Sequence[Row]) -> str:
-    """Whether FD of a curve may judge solvers: not if more steps than FEW are surely worse. Empty if it is unknown."""
+    """Return whether FD of a curve may judge solvers: not if more steps than FEW are significantly worse. Empty if
+    it is unknown.
+    """
     by_steps = {row.cell.steps: np.array(row.values) for row in curve}
     if FEW not in by_steps or max(by_steps) == FEW:
         return ""
@@ -124,7 +126,9 @@ def _distances(rows: Sequence[Row]) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """A drawing of each denoiser: FD over steps, on an axis where each number of steps is as far from the next."""
+    """Return a drawing for each denoiser: FD over steps, on an axis with equal distances between the numbers of
+    steps.
+    """
     counts = sorted({row.cell.steps for row in rows})
     drawings = []
     for denoiser in dict.fromkeys(row.cell.denoiser for row in rows):

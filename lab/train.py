@@ -61,9 +61,11 @@ def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Mo
 def main() -> None:
     parser = options.parser_of(__doc__)
     options.add_recipe(parser)
-    parser.add_argument("--minutes", type=float, default=20, help="stop then, to go on another time")
+    parser.add_argument(
+        "--minutes", type=float, default=20, help="time limit; the same command continues (default %(default)s)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)")
-    parser.add_argument("--steps", type=options.positive, help="of the whole run (default: those of the recipe)")
+    parser.add_argument("--steps", type=options.positive, help="steps of the whole run (default: the recipe's)")
     given = parser.parse_args()
     with options.refusing(parser):
         recipe = recipe_of(given.recipe)

@@ -1,4 +1,4 @@
-"""ONNX models as others write them, in ONNX's own text."""
+"""ONNX models in third-party style, in ONNX's own text format."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ from tests.bundles import small
 
 
 def parse_graph(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto:
-    """The model of a graph, "net (float[n, 2] x) => (float[n, 2] y) { y = Add(x, bias) }", with these initializers."""
+    """Return the model of a graph such as "net (float[n, 2] x) => (float[n, 2] y) { y = Add(x, bias) }", with these
+    initializers.
+    """
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> {text}')
     arrays = {name: np.asarray(array) for name, array in constants.items()}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
@@ -19,8 +21,9 @@ def parse_graph(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto
 
 
 def written(text: str, **constants: Any) -> Graph:
-    """The graph of a text without a name, "(float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, bias) }", with
-    constants as `small` has them. "?" is a size of no name."""
+    """Return the graph of a text without a name, "(float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, bias) }",
+    with constants as in `small`. "?" is a size without a name.
+    """
     made = parse_graph(f"g {text}").graph
     nodes = [
         Node(each.op_type, tuple(each.input), tuple(each.output), _attributes(each), each.output[0], each.domain)

@@ -1,4 +1,4 @@
-"""A pipeline and a network of classes that diffusers does not have. Subclasses of the pipeline change one part."""
+"""A pipeline and a network of classes that diffusers does not have. Subclasses of the pipeline change one part each."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class OwnNetwork(ModelMixin, ConfigMixin):
 
 
 class OwnPipeline(DiffusionPipeline):
-    """A label with guidance."""
+    """A pipeline of a label with guidance."""
 
     def __init__(self, net: Any, scheduler: Any) -> None:
         super().__init__()

@@ -22,8 +22,9 @@ ONE_PROCESS = pytest.mark.xdist_group("sources")  # of tests that parse all sour
 
 @cache
 def parse_source(file: Path) -> ast.Module:
-    """The syntax tree of a file, which nobody changes. The garbage collector would go through the trees of all other
-    files meanwhile, which takes four times as long as to parse."""
+    """Return the syntax tree of a file, which must not be changed. The garbage collector would visit the trees of
+    all other files meanwhile, which takes four times as long as parsing.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -35,7 +36,7 @@ def parse_source(file: Path) -> ast.Module:
 
 @cache
 def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
-    """A syntax tree that nobody changes, and all that stands in it."""
+    """Return a syntax tree, which must not be changed, and all its nodes."""
     if isinstance(tree, ast.Module):
         return tree, *(node for each in tree.body for node in nodes(each))
     return tuple(ast.walk(tree))
@@ -58,7 +59,7 @@ def name_of(file: Path) -> str:
 
 
 def run_at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that run with a module, outside its functions."""
+    """Return the imports that run with a module, outside its functions."""
     for statement in body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             yield statement
@@ -69,7 +70,7 @@ def run_at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]
 
 
 def imports_of_modules(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """The modules of fewstep that each module names. A name that is a module is that module, not its package."""
+    """Return the modules of fewstep that each module names. A name that is a module is that module, not its package."""
     found: dict[str, set[str]] = {}
     for name, tree in modules.items():
         needed = set()

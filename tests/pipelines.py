@@ -21,7 +21,7 @@ WITHOUT_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_
 
 
 def randomize(network: Any) -> Any:
-    """With weights none of which is zero or one."""
+    """Set random weights, none of which is zero or one."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -30,14 +30,14 @@ def randomize(network: Any) -> Any:
 
 
 def byte_characters() -> list[str]:
-    """The character that byte-level BPE writes for each byte: itself where it can be seen, else one from 256 on."""
+    """The character that byte-level BPE writes for each byte: itself if it is printable, or one from 256 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in seen]
     return [*map(chr, seen), *(chr(256 + place) for place in range(len(hidden)))]
 
 
 def write_clip_tokenizer(home: Path, pad: str = END, **config: Any) -> Path:
-    """vocab.json, merges.txt and the configs, as CLIP's tokenizer has them."""
+    """Write vocab.json, merges.txt and the configs, as for CLIP's tokenizer."""
     home.mkdir(parents=True)
     merges: list[tuple[str, str]] = []
     for word in WORDS:
@@ -65,7 +65,7 @@ def vocabulary_size(tokenizer: Path) -> int:
 
 
 def clip(tokenizer: Path, projected: bool = False, width: int = 12, layers: int = 2) -> Any:
-    """A text encoder for a tokenizer's folder."""
+    """Return a text encoder for a tokenizer's folder."""
     import transformers
 
     size = vocabulary_size(tokenizer)
@@ -117,7 +117,7 @@ def t5(width: int) -> Any:
 
 
 def autoencoder(**config: Any) -> Any:
-    """One that enlarges twice: latents [4, 8, 8], images [3, 16, 16]."""
+    """Return an autoencoder that doubles the size twice: latents [4, 8, 8], images [3, 16, 16]."""
     import diffusers
 
     given = {
@@ -194,7 +194,7 @@ def stable_diffusion(home: Path) -> Any:
 
 
 def write_index(home: Path, pipeline: Any, **more: Any) -> None:
-    """model_index.json of what is in the folder."""
+    """Write a model_index.json of the folder's components."""
     index: dict[str, Any] = {"_class_name": type(pipeline).__name__, **more}
     for name, each in pipeline.components.items():
         if (home / name).is_dir():
@@ -203,9 +203,9 @@ def write_index(home: Path, pipeline: Any, **more: Any) -> None:
 
 
 def text_encoders(home: Path, kind: str, **components: Any) -> Any:
-    """A pipeline of text encoders and tokenizers alone, in its folder; `kind` is its class in diffusers.
+    """Return a pipeline of text encoders and tokenizers only, in its folder; `kind` is its class in diffusers.
 
-    What else the class asks for is left out.
+    Other components of the class are left out.
     """
     import inspect
 

@@ -1,7 +1,7 @@
-"""Limits on what a reader of the packages has to hold in mind. `python -m tests.reader_limits` prints the figures.
+"""Limits on what a reader of the packages has to keep in mind. `python -m tests.reader_limits` prints the figures.
 
-tests/reader_limits.toml has the limits and the exceptions, each exception with its reason. Lines of code are printed
-for information: they have no limit, since shorter is not clearer.
+tests/reader_limits.toml has the limits, and the exceptions with their reasons. Lines of code are printed for
+information: they have no limit, since shorter is not clearer.
 """
 
 import ast
@@ -130,8 +130,9 @@ def branch_count(function: ast.AST) -> int:
 
 
 def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
-    """The modules that are imported with a module, and the packages that contain them; a file with only a docstring has
-    nothing to read."""
+    """Return the modules that are imported with a module, and the packages that contain them; a file with only a
+    docstring does not count.
+    """
     imports = imports_of_modules(dict(modules))
     seen, waiting = set[str](), [module]
     while waiting:
@@ -153,7 +154,8 @@ def files_in_folders() -> dict[str, int]:
 
 
 def token_mentions(modules: Mapping[str, ast.Module]) -> dict[str, list[int]]:
-    """The numbers of lines that name something of tokens, by module, in modules that are not about them or about text.
+    """Return the line numbers that name something of tokens, by module, in modules that are not about tokens or
+    text.
 
     Annotations with `AnyPlan`, a plan of either sample space, are not counted.
     """

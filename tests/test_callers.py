@@ -26,7 +26,7 @@ def modules() -> Modules:
 
 
 def names_read(tree: ast.Module, known: Modules) -> Iterator[str]:
-    """The names of other modules that a module reads: imported, or attributes of an imported module."""
+    """Return the names of other modules that a module reads: imports, or attributes of an imported module."""
     imported: dict[str, str] = {}
     for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fewstep."):
@@ -45,7 +45,7 @@ def names_read(tree: ast.Module, known: Modules) -> Iterator[str]:
 
 
 def dotted_name(node: ast.expr) -> str:
-    """`a.b` of names alone, and nothing of other expressions."""
+    """Return `a.b` for a chain of names, and nothing for other expressions."""
     if isinstance(node, ast.Attribute):
         owner = dotted_name(node.value)
         return owner and f"{owner}.{node.attr}"
@@ -53,7 +53,7 @@ def dotted_name(node: ast.expr) -> str:
 
 
 def functions_without_callers(known: Modules) -> set[str]:
-    """Functions and classes that no package reads. A package's `__init__` reads nothing but what it re-exports."""
+    """Return functions and classes that no package reads. A package's `__init__` only reads what it re-exports."""
     packages = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
     read = {
         name
@@ -77,7 +77,7 @@ def functions_without_callers(known: Modules) -> set[str]:
 
 
 def functions_of_table() -> set[str]:
-    """The functions of the table. A name without a dot is of the module of the one before it."""
+    """Return the functions of the table. A name without a dot is of the module of the one before it."""
     names, module = set(), ""
     for name in re.findall(r"`([\w.]+)`", NAMED.partition("plans.transforms")[2]):
         module = name.rpartition(".")[0] or module

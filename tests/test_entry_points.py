@@ -1,7 +1,7 @@
 """Only entry points take the options of a verb: they make a task of the options, and all other code takes the task.
 
 An entry point is a module that defines options, the function of a verb, or an `open_...` function of a task. Other
-modules of the packages that evaluate take no options.
+modules of the packages take no options.
 """
 
 import ast
@@ -14,7 +14,7 @@ PAGES = {"report.drawing.plan_view"}  # it only prints `fewstep plan`
 
 
 def takes_options(tree: ast.Module) -> dict[str, str]:
-    """The options class of each function that takes one."""
+    """Return the options class of each function that takes one."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):

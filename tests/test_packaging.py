@@ -1,4 +1,4 @@
-"""What is shipped is complete: packages, type markers, pins, weights, commands."""
+"""The distribution is complete: packages, type markers, pins, weights, commands."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ HASHED = sorted((ROOT / ".ci/hashed").glob("*.txt"))
 
 
 def versions_with_hashes(file: Path) -> dict[str, str]:
-    """The version of each package of a file of .ci/hashed. Each has hashes."""
+    """Return the version of each package of a file of .ci/hashed, each with hashes."""
     entries = re.findall(r"^([\w.-]+)==(\S+).*((?:\n    --hash=\S+(?: \\\\)?)*)", file.read_text(), re.MULTILINE)
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", hashes) for _, _, hashes in entries), file.name
     assert len(entries) == sum("==" in line for line in file.read_text().splitlines())
@@ -84,7 +84,7 @@ def test_the_hashed_files_have_what_the_extras_ask_for() -> None:
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_actions_are_pinned_by_commit(workflow: Path) -> None:
-    """A tag can be moved. The comment says which one it was."""
+    """A tag can be moved. The comment names the tag."""
     used = re.findall(r"uses: (.*)$", workflow.read_text(), re.MULTILINE)
     assert used
     assert [each for each in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
@@ -100,7 +100,7 @@ def test_a_release_is_uploaded_without_a_token() -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / ".ci/containers").glob("*.Dockerfile")), ids=lambda path: path.name)
 def test_a_container_file_asks_for_what_there_is(file: Path) -> None:
-    """None has been built: it says so, and its extras, files and verbs exist."""
+    """None has been built, and it says so. Its extras, files and verbs exist."""
     text = file.read_text()
     assert "Unverified" in text.splitlines()[3]
     asked = [
@@ -155,7 +155,7 @@ def test_the_readme_sets_up_with_two_commands_each() -> None:
 
 
 def floors() -> dict[str, str]:
-    """The oldest version of each requirement of the runtime and the command line."""
+    """Return the oldest version of each requirement of the runtime and the command line."""
     extras = PROJECT["project"]["optional-dependencies"]
     required = (*PROJECT["project"]["dependencies"], *extras["cpu"], *extras["cli"])
     return {normalize(each): each.partition(">=")[2].partition(";")[0].strip() for each in required}
@@ -169,7 +169,7 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> Non
 
 
 def wheel(path: Path, **changed: bytes | None) -> Path:
-    """What setuptools puts into a wheel, as far as the check of wheels looks, with some files changed or left out."""
+    """Return the parts of a wheel that the check of wheels reads, with some files changed or left out."""
     graph = b"a graph"
     ready = json.dumps({"files": {"graphs/g.onnx": hashlib.sha256(graph).hexdigest()}}).encode()
     content: dict[str, bytes | None] = {f"fewstep/{folder}/py.typed": b"" for folder in PACKAGES}
@@ -218,7 +218,7 @@ def test_a_wheel_for_one_platform_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A repository with the script of a release, and a version that the changelog has no date for."""
+    """A repository with the script of a release, and a version without a date in the changelog."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/release", tmp_path / ".ci/release")
     (tmp_path / "pyproject.toml").write_text('version = "0.1.0"\n')

@@ -1,4 +1,4 @@
-"""No file but the runtime's table and the targets themselves spells the names of targets or makes names of bodies."""
+"""Only the runtime's table and the targets themselves contain the names of targets or build names of bodies."""
 
 import ast
 import io
@@ -28,7 +28,7 @@ def files() -> list[Path]:
 
 
 def literals(tree: ast.Module) -> Iterator[ast.Constant]:
-    """Texts but docstrings."""
+    """Return the string literals other than docstrings."""
     expressions = {id(node.value) for node in nodes(tree) if isinstance(node, ast.Expr)}
     for node in nodes(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in expressions:
@@ -36,14 +36,14 @@ def literals(tree: ast.Module) -> Iterator[ast.Constant]:
 
 
 def prose(text: str) -> Iterator[str]:
-    """Docstrings and comments."""
+    """Return docstrings and comments."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.startswith('"""')):
             yield token.string
 
 
 def by_name(tree: ast.Module) -> Iterator[ast.Compare]:
-    """Comparisons of a target with a text."""
+    """Return comparisons of a target with a string."""
     for node in nodes(tree):
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)

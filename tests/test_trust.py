@@ -1,4 +1,4 @@
-"""What docs/bundle.md promises of the whole: nothing unpickles or evaluates, and who only reads, writes nothing."""
+"""The promises of docs/bundle.md about the whole: nothing unpickles or evaluates, and reading writes nothing."""
 
 import ast
 import os
@@ -90,7 +90,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What Python opened for writing, or changed, in a test. An audit hook stays, and then watches nothing."""
+    """List the files that Python opened for writing, or changed, in a test. An audit hook stays, but stops
+    recording.
+    """
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     sys.addaudithook(_hook)
     _written.clear()

@@ -60,7 +60,7 @@ def distances(extractor: Extractor, made: Array, exact: Array) -> tuple[float, .
 
 
 class Judge:
-    """One bundle's bodies, and the samples of the teacher, for plans with the guidance of `like`."""
+    """The bodies of one bundle, and the teacher's samples, for plans with the guidance of `like`."""
 
     def __init__(self, bundle: Bundle, like: Plan, seeds: int, threads: int) -> None:
         self.samplers = {body: open_body(bundle, body, threads) for body in common_bodies(bundle.manifest)}
@@ -89,7 +89,7 @@ class Judge:
         )
 
     def digest(self, plan: Plan, body: str) -> str:
-        """A hash of all that the figures follow from, without a plan's name and the body that it was fitted to."""
+        """A hash of all that determines the figures, except a plan's name and the body that it was fitted to."""
         numbers = encode(msgspec.structs.replace(plan, name="", fitted=None))
         graph = _graph(self.samplers[body])
         facts = (numbers, graph, encode(self.teacher), [block.seeds for block in self.blocks], self.extractor is None)
@@ -99,8 +99,9 @@ class Judge:
 def measure(
     bundle: Bundle, denoiser: str, seeds: int, nominal: Iterable[str], threads: int, so_far: Judgement | None
 ) -> Iterator[Judgement]:
-    """What is known after each plan: all plans that were fitted to float32 for one guidance, on every body, the plans
-    that they began as, and others."""
+    """Yield the results after each plan: all plans that were fitted to float32 for one guidance, on every body,
+    their start plans, and others.
+    """
     entries = [entry for entry in bundle.manifest.fitted if entry.body == "float32"]
     if not entries:
         raise UserError(f"{denoiser} has no fitted plan", "make one: fewstep fit")
@@ -143,7 +144,7 @@ def best_nominal(work: Path, denoiser: str) -> list[str]:
 
 
 def judgements() -> dict[str, Judgement]:
-    """What was measured so far, by denoiser."""
+    """Return the stored results, by denoiser."""
     return {each.denoiser: each for each in read_rows(KEPT, Judgement)}
 
 
@@ -154,12 +155,14 @@ def _graph(sampler: Sampler) -> str | None:
 
 def main() -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("bundles", nargs="*", type=Path, help="with plans that `fewstep fit` made")
+    parser.add_argument("bundles", nargs="*", type=Path, help="bundles with plans of `fewstep fit`")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
-    parser.add_argument("--nominal", default="", help="other plans to show next to them, with semicolons")
+    parser.add_argument("--nominal", default="", help="other plans to compare, separated by semicolons")
     parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/best_plans.py")
-    parser.add_argument("--threads", type=int, default=0, help="of one call")
-    parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
+    parser.add_argument("--threads", type=int, default=0, help="threads of one call")
+    parser.add_argument(
+        "--print", action="store_true", dest="only_print", help="print the tables instead of writing the page"
+    )
     options = parser.parse_args()
     known = judgements()
     with refusing(parser):
@@ -175,7 +178,7 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace, known: Mapping[str, Judgement]) -> Iterator[tuple[str, Judgement]]:
-    """What is known of a denoiser after each figure that the options ask for."""
+    """Yield the results of a denoiser after each figure that the options request."""
     for path in options.bundles:
         bundle, denoiser = open_bundle(path), path.resolve().name
         nominal = [name for name in options.nominal.split(";") if name]

@@ -1,4 +1,4 @@
-"""What is known of plans on one denoiser: figures seed by seed, and which plan they compare with."""
+"""Results of plans on one denoiser: figures by seed, and the plan that each is compared with."""
 
 import msgspec
 import numpy as np
@@ -8,7 +8,8 @@ GATED = 10_000  # the first of the held-out seeds may be those of a gate
 
 class Judged(msgspec.Struct, frozen=True):
     """One plan on one body. psnr: of each held-out seed, in dB. method: of the fit; None for a plan without one.
-    frechet: FD, then that of each draw of the seeds; empty where no extractor knows the data."""
+    frechet: FD, then that of each draw of the seeds; empty without an extractor for the data.
+    """
 
     plan: str
     body: str

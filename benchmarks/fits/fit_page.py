@@ -22,7 +22,7 @@ def page(text: str, known: Iterable[Judgement]) -> str:
 
 
 def over(plan: Judged, other: Judged) -> str:
-    """The gain of a plan over another, seed by seed, with its standard error."""
+    """Return the gain of a plan over another, by seed, with its standard error."""
     each = np.subtract(plan.psnr, other.psnr)
     return f"{each.mean():+.1f} ± {each.std(ddof=1) / len(each) ** 0.5:.1f}"
 

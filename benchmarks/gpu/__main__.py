@@ -47,13 +47,15 @@ MODELS = (
 def main(given: Sequence[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="a denoiser (default: ten)")
-    parser.add_argument("--part", action="append", choices=PARTS, help="of the run (default: all)")
+    parser.add_argument("--part", action="append", choices=PARTS, help="a part of the run (default: all)")
     parser.add_argument("--output", type=Path, default=Path("gpu-results"), help=f"folder of {FILE}")
     options.add_work(parser, "gpu")
-    parser.add_argument("--minutes", type=float, default=8.0, help="that the run takes at most")
-    parser.add_argument("--prepare", action="store_true", help="make what a machine with a GPU may use, and stop")
-    parser.add_argument("--rehearse", action="store_true", help="go on without a GPU")
-    parser.add_argument("--page", type=Path, nargs="+", metavar="FILE", help=f"write {PAGE.name} from such lines")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the run (default %(default)s)")
+    parser.add_argument(
+        "--prepare", action="store_true", help="write files that a machine with a GPU can use, and stop"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="run without a GPU")
+    parser.add_argument("--page", type=Path, nargs="+", metavar="FILE", help=f"write {PAGE.name} from these files")
     arguments = parser.parse_args(given)
     names, gpu = tuple(arguments.model or MODELS), seen()
     if arguments.page:

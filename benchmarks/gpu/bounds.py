@@ -1,4 +1,4 @@
-"""What the kernels of an engine need at least on this GPU."""
+"""Lower bounds of the time of an engine's kernels on this GPU."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,9 @@ from fewstep.runtime.sampling.loading import load
 
 
 def bounds(of: Deployed, precision: str, gpu: Gpu | None, batches: Sequence[int] = BATCHES) -> tuple[float, ...]:
-    """Milliseconds that a guided sample's steps need at least, by batch: nothing for a GPU whose data sheet is not in
-    `DEVICES`, or for an engine without a program text."""
+    """Return a lower bound of the milliseconds of a guided sample's steps, by batch: nothing for a GPU without a
+    data sheet in `DEVICES`, or for an engine without a program text.
+    """
     device = next((each for each in DEVICES if gpu is not None and gpu.name.endswith(each.name)), None)
     opened = open_bundle(of.bundle)
     engine = next((each for each in opened.manifest.engines if each.body in BODIES.get(precision, ())), None)

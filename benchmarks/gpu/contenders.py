@@ -35,8 +35,9 @@ class Contender:
 
 
 def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterator[Contender]:
-    """All that may run a bundle here, the most telling first. tensorrt: the package that is installed, or nothing.
-    device: cpu for a rehearsal."""
+    """Return all contenders that may run a bundle here, the most informative first. tensorrt: the installed package,
+    or nothing. device: cpu for a rehearsal.
+    """
     for precision in ENGINE_PRECISIONS if tensorrt else ():
         body = BODIES[precision][0]
         for said, graph in (("", False), (", CUDA graph", True)):
@@ -59,7 +60,7 @@ def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterat
 
 
 def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
-    """The bundle as a product runs it, in the form for the provider. An error where none runs."""
+    """Return the product's sampler of a bundle with the form for the provider. Raises an error if no form runs."""
 
     def open_sampler() -> Sample:
         sampler = load(of.bundle, body=body, backend=OnnxRuntimeCuda(form=True))
@@ -78,8 +79,9 @@ def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
 
 
 def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
-    """The product's sampler with a file of all steps for each batch, in the form for the CUDA provider. The CPU cannot
-    run this form, and gets the portable graph."""
+    """Return the product's sampler with a file of all steps for each batch, in the form for the CUDA provider. The
+    CPU cannot run this form, and gets the portable graph.
+    """
 
     def open_sampler() -> Sample:
         files = [of.unrolled_file(body if device == "cpu" else f"{body}-cuda", batch) for batch in BATCHES]
@@ -102,7 +104,7 @@ def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
 
 def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
-    """The baked file, whose Loop keeps the state where the provider computes."""
+    """Return a sampler of the baked file, whose Loop keeps the state on the provider's device."""
 
     def open_sampler() -> Sample:
         output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
@@ -120,7 +122,9 @@ def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
 
 def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
-    """A file of all steps for each batch. A run is one CUDA graph: the host does nothing between steps."""
+    """Return a sampler of files with all steps, one for each batch. A run is one CUDA graph, without work of the
+    host between steps.
+    """
 
     def open_sampler() -> Sample:
         draw, calls = inputs_of(of), dict[int, Callable[[Any], Any]]()
@@ -139,7 +143,9 @@ def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sampl
 
 
 def record_file(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """A file whose calls are replayed as one CUDA graph; on the CPU, a file. UserError where it cannot be recorded."""
+    """Open a file whose calls are replayed as one CUDA graph; on the CPU, a file. Raises UserError if it cannot be
+    recorded.
+    """
     find_libraries(device)
     session = open_session(onnxruntime, file, settings(device, cuda_graph=True))
     names = tuple(each.name for each in session.get_outputs())
@@ -150,17 +156,17 @@ def record_file(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], di
 
 
 def settings(device: str, cuda_graph: bool = False) -> tuple[str, dict[str, str]]:
-    """The provider that computes, with its settings."""
+    """Return the provider that computes, with its settings."""
     return (PROVIDER, provider_settings(0, cuda_graph)) if device == "cuda" else CPU
 
 
 def find_libraries(device: str) -> None:
-    """Let onnxruntime find CUDA and cuDNN where pip put them."""
+    """Let onnxruntime find CUDA and cuDNN in pip's packages."""
     if device == "cuda":
         onnxruntime.preload_dlls()
 
 
 def inputs_of(of: Deployed) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
-    """Seeds -> the inputs of a baked run."""
+    """Return a function from seeds to the inputs of a baked run."""
     shape = open_bundle(of.bundle).manifest.x_shape
     return lambda seeds: {"noise": noise.normal_batch(seeds, 0, shape), **of.conditions(seeds)}

@@ -55,7 +55,7 @@ class PlanJob:
 
 
 def plan_jobs(turn: Path, convolutions: Sequence[Convolution] = CONVOLUTIONS) -> list[PlanJob]:
-    """First one exact convolution, then the race."""
+    """Return first one exact convolution, then the race."""
     first = convolutions[0]
     jobs = [PlanJob(first, form, 0, 1, turn) for form in ("sums", "linear", "silu", "int8")]  # type: ignore[arg-type]
     jobs += [PlanJob(first, "linear", number, 1, turn) for number in range(1, 9)]
@@ -68,7 +68,7 @@ def plan_jobs(turn: Path, convolutions: Sequence[Convolution] = CONVOLUTIONS) ->
 
 @cache
 def open_cudnn() -> tuple[Any, Any]:
-    """The module cudnn and a handle, whose stream is this process's own."""
+    """Return the module cudnn and a handle with this process's stream."""
     stream()  # torch loads the library that the module cudnn takes, so it comes first
     cudnn = import_module("cudnn")
     handle = cudnn.create_handle()
@@ -103,7 +103,7 @@ def run_plan(graph: Any, number: int, job: PlanJob, operands: Operands) -> Itera
 
 
 def run_once(graph: Any, number: int, operands: Operands) -> Callable[[], None]:
-    """A call of a compiled plan, which ran once and left its result in the operands."""
+    """Return a call of a compiled plan, which ran once and left its result in the operands."""
     import torch
 
     size = graph.get_workspace_size_plan_at_index(number)
@@ -121,8 +121,9 @@ def run_once(graph: Any, number: int, operands: Operands) -> Callable[[], None]:
 
 
 def microseconds(call: Callable[[], None]) -> float:
-    """The time of one of many calls in a CUDA graph, in its fastest replay: other processes may use the GPU too.
-    Operands that fit stay in its cache."""
+    """Return the time of one of many calls in a CUDA graph, in its fastest replay, since other processes may use the
+    GPU too. Operands that fit stay in its cache.
+    """
     import torch
 
     recorded = torch.cuda.CUDAGraph()

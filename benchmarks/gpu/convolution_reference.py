@@ -11,7 +11,7 @@ IMAGES = 2  # of a batch that are compared
 
 @dataclass(frozen=True)
 class Operands:
-    """Tensors by the number that a graph of `fused_graph` gives them, and a place for the result."""
+    """Tensors by their number in a graph of `fused_graph`, and memory for the result."""
 
     by_number: dict[int, Any]
 
@@ -21,8 +21,9 @@ class Operands:
 
 
 def draw_operands(of: Convolution, form: Form, device: str, seed: int = 0) -> Operands:
-    """Random operands. Scales are powers of two, so that int32 sums below 2^24 times a scale are exact in float32: the
-    result of `linear` is then the same bits in whatever order a kernel multiplies and adds."""
+    """Draw random operands. Scales are powers of two, so that int32 sums below 2^24 times a scale are exact in
+    float32: the result of `linear` then has the same bits in any order of operations.
+    """
     import torch
 
     generator = torch.Generator(device).manual_seed(seed)
@@ -63,8 +64,9 @@ def _log2(value: float) -> float:
 
 
 def exact_sums(x: Any, weights: Any) -> Any:
-    """The convolution of x [N, C, H, W] in float64, without rounding for integers: as one product of matrices, since
-    convolutions of libraries may take a transform that rounds."""
+    """Return the convolution of x [N, C, H, W] in float64, without rounding for integers: as one product of
+    matrices, since libraries may compute a convolution by a transform that rounds.
+    """
     import torch
 
     features, _, kernel, _ = weights.shape
@@ -74,7 +76,7 @@ def exact_sums(x: Any, weights: Any) -> Any:
 
 
 def expected_result(operands: Operands, form: Form, images: int = IMAGES) -> Any:
-    """What a kernel should give for the first images: float32 arithmetic on exact sums."""
+    """Return the correct output of a kernel for the first images: float32 arithmetic on exact sums."""
     import torch
 
     given = operands.by_number

@@ -1,4 +1,4 @@
-"""A denoiser's bundle with all that is measured of it, prepared once, where it is measured or on another machine."""
+"""A denoiser's bundle with all files of its measurements, prepared once, where it is measured or on another machine."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ Sample = Callable[[Sequence[int]], np.ndarray]  # seeds -> samples [B, ...]
 
 @dataclass(frozen=True)
 class Deployed:
-    """A denoiser's bundle, and how its samples are drawn. Files that belong to it lie next to the bundle."""
+    """A denoiser's bundle, and how its samples are drawn. Its other files are in the same folder."""
 
     member: Member
     bundle: Path
@@ -56,17 +56,17 @@ class Deployed:
 
     @property
     def seeds(self) -> int:
-        """How many seeds are compared with the CPU's."""
+        """Return the number of seeds that are compared with the CPU's samples."""
         return FEW if self.member.name == BLOCK.name else SEEDS
 
     @property
     def precisions(self) -> tuple[Precision, Precision]:
-        """The types that are measured: 16 bits and float32."""
+        """Return the measured types: 16 bits and float32."""
         return ("bfloat16" if self.member.name in OVERFLOWING else "float16", "float32")
 
     @property
     def portable(self) -> tuple[Precision, ...]:
-        """Those of its types in which the provider opens the portable graph."""
+        """Return those of its types in which the provider opens the portable graph."""
         return tuple(each for each in self.precisions if each != FORM_ONLY)
 
     @property
@@ -75,17 +75,17 @@ class Deployed:
         return self.bundle.with_name(f"{self.bundle.name}-expected.npy")
 
     def unrolled_file(self, precision: str, batch: int) -> Path:
-        """A whole run of a batch, every step written out."""
+        """Return the file of a whole run of a batch, unrolled."""
         return self.bundle.with_name(f"{self.bundle.name}-{precision}-{batch}-unrolled.onnx")
 
 
 def deploy(name: str, folder: Path) -> Deployed:
-    """The denoiser of a name, with its files in the folder."""
+    """Return the denoiser of a name, with its files in the folder."""
     return Deployed(KNOWN[name], folder / name)
 
 
 def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample]:
-    """The bundle as a product runs it."""
+    """Return the product's sampler of the bundle."""
 
     def open_sampler() -> Sample:
         sampler = load(of.bundle, body=body, backend=backend)
@@ -110,10 +110,10 @@ def expected_samples(of: Deployed, seeds: int | None = None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything of a denoiser that is measured: made unless it is there.
+    """Prepare everything of a denoiser that is measured, unless it exists.
 
-    tensorrt: the package that builds engines, or nothing. is_portable: only what any machine may use, which are the
-    bundle in float32 and the CPU's samples.
+    tensorrt: the package that builds engines, or nothing. is_portable: only files that any machine may use, which
+    are the bundle in float32 and the CPU's samples.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Preparation:
 
 
 def unroll(of: Deployed, precision: str, batch: int) -> Path:
-    """Write a whole run of a batch without a loop, unless it is there."""
+    """Write a whole run of a batch without a loop, unless it exists."""
     file = of.unrolled_file(precision, batch)
     if not file.exists():
         options = BakeOptions(
@@ -158,12 +158,14 @@ def unroll(of: Deployed, precision: str, batch: int) -> Path:
 
 
 def one_file_limit() -> int:
-    """Bytes of weights that stay in the file of a graph."""
+    """Return the bytes of weights that stay in the file of a graph."""
     return 2**31 - 2**24
 
 
 def build_engines(of: Deployed, name: str) -> None:
-    """Engines of TensorRT in float16 and int8. One that cannot be built is printed, and its contender fails later."""
+    """Build engines of TensorRT in float16 and int8. One that cannot be built is printed, and its contender fails
+    later.
+    """
     count = FEW if of.member.name == BLOCK.name else TRAJECTORIES
     asked = calibration(of.member, of.bundle, of.member.plan, ("tensorrt",), count)
     calibrate(replace(asked, guidance=of.member.guidance))

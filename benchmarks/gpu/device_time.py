@@ -1,4 +1,4 @@
-"""The GPU's time of a call: its kernels and copies. The profiler of torch sees those of all libraries of a process."""
+"""The GPU's time of a call: its kernels and copies. torch's profiler records those of all libraries in a process."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ def device_times(row: DenoiserRow, sample: Sample, batches: Sequence[int] = BATC
 
 
 def record_activities(call: Callable[[], Any], calls: int) -> list[Activity]:
-    """Make calls, and return what the GPU did. A CUDA graph is seen kernel by kernel."""
+    """Make calls, and return the GPU's activities. A CUDA graph is recorded kernel by kernel."""
     import torch
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
@@ -52,7 +52,7 @@ def record_activities(call: Callable[[], Any], calls: int) -> list[Activity]:
 
 
 def device_time(row: DenoiserRow, batch: int, seen: Sequence[Activity], calls: int) -> DeviceTime:
-    """The time in which the GPU was busy, and the kernels with the most time, of one of `calls` calls."""
+    """Return the time in which the GPU was busy, and the kernels with the most time, for one of `calls` calls."""
     names = (row.denoiser, row.engine, row.precision, batch)
     if not seen:
         return DeviceTime(*names, reason=UNSEEN)
@@ -67,7 +67,7 @@ def device_time(row: DenoiserRow, batch: int, seen: Sequence[Activity], calls: i
 
 
 def busy_time(seen: Sequence[Activity]) -> float:
-    """Microseconds in which at least one kernel or copy ran."""
+    """Return the microseconds in which at least one kernel or copy ran."""
     total, until = 0.0, float("-inf")
     for each in sorted(seen, key=lambda each: each.start):
         total += max(0.0, each.end - max(each.start, until))
@@ -76,7 +76,7 @@ def busy_time(seen: Sequence[Activity]) -> float:
 
 
 def kernel_name(name: str) -> str:
-    """A kernel's name without its types: `void f<int>(float*)` is `f`."""
+    """Return a kernel's name without its types: `void f<int>(float*)` is `f`."""
     plain = name.replace("(anonymous namespace)::", "").removeprefix("void ")
     while (shorter := re.sub(r"<[^<>]*>", "", plain)) != plain:
         plain = shorter

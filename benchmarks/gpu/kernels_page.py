@@ -1,4 +1,4 @@
-"""The tables of the GPU's time of a call, and of the kernels in which an engine needs more of it than torch."""
+"""The tables of the GPU's time of a call, and of the kernels in which an engine takes more of it than torch."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ of a call.
 
 
 def device_tables(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> str:
-    """A row for each engine and batch; then the kernels of our fastest engine, where torch's is faster."""
+    """Return a row for each engine and batch, then the kernels of our fastest engine if torch's is faster."""
     return "\n".join([HEAD, table(*shares(times, rows)), "", *slower_engines(times, rows)])
 
 
 def shares(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[Sequence[str], list[list[str]]]:
-    """The head and the rows of the table of the host's share."""
+    """Return the head and the rows of the table of the host's share."""
     head = ("denoiser", "engine", "network", "batch", "ms, call", "ms, GPU", "launches", "host's share")
     lines = []
     for each in times:

@@ -23,23 +23,23 @@ PACKAGES = (
 
 
 def seen() -> Gpu | None:
-    """The first GPU of this machine."""
+    """Return the first GPU of this machine."""
     jetson = this_jetson()
     return next(iter(these_gpus()), None) or (gpu_of(jetson) if jetson is not None else None)
 
 
 def describe_machine(gpu: Gpu | None) -> Machine:
-    """This machine, today."""
+    """Describe this machine, today."""
     versions = {each: version for each in PACKAGES if (version := version_of(each)) is not None}
     return Machine(REHEARSAL if gpu is None else name_gpu(gpu), versions, time.strftime("%Y-%m-%d"))
 
 
 def name_gpu(gpu: Gpu) -> str:
-    """A GPU with its driver and memory."""
+    """Return a GPU's name with its driver and memory."""
     memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
     return f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"
 
 
 def tensorrt_of() -> str:
-    """The package of TensorRT that is installed, or nothing."""
+    """Return the installed package of TensorRT, or nothing."""
     return next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")

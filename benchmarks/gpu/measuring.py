@@ -52,7 +52,7 @@ class Measurement:
 
 
 def measurements(names: Sequence[str], folder: Path, tensorrt: str, device: str, gpu: Gpu | None) -> list[Measurement]:
-    """All contenders of all denoisers: the first contenders of each, then the next of each."""
+    """Return all contenders of all denoisers: the first contenders of each, then the next of each."""
     counts = {name: len(list(contenders(deploy(name, folder), tensorrt, device))) for name in names}
     return [
         Measurement(name, folder, number, tensorrt, device, gpu)
@@ -63,8 +63,9 @@ def measurements(names: Sequence[str], folder: Path, tensorrt: str, device: str,
 
 
 def measure(denoiser: str, each: Contender, expected: np.ndarray, batches: Sequence[int] = BATCHES) -> DenoiserRow:
-    """Compare a contender's samples of the seeds from 0 on with the expected ones, and time it. Figures that it gave
-    before it failed are kept."""
+    """Compare a contender's samples of the seeds from 0 on with the expected ones, and time it. Figures from before
+    a failure are kept.
+    """
     row = DenoiserRow(denoiser, each.name, each.precision)
     try:
         sample = each.open()

@@ -1,4 +1,4 @@
-"""Chains of equal operators as ONNX graphs: the forms of one operator that ONNX Runtime's CUDA provider can run."""
+"""Chains of equal operators as ONNX graphs, in the forms of an operator that ONNX Runtime's CUDA provider can run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Chain:
-    """Equal operators, each of which takes the result of the one before.
+    """Equal operators, each of which takes the result of the previous one.
 
-    operator: a key of OPERATORS. shape: of x as the graph takes it. precision: float32 or float16. groups: of a norm.
-    heads: of attention. prefer_nhwc: a setting of the provider. short, long: lengths of two chains, whose times differ
-    by that of the operators between them.
+    operator: a key of OPERATORS. shape: of the graph's input x. precision: float32 or float16. groups: of a norm.
+    heads: of attention. prefer_nhwc: a setting of the provider. short, long: lengths of two chains, whose times
+    differ by that of the operators between them.
     """
 
     operator: str
@@ -48,13 +48,13 @@ class Parts:
     weights: dict[str, np.ndarray]
 
     def add(self, kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
-        """Another node; returns the name of its output."""
+        """Add a node and return the name of its output."""
         output = f"value_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
         return output
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """A weight that all operators of the chain share."""
+        """Add a weight that all operators of the chain share."""
         self.weights[name] = value
         return name
 
@@ -78,13 +78,13 @@ def model_of(chain: Chain, length: int) -> bytes:
 
 
 def input_of(chain: Chain) -> np.ndarray:
-    """x, the same for all forms of an operator but for its layout."""
+    """Return x, the same for all forms of an operator except for its layout."""
     drawn = np.random.default_rng(0).standard_normal(nchw(chain.shape, layout_of(chain)), np.float32)
     return to_layout(drawn, layout_of(chain)).astype(chain.dtype)
 
 
 def layout_of(chain: Chain) -> Layout:
-    """Where the channels of a chain's tensors lie."""
+    """Return the position of the channels in a chain's tensors."""
     if chain.operator.startswith("attention"):
         return "tokens"
     return "NHWC" if chain.operator.startswith("contrib GroupNorm") else "NCHW"
@@ -161,7 +161,7 @@ def _convolution(has_bias: bool) -> Callable[[Parts, str, Chain], str]:
 
 
 def _convolution_and_add(parts: Parts, value: str, chain: Chain) -> str:
-    """The bias as an operator of its own."""
+    """Add the bias as a separate operator."""
     value = _convolution(False)(parts, value, chain)
     bias = 0.1 * np.random.default_rng(3).standard_normal((1, _channels(chain), 1, 1))
     return parts.add("Add", [value, parts.weight("bias", bias.astype(chain.dtype))])
@@ -208,7 +208,7 @@ REFERENCE = {  # by operator: the form that the CPU computes in float32
 
 
 def chains() -> list[Chain]:
-    """What is timed, the most telling first: of small tensors, then of large ones."""
+    """Return the timed chains, the most informative first: of small tensors, then of large ones."""
     small, large = (64, 28, 8), (320, 64, 32)  # channels, side, groups
     found = [chain for rows in (2, 1) for each in ("float16", "float32") for chain in _norms(*small, rows, each)]
     found += _convolutions(*small[:2], "float16")

@@ -1,4 +1,4 @@
-"""The time of an operator of ONNX Runtime's CUDA provider, without its launch: in a chain that is one CUDA graph."""
+"""The time of an operator of ONNX Runtime's CUDA provider, without its launch, from a chain that is one CUDA graph."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -56,7 +56,7 @@ def chain_jobs(device: str) -> list[ChainJob]:
 
 
 def reference(chain: Chain) -> np.ndarray:
-    """The result of the compared chain, by the CPU in float32."""
+    """Return the result of the compared chain, on the CPU in float32."""
     layout = layout_of(chain)
     own = replace(
         chain,
@@ -71,7 +71,7 @@ def reference(chain: Chain) -> np.ndarray:
 
 
 def run_chain(chain: Chain, length: int, x: np.ndarray, device: str) -> tuple[np.ndarray, float]:
-    """The result of a chain, and the median seconds of a call whose tensors stay on the device."""
+    """Return the result of a chain, and the median seconds of a call whose tensors stay on the device."""
     place = (device, 0)
     call, result = bound_chain(chain, length, x, place)
     for _ in range(3):  # plain, recorded, replayed
@@ -85,7 +85,7 @@ def run_chain(chain: Chain, length: int, x: np.ndarray, device: str) -> tuple[np
 
 
 def bound_chain(chain: Chain, length: int, x: np.ndarray, place: tuple[str, int]) -> tuple[Callable[[], None], Any]:
-    """A session's call with tensors bound at addresses that stay, and its result's OrtValue."""
+    """Return a session's call with tensors bound at fixed addresses, and the OrtValue of its result."""
     device, number = place
     find_libraries(device)
     provider = CPU

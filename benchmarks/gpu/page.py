@@ -1,4 +1,4 @@
-"""The page of what was measured, from the lines that runs kept."""
+"""The page of the measurements, from stored lines."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -36,8 +36,9 @@ FORMS = {
 
 
 def page_of(records: Iterable[AnyRecord]) -> str:
-    """The page. Of lines about the same thing the last counts, so that rows of an earlier run stay until they are
-    measured again."""
+    """Return the page. The last line for an object counts, so rows of an earlier run stay until they are measured
+    again.
+    """
     every = list(records)
     rows = newest(every, DenoiserRow, _row_key)
     parts = [head(every), denoisers(rows)]
@@ -56,7 +57,7 @@ def page_of(records: Iterable[AnyRecord]) -> str:
 
 
 def newest(records: Iterable[AnyRecord], kind: type[Kind], key: Callable[[Kind], object]) -> list[Kind]:
-    """The last record of each key. One without a figure replaces none that has figures."""
+    """Return the last record of each key. A record without a figure does not replace one with figures."""
     found: dict[object, Kind] = {}
     for each in records:
         if isinstance(each, kind) and (not getattr(each, "reason", "") or key(each) not in found):
@@ -69,7 +70,7 @@ def _row_key(row: DenoiserRow) -> tuple[str, str, str]:
 
 
 def head(records: Sequence[AnyRecord]) -> str:
-    """What the page holds, and where it was measured."""
+    """Return the head of the page: its contents, and the machine."""
     machines = list(dict.fromkeys(_machine(each) for each in records if isinstance(each, Machine)))
     unfinished = [each for each in records if isinstance(each, PartEnd) and each.reason]
     lines = [f"- {each}" for each in machines]

@@ -16,7 +16,7 @@ class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_field
 
 
 class Machine(Record, frozen=True, tag="machine"):
-    """Where the lines after this one were measured. versions: by package. date: ISO."""
+    """The machine of the lines after this one. versions: by package. date: ISO."""
 
     gpu: str
     versions: dict[str, str]
@@ -24,7 +24,7 @@ class Machine(Record, frozen=True, tag="machine"):
 
 
 class PartEnd(Record, frozen=True, tag="part"):
-    """A part of the run came to its end. reason: why, if not because it was done."""
+    """The end of a part of the run. reason: why it ended, unless it was done."""
 
     name: str
     seconds: float
@@ -82,7 +82,7 @@ class DeviceTime(Record, frozen=True, tag="device_time"):
 
 
 class ListedPlans(Record, frozen=True, kw_only=True):
-    """Plans that cuDNN lists. engines: how many plans each has. reason: why there is none."""
+    """Plans that cuDNN lists. engines: the number of plans of each. reason: why there are no plans."""
 
     engines: dict[str, int]
     reason: str = ""
@@ -123,8 +123,9 @@ class PlanTime(Record, frozen=True, tag="plan"):
 
 
 class OperatorTime(Record, frozen=True, tag="operator"):
-    """An operator in a chain of equal ones. microseconds: of one. difference: of the chain's result from the CPU's in
-    float32, as a share of the largest value. launched: how the chain ran, such as `CUDA graph`."""
+    """An operator in a chain of equal ones. microseconds: of one operator. difference: of the chain's result from
+    the CPU's in float32, as a share of the largest value. launched: how the chain ran, such as `CUDA graph`.
+    """
 
     operator: str
     precision: str
@@ -215,7 +216,7 @@ class Results:
         file.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, record: AnyRecord) -> None:
-        """Write a line, now."""
+        """Write a line at once."""
         line = msgspec.json.encode(record) + b"\n"
         with self._lock, self.file.open("ab") as file:
             file.write(line)

@@ -26,7 +26,7 @@ TORCH_THREADS = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "2"}
 
 @dataclass(frozen=True)
 class Run:
-    """What is measured, where its files lie, and until when.
+    """The measured denoisers, their files, and the time limit.
 
     names: denoisers. folder: of bundles. results: where lines go. until: the monotonic clock's time, in seconds.
     device: cpu for a rehearsal. scale: by which the seconds of parts are multiplied. has_one_part: the only part may
@@ -42,19 +42,19 @@ class Run:
     has_one_part: bool = False
 
     def deadline(self, part: str) -> float:
-        """When a part that begins now ends."""
+        """Return the time at which a part that begins now ends."""
         return self.until if self.has_one_part else min(self.until, time.monotonic() + self.scale * SECONDS[part])
 
     @property
     def preparing_seconds(self) -> float:
-        """How long denoisers wait for files that are still being made."""
+        """Return how long denoisers wait for files that are still being prepared."""
         return max(0.0, self.until - time.monotonic()) / 2 if self.has_one_part else self.scale * PREPARING
 
 
 def run_parts(run: Run, parts: Sequence[str]) -> None:
     """Run the parts. torch compiles, and denoisers are prepared, while other parts are measured.
 
-    The order: convolutions, operators, which need no prepared denoiser, denoisers, then torch's turn.
+    The order is convolutions, operators, which need no prepared denoiser, denoisers, and torch.
     """
     folder = run.results.file.parent
     with ExitStack() as holding:
@@ -81,7 +81,7 @@ def _thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def _part(run: Run, name: str, work: Callable[[float], None]) -> None:
-    """One part: what it took, and why it ended if it failed."""
+    """Run one part and return its time, and the reason of a failure."""
     started, reason, until = time.monotonic(), "", run.deadline(name)
     print(f"{name}: at most {until - started:.0f} s", flush=True)
     try:
@@ -100,7 +100,7 @@ def _prepare(run: Run) -> None:
 
 
 def _compile(run: Run, turn: Path, preparing: threading.Thread) -> None:
-    """Networks that torch compiles. They wait for their turn, and for bundles that are not there yet."""
+    """Return networks that torch compiles. They wait for their turn, and for bundles that do not exist yet."""
     if not all(deploy(name, run.folder).expected_file.exists() for name in run.names):
         preparing.join()
     jobs = [each for each in compile_networks(run.folder, run.device, turn) if each.name in run.names]

@@ -1,4 +1,4 @@
-"""The network that a bundle was exported from, in torch, along the same plan."""
+"""The network of a bundle in torch, along the same plan."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,10 @@ MODES = ("reduce-overhead", "default")  # of torch.compile: with CUDA graphs, an
 
 @dataclass(frozen=True)
 class CompiledNetwork:
-    """A network that torch compiles, for each batch alone, and that then takes its turn at being timed.
+    """A network that torch compiles, for each batch separately, and that is timed when its turn comes.
 
-    turn: the file whose lock is held while it is timed. Whoever holds it first lets all compile before one is timed.
+    turn: the file whose lock is held while it is timed. The first holder lets all networks compile before one is
+    timed.
     """
 
     name: str
@@ -66,7 +67,7 @@ class CompiledNetwork:
 
 
 def compile_networks(folder: Path, device: str, turn: Path) -> list[CompiledNetwork]:
-    """What torch compiles: the first mode of all first."""
+    """Return the networks that torch compiles: the first mode of all of them first."""
     return [
         CompiledNetwork(name, folder, precision, mode, device, turn)
         for mode in MODES

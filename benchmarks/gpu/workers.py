@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, so that a crash or an endless call loses one job and not the run."""
+"""Jobs in separate processes, so that a crash or an endless call loses one job and not the run."""
 
 import contextlib
 import fcntl
@@ -20,13 +20,13 @@ GRACE = 5.0  # seconds that a job may go on past the deadline before its process
 
 
 class Job(Protocol):
-    """What a worker does. It is pickled."""
+    """The work of a worker. It is pickled."""
 
     def run(self) -> Iterable[AnyRecord]:
-        """The records, each as soon as it is there."""
+        """Yield the records as they are made."""
 
     def failure(self, reason: str) -> AnyRecord:
-        """The record that says why there is no other."""
+        """Return the record with the reason of a failure."""
 
 
 @dataclass
@@ -45,10 +45,10 @@ def run_jobs(
     nice: int = 0,
     environment: dict[str, str] | None = None,
 ) -> None:
-    """Run jobs in their order and add their records.
+    """Run jobs in order and add their records.
 
-    until: the monotonic clock's time, in seconds, after which no job begins, and GRACE after which none goes on.
-    workers: processes at a time. nice: by how much their priority is lower. environment: variables they get.
+    until: the monotonic clock's time, in seconds, after which no job begins; GRACE later all are stopped. workers:
+    processes at a time. nice: by how much their priority is lower. environment: their additional variables.
     """
     waiting = list(reversed(jobs))
     running: list[_Worker] = []
@@ -90,7 +90,9 @@ def _send(worker: _Worker, job: Job) -> None:
 
 
 def _take(worker: _Worker, running: list[_Worker], add: Callable[[AnyRecord], None]) -> None:
-    """Take what a worker says: a record, the reason of a failure, or at the end of its job whether it can go on."""
+    """Handle a worker's message: a record, the reason of a failure, or at the end of a job whether the worker can
+    continue.
+    """
     assert worker.job is not None
     try:
         said = worker.connection.recv()
@@ -123,7 +125,7 @@ def _code(exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, nice: int, environment: dict[str, str]) -> None:
-    """What a worker's process does until its pipe is closed."""
+    """The main function of a worker's process, until its pipe is closed."""
     os.environ.update(environment)
     os.nice(nice)
     with contextlib.suppress(EOFError, OSError):
@@ -142,14 +144,14 @@ def _work(connection: Connection, nice: int, environment: dict[str, str]) -> Non
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception in one line."""
+    """Return an exception in one line."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager
 def lock(file: Path) -> Iterator[None]:
-    """One process at a time. The lock of a process that ends is free again."""
+    """Allow one process at a time. The lock of a process that ends is free again."""
     with file.open("a") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield

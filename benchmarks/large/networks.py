@@ -15,8 +15,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Network:
-    """`make(width, latent)` gives the module. `conditions` are shapes of those that have to be given, by name; `labels`
-    are values of others, which a sample needs too."""
+    """`make(width, latent)` returns the module. `conditions` are the shapes of conditions that must be given, by
+    name; `labels` are values of others, which a sample also needs.
+    """
 
     pipeline: str
     component: tuple[str, str]

@@ -28,7 +28,7 @@ SCHEDULER: dict[str, Any] = {
 def write_pipeline(
     folder: Path, network: Network, channels: int | None = None, latent: int | None = None, dtype: Dtype = "float32"
 ) -> int:
-    """Write the folder; returns how many weights its network has."""
+    """Write the folder, and return the number of weights of its network."""
     import torch
     from diffusers.utils import logging
 

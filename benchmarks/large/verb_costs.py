@@ -35,7 +35,7 @@ CLI = (sys.executable, "-m", "fewstep.cli")
 
 @dataclass(frozen=True)
 class Chain:
-    """The folder of everything, and what is asked of the verbs."""
+    """The folder of all files, and the options of the verbs."""
 
     folder: Path
     plan: str
@@ -50,7 +50,7 @@ class Chain:
         return self.folder / "bundle"
 
     def _sizes(self) -> tuple[tuple[str, ...], ...]:
-        """The options of export, run and calibrate for free sizes: none where none are asked for."""
+        """Return the options of export, run and calibrate for free sizes; none if no sizes are requested."""
         if not self.free:
             return (), (), ()
         largest = self.free.split(":")[1]
@@ -87,7 +87,7 @@ class Chain:
 
 
 def write_conditions(network: Network, folder: Path) -> None:
-    """Values of the conditions: what a text encoder gives has about the size of standard normal numbers."""
+    """Write values of the conditions, at the scale of a text encoder's output: standard normal numbers."""
     rng = np.random.default_rng(0)
     for part in PARTS:
         records = {
@@ -99,7 +99,7 @@ def write_conditions(network: Network, folder: Path) -> None:
 
 
 def run(chain: Chain, names: Sequence[str]) -> Iterator[tuple[str, Cost | str, int]]:
-    """The cost of each step, or why it failed, and the bytes of the bundle after it."""
+    """Run each step and return its cost, or the reason why it failed, and the bytes of the bundle after it."""
     for name, arguments in chain.commands().items():
         if not names or name in names or name.split()[0] in names:
             try:
@@ -135,16 +135,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="sd15")
     parser.add_argument(
-        "--channels", type=int, help="of the first blocks of a U-Net, a multiple of 32; of a DiT's heads"
+        "--channels", type=int, help="channels of a U-Net's first blocks, a multiple of 32, or of a DiT's heads"
     )
     parser.add_argument("--latent", type=int, help="height and width of x")
-    parser.add_argument("--free", default="", metavar="LOW:HIGH:MULTIPLE", help="sizes that height and width may have")
+    parser.add_argument("--free", default="", metavar="LOW:HIGH:MULTIPLE", help="range of height and width")
     parser.add_argument("--verify", choices=("full", "quick"), default="full")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the source")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="type of the source")
     parser.add_argument("--plan", default="ddim:2")
     parser.add_argument("--target", default="cpu-x86,openvino,tensorrt")
     parser.add_argument("--trajectories", type=int, default=4)
-    parser.add_argument("--verbs", default="", help="some of the steps, as calibrate,run")
+    parser.add_argument("--verbs", default="", help="steps to run, such as calibrate,run")
     add_work(parser)
     given = parser.parse_args(arguments)
     failed, network = 0, NETWORKS[given.network]

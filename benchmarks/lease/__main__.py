@@ -24,14 +24,16 @@ MIB = 2**20
 def main() -> int:
     """Write the folders of an item, and print their sizes."""
     parser = options.parser_of(__doc__)
-    parser.add_argument("--item", choices=tuple(ITEMS), required=True, help="what is measured")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the written folders")
-    parser.add_argument("--limit", type=float, default=63.0, help="MiB of a folder (default %(default)s)")
+    parser.add_argument("--item", choices=tuple(ITEMS), required=True, help="the measurement")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="parent folder of the output")
+    parser.add_argument(
+        "--limit", type=float, default=63.0, help="largest size of a folder in MiB (default %(default)s)"
+    )
     parser.add_argument("--python-version", default="3.12", help="the machine's Python (default %(default)s)")
     parser.add_argument(
         "--architecture", type=int, default=90, help="its GPU's compute capability (default %(default)s, Hopper)"
     )
-    parser.add_argument("--data", type=Path, help=f"for training: {HOW_TO_GET}")
+    parser.add_argument("--data", type=Path, help=f"data for training: {HOW_TO_GET}")
     options.add_work(parser, "lease")
     given = parser.parse_args()
     item = ITEMS[given.item]

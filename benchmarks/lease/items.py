@@ -1,4 +1,4 @@
-"""What is measured on a lent GPU: for each item its command, and the files that the command reads."""
+"""The measurements on a lent GPU: for each item its command, and the files that the command reads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

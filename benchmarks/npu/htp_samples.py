@@ -48,7 +48,7 @@ HEAD = ("body", "seed", "step", "HTP", "ONNX's arithmetic", "HTP to ONNX's", "di
 
 
 def taking_its_own(sampler: Sampler) -> LoadedGraph:
-    """A body's network, which leaves what other bodies are fed."""
+    """A body's network, which drops inputs that only other bodies take."""
     return lambda feeds: sampler.network().graph(select_feeds(sampler.body.graph, feeds))
 
 
@@ -74,7 +74,7 @@ def print_step(name: str, seed: int, number: int, expected: np.ndarray, onnx_s: 
 
 
 def fix_rows(sampler: Sampler, rows: int) -> onnx.ModelProto:
-    """The float graph for a number of rows, with all shapes."""
+    """Return the float graph for a number of rows, with all shapes."""
     model = onnx.load(sampler.bundle.graph(sampler.body.graph))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = rows
@@ -111,7 +111,7 @@ def quantize_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, act
 
 
 def peers(sampler: Sampler, plan: Plan, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Their names and graphs."""
+    """Return their names and graphs."""
     fed = [call.feeds for call in calls(sampler, plan, PEER_SEEDS)]
     aimet = AIMET if find_spec("aimet_onnx") else {}
     for name in (*PEERS, *aimet):
@@ -144,9 +144,9 @@ def main() -> None:
     parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--body", default="int8-qnn")
-    parser.add_argument("--at", default="0,4", help="numbers of steps, from 0")
+    parser.add_argument("--at", default="0,4", help="indices of steps, from 0")
     options.add_seeds(parser, 1, 1000)
-    parser.add_argument("--whole", type=int, default=0, help="seeds that are sampled whole")
+    parser.add_argument("--whole", type=int, default=0, help="number of seeds with whole samples")
     parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
     body, steps, seeds = arguments.body, [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)

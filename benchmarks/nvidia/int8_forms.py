@@ -1,10 +1,10 @@
-"""What the builder of TensorRT-RTX makes of forms of int8, without a GPU, and what samples lose by them.
+"""TensorRT-RTX's engines of different forms of int8, built without a GPU, and the quality of their samples.
 
     python -m benchmarks.nvidia.int8_forms --work FOLDER
 
-writes the table of lab/measured/nvidia.md. Kernels and bytes are of engines for each of DEVICES, batch 2, of one
-evaluation. Quality is simulated by onnxruntime on held-out seeds. The work folder keeps exports, and what was found of
-each graph: a run that was stopped goes on.
+writes the table of lab/measured/nvidia.md. Kernels and bytes are of engines for each of DEVICES, batch 2, for one
+evaluation. Quality is simulated by onnxruntime on held-out seeds. The work folder stores exports and results, so a
+run that was stopped continues.
 """
 
 import json
@@ -116,7 +116,7 @@ def digest_of(graph: Graph) -> str:
 
 
 def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
-    """The kernels of an engine of a graph, which the folder keeps."""
+    """Return the kernels of an engine of a graph, which the folder stores."""
     own = (digest_of(graph), device, BATCH, digest_code((fewstep.graph,)), package_versions())
     return kept(folder, Kernels, lambda: built(graph, device), *own)
 
@@ -138,7 +138,9 @@ def built(graph: Graph, device: str) -> Kernels:
 
 
 def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, RecordedRun]:
-    """A model's bundle, exported if the folder lacks it: what its activations hold, and a course of held-out seeds."""
+    """Return a model's bundle, exported unless it is in the folder, its counted activations, and the run of held-out
+    seeds.
+    """
     few = FEW if member is BLOCK else CalibrateOptions.trajectories
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
     seeds, task = min(seeds, few) if member is BLOCK else seeds, open_task(options)
@@ -177,7 +179,9 @@ def measure_forms(member: Member, work: Path, seeds: int) -> list[list[str]]:
 def quality_of(
     graphs: Sequence[Graph], ends: Sequence[int], target: Target, course: RecordedRun, task: Task, work: Path
 ) -> str:
-    """PSNR of samples, mean and 5th percentile, in dB, which the folder keeps. Graphs run the steps between `ends`."""
+    """Return the PSNR of samples in dB, mean and 5th percentile, which the folder stores. Graphs run the steps
+    between `ends`.
+    """
 
     def found() -> list[float]:
         opened = [target.runs(graph) for graph in graphs]
@@ -224,7 +228,7 @@ def write_page(
     head: Sequence[str],
     rows_of: Callable[[Member, Path, int], list[list[str]]],
 ) -> None:
-    """Put the table of a script into the page, or print the rows of the models that are asked for."""
+    """Put the table of a script into the page, or print the rows of the requested models."""
     parser = parser_of(description)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help="default: all of the page")

@@ -38,8 +38,9 @@ ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not mad
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pipeline. `difference`: of the final x, relative to its range; None for a listed class, whose
-    samples the tests of fewstep compare."""
+    """The result of a pipeline. `difference`: of the final x, relative to its range; None for a listed class, whose
+    samples fewstep's tests compare.
+    """
 
     name: str
     result: str
@@ -164,11 +165,15 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path(gettempdir()) / "fewstep-pipelines", help="folder of pipelines"
     )
-    parser.add_argument("--seconds", type=positive, default=180, help="of one export at most (default %(default)s)")
-    parser.add_argument("--load-only", action="store_true", help="record and compare, and export nothing")
+    parser.add_argument("--seconds", type=positive, default=180, help="time limit of one export (default %(default)s)")
+    parser.add_argument("--load-only", action="store_true", help="record and compare without an export")
     parser.add_argument("--json", action="store_true", help="print one object for each pipeline")
     parser.add_argument(
-        "--scheduler", action="append", default=[], metavar="FIELD=VALUE", help="of its config, such as shift=3"
+        "--scheduler",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="field of the scheduler's config, such as shift=3",
     )
     parser.add_argument("--scale", type=positive, default=1, help="factor of height and width (default %(default)s)")
     add_only(parser, "pipelines")

@@ -1,6 +1,6 @@
-"""Requests of the deployed plan in rollouts: observations to calibrate on, and how far int8 is there.
+"""The requests of the deployed plan in rollouts: observations for calibration, and the error of int8 on them.
 
-Observations of demonstrations are other ones: a policy that samples in few steps visits states of its own.
+They differ from observations of demonstrations: a policy that samples in few steps visits other states.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
 
 
 class Watching(VirtualClock):
-    """A virtual clock that keeps what it was asked for."""
+    """A virtual clock that stores the requests."""
 
     def __init__(self, delay: float) -> None:
         super().__init__(delay)
@@ -33,7 +33,7 @@ class Watching(VirtualClock):
 
 
 def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED) -> list[SequenceJob]:
-    """All requests of a contender in a number of episodes of each task, from a seed on."""
+    """Return all requests of a contender in a number of episodes of each task, from a seed on."""
     clocks: list[Watching] = []
 
     def made(delay: float) -> Watching:
@@ -73,7 +73,7 @@ class Deviation:
 
 
 def deviation(jobs: Sequence[SequenceJob], one: Sampler, other: Sampler, count: int = 256, seed: int = 1) -> Deviation:
-    """The deviation of two samplers that are asked alike."""
+    """Return the deviation of two samplers with the same requests."""
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
     executed = policy_of(one.bundle.manifest).actions
     squares, largest = [], []

@@ -9,7 +9,7 @@ ONE_SIDED = 1.644854  # normal quantile of 95 %
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927), 95 %."""
+    """Return the 95 % interval of a share (Wilson 1927)."""
     if episodes == 0:
         return 0.0, 1.0
     found = binomtest(successes, episodes).proportion_ci(0.95, "wilson")
@@ -18,7 +18,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two contenders on the same episodes: `gained` are those that the one alone solved, `lost` the other alone."""
+    """Two contenders on the same episodes. gained: solved by the first only. lost: solved by the second only."""
 
     pairs: int
     gained: int
@@ -35,8 +35,9 @@ class Paired:
 
     @property
     def bound(self) -> float:
-        """The least difference, with 95 % confidence: Bonett and Price 2012, the adjusted interval for
-        paired shares. It is not zero wide where no pair differs."""
+        """Return the lower bound of the difference, with 95 % confidence: Bonett and Price 2012, the adjusted
+        interval for paired shares. Its width is not zero if no pair differs.
+        """
         gained, lost = (self.gained + 1) / (self.pairs + 2), (self.lost + 1) / (self.pairs + 2)
         error = math.sqrt((gained + lost - (gained - lost) ** 2) / (self.pairs + 2))
         return gained - lost - ONE_SIDED * error

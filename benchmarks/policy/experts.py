@@ -44,8 +44,9 @@ def expert_of(task: str, route: str | None = None) -> Expert:
 
 
 def rescuer_of(task: str) -> Expert:
-    """An expert of a task without routes that also finds out of what a policy gets into. Those of Meta-World press
-    closed fingers on the puck, and on the lid, until something slips."""
+    """Return an expert of a task without routes that also recovers from a policy's mistakes. Those of Meta-World
+    press closed fingers on the puck, and on the lid, until something slips.
+    """
     if task == "box-close":
         return close_the_box
     expert = expert_of(task)
@@ -69,8 +70,9 @@ def close_the_box(observation: Float64) -> Float64:
 
 
 def _reopen(observation: Float64, action: Float64) -> Float64:
-    """An action of Meta-World's expert of push, or the one that rises and opens the fingers where they are closed above
-    the puck."""
+    """Return the action of Meta-World's expert of push, or one that rises and opens the fingers if they are closed
+    above the puck.
+    """
     hand, gripper, puck = observation[:3], observation[3], observation[4:7]
     height = hand[2] - puck[2]
     if np.linalg.norm(hand[:2] - puck[:2]) > 0.05 or height < 0.042:

@@ -37,7 +37,7 @@ HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 ov
 
 
 def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
-    """Observations of rollouts, again and again."""
+    """Yield observations of rollouts, repeatedly."""
     with np.load(work / "observations.npz") as file:
         arrays = {name: file[name] for name in ("observation", "task")}
     count = len(arrays["observation"])
@@ -52,7 +52,7 @@ def call_of(sampler: Sampler, steps: int) -> Call:
 
 
 def torch_call(weights: Path, steps: int, threads: int) -> Call:
-    """The network run by torch, once for each step; what surrounds a step is left out in its favour."""
+    """Return one call of the network in torch for each step. Work around the steps is left out, in its favour."""
     import torch
 
     from fewstep.export.sources.python_file import load_python_file
@@ -76,7 +76,7 @@ def torch_call(weights: Path, steps: int, threads: int) -> Call:
 
 
 def race(calls: Mapping[tuple[str, int], Call], work: Path, count: int) -> list[tuple[str, ...]]:
-    """The table's lines of contenders by (who, steps); int8 makes `count` calls."""
+    """Return the table's lines of contenders by (name, steps); int8 makes `count` calls."""
     seconds: dict[tuple[str, int], list[float]] = {each: [] for each in calls}
     seen = windows(work)
     for call in calls.values():
@@ -106,7 +106,7 @@ def _milliseconds(seconds: list[float]) -> tuple[str, ...]:
 
 
 def machine(seconds: float) -> float:
-    """The share of the ticks of an empty loop that begin late, by more than a tenth of a tick."""
+    """Return the share of the ticks of an empty loop that begin late, by more than a tenth of a tick."""
     count, late, due = round(seconds * RATE), 0, time.perf_counter()
     for _ in range(count):
         time.sleep(max(0.0, due - time.perf_counter()))
@@ -118,7 +118,7 @@ def machine(seconds: float) -> float:
 
 
 def loop(sampler: Sampler, work: Path, seconds: float) -> str:
-    """A loop of the runner and the same loop without work, which shows the machine."""
+    """Run a loop of the runner and the same loop without work, which shows the machine's share."""
     seen = windows(work)
     empty = machine(seconds / 10)
     with PolicyRunner(sampler, Rhythm(RATE, ("dpmpp_2m:4", "dpmpp_2m:2")), shaping=LIMITS) as runner:
@@ -151,8 +151,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--threads", type=int, default=1, help="of a call")
-    parser.add_argument("--weights", type=Path, help="compare with torch; a device has none")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a call")
+    parser.add_argument("--weights", type=Path, help="weights for a comparison with torch")
     add_page(parser, PAGE)
     given = parser.parse_args()
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)

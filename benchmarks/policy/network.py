@@ -56,7 +56,7 @@ class Network(nn.Module):
         return self.encoder(torch.cat([numbers, task], dim=1))
 
     def predict(self, x: Tensor, time: Tensor, known: Tensor, prefix: Tensor, delay: Tensor) -> Tensor:
-        """The velocity, from what is known of the scene."""
+        """Return the velocity, from the features of the scene."""
         decided = (torch.arange(HORIZON, device=x.device)[None] < delay)[:, :, None].to(x.dtype)
         return self.unet(torch.cat([decided * prefix + (1 - decided) * x, decided], dim=2), time, known)
 
@@ -83,7 +83,9 @@ def make() -> tuple[nn.Module, Spec]:
     """SOURCE of `fewstep export benchmarks/policy/network.py:make`."""
     weights = Path(os.environ.get("POLICY_WEIGHTS", WEIGHTS))
     if not weights.is_file():
-        raise UserError(f"there are no weights {weights}", "python -m benchmarks.fetch_weights takes the trained ones")
+        raise UserError(
+            f"the weights {weights} are missing", "python -m benchmarks.fetch_weights fetches the trained ones"
+        )
     network = load_weights(Network(), weights)
     reach = torch.where(network.scale > 0, 1 / network.scale.clamp(min=1e-3), CONSTANT * torch.ones(OBSERVED))
     low, high = (network.centre - reach).tolist(), (network.centre + reach).tolist()

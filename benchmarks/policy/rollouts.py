@@ -1,7 +1,7 @@
-"""Episodes in the simulator, many in lockstep, under a virtual clock: the same verdicts on every run.
+"""Episodes in the simulator, many in parallel, under a virtual clock: the same verdicts in every run.
 
-All runners share a clock, so that their sequences are sampled as one batch. A sample's bits do not depend on its batch,
-and an episode's verdict therefore not on its neighbours.
+All runners share a clock, so that their sequences are sampled as one batch. A sample does not depend on its batch,
+and so an episode's verdict does not depend on the others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ LIMITS = Clip(-1.0, 1.0)  # of actions
 
 
 def one_hot(task: str) -> NDArray[np.float32]:
-    """The condition that says which task it is."""
+    """Return the one-hot condition of a task."""
     return np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
 
 
 @dataclass
 class Course:
-    """An episode as it runs."""
+    """The state of a running episode."""
 
     episode: Episode
     simulation: Simulation
@@ -39,7 +39,7 @@ class Course:
     seen: list[NDArray[np.float64]] = field(default_factory=list)
 
     def watch(self) -> None:
-        """The first half of a tick."""
+        """Run the first half of a tick: observe."""
         tick, shift = self.knock
         if len(self.seen) == tick:
             self.simulation.knock(shift)
@@ -48,7 +48,7 @@ class Course:
             self.runner.observe({"observation": self.observation.astype(np.float32)})
 
     def move(self) -> bool:
-        """The second half; whether the task is solved."""
+        """Run the second half of a tick: move, and return whether the task is solved."""
         if self.runner is None:
             assert self.expert is not None
             action = self.expert(self.observation)
@@ -75,7 +75,7 @@ def run(
     episodes: Sequence[Episode],
     clock_of: Callable[[float], VirtualClock] = VirtualClock,
 ) -> Iterator[Verdict]:
-    """The verdict of each episode, as soon as it ends. A `sampler` of None is the experts."""
+    """Yield the verdict of each episode when it ends. A `sampler` of None runs the experts."""
     clock = clock_of(contender.delay / RATE)
     waiting, running = list(episodes), list[Course]()
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
@@ -132,5 +132,5 @@ def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None
 
 
 def episodes_of(count: int, tasks: Sequence[str] = TASKS, first: int = 0) -> list[Episode]:
-    """So many seeds of each task, the tasks in turns."""
+    """Return a number of seeds of each task, the tasks in turn."""
     return [(task, seed) for seed in range(first, first + count) for task in tasks]

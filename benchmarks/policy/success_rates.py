@@ -110,7 +110,9 @@ def hash_of(weights: Path) -> str:
 
 
 def body_of(sampler: Sampler) -> str:
-    """The digest of what decides the samples of a body on a machine: its files, whose names hold the hash of each."""
+    """Return the digest of the files that decide the samples of a body on a machine; their names contain the hash of
+    each.
+    """
     manifest, graph = sampler.bundle.manifest, sampler.body.graph
     ahead = [each.file for each in (manifest.conditioner, manifest.prologue) if each is not None]
     files = [graph.file, *graph.data, *ahead]
@@ -121,11 +123,11 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
-    parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
+    parser.add_argument("--episodes", type=int, default=100, help="episodes of each task, from --first on")
+    parser.add_argument("--first", type=int, default=0, help="first seed; several runs may share WORK")
     parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
     add_page(parser, PAGE)
-    parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
+    parser.add_argument("--only", action="append", help="run only contenders with this name; may be repeated")
     given = parser.parse_args()
     if given.episodes < 1 or given.first < 0:
         parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
@@ -159,7 +161,9 @@ def main() -> None:
 
 
 def blocks(first: int, episodes: int) -> list[range]:
-    """Seeds of a number of episodes from the first on, in blocks that all contenders run before any runs more."""
+    """Return the seeds of a number of episodes from the first on, in blocks. All contenders run a block before any
+    runs the next.
+    """
     seeds = range(first, first + episodes)
     return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
 
@@ -169,14 +173,14 @@ def tasks_of(contender: Contender) -> Sequence[str]:
 
 
 def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
-    """Without those of a block that has not ended: what is solved ends first, and would count for too much."""
+    """Return the verdicts without those of an unfinished block: solved episodes end first, and would count too much."""
     missing = next(seed for seed in itertools.count() if any((task, seed) not in verdicts for task in tasks))
     end = missing if missing < BLOCK else missing // BLOCK * BLOCK
     return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
 
 
 def join_verdicts(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
-    """The verdicts of several files, by the digest of their contender; a later file's stand."""
+    """Join the verdicts of several files, by the digest of their contender; a later file takes precedence."""
     found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
     for digest, verdicts in ((digest, each) for file in files for digest, each in file.items()):
         found[digest] |= verdicts

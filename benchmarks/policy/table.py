@@ -26,7 +26,7 @@ HEAD = (
 
 
 def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None) -> tuple[str, ...]:
-    """The cells of a contender. `reference` has the verdicts that it is compared with, None for none."""
+    """Return the cells of a contender. `reference` has the verdicts that it is compared with, or None."""
     all_ = list(verdicts.values())
     won = [each for each in all_ if each.solved is not None]
     low, high = wilson(len(won), len(all_))

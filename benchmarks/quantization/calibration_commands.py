@@ -1,4 +1,4 @@
-"""The trajectories that a bundle of one's own was calibrated on, by its recorded commands."""
+"""The trajectories on which a user's bundle was calibrated, from its recorded commands."""
 
 import re
 from collections.abc import Collection
@@ -11,10 +11,11 @@ OF_ITS_OWN = ("--conditions", "--prompts", "--size", "--quality", "--speed", "--
 
 
 def seeds_of_calibration(manifest: Manifest, targets: Collection[str], has_conditions: bool = False) -> range:
-    """The seeds of the trajectories that a bundle's bodies for `targets` were calibrated on, by its recorded commands.
+    """Return the seeds of the trajectories on which a bundle's bodies for `targets` were calibrated, from its
+    recorded commands.
 
-    UserError unless one command made them all, from nothing but seeds. `has_conditions`: and from conditions that the
-    caller has, and passes to each tool.
+    Raises UserError unless one command made all of them from seeds only. `has_conditions`: and from conditions of
+    the caller, who passes them to each tool.
     """
     if manifest.text is not None and not has_conditions:  # it is calibrated on prompts of its own
         raise UserError(f"{manifest.name} takes prompts", "calibrate it with --conditions FILE, and pass the same file")

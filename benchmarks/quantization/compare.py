@@ -65,7 +65,9 @@ def own_code() -> str:
 
 
 def environments(given: Sequence[str]) -> dict[str, str]:
-    """The Python of each tool that is compared, from TOOL=PATH each; links stay, for by them it finds its packages."""
+    """Return the Python of each compared tool, from texts TOOL=PATH. Links stay, since Python finds its packages by
+    them.
+    """
     if malformed := [each for each in given if not all(each.partition("="))]:
         raise UserError(f"--python {malformed[0]}", "write it as TOOL=PATH")
     named = dict(each.split("=", 1) for each in given)
@@ -75,7 +77,9 @@ def environments(given: Sequence[str]) -> dict[str, str]:
 def calibrate_member(
     member: Member, steps: int, targets: Sequence[str], work: Path, progress: Progress = SILENT
 ) -> CalibrateOptions:
-    """How the member's bundle is calibrated along its plan for these targets; done unless its bodies are there."""
+    """Return the options that calibrate the member's bundle along its plan for these targets; it is calibrated
+    unless its bodies exist.
+    """
     plan = member.along(steps)
     bundle = exported(member, work / "bundles", plan, member.guidance)
     asked = calibration(member, bundle, plan, targets, TRAJECTORIES)
@@ -92,9 +96,10 @@ def compare(
     progress: Progress = SILENT,
     rows: ConditionRecords | None = None,
 ) -> Iterator[Measured]:
-    """The row of each engine of one calibrated bundle. Bodies of other tools are in a copy of it.
+    """Return the row of each engine of one calibrated bundle. Bodies of other tools are in a copy of it.
 
-    rows: held-out conditions that nothing draws. UserError without a body of ours, or with those of several plans.
+    rows: held-out conditions that cannot be drawn. Raises UserError without our body, or if bodies have different
+    plans.
     """
     seeds, reference = options.seeds_of(arguments), load(asked.bundle, body="float32")
     made = own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
@@ -120,7 +125,7 @@ def compare(
 
 
 def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: Path) -> dict[str, Body]:
-    """Our bodies of a bundle by engine. UserError unless all are there, made along the same plan."""
+    """Return our bodies of a bundle by engine. Raises UserError unless all exist, calibrated along the same plan."""
     names = {line.engine: line.body for line in lines if line.tool is None}
     again = f"fewstep calibrate {bundle} --target {','.join(TARGET_OF[engine] for engine in names)}"
     if missing := [name for name in names.values() if name not in bodies]:
@@ -132,7 +137,7 @@ def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: P
 
 
 def other(judge: Judge, line: Contender, python: str) -> Judged:
-    """Another tool's result: it quantizes, and what it made is judged. A failure is a result, whatever was raised."""
+    """Return another tool's result: it quantizes, and its graph is judged. Any exception is a result too."""
     made = QuantizedFile(Path(), "")
     try:
         made = quantize(line, judge.material, python)
@@ -154,14 +159,16 @@ def draw(judge: Judge, lines: Sequence[Contender], picture: Path) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
     options.add_denoisers(parser, [member.name for member in ALL])
-    parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="the Python that has a tool")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="TOOL=PATH", help="Python of the environment with the tool"
+    )
     options.add_only(parser, "settings, such as nncf_ptq-tuned (=nncf_ptq-tuned for this one alone),")
     options.add_seeds(parser, 64)
     options.add_work(parser, "quantization")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw what each samples, of the last row")
-    parser.add_argument("--bundle", type=Path, help="a calibrated bundle of your own, and none of the denoisers")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw the samples of the last row")
+    parser.add_argument("--bundle", type=Path, help="compare this calibrated bundle instead of the denoisers")
     parser.add_argument("--conditions", type=Path, help="the file that --bundle was calibrated with")
-    parser.add_argument("--held-out", type=Path, help="conditions of another such file, which judge")
+    parser.add_argument("--held-out", type=Path, help="file of other conditions, for judging")
     arguments = parser.parse_args(given)
     logging.getLogger().setLevel(logging.ERROR)
     with options.refusing(parser):
@@ -189,7 +196,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapping[str, str]) -> list[Measured]:
-    """The rows of a bundle of one's own, whose trajectories everyone gets. UserError where that cannot be."""
+    """Return the rows of a user's bundle, with its trajectories for all tools. Raises UserError if they are unknown."""
     if arguments.held_out is not None and arguments.conditions is None:
         raise UserError("--held-out without --conditions", "give the file that --bundle was calibrated with too")
     manifest = open_bundle(arguments.bundle).manifest
@@ -206,7 +213,7 @@ def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapp
 
 
 def show(made: Sequence[Measured]) -> None:
-    """Print rows as the tables have them."""
+    """Print rows as in the tables."""
     print(*(" | ".join(result_rows.cells(each)) for each in made), sep="\n", flush=True)
 
 

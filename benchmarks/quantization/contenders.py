@@ -55,10 +55,10 @@ class Contender:
 
 
 def contenders(tools: Collection[str], only: Sequence[str] = ()) -> tuple[Contender, ...]:
-    """Engine by engine, ours first, then the settings of the tools named. `only` keeps those with a part in the
-    name, or the one of the name after a "=", as =ort_static-tuned.
+    """Return contenders by engine, ours first, then the settings of these tools. `only` keeps those with a part in
+    the name, or the one of the name after a "=", as =ort_static-tuned.
 
-    UserError for a tool that there is none of, and if nothing is left besides ours.
+    Raises UserError for an unknown tool, and if nothing is left besides ours.
     """
     if unknown := sorted(set(tools) - TOOLS.keys()):
         raise UserError(f"there is no tool {unknown[0]!r}", f"name one of {', '.join(TOOLS)}")

@@ -74,7 +74,7 @@ def line(name: str, steps: int, found: Distance) -> tuple[str, ...]:
 def main(given: Sequence[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
     options.add_denoisers(parser, EXTRACTORS)
-    parser.add_argument("--samples", type=options.positive, default=256, help="in each set")
+    parser.add_argument("--samples", type=options.positive, default=256, help="samples in each set")
     options.add_work(parser, "quantization")
     arguments = parser.parse_args(given)
     with progress_display() as show:

@@ -14,11 +14,12 @@ RENAMED = re.compile(r"(?:fused )?(?P<given>.+?)(?:/\w+Fusion/?)*(?:_token_\d+)?
 
 
 def measure_coverage(engine: str, prepared: Graph, graph: Graph) -> Coverage:
-    """Coverage as the engine reports it, or for TensorRT by the graph's pairs, which a strongly typed engine follows.
+    """Return the coverage that the engine reports, or for TensorRT that of the graph's pairs, which a strongly typed
+    engine follows.
 
-    `prepared` is the float graph with nodes named after what they make, `graph` what a tool made of it, whose nodes
-    kept these names (a convolution that got its bias back makes another tensor). UserError for an operation in int8
-    that `prepared` does not have.
+    `prepared` is the float graph with nodes named after their outputs, `graph` a tool's graph, whose nodes have the
+    same names (a convolution with a joined bias makes another tensor). Raises UserError for an operation in int8
+    that `prepared` lacks.
     """
     if engine == "openvino":
         names = {node.output: node.name for node in graph.nodes}
@@ -40,10 +41,10 @@ def in_float(prepared: Graph, graph: Graph) -> frozenset[str]:
 
 
 def multiplying(idx: Index, name: str) -> str:
-    """The operation that a float kernel named `name` multiplies by.
+    """Return the operation that a float kernel named `name` multiplies by.
 
-    onnxruntime gives a kernel the name of the last node that went into it, a bias or an activation after the operation
-    perhaps. UserError for a name that leads to no operation, or to several.
+    onnxruntime gives a kernel the name of the last fused node, such as a bias or an activation after the operation.
+    Raises UserError for a name that leads to no operation, or to several.
     """
     found = RENAMED.fullmatch(name)
     node = idx.producers.get(found["given"]) if found else None

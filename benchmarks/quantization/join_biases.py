@@ -1,4 +1,4 @@
-"""Biases back inside convolutions, where tools look for them."""
+"""Join biases to convolutions, where other tools expect them."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,11 +9,11 @@ from fewstep.graph.graph import Graph, Node
 
 
 def join_bias(graph: Graph) -> Graph:
-    """The inverse of `separate_bias`, as networks are exported: tools round, and correct, a product with its bias.
+    """Invert `separate_bias` of exported networks, since tools round, and correct, a product together with its bias.
 
         Conv(x, W) + b[:, None, None]      ==>      Conv(x, W, b)
 
-    The convolution keeps its node's name and makes what the Add made. Biases that are computed stay where they are.
+    The convolution keeps its node's name and returns the output of the Add. Computed biases stay where they are.
     """
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     made = {value.name for value in graph.outputs}

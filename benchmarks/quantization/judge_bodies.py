@@ -1,4 +1,4 @@
-"""The nearness of each body's samples to float32, and its share in int8; each is measured once and kept."""
+"""The distance of each body's samples from float32, and its share in int8; each is measured once and stored."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,8 +32,9 @@ Samples = NDArray[np.float32]
 
 
 class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PSNR over held-out seeds in dB, against float32 along the same plan; multiply-accumulates of one sample. `image`
-    is the share of the errors' energy that is one image, the same for all seeds, beyond chance."""
+    """PSNR over held-out seeds in dB, against float32 along the same plan, and multiply-accumulates of one sample.
+    `image`: the share of the errors' energy that is one image, the same for all seeds, beyond chance.
+    """
 
     mean: float
     p5: float
@@ -51,7 +52,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Judged:
-    """A contender and how it fared: `quality` None if it failed, which `reason` says. made_by: the tool's version."""
+    """A contender and its result. quality: None if it failed. reason: of the failure. made_by: the tool's version."""
 
     contender: Contender
     quality: Quality | None = None
@@ -60,7 +61,7 @@ class Judged:
 
 
 def versions() -> tuple[str, ...]:
-    """The libraries that compute here, with their versions."""
+    """Return the libraries that compute here, with their versions."""
     installed = this_machine().versions
     return tuple(f"{name} {installed[name]}" for name in CODE if name in installed)
 
@@ -88,7 +89,7 @@ class Judge:
     rows: ConditionRecords | None = None
 
     def __call__(self, contender: Contender) -> Quality:
-        """PSNR of each held-out seed against float32 along the same plan, and what ran in int8."""
+        """Return the PSNR of each held-out seed against float32 along the same plan, and the operations in int8."""
         bundle = open_bundle(self.bundle)
         content = bundle.manifest.files[bundle.body(contender.body).graph.file]
         rows = None if self.rows is None else digest_records(self.rows)

@@ -35,8 +35,9 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Other(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A setting of another tool. `same`: it runs the very operations in int8 that ours does. `quality` None: it failed,
-    for this `reason`."""
+    """A setting of another tool. same: it has exactly our operations in int8. quality: None if it failed. reason: of
+    the failure.
+    """
 
     name: str
     setting: str
@@ -67,7 +68,7 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The common key of measurements of the same; rows are shown in its order."""
+        """Return the common key of measurements of the same object; rows are shown in its order."""
         return (self.denoiser, -self.steps, self.engine, self.first, self.seeds)
 
 
@@ -92,7 +93,7 @@ def make_row(
 
 
 def join_rows(known: Iterable[Measured], new: Iterable[Measured]) -> tuple[Measured, ...]:
-    """All rows in order: a new one instead of an earlier measurement of the same."""
+    """Return all rows in order; a new row replaces an earlier measurement of the same object."""
     rows = {each.key: each for each in known}
     for each in new:
         before = rows.get(each.key)
@@ -107,8 +108,9 @@ def put_tables(rows: Sequence[Measured]) -> None:
 
 
 def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
-    """Markdown by page and part, where there are rows of it: a line for each row, and all settings on the shipped
-    denoiser."""
+    """Return Markdown by page and part, for existing rows: a line for each row, and all settings on the shipped
+    denoiser.
+    """
     on_one = [each for each in rows if (each.denoiser, each.steps, each.first) == ("fashion_mnist", 8, 1000)]
     of_seeds = {"lab/measured/other_tools.md": 64, "docs/measured.md": 256}
     settled = {page: [each for each in on_one if each.seeds == seeds] for page, seeds in of_seeds.items()}
@@ -119,7 +121,7 @@ def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
 
 
 def settings(rows: Sequence[Measured]) -> str:
-    """Markdown: a line for each contender of rows of one denoiser, and below them the versions that made them."""
+    """Return Markdown: a line for each contender of rows of one denoiser, and below them the versions."""
     lines = []
     for row in rows:
         lines.append([row.engine, "fewstep", *_columns(row.ours, row.coverage)])
@@ -164,7 +166,7 @@ def _with_leads(row: Measured) -> Measured:
 
 
 def _best(row: Measured) -> Other | None:
-    """The setting with the best mean, of all that run the very operations of ours."""
+    """Return the setting with the best mean of all that run exactly our operations."""
     same = [(each.quality.mean, each) for each in row.others if each.same and each.quality is not None]
     return max(same, key=lambda pair: pair[0])[1] if same else None
 

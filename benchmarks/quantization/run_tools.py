@@ -1,4 +1,6 @@
-"""The graphs that other tools make of the material, as bodies of a copy of the bundle: then one code serves all."""
+"""Run other tools on the material, and add their graphs as bodies of a copy of the bundle, so that the same code
+judges all.
+"""
 
 import os
 import subprocess
@@ -32,9 +34,9 @@ class QuantizedFile:
 
 
 def quantize(contender: Contender, material: Material, python: str) -> QuantizedFile:
-    """Run a tool in its own environment; what it made is kept. UserError, `what` its last line, if it fails.
+    """Run a tool in its environment, and store its graph. Raises UserError with its last line if it fails.
 
-    What is kept is named after the tool's script as well: another setting there is another result.
+    The stored file is also named after the tool's script, since another setting there gives another result.
     """
     assert contender.tool is not None
     script = SCRIPTS / f"{contender.tool.id}.py"
@@ -52,7 +54,7 @@ def quantize(contender: Contender, material: Material, python: str) -> Quantized
 
 
 def add_body(bundle: Path, contender: Contender, made: QuantizedFile, material: Material) -> None:
-    """Put what a tool made into a bundle, with inputs and outputs as in the graph it was given (tools rename sizes)."""
+    """Put a tool's graph into a bundle, with the inputs and outputs of the original graph (tools rename sizes)."""
     given = material.graph
     graph = replace(io.load(made.path), name=given.name, inputs=given.inputs, outputs=given.outputs)
     with open_for_update(bundle, must_exist=True) as writer:
@@ -66,7 +68,9 @@ def add_body(bundle: Path, contender: Contender, made: QuantizedFile, material: 
 
 
 def reason(error: Exception, paths: Iterable[Path]) -> str:
-    """The reason why a tool has no result, for everybody's eyes: one line, with only the last parts of these paths."""
+    """Return the reason why a tool has no result, for publication: one line, with only the last parts of these
+    paths.
+    """
     said = str(error.what if isinstance(error, UserError) else error).strip().splitlines() or [type(error).__name__]
     shown = said[0]
     for path in sorted({os.path.abspath(path) for path in paths} - {os.sep}, key=len, reverse=True):

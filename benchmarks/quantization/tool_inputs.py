@@ -33,7 +33,9 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class Material:
-    """The folder, and the prepared graph by which operations are counted; float.onnx is that one with biases joined."""
+    """The folder, and the prepared graph by which operations are counted; float.onnx is that graph with joined
+    biases.
+    """
 
     folder: Path
     graph: Graph
@@ -89,7 +91,7 @@ def chosen_operations(graph: Graph, names: Sequence[str], ours: Mapping[str, Seq
 
 
 def _sources(sampler: Sampler) -> tuple[str, ...]:
-    """The content of the graphs that feeds are computed by."""
+    """Return the content of the graphs that compute the feeds."""
     manifest = sampler.bundle.manifest
     graphs = (sampler.body.graph, manifest.prologue)
     return tuple(manifest.files[graph.file] for graph in graphs if graph is not None)

@@ -162,9 +162,9 @@ def rows(turns: Mapping[str, Sequence[Turn]], ways: Mapping[str, Way]) -> Iterat
 def main(given: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--network", choices=("sd15", "dit-half"), default="sd15")
-    parser.add_argument("--target", default=TARGETS, help="of our int8 bodies (default %(default)s)")
-    parser.add_argument("--nncf", metavar="PYTHON", help="the Python that has nncf and openvino")
-    parser.add_argument("--prepare", action="store_true", help="make all files, and time nothing")
+    parser.add_argument("--target", default=TARGETS, help="targets of our int8 bodies (default %(default)s)")
+    parser.add_argument("--nncf", metavar="PYTHON", help="Python of the environment with nncf and openvino")
+    parser.add_argument("--prepare", action="store_true", help="write all files, without timing")
     add_turns(parser, threads=2, rounds=3, seconds=8.0)
     add_only(parser, "contenders")
     add_work(parser)

@@ -1,4 +1,4 @@
-"""Marks the tests of this folder as those of the lab."""
+"""Mark the tests of this folder as those of the lab."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest hands every item of the session to this hook, and those of other folders stay as they are."""
+    """pytest passes every item to this hook; items of other folders stay unchanged."""
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.lab)

@@ -1,4 +1,4 @@
-"""Starts that need no network: exact where the data are what they assume."""
+"""Starts without a network: exact if the data are as they assume."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow"), (FLOW, "sample")
 
 
 def first_known(plan, spec, mean):
-    """A network that says, at the plan's first evaluation, what leads to x0 = mean, and something else after it."""
+    """Return a network that gives x0 = mean at the plan's first evaluation, and something else later."""
     known = denoiser(lambda x, time: np.broadcast_to(mean, x.shape), plan.prediction, spec)
 
     def network(index, step, u):
@@ -65,7 +65,7 @@ def test_what_has_no_analytic_first_step_is_refused():
 @pytest.mark.parametrize(("means", "variances"), [(MEAN, STD**2), (MEANS, VARIANCES)], ids=["one law", "each its own"])
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
 def test_gaussian_data_are_teleported_exactly(spec, prediction, means, variances):
-    """From the noisiest time to any later one, as the ODE goes, and the plan goes into a file."""
+    """From the noisiest time to any later one, as the ODE goes; the plan is written to a file."""
     times, noisiest = uniform_lambda(spec, 3, first=600), NoiseSchedule(spec).noisiest
     traced = trace_plan("x", solvers.dpmpp_2m, times, denoising(spec, prediction))
     plan = gaussian_start(traced, NoiseSchedule(spec), means, variances)
@@ -77,7 +77,7 @@ def test_gaussian_data_are_teleported_exactly(spec, prediction, means, variances
 
 
 def test_a_later_start_makes_a_short_plan_better():
-    """4 evaluations over the last two thirds, for data that are Gaussian but for the test's solver."""
+    """4 evaluations over the last two thirds, for data that are Gaussian except for the test's solver."""
     schedule = NoiseSchedule(COSINE)
     whole = uniform_lambda(COSINE, 4, first=998, last=20)
     late = uniform_lambda(COSINE, 4, first=700, last=20)

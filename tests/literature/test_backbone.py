@@ -1,4 +1,4 @@
-"""A backbone and a head's whole plan in one file give the samples of a loop by hand."""
+"""A backbone and a head's whole plan in one file have the samples of a loop by hand."""
 
 import re
 from dataclasses import replace
@@ -30,8 +30,9 @@ PORTS |= {"class": "int64[batch]", "next_total": ROW, "size": ROW}
 
 
 def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **changed: str) -> Path:
-    """The class of a round: a whole number that follows from the sample before, from a sum that is carried, from the
-    number of the round and from a `voice` that stays. `changed` has other types and shapes of tensors."""
+    """Return the class of a round: an integer that depends on the previous sample, on a carried sum, on the number
+    of the round and on a constant `voice`. `changed` replaces types and shapes of tensors.
+    """
     ports = {**PORTS, **changed}
     given, made = (", ".join(f"{ports[name]} {name}" for name in names) for names in (INPUTS, outputs))
     text = f"""backbone ({given}) => ({made}) {{
@@ -44,7 +45,7 @@ def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **
 
 
 def by_hand(bundle: Path, file: Path, seeds: np.ndarray, voice: np.ndarray, options: BakeOptions):
-    """Samples [rounds, B, ...] of seeds [rounds, B], their classes, and the sum that is carried on."""
+    """Return samples [rounds, B, ...] of seeds [rounds, B], their classes, and the carried sum."""
     session, samples, classes = ort.InferenceSession(file), [], []
     x, total = np.zeros((len(voice), *SHAPE), np.float32), np.zeros(len(voice), np.float32)
     with fewstep.runtime.load(bundle, options.precision or "float32") as sampler:
@@ -136,7 +137,7 @@ def test_a_backbone_that_breaks_the_rules_of_onnx_is_refused_before_a_file_is_wr
     opset: int,
     words: str | None,
 ) -> None:
-    """An operation of another engine is none of these: the file has no test vector then, and a warning says so."""
+    """Not so an operation of another engine: the file then has no test vector, and a warning says so."""
     file, output = backbone(tmp_path / "backbone.onnx", opset=opset), tmp_path / "s.onnx"
     model = onnx.load(file)
     (node,) = (node for node in model.graph.node if node.op_type == "Abs")

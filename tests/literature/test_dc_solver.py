@@ -1,4 +1,4 @@
-"""DC-Solver: UniPC where nothing is compensated, nearer to the trajectory where the fit says how much."""
+"""DC-Solver: UniPC without compensation, and nearer to the trajectory with fitted ratios."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ network = denoiser(WIDE.exact_x0, "v", COSINE)
 
 
 def trajectory(times, starts, network=network, prediction="v", **parameters):
-    """x at every time but the last, then the sample."""
+    """Return x at every time but the last, then the sample."""
     plan = trace_plan("test", partial(dc_solver, **parameters), times, denoising(COSINE, prediction))
     states = list(execute(plan, network, lambda k: starts, np.float64))
     return [*(state.u for state in states), finish(plan, states, np.float64)]
@@ -38,13 +38,13 @@ def test_ratios_of_one_are_unipc(order):
 
 
 def compensate(*ratios):
-    """x before each step and the sample, by x0 = t^2 of a network that sees the time alone."""
+    """Return x before each step and the sample, with x0 = t^2 from a network of the time only."""
     squares = lambda i, step, u: [np.full_like(u, (step.time / 1000) ** 2)]  # noqa: E731
     return np.ravel(trajectory(uniform_lambda(COSINE, 4), np.zeros(1), squares, "sample", ratios=ratios, order=1))
 
 
 def gain_of_step(index):
-    """The number t of a time, and what a step from it adds of x0."""
+    """Return the number t of a time, and the contribution of x0 to a step from it."""
     here, there = uniform_lambda(COSINE, 4)[index : index + 2]
     return here.network / 1000, there.alpha * -np.expm1(here.lam - there.lam)
 
@@ -65,7 +65,7 @@ def test_a_compensated_prediction_is_that_of_all_later_history():
 
 
 def test_fitted_ratios_bring_it_nearer_to_the_trajectory():
-    """Fitted on some starts, better on others."""
+    """Fitted on some starts, and better on others."""
     times = uniform_lambda(COSINE, 6, first=995, last=10)
     fitted_on = np.random.default_rng(0).standard_normal(32)
     teacher = [WIDE.flow_map(times[0].sigma * fitted_on, times[0], time) for time in times]
@@ -78,7 +78,7 @@ def test_fitted_ratios_bring_it_nearer_to_the_trajectory():
 
 
 def test_the_fit_is_the_minimum():
-    """Of what each step leads to, one after the other."""
+    """Over the step that each ratio affects, one after the other."""
     times = uniform_lambda(COSINE, 4, first=900, last=50)
     teacher = [WIDE.flow_map(times[0].sigma * STARTS, times[0], time) for time in times]
     ratios = fit_ratios(lambda ratios: trajectory(times, STARTS, ratios=ratios), teacher)

@@ -1,4 +1,4 @@
-"""DPM-Solver-v3: exact on Gaussian data in one step, DPM-Solver++ where its statistics say nothing."""
+"""DPM-Solver-v3: exact on Gaussian data in one step, and DPM-Solver++ with neutral statistics."""
 
 from functools import cache, partial
 from itertools import pairwise
@@ -23,7 +23,7 @@ X = np.linspace(-2, 2, 5)
 
 
 def gaussian_ems(spec, points=240):
-    """The exact statistics of N(MEAN, STD^2): sigma eps = l (x - alpha MEAN), so f = -l MEAN, which b drives."""
+    """The exact statistics of N(MEAN, STD^2): sigma eps = l (x - alpha MEAN), so f = -l MEAN, which b compensates."""
     schedule = NoiseSchedule(spec)
     lams = np.linspace(schedule.lam(995), schedule.lam(10), points)
     l = 1 / (1 + STD**2 * np.exp(2 * lams))  # noqa: E741
@@ -38,7 +38,7 @@ def degenerate(spec, points=60):
 
 @cache
 def mixture_ems():
-    """Estimated from rollouts of the mixture, which its quantiles give exactly."""
+    """Statistics estimated on rollouts of the mixture, which its quantiles give exactly."""
     times = uniform_lambda(COSINE, 80, 995, 10)
     x = times[0].sigma * np.random.default_rng(0).standard_normal(128)
     states = [WIDE.flow_map(x, times[0], time)[:, None] for time in times]
@@ -84,8 +84,9 @@ def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known, to_the_en
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_a_corrector_redoes_the_step_with_the_value_at_its_end(order):
-    """By hand where l is 0.6 and s = b = 0: a curve through f, and in the corrector f's divided differences from the
-    step's begin on. The value at the end is of the uncorrected x, as in the authors' code."""
+    """By hand for l = 0.6 and s = b = 0: a curve through f, and in the corrector through f's divided differences
+    from the start of the step. The value at the end is of the uncorrected x, as in the authors' code.
+    """
     times, base, l = uniform_lambda(COSINE, 5), degenerate(COSINE), 0.6  # noqa: E741
     points, weights = np.polynomial.legendre.leggauss(20)
 
@@ -137,7 +138,7 @@ def test_estimated_statistics_help_with_few_steps(order, corrector):
 
 
 def test_estimates_are_the_exact_statistics_of_gaussian_data():
-    """Affine denoisers have one Jacobian: differences find it, and f is the same along all rollouts, so s is 0."""
+    """Affine denoisers have one Jacobian, which differences find, and f is the same along all rollouts, so s is 0."""
     times = uniform_lambda(COSINE, 100, 995, 10)
     x = times[0].sigma * np.random.default_rng(0).standard_normal((8, 3))
     states = [flow_map(x, times[0], time) for time in times]
@@ -149,7 +150,7 @@ def test_estimates_are_the_exact_statistics_of_gaussian_data():
 
 
 def test_tensors_shaped_as_a_sample_and_kept_in_a_file():
-    """Each element has its own statistics: here those of its own mean."""
+    """Each element has separate statistics, here those of its mean."""
     means = np.array([[0.1, 0.4], [-0.3, 0.9]])
     base = gaussian_ems(COSINE)
     l = np.broadcast_to(base.l[:, None, None], (240, 2, 2))  # noqa: E741

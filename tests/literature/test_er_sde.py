@@ -1,4 +1,4 @@
-"""ER-SDE-Solver against the paper's formulas run by hand, and what its noise scale makes of them."""
+"""ER-SDE-Solver, compared with the paper's formulas by hand, and the effect of its noise scale."""
 
 import math
 
@@ -78,7 +78,9 @@ def test_x0_that_is_a_polynomial_of_rho_is_integrated_exactly(order, degree):
 
 
 def test_it_is_near_the_ode_where_little_noise_is_left():
-    """phi / rho grows from 11 to 12.7 up to rho = 1: of what a step of the reverse-time SDE draws, some percent."""
+    """phi / rho grows from 11 to 12.7 up to rho = 1, so a step draws a few percent of the noise of the reverse-time
+    SDE.
+    """
     plans = [compile_plan(f"{name}:8@karras(sigma_max=1, sigma_min=0.01)", denoising(FLOW, "flow")) for name in NAMES]
     fresh, of_sde = ([step.update[0][-1] for step in plan.steps if step.draws] for plan in plans)
     assert len(fresh) == len(of_sde) == 7

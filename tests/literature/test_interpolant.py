@@ -1,4 +1,6 @@
-"""Stochastic interpolants between two Gaussians: velocity and score are affine, and every law a closed form."""
+"""Stochastic interpolants between two Gaussians: velocity and score are affine, and every distribution has a closed
+form.
+"""
 
 import math
 
@@ -24,7 +26,7 @@ DENOISER = DenoiserFacts(CIRCLE, "velocity", heads=2, towards="y")
 
 
 def heads(index, step, u):
-    """Velocity and score of independent y and x0, by hand: the schedule's table is not read."""
+    """Velocity and score of independent y and x0, by hand, without the schedule's table."""
     angle, t = step.time * math.pi / 4, step.time / 2
     c, s = math.cos(angle), math.sin(angle)
     variance = c**2 * TO[1] ** 2 + s**2 * FROM[1] ** 2 + 2 * t * (1 - t)
@@ -51,7 +53,7 @@ def test_every_epsilon_has_the_law_of_the_data(name):
 
 @pytest.mark.parametrize("power", [0, 1])
 def test_a_step_is_the_published_one(power):
-    """Euler-Maruyama for b + e s, between two times of the inside, on a share of y that is no 1 - alpha."""
+    """Euler-Maruyama for b + e s, between two inner times, with a share of y other than 1 - alpha."""
     plan = compile_plan(f"interpolant(epsilon=0.5, power={power}):4@trailing", DENOISER)
     draws = np.random.default_rng(0).standard_normal((5, 3))
     y = np.array([-1.0, 0.2, 0.9])
@@ -67,7 +69,7 @@ def test_a_step_is_the_published_one(power):
 
 
 def test_networks_that_see_y_take_any_solver():
-    """Where x0 is certain, ddim from y ends there: alpha and the share are of the table, and y leaves x."""
+    """If x0 is certain, ddim from y ends at it: alpha and the share come from the table, and y leaves x."""
     plan = compile_plan("ddim:4", DenoiserFacts(CIRCLE, "sample", towards="y"))
     seen = []
 

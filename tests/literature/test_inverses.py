@@ -1,4 +1,4 @@
-"""Samplers that run backwards: what goes in comes out."""
+"""Samplers that run backwards: the inverse of a sample returns its start."""
 
 from functools import partial
 from itertools import pairwise
@@ -31,7 +31,7 @@ def test_edict_inverts_its_own_trajectory(spec, prediction):
 
 
 def test_edict_goes_on_from_the_states_of_a_picture_before_the_last():
-    """At the noisy end they differ, where `edict` itself starts from one noise."""
+    """They differ at the noisy end, where `edict` itself starts from one noise."""
     network, facts = denoiser(WIDE.exact_x0, "epsilon", LINEAR), denoising(LINEAR, "epsilon")
     there, back = (compile_plan(f"{name}:10@trailing", facts) for name in ("edict_inverse", "edict"))
     *_, before, last = execute(there, network, None, np.float64, {"x": NOISE, "y": NOISE})
@@ -57,7 +57,7 @@ def test_bdia_inverts_its_own_trajectory(spec, prediction, gamma, steps):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_bdia_is_the_published_recurrence(gamma):
-    """DDIM steps from x both ways, and gamma weighs the one back to the noisier x (Zhang et al. 2023)."""
+    """DDIM steps from x in both directions; gamma weights the one back to the noisier x (Zhang et al. 2023)."""
     times = trailing(NoiseSchedule(COSINE), 6)
     made, _ = run(partial(bdia, gamma=gamma), times, COSINE, "v")
     x, before, noisy = times[0].sigma * NOISE, None, None

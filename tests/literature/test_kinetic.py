@@ -1,4 +1,4 @@
-"""Kinetic-optimal paths on data of two points, whose velocities and energies are quadratures."""
+"""Kinetic-optimal paths for data of two points, with velocities and energies by quadrature."""
 
 import math
 
@@ -19,7 +19,7 @@ FLOW, CIRCLE = ScheduleSpec("flow", timesteps=1), ScheduleSpec("trigonometric")
 
 
 def errors(ratios):
-    """The least error for x0 = +-1, which is tanh(s x / sigma) off: E over x = s + noise."""
+    """Return the least error for x0 = +-1, which tanh(s x / sigma) misses: the expectation over x = s + noise."""
     return np.array([WEIGHTS @ (1 - np.tanh(s * (s + NODES)) ** 2) for s in ratios])
 
 
@@ -29,7 +29,7 @@ OPTIMAL = kinetic_optimal(SEPARATION, nodes=513)
 
 
 def energy(spec):
-    """int E u^2 dt: u = alpha' E[x0 | x] + sigma' E[eps | x], by quadrature over eps for x0 = 1."""
+    """Return int E u^2 dt with u = alpha' E[x0 | x] + sigma' E[eps | x], by quadrature over eps for x0 = 1."""
     schedule, total = NoiseSchedule(spec), 0.0
     for i in range(STEPS):
         a, b = schedule.time((i + 1) / STEPS), schedule.time(i / STEPS)
@@ -57,7 +57,7 @@ def test_data_far_apart_have_the_straight_path():
 
 
 def test_few_even_steps_reach_the_data():
-    """The RMS miss of four steps from a hundred starts, which end at -1 or 1."""
+    """The RMS distance of the ends of four steps from -1 or 1, for a hundred starts."""
 
     def miss(spec):
         plan = compile_plan("ddim:4@trailing", DenoiserFacts(spec, "velocity"))

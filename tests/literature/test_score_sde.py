@@ -1,4 +1,6 @@
-"""Predictor-corrector sampling: published recurrences, the exact law, and the norm ratio that calibration freezes."""
+"""Predictor-corrector sampling: published recurrences, the exact distribution, and the norm ratio that calibration
+freezes.
+"""
 
 import math
 from functools import partial
@@ -21,8 +23,9 @@ VE = ScheduleSpec("exploding")
 
 @pytest.mark.parametrize(("spec", "corrections"), [(VE, 0), (VE, 1), (VE, 2), (LINEAR, 1)])
 def test_it_is_the_annealed_recurrence(spec, corrections):
-    """Algorithms 2 to 5 with sigma for |z| / |score|, the corrector first as in the authors' code. Variance-exploding
-    steps keep x and add s^2 - t^2; variance-preserving ones, over all timesteps from 30 down, sqrt(1 - beta) and beta.
+    """Algorithms 2 to 5 with sigma for |z| / |score|, the corrector first as in the authors' code.
+    Variance-exploding steps keep x and add s^2 - t^2. Variance-preserving ones, over all timesteps from 30 down, use
+    sqrt(1 - beta) and beta.
     """
     schedule, rng = NoiseSchedule(spec), np.random.default_rng(0)
     points = (50.0, 11.0, 2.0, 0.3, 0.01) if spec is VE else range(30, -1, -1)
@@ -46,7 +49,7 @@ def test_it_is_the_annealed_recurrence(spec, corrections):
 
 
 def spread(spec, prediction, steps, corrections):
-    """The error of the law after a number of steps."""
+    """Return the error of the distribution after a number of steps."""
     times = uniform_lambda(spec, steps, first=995, last=10)
     plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(spec, prediction))
     return spread_error(plan, spec, times[-1])
@@ -64,7 +67,7 @@ def test_corrections_bring_the_law_nearer():
 
 
 def test_the_norm_ratio_is_measured_and_frozen():
-    """For Gaussian data |z| / |score| is sigma / sqrt(E eps^2 / 1), in closed form; 4000 elements make a norm."""
+    """For Gaussian data |z| / |score| has the closed form sigma / sqrt(E eps^2 / 1); each norm has 4000 elements."""
     times = uniform_lambda(COSINE, 5, first=900, last=100)
     plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(COSINE, "v"))
     rng = np.random.default_rng(0)

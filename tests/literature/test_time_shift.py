@@ -63,7 +63,7 @@ Y = np.full(7, 0.3)
 
 
 def scaling(denoiser, scales):
-    """A network around which the noise is scaled by hand."""
+    """A network with the noise scaled around it by hand."""
 
     def network(index, step, u):
         time = Time(step.time, step.alpha, step.sigma)

@@ -1,4 +1,4 @@
-"""Steps that go up: the times of RePaint, the law of noising, and a posterior that plain holding misses."""
+"""Steps to more noise: the times of RePaint, the distribution of noising, and a posterior that a plain hold misses."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
 
 
 def times(plan) -> list[int]:
-    """Each step's place in the plan before, by its time."""
+    """Return each step's place in the original plan, by its time."""
     order = sorted({step.time for step in plan.steps}, reverse=True)
     return [order.index(step.time) for step in plan.steps]
 
@@ -70,8 +70,9 @@ def test_refusals(name, arguments, line) -> None:
 
 
 def test_repeats_bring_a_hold_to_the_posterior() -> None:
-    """Two numbers that are correlated by 0.9 and of deviation 1; the first one is known to be 1.5. The second one is
-    then N(1.35, 0.19). Plain holding leaves it near its own mean of 0."""
+    """Two numbers with deviation 1 and correlation 0.9, the first known to be 1.5. The second is then N(1.35, 0.19).
+    A plain hold leaves it near its mean of 0.
+    """
     covariance = np.array([[1.0, 0.9], [0.9, 1.0]])
     schedule = NoiseSchedule(FACTS.schedule)
 

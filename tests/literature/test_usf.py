@@ -1,4 +1,4 @@
-"""USF: the solvers it contains come out of its decisions, and what it adds does what it says."""
+"""USF: its decisions give the solvers that it contains, and its additions follow their formulas."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from tests.plans.mixture import WIDE, compile_solver
 
 
 def multistep(order, on_noise=False, relaxation=None, corrected=False):
-    """A solver of as many steps as it is given times, its order rising in the first ones."""
+    """A solver with as many steps as it gets times. Its order rises in the first ones."""
 
     def solver(trace, times):
         decisions = []
@@ -87,7 +87,7 @@ def test_orders(order):
 
 @pytest.mark.parametrize("on_noise", [False, True])
 def test_a_step_expands_from_its_start_by_its_own_differences(on_noise):
-    """From the third newest point: by the slope to the one after it, relaxed, and the curve of a cubic through all."""
+    """From the third newest point: by the slope to the next one, relaxed, and the curvature of a cubic through all."""
     times = [NoiseSchedule(COSINE).time(t) for t in (900, 700, 520, 300, 180)]
     expansion = Expansion(3, start=3, differences=(1, 3), relaxation=lambda z: 1 + z / 10)
     solver = usf([*[Decision(on_noise=on_noise)] * 3, Decision(expansion, on_noise)])

@@ -1,4 +1,4 @@
-"""What sampling is said to take is what it takes, as far as that is known before."""
+"""Sampling takes the time and memory that it announced, as far as they are known in advance."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ F32 = np.dtype(np.float32)
 
 
 def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
-    """A row has 4 numbers, 16 bytes: a, b and c are there besides x, and the sum of b and c when a is gone."""
+    """A row has 4 numbers, 16 bytes: a, b and c are held besides x, and the sum of b and c once a is freed."""
     nodes = (
         Node("Tanh", ("x",), ("a",)),
         Node("Neg", ("a",), ("b",)),
@@ -67,7 +67,7 @@ def test_a_body_that_sees_rows_has_the_activations_of_one(tmp_path: Path, monkey
 
 
 def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -> None:
-    """float32 has two weights in its file. int8 reads one of them from there, and has one in a file of its own."""
+    """float32 has two weights in its file. int8 reads one of them there, and has another in a separate file."""
     folder = make_bundle(tmp_path / "tiny")
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(3))

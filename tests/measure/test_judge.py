@@ -1,4 +1,4 @@
-"""Judging denoisers whose error is known: the figures must be the ones that arithmetic gives."""
+"""Judging denoisers with a known error: the figures equal those of arithmetic."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ SHAPE = (1, 4, 4)
 
 @dataclass(frozen=True)
 class Body:
-    """A denoiser by its function `network(plan, samples, conditions)`."""
+    """A denoiser given by its function `network(plan, samples, conditions)`."""
 
     called: Any
 
@@ -44,7 +44,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Called:
-    """A `StepCall` by its function."""
+    """A `StepCall` given by its function."""
 
     step_network: Any
     slots: None = None
@@ -54,8 +54,9 @@ class Called:
 
 
 def gaussian(gain=1.0, noise=0.0, pull=1.0):
-    """eps of data ~ N(0, 0.25), whose branches differ by `pull` times the condition; `gain` and `noise` are its known
-    error."""
+    """eps of data ~ N(0, 0.25). The branches differ by `pull` times the condition; `gain` and `noise` are the known
+    error.
+    """
 
     def denoiser(plan, samples, conditions):
         shift = pull * conditions["class"].astype(np.float32)[:, None, None, None] * 0.01
@@ -86,7 +87,7 @@ def batch_of(conditions):
 
 
 def asking(bodies):
-    """Who answers questions by some bodies."""
+    """A judge with some bodies."""
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
 
 
@@ -143,7 +144,7 @@ def test_a_lost_direction_has_its_gain_at_every_step():
 
 
 def test_a_candidate_is_run_in_its_own_range_groups():
-    """Also by single steps: a body with stages takes its graph by the step's group."""
+    """Also for single steps: a body with several graphs takes its graph by the step's group."""
     plan = compile_plan("dpmpp_2m:4", DENOISING, guidance=2.0)
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))
@@ -180,7 +181,7 @@ def test_a_candidate_may_have_fewer_seeds_and_no_figure_of_steps_that_none_was_f
 
 @pytest.mark.parametrize(("featured", "seeds"), [(3, 4), (8, 6)])
 def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
-    """Without a teacher no seed is taught. A body is asked for batches that have seeds of its own alone."""
+    """Without a teacher no seed is compared with one. A body only runs batches of its own seeds."""
     own, asked, shown = compile_plan("ddim:3", DENOISING, guidance=2.0), [], []
     bodies = {"float32": gaussian(), "int8": gaussian(gain=1.02), "fitted": gaussian()}
     want = JudgementRequest(
@@ -236,7 +237,7 @@ def test_numbers_of_seeds_that_cannot_be_compared_are_refused(more):
 
 
 def test_a_degraded_sample_is_the_condition_of_each_seed():
-    """A denoiser that says x0 = y / 2: so ends every trajectory that starts from y."""
+    """A denoiser with x0 = y / 2: every trajectory from y ends there."""
     restoring = DenoiserFacts(ScheduleSpec("residual-shift", timesteps=4), "sample", towards="y")
 
     def degrade(seeds):

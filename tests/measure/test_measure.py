@@ -1,4 +1,4 @@
-"""Evaluating a tiny bundle whose int8 body is off by a known factor."""
+"""Evaluating a tiny bundle whose int8 body has a known error."""
 
 import logging
 
@@ -37,7 +37,7 @@ def options(bundle, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A bundle, and its evaluation with an extractor and data of its own."""
+    """A bundle, and its evaluation with a given extractor and data."""
     folder = tmp_path_factory.mktemp("measure")
     extractor = write_extractor(folder / "mine.onnx", MATRIX)
     np.save(folder / "real.npy", np.random.default_rng(1).integers(256, size=(150, *SHAPE)).astype(np.uint8))
@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_is_reported_before_anything_is_sampled(bundle, tmp
 
 @pytest.mark.parametrize("field", ["bodies", "networks"])
 def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle, field):
-    """The denoiser's own bodies, or those of another network."""
+    """A change of the denoiser's bodies, or of another network's."""
     manifest = open_bundle(bundle).manifest
     others = {name: body for name, body in manifest.bodies.items() if name != "int8-tensorrt"}
     noisy = NetworkEntry(0.0, manifest.prediction, {"class": "class"}, manifest.bodies, "", "0" * 64)
@@ -171,7 +171,7 @@ def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypa
 
 @pytest.mark.parametrize("short", ["activations", "memory"])
 def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figures(bundle, monkeypatch, short):
-    """Two branches of 16 seeds are 32 rows, which the network sees at once, or one after the other."""
+    """Two branches of 16 seeds are 32 rows, which the network runs at once, or one after the other."""
     rows: list[int] = []
     real = OnnxRuntime.load
 

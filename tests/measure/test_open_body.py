@@ -1,4 +1,4 @@
-"""A worker samples as this process does."""
+"""A worker draws the same samples as this process."""
 
 import pickle
 from pathlib import Path

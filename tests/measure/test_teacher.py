@@ -1,4 +1,4 @@
-"""The teacher: the plan that is taken where none is asked for, and its check by twice as many steps."""
+"""The teacher: the default plan, and its check by twice as many steps."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from tests.bundles import changed
 
 
 def with_schedule(folder: Path, schedule: ScheduleSpec) -> Sampler:
-    """The tiny denoiser as if it had been trained on another schedule."""
+    """The tiny denoiser with the facts of another schedule."""
     return load(changed(folder, schedule=schedule, prediction="sample"))
 
 
@@ -119,7 +119,7 @@ def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> 
 def test_it_is_doubled_until_it_suffices(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, judged: int, known: int, steps: int, suffices: bool | None
 ) -> None:
-    """It is ten decibels nearer then; doubling has an end, and the check is of the plan that it ends with."""
+    """It is then ten decibels nearer. Doubling has a limit, and the check is of the final plan."""
     sampler, twice = load(tiny_bundle), teacher._double_steps
     monkeypatch.setattr(
         teacher, "_double_steps", lambda *plans: None if len(plans[1].steps) >= known else twice(*plans)

@@ -1,4 +1,4 @@
-"""The bars of benchmarks/footprint.py that do not depend on how busy the machine is."""
+"""The bars of benchmarks/footprint.py that do not depend on the load of the machine."""
 
 import runpy
 from pathlib import Path

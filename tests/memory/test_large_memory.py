@@ -1,7 +1,7 @@
-"""What calibrating 300 MB of weights costs in memory, and running it in int8: `pytest -m large`.
+"""The memory of calibrating 300 MB of weights, and of running them in int8: `pytest -m large`.
 
-The network is that of benchmarks/memory.py, and the limit above which weights leave a graph is lowered, so that its
-int8 bodies are large too.
+The network is that of benchmarks/memory.py. The limit above which weights leave a graph is lowered, so that its int8
+bodies are large too.
 """
 
 import importlib.util
@@ -72,7 +72,7 @@ def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 
 
 def peak(arguments: Sequence[str]) -> int:
-    """The most that a command of fewstep has resident, mapped files among it."""
+    """Return the largest resident memory of a command of fewstep, including mapped files."""
     return measure([sys.executable, "-c", COMMAND, *arguments]).peak
 
 

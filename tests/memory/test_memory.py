@@ -1,4 +1,4 @@
-"""What exporting costs in memory: benchmarks/memory.py at a tenth of its size, where little but torch itself counts."""
+"""The memory of exporting: benchmarks/memory.py at a tenth of its size, where torch itself takes most of it."""
 
 from pathlib import Path
 

@@ -42,7 +42,7 @@ def test_a_batch_is_in_model_range_half_of_it_mirrored():
 
 
 def test_it_was_trained():
-    """Shapes in colour, such as are in photographs: an untrained network has the loss 1 + E[x0^2], here 1.2."""
+    """On coloured shapes, as in photographs: an untrained network has the loss 1 + E[x0^2], here 1.2."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.linspace(-1, 1, 32)
     inside = (rows[:, None].square() + rows[None, :].square() < 0.4)[None]

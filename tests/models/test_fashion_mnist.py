@@ -16,10 +16,11 @@ def test_network_has_the_size_its_card_says():
 
 
 def test_network_was_trained():
-    """At high noise a v predictor must at least say minus the mean image; at low noise, minus the image, blurred.
+    """At high noise a v predictor must at least return minus the mean image, and at low noise minus the blurred
+    image.
 
-    A network that has learnt nothing has the loss 1 + E[x0^2]; an unconditional Gaussian fit reaches about 0.4 on
-    images like these. Here the data is smooth shapes on black, so only the order of magnitude is asked for.
+    An untrained network has the loss 1 + E[x0^2]; an unconditional Gaussian fit reaches about 0.4 on such images.
+    The data are smooth shapes on black here, so the test only checks the order of magnitude.
     """
     generator = torch.Generator().manual_seed(0)
     rows = torch.linspace(-1, 1, 28)

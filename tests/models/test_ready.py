@@ -1,4 +1,4 @@
-"""The bundle that comes with fewstep: up to date, small, and the same samples however they are asked for."""
+"""The shipped bundle: up to date, small, and with the same samples however it is called."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""The loop that trains every reference denoiser: what it draws, how it ends, how it goes on after a kill."""
+"""The loop that trains every reference denoiser: its draws, its end, and how it resumes after a kill."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Plans whose steps take some tensors from former steps instead of computing them: schedules of caching, as tables.
+"""Plans whose steps take some tensors from earlier steps instead of computing them: schedules of caching, as tables.
 
-A step returns what it computes of the tensors besides its output, and a later one takes it (DeepCache: Ma, Fang, Wang
+A step returns the tensors that it computes besides its output, and a later one takes them (DeepCache: Ma, Fang, Wang
 2024, arXiv 2312.00858).
 """
 
@@ -18,12 +18,12 @@ Mask = NDArray[np.bool_]  # [steps, tensors]: those that a step takes
 
 
 def cache_plan(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
-    """The plan whose steps take tensors from before. order 0: they are as the last step that computed them left them.
-    1: they go on linearly in lambda, once two steps have computed some.
+    """Return the plan whose steps take tensors from earlier ones. order 0: as the last step computed them. 1:
+    extrapolated linearly in lambda, once two steps have computed some.
 
     taken: for each step all tensors or none [steps], or each of `names` [steps, tensors].
 
-    UserError for a schedule that reads what is not there.
+    Raises UserError for a schedule that reads tensors before they are computed.
     """
     mask = np.broadcast_to(np.reshape(taken, (len(plan.steps), -1)), (len(plan.steps), len(names)))
     computed: list[list[float | None]] = [[] for _ in names]

@@ -1,4 +1,6 @@
-"""What tests of solver families measure: the slope of the error, and a stochastic plan's exact law."""
+"""Measurements for tests of solver families: the slope of the error, and the exact distribution of a stochastic
+plan.
+"""
 
 import math
 from functools import cache
@@ -21,21 +23,22 @@ grid = cache(uniform_lambda)
 
 @cache
 def exact_ends(spec: ScheduleSpec) -> np.ndarray:
-    """The ends of the trajectories from `STARTS`, whatever the steps of `grid` between."""
+    """Return the ends of the trajectories from `STARTS`, whatever steps `grid` has between them."""
     times = grid(spec, 1, 995, 10)
     return WIDE.flow_map(times[0].sigma * STARTS, times[0], times[-1])
 
 
 def error(solver: Solver, spec: ScheduleSpec, prediction: Prediction, steps: int, bend: float = 0.0) -> float:
-    """Root mean square distance to the exact trajectories' ends, on the mixture. Steps are uniform in lambda, or with a
-    bend grow or shrink from start to end."""
+    """Return the RMS distance to the ends of the exact trajectories, on the mixture. Steps are uniform in lambda, or
+    with a bend grow or shrink from start to end.
+    """
     times = bend_grid(spec, steps, bend)
     return rms(WIDE.run(compile_solver(solver, times, spec, prediction), spec, STARTS) - exact_ends(spec))
 
 
 @cache
 def bend_grid(spec: ScheduleSpec, steps: int, bend: float) -> list[Time]:
-    """Steps that grow or shrink in lambda, between the ends of `grid`; without a bend, those of `grid`."""
+    """Return steps that grow or shrink in lambda, between the ends of `grid`; without a bend, those of `grid`."""
     times = grid(spec, steps, 995, 10)
     if not bend:
         return times
@@ -45,15 +48,17 @@ def bend_grid(spec: ScheduleSpec, steps: int, bend: float) -> list[Time]:
 
 
 def slope(solver: Solver, spec: ScheduleSpec, prediction: Prediction, bend: float = 0.0) -> float:
-    """The power of the number of steps that the error falls with, from 66 to 258 steps: blocks of two and of three
-    evaluations fit in both."""
+    """Return the power of the number of steps with which the error falls, from 66 to 258 steps, where blocks of two
+    and of three evaluations fit.
+    """
     few, many = (error(solver, spec, prediction, steps, bend) for steps in FEW_AND_MANY)
     return math.log(few / many) / math.log(FEW_AND_MANY[1] / FEW_AND_MANY[0])
 
 
 def moments(plan: Plan, network, given=None) -> tuple[float, float]:
-    """Mean and standard deviation of a plan's sample under an affine network, from its response to no noise and to each
-    draw alone (a batch): exact, no Monte Carlo. `given`: numbers by name."""
+    """Return mean and standard deviation of a plan's sample under an affine network, from its response to no noise
+    and to each draw alone (a batch): exact, without Monte Carlo. `given`: numbers by name.
+    """
     draws = 1 + max(max(step.draws, default=0) for step in plan.steps)
     draws = max(draws, 1 + max(plan.start_draws, default=0))
     alone = np.eye(draws + 1)[:, 1:]  # the first of the batch has no noise, number k has draw k - 1
@@ -63,7 +68,9 @@ def moments(plan: Plan, network, given=None) -> tuple[float, float]:
 
 
 def spread_error(plan: Plan, spec: ScheduleSpec, last: Time) -> float:
-    """The error of a sample's standard deviation at the `last` time, on Gaussian data; its mean is as it should be."""
+    """Return the error of a sample's standard deviation at the `last` time, on Gaussian data, after checking its
+    mean.
+    """
     mean, std = moments(plan, denoiser(exact_x0, plan.prediction, spec))
     assert mean == pytest.approx(last.alpha * MEAN, rel=2e-2)  # the start is not quite noise
     return abs(std - math.hypot(last.alpha * STD, last.sigma))

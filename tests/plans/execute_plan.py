@@ -1,4 +1,4 @@
-"""A plan executed on a function, to its finished sample, and networks whose predicted sample is known."""
+"""Execute a plan on a function, and networks with a known predicted sample."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,14 +21,14 @@ def sample(
     given: Mapping[str, Array] | None = None,
     hold: Hold | None = None,
 ) -> Array:
-    """The sample [B, ...]."""
+    """Return the sample [B, ...]."""
     return finish(plan, execute(plan, network, draws, dtype, given, hold), dtype, hold)
 
 
 def record_inputs(
     plan: Plan, outputs: Sequence[Sequence[Array]], draws: Sequence[Array], given: Mapping[str, Array] | None = None
 ) -> tuple[Array, list[Array]]:
-    """The sample where the network's heads say `outputs[i]` at evaluation i, and what it was shown."""
+    """Return the sample if the network's heads return `outputs[i]` at evaluation i, and the network's inputs."""
     seen: list[Array] = []
 
     def network(index, step, u):
@@ -39,17 +39,17 @@ def record_inputs(
 
 
 def tanh(index: int, step: Step, u: Array) -> list[Array]:
-    """A network that is not linear."""
+    """A nonlinear network."""
     return [np.tanh(u)]
 
 
 def solver(name: str) -> Solver:
-    """The solver that the left half of a plan's name means, as "unipc_3(bh1=True)"."""
+    """Return the solver in the left half of a plan's name, such as "unipc_3(bh1=True)"."""
     return parse_plan_name(f"{name}:1").solver
 
 
 def output(prediction: Prediction, x: Array, x0: Array, time: Time) -> Array:
-    """The output of a network at x and a time, where its prediction means x0."""
+    """Return the output of a network at x and a time for which its prediction means x0."""
     eps = (x - time.alpha * x0) / time.sigma
     v, flow, score = time.alpha * eps - time.sigma * x0, eps - x0, -eps / time.sigma
     return {"epsilon": eps, "sample": x0, "v": v, "flow": flow, "score": score}[prediction]

@@ -32,7 +32,7 @@ def exact_x0(x: np.ndarray, time: Time) -> np.ndarray:
 
 
 def one_point(prediction: str, point: float = 0.7, y: float = 0.0):
-    """The network of data that is one point, where noising reverts to y; "both" has the residual and the noise."""
+    """The network of data that is one point, where noising leads to y; "both" has the residual and the noise."""
 
     def network(index, step, u):
         x, x0 = u - (1 - step.alpha) * y, np.full_like(u, point)
@@ -43,7 +43,7 @@ def one_point(prediction: str, point: float = 0.7, y: float = 0.0):
 
 
 def flow_map(x: np.ndarray, s: Time, t: Time) -> np.ndarray:
-    """Where the probability-flow ODE takes x from s to t."""
+    """Return the end of the probability-flow ODE that takes x from s to t."""
     spread = math.sqrt((t.alpha**2 * STD**2 + t.sigma**2) / (s.alpha**2 * STD**2 + s.sigma**2))
     return t.alpha * MEAN + spread * (x - s.alpha * MEAN)
 

@@ -1,7 +1,7 @@
 """A mixture of Gaussians on the line: the exact denoiser in closed form, and the exact end of every trajectory.
 
-The probability-flow ODE keeps the marginals, and on the line a flow that keeps them keeps quantiles: x_s goes to the
-x_t that has as much probability below it. No reference integrator is needed.
+The probability-flow ODE keeps the marginals, and in one dimension a flow that keeps them keeps quantiles: x_s goes
+to the x_t with the same probability below it. No reference integrator is needed.
 """
 
 import math
@@ -19,14 +19,14 @@ from tests.plans.execute_plan import denoiser, sample
 
 @dataclass(frozen=True)
 class Mixture:
-    """Of arrays its elements are independent, each of this mixture."""
+    """A mixture. The elements of arrays are independent, each with this distribution."""
 
     weights: tuple[float, ...]
     means: tuple[float, ...]
     stds: tuple[float, ...]
 
     def _at(self, time: Time) -> tuple[np.ndarray, np.ndarray]:
-        """Means and variances of the components of x_t."""
+        """Return means and variances of the components of x_t."""
         return time.alpha * np.array(self.means), time.alpha**2 * np.array(self.stds) ** 2 + time.sigma**2
 
     def exact_x0(self, x: np.ndarray, time: Time) -> np.ndarray:
@@ -60,7 +60,7 @@ class Mixture:
         return np.array([[0.5 * math.erfc(-each) for each in line] for line in z]) @ np.array(self.weights)
 
     def flow_map(self, x: np.ndarray, s: Time, t: Time) -> np.ndarray:
-        """Where the probability-flow ODE takes x from s to t: equal quantiles, found by bisection."""
+        """Return the end of the probability-flow ODE that takes x from s to t: equal quantiles, found by bisection."""
         wanted = self.below(x, s)
         low, high = np.full_like(x, -8.0), np.full_like(x, 8.0)
         for _ in range(56):  # to 16 / 2^56
@@ -70,7 +70,7 @@ class Mixture:
         return (low + high) / 2
 
     def run(self, plan: Plan, spec: ScheduleSpec, x: np.ndarray) -> np.ndarray:
-        """A deterministic plan on the exact denoiser, from the draw x, in float64."""
+        """Run a deterministic plan on the exact denoiser, from the draw x, in float64."""
         return sample(plan, denoiser(self.exact_x0, plan.prediction, spec), lambda number: x, np.float64)
 
 

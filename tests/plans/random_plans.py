@@ -1,4 +1,4 @@
-"""Random plans: any solver along any grid, with any guidance and shaping, as far as they fit each other."""
+"""Random plans: any solver along any grid, with any guidance and shaping that it supports."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ SHAPINGS = [None, Clip(-0.5, 0.75), Threshold(0.9), Rescale(0.7)]
 
 
 def random_plans(facts: DenoiserFacts, seed: int) -> Iterator[Plan]:
-    """Plans for a denoiser, without end. Combinations that are refused are left out."""
+    """Yield plans for a denoiser, endlessly. Refused combinations are left out."""
     rng = np.random.default_rng(seed)
     solvers, grids = sorted(SOLVERS.own_functions()), sorted(GRIDS.own_functions())
     while True:

@@ -1,4 +1,4 @@
-"""Runs of inversions along the exact denoiser of a mixture: what tests of exact inverses share."""
+"""Run inversions along the exact denoiser of a mixture, for tests of exact inverses."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ NOISE = np.random.default_rng(3).standard_normal((2, 3, 4))
 
 
 def run(solver, times, spec, prediction, given=None):
-    """The sample, and what was denoised last."""
+    """Return the sample, and the last input of the network."""
     plan = trace_plan("test", solver, times, denoising(spec, prediction))
     states = list(execute(plan, denoiser(WIDE.exact_x0, prediction, spec), lambda k: NOISE, np.float64, given))
     return finish(plan, states, np.float64), states[-1].u

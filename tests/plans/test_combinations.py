@@ -40,7 +40,7 @@ def network(index: int, step, u: Array) -> list[Array]:
 
 
 def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | None, hold: Hold | None) -> Array:
-    """x_t -> x0 and the noise left -> x_s, evaluation by evaluation."""
+    """x_t -> x0 and the remaining noise -> x_s, evaluation by evaluation."""
     times = [Time(step.time, step.alpha, step.sigma) for step in plan.steps]
     base = {"noise": np.zeros_like(NOISE), "image": IMAGE, "towards y": Y}[start]
     x = times[0].alpha * base + times[0].sigma * NOISE  # towards y: this is x - (1 - alpha) y

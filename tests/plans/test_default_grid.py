@@ -1,4 +1,4 @@
-"""The grid of plan names without one: the rule, and what a name keeps."""
+"""The grid of plan names without one: the rule, and the stored name."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFact
 
 
 def test_a_distilled_denoiser_may_know_sigma_min() -> None:
-    """Its spec says so by its grid; progressive distillation halves the steps of any sampler."""
+    """Its spec says so by the grid; progressive distillation halves the steps of any sampler."""
     known = replace(CONSISTENCY, distilled=True, grid="karras")
     assert len(compile_plan("ddim:2", known).steps) == len(compile_plan("ddim:2@karras", known).steps) == 2
     assert len(compile_plan("stochastic_distilled:4@karras", DenoiserFacts(EXPLODING, "sample")).steps) == 4

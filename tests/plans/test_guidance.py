@@ -56,7 +56,7 @@ def test_an_interval_of_lambda_guides_nowhere_else():
 
 
 def both(prediction, step, x, output):
-    """x0 and noise of a network's output."""
+    """Return x0 and the noise of a network's output."""
     if prediction == "epsilon":
         return (x - step.sigma * output) / step.alpha, output
     if prediction == "v":
@@ -67,8 +67,9 @@ def both(prediction, step, x, output):
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
 @pytest.mark.parametrize(("kind", "prediction"), [("cosine", "epsilon"), ("cosine", "v"), ("flow", "flow")])
 def test_cfg_plus_plus_puts_the_unconditional_noise_back(kind, prediction, solver):
-    """Chung et al. 2024, algorithm 2: x0 of the guided output, x = alpha x0 + sigma eps_uncond. Along dpmpp_2m x0 has a
-    slope, from the guided x0 before, where the authors' code has the unconditional one."""
+    """Chung et al. 2024, algorithm 2: x0 of the guided output, x = alpha x0 + sigma eps_uncond. Along dpmpp_2m the
+    slope of x0 uses the previous guided x0, where the authors' code uses the unconditional one.
+    """
     plan = compile_plan(f"{solver}:6", DenoiserFacts(ScheduleSpec(kind), prediction), CfgPlusPlus(0.6))
     x, before = X * plan.steps[0].sigma, None
     for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
@@ -189,8 +190,9 @@ def noises(number):
 
 
 def by_the_stock_recurrence(plan, kind, g, delta, sigma_data=0.5, timestep_scaling=10.0):
-    """StreamDiffusion's pipeline on one frame: x and the stock noise n go from slot to slot. Fixed noise z_j is that of
-    the plan's own draws."""
+    """StreamDiffusion's pipeline on one frame: x and the stock noise n move from slot to slot. The fixed noise z_j
+    is that of the plan's own draws.
+    """
     slots = [(step.alpha, step.sigma, timestep_scaling * step.time) for step in plan.steps]
     z = [noises(plan.start_draws[0]), *(noises(step.draws[0]) for step in plan.steps[:-1])]
     a, b, _ = slots[0]
@@ -210,8 +212,9 @@ def by_the_stock_recurrence(plan, kind, g, delta, sigma_data=0.5, timestep_scali
 @pytest.mark.parametrize(("given", "delta"), [({}, 1.0), ({"delta": 0.8}, 0.8)])
 @pytest.mark.parametrize("kind", ["self", "onetime"])
 def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, given, delta):
-    """Its stored noise is the noise left over the frame, but for the difference of c_out + alpha c_skip from 1, which
-    is the fourth digit of times as small as these."""
+    """Its stored noise is the noise that remains on the frame, except for the difference of c_out + alpha c_skip
+    from 1, the fourth digit at such small times.
+    """
     plan = compile_plan("lcm:7", LINEAR, Residual(1.4, kind=kind, **given), strength=0.6)
     assert len(plan.steps) == 4 and plan.rows == 2
     assert [step.branches for step in plan.steps[1:]] == [("cond",)] * 3
@@ -223,7 +226,7 @@ def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, given, del
 @pytest.mark.parametrize("name", ["ddim:5", "dpmpp_2m:5", "heun:3", "unipc_3:6", "ddpm:4", "pndm:6", "tcd:4"])
 @pytest.mark.parametrize("facts", [LINEAR, DenoiserFacts(ScheduleSpec("flow"), "flow", guided=True)], ids=str)
 def test_residual_guidance_is_for_every_solver(name, facts):
-    """The noise left over the frame, in every evaluation, turned into what the network predicts."""
+    """The noise that remains on the frame, in every evaluation, converted to the network's prediction."""
     if name == "tcd:4" and facts.schedule.kind == "flow":
         return  # its times are no timesteps
     plan = compile_plan(name, facts, Residual(1.7), strength=0.8)
@@ -269,7 +272,7 @@ def test_residual_guidance_is_refused_where_it_has_no_meaning():
 
 @pytest.mark.parametrize("weight", [1.0, 2.5])
 def test_pag_adds_to_cfg_what_leads_away_from_perturbed_attention(weight):
-    """Ahn et al. 2024, and what diffusers' pipelines add up with a weight."""
+    """Ahn et al. 2024, which diffusers' pipelines add with a weight."""
     plan = compile_plan("ddim:5", DENOISING, Pag(3.0, weight))
     assert plan.steps[0].branches == (("cond", "perturbed") if weight == 1 else ("cond", "uncond", "perturbed"))
     assert decode(encode(plan)) == plan

@@ -1,4 +1,4 @@
-"""Light steps of a plan: which they are, what they read, and what a plan of them computes."""
+"""Light steps of a plan: which steps they are, what they read, and the result of a plan with them."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,9 @@ def test_features_are_extrapolated_by_at_most_one_and_a_half_distances() -> None
 
 
 def run_features(plan: Plan) -> tuple[list[float], list[float]]:
-    """The features that light steps read and those that a full step would make, where features are the lambda."""
+    """Return the features that light steps read and those that a full step would compute, for features equal to
+    lambda.
+    """
     read: list[float] = []
 
     def call(index, step, u, taken):
@@ -162,7 +164,7 @@ def test_guidance_keeps_its_branches_in_light_steps() -> None:
 
 
 def test_a_light_network_that_reads_its_own_features_computes_what_the_full_one_does() -> None:
-    """Features that do not depend on the step: light steps then change nothing."""
+    """For features that do not depend on the step, light steps change nothing."""
 
     def call(index, step, u, taken):
         features = taken.get("features", np.full((len(step.branches) * len(u), 3), 0.25, np.float32))

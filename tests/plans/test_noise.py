@@ -38,7 +38,7 @@ def test_first_values_are_pinned():
 
 @pytest.mark.parametrize(("samples", "shape"), [(1, (1,)), (3, (7,)), (5, (3, 32, 32)), (2, (3, 130, 130))])
 def test_a_batch_has_the_noise_of_each_seed(samples, shape):
-    """Also where only some of them are made at once, and where one has more than that."""
+    """Also if only some of them are drawn at once, and if one has more numbers than that."""
     seeds = [0, 2**64 - 1, 2**40 + 1, 3, 4][:samples]
     made = noise.normal_batch(seeds, 2, shape)
     assert made.shape == (samples, *shape) and made.dtype == np.float32
@@ -61,7 +61,7 @@ def test_a_seed_outside_64_bits_is_refused():
 
 
 def test_streams_share_no_counter(monkeypatch):
-    """The fourth words of the particles of a large population, and those of all other draws."""
+    """The fourth words of the particles of a large population, and of all other draws."""
     seen = []
     monkeypatch.setattr(
         noise, "philox", lambda counter, key: seen.extend(counter[3].ravel().tolist()) or philox(counter, key)

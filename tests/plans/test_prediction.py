@@ -1,4 +1,4 @@
-"""x0 and c_in of every prediction, from the definition of what the network says."""
+"""x0 and c_in of every prediction, from its definition."""
 
 import math
 
@@ -16,7 +16,7 @@ LINEAR, FLOW, EDM = ScheduleSpec("linear"), ScheduleSpec("flow"), ScheduleSpec("
 
 
 def says(prediction, time):
-    """The output of a perfect network where x0 = X0 and the noise is EPS, solved from the paper's definition."""
+    """Return the output of a perfect network for x0 = X0 and noise EPS, solved from the paper's definition."""
     if prediction == "edm":
         rho = time.rho
         return (X0 - DATA**2 / (rho**2 + DATA**2) * (X0 + rho * EPS)) * math.hypot(rho, DATA) / (rho * DATA)

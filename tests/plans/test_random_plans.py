@@ -1,4 +1,4 @@
-"""Random plans survive JSON, and are resumed and regrouped without a change of the sample's bits."""
+"""Random plans survive JSON, and are resumed and regrouped with bitwise identical samples."""
 
 from itertools import islice
 
@@ -20,7 +20,7 @@ PLANS = 25  # of each denoiser
 
 
 def network(index: int, step: Step, u: Array) -> list[Array]:
-    """Not linear, and another function for each time and branch."""
+    """A nonlinear network, with another function for each time and branch."""
     moved = [u + np.float32(branch / 3) for branch in range(len(step.branches))]
     return [each / (1 + np.abs(each)) + np.float32(step.time % 7) / 10 for each in moved]
 

@@ -37,7 +37,7 @@ each = pytest.mark.parametrize("spec", SPECS, ids=name)
 
 
 def inside(spec):
-    """Times from the noisiest down, without those of infinite lambda."""
+    """Return times from the noisiest down, without those of infinite lambda."""
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in np.linspace(schedule.path.last, schedule.path.first, 301)]
     return [time for time in times if math.isfinite(time.lam)]
@@ -199,7 +199,7 @@ def test_all_timesteps_may_be_visited_but_no_more():
     [("linear", "a87f2d301f72673b"), ("cosine", "799a0d6f2273e702"), ("flow", "36b50a877bdbbbd6")],
 )
 def test_fingerprints_stay_what_they_were(kind, fingerprint):
-    """Plans and engines that exist carry them."""
+    """Existing plans and engines contain them."""
     assert NoiseSchedule(ScheduleSpec(kind)).fingerprint == fingerprint
 
 

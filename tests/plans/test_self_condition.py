@@ -1,4 +1,4 @@
-"""A self-conditioned network receives the x0 of its previous evaluation, as the authors' samplers feed it."""
+"""A self-conditioned network receives the x0 of its previous evaluation, as in the authors' samplers."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ DRAWS = RNG.standard_normal((9, *Z.shape))
 
 
 def predict(x: np.ndarray, x0: np.ndarray, time: float, branch: str = "cond") -> np.ndarray:
-    """A network that is linear in neither of its inputs."""
+    """A network that is linear in neither input."""
     return np.tanh(x + 0.5 * x0 + time / 1000) + (0.3 * x0 if branch == "cond" else 0.1)
 
 
@@ -35,7 +35,7 @@ def run(plan: Plan, given=None, net=network) -> np.ndarray:
 
 
 def ddim_loop(plan: Plan, weight: float = 1.0, limit: float = np.inf) -> np.ndarray:
-    """Algorithm 2 of Analog Bits: both branches of guidance see the guided, clipped x0 of the step before."""
+    """Algorithm 2 of Analog Bits: both branches of guidance get the guided, clipped x0 of the previous step."""
     times = [NoiseSchedule(COSINE).time(step.time) for step in plan.steps]
     x, x0 = times[0].sigma * Z, np.zeros_like(Z)
     for s, t in zip(times, [*times[1:], None], strict=True):
@@ -65,7 +65,7 @@ def test_first_evaluation_receives_zeros():
 
 
 def test_each_evaluation_of_heun_receives_the_x0_before_it():
-    """As ElucidatedDiffusion of denoising-diffusion-pytorch: also the second evaluation of a step."""
+    """As in ElucidatedDiffusion of denoising-diffusion-pytorch: also the second evaluation of a step."""
     facts = DenoiserFacts(EDM, "edm", self_condition=True)
     states = list(execute(compile_plan("edm_heun:3@karras", facts), network, lambda _: Z, np.float64))
     assert len(states) == 5
@@ -84,7 +84,7 @@ def test_only_x_is_scaled_in_edm():
 
 @pytest.mark.parametrize("name, rows", [("ddim:4", 2), ("dpmpp_2m:4", 2), ("dpmpp_3m:5", 3), ("heun:3", 3)])
 def test_rows(name, rows):
-    """x0 needs one row more, which a multistep solver has already."""
+    """x0 needs one more row, which a multistep solver already has."""
     assert compile_plan(name, FACTS).rows == rows
 
 

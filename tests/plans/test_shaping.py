@@ -1,4 +1,4 @@
-"""The few nonlinear things a step may do, against their formulas."""
+"""The nonlinear operations of a step, compared with their formulas."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ X = np.random.default_rng(0).standard_normal((3, 2, 8, 8))
 
 
 def test_dynamic_thresholding_brings_the_quantile_to_one():
-    """Saharia et al. 2022: s at least 1, then divided by it; a sample inside [-1, 1] is left alone."""
+    """Saharia et al. 2022: division by s, which is at least 1. A sample inside [-1, 1] is unchanged."""
     values = np.stack([4 * X[0], X[1] / 10])
     p = shaping.apply(Threshold(0.9, most=100.0), [values])
     s = np.quantile(np.abs(values[0]), 0.9)

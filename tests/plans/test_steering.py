@@ -1,4 +1,4 @@
-"""Steering by a gradient: the coefficients of a plan's columns against the formula."""
+"""Steering by a gradient: the coefficients of a plan's columns, compared with the formula."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steer
 )
 @pytest.mark.parametrize("of", [("cosine", "epsilon"), ("flow", "flow"), ("edm", "edm")], ids=lambda of: of[0])
 def test_steering_adds_the_gradient_of_the_conditional_branch_to_x0(scale, size, of):
-    """Also where alpha^2 + sigma^2 is not 1. A flow starts from pure noise, where "sigma2/alpha" has no gradient."""
+    """Also if alpha^2 + sigma^2 is not 1. A flow starts from pure noise, where "sigma2/alpha" has no gradient."""
     facts = DenoiserFacts(ScheduleSpec(of[0]), of[1], heads=2, steers="x")
     plain = compile_plan("ddim:4", facts, 2.0)
     plan = compile_plan("ddim:4", facts, Steer((0.5, 2.0, 0.0, -1.0), scale, Cfg(2.0)))
@@ -64,7 +64,7 @@ def test_steering_by_one_output_says_how_to_export():
 
 
 def test_a_step_whose_network_has_no_gradient_is_not_steered():
-    """As with weight 0 there, without the cost of the gradient. A second output that is no gradient is not read."""
+    """Like weight 0 there, without the cost of the gradient. A second output that is not a gradient is not read."""
     plain = NetworkFacts("plain", 0.0, DENOISING.prediction)
     for expert in (plain, replace(plain, heads=2)):
         plan = compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer(2.0))

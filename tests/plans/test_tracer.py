@@ -1,4 +1,4 @@
-"""What solvers may ask of the tracer beyond x and x0: given tensors, heads, tensor coefficients, a second time."""
+"""Methods of the tracer besides x and x0: given tensors, heads, tensor coefficients, a second time."""
 
 import numpy as np
 import pytest
@@ -103,8 +103,9 @@ def test_the_network_may_be_told_a_second_time():
 
 
 def test_noising_that_reverts_to_a_tensor_is_seen_by_the_network_alone():
-    """x_t = alpha x0 + (1 - alpha) y + sigma eps: the network sees x_t, and with the exact answer any solver ends at
-    x0 whatever y is."""
+    """x_t = alpha x0 + (1 - alpha) y + sigma eps: only the network sees x_t, and with the exact answer any solver
+    ends at x0 for any y.
+    """
     towards = DenoiserFacts(COSINE, "sample", towards="y")
     plan = trace(solvers.dpmpp_2m, steps=4, denoising=towards)
     assert plan.given == ("y",)
@@ -175,7 +176,7 @@ def test_what_is_held_is_noised_with_the_time_and_exact_at_the_end(name):
 
 
 def test_an_image_is_given_at_full_strength_even_where_it_is_all_noise():
-    """A flow starts at alpha = 0: the image has the coefficient 0 there, and callers give it all the same."""
+    """A flow starts at alpha = 0, where the image has the coefficient 0. Callers still give it."""
     flow = DenoiserFacts(ScheduleSpec("flow"), "flow")
     image, plain = compile_plan("ddim:4", flow, strength=1.0), compile_plan("ddim:4", flow)
     assert image.given == ("image",) and decode(encode(image)) == image

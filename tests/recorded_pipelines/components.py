@@ -1,4 +1,4 @@
-"""What folders of recorded pipelines share: widths, networks, a scheduler, and how a folder is written."""
+"""Shared parts of the folders of recorded pipelines: widths, networks, a scheduler, and writing a folder."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ COGVIDEOX_SCHEDULER = {
 
 
 def make_network(name: str, **more: Any) -> Any:
-    """A network as it is initialized. `networks.json` has its class in diffusers and its config."""
+    """Return a network as it is initialized. `networks.json` has its class in diffusers and its config."""
     import diffusers
 
     config = json.loads(NETWORKS.read_text())[name]
@@ -27,7 +27,7 @@ def make_network(name: str, **more: Any) -> Any:
 
 
 def write(folder: Path, kind: str, **components: Any) -> Path:
-    """Write the folder of a pipeline. Components that are not given are a T5, its tokenizer, and an autoencoder."""
+    """Write the folder of a pipeline. The default components are a T5, its tokenizer, and an autoencoder."""
     import diffusers
 
     torch.manual_seed(0)

@@ -159,7 +159,7 @@ def qwen_image(folder: Path) -> Path:
 
 
 def perturbed_attention(folder: Path) -> Path:
-    """Stable Diffusion with perturbed attention: other attention processors during the call."""
+    """Stable Diffusion with perturbed attention: the pipeline replaces attention processors during the call."""
     import diffusers
 
     files = write_clip_tokenizer(folder.with_name("vocabulary"))

@@ -92,7 +92,7 @@ def mochi(folder: Path) -> Path:
 
 
 def text_to_video(folder: Path) -> Path:
-    """AnimateDiff's network: the text of a sample recurs for each frame."""
+    """AnimateDiff's network: the text of a sample is repeated for each frame."""
     import diffusers
 
     files = write_clip_tokenizer(folder.with_name("vocabulary"))
@@ -112,7 +112,7 @@ def anyflow(folder: Path) -> Path:
 
 
 def skyreels_forcing(folder: Path) -> Path:
-    """SkyReels with diffusion forcing: each frame is stepped by a scheduler of its own."""
+    """SkyReels with diffusion forcing: each frame has a separate scheduler."""
     import diffusers
 
     network = randomize(make_network("skyreels"))

@@ -5,7 +5,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def write_extractor(path, matrix, outputs=("features",), shape=(1, 8, 8)):
-    """features = flattened x times `matrix` [pixels, D]; further outputs are copies."""
+    """Write an extractor with features = flattened x times `matrix` [pixels, D]; further outputs are copies."""
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "m"], [outputs[0]])]
     nodes += [helper.make_node("Identity", [outputs[0]], [name]) for name in outputs[1:]]
     graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""A bundle of two convolutions, whose int8 bodies are off by a known relative error: for what judges bundles."""
+"""A bundle of two convolutions, whose int8 bodies have a known relative error."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def body_with_groups(error):
 
 
 def add_earlier(path, until=2):
-    """Let an exact graph, nothing of it in int8, run the steps of the first `until` range groups of int8-cpu-x86."""
+    """Let an exact float graph run the steps of the first `until` range groups of int8-cpu-x86."""
     plan = compile_plan("dpmpp_2m:4", DenoiserFacts(ScheduleSpec("cosine"), "v"), guidance=2.0)
     lams = [-20.0 if step.lam is None else step.lam for step in plan.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))

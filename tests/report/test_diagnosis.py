@@ -1,4 +1,4 @@
-"""Each lack of a machine is named with the command that ends it."""
+"""Each missing part of a machine is named with the command that installs it."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ GPU = Gpu("NVIDIA RTX A4000", "sm86", "550.54", 16376, 15000)
 
 @pytest.fixture(scope="module")
 def healthy() -> Diagnosis:
-    """A machine on which everything is there."""
+    """A machine without missing parts."""
     seen = diagnose(DoctorOptions())
     cpu = msgspec.structs.replace(seen.cpu, int8_instructions=("avx2", "avx512_vnni"), cores=8, quota=None)
     space = msgspec.structs.replace(seen.space, memory_free=2**34, disk_free=2**34, temporary_free=2**34)
@@ -103,7 +103,7 @@ TENSORRT = {"tensorrt": ("tensorrt", "polygraphy")}
 def test_a_lack_is_named_with_what_ends_it(
     healthy: Diagnosis, changes: dict[str, Any], level: str, what: str, fix: str
 ) -> None:
-    """`changes` of the healthy machine, those of its processor by name."""
+    """`changes` of the healthy machine; those of its processor by name."""
     if "cpu" in changes:
         changes = {"cpu": msgspec.structs.replace(healthy.cpu, **changes["cpu"])}
     found, *others = said(seen := msgspec.structs.replace(healthy, **changes))

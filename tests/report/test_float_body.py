@@ -1,4 +1,4 @@
-"""A body for int8 without an operation in int8: its reason, and what to do."""
+"""An int8 body without an operation in int8: the reason, and the fix."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ NAME = "int8-cpu-x86"
 
 
 def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
-    """A bundle with a body with these MACs in int8 of 100, made by a command with these options."""
+    """A bundle with a body that has these MACs in int8 of 100, made by a command with these options."""
     body = open_bundle(bundle).manifest.bodies[NAME]
     coverage = Coverage(macs, 100, (), ("first",))
     with_body(bundle, NAME, graphs=tuple(msgspec.structs.replace(each, coverage=coverage) for each in body.graphs))

@@ -1,4 +1,4 @@
-"""The words of the page: linked where they stand first, and explained once."""
+"""The words of the page: linked at their first use, and explained once."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A whole bundle is called whole, and each kind of damage is named with what mends it."""
+"""An intact bundle is reported as intact, and each kind of damage is named with its fix."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ def verify_bundle(bundle: Path, graphs: bool = True) -> Integrity:
 
 
 def said(bundle: Path) -> str:
-    """All damages, one a line."""
+    """Return all damages, one per line."""
     return "\n".join(map(str, verify_bundle(bundle).damages))
 
 
 def edit(bundle: Path, file: str, content: bytes) -> None:
-    """Put other content in place of a file, with its hash in the manifest: what no hash can show."""
+    """Replace the content of a file and its hash in the manifest, which no hash can show."""
     changed(bundle, {file: content})
 
 
@@ -70,7 +70,7 @@ def test_without_an_engine_the_rest_is_checked(tiny_bundle: Path, monkeypatch: p
 
 
 def test_a_body_in_bfloat16_is_opened_rounded(tmp_path: Path) -> None:
-    """onnxruntime has no kernels of it, which is no damage. A graph that does not run rounded is one."""
+    """onnxruntime has no bfloat16 kernels, which is not damage. A graph that does not run rounded is."""
     bundle = with_bfloat16(tmp_path / "half")
     assert verify_bundle(bundle.path).is_whole
     entry = bundle.body("bfloat16").graph

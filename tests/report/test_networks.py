@@ -70,7 +70,7 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
 
 def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Process(nullcontext[None]):
-        """A call of the noisy network takes 1 s, of the other one 4 s, and half of it in int8."""
+        """A call of the noisy network takes 1 s, of the other one 4 s, and half of that in int8."""
 
         load = 0.0
 

@@ -1,4 +1,4 @@
-"""Why an operation is float, in words that are true of it."""
+"""The reason why an operation is float."""
 
 import numpy as np
 

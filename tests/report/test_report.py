@@ -1,4 +1,6 @@
-"""The report of a tiny bundle: self-contained, its figures those of the results, its bundle valid at every moment."""
+"""The report of a tiny bundle: self-contained, with the figures of the results, and the bundle valid at every
+moment.
+"""
 
 import errno
 import json
@@ -64,7 +66,7 @@ def bundle(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A bundle, its results and its page: made once, for tests that only look."""
+    """A bundle, its results and its page, made once, for tests that only read."""
     path = make_bundle(tmp_path_factory.mktemp("report") / "tiny")
     return path, report(options(path)), (path / "report" / "index.html").read_text()
 
@@ -99,7 +101,7 @@ def test_of_guidance_the_worst_step_is_open_and_the_tables_are_folded(made):
 
 
 def test_nothing_is_cut_off_or_covered_on_a_narrow_page(made):
-    """Names of rows break and take their own width, what is wide scrolls, and a figure keeps its unit."""
+    """Names of rows wrap, wide parts scroll, and a figure keeps its unit."""
     _, _, text = made
     (strip,) = re.findall(r"\.strip {([^}]*)}", text)[:1]
     assert "fit-content(170px) minmax(0, 1fr)" in strip and "overflow-wrap: anywhere" in strip
@@ -139,7 +141,7 @@ def test_a_known_error_gives_known_figures(made):
 
 
 def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
-    """No long plan is exact, and none is sampled."""
+    """No long plan is exact, so none is sampled."""
     before = changed(bundle, distilled=True)
     asked = options(before, teacher=None, output=tmp_path / "page.html")
     measured, task = report(asked), open_report_task(asked)

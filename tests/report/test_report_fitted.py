@@ -1,4 +1,6 @@
-"""A report along a fitted plan, on OpenVINO, and by workers: each body runs its own, judged bitwise the same."""
+"""A report along a fitted plan, on OpenVINO, and by workers: each body runs its own plan, with bitwise the same
+figures.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -57,7 +59,7 @@ BODY = "int8-openvino"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """One with an int8-openvino body too; the bodies for other targets are as they were."""
+    """A bundle that also has an int8-openvino body; the other bodies are unchanged."""
     path: Path = make_bundle(tmp_path / "tiny")
     bodies = open_bundle(path).manifest.bodies
     own = msgspec.structs.replace(bodies["int8-tensorrt"], target="openvino")
@@ -111,7 +113,7 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 
 @pytest.fixture
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if it were not installed."""
+    """Hide OpenVINO."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     body_backends._has_openvino.cache_clear()
     yield
@@ -135,7 +137,9 @@ def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_o
 
 
 def report_options(folder: Path, **changes: Any) -> ReportOptions:
-    """Two batches, of which the second has fewer seeds that are judged step by step, and none of a simulated body."""
+    """Options of a report in two batches. The second has fewer seeds that are judged step by step, and none of the
+    simulated body.
+    """
     bundle = make_bundle(folder)
     add_earlier(bundle)
     few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5, "rounds": 1}
@@ -143,12 +147,12 @@ def report_options(folder: Path, **changes: Any) -> ReportOptions:
 
 
 def figures(measured: Results) -> Results:
-    """Those that no clock makes."""
+    """Return the figures that do not depend on a clock."""
     return msgspec.structs.replace(measured, races=(), seconds=0.0)
 
 
 def measure_by(options: ReportOptions, workers: ProcessPool | None = None) -> tuple[Results, Any]:
-    """The figures and the samples of a report."""
+    """Return the figures and the samples of a report."""
     return figures_of(open_report_task(options), workers=workers)
 
 
@@ -189,7 +193,7 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
 
 @pytest.mark.slow
 def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a large network, with its stages. The figures are those of whole batches."""
+    """As for a large network with several graphs. The figures are those of whole batches."""
     options = report_options(tmp_path / "tiny")
     whole, sampled = measure_by(options)
     monkeypatch.setattr("fewstep.measure.cost.MOST_ACTIVATIONS", 10**4)

@@ -1,4 +1,4 @@
-"""The sections on single samples and on their distribution: what they show, and of which bodies."""
+"""The sections on single samples and on their distribution: their contents, and the bodies that they show."""
 
 import json
 import re
@@ -41,7 +41,7 @@ replace = msgspec.structs.replace
 
 
 def write_report(bundle, *output, **changes):
-    """A report of few seeds, and its page."""
+    """Write a report of few seeds, and return its page."""
     few = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
     measured = report(ReportOptions(bundle, *output, teacher="ddim:6", turn_seconds=0.01, **few, **changes))
     page = next(iter(output), bundle / "report" / "index.html")
@@ -49,7 +49,7 @@ def write_report(bundle, *output, **changes):
 
 
 def store(bundle, content):
-    """Let this be the bundle's evaluation."""
+    """Store this as the bundle's evaluation."""
     changed(bundle, {"report/measured-0.json": content}, evaluation="report/measured-0.json")
 
 
@@ -78,7 +78,7 @@ def compare_pairs(samples: np.ndarray, references: np.ndarray, name: str) -> End
 
 
 class Results:
-    """What the section reads of a report's results."""
+    """The results of a report that the section reads."""
 
     plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
 
@@ -215,7 +215,7 @@ def test_measure_names_a_body_that_is_far_from_float(evaluation, monkeypatch):
 
 
 def test_a_body_that_changes_many_tokens_is_named():
-    """The decibels of tokens are of other numbers, and have no limit here."""
+    """The decibels of tokens measure other numbers, and have no limit here."""
     assert describe_low_quality("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
     said = "many changes 3.2 % of the most likely tokens: compare its samples before deploying it."
     assert (
@@ -259,7 +259,7 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
 
 
 def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, tmp_path):
-    """The one with the most PSNR, of at most as many evaluations, at the same guidance."""
+    """The plan with the highest PSNR, at most as many evaluations, and the same guidance."""
     results, path = evaluation[1], tmp_path / "copy"
     shutil.copytree(evaluation[0], path)
     (body,) = results.qualities

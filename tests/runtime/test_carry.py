@@ -1,4 +1,4 @@
-"""Slots of carried tensors: a run with them is the loop that one would write by hand, bit by bit."""
+"""Slots of carried tensors: a run with them is bitwise the loop that one would write by hand."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ SHAPE = (2, 3)
 
 
 def deep(u, time):
-    """Features [B, 4, 3]: what the shallow network does without."""
+    """Return features [B, 4, 3], which the shallow network does not compute."""
     return np.concatenate([np.sin(u * np.float32(1 + time / 1000)), np.cos(u)], axis=1)
 
 
@@ -44,7 +44,7 @@ def draws(seeds):
 
 
 def by_branch(mask, order):
-    """A network by hand, which holds the features of each branch, or leads them on linearly in lambda."""
+    """A network by hand, which holds the features of each branch, or extrapolates them linearly in lambda."""
     written = []
 
     def network(index, step, u):
@@ -107,7 +107,7 @@ def recurrent(index, step, u, fed):
 
 
 def chunks(plan, seeds, count, slots=None):
-    """Samples of a number of runs, each of which carries on, and their last slots."""
+    """Return the samples of a number of runs that continue each other, and their last slots."""
     slots, samples = slots or first_slots(plan, zeros, len(seeds)), []
     for number in range(count):
         *_, last = execute(plan, CarryingNetwork(recurrent, slots), draws([seed + 10 * number for seed in seeds]))
@@ -160,7 +160,7 @@ def test_a_sample_that_is_not_there_is_one_line() -> None:
 
 
 def test_what_another_plan_carried_is_refused() -> None:
-    """Of another solver, and of a run that was left at its third step; its tail goes on there."""
+    """Of another solver, and of a run that was left at its third step; its tail continues there."""
     plan, seeds = compile_plan("ddim:4", FACTS), [1, 2]
     _, slots = chunks(plan, seeds, 1)
     like = first_slots(plan, zeros, 2)
@@ -203,7 +203,7 @@ def test_a_tail_goes_on_with_the_slots_of_its_run() -> None:
 
 @pytest.mark.parametrize("name", ["my plan from step 2", "from step 1"])
 def test_a_plan_of_any_name_goes_on_with_the_slots_of_its_run(name: str) -> None:
-    """The name is only a description: a whole plan may be named as a tail is."""
+    """The name is only a description: a whole plan may have the name of a tail."""
     plan = msgspec.structs.replace(compile_plan("ddim:4", FACTS), name=name)
     expected, _ = chunks(compile_plan("ddim:4", FACTS), [1], 3)
     samples, slots = chunks(plan, [1], 3)

@@ -1,4 +1,4 @@
-"""fewstep.runtime where only numpy, msgspec, safetensors and onnxruntime can be imported."""
+"""fewstep.runtime with only numpy, msgspec, safetensors and onnxruntime installed."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def test_the_command_without_typer_names_the_pip_command() -> None:
 
 
 def quiet(code: str, folder: Path, *arguments: str, **variables: str) -> str:
-    """What a program prints that sets nothing about telemetry, its cache folder being `folder`."""
+    """Return the output of a program that sets nothing about telemetry, with `folder` as its cache folder."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"XDG_CACHE_HOME": str(folder), **variables}
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)

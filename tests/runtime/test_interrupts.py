@@ -1,4 +1,4 @@
-"""An interrupt ends a command, whatever a library makes of its KeyboardInterrupt."""
+"""An interrupt ends a command, even if a library converts its KeyboardInterrupt."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def end_of(body: str, before: str = "") -> "subprocess.CompletedProcess[str]":
-    """A process that runs `body` in a command; it ends with 130 and "stopped" if KeyboardInterrupt leaves the body."""
+    """Run `body` in a command in a process, which ends with 130 and "stopped" if KeyboardInterrupt leaves the body."""
     lines = "\n".join(f"            {line}" for line in body.strip().splitlines())
     code = f"""{BEGIN}
 {before}

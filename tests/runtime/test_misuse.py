@@ -1,4 +1,4 @@
-"""What looks right and is not: bytes of a picture in model range, a sampler in another process."""
+"""Mistakes that look right: bytes of a picture in model range, a sampler in another process."""
 
 import copy
 import pickle
@@ -76,7 +76,7 @@ def test_masked_values_are_not_read_through_their_mask(sampler: Sampler, dtype: 
     ],
 )
 def test_what_is_no_array_of_numbers_is_one_line_that_names_the_argument(sampler: Sampler, value: Any) -> None:
-    """Wherever a caller's array comes in."""
+    """For every array that a caller passes."""
     calls: dict[str, Callable[[], Any]] = {
         "given 'image'": lambda: sampler.sample(**RUN, given={"image": value}, strength=0.5),
         "the value to hold": lambda: sampler.sample(**RUN, hold=Hold(value, np.ones((1, 4, 4)))),
@@ -91,7 +91,7 @@ def test_what_is_no_array_of_numbers_is_one_line_that_names_the_argument(sampler
 
 
 def test_a_given_tensor_of_another_rank_is_refused(sampler: Sampler) -> None:
-    """Broadcast, it would be the same picture in all channels and samples without a word."""
+    """It would silently broadcast to the same picture in all channels and samples."""
     one = sampler.sample(**RUN, given={"image": SCALED[0]}, strength=0.5)
     np.testing.assert_array_equal(
         one[1:], sampler.sample("ddim:4", [7], {"class": [2]}, given={"image": SCALED[0]}, strength=0.5)

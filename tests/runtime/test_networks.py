@@ -1,4 +1,4 @@
-"""A bundle of several networks: which of them runs a step, and what is refused."""
+"""A bundle of several networks: the network of each step, and refusals."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +28,7 @@ PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
 
 
 def with_expert(bundle: Path, **fields: Any) -> Path:
-    """The tiny bundle, its own denoiser being the network of its noisy side too."""
+    """The tiny bundle with its own denoiser also as the network of the noisy steps."""
     manifest = open_bundle(bundle).manifest
     own = {"until": 0.0, "prediction": manifest.prediction, "inputs": {"class": "label"}, "bodies": manifest.bodies}
     own |= {"source": "tiny", "source_sha256": "0" * 64, "prologue": manifest.prologue}
@@ -37,7 +37,7 @@ def with_expert(bundle: Path, **fields: Any) -> Path:
 
 @pytest.fixture
 def single(tiny_bundle: Path) -> dict[tuple[str, str], np.ndarray]:
-    """Samples of the bundle before it has an expert, by precision and plan."""
+    """Return samples of the bundle before it has an expert, by precision and plan."""
     return {
         (precision, plan): fewstep.runtime.load(tiny_bundle, precision).sample(plan, **RUN)
         for precision in ("float32", "int8")
@@ -95,13 +95,13 @@ def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
 
 
 def watch_calls(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
-    """The sampler that notes each call of a network's graph."""
+    """Return a sampler that records each call of a network's graph."""
     own = sampler.network(name).graph
     return sampler.with_network_parts(name, graph=lambda feeds: called.append(name) or own(feeds))
 
 
 class Counting(OnnxRuntime):
-    """A backend that notes which graphs it opens."""
+    """A backend that records which graphs it opens."""
 
     opened: list[str] = []
 
@@ -133,7 +133,7 @@ class Graph:
 
 
 class Slow(OnnxRuntime):
-    """A backend of graphs that take a while to open."""
+    """A backend whose graphs take a while to open."""
 
     opening: list[str] = []
     at_a_time: list[int] = []

@@ -1,4 +1,4 @@
-"""What the options of a verb take from a program."""
+"""The values that the options of a verb accept from a program."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Beyond the plain call: cancelling, bare evaluations, further branches, images, a plan for each sample."""
+"""Calls besides the plain one: cancelling, bare evaluations, further branches, images, a plan for each sample."""
 
 import re
 import threading
@@ -70,7 +70,7 @@ def test_the_bare_network_is_called_once_for_times_of_each_sample(tiny_bundle: P
 
 
 def test_branches_take_the_conditions_that_the_caller_says(sampler: Sampler) -> None:
-    """A negative prompt: the unconditional branch with a class of its own equals three branches by name."""
+    """A negative prompt: the unconditional branch with another class equals three branches by name."""
     negative = sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches={"uncond": {"class": [1, 1]}})
     form = Branches({"cond": 2.0, "avoid": -1.0})
     named = sampler.sample("ddim:4", **GIVEN, guidance=form, branches={"avoid": {"class": [1, 1]}})
@@ -108,7 +108,7 @@ def test_a_run_is_resumed_from_its_rows(sampler: Sampler) -> None:
 
 
 def test_samples_may_start_at_steps_of_their_own(sampler: Sampler) -> None:
-    """Each at another noise level: sigma per sample."""
+    """Each at another noise level, with sigma per sample."""
     plan = sampler.compile("ddim:6")
     plans, x = [tail(plan, 1), tail(plan, 4)], sampler.draws([5, 6])(0)
     made = sampler.sample_each(plans, **GIVEN, given={"row0": x})
@@ -125,7 +125,7 @@ def test_the_noise_of_a_seed_may_be_brought(sampler: Sampler) -> None:
 
 
 def test_a_hold_may_have_a_value_for_each_step(sampler: Sampler) -> None:
-    """The rows of another run, put back as they are: what is held follows that run."""
+    """With the rows of another run as values, the held part follows that run."""
     other = {**GIVEN, "seeds": [8, 9]}
     states = list(sampler.steps("ddim:4", **other))
     values = (*(state.before[0] for state in states), sampler.sample("ddim:4", **other))
@@ -178,7 +178,7 @@ def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tin
 
 
 def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
-    """The first time of EDM, log(80) / 4, lies outside the schedule once it is rounded to float32."""
+    """The first time of EDM, log(80) / 4, is outside the schedule after rounding to float32."""
     sampler = fewstep.runtime.load(changed(tiny_bundle, schedule=ScheduleSpec("edm"), prediction="edm"))
     times = [step.time for step in sampler.compile("ddim:3").steps]
     assert float(np.float32(times[0])) > times[0]
@@ -206,7 +206,7 @@ def test_what_the_bare_network_cannot_take_is_named(sampler: Sampler, x: Any, ti
 
 
 def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
-    """An empty prompt's encoding is an array: the denoiser cannot name it, its caller can."""
+    """The encoding of an empty prompt is an array, which the caller can give and the denoiser cannot name."""
     null = {"uncond": {"class": [3, 3]}}
     expected = fewstep.runtime.load(tiny_bundle).sample("ddim:4", **GIVEN, guidance=2.0)
     (label,) = open_bundle(tiny_bundle).manifest.conditions
@@ -219,7 +219,7 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
 
 
 def test_a_compiled_plan_is_checked_once(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call of a robot's policy runs the same one; a copy is another."""
+    """Each call of a robot's policy runs the same plan; a copy is a new one."""
     plan = sampler.compile("ddim:4", 2.0)
     checked: list[Any] = []
     monkeypatch.setattr(
@@ -235,7 +235,7 @@ def test_a_compiled_plan_is_checked_once(sampler: Sampler, monkeypatch: pytest.M
 
 
 def test_the_schedule_is_made_once_for_all_plans(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loops that sample new plans would wait for it each time."""
+    """Otherwise loops that sample new plans would wait for it each time."""
     plan, made = sampler.compile("ddim:4", 2.0), list[NoiseSchedule]()
     monkeypatch.setattr(NoiseSchedule, "__post_init__", lambda made_now: made.append(made_now))
     for _ in range(3):
@@ -244,7 +244,7 @@ def test_the_schedule_is_made_once_for_all_plans(sampler: Sampler, monkeypatch: 
 
 
 def test_a_plan_is_asked_for_with_the_shape_it_has(sampler: Sampler) -> None:
-    """Rescale acts where two branches are evaluated, and no shape is written down elsewhere."""
+    """Rescale acts where two branches are evaluated, and no shape is given elsewhere."""
     plan = sampler.compile("ddim:4", Cfg((2.0, 1.0)), shaping=Rescale(0.7))
     assert [step.shaping for step in plan.steps] == [Rescale(0.7), None, None, None]
     again = sampler.sample(plan, **GIVEN, shaping=Rescale(0.7))

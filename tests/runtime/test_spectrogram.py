@@ -1,4 +1,4 @@
-"""Spectrograms: those of torch.stft, inverted exactly, compressed as SGMSE+ does it."""
+"""Spectrograms: equal to torch.stft, inverted exactly, compressed as in SGMSE+."""
 
 import re
 

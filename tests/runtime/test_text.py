@@ -37,7 +37,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
 
 
 def test_prompts_become_conditions(text: TextEncoder) -> None:
-    """A batch of more than is run at once, with prompts twice: each row is that of its prompt alone."""
+    """A batch of more prompts than run at once, with repeated ones: each row is that of its prompt alone."""
     prompts = ["a cat", "dog", *["a " + "red " * (number % 3) + "dog" for number in range(20)], "a cat"]
     rows = text.encode(prompts)["text"]
     assert rows.shape == (len(prompts), LENGTH, 2) and rows.dtype == np.float32

@@ -68,7 +68,9 @@ def encoder_graph() -> Graph:
 
 
 def with_companions(bundle: Path) -> Path:
-    """Give a bundle a condition `text` that no graph takes, a text encoder, an autoencoder; its label has a default."""
+    """Add a condition `text` that no graph takes, a text encoder and an autoencoder to a bundle; its label has a
+    default.
+    """
     graphs = {"text": text_graph(), "decoder": decoder_graph(), "encoder": encoder_graph()}
     contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
     entries = {name: entry(f"graphs/{name}.onnx", graph, text="condition") for name, graph in graphs.items()}

@@ -1,4 +1,6 @@
-"""What the names in the sources mean: the definition of a name, the classes that an annotation names, their members."""
+"""The meaning of names in the sources: the definition of a name, the classes that an annotation names, their
+members.
+"""
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping

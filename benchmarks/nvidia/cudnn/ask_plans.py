@@ -1,7 +1,7 @@
-"""Asks cuDNN for the plans of operations on described GPUs, in the environment that has cuDNN. It needs no GPU.
+"""Ask cuDNN for the plans of operations on described GPUs, in the environment that has cuDNN. It needs no GPU.
 
-It reads {"gpus": {name: properties}, "operations": [...]} from stdin and writes a JSON line for cuDNN's versions, then
-one for each operation and GPU, as soon as cuDNN has answered.
+It reads {"gpus": {name: properties}, "operations": [...]} from stdin and writes a JSON line for cuDNN's versions,
+then one for each operation and GPU, as soon as cuDNN has answered.
 """
 
 import json
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def ask(cudnn: Any, fields: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The engines of an operation with the number of their plans, or the reason why there are none."""
+    """Return the engines of an operation with the number of their plans, or the reason why there are none."""
     started = time.perf_counter()
     try:
         engines, reason = engines_of(operation_graph(cudnn, decode(fields), device=device)), ""

@@ -27,7 +27,7 @@ MODELS = (
 
 
 def int8_bundle(name: str, work: Path) -> Path:
-    """The bundle of a denoiser, exported and calibrated unless it is there."""
+    """Return the bundle of a denoiser, exported and calibrated unless it exists."""
     of = deploy(name, work)
     if not (of.bundle / "manifest.json").exists():
         export(ExportOptions(of.member.source, of.bundle))

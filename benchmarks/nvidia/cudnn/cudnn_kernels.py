@@ -1,4 +1,4 @@
-"""Groups by kernels of cuDNN, as one operation of torch that its compiler leaves as it is."""
+"""Groups by kernels of cuDNN, as one torch operation that torch's compiler does not touch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +49,7 @@ class Kernel:
         self.number, self.name = number, self.graph.get_plan_name_at_index(number)
 
     def run(self, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
-        """The result on the current stream. Tensors lie as the graph says."""
+        """Return the result on the current stream. Tensors have the layout of the graph."""
         result = empty_result(self.operation, x.device)
         given = {X: x, WEIGHTS: weights, RESULT: result}
         rest = iter(operands)
@@ -63,7 +63,7 @@ class Kernel:
 
 
 def empty_result(of: Operation, device: Any) -> Tensor:
-    """Room for a result, with channels last."""
+    """Allocate a result, with channels last."""
     layout = torch.channels_last if of.is_convolution else torch.contiguous_format
     return torch.empty(of.y, dtype=RESULTS[of.result], device=device, memory_format=layout)
 
@@ -89,7 +89,7 @@ def with_channels_last(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Group:
-    """How a group is computed: by a kernel, and what is left of its epilogue in torch.
+    """How a group is computed: by a kernel, and the rest of its epilogue in torch.
 
     number: of the kernel in KERNELS. rest: None if the kernel computes everything.
     """
@@ -98,7 +98,7 @@ class Group:
     rest: Operation | None
 
     def __call__(self, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
-        """The result of operands that lie as the kernel takes them."""
+        """Return the result for operands in the kernel's layout."""
         count = len(reading(KERNELS[self.number].operation))
         value = cudnn_group(self.number, x, weights, list(operands[:count]))
         return value if self.rest is None else finish(self.rest, value, operands[count:])
@@ -107,8 +107,8 @@ class Group:
 class CudnnKernels:
     """Convolutions by cuDNN, products by torch.
 
-    choose: selects the plan of a kernel that is met for the first time, and returns its microseconds. time: of a call.
-    groups: by their products, with the operands of their first call. products: those of matrices in int8, likewise.
+    choose: selects the plan of a new kernel, and returns its microseconds. time: of a call. groups: by their
+    products, with the operands of their first call. products: those of matrices in int8, likewise.
     """
 
     def __init__(
@@ -133,7 +133,9 @@ class CudnnKernels:
         return self._groups[of](*given)
 
     def _choose_group(self, of: Operation, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Group:
-        """A kernel of the whole group, or one of its sums with scale and bias and then torch: what takes less time."""
+        """Choose a kernel of the whole group, or one of its sums with scale and bias, followed by torch, whichever
+        is faster.
+        """
         options = []
         for kernel_of, rest in kernel_options(of):
             try:
@@ -164,14 +166,14 @@ def kernel_options(of: Operation) -> list[tuple[Operation, Operation | None]]:
 
 
 def _operand(of: Operation, step: str, operand: Tensor) -> Tensor:
-    """An operand of a step as cuDNN takes it."""
+    """Return an operand of a step in cuDNN's form."""
     if step == "residual":
         return with_channels_last(operand)
     return operand.to(RESULTS[of.floats] if step == "bias" and of.precision != "int8" else torch.float32)
 
 
 def reading(of: Operation) -> list[str]:
-    """The steps of an epilogue that read a tensor."""
+    """Return the steps of an epilogue that read a tensor."""
     return [step for step in of.epilogue if step not in ACTIVATIONS]
 
 

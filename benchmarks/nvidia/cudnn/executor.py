@@ -1,4 +1,6 @@
-"""Runs a body of fused groups in torch. Who computes a group is given: integers on any device, or kernels of cuDNN."""
+"""Run a body of fused groups in torch. The caller gives the implementation of groups: integers on any device, or
+kernels of cuDNN.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +76,7 @@ def _step(node: Node, graph: Graph, compute: Compute) -> _Step:
 
 
 def _group_call(node: Node, compute: Compute) -> Callable[..., Tensor]:
-    """The call of a group: shapes as cuDNN has them, there and back."""
+    """Return the call of a group, with cuDNN's shapes, and the reshapes before and after it."""
     is_product, name = "strides" not in node.attributes, node.attributes["product"]
 
     def call(x: Tensor, weights: Tensor, *operands: Tensor) -> Tensor:
@@ -137,7 +139,8 @@ def finish(of: Operation, sums: Tensor, operands: Sequence[Tensor]) -> Tensor:
 
 class IntegerKernels:
     """Groups in exact integers, on any device. sums: the int32 sums of each int8 group of the last call, by its
-    product."""
+    product.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -151,8 +154,9 @@ class IntegerKernels:
 
 
 def exact_products(of: Operation, x: Any, weights: Any) -> Any:
-    """Sums of products of integers in float64, which has all of them: windows as columns of one matrix, since
-    convolutions of libraries may take a transform that rounds."""
+    """Return sums of products of integers in float64, which is exact: windows are columns of one matrix, since
+    libraries may compute a convolution by a transform that rounds.
+    """
     if not of.is_convolution:
         return x.double() @ weights.double()
     top, left, bottom, right = of.pads

@@ -39,7 +39,7 @@ class _Group:
     nodes: list[Node] = field(default_factory=list)
 
     def takes(self, step: str) -> bool:
-        """Whether a step may follow those that the group has."""
+        """Return whether a step may follow those in the group."""
         kinds = [each if each in ORDER else "activation" for each in self.steps]
         return all(ORDER.index(each) < ORDER.index(step) for each in kinds)
 
@@ -80,7 +80,7 @@ def fuse_groups(graph: Graph) -> Graph:
 
 
 def _start(node: Node, idx: Index) -> _Group | None:
-    """The group of a product with weights, which still lacks an epilogue."""
+    """Return the group of a product with weights, without an epilogue."""
     sources = [idx.producer(name, "DequantizeLinear") for name in node.inputs[:2]]
     constants = idx.graph.constants
     if all(source is not None and source.inputs[1] in constants for source in sources):
@@ -161,7 +161,7 @@ def _add_arithmetic(group: _Group, node: Node, idx: Index, types: Types) -> bool
 
 
 def _by_channel(constant: Array, channels: int, rank: int, is_conv: bool) -> Array | None:
-    """A constant as one number of each channel, if it is that."""
+    """Return a constant as one number for each channel, if possible."""
     if constant.size == 1:
         return np.broadcast_to(constant.reshape(1), channels).copy()
     places = (1,) * rank + constant.shape
@@ -204,7 +204,7 @@ def _windows(node: Node, weights: Array) -> dict[str, Any]:
 
 
 def _without_unread(graph: Graph) -> Graph:
-    """The graph without nodes and constants that nothing reads."""
+    """Return the graph without nodes and constants that are not read."""
     needed = index(graph).dependencies(value.name for value in graph.outputs)
     nodes = tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs))
     read = {name for node in nodes for name in node.inputs}

@@ -17,17 +17,12 @@ class Operation:
     """Shapes of a fused kernel. Tensors of a convolution have their channels last.
 
     x: [N, C, H, W] of a convolution, [1, rows, K] of a product. weights: [F, C / groups, kH, kW], or [1, K, F].
-    pads: at the top, left, bottom and right. epilogue: what is done to the sums, in this order:
-
-        scale        times a float32 of each channel
-        factor       times one float32
-        bias         plus a number of each channel: float32 after int8, else of the type of x
-        residual     plus a tensor of the result's shape, in 16 bits
-        silu, ...    an activation function (`ACTIVATIONS`)
-        inverse_step times one float32, rounded to int8: the last
-
-    precision: of x and the weights. int8 has sums in int32. floats: the type of 16 bits around int8, and of results.
-    These are int8 after `inverse_step`, and int32 without an epilogue of int8.
+    pads: at the top, left, bottom and right. precision: of x and the weights; int8 has sums in int32. floats: the
+    16-bit type around int8, and of results. These are int8 after `inverse_step`, and int32 without an epilogue of
+    int8. epilogue: the steps on the sums, in this order: `scale` multiplies by a float32 for each channel, `factor`
+    by one float32. `bias` adds a number for each channel (float32 after int8, else the type of x), `residual` a
+    tensor of the result's shape in 16 bits. `silu` and others (`ACTIVATIONS`) apply a function. `inverse_step`
+    multiplies by one float32 and rounds to int8; it is the last.
     """
 
     x: tuple[int, ...]
@@ -90,7 +85,7 @@ class Operation:
         return " ".join([*([", ".join(self.epilogue)] if self.epilogue else []), "to", self.result])
 
     def encode(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the operation as JSON values."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""The page of what cuDNN lists and of what was measured."""
+"""The page of cuDNN's plans and of the measurements."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ leaves of a group to torch is counted.
 
 
 def page_of(records: Sequence[AnyRecord]) -> str:
-    """The page. Of lines about the same thing the last counts."""
+    """Return the page. The last line for an object counts."""
     plans = newest(
         records, GroupPlans, lambda each: (each.denoiser, each.gpu, each.precision, each.operation, each.epilogue)
     )

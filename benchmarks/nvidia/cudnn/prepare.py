@@ -1,4 +1,4 @@
-"""What a machine with a GPU needs of a denoiser, made on the CPU: its fused graphs, and samples of some seeds."""
+"""Prepare a denoiser on the CPU for a machine with a GPU: its fused graphs, and samples of some seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ MORE_SEEDS = {"fashion_mnist": 64, "dit_flow": 64, "convnext_v_cosine": 64, "pol
 
 
 def prepare(name: str, work: Path, output: Path) -> Path:
-    """Write a denoiser's folder, unless it is there. UserError if torch has no call for one of its operations here, so
-    that a machine with a GPU never gets a graph that it cannot run."""
+    """Write a denoiser's folder, unless it exists. Raises UserError if torch has no call for one of its operations,
+    so that a machine with a GPU never gets a graph that it cannot run.
+    """
     folder, partly = output / name, output / f"{name}.partial"
     if folder.exists():
         return folder
@@ -65,7 +66,7 @@ def half_type(graph: Graph) -> np.dtype[Any]:
 
 
 def record_member(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:
-    """The run of some held-out seeds in float32, with the range groups of the int8 body."""
+    """Return the float32 run of some held-out seeds, with the range groups of the int8 body."""
     member, seeds = KNOWN[name], FEW if name == BLOCK.name else MORE_SEEDS.get(name, SEEDS)
     with load(bundle, body=FLOAT32, backend=OnnxRuntime()) as sampler:
         plan = sampler.compile(member.plan, member.guidance)

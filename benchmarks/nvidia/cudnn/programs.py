@@ -1,7 +1,7 @@
-"""What a machine with a GPU runs, in files that numpy reads: fused graphs, and a plan with its noise and samples.
+"""Files for a machine with a GPU, which numpy reads: fused graphs, and a plan with its noise and samples.
 
 A folder of a denoiser has graphs in int8 (one, or one for each interval of steps) and one in half precision, and
-`run.npz`. Neither onnx nor onnxruntime is needed to read them.
+`run.npz`. Reading them needs neither onnx nor onnxruntime.
 """
 
 import json

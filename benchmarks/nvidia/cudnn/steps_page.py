@@ -51,7 +51,7 @@ def paired_difference(row: StepTime) -> str:
 
 
 def failures(rows: Sequence[StepTime]) -> str:
-    """What has no figure, and why."""
+    """Return the missing figures, with the reasons."""
     lines = [f"- {each.denoiser}, {each.batch} rows, {each.engine}: {each.reason}" for each in rows if each.reason]
     return "\n".join(["Without a figure:", "", *lines]) if lines else ""
 
@@ -96,7 +96,7 @@ def slower_groups(rows: Sequence[GroupTime]) -> str:
 
 
 def exactness(rows: Sequence[GroupTime]) -> str:
-    """How many groups have the exact integers."""
+    """Return how many groups have the exact integers."""
     compared = [each for each in rows if each.different is not None]
     wrong = [f"{each.denoiser} {each.product} ({each.different} numbers)" for each in compared if each.different]
     if not compared:

@@ -95,14 +95,14 @@ def record(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
 
 
 def is_exact(of: Operation) -> bool:
-    """Whether an epilogue of powers of two and zeros rounds nothing but the result."""
+    """Return whether an epilogue of powers of two and zeros only rounds the result."""
     return of.precision == "int8" and not ROUNDING.intersection(of.epilogue)
 
 
 def differing_sums(kernel: Kernel, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> int:
-    """How many results of a kernel are not the exact ones, for powers of two as scales and zeros for what is added.
+    """Return how many results of a kernel are not exact, for powers of two as scales and zeros as addends.
 
-    A sum times a power of two is exact in float32, so that the result is the same bits in whatever order it is made.
+    A sum times a power of two is exact in float32, so that the result has the same bits in any order.
     """
     of = kernel.operation
     power = 2.0 ** -round(math.log2(prod(of.weights[1:]) ** 0.5 * 127**2))

@@ -90,7 +90,7 @@ class StepJob:
         yield row
 
     def _groups(self, int8: "Body", half: "Body") -> Iterator[GroupTime]:
-        """The groups of the int8 body, one by one, with those of half precision."""
+        """Yield the groups of the int8 body, one by one, with those of half precision."""
         others = half.networks[-1].groups
         for name, (group, given) in int8.networks[-1].groups.items():
             kernel, other = KERNELS[group.number], others.get(name)
@@ -106,7 +106,7 @@ class StepJob:
             yield GroupTime(self.name, self.batch, name, of.name, of.epilogue_text, ours, theirs, *plans, different)
 
     def _products(self, int8: "Body") -> Iterator[GroupTime]:
-        """The products of matrices, without what follows them, which torch fuses with other operations."""
+        """Yield the products of matrices, without the steps after them, which torch fuses with other operations."""
         for name, (of, x, weights) in int8.networks[-1].products.items():
             half = (x[0].to(RESULTS[of.floats]), weights[0].to(RESULTS[of.floats]))
             with self._turn():
@@ -150,8 +150,8 @@ class Body:
 class Network:
     """A graph that is compiled and recorded for one batch.
 
-    groups, products: as `CudnnKernels` has them after a call, empty for other engines. is_compiled: by torch, on a CPU
-    too.
+    groups, products: as in `CudnnKernels` after a call, empty for other engines. is_compiled: by torch, also on a
+    CPU.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Network:
                 self.replay = recorded.replay
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> Tensor:
-        """The output for other inputs, of which some rows are written."""
+        """Return the output for other inputs, some rows of which are written."""
         for name, tensor in feeds.items():
             if name in self._feeds:
                 self._feeds[name][: len(tensor)] = tensor
@@ -222,7 +222,7 @@ def feeds_of(run: PreparedRun, batch: int, device: str) -> Feeds:
 
 
 def draw(run: PreparedRun, body: Body, batch: int, is_int8: bool, device: str) -> np.ndarray:
-    """Samples [seeds, ...] along the plan, in whole batches of a body."""
+    """Draw samples [seeds, ...] along the plan, in whole batches of a body."""
     seeds, most = len(run.noise), batch // run.branches
     parts = [range(first, min(first + most, seeds)) for first in range(0, seeds, most)]
     return np.concatenate([draw_part(run, body, part, is_int8, device) for part in parts])

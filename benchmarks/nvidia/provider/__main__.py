@@ -32,8 +32,8 @@ MODELS = ("fashion_mnist", "cifar10", "dit_flow")
 def main() -> int:
     """Print a table. The exit code is 1 if a graph does not open."""
     parser = options.parser_of(__doc__)
-    parser.add_argument("file", nargs="*", type=Path, help="graphs to open as well, such as those of `fewstep bake`")
-    parser.add_argument("--python", type=Path, required=True, help="of the environment that has onnxruntime-gpu")
+    parser.add_argument("file", nargs="*", type=Path, help="more graphs to open, such as those of `fewstep bake`")
+    parser.add_argument("--python", type=Path, required=True, help="Python of the environment with onnxruntime-gpu")
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help=f"default: {', '.join(MODELS)}")
     parser.add_argument("--precision", action="append", choices=tuple(BODIES), help="default: all")
     options.add_work(parser, "provider")

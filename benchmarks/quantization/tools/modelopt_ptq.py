@@ -19,7 +19,9 @@ from onnxruntime.quantization import CalibrationDataReader
 
 
 class Feeds(CalibrationDataReader):  # type: ignore[misc]
-    """Every evaluation of every trajectory, one file at a time; rewound, as ModelOpt asks for them twice."""
+    """Yields every evaluation of every trajectory, one file at a time, and can be rewound, since ModelOpt reads them
+    twice.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -25,7 +25,7 @@ from nncf.quantization.range_estimator import (  # type: ignore[import-not-found
 
 
 def rows(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Every row of every evaluation: its file, and its place there."""
+    """Return every row of every evaluation: its file, and its place in it."""
     for path in sorted(folder.glob("*.npz")):
         batch = next(iter(read(path).values()))
         yield from ((path, row) for row in range(len(batch)))

@@ -1,5 +1,5 @@
-"""The claims: they run, a verdict needs both comparisons, and the pages have what is kept. Figures are not for a test
-to judge.
+"""The claims: they run, a verdict needs both comparisons, and the pages show the stored lines. Tests do not judge
+figures.
 """
 
 import re
@@ -59,7 +59,7 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
-    """Of one whose reward falls on the way."""
+    """One of the seeds has a reward that falls on the way."""
     of = setting(range(32, 33))
     plan, reward = of.sampler.compile("ddpm:10", 1.0), lambda x: float(of.reward(x)[0])
     one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
@@ -105,7 +105,7 @@ def line(gain: Gain, at_equal: Gain | None, is_steady: bool = True, asked: float
 
 
 def test_a_plain_way_of_one_length_has_no_figure_at_equal_time() -> None:
-    """What never ran has no place in a line; controls of one figure have one row."""
+    """A control that never ran has no place in a line; controls of one figure have one row."""
     sure, unsure = line(Gain(1.0, 0.4), None), line(Gain(1.0, 0.6), None)
     assert sure.pays and not unsure.pays
     page = written(Kept("a machine", (sure, unsure)))
@@ -147,13 +147,13 @@ def test_as_good_in_half_the_evaluations_pays(figure: str, of_plain: int, gain: 
 
 
 def test_the_authors_claim_is_not_refuted_by_the_cost() -> None:
-    """A gain that is too small for twice the evaluations is a gain."""
+    """A gain that is too small for twice the evaluations is still a gain."""
     of = msgspec.structs.replace(line(Gain(0.3, 0.09), None), figure="SI-SDR", plain_evaluations=4)
     assert systems.holds([of]) == "yes: fashion_mnist" and systems.worth([of]) == "does not pay"
 
 
 def test_a_claim_of_a_factor_asks_for_it() -> None:
-    """A stream that is 1.2 times as fast is no stream of 1.5 times."""
+    """A stream that is 1.2 times as fast does not fulfil a claim of 1.5 times."""
     sure = Gain(1.0, 0.1)
     assert line(sure, None, asked=1.5).pays and line(sure, None, asked=2.0).pays
     assert line(sure, None, asked=2.1).verdict == "does not pay"
@@ -233,7 +233,7 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
 
 
 def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
-    """`best of N` is one of SVDD, and `more steps` is not."""
+    """`best of N` is a baseline of SVDD, and `more steps` is not."""
     sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))
     other, elsewhere = ({"control": "more steps"}, {"model": "cifar10"})
     for lines, text in (
@@ -250,7 +250,7 @@ def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
 
 
 def test_rows_of_a_table_are_in_the_order_of_their_worth() -> None:
-    """Then by whether the claim holds, by their state and by their name; another table has its own order."""
+    """Then by whether the claim holds, by state and by name. Another table has its own order."""
     cells = (
         ("c", "works", "no", "pays in part"), ("b", "out", "yes", "pays"), ("d", "part", "no", "not tried"),
         ("a", "works", "not decided", "pays"), ("e", "works", "no", "not tried"),
@@ -285,7 +285,7 @@ def test_the_pages_have_what_is_kept() -> None:
 
 
 def test_every_system_has_a_row_and_a_note() -> None:
-    """108 systems, of which 12 are weights alone. Cells have the words that the page defines."""
+    """108 systems, 12 of which are weights only. Cells have the words that the page defines."""
     page, notes = systems.PAGE.read_text(), systems.notes(systems.NOTES.read_text())
     rows, weights = systems.rows(page), systems.checkpoints(page)
     names = [systems.name_of(row) for row in rows]
@@ -299,7 +299,7 @@ def test_every_system_has_a_row_and_a_note() -> None:
 
 
 def test_what_works_names_a_test_of_its_code() -> None:
-    """The test function is there, and its file names the code. What does not work says why."""
+    """The test function exists, and its file names the code. A system that does not work has a reason."""
     notes = systems.notes(systems.NOTES.read_text())
     for row in systems.rows(systems.PAGE.read_text()):
         state, system = row[systems.STATE], systems.name_of(row)

@@ -1,4 +1,4 @@
-"""A figure judges a claim only if it gets better with steps of the network."""
+"""A figure may judge a claim only if it improves with steps of the network."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -21,7 +21,7 @@ WRONG = Direction("tiny", FD.name, 1.0, "ddim:20", "ddim:50", 8, -20.0, -10.0, 4
 
 
 class Steps:
-    """A stand-in for a setting, whose samples are given for each plan."""
+    """A stand-in for a setting, with given samples for each plan."""
 
     def __init__(self, by_plan: dict[str, np.ndarray]) -> None:
         self.by_plan, self.seeds, self.source = by_plan, range(2), ""
@@ -38,7 +38,7 @@ def claim(figure: str = FD.name, network: Network | None = None) -> Claim:
 
 
 def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
-    """On its network, and with its guidance. Each line is of a claim, and each figure of data has been measured."""
+    """On its network, and with its guidance. Each line is of a claim, and each figure of data was measured."""
     kept, by_name = claim_lines.kept(), {}
     for each in CLAIMS:
         by_name |= {(model, each.system, each.figure, each.control): each for model in each.models}

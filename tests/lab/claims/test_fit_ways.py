@@ -1,4 +1,4 @@
-"""fit_ways.py: each line runs the search that it names, next to the plan that its control names."""
+"""fit_ways.py: each line runs the search that it names, next to its control's plan."""
 
 import importlib
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def by_control(control: str) -> dict[str, Claim]:
 
 
 def runs_of_way(way: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """The plans and the guidance that a way samples along."""
+    """Return the plans and the guidance that a way samples along."""
     ran: list[tuple[Any, Any]] = []
     with monkeypatch.context() as patched:
         patched.setattr(Setting, "sample", lambda s, plan, guidance=None: ran.append((plan, guidance)))

@@ -1,4 +1,4 @@
-"""What the ablation compares with: steps of a long trajectory."""
+"""The ablation's times: steps of a long trajectory."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
 def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tmp_path: Path) -> None:
-    """Of N(0.4, 0.4): what falls outside [0, 1] goes to the ends."""
+    """Times of N(0.4, 0.4): those outside [0, 1] go to the ends."""
     index = np.array([step for seed in range(4000) for step in drawn_steps(seed, 1, LONG)])
     inner = index[(index > 0) & (index < LONG - 1)]
     assert 1 - inner.mean() / LONG == pytest.approx(0.47, abs=0.02)

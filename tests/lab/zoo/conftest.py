@@ -1,4 +1,4 @@
-"""Recipes import what lies next to them."""
+"""Let recipes import the modules in their folder."""
 
 import sys
 

@@ -15,7 +15,7 @@ def draw(count: int, generator: torch.Generator) -> Batch:
 
 
 class Linear(torch.nn.Module):
-    """An answer that depends on x and the time, so that both losses must give it the same ones."""
+    """A network whose output depends on x and the time, so that both losses must pass the same ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Linear(torch.nn.Module):
 
 
 def test_its_loss_is_that_of_its_spec() -> None:
-    """On average over 6 x 512 samples; the two draw other noise. The loss is 1.4, and its error 0.01."""
+    """On average over 6 x 512 samples, since the two draw different noise. The loss is 1.4, with an error of 0.01."""
     network, count = Linear(), 512
     own = cifar10_unet.loss(draw, count)
     found = sum(own(network, torch.Generator().manual_seed(seed)).item() for seed in range(6)) / 6
@@ -45,7 +45,7 @@ def test_its_size_is_eight_to_fifteen_million_weights() -> None:
 
 
 def test_a_short_training_leaves_averaged_weights(tmp_path: Path) -> None:
-    """Two steps of two images, on the CPU; without training the answer is 0."""
+    """Two steps of two images, on the CPU. Without training the network returns 0."""
     recipe = Recipe(steps=2, batch=2, rate=1e-3, seed=0)
     network = cifar10_unet.make.network()
     train(network, cifar10_unet.loss(draw, 2), recipe, tmp_path, "weights.safetensors")

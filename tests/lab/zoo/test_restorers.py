@@ -1,4 +1,4 @@
-"""RDDM, Resfusion and StoRM of the zoo: losses on networks whose answer is known, and the trained ones."""
+"""RDDM, Resfusion and StoRM of the zoo: losses on networks with known answers, and the trained networks."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ SHAPE, POINT = (1, 28, 28), 0.3
 
 
 def point(shape: tuple[int, ...]):
-    """Draws of clean samples that are POINT, from anything."""
+    """Clean samples that equal POINT, from any draw."""
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
         return Batch(torch.full((count, *shape), POINT), (torch.rand(count, *shape, generator=generator),))
@@ -48,7 +48,7 @@ def test_rddm_learns_the_residual_and_the_noise_by_absolute_errors() -> None:
 
 
 def test_resfusion_learns_what_a_step_of_ddpm_needs() -> None:
-    """One function has a loss of 0, and takes DDPM from the degraded picture to the clean one."""
+    """One function has a loss of 0, and leads DDPM from the degraded picture to the clean one."""
 
     def resnoise(x: Tensor, time: Tensor, y: Tensor) -> Tensor:
         beta, share = (

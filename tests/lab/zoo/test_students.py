@@ -1,4 +1,4 @@
-"""Students of guidance: their losses on networks whose answer is known, and a LoRA file in an int8 graph."""
+"""Students of guidance: their losses on networks with known answers, and a LoRA file in an int8 graph."""
 
 from math import erf, exp
 from pathlib import Path
@@ -54,8 +54,9 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
 
 
 def test_a_consistency_student_has_one_end_along_a_path() -> None:
-    """Of data that are one point a class, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t. The
-    target is that of a time before, and learns nothing."""
+    """For data with one point per class, paths are x = (1 - t) point + t eps with velocity (x - point) / t. The
+    target is the student's at an earlier time, without a gradient.
+    """
     last, many, asked = consistency_lora.LAST, consistency_lora.TIMES, list[tuple[bool, Tensor]]()
 
     def exact(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ def test_an_adapter_changes_nothing_at_first_and_what_it_stores_is_merged() -> N
 
 @pytest.mark.slow
 def test_a_trained_file_fills_the_slots_of_an_int8_graph(tmp_path: Path) -> None:
-    """It brings one row a step nearer to guidance by two than the network without it, in int8 as in float32."""
+    """It brings a row one step nearer to a guidance of two than the network without it, in int8 as in float32."""
     bundle, seeds, plan = tmp_path / "bundle", range(20_000, 20_032), "dpmpp_2m:8"
     export(ExportOptions(guided_lora.teacher.__file__ + ":make", bundle, verify="quick", lora_slots=("*",), rank=8))
     calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories=16))

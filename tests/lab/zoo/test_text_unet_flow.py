@@ -1,4 +1,4 @@
-"""A denoiser that reads a text: its int8 bodies follow it, and one that does not is refused."""
+"""A denoiser with a text condition: its int8 bodies follow the text, and a body that does not is refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ DEAF = 6  # the first step that hardly hears the text
 
 
 def deaf(graph: Graph) -> LoadedGraph:
-    """The body with a tenth of the keys and values of the text, at the last steps."""
+    """A body with a tenth of the text's keys and values at the last steps."""
     network = CPU_X86.runs(graph)
     of_text = {value.name for value in graph.inputs if 8 in value.shape[1:] and len(value.shape) == 4}
     assert len(of_text) == 10  # five layers
@@ -40,7 +40,7 @@ def deaf(graph: Graph) -> LoadedGraph:
 
 @pytest.mark.slow
 def test_a_body_that_hardly_hears_the_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a PSNR that looks fair. The bodies of all targets hear it."""
+    """Its PSNR looks fair. The bodies of all targets follow the text."""
     bundle, captions = tmp_path / "bundle", tmp_path / "captions.npz"
     np.savez(captions, **MEMBER.rows(64, seed=0))  # type: ignore[arg-type]
     export(ExportOptions(MEMBER.source, bundle, verify="quick"))

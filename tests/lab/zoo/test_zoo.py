@@ -1,4 +1,4 @@
-"""The denoisers that calibration is judged on: that each was trained, and that its graph says what its module says."""
+"""The denoisers on which calibration is judged: each is trained, and its graph equals its module."""
 
 import sys
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ each = pytest.mark.parametrize(
 
 @cache
 def batch(name: str) -> Batch:
-    """Samples such as the member was trained on, made without a file: pictures are smooth shapes."""
+    """Return samples like those of the member's training, made without a file: pictures are smooth shapes."""
     recipe = BY_NAME[name].recipe()
     generator = torch.Generator().manual_seed(2)
     is_restored = hasattr(recipe, "degraded")
@@ -128,7 +128,7 @@ def test_rows_are_there_where_random_ones_are_no_data(member: Member) -> None:
 
 
 def test_a_residual_leads_from_what_was_degraded_to_the_picture() -> None:
-    """Where noise has left nothing of x0, y and the answer still give it."""
+    """If noise has left nothing of x0, y and the output still give it."""
     member = BY_NAME["nafnet_residual"]
     made, spec = batch(member.name), member.recipe().SPEC
     asked = problem(spec, made, [14.0] * SAMPLES, torch.zeros(made.x0.shape))
@@ -146,7 +146,9 @@ def speech(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_chunks_are_one_pass_over_the_whole_series(speech) -> None:
-    """The shipped weights: a frame attends no further than the ring, whether the past is in the series or carried."""
+    """With the shipped weights, a frame attends no further than the ring, whether the past is in the series or
+    carried.
+    """
     network = speech.make()[0].eval()
     x, vowels = speech.series(2, 5, torch.Generator().manual_seed(0))
     time, shapes = torch.tensor([200.0, 800.0]), [each.shape for each in speech.SPEC.carried]
@@ -184,7 +186,7 @@ def test_weights_are_small_and_of_the_recipe():
 
 
 def test_actions_were_learned():
-    """Random weights have ln 128 = 4.9 nats an open token."""
+    """Random weights have ln 128 = 4.9 nats for an open token."""
     network, _ = action_tokens.make()
     loss = action_tokens.loss(action_tokens.drawn, action_tokens.RECIPE.batch)
     assert loss(network, torch.Generator().manual_seed(5)).item() < 2.6

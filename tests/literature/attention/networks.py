@@ -20,7 +20,7 @@ SPEC = Spec("attending", (2, 4, 4), (TEXT,), "epsilon", ScheduleSpec("linear"))
 
 
 class Attention(nn.Module):
-    """To as many words as there are tokens: their number tells nothing."""
+    """Attention to as many words as there are tokens, so that their number does not distinguish them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Blocks over the pixels, two but in graphs; the words attend to each other before."""
+    """Blocks over the pixels, two except in graphs. The words attend to each other first."""
 
     def __init__(self, blocks: int = 2) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Net(nn.Module):
 
 
 class Text(nn.Module):
-    """A network of diffusers that takes a text, which is of ones where none is given."""
+    """A network of diffusers that takes a text; the default text is ones."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -81,14 +81,14 @@ def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
-    """The network of a number of blocks, changed as `export --change` does."""
+    """Return the network with a number of blocks, changed as by `export --change`."""
     source = apply_changes(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
     assert isinstance(source, TorchSource)
     return source
 
 
 class Copying(nn.Module):
-    """x0 is what each pixel attends to, lighter by half for each class above 1."""
+    """x0 is the pixel that each pixel attends to, lighter by half for each class above 1."""
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         h = x.flatten(2).transpose(1, 2)[:, None] + 0 * time[:, None, None, None]
@@ -105,6 +105,6 @@ def copying() -> tuple[nn.Module, Spec]:
 
 
 def export_block(folder: Path, change: str, network: str = "make") -> Path:
-    """The bundle of a network of one block, changed."""
+    """Export the network of one block, changed."""
     export(ExportOptions(f"{__file__}:{network}", folder / "bundle", change=(change,), verify="quick"))
     return folder / "bundle"

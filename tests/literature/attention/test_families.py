@@ -1,4 +1,4 @@
-"""Perturbed attention in every family whose network attends by scaled_dot_product_attention."""
+"""Perturbed attention in every family whose network calls scaled_dot_product_attention."""
 
 from pathlib import Path
 
@@ -29,8 +29,9 @@ EXPORTED = {"diffusion_policy_transformer", "flow_policy", "hunyuan_dit", "sd3",
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.stem)
 def test_a_family(family: Family, tmp_path: Path) -> None:
-    """At 0 the network is the former one, and at 1 another; some are exported, verified against torch. A family that is
-    without such attention is refused."""
+    """At 0 the network is unchanged, and at 1 it differs; some are exported and verified against torch. A family
+    without such attention is refused.
+    """
     made = family.source(tmp_path)
     options = made if isinstance(made, dict) else {"source": made}
     if family.stem in EXPORTED:

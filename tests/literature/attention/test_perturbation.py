@@ -42,12 +42,14 @@ from tests.literature.attention.networks import (
 
 
 def perturb(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:
-    """The module is changed in place; the spec has one condition more."""
+    """Change the module in place; the spec gets one more condition."""
     return pag(module, spec, *layers)[1]
 
 
 def test_calls_are_distinguished_by_what_their_keys_follow_from() -> None:
-    """The words' attention to each other is no denoiser's. As many words as tokens are no self-attention."""
+    """The words' attention to each other does not depend on x. Attention to as many words as tokens is not
+    self-attention.
+    """
     calls = attention_calls(Net(), SPEC)
     assert [(call.number, call.layer, call.queries, call.keys) for call in calls] == [
         (1, "blocks.0.own", TOKENS, TOKENS + 2),
@@ -60,7 +62,7 @@ def test_calls_are_distinguished_by_what_their_keys_follow_from() -> None:
 
 
 class Identity(Attention):
-    """What the perturbation makes of a layer: v, a share of it or all."""
+    """The effect of the perturbation on a layer: v, by a share or as a whole."""
 
     share = 1.0
 
@@ -95,7 +97,7 @@ def test_each_sample_has_its_own_share() -> None:
 
 
 def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
-    """They call scaled_dot_product_attention inside of torch, or a fused form of it."""
+    """They call scaled_dot_product_attention inside torch, or a fused form of it."""
 
     class Torch(nn.Module):
         def __init__(self) -> None:
@@ -122,7 +124,7 @@ def test_attention_of_torch_s_own_layers_is_rewritten() -> None:
 
 
 def test_it_is_that_of_diffusers() -> None:
-    """Beside the processor of its pipelines, whose second half of the batch is perturbed."""
+    """Compared with the processor of its pipelines, which perturbs the second half of the batch."""
     attention = pytest.importorskip("diffusers.models.attention_processor")
     from tests.families.tiny import randomize, stable_diffusion_unet
 
@@ -183,7 +185,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("weight", "shares"), [(1.0, {"cond": 4.0, "perturbed": -3.0}),
                                                 (2.5, {"cond": 5.5, "uncond": -1.5, "perturbed": -3.0})])  # fmt: skip
 def test_pag_weighs_the_perturbed_branch(bundle: Path, weight: float, shares: dict[str, float]) -> None:
-    """As branches whose conditions the caller gives; diffusers weighs the three outputs so."""
+    """Like branches whose conditions the caller gives. diffusers weights the three outputs in this way."""
     text = inputs()[2][:2].numpy()
     own = {"perturbed": {"perturbed": [1.0, 1.0]}}
     with load(bundle) as sampler:
@@ -203,7 +205,7 @@ def test_pag_is_baked(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_int8_is_calibrated_along_the_perturbed_branch(bundle: Path, tmp_path: Path) -> None:
-    """Trajectories leave the caller's own attention as it is, and the command that made the body names the guidance."""
+    """Trajectories leave the caller's attention unchanged, and the command that made the body names the guidance."""
     copied = tmp_path / "bundle"
     shutil.copytree(bundle, copied)
     np.savez(tmp_path / "rows.npz", text=inputs()[2].numpy())

@@ -1,4 +1,4 @@
-"""Negative texts, keys of another sample and images inside of attention: by hand, and as graphs."""
+"""Negative texts, keys of another sample and images inside attention: by hand, and as graphs."""
 
 import copy
 from collections import Counter
@@ -40,7 +40,7 @@ from tests.literature.attention.networks import (
 
 
 def graphs(source: TorchSource) -> PreparedDenoiser:
-    """The prepared graphs, compared with the module."""
+    """Return the prepared graphs, after comparing them with the module."""
     traced = source.trace()
     prepared = prepare(traced.graph)
     assert verify(source.spec, traced, prepared).worst.relative < 1e-5
@@ -74,7 +74,7 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
 
 
 def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
-    """One pass in place of two: what the loop has more of is attention to k' and v', not another network."""
+    """One pass in place of two: the loop only gains attention to k' and v', not another network."""
     away = prepare(rewritten("nasa", blocks=1).trace().graph)
     ends, own, words, negative = 2, 3 + 2, 1 + 2, 2  # into and out; projections and the two products of attention
     assert Counter(node.op for node in away.body.nodes)["MatMul"] == ends + own + words + negative
@@ -82,7 +82,7 @@ def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
 
 
 def test_a_sample_attends_to_the_keys_and_values_of_another() -> None:
-    """As if the source's tokens were the ones that the layer sees (Cao et al. 2023)."""
+    """As if the source's tokens were those of the layer (Cao et al. 2023)."""
     x, time, text = inputs(4)
     source, own = rewritten("masactrl:blocks.1"), Net()
     places = torch.tensor([0, 1, 0, 3])  # of the source, before the sample
@@ -119,7 +119,7 @@ def test_all_of_them_together_are_one_graph() -> None:
 
 @pytest.mark.slow
 def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
-    """MasaCtrl lets the target attend to the source from a step on: a branch whose weight begins there."""
+    """In MasaCtrl the target attends to the source from a step on: the branch's weight begins there."""
     text = inputs()[2][:2].numpy()
     form = Branches({"cond": (1.0, 1.0, 0.0), "mutual": (0.0, 0.0, 1.0)})
     branches = {"mutual": {"source": [0, 1]}}
@@ -136,7 +136,7 @@ def test_a_branch_takes_over_at_a_step(tmp_path: Path) -> None:
 
 
 def test_each_change_is_of_the_module_as_it_was() -> None:
-    """In any order, what a change does is what it does alone: its calls are those of the network's own run."""
+    """In any order, a change has the effect that it has alone: its calls are those of the network's own run."""
     x, time, text = inputs()
     away, one = torch.randn(3, WORDS, WIDTH, generator=torch.Generator().manual_seed(2)), torch.ones(3)
     first, last = rewritten("nasa", "pag:all"), rewritten("pag:all", "nasa")
@@ -158,7 +158,7 @@ CROSS, EMBEDDING, TOKENS = 12, 10, 4
 
 @pytest.fixture(scope="module")
 def unet() -> nn.Module:
-    """Tests must not change it."""
+    """A UNet. Tests must not change it."""
     pytest.importorskip("diffusers")
     from tests.families.tiny import randomize, stable_diffusion_unet
 

@@ -1,4 +1,4 @@
-"""Every fit of the literature on denoisers of closed form: nearer to the teacher on seeds that it has not seen."""
+"""Every fit of the literature on denoisers with closed forms is nearer to the teacher on new seeds."""
 
 from types import ModuleType
 
@@ -33,7 +33,7 @@ def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 
 
 
 def gain(fit: ModuleType, known: FitSetting) -> float:
-    """dB over the nominal plan on other seeds, of a plan as it is read from its file."""
+    """Return the gain in dB over the nominal plan on other seeds, for a plan that is read from its file."""
     plan = fit.fit_plan(known)
     assert len(plan.steps) == known.evaluations
     sampler = known.rolled.sampler
@@ -51,8 +51,9 @@ def test_samples_of_other_seeds_come_nearer_to_the_teacher(
 
 
 def test_a_start_from_statistics_saves_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearly exact on Gaussian data of each element's own law: on the nominal grid, which has no cheap steps, and on
-    `arctan`."""
+    """Nearly exact on Gaussian data with a separate distribution per element, on the nominal grid, which has no
+    cheap steps, and on `arctan`.
+    """
     means, stds = np.linspace(-0.8, 0.8, 16).reshape(1, 4, 4), np.linspace(0.4, 0.05, 16).reshape(1, 4, 4)
     known, seen = setting(Analytic(facts("cosine", "v"), gaussian(means, stds)), "dpmpp_2m:5@trailing"), []
     monkeypatch.setattr(teleportation, "gaussian_start", lambda *each: seen.append(each[3]) or gaussian_start(*each))
@@ -67,7 +68,7 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
 
 
 def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It follows the mean of each step's variance of a sample's elements."""
+    """It follows the mean variance of a sample's elements at each step."""
     with pytest.raises(UserError, match="needs a generator's table of timesteps"):
         time_shift.fit_plan(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))

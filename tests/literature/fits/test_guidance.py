@@ -40,7 +40,7 @@ MEANS = np.random.default_rng(2).standard_normal((2, 16)) / 2
 
 
 def gaussian(denoiser, means=MEANS, spread=0.05):
-    """The exact denoiser of one Gaussian for each branch, saying what `denoiser` predicts."""
+    """The exact denoiser of one Gaussian for each branch, with the prediction of `denoiser`."""
 
     def network(index, step, u):
         time = Time(step.time, step.alpha, step.sigma)
@@ -63,7 +63,7 @@ def gaussian(denoiser, means=MEANS, spread=0.05):
     ],
 )
 def test_the_decision_does_not_depend_on_the_prediction(spec, predictions, shape):
-    """The same denoiser under every prediction: the cosines are those of its noises."""
+    """The same denoiser with every prediction: the cosines are those of its noises."""
     found = []
     for prediction in predictions:
         denoiser = DenoiserFacts(spec, prediction)
@@ -104,7 +104,7 @@ def test_an_output_of_zeros_is_like_nothing():
 
 
 def test_each_sample_ends_its_guidance_where_its_own_branches_agree():
-    """Algorithm 1 of the paper, and one batch of the plans that it chooses."""
+    """Algorithm 1 of the paper, and one batch with the plans that it chooses."""
     cosines = np.array([[0.2, 0.5], [0.6, 0.7], [0.95, 0.8], [0.3, 0.99], [0.5, 0.992], [0.95, 0.2]])
     chosen = guidance_per_sample(3.0, cosines, threshold=0.9)
     assert chosen == [Cfg((3.0,) * 3 + (1.0,)), Cfg((3.0,) * 4 + (1.0,))]

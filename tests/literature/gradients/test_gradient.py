@@ -39,7 +39,7 @@ def distance(x0: Tensor, noisy: Noisy, measured: Tensor) -> Tensor:
 
 
 class Convolutions(nn.Module):
-    """Every kind of layer whose backward pass is written here."""
+    """Every type of layer whose backward pass is written here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Convolutions(nn.Module):
 
 
 class Strided(nn.Module):
-    """A strided convolution after a norm, and a transposed one: few of those layers."""
+    """A strided convolution after a norm, and a transposed one: a few of those layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def trace_module(network: nn.Module) -> tuple[nn.Module, Graph]:
 def check(
     module: Any, graph: Graph, of: Of = "x", normalise: Normalise | None = None, share: float | None = None
 ) -> None:
-    """The graph computes the prediction, and what autograd says of the energy, at any batch."""
+    """Assert that the graph computes the prediction, and autograd's gradient of the energy, at any batch."""
     for batch in (1, 3, 7):
         x, time, measured = torch.randn(batch, 2, 8, 8), torch.rand(batch) * 0.8 + 0.1, torch.randn(batch, 2, 8, 8)
         feeds = {"x": x.numpy(), "time": time.numpy(), "measured": measured.numpy()}
@@ -115,7 +115,7 @@ def check(
 def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_part_alone_is_lowered(
     network: type[nn.Module], lowered: int
 ) -> None:
-    """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
+    """Inner layers of 16 channels: a strided convolution, and a transposed one, which becomes four."""
     torch.manual_seed(0)
     module, graph = trace_module(network())
     check(module, graph, normalise="residual")
@@ -127,7 +127,9 @@ def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_par
 
 @pytest.mark.slow
 def test_the_gradient_goes_through_rewritten_attention() -> None:
-    """At a share of perturbed attention, against autograd through the mixed attention; 0 is attention as it was."""
+    """With a share of perturbed attention, compared with autograd through the mixed attention. At 0 attention is
+    unchanged.
+    """
     torch.manual_seed(0)
     module, its = with_gradient(Tokens(), spec(), distance, (MEASURED,), "x0", "unit")
     _, its = pag(module, its, "all")
@@ -141,7 +143,7 @@ def test_the_gradient_goes_through_rewritten_attention() -> None:
 
 @pytest.mark.parametrize("row", [[-np.inf] * 4, [0, -np.inf, -np.inf, -np.inf], [0, 0.5, -1, 0]], ids=str)
 def test_attention_with_an_infinite_mask_and_its_derivative_are_torchs(row: list[float]) -> None:
-    """A query without a key reads 0, and has no slope."""
+    """A query without a key reads 0, and has no gradient."""
     torch.manual_seed(0)
     mask = torch.tensor([row, [0.0] * 4]).repeat(2, 1)
     given = [torch.randn(2, 2, 4, 8, requires_grad=True) for _ in range(3)]
@@ -164,7 +166,7 @@ def test_the_gradient_goes_through_masked_attention() -> None:
 
 
 class Lines(nn.Module):
-    """A layer that has no derivative in ONNX."""
+    """A layer without a derivative in ONNX."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         grid = torch.zeros(len(x), 8, 8, 2)
@@ -177,7 +179,7 @@ class Zeta(nn.Module):
 
 
 class Spectrum(nn.Module):
-    """Its derivative is written in operations, of which one has no form in ONNX."""
+    """A layer whose derivative has an operation without a form in ONNX."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return x + torch.linalg.eigvalsh(x @ x.mT)[..., None]
@@ -270,7 +272,7 @@ def test_steered_samples_have_the_exact_posterior_mean(posterior) -> None:
 
 @pytest.mark.slow
 def test_a_plain_network_runs_the_steps_that_are_not_steered(posterior, tmp_path: Path) -> None:
-    """Weight 0 without the cost of the gradient, in the same samples. The energy is asked for all the same."""
+    """As with weight 0, but without the cost of the gradient. The caller still gives the energy's condition."""
     file = posterior.bundle.path.parent / "normal.py"
     export(ExportOptions(source=f"{file}:make", output=tmp_path / "bundle", expert=(f"plain={file}:plain@0",)))
     measured, seeds = {"measured": np.array([[1.0, -2.0]] * 2, np.float32)}, [0, 1]

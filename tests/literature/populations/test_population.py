@@ -1,4 +1,6 @@
-"""Populations reach what they are weighed towards: laws in closed form, recurrences by hand, and no neighbour."""
+"""Populations reach the target of their weights: distributions in closed form, recurrences by hand, independent
+seeds.
+"""
 
 from types import SimpleNamespace
 
@@ -36,7 +38,7 @@ def total(x: np.ndarray) -> np.ndarray:
 
 
 def weighted_mean(made, of) -> np.ndarray:
-    """The weighted mean of a function of the particles, for each seed."""
+    """Return the weighted mean of a function of the particles, for each seed."""
     return (made.weights()[..., None] * of(made.samples)).sum(1).mean(-1)
 
 
@@ -46,8 +48,9 @@ def no_weights(state: StepEvaluation) -> np.ndarray:
 
 @pytest.mark.parametrize(("steps", "seeds"), [(64, range(4)), pytest.param(128, range(20, 32), marks=pytest.mark.slow)])
 def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: int, seeds: range) -> None:
-    """Eight axes, 512 particles, weights e^sum(x): the exact mean of an axis is 1.031. Weights at the end alone leave
-    one particle in a hundred."""
+    """Eight axes, 512 particles, weights e^sum(x): the exact mean of an axis is 1.031. With weights at the end only,
+    one particle in a hundred remains.
+    """
     plan, exact = compile_plan(f"ddpm:{steps}", FACTS), THREE.mean_of_tilt(1.0)
     assert exact == pytest.approx(1.031, abs=1e-3)
     steered = evolve(plan, network(THREE), Steering(total, 1.0, plan), seeds, 512, (8,))
@@ -64,7 +67,7 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
     ("kind", "expected"), [("difference", (0.5, -1, 1.5)), ("max", (0.5, 0.5, 0)), ("sum", (0.5, 0, 0.5))]
 )
 def test_each_potential_is_that_of_its_kind(kind, expected) -> None:
-    """Rewards of 1, -1 and 2 at a strength of a half. All of them add up to the last."""
+    """Rewards of 1, -1 and 2 at a strength of one half. All of them sum to the last one."""
     hook, u = Steering(lambda x0: [x0], 0.5, compile_plan("ddpm:3", FACTS), kind), np.zeros((1, 1))
     found = [hook(SimpleNamespace(index=index, u=u, x0=reward))[0] for index, reward in enumerate((1.0, -1.0, 2.0))]
     assert found == pytest.approx(expected)
@@ -80,7 +83,7 @@ def test_each_potential_tilts_by_the_reward(kind) -> None:
 
 
 def mass_of_sharpening(pair: Mixture, w: float) -> float:
-    """Of x > 0 under p^w q^(1 - w)."""
+    """Return the mass of x > 0 under p^w q^(1 - w)."""
     x = np.linspace(-8, 8, 20001)
     density = pair.density(x) ** w * FREE.density(x) ** (1 - w)
     return float(density[x > 0].sum() / density.sum())
@@ -101,8 +104,9 @@ def by_branch(pair: Mixture):
 def test_correctors_reach_the_sharpened_law_of_guidance(
     pair: Mixture, seeds: int, particles: int, threshold: float, times: int
 ) -> None:
-    """p^1.7 q^-0.7 over its mass, in 50 steps: guidance alone is off by 0.037 and 0.055. Chance has a deviation of
-    0.0016 at these numbers of particles; with twenty times 1024 of the second pair it is 0.0036."""
+    """p^1.7 q^-0.7 over its mass, in 50 steps. Guidance alone is off by 0.037 and 0.055. The standard error is
+    0.0016 at these numbers of particles, and 0.0036 with twenty times 1024 of the second pair.
+    """
     w, plan = 1.7, compile_plan("dpmpp_2m_sde:50", GUIDED, Cfg(1.7))
     exact = mass_of_sharpening(pair, w)
     run = range(100, 100 + seeds), particles, (1,)
@@ -114,8 +118,9 @@ def test_correctors_reach_the_sharpened_law_of_guidance(
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 def test_a_corrector_reads_any_prediction_and_each_step_s_weight(prediction) -> None:
-    """w (w - 1) |gap|^2 of both noises, by trapezoids of log rho. Its last half goes on to the end, where the gap
-    shrinks as rho does."""
+    """w (w - 1) |gap|^2 of both noises, by trapezoids in log rho. Its last half is extrapolated to the end, where
+    the gap shrinks with rho.
+    """
     weights = (1.7, 1.7, 1.0, 2.5, 1.3, 1.3)
     plan = compile_plan("ddpm:6", DenoiserFacts(GUIDED.schedule, prediction, guided=True), Cfg(weights[:5]))
     corrector, gaps, found = guidance_corrector(plan), [], []
@@ -159,7 +164,7 @@ def test_a_corrector_starts_at_pure_noise() -> None:
 
 
 def test_a_corrector_refuses_plans_that_say_no_noise_levels() -> None:
-    """Without alpha every step would be pure noise, and all weights 0 without a word."""
+    """Without alpha every step would look like pure noise, and all weights would silently be 0."""
     plan = compile_plan("ddpm:4", GUIDED, 2.0)
     for missing in ({"alpha": None, "sigma": None}, {"sigma": None}):
         steps = (*plan.steps[:2], msgspec.structs.replace(plan.steps[2], **missing), plan.steps[3])
@@ -169,8 +174,9 @@ def test_a_corrector_refuses_plans_that_say_no_noise_levels() -> None:
 
 @pytest.mark.parametrize(("choice", "weight"), [("best", 1.0), ("one", 1e6)])
 def test_svdd_is_its_recurrence(choice, weight) -> None:
-    """Of M next states the one whose x0 is best goes on (Li et al. 2024, algorithm 1, with the posterior mean). The
-    one that is drawn by large weights is the best."""
+    """Of M next states the one with the best x0 continues (Li et al. 2024, algorithm 1, with the posterior mean).
+    Large weights draw the best.
+    """
     plan, seed, M = compile_plan("ddpm:6", FACTS), 3, 5
     weigh = lambda state: weight * total(state.x0)  # noqa: E731
     made = evolve(plan, network(THREE), weigh, [seed], M, (2,), choice=choice, at=range(6))
@@ -242,7 +248,7 @@ def test_a_reward_is_one_number_for_each_sample(sampler: Sampler) -> None:
 
 
 def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
-    """Its last step, or its noise levels, would be wrong without a word."""
+    """Its last step, or its noise levels, would silently be wrong."""
     plan, other, label = sampler.compile("ddpm:5"), sampler.compile("ddpm:4"), {"class": [0]}
     with pytest.raises(UserError, match="weigh was made for plan 'ddpm:4', and plan 'ddpm:5' runs"):
         population(sampler, plan, Steering(total, 1.0, other), [0], 4, label)

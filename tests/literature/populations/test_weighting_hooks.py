@@ -17,13 +17,13 @@ MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
 
 
 def smooth(index, step, u):
-    """A denoiser as networks learn it: without the steep place between the modes."""
+    """A smooth denoiser, as networks learn it, without the steep place between the modes."""
     time = SCHEDULE.time(step.time)
     return [np.mean([MODES.exact_x0(u + shift, time) for shift in np.linspace(-0.25, 0.25, 11)], axis=0)]
 
 
 def test_samples_between_the_modes_vary_most() -> None:
-    """With 96 % of the samples kept, nine in ten of those between the modes are gone."""
+    """With 96 % of the samples kept, nine of ten between the modes are gone."""
     plan = compile_plan("ddim:40", FACTS)
     states = list(execute(plan, smooth, lambda draw: normal(5, draw, (2000, 1)), np.float32))
     x, variance = finish(plan, states)[:, 0], trajectory_variance(states, last=5)

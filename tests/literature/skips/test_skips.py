@@ -1,4 +1,4 @@
-"""Skip-Tuning and FreeU: which connections are found, and what is done to them, compared with diffusers and by hand."""
+"""Skip-Tuning and FreeU: the connections that they find and their effect, compared with diffusers and by hand."""
 
 import copy
 from typing import Any
@@ -32,7 +32,7 @@ SPEC = Spec("own", (2, 8, 8), (), "epsilon", ScheduleSpec("linear"))
 
 
 class Block(nn.Module):
-    """A dense one: it concatenates what it was given with what it makes."""
+    """A dense block, which concatenates its input with its output."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class Own(nn.Module):
-    """A U-Net of nobody's library: two resolutions, the outer skip scaled by 1/sqrt(2) and in front."""
+    """A U-Net of no library: two resolutions, the outer skip scaled by 1/sqrt(2) and first in the concatenation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_low_frequencies_are_those_of_diffusers() -> None:
 
 
 def test_skips_are_those_over_the_bottleneck() -> None:
-    """Dense blocks and the features of the time concatenate too, and are no skips."""
+    """Dense blocks and the features of the time also concatenate, but are not skips."""
     assert find_skips(Own(), SPEC) == (Skip(3, 1, (3, 6, 4, 4)), Skip(5, 0, (3, 4, 8, 8)))
 
 
@@ -124,7 +124,7 @@ def test_factors_between_lie_on_straight_lines(small_unet: tuple[nn.Module, Spec
 
 
 def test_freeu_on_a_network_of_ones_own_is_by_hand() -> None:
-    """The lowest resolution gets the first factors, the next the second ones; half of the backbone's channels."""
+    """The lowest resolution has the first factors, the next the second ones, on half of the backbone's channels."""
     ours, own = Own().requires_grad_(False), Own().requires_grad_(False)
     freeu(ours, SPEC, *FREEU)
     x, time = inputs()
@@ -168,7 +168,7 @@ def test_freeu_is_that_of_diffusers(conditional: nn.Module) -> None:
 
 
 def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -> None:
-    """diffusers hands each block the skips that it takes, the last one first."""
+    """diffusers passes each block its skips, the last one first."""
     theirs, ours = copy.deepcopy(conditional).eval(), Text(copy.deepcopy(conditional))
     scales = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
@@ -186,7 +186,7 @@ def test_skip_scales_are_those_of_the_blocks_arguments(conditional: nn.Module) -
 
 
 def test_a_gradient_goes_through_scaled_skips() -> None:
-    """The energy's own concatenation is none of the network's."""
+    """The concatenation of the energy is not the network's."""
 
     def energy(x0: Tensor, noisy: Noisy) -> Tensor:
         return torch.cat([x0, 2 * x0], dim=1).square().flatten(1).sum(1)
@@ -210,7 +210,7 @@ def own_source(*changes: str) -> TorchSource:
 
 @pytest.mark.slow
 def test_the_graph_is_that_of_the_changed_module() -> None:
-    """Verified; factors are constants in it, layers keep their names, and what filters is too narrow for int8."""
+    """After verification: factors are constants, layers keep their names, and the filter is too narrow for int8."""
     plain, traced = own_source().trace(), own_source("skip_tuning:0.5,1", "freeu:1.4,1.6,0.5,0.3").trace()
     prepared = prepare(traced.graph)
     assert verify(SPEC, traced, prepared).worst.relative < 1e-5
@@ -253,7 +253,7 @@ def test_a_network_without_skips_says_so() -> None:
 
 
 def test_one_change_goes_around_another() -> None:
-    """FreeU acts on what is handed over, and Skip-Tuning multiplies what is joined, whichever is named first."""
+    """FreeU acts on the inputs of the concatenation, and Skip-Tuning multiplies in it, whichever is named first."""
     both, other = own_source("skip_tuning:0.5,1", "freeu:1.4,1.6,0.5,0.3"), own_source("freeu:1.4,1.6,0.5,0.3")
     skip_tuning(other.module, SPEC, "0.5", "1")
     torch.testing.assert_close(both.module(*inputs()), other.module(*inputs()), atol=1e-6, rtol=1e-5)
@@ -283,7 +283,7 @@ def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
 
 @pytest.mark.slow
 def test_sizes_may_stay_free() -> None:
-    """The waves of FreeU's filter are then made for the size that is asked for."""
+    """The frequencies of FreeU's filter are computed for the size of the call."""
     sizes = (Size("height", 1, 8, 16, 2), Size("width", 2, 8, 16, 2))
     module, spec = Own().requires_grad_(False), msgspec.structs.replace(SPEC, sizes=sizes)
     freeu(*skip_tuning(module, spec, "0.5", "1"), *FREEU)

@@ -1,4 +1,4 @@
-"""Frames that a stream leaves out: those that came too late, and those like the one before."""
+"""Frames that a stream leaves out: late ones, and those that resemble the one before."""
 
 from collections.abc import Iterator
 from threading import Event
@@ -17,7 +17,7 @@ FRAMES = np.random.default_rng(0).uniform(-1, 1, (20, 1, 4, 4)).astype(np.float3
 
 @pytest.mark.parametrize("queue", [1, 2])
 def test_the_newest_frames_win(sampler: Sampler, queue: int) -> None:
-    """The source yields ten frames while the first is being sampled."""
+    """The source yields ten frames while the first is sampled."""
     read, taken = Event(), Event()
 
     def camera() -> Iterator[np.ndarray]:
@@ -77,7 +77,7 @@ def test_a_reader_that_leaves_ends_the_thread(sampler: Sampler) -> None:
 
 
 def test_the_source_is_read_from_the_first_frame_that_is_asked_for(sampler: Sampler) -> None:
-    """Who never iterates leaves the camera alone."""
+    """A caller who never iterates does not open the camera."""
     opened = Event()
 
     def camera() -> Iterator[np.ndarray]:

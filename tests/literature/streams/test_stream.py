@@ -1,4 +1,6 @@
-"""Each streamed frame is the sample of that frame alone, in order, none lost or doubled; and what breaks elsewhere."""
+"""Each streamed frame is the sample of that frame alone, in order, none lost or doubled; and the failures of other
+implementations.
+"""
 
 import gc
 import sys
@@ -48,7 +50,7 @@ def test_a_stream_on_an_engine_gives_the_bits_of_sample(tiny_bundle: Path) -> No
 
 
 def test_the_first_frame_leaves_after_all_its_steps_and_the_last_ones_are_flushed(sampler: Sampler) -> None:
-    """Elsewhere N - 1 brown frames come first, and N - 1 never come."""
+    """In other implementations N - 1 brown frames come first, and N - 1 never come."""
     frames = stream(sampler, **LCM, mode="batch")
     counts = [len(frames.push(frame)) for frame in FRAMES[:6]]
     assert counts == [0, 0, 0, 1, 1, 1]
@@ -62,7 +64,9 @@ def test_the_first_frame_leaves_after_all_its_steps_and_the_last_ones_are_flushe
     ids=str,
 )
 def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analytic, guidance, first, each) -> None:
-    """Of 4 lanes: N rows, N + 1 with one evaluation of the other branch, 2 N with classifier-free guidance."""
+    """For 4 frames in progress: N rows, N + 1 with one evaluation of the other branch, 2 N with classifier-free
+    guidance.
+    """
     frames = stream(sampler, **LCM, guidance=guidance, mode="batch")
     for frame in FRAMES[:8]:
         frames.push(frame)
@@ -80,7 +84,7 @@ def test_steps_of_different_range_groups_are_in_different_calls(two_groups: Samp
 
 
 def test_settings_may_come_at_once(sampler: Sampler) -> None:
-    """A prompt that changed is shown without the frames of the one before."""
+    """A changed prompt shows without the frames of the old one."""
     frames = stream(sampler, **LCM, mode="batch")
     for frame in FRAMES[:3]:
         frames.push(frame)
@@ -188,7 +192,7 @@ STILL = [FRAMES[0]] * 60
 
 
 def test_a_still_scene_takes_a_tenth_of_the_calls_and_nothing_is_frozen(sampler: Sampler, network: Analytic) -> None:
-    """Elsewhere a skipped frame leaves those before it in the pipeline."""
+    """In other implementations a skipped frame leaves those before it in the pipeline."""
     frames = stream(sampler, **LCM, mode="batch", similar=SimilarityFilter(0.98, 10_000))
     out = [each for frame in STILL for each in frames.push(frame)]
     stats = frames.stats()
@@ -217,14 +221,17 @@ def test_a_sample_may_be_written_on(sampler: Sampler) -> None:
 def test_after_the_largest_number_of_skips_in_a_row_a_frame_is_processed(
     sampler: Sampler, similar: SimilarityFilter, shown: list[int], fresh: list[int]
 ) -> None:
-    """The count begins at the last processed frame. In the authors' code it ends at its limit only, so a scene that
-    moves again soon has fewer skips there."""
+    """The count begins at the last processed frame. In the authors' code the count is only reset at the limit, so a
+    scene that soon moves again has fewer skips.
+    """
     frames = stream(sampler, **LCM, mode="sequence", similar=similar)
     assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
 
 
 def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: Sampler) -> None:
-    """With the chance 1 - (1 - cos) / (1 - threshold), as in the authors' code, on frames that turn away and fade."""
+    """With the chance 1 - (1 - cos) / (1 - threshold), as in the authors' code, on frames that change direction and
+    fade.
+    """
     one, angles = FRAMES[0], np.linspace(0, 3, 60)
     other = FRAMES[1] - one * np.vdot(FRAMES[1], one) / np.vdot(one, one)
     other *= np.linalg.norm(one) / np.linalg.norm(other)
@@ -249,7 +256,7 @@ def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None
 @pytest.mark.parametrize("first, second", [(0, 2), ("dress", "bag"), (np.uint8(0), np.uint8(2))])
 @pytest.mark.parametrize("named", [{"image": FRAMES[0]}, {}], ids=["an image", "no image"])
 def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dict, first, second) -> None:
-    """A label is not a pixel: next to many of them it would hardly change the cosine."""
+    """A label is not a pixel: among many pixels it would hardly change the cosine."""
     plan = {"plan": "lcm:7", "strength": 0.6} if named else {"plan": "lcm:4"}
     frames = stream(sampler, **plan, mode="sequence", similar=SimilarityFilter(0.0, 1000))
     labels = [first, first, second, second, first]
@@ -283,7 +290,7 @@ PLANS = ["lcm:2", "lcm:7", "ddim:4", "dpmpp_2m:5"]
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sampler: Sampler, data) -> None:
-    """In order, none lost or doubled: those that come out and those that are dropped are all."""
+    """In order, none lost or doubled: results and dropped frames are all frames."""
     similar = data.draw(st.sampled_from([None, SimilarityFilter(0.5, 3)]))
     mode = data.draw(st.sampled_from(["batch", "sequence"]))
     frames = stream(sampler, **LCM, mode=mode, similar=similar, noise="fresh")
@@ -313,7 +320,7 @@ def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sample
 
 @pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_memory_is_flat(sampler: Sampler, count: int) -> None:
-    """Objects alive, which an array is too. The network keeps no list here."""
+    """The number of living objects, including arrays. The network keeps no list here."""
     quiet = sampler.with_network_parts(graph=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
     frames = stream(quiet, **LCM, mode="batch", similar=SimilarityFilter(0.9, 3), guidance=Residual(1.2))
     for number in range(1100):  # the latencies are then as many as are kept

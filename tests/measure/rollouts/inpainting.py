@@ -1,4 +1,4 @@
-"""A tiny bundle that takes a mask and a picture, and a group of ranges for each step."""
+"""A tiny bundle that takes a mask and a picture, and has a range group for each step."""
 
 from pathlib import Path
 

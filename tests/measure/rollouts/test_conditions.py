@@ -109,7 +109,7 @@ def test_limits_and_the_range_to_draw_from_are_two_things() -> None:
 
 
 def alter_headers(content: bytes, local: int, central: int, value: int) -> bytes:
-    """A zip file of one member with a byte of its two headers changed."""
+    """Return a zip file of one member with one byte of its two headers changed."""
     changed = bytearray(content)
     changed[local] = changed[content.index(b"PK\x01\x02") + central] = value
     return bytes(changed)

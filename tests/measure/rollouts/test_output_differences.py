@@ -33,7 +33,7 @@ def rho(step: Step) -> float:
 
 
 def seen(step: Step, pull: float = 1.0, noise: float = 0.0) -> np.ndarray:
-    """The differences of a network that adds `pull` times its condition to x."""
+    """Return the differences of a network that adds `pull` times its condition to x."""
 
     def network(u: np.ndarray) -> list[np.ndarray]:
         parts = {"cond": pull * CONDITIONS, "uncond": np.zeros_like(u)}
@@ -53,7 +53,7 @@ def test_the_differences_are_of_conditions_alone() -> None:
 
 @pytest.mark.parametrize(("prediction", "shaping"), [("epsilon", None), ("sample", None), ("epsilon", Rescale(0.7))])
 def test_the_share_is_of_the_predicted_sample(prediction: Prediction, shaping: Shaping | None) -> None:
-    """One direction of x0, as networks of two predictions have it, and a plan that rescales what is guided."""
+    """One direction of x0 for networks with two predictions, and a plan that rescales the guided output."""
     last = compile_plan("ddim:8", DenoiserFacts(FACTS.schedule, prediction), 2.0, shaping=shaping).steps[-1]
     exact = seen(last, pull=-1 / rho(last) if prediction == "epsilon" else 1.0)
     guidance, _ = summarize_differences(0, difference_sums(exact, exact, 9 * X))

@@ -1,4 +1,4 @@
-"""Random pictures and masks: what they look like, and which conditions they stand in for."""
+"""Random pictures and masks: their properties, and the conditions that they replace."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def drawn(condition: Condition, **fields: Any) -> np.ndarray:
 
 
 def correlation(pictures: np.ndarray) -> float:
-    """Of neighbours in a row."""
+    """Return the correlation of neighbours in a row."""
     return float(np.corrcoef(pictures[..., 1:].ravel(), pictures[..., :-1].ravel())[0, 1])
 
 

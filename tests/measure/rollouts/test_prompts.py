@@ -1,4 +1,4 @@
-"""Prompts as rows of conditions: of a file, of fewstep's own, together with other conditions."""
+"""Prompts as rows of conditions: from a file, fewstep's own, and together with other conditions."""
 
 from pathlib import Path
 

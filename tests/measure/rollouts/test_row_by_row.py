@@ -1,4 +1,4 @@
-"""Ranges follow from the samples alone: not from how many are run at once, nor from their order."""
+"""Ranges depend on the samples only, not on the number of rows of a call or on their order."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -29,14 +29,14 @@ SAMPLES = 16
 
 @pytest.fixture
 def task(tmp_path: Path, fickle: None) -> Task:
-    """Opened on fickle engines, the prologue's among them."""
+    """A task on unstable engines, also for the prologue."""
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     return open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=SAMPLES))
 
 
 @pytest.fixture
 def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines whose last bits, and more, change with the number of rows and with the row's place among them."""
+    """Engines whose results change with the number of rows and with the row's place among them."""
 
     def open_unsteady(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize, threads=threads), "x")

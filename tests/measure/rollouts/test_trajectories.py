@@ -1,4 +1,4 @@
-"""Rollouts on networks that are functions: what they keep, whose beginning they share, which body is opened when."""
+"""Rollouts on networks that are functions: the stored states, shared beginnings, and when each body is opened."""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -110,8 +110,7 @@ def test_a_condition_without_bounds_cannot_be_drawn() -> None:
 
 
 def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every trajectory starts from the noise of its seed: those that are counted, those that judge bodies, and
-    those that a map is judged on."""
+    """Every trajectory starts from the noise of its seed: for counting, for judging bodies, and for judging a map."""
     seen: set[int] = set()
     real = noise.normal_batch
 
@@ -178,7 +177,7 @@ def course_of(plan: Plan) -> RecordedRun:
 
 
 def test_each_group_runs_its_own_graph() -> None:
-    """Also where a plan comes back to an earlier group, as those do that add noise on the way."""
+    """Also if a plan returns to an earlier group, as plans do that add noise on the way."""
     plan = compile_plan("dpmpp_2m:6", DenoiserFacts(ScheduleSpec("cosine"), "v"))
     steps = tuple(msgspec.structs.replace(s, group=g) for s, g in zip(plan.steps, (0, 1, 2, 0, 1, 2), strict=True))
     course, ran = course_of(msgspec.structs.replace(plan, steps=steps)), list[int]()
@@ -199,7 +198,7 @@ def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
 
 
 def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that the networks move on: the load of one round hits one ratio."""
+    """On a clock that the networks advance: the load of one round affects one ratio."""
     course = course_of(compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v")))
     now = 0.0
     calls: list[str] = []

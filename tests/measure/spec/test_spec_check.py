@@ -1,4 +1,4 @@
-"""Each usual mistake of a spec, made on purpose, is named: by denoisers that are exact for Gaussian data."""
+"""Each usual mistake of a spec, made on purpose, is named, on exact denoisers of Gaussian data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ STABLE = ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012)
 def exact(
     kind: str | ScheduleSpec, prediction: str, reverse: bool = False, scale: float = 1.0
 ) -> tuple[Network, DenoiserFacts]:
-    """The posterior mean of data of these classes as a network, and its facts. Class 2 is both."""
+    """The posterior mean of data with these classes as a network, and its facts. Class 2 stands for both."""
     spec = kind if isinstance(kind, ScheduleSpec) else ScheduleSpec(kind)  # type: ignore[arg-type]
     schedule = NoiseSchedule(spec)
 
@@ -57,7 +57,7 @@ FAMILIES = [("cosine", "v"), ("linear", "epsilon"), ("flow", "flow"), ("edm", "e
 
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
 def test_a_right_spec_seems_right_and_is_nearer_than_a_linear_denoiser(kind: str, prediction: str) -> None:
-    """Its negative has the other sign."""
+    """The negative output has the wrong sign."""
     network, facts = exact(kind, prediction)
     found = check_spec(network, facts, DATA, CLASSES, None)
     assert found.mistake == "" and all(each.error < 1.05 * each.linear for each in found.errors)
@@ -147,7 +147,7 @@ def test_another_flag_of_zero_terminal_snr_is_named(own: ScheduleSpec, stated: S
 
 
 def test_a_flag_of_zero_terminal_snr_that_cannot_be_told_is_said() -> None:
-    """From epsilon, whose slope is 1 either way; from white data; and from a network between both."""
+    """From epsilon, whose slope is 1 in both cases; from white data; and from a network between both."""
     found = check_spec(*exact(STABLE, "epsilon"), DATA, CLASSES)
     cannot = "cannot tell whether the schedule has zero_terminal_snr=False"
     assert found.mistake == "" and f"{cannot}, from predictions of 'epsilon'" in str(found)
@@ -181,7 +181,7 @@ def test_a_time_that_does_not_reach_the_network_is_named() -> None:
 
 
 def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
-    """Some are trained so: here the noise level is read off x, of which there are many elements."""
+    """Some networks are trained so: here x has many elements, from which the noise level can be read."""
     network, facts = exact("flow", "flow")
 
     def blind(x: np.ndarray, times: np.ndarray, given: Any) -> np.ndarray:
@@ -206,7 +206,7 @@ def test_one_sample_is_refused() -> None:
 def test_verify_checks_the_spec_of_a_bundle(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tiny bundle's network was never trained."""
+    """The tiny bundle's network is not trained."""
     np.savez(
         tmp_path / "data.npz", x=np.zeros((4, 1, 4, 4)) + np.arange(4).reshape(-1, 1, 1, 1), **{"class": [0, 1, 2, 0]}
     )

@@ -1,4 +1,4 @@
-"""Calls of a contender, in a module of few imports, which the contender's process has to import."""
+"""Calls of a contender, in a module with few imports, since the contender's process imports it."""
 
 from collections.abc import Mapping
 from time import process_time

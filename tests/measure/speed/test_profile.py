@@ -23,7 +23,7 @@ def event(node: str, operation: str, microseconds: int) -> dict[str, object]:
 
 
 def test_a_share_is_of_the_medians_of_all_nodes() -> None:
-    """The first run of a node allocates; sessions and threads have events of their own."""
+    """The first run of a node allocates. Sessions and threads have separate events."""
     events = [event("conv1", "QLinearConv", each) for each in (900, 60, 62)]
     events += [event("conv2", "QLinearConv", each) for each in (8, 8, 8)]
     events += [event("norm", "InstanceNormalization", each) for each in (20, 20, 25)]
@@ -60,12 +60,12 @@ def test_each_graph_has_the_steps_it_runs():
 
 
 def graph(taken, name, **seconds):
-    """An opener of a graph whose runs are noted, and whose seconds by kind are known."""
+    """An opener of a graph that records its runs, with known seconds by kind."""
     return lambda: (partial(taken.append, name), lambda: seconds)
 
 
 def test_a_call_runs_each_graph_as_often_as_the_plan_has_it():
-    """One run of 4 s in four, three of 2 s: the first has 0.4 of the time."""
+    """One run of 4 s among four, and three of 2 s: the first has 0.4 of the time."""
     taken, graphs = [], [("noisy", 1, "first", {"norms": 4.0}), ("clean", 3, "last", {"norms": 0.5, "functions": 1.5})]
     calls = contender_process.open_steps(
         [(network, times, graph(taken, name, **own)) for network, times, name, own in graphs]

@@ -1,4 +1,4 @@
-"""Racing the bodies of a tiny bundle: what is timed, and what is refused."""
+"""Racing the bodies of a tiny bundle: the contenders, and the refusals."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 
 
 def note_race(raced, contenders, *_, **how):
-    """No time is measured: the contenders are noted."""
+    """Record the contenders without measuring times."""
     raced.extend(contenders)
     return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
 

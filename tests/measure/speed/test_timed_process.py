@@ -1,4 +1,4 @@
-"""Contenders in turns, until it is known which is faster; a child that dies is one line."""
+"""Contenders take turns until it is clear which is faster; a child that dies gives one line."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -61,13 +61,13 @@ def test_failures_of_a_contender_are_one_line() -> None:
 
 @pytest.fixture
 def turns() -> list[str]:
-    """The turns taken."""
+    """The turns that were taken."""
     return []
 
 
 @pytest.fixture
 def taking(turns: list[str]) -> Callable[..., Turn]:
-    """A contender of a name, and the milliseconds of its turns: the last is that of all further ones."""
+    """A contender with a name and the milliseconds of its turns; the last value repeats."""
 
     def contender(name: str, *milliseconds: float) -> Turn:
         times: Iterator[float] = chain(milliseconds, repeat(milliseconds[-1]))
@@ -100,7 +100,7 @@ def test_six_rounds_of_one_order_are_enough(taking: Callable[..., Turn], turns: 
 
 
 def test_as_many_are_run_as_it_takes_where_the_order_changes(taking: Callable[..., Turn], turns: list[str]) -> None:
-    """Another program delays one of the two in three rounds; the ratio of the others decides."""
+    """Another program delays one of the two in three rounds; the ratio of the other rounds decides."""
     assert run_duel(taking("a", 1.0), taking("b", 1.1, 0.7, 1.1, 0.6, 1.1, 0.9, 1.1)).ratio == 1.1
     assert len(turns) > 2 * 9
 
@@ -111,12 +111,12 @@ def test_two_that_are_equal_are_known_to_be(taking: Callable[..., Turn], turns: 
 
 
 def test_an_interval_of_the_median_leaves_out_what_chance_may() -> None:
-    """So many at each end of sorted rounds, after tables of the sign test at 5 % (two-sided)."""
+    """The number of rounds at each end of the sorted ones, from tables of the sign test at 5 % (two-sided)."""
     assert [dueling._median_interval_rank(count) for count in (1, 5, 6, 8, 9, 12, 20)] == [None, None, 0, 0, 1, 2, 5]
 
 
 def test_a_difference_of_a_tenth_is_found_next_to_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turns take up to three times as long, each for itself: of 100 pairs hardly one has the wrong order."""
+    """Each turn takes up to three times as long, independently: of 100 pairs hardly one has the wrong order."""
     rng, right = np.random.default_rng(0), 0
     clock = count(0.0, 0.4)  # seconds of a round
     monkeypatch.setattr(dueling, "perf_counter", lambda: next(clock))
@@ -168,7 +168,7 @@ def test_ten_times_the_work_is_several_times_slower(tmp_path: Path) -> None:
 
 
 def test_a_mean_step_is_timed_of_all_networks_and_of_each(tmp_path: Path) -> None:
-    """Three steps of 2 products and one of 20: 6.5 in the mean."""
+    """Three steps of 2 products and one of 20: 6.5 on average."""
     feeds = {"x": np.ones((32, 256), np.float32)}
     short, long = (matmuls(tmp_path, n) for n in (2, 20))
     several = TimedContender("several", (TimedGraph(long, feeds, 1, "noisy"), TimedGraph(short, feeds, 3, "clean")))

@@ -1,4 +1,4 @@
-"""A job for worker processes, in a module of few imports, which each of these processes has to import."""
+"""A job for worker processes, in a module with few imports, since each of these processes imports it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 
 
 class TwoArguments(Exception):
-    """It is pickled, but what is pickled makes no error: only the message stands there."""
+    """An error that is pickled but cannot be unpickled, so that only its message arrives."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first + second)
@@ -20,7 +20,7 @@ class TwoArguments(Exception):
 
 @dataclass(frozen=True)
 class Square:
-    """Items are numbers, or what else to do with the process."""
+    """Items are numbers, or another command for the process."""
 
     folder: str
 

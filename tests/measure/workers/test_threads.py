@@ -1,4 +1,4 @@
-"""The threads of an item are a fact of their own: the number of workers changes no bit, whatever the machine has."""
+"""The threads of an item are independent of the workers: the number of workers changes no bit on any machine."""
 
 import platform
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -22,8 +22,9 @@ WIDTH = 64
 
 
 def of_one_axis() -> Graph:
-    """The tiny denoiser with Conv1d 1 -> 64 -> 64 -> 1 over its pixels twice in a row: onnxruntime for x86 rounds a
-    length of 128 otherwise on two threads."""
+    """The tiny denoiser with Conv1d 1 -> 64 -> 64 -> 1 over its pixels twice in a row: on x86, onnxruntime rounds a
+    length of 128 differently on two threads.
+    """
     rng, plain = np.random.default_rng(0), denoiser()
     widths = (1, WIDTH, WIDTH, 1)
     constants: dict[str, Any] = {
@@ -48,7 +49,7 @@ def of_one_axis() -> Graph:
 
 
 def made(folder: Path, by: Executor | None = None, **changes: Any) -> dict[str, bytes]:
-    """The files of a calibration besides its manifest."""
+    """Return the files of a calibration besides its manifest."""
     bundle = write_bundle(folder, of_one_axis())
     asked = replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=5, **changes)
     calibrate(asked, workers=by)
@@ -56,7 +57,7 @@ def made(folder: Path, by: Executor | None = None, **changes: Any) -> dict[str, 
 
 
 def test_threads_and_not_workers_decide_what_comes_out(tmp_path: Path) -> None:
-    """Alone or with any number of workers; and others come out of two threads, so that this test sees them."""
+    """Alone or with any number of workers. Two threads give other bits, so this test would notice them."""
     of_one, of_two = made(tmp_path / "one", threads=1), made(tmp_path / "two", threads=2)
     for count, threads, expected in ((1, 1, of_one), (3, 1, of_one), (2, 2, of_two)):
         with ThreadPoolExecutor(count) as pool:

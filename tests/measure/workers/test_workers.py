@@ -1,4 +1,4 @@
-"""Many processes calibrate as one does: the same bytes, whoever follows which trajectory, and whoever dies."""
+"""Many processes calibrate like one: the same bytes, whichever worker follows which trajectory, and whichever dies."""
 
 import os
 import pickle
@@ -42,7 +42,7 @@ def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1)
 
 
 def question_of(folder: Path, item: Any) -> tuple[Any, ...]:
-    """What a worker is called with for an item."""
+    """Return the call of a worker for an item."""
     return run_item, pickle.dumps(Square(str(folder))), 1, item
 
 

@@ -1,5 +1,6 @@
-"""Reading scheduler configs: resolution rules and what is wrong with a file. The numbers are compared with diffusers'
-own in parity/test_configs.py."""
+"""Reading scheduler configs: rules of resolution, and errors of a file. parity/test_configs.py compares the numbers
+with diffusers' own.
+"""
 
 import json
 import math
@@ -83,7 +84,7 @@ def test_the_classes_default_spacings_differ():
 
 
 def test_fields_saved_as_defaults_of_another_class_count_as_absent():
-    """A pipeline's Euler saved its own default; DDIM's is another."""
+    """A pipeline's Euler scheduler saved its own default; DDIM's differs."""
     config = {
         "_class_name": "DDIMScheduler",
         "timestep_spacing": "linspace",
@@ -130,7 +131,7 @@ def test_thresholding_goes_before_clipping():
 
 
 def test_a_threshold_below_one_is_a_clip_of_what_it_divides():
-    """clip(x0, -m, m) / m, where the shape reads x0 / m: fused graphs have clips."""
+    """clip(x0, -m, m) / m, where the shaping reads x0 / m: fused graphs have clips."""
     config = {"_class_name": "DDIMScheduler", "thresholding": True, "prediction_type": "sample"}
     one, half = (plan_from_scheduler_config({**config, "sample_max_value": m}, steps=2).steps[0] for m in (1.0, 0.5))
     assert one.shaping == half.shaping == Clip(-1.0, 1.0)
@@ -195,7 +196,7 @@ def test_only_a_rescaled_table_ends_a_little_before_pure_noise():
 
 
 def test_steps_that_a_run_does_not_have_need_no_corrector_either():
-    """A file lists them for any number of steps; the last step has no corrector."""
+    """A file lists them for any number of steps. The last step has no corrector."""
     unipc = {"_class_name": "UniPCMultistepScheduler"}
     listed, all_of_them = (
         plan_from_scheduler_config({**unipc, "disable_corrector": given}, steps=5)
@@ -263,7 +264,7 @@ def test_the_scheduler_that_a_pipeline_makes_has_the_fields_of_the_stored_one():
 
 
 def test_the_eta_of_a_recorded_pipeline_is_that_of_its_plans():
-    """TCD's own is 0.3; one of 0 leaves no noise. Classes whose steps have none take a recorded 0 as nothing."""
+    """TCD's own eta is 0.3; with 0 there is no noise. Classes without noise accept a recorded 0."""
     config = {"_class_name": "TCDScheduler", "beta_schedule": "scaled_linear"}
     rules = {"even": False, "mu": None}
     own, without = (

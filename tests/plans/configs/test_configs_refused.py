@@ -1,4 +1,4 @@
-"""Scheduler configs that no plan can be made of: one line that names the field, and never another error."""
+"""Scheduler configs without a plan give one line that names the field, and never another error."""
 
 import pytest
 from hypothesis import given, settings

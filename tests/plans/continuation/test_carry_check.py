@@ -1,4 +1,4 @@
-"""Banks of carried tensors: what a plan has for a denoiser that carries, and which tables are refused."""
+"""Banks of carried tensors: those of a plan for a denoiser that carries, and the tables that are refused."""
 
 import msgspec
 import numpy as np

@@ -1,4 +1,6 @@
-"""Plans over positions: a Gaussian process whose exact denoiser is a matrix rolls on with the law of the process."""
+"""Plans over positions: rolling samples of a Gaussian process, whose exact denoiser is a matrix, keep its
+distribution.
+"""
 
 import re
 
@@ -31,7 +33,7 @@ def compile_staircase(name, leaves=1, kept=0, schedule=FLOW, **options):
 
 
 def exact(plan, schedule=FLOW):
-    """E[x0 | x] of the process, whose positions are at times of their own; x [B, PLACES, 1]."""
+    """E[x0 | x] of the process, with a time for each position; x [B, PLACES, 1]."""
     schedule = NoiseSchedule(schedule)
 
     def network(index, step, u, taken):
@@ -44,7 +46,7 @@ def exact(plan, schedule=FLOW):
 
 
 def run_calls(plan, calls, draws, network=None):
-    """The samples of a number of runs, each of which goes on from the one before, in float64."""
+    """Return the samples of a number of runs, each of which continues the previous one, in float64."""
     slots, samples = first_slots(plan, None, 1), []
     for call in range(calls):
         running = CarryingNetwork(network or exact(plan), slots)
@@ -86,7 +88,7 @@ def test_runs_that_keep_nothing_forget_what_has_left():
 
 
 def by_position(plan):
-    """A network that sees each position alone."""
+    """A network that treats each position alone."""
 
     def network(index, step, u, taken):
         times = np.reshape(times_of(plan, step), (-1, 1))

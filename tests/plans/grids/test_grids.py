@@ -1,4 +1,4 @@
-"""Each grid against its paper's formula, and what is wrong use."""
+"""Each grid, compared with its paper's formula, and wrong arguments."""
 
 import math
 from contextlib import nullcontext

@@ -145,7 +145,7 @@ def test_a_number_that_runs_into_a_word_is_no_warning_of_python(name: str) -> No
 
 
 def test_times_that_are_too_close_give_one_line() -> None:
-    """deis interpolates between times, of which 1000 on a grid of 10 knots round to the same."""
+    """deis interpolates between times, 1000 of which round to the same on a grid of 10 knots."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserError, match="coefficient is nan .*two times are too close"):

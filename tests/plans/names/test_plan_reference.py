@@ -1,4 +1,4 @@
-"""What a text means where a caller names a plan."""
+"""The meaning of a text where a caller names a plan."""
 
 from pathlib import Path
 

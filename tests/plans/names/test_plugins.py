@@ -208,7 +208,7 @@ def test_two_packages_with_one_name_are_refused_in_any_order(
 
 
 def test_a_folder_that_fewstep_reads_is_no_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even of one that would not load."""
+    """Also if the plugin would not load."""
     install(tmp_path, monkeypatch, "greedy", {"source.all": "greedy:KIND"}, "raise SystemExit('imported')")
     write_policy(tmp_path / "policy")
     (tmp_path / "pipeline").mkdir()

@@ -1,4 +1,4 @@
-"""Code that a plan's name or a guidance names: it is run, what it lacks is said, and no file brings its own."""
+"""Code that a plan's name or a guidance names: it runs, its errors are reported, and no file brings code."""
 
 import os
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_grid_of_a_file_gives_its_times(file: Path) -> None:
 
 
 def test_a_grid_with_another_number_of_times_is_refused(file: Path) -> None:
-    """A plan of 3 steps would have run 2."""
+    """Otherwise a plan of 3 steps would run 2."""
     said = r"the grid of plan 'ddim:3@my_solver\.even' returned 3 times for 3 steps; return 4, from noisy to clean"
     with pytest.raises(UserError, match=said):
         compile_plan(f"ddim:3@{file}:even", DENOISER)
@@ -160,7 +160,7 @@ def test_a_form_of_guidance_is_a_function_of_numbers(file: Path) -> None:
 
 
 def test_no_file_names_code(file: Path) -> None:
-    """A plan that names code is refused before its name is read, and a name is judged without an import."""
+    """A plan that names code is refused before its name is read, and a name is checked without an import."""
     (file.parent / "evil.py").write_text("raise SystemExit('imported')")
     name = f"{file.parent / 'evil.py'}:f:2"
     assert not is_plan_name(name)

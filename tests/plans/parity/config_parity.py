@@ -1,4 +1,4 @@
-"""Comparing a scheduler config's plan with the scheduler itself: the same refusal, or the same rows and samples."""
+"""Compare a scheduler config's plan with the scheduler itself: the same refusal, or the same rows and samples."""
 
 import inspect
 import logging
@@ -23,7 +23,7 @@ LMS_TOLERANCE = 1e-4  # diffusers integrates its coefficients numerically, to th
 
 
 def refusal_of(name, config, steps):
-    """Why no plan has this table, for those of the combinations above that `plan_from_scheduler_config` refuses."""
+    """Return the reason why no plan has this table, for the combinations that `plan_from_scheduler_config` refuses."""
     get = config.get
     order, stride = get("solver_order", 2), get("num_train_timesteps", 1000) // steps
     on_noise = get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
@@ -58,7 +58,7 @@ def refusal_of(name, config, steps):
 
 
 def broken(name, config, steps):
-    """Why diffusers 0.42 may give no sample on a combination that plans have, or None."""
+    """Return the reason why diffusers 0.42 may give no sample for a combination that has a plan, or None."""
     get = config.get
     zero = get("final_sigmas_type", "zero") == "zero" and "Inverse" not in name
     lowered = get("lower_order_final", True) and (steps < 15 or name == "UniPCMultistepScheduler")
@@ -74,8 +74,9 @@ def broken(name, config, steps):
 
 
 def rounds_to_noise(name, config):
-    """Samplers of the SDE that end with a step to where they are, sigma_min or timestep 0: float32 makes it a little
-    longer or shorter than nothing, and its noise goes as the root of that length."""
+    """SDE samplers that end with a step of length zero, at sigma_min or timestep 0: float32 makes it slightly
+    positive or negative, and its noise is the root of that length.
+    """
     if name == "CogVideoXDPMScheduler":
         return not config.get("set_alpha_to_one", True) and config.get("timestep_spacing") != "trailing"
     grids = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
@@ -85,7 +86,9 @@ def rounds_to_noise(name, config):
 
 
 def made(name, config):
-    """The scheduler, and its float32 table and square root in place of those here: torch's differ by processor."""
+    """The scheduler, with its float32 table and square root in place of fewstep's, since torch's differ by
+    processor.
+    """
     if lacks_scipy(name, config):
         pytest.skip("diffusers needs scipy for it")
     if name in NEEDS_TORCHSDE:
@@ -109,14 +112,15 @@ def is_linear(config):
 
 
 def lacks_scipy(name, config):
-    """True where diffusers asks for scipy, which is not installed."""
+    """Return True if diffusers needs scipy, which is not installed."""
     asks = name == "LMSDiscreteScheduler" or config.get("use_beta_sigmas")
     return asks and find_spec("scipy") is None
 
 
 def compare(name, config, steps, rows_alone=False):
-    """The plan is refused where it should be; else its rows are the scheduler's, if nothing is clipped, and its samples
-    on denoisers that are not linear."""
+    """Assert that the plan is refused if it should be. Otherwise its rows are the scheduler's, if nothing is
+    clipped, and so are its samples on nonlinear denoisers.
+    """
     config = dict(config)
     arguments = config.pop("arguments", {})
     if reason := refusal_of(name, config, steps):

@@ -1,4 +1,4 @@
-"""Keeps another library's warnings to itself."""
+"""Suppress the warnings of another library."""
 
 import sys
 from pathlib import Path
@@ -27,5 +27,5 @@ def the_libraries_table() -> Any:
 
 @pytest.fixture(autouse=True)
 def no_torchsde(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module of DPMSolverSDEScheduler imports it for its Brownian tree, which the harness replaces."""
+    """DPMSolverSDEScheduler imports torchsde for its Brownian tree, which these tests replace."""
     monkeypatch.setitem(sys.modules, "torchsde", ModuleType("torchsde"))

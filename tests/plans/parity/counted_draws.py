@@ -1,4 +1,6 @@
-"""Noise of diffusers' schedulers and of plans, of which each draw is another array: a draw read twice is noticed."""
+"""Noise of diffusers' schedulers and of plans with a different array for each draw, so that a draw that is read
+twice is noticed.
+"""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +17,9 @@ SHAPE = (2, 1, 4, 4)
 
 
 def of_draw(evaluation: int, place: int) -> NDArray[np.float64]:
-    """The noise that is drawn after an evaluation, counted from 0, as the first one there, the second one, ..."""
+    """Return the noise that is drawn after an evaluation, counted from 0, as the first one there, the second, and so
+    on.
+    """
     return np.random.default_rng((evaluation + 1, place)).standard_normal(SHAPE)
 
 
@@ -27,7 +31,7 @@ def network(u: NDArray[np.float64], time: float) -> NDArray[np.float64]:
 
 
 def their_sample(scheduler: Any, x: Any, timesteps: Any, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float64]:
-    """The sample of diffusers' own loop from the tensor x, on `network`."""
+    """Return the sample of diffusers' own loop from the tensor x, on `network`."""
     import torch
 
     module, now = sys.modules[type(scheduler).__module__], [0, 0]
@@ -47,7 +51,7 @@ def their_sample(scheduler: Any, x: Any, timesteps: Any, monkeypatch: pytest.Mon
 
 
 def our_sample(plan: Plan, given: Mapping[str, NDArray[np.float64]] | None = None) -> NDArray[np.float64]:
-    """The plan's sample on the same network and draws, each where it is drawn first."""
+    """Return the plan's sample on the same network and draws, each at its first use."""
     places: dict[int, tuple[int, int]] = {number: (-1, place) for place, number in enumerate(plan.start_draws)}
     for index, step in enumerate(plan.steps):
         for place, number in enumerate(step.draws):

@@ -1,4 +1,4 @@
-"""Pipelines of FLUX and Stable Diffusion 3 as diffusers runs them, with a network that notes its times."""
+"""Pipelines of FLUX and Stable Diffusion 3 as diffusers runs them, with a network that records its times."""
 
 import inspect
 from functools import cache
@@ -11,7 +11,7 @@ WIDTH = 32  # of encoded texts
 
 @cache
 def autoencoder() -> Any:
-    """One that makes latents of 16 channels, 8 times smaller than the picture."""
+    """Return an autoencoder with latents of 16 channels, 8 times smaller than the picture."""
     import diffusers
 
     return diffusers.AutoencoderKL(
@@ -27,7 +27,7 @@ def autoencoder() -> Any:
 
 @cache
 def network(family: str, channels: int) -> Any:
-    """A network of the family that takes as many channels, with random weights."""
+    """Return a network of the family with these channels and random weights."""
     import diffusers
 
     from tests.pipelines import SMALL, flux_transformer
@@ -45,7 +45,7 @@ def network(family: str, channels: int) -> Any:
 
 
 def network_times(name: str, scheduler: Any, steps: int, strength: float | None) -> list[float]:
-    """The timesteps of [0, 1000] that a pipeline passes to its network, from pictures and texts of noise."""
+    """Return the timesteps of [0, 1000] that a pipeline passes to its network, for random pictures and texts."""
     import diffusers
     import torch
 

@@ -38,8 +38,9 @@ EVALUATIONS, DRAWS = 160, 80  # most that a table has room for
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Rows over [start, outputs, draws that are used, in order of their use]; `times` is what the network gets,
-    `draws` the numbers of those draws, of all after the start's."""
+    """Rows over [start, outputs, used draws in the order of their use]; `times` are the network's times, `draws` the
+    numbers of those draws, of all after the start's.
+    """
 
     times: Array
     inputs: Array
@@ -48,7 +49,7 @@ class Unrolled:
 
 
 def extract(scheduler: Any, steps: int | None, **options: Any) -> Unrolled:
-    """Unroll a diffusers scheduler. `options` go to set_timesteps and, where step knows them, to step."""
+    """Unroll a diffusers scheduler. `options` are passed to set_timesteps and, where step accepts them, to step."""
     times, inputs = [], []
 
     def network(u: Array, time: float) -> Array:
@@ -75,7 +76,7 @@ def unroll(plan: Plan) -> Unrolled:
 
 
 def assert_same_rows(ours: Unrolled, theirs: Unrolled, tolerance: float = ROW_TOLERANCE) -> None:
-    """Times, every network input, and the sample; each row to `tolerance` of its largest coefficient."""
+    """Compare times, every network input, and the sample; each row to `tolerance` of its largest coefficient."""
     assert len(ours.times) == len(theirs.times)
     assert ours.times == pytest.approx(theirs.times, rel=1e-6, abs=TIME_TOLERANCE)
     assert ours.sample.shape == theirs.sample.shape, "not the same number of draws"
@@ -85,7 +86,7 @@ def assert_same_rows(ours: Unrolled, theirs: Unrolled, tolerance: float = ROW_TO
 
 
 def assert_same_trajectory(plan: Plan, scheduler: Any, steps: int | None, **options: Any) -> None:
-    """The same sample from the same noise, with denoisers that are not linear and get the time."""
+    """Compare samples from the same noise, on nonlinear denoisers that take the time."""
     theirs, ours = extract(scheduler, steps, **options).draws, unroll(plan).draws
     assert len(ours) == len(theirs), "not the same number of draws"
     for seed in range(2):
@@ -105,7 +106,7 @@ def assert_same_trajectory(plan: Plan, scheduler: Any, steps: int | None, **opti
 
 
 def run_plan(plan: Plan, denoiser: Denoiser, noise: Array) -> Array:
-    """A plan's sample. noise: [draws, D], the start first."""
+    """Return a plan's sample. noise: [draws, D], the start first."""
     states = execute(
         plan,
         lambda index, step, u: [denoiser(u[0], step.time)[None]],
@@ -119,8 +120,9 @@ def run_plan(plan: Plan, denoiser: Denoiser, noise: Array) -> Array:
 def run_scheduler(
     scheduler: Any, steps: int | None, start: Array, denoiser: Denoiser, draw: Callable[[int], Array], **options: Any
 ) -> Array:
-    """A scheduler's own loop, in float64 as far as it lets one, from `start` x its initial sigma; draw(j) is its j-th
-    draw."""
+    """Run a scheduler's own loop, in float64 as far as it allows, from `start` x its initial sigma; draw(j) is its
+    j-th draw.
+    """
     known = inspect.signature(scheduler.step).parameters
     for_step = {key: options.pop(key) for key in list(options) if key in known}
     scheduler.set_timesteps(steps, **options) if steps is not None else scheduler.set_timesteps(**options)
@@ -147,8 +149,9 @@ def run_scheduler(
 
 
 def _ancestral_in_double(scheduler: Any) -> None:
-    """KDPM2's ancestral sigmas anew: it takes a difference of squares in float32, which leaves few digits where a step
-    goes far."""
+    """Compute KDPM2's ancestral sigmas again: it takes a difference of squares in float32, which leaves few digits
+    in a long step.
+    """
     s = scheduler.sigmas[[0, *range(1, len(scheduler.sigmas) - 1, 2)]]  # each once, the 0 at the end too
     t = torch.cat([s[1:], s[-1:]])
     down = torch.nan_to_num(t * t / s)
@@ -162,7 +165,7 @@ def _ancestral_in_double(scheduler: Any) -> None:
 
 @contextmanager
 def _noise(scheduler: Any, draw: Callable[[int], Array]) -> Any:
-    """Serve a scheduler's draws, in the order of its calls, from `draw`."""
+    """Return a scheduler's draws, in the order of its calls, from `draw`."""
     count = 0
 
     def randn_tensor(shape: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:
@@ -183,7 +186,7 @@ def _noise(scheduler: Any, draw: Callable[[int], Array]) -> Any:
 
 
 class _Brownian:
-    """Noise of a step in two parts: from s to u, then over all of s to t, as one Brownian motion has it."""
+    """Noise of a step in two parts, from s to u and then from s to t, as increments of one Brownian motion."""
 
     def __init__(self, draw: Callable[[], Any]) -> None:
         self.draw = draw
@@ -205,7 +208,7 @@ def _basis(index: int) -> Array:
 
 
 def _unroll(times: list[float], inputs: list[Array], sample: Array) -> Unrolled:
-    """Columns that can hold something: start, outputs made, draws that anything reads."""
+    """Return the columns that can be nonzero: start, computed outputs, draws that are read."""
     rows = np.array([*inputs, sample])
     first = 1 + EVALUATIONS
     drawn = np.abs(rows[:, first:] / np.abs(rows).max(1, keepdims=True)).max(0)

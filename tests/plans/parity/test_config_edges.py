@@ -22,7 +22,7 @@ GRIDS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_
 
 
 def times_of_steps(config: SchedulerConfig, steps: int) -> list[float]:
-    """The network's time of each step."""
+    """Return the network's time of each step."""
     spec, _ = CLASSES[config.scheduler].schedule(config)
     return [time.network for time in RECIPES[config.scheduler](config, ScheduleRequest(steps), spec).times[:-1]]
 
@@ -125,7 +125,7 @@ def test_what_has_no_method_is_refused(name, config, why):
 
 @pytest.mark.parametrize("field", GRIDS[:3])
 def test_the_sigma_of_a_flow_is_at_most_1(field):
-    """diffusers gives its network timesteps beyond the training's."""
+    """diffusers passes timesteps beyond the training's to its network."""
     config = {"_class_name": "FlowMatchEulerDiscreteScheduler", field: True, "sigma_max": 5.0}
     with pytest.raises(UserError, match=r"sigma_max 5\.0 .*: the sigma of a flow is at most 1; correct sigma_max"):
         plan_from_scheduler_config(config, steps=4)
@@ -152,7 +152,7 @@ def test_what_diffusers_alone_cannot_run_has_the_plan_of_its_method(name, config
 
 
 def runs(name, config):
-    """Whether diffusers makes a finite sample; it raises many kinds of errors where it makes none."""
+    """Return whether diffusers gives a finite sample. Otherwise it raises many kinds of errors."""
     with contextlib.suppress(NotImplementedError, UnboundLocalError, RuntimeError, ValueError):
         scheduler, _ = made(name, config)
         return np.isfinite(extract(scheduler, 6).sample).all()
@@ -165,7 +165,7 @@ FLOWS = [{"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_s
 
 @pytest.mark.parametrize("name", CUT)
 def test_told_times_are_cut_as_diffusers_cuts_them(name):
-    """Grids begin at a timestep, and even flows visit many: rounding decides which whole number such a time becomes."""
+    """Grids begin at a timestep, and even flows have many: rounding decides which integer such a time becomes."""
     known = CLASSES[name].defaults
     grids = [{**betas, grid: True} for grid in GRIDS if grid in known for betas in ({}, STABLE_DIFFUSION)]
     for config in (each for each in (*grids, *FLOWS) if not lacks_scipy(name, each)):
@@ -211,7 +211,7 @@ def test_trailing_timesteps_are_rounded_as_numpy_rounds_them(name, T):
 
 
 def test_a_trailing_timestep_of_minus_one_is_left_out():
-    """numpy's arange adds its stride up to a little more than it should, and diffusers takes one value too many."""
+    """numpy's arange adds its stride slightly beyond its end, so diffusers takes one value too many."""
     for T, counts in TOO_MANY.items():
         scheduler = diffusers.DDIMScheduler(num_train_timesteps=T, timestep_spacing="trailing")
         for steps in counts:

@@ -1,4 +1,4 @@
-"""Plans from scheduler configs against the schedulers themselves, over the fields their classes have."""
+"""Plans from scheduler configs, compared with the schedulers themselves, over the fields of their classes."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def some(*configs):
 
 
 def fields(*parts, **choices):
-    """Fields with some choices each, and strategies of several fields, of which later ones win."""
+    """Return random values of some fields, and of groups of fields, of which later ones win."""
     chosen = st.fixed_dictionaries({name: some(*values) for name, values in choices.items()})
     return st.tuples(chosen, *parts).map(lambda drawn: {key: value for part in drawn for key, value in part.items()})
 
@@ -179,7 +179,7 @@ def test_ddim_of_diffusers_takes_x_for_another_time(spacing):
 
 
 def distance_from_the_marginal(plan: Plan) -> float:
-    """How far network inputs stray from alpha x0 + sigma z, for a network that always says z."""
+    """Return the distance of network inputs from alpha x0 + sigma z, for a network that always returns z."""
     x0, z, seen = 0.4, 1.3, []
 
     def network(u, time):

@@ -1,4 +1,4 @@
-"""The oracle itself on samplers whose tables are known, and SCMScheduler in the loop of its pipeline."""
+"""The extraction itself, on samplers with known tables, and SCMScheduler in the loop of its pipeline."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Times that a caller brings, `timesteps=` and `sigmas=` of set_timesteps: the samples of diffusers' own loop."""
+"""User-supplied times, `timesteps=` and `sigmas=` of set_timesteps: the samples of diffusers' own loop."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ CASES = [
 def test_samples_are_those_of_the_scheduler(
     name: str, config: dict, own: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each draw is another array, and comes where theirs does."""
+    """Each draw is a different array, used in the same place as theirs."""
     scheduler = getattr(diffusers, name)(**config)
     scheduler.set_timesteps(**own)
     start = torch.from_numpy(START) * getattr(scheduler, "init_noise_sigma", 1.0)

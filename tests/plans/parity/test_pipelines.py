@@ -1,4 +1,4 @@
-"""The times of diffusers' pipelines, by their own code: what their network receives at each step."""
+"""The times of diffusers' pipelines, from their own code: the network's time at each step."""
 
 import ast
 import inspect
@@ -77,7 +77,7 @@ def test_a_solver_in_lambda_takes_the_mu_of_the_pipeline(name: str) -> None:
     [("StableDiffusionPipeline", 0.0), ("StableDiffusionXLPipeline", 0.0), ("KandinskyV22Pipeline", 0.3), (None, 0.3)],
 )
 def test_tcd_has_the_eta_that_the_pipeline_passes(pipeline: str | None, eta: float) -> None:
-    """A pipeline that passes none leaves the scheduler its own."""
+    """If a pipeline passes no eta, the scheduler keeps its own."""
     scheduler = diffusers.TCDScheduler()
     config = {**scheduler.config, "_class_name": "TCDScheduler", "steps_offset": 1}
     plan = plan_from_scheduler_config(config, steps=4, pipeline=pipeline)
@@ -142,7 +142,7 @@ OWN_SCHEDULER = re.compile(r"scheduler = (\w+Scheduler)\.from_config\(scheduler\
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """Each class of a pipeline, and its source, of the installed diffusers, without an import."""
+    """Return each class of a pipeline and its source in the installed diffusers, without importing it."""
     for file in sorted((Path(inspect.getfile(diffusers)).parent / "pipelines").rglob("*.py")):
         text = file.read_text()
         for node in ast.parse(text).body:
@@ -151,7 +151,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def rules_of(source: str) -> PipelineRules:
-    """The rules that the source of a pipeline shows."""
+    """Return the rules that the source of a pipeline shows."""
     changes: dict[str, Any] = {field: value == "True" or value == "1" for field, value in CHANGES.findall(source)}
     if made := OWN_SCHEDULER.search(source):
         changes["_class_name"] = made[1]
@@ -170,7 +170,7 @@ def rules_of(source: str) -> PipelineRules:
 
 @pytest.mark.slow
 def test_rules_are_those_that_the_source_of_each_pipeline_shows() -> None:
-    """A pipeline without a strength has the rounding of its family."""
+    """A pipeline without a strength rounds like its family."""
     found = dict(sources())
     checked = {name: rules for name, rules in PIPELINES.items() if name in found}
     assert len(checked) == len(PIPELINES)

@@ -1,4 +1,6 @@
-"""Every form of every solver that a scheduler of diffusers runs, row by row. test_configs.py draws other fields too."""
+"""Every form of every solver that a scheduler of diffusers runs, row by row. test_configs.py also draws other
+fields.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -12,7 +14,7 @@ Case = tuple[str, dict[str, Any], int]
 
 
 def every(name: str, steps: Sequence[int] = (9,), **choices: Sequence[Any]) -> Iterator[Case]:
-    """The class with all combinations of values of some fields, in each number of steps."""
+    """Return the class with all combinations of values of some fields, in each number of steps."""
     for values, count in product(product(*choices.values()), steps):
         yield name, dict(zip(choices, values, strict=True)), count
 

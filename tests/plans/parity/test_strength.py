@@ -32,7 +32,7 @@ Loop = Callable[[Any, Any], np.ndarray]  # (scheduler, timesteps) -> sample
 
 
 def by_stable_diffusion(scheduler, steps: int, strength: float, loop: Loop) -> np.ndarray:
-    """As StableDiffusionImg2ImgPipeline.get_timesteps."""
+    """Like StableDiffusionImg2ImgPipeline.get_timesteps."""
     scheduler.set_timesteps(steps)
     first = max(steps - min(int(steps * strength), steps), 0)
     if hasattr(scheduler, "set_begin_index"):
@@ -41,7 +41,7 @@ def by_stable_diffusion(scheduler, steps: int, strength: float, loop: Loop) -> n
 
 
 def by_latent_consistency(scheduler, steps: int, strength: float, loop: Loop) -> np.ndarray:
-    """As LatentConsistencyModelImg2ImgPipeline: what it passes to its own function."""
+    """Like LatentConsistencyModelImg2ImgPipeline, with the arguments that it passes to its own function."""
     latent_consistency = pytest.importorskip(LATENT_CONSISTENCY)  # a second that other processes need not spend
     timesteps, _ = latent_consistency.retrieve_timesteps(scheduler, steps, "cpu", None, strength=strength)
     return loop(scheduler, timesteps)
@@ -56,7 +56,7 @@ def compare(
     changes: dict[str, Any] | None = None,
     **ours: Any,
 ) -> Plan:
-    """Our sample is theirs, and each draw comes where theirs does."""
+    """Compare our sample with theirs, and the place of each draw."""
     scheduler = getattr(diffusers, name)(**(CONFIGS.get(name, {}) | (changes or {})))
 
     def loop(scheduler, timesteps) -> np.ndarray:

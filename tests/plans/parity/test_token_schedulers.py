@@ -1,4 +1,4 @@
-"""Schedulers of tokens against diffusers' own: how many positions each step reveals, and which."""
+"""Schedulers of tokens, compared with diffusers' own: how many positions each step reveals, and which."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def plan_of(scheduler, steps, count):
 @pytest.mark.parametrize("count", LENGTHS)
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_amused(count, kind):
-    """In 3, 6, 9 and 12 steps 392 cos(pi/3) is 195 in its float32."""
+    """In 3, 6, 9 and 12 steps, where 392 cos(pi/3) is 195 in its float32."""
     for steps in range(1, 14):
         scheduler = diffusers.AmusedScheduler(mask_token_id=MASK, masking_schedule=kind)
         scheduler.set_timesteps(steps)
@@ -42,7 +42,7 @@ def test_amused(count, kind):
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize("steps", [3, 7, 12])
 def test_block_refinement(count, size, steps):
-    """Every step of all blocks, on logits that follow from what is open: the same tokens at the same places."""
+    """Every step of all blocks, on logits that depend on the open positions: the same tokens at the same places."""
     scheduler = diffusers.BlockRefinementScheduler(block_length=size, threshold=0.5)
     plan = plan_of(scheduler, steps, count)
     base = np.random.default_rng(0).normal(size=(1, count, MASK + 1)).astype(np.float32) * 2

@@ -1,5 +1,4 @@
-"""Every solver meets every schedule, prediction and end of its parameters: finite numbers, or one line that says why
-not."""
+"""Every solver on every schedule, prediction and extreme parameter: finite numbers, or one line with the reason."""
 
 import math
 import warnings
@@ -60,7 +59,7 @@ def is_finite(plan):
 
 
 def compile_or_refusal(name, denoiser, guidance=None):
-    """The plan, or the one line that refuses it."""
+    """Return the plan, or the line that refuses it."""
     try:
         with warnings.catch_warnings(action="error"):
             return compile_plan(name, denoiser, guidance)
@@ -72,7 +71,7 @@ def compile_or_refusal(name, denoiser, guidance=None):
 @pytest.mark.parametrize("of", [slice(1), pytest.param(slice(1, None), marks=pytest.mark.slow)], ids=["one", "others"])
 @pytest.mark.parametrize("name", SOLVERS.names())
 def test_every_solver_on_every_schedule(name, of):
-    """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++, with one prediction or all others."""
+    """1, 2 and 4 steps, guided in turn by nothing, a weight and CFG++, with one prediction or all of them."""
     for spec, prediction in ((each, prediction) for each in SPECS for prediction in predictions(each)[of]):
         towards = "y" if spec.kind in RESTORING else None
         denoiser = DenoiserFacts(spec, prediction, heads=2 if name == "rddm" else 1, towards=towards)
@@ -163,7 +162,7 @@ REDONE = usf([Decision(corrector=Expansion(order=2, start=2))] * 3 + [Decision()
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "unipc_1", "unipc_3", "dc_solver", "sa_solver(tau=0)", REDONE])
 def test_correctors_keep_the_guidance_of_cfgpp(name):
-    """Where both branches' x0 stand still, all steps on x0 are DDIM's, and CFG++ moves x at each."""
+    """If both branches' x0 stay constant, all steps on x0 are DDIM's, and CFG++ moves x at each."""
     schedule = NoiseSchedule(LINEAR)
     times = [schedule.time(t) for t in (900.0, 700.0, 500.0, 300.0, 100.0)]
 
@@ -188,7 +187,7 @@ def test_hardly_any_noise_is_hardly_another_plan(name):
 
 @pytest.mark.parametrize("name", [name for name in SOLVERS.names() if "inverse" not in name and name != "sgmse"])
 def test_the_bridge_is_crossed_from_y_itself(name):
-    """At its first time x is y: alpha = sigma = 0. Data that is one point are reached exactly."""
+    """At its first time x is y: alpha = sigma = 0. Data that are one point are reached exactly."""
     if name in UNDEFINED_ON_THE_BRIDGE:
         with pytest.raises(
             UserError, match=f"solver of plan '{name}:4' has coefficients that are not finite for times 1 .. 0"

@@ -1,4 +1,6 @@
-"""Samplers of distilled and rectified denoisers, and EDM's churn: what they tell the network and what they put back."""
+"""Samplers of distilled and rectified denoisers, and EDM's churn: the times of the network, and the noise that they
+add.
+"""
 
 import math
 
@@ -26,7 +28,7 @@ def rho(step):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.6, 1.0])
 def test_ctm_tells_the_network_where_its_jump_ends(gamma):
-    """At sqrt(1 - gamma^2) of the next sigma / alpha; what is missing comes back as noise."""
+    """At sqrt(1 - gamma^2) of the next sigma / alpha; new noise replaces the difference."""
     plan = plan_of(f"ctm(gamma={gamma})" if gamma else "ctm", COSINE, "sample", (900, 500, 200))
     schedule = NoiseSchedule(COSINE)
     low = math.exp(-schedule.lam(500)) * math.sqrt(1 - gamma**2)
@@ -73,7 +75,7 @@ def test_lcm_ties_x0_to_x_at_timestep_0(t, c_skip, c_out):
 
 
 def test_consistency_models_leave_the_noise_that_the_data_have():
-    """Noise of variance sigma_t^2 - sigma_min^2, none at the end."""
+    """Noise of variance sigma_t^2 - sigma_min^2, and none at the end."""
     spec = ScheduleSpec("edm", sigma_min=0.5, sigma_max=80.0)
     schedule = NoiseSchedule(spec)
     times = [schedule.time_at_rho(each) for each in (80.0, 2.0, 0.5)]
@@ -83,7 +85,7 @@ def test_consistency_models_leave_the_noise_that_the_data_have():
 
 
 def test_rectified_flow_keeps_the_noise_that_it_began_with():
-    """Between x0 and z at every time, whatever the network says on the way."""
+    """Between x0 and z at every time, whatever the network returns."""
     plan = compile_plan("rfpp:4", denoising(FLOW, "sample"))
     z, seen = np.array([1.7]), []
 

@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M), which is written out, is bit for bit the general multistep solver at order 2 on x0."""
+"""DPM-Solver++(2M), which is written out, equals bitwise the general multistep solver at order 2 on x0."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -30,7 +30,7 @@ PARAMETERS = tuple(product((True, False), repeat=2))  # midpoint, lower_order_fi
 
 
 def times_on_every_grid(spec: ScheduleSpec) -> Iterator[Sequence[Time]]:
-    """The times of all grids that have some on this schedule."""
+    """Return the times of all grids that have times on this schedule."""
     for name, steps in product(sorted(set(grids.__all__) - NEED_TIMES), STEPS):
         try:
             yield getattr(grids, name)(NoiseSchedule(spec), steps)
@@ -41,7 +41,7 @@ def times_on_every_grid(spec: ScheduleSpec) -> Iterator[Sequence[Time]]:
 def plans(
     times: Sequence[Time], facts: DenoiserFacts, midpoint: bool, lower: bool, guidance: Guidance | float | None = None
 ) -> tuple[bytes, bytes]:
-    """The files of both plans along these times; in place of a plan, the error that refuses it."""
+    """Return the files of both plans along these times; in place of a plan, the error that refuses it."""
 
     def general(trace: Tracer, times: Sequence[Time]) -> Lin:
         return dpm_multistep._multistep(trace, times, 2, DataPrediction(), midpoint, lower)

@@ -1,4 +1,6 @@
-"""What multistep solvers integrate exactly: a polynomial of the degree that goes through their history, in one step."""
+"""Functions that multistep solvers integrate exactly: a polynomial of the degree that their history determines, in
+one step.
+"""
 
 import math
 from itertools import pairwise
@@ -18,8 +20,9 @@ UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
 
 
 def inputs(name, spec, prediction, output):
-    """The network inputs of a solver at `UNEVEN` times (the last is its sample), on a network that sees the time alone:
-    `output(time)`."""
+    """Return the network inputs of a solver at `UNEVEN` times (the last is its sample), on a network of the time
+    only: `output(time)`.
+    """
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in UNEVEN]
     plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
@@ -29,13 +32,15 @@ def inputs(name, spec, prediction, output):
 
 
 def residual(times, xs, last_step):
-    """Relative distance of the last step taken to the one that `last_step(s, t)` says is exact for x at s equal 0."""
+    """Return the relative distance of the last step to the exact one of `last_step(s, t)`, for equal x at s."""
     scale, exact = last_step(times[-2], times[-1])
     return abs(xs[-1] - (scale * xs[-2] + exact)) / abs(exact)
 
 
 def steps_of(name, times, xs, evaluations):
-    """The ends of the steps, and x there: singlestep solvers evaluate between them, on the grid itself if so named."""
+    """Return the ends of the steps, and x there. Singlestep solvers evaluate between them, on the grid itself if so
+    named.
+    """
     return (times[::evaluations] if "singlestep" in name else times), xs[::evaluations]
 
 
@@ -47,17 +52,17 @@ def integral(power, lam, sign):
 
 
 def on_x0(power, schedule=None):
-    """x_t from x_s where x0 = lambda^power: x_t = sigma_t / sigma_s x_s + sigma_t int e^lambda x0 d lambda."""
+    """x_t from x_s for x0 = lambda^power: x_t = sigma_t / sigma_s x_s + sigma_t int e^lambda x0 d lambda."""
     return lambda s, t: (t.sigma / s.sigma, t.sigma * (integral(power, t.lam, 1) - integral(power, s.lam, 1)))
 
 
 def on_noise_in_lambda(power, schedule):
-    """Where eps = lambda^power: x_t = alpha_t / alpha_s x_s - alpha_t int e^-lambda eps d lambda."""
+    """For eps = lambda^power: x_t = alpha_t / alpha_s x_s - alpha_t int e^-lambda eps d lambda."""
     return lambda s, t: (t.alpha / s.alpha, -t.alpha * (integral(power, t.lam, -1) - integral(power, s.lam, -1)))
 
 
 def on_noise_in_rho(power, schedule):
-    """Where eps = rho^power."""
+    """For eps = rho^power."""
 
     def last_step(s, t):
         a, b = s.sigma / s.alpha, t.sigma / t.alpha
@@ -67,7 +72,7 @@ def on_noise_in_rho(power, schedule):
 
 
 def on_noise_in_t(power, schedule):
-    """Where eps = (t / 1000)^power: by parts, so that nothing but rho(t) is integrated, between whole timesteps."""
+    """For eps = (t / 1000)^power: by parts, so that only rho(t) is integrated, between whole timesteps."""
     points, weights = np.polynomial.legendre.leggauss(12)
 
     def rho(t):
@@ -133,7 +138,7 @@ def test_a_polynomial_through_the_history_is_integrated_exactly(of, name, degree
     ("name", "degree"), [("unipc_1", 0), ("unipc_2", 0), ("unipc_2(bh1=True)", 0), ("unipc_3", 2), ("unipc_4", 3)]
 )
 def test_unipc_steps_are_exact_where_x0_is_a_polynomial_of_lambda(name, degree, spec):
-    """After the warm-up no step adds to the error: it shrinks as sigma does, the way the ODE carries it on."""
+    """After the warm-up no step adds to the error: it shrinks with sigma, as the ODE propagates it."""
     for power in range(degree + 1):
         times, xs = inputs(name, spec, "sample", lambda time, power=power: time.lam**power)
         exact, errors = 0.3 * times[0].sigma, []
@@ -147,7 +152,7 @@ def test_unipc_steps_are_exact_where_x0_is_a_polynomial_of_lambda(name, degree, 
 @pytest.mark.parametrize("B", [math.expm1, float], ids=["bh2", "bh1"])
 @pytest.mark.parametrize(("order", "degree"), [(1, 0), (2, 2), (3, 3)])
 def test_unic_is_exact_to_its_degree(order, degree, B):
-    """The corrector alone, from its weights: nodes in the past, and the time it steps to."""
+    """The corrector alone, from its weights: nodes in the past, and the end of the step."""
     s, h = -1.3, 0.7
     rs = [-0.8, -1.9][: order - 1] + [1.0]
     for power in range(degree + 2):
@@ -170,7 +175,7 @@ def test_phi_is_its_integral(z):
 
 
 def nonlinear_case(name, prediction):
-    """Times, a network that is not linear in x, what it sees first, and the sample of a solver."""
+    """Return times, a nonlinear network, its first input, and the sample of a solver."""
     network, times = lambda x, t: np.tanh(x * (1 + t / 1000)), [NoiseSchedule(LINEAR).time(t) for t in (930, 610, 300)]
     plan, x = trace_plan("test", solver(name), times, denoising(LINEAR, prediction)), np.linspace(-2, 2, 5)
     states = list(execute(plan, lambda i, step, u: [network(u, step.time)], lambda n: x, np.float64))
@@ -178,7 +183,7 @@ def nonlinear_case(name, prediction):
 
 
 def test_dpm_solver_3_is_algorithm_2_of_its_paper():
-    """Lu et al. 2022, arXiv 2206.00927, of r1 = 1/3 and r2 = 2/3."""
+    """Lu et al. 2022, arXiv 2206.00927, with r1 = 1/3 and r2 = 2/3."""
     times, eps, x, made = nonlinear_case("dpm_3", "epsilon")
     for s, t in pairwise(times):
         h, e = t.lam - s.lam, eps(x, s.network)
@@ -192,7 +197,7 @@ def test_dpm_solver_3_is_algorithm_2_of_its_paper():
 
 
 def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper():
-    """Lu et al. 2022, arXiv 2211.01095, of r = 1/2, where D is the x0 made halfway."""
+    """Lu et al. 2022, arXiv 2211.01095, with r = 1/2, where D is the x0 at the middle."""
     times, x0, x, made = nonlinear_case("dpmpp_2s", "sample")
     for s, t in pairwise(times):
         u = NoiseSchedule(LINEAR).time_at_lam((s.lam + t.lam) / 2)

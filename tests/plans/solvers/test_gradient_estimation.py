@@ -1,4 +1,4 @@
-"""Gradient estimation against the paper's formula run by hand, and where its gamma is of second order."""
+"""Gradient estimation, compared with the paper's formula by hand, and the gamma for which it is second order."""
 
 import math
 from functools import partial
@@ -16,7 +16,7 @@ from tests.plans.mixture import WIDE, compile_solver, rms
 
 
 def by_hand(times, gamma):
-    """y_t = y_s + (rho_t - rho_s) times the estimate of the noise, in sigma / alpha; x0 at the clean end."""
+    """y_t = y_s + (rho_t - rho_s) times the estimate of the noise, in sigma / alpha, and x0 at the clean end."""
     y, before = times[0].sigma / times[0].alpha * STARTS, None
     for s, t in pairwise(times):
         x0 = WIDE.exact_x0(s.alpha * y, s)
@@ -39,7 +39,7 @@ def test_samples_are_those_of_the_published_formula(spec, end, gamma):
 
 
 def error(gamma, steps):
-    """Over steps that are even in rho, from 4 to 0.1."""
+    """Over evenly spaced steps in rho, from 4 to 0.1."""
     schedule = NoiseSchedule(FLOW)
     times = [schedule.time_at_rho(float(rho)) for rho in np.linspace(4, 0.1, steps + 1)]
     made = WIDE.run(compile_solver(partial(gradient_estimation, gamma=gamma), times, FLOW, "flow"), FLOW, STARTS)

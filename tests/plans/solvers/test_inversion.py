@@ -1,4 +1,4 @@
-"""DDIM backwards: what goes in comes out, as steps get small."""
+"""DDIM backwards: a sample returns to its start as steps get small."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_ddim_inverse_becomes_one_as_steps_get_small(spec, prediction):
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
 def test_ddim_inverse_is_exact_where_the_noise_does_not_change(spec, prediction):
-    """From the clean end up; data of one point."""
+    """From the clean end upwards, for data of one point."""
     times, point = trailing(NoiseSchedule(spec), 5), 0.7
 
     def one_point(index, step, u):

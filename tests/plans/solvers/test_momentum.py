@@ -1,4 +1,4 @@
-"""Heavy ball, and its generalized form (Wizadwongsa et al. 2023)."""
+"""The heavy ball method, and its generalized form (Wizadwongsa et al. 2023)."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ TIMES = [NoiseSchedule(LINEAR).time(t) for t in (900.0, 700.0, 520.0, 400.0, 110
     ("solver", "degree"), [*((partial(ghvb, order=n), n - 1) for n in (1, 2, 3, 4)), (hb, 0), (nesterov, 0)]
 )
 def test_even_steps_follow_a_polynomial_of_rho_as_adams_bashforth_does(solver, degree, beta):
-    """The momentum has forgotten its first step at the last one. Constant noise is followed exactly from the first."""
+    """At the last step the momentum has forgotten its first step. Constant noise is followed exactly from the start."""
     times = [NoiseSchedule(LINEAR).time_at_rho(rho) for rho in np.linspace(4.0, 0.1, 40)]
     plan = trace_plan("test", partial(solver, beta=beta), times, denoising(LINEAR, "epsilon"))
     alphas, rhos = (np.array(each) for each in zip(*((time.alpha, time.sigma / time.alpha) for time in times)))
@@ -34,8 +34,9 @@ def test_even_steps_follow_a_polynomial_of_rho_as_adams_bashforth_does(solver, d
 @pytest.mark.parametrize(("given", "beta"), [({"beta": 0.3}, 0.3), ({}, 0.8)])
 @pytest.mark.parametrize("solver", [ghvb, hb, nesterov])
 def test_momentum_is_the_published_recurrence(solver, given, beta):
-    """Of order 2 by hand, in y = x / alpha over rho: GHVB combines velocities by (2 +- beta) / (2 beta), and the heavy
-    ball gives momentum to what Adams-Bashforth combines. Nesterov's averages once more."""
+    """Order 2 by hand, in y = x / alpha over rho: GHVB combines velocities by (2 +- beta) / (2 beta), and the heavy
+    ball applies momentum to the Adams-Bashforth combination. Nesterov's method averages once more.
+    """
     rng = np.random.default_rng(0)
     plan = trace_plan("test", partial(solver, **given), TIMES, denoising(LINEAR, "epsilon"))
     noises, rhos = rng.standard_normal((5, 3)), [time.sigma / time.alpha for time in TIMES]
@@ -57,8 +58,9 @@ def test_momentum_is_the_published_recurrence(solver, given, beta):
 
 @pytest.mark.parametrize("beta", [0.3, 0.8])
 def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(beta):
-    """The recurrence of the authors' code by hand. The velocity begins in the second step, and the last step of these
-    times, which is of order 2, has it too."""
+    """The recurrence of the authors' code by hand. The velocity begins in the second step. The last step of these
+    times, of order 2, has it too.
+    """
     rng = np.random.default_rng(0)
     plan = trace_plan("test", partial(hb_dpmpp_2m, beta=beta), TIMES, denoising(LINEAR, "sample"))
     x0s = rng.standard_normal((5, 3))
@@ -75,8 +77,10 @@ def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(beta):
 
 @pytest.mark.parametrize("beta", [0.3, 0.8])
 def test_heavy_ball_averages_the_corrections_of_unipc(beta):
-    """The recurrence of the authors' code by hand, with B2(h) and order 2: momentum in the corrector alone, of what is
-    divided by sigma_t. Steps of order 1 have weight 1/2; r is the place of the evaluation before, in steps."""
+    """The recurrence of the authors' code by hand, with B2(h) and order 2: momentum only in the corrector, on the
+    term that is divided by sigma_t. Steps of order 1 have weight 1/2; r is the place of the previous evaluation, in
+    steps.
+    """
     rng = np.random.default_rng(0)
     plan = trace_plan("test", partial(hb_unipc, beta=beta), TIMES, denoising(LINEAR, "sample"))
     ms = rng.standard_normal((5, 3))

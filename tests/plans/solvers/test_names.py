@@ -1,4 +1,4 @@
-"""Names that are no solver of their own: published formulas, run by hand, that give the samples of another name."""
+"""Names for a solver that exists under another name: published formulas, by hand, give its samples."""
 
 import math
 from itertools import pairwise
@@ -24,7 +24,7 @@ def plan_sample(solver, spec, times):
 
 
 def variance_exploding(spec, times, step):
-    """x / alpha from one time to the next by `step(y, eps, rho_s, rho_t, index)`, as k-diffusion's samplers have it."""
+    """x / alpha from one time to the next by `step(y, eps, rho_s, rho_t, index)`, as in k-diffusion's samplers."""
     y = times[0].sigma / times[0].alpha * DRAWS[0]
     for index, (s, t) in enumerate(pairwise(times)):
         eps = (s.alpha * y - s.alpha * exact_x0(s.alpha * y, s)) / s.sigma
@@ -54,7 +54,7 @@ def test_euler_ancestral_is_ddim_with_its_eta(spec, eta):
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
 def test_variable_step_adams_bashforth_is_lms(spec, order):
-    """Its weights by Newton's divided differences. Order 2 is iPNDM_v's."""
+    """Its weights by Newton's divided differences. Order 2 equals iPNDM_v's."""
     past = []  # rho and eps, newest first
 
     def step(y, eps, s, t, index):
@@ -125,7 +125,7 @@ def test_dpm_2_is_the_midpoint_at_the_geometric_mean_of_sigma(spec):
 
 
 def rows(name, steps):
-    """Every number that the updates of a plan have, step by step."""
+    """Return every number in the updates of a plan, step by step."""
     plan = compile_plan(f"{name}:{steps}", denoising(COSINE, "v"))
     return [[number for row in step.update for number in row] for step in plan.steps]
 
@@ -173,7 +173,7 @@ def test_parameters_at_an_end_are_the_simpler_solver(name, other):
     ],
 )
 def test_the_first_evaluation_of_a_higher_order_moves_as_the_first_order(name, first):
-    """From x and the output there to the second network input."""
+    """From x and its output to the second network input."""
     spec, x = LINEAR, [np.array([1.0, 0.0])]
 
     def second_input(solver_name):
@@ -192,7 +192,7 @@ def test_tcd_with_gamma_1_is_nearly_renoise():
 
 
 def test_singlestep_on_a_grid_of_even_steps_is_the_solver_that_evaluates_between():
-    """Blocks of two on N times and dpm_2 on every other of them."""
+    """Blocks of two on N times, and dpm_2 on every other time."""
     fine = uniform_lambda(FLOW, 8)
     assert plan_sample(solvers.dpm_singlestep_2, FLOW, fine) == pytest.approx(
         plan_sample(solvers.dpm_2, FLOW, fine[::2]), abs=1e-6

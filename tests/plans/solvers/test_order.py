@@ -135,7 +135,7 @@ def test_every_plan_has_the_published_rows(name):
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_solver_converges_with_its_order(name):
-    """Averaged over 66 to 258 steps: where the schedule is a table, its corners make single slopes uneven."""
+    """Averaged over 66 to 258 steps: if the schedule is a table, its corners make single slopes uneven."""
     assert slope(solver(name), COSINE, "v") == pytest.approx(order(name), abs=0.25)
 
 
@@ -155,7 +155,7 @@ def test_rows_and_evaluations_are_what_the_method_needs(name):
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name):
-    """From the noisiest time (pure noise in a flow) to the clean end: x0 and eps stay what they are all the way."""
+    """From the noisiest time (pure noise in a flow) to the clean end, with constant x0 and eps."""
     for spec, prediction in FAMILIES:
         network, rounding = one_point(prediction), 1e-7 if spec == COSINE and name in ON_NOISE else 1e-9
         for steps in (1, 2, 3, 6):
@@ -186,7 +186,7 @@ def test_no_solver_starts_a_flow_on_predicted_noise(name):
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
 def test_times_between_lie_on_the_schedule(spec, prediction):
-    """The middle evaluation of a singlestep solver: halfway in lambda, at the network time that the schedule has."""
+    """The middle evaluation of a singlestep solver is halfway in lambda, at the schedule's network time."""
     plan = compile_plan("dpm_2:5", denoising(spec, prediction))
     lams = [-math.inf if step.lam is None else step.lam for step in plan.steps]
     first = 1 if spec == FLOW else 0  # a step from pure noise has no middle
@@ -210,7 +210,7 @@ ROUNDING = 5e-11  # share by which outputs are off in a second run, larger than 
 @example(name="dpm_singlestep_3", inner=[6.0, 5.0], first=999.0, last=1.0)
 @example(name="dpm_singlestep_3(midpoint=False)", inner=[6.0, 5.0], first=999.0, last=1.0)
 def test_any_grid_that_loses_noise_makes_a_plan_that_is_exact_for_one_point(name, inner, first, last):
-    """From pure noise or next to it, to the clean end or next to it."""
+    """From pure noise or near it, to the clean end or near it."""
     schedule, point, network = NoiseSchedule(FLOW), 0.7, one_point("flow")
     times = [schedule.time(t) for t in (first, *sorted(inner, reverse=True), last)]
     plan = compile_solver(solver(name), times, FLOW, "flow")

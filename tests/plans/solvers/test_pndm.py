@@ -1,4 +1,4 @@
-"""PNDM's starts by hand, on a network that sees x: Liu et al. 2022, in the variables of the authors' code."""
+"""PNDM's starts by hand, on a network that depends on x: Liu et al. 2022, in the variables of the authors' code."""
 
 import math
 from itertools import pairwise
@@ -17,15 +17,16 @@ ADAMS = ([1.0], [1.5, -0.5], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37
 
 
 def transfer(x, noise, a, b):
-    """Equation 11, where alpha squared goes from a to b."""
+    """Equation 11, with alpha squared from a to b."""
     of_noise = math.sqrt(a) * (math.sqrt((1 - b) * a) + math.sqrt((1 - a) * b))
     return x + (b - a) * (x / (math.sqrt(a) * (math.sqrt(a) + math.sqrt(b))) - noise / of_noise)
 
 
 @pytest.mark.parametrize(("name", "order"), [("s_pndm", 2), ("pndm", 4), ("ipndm", 4), ("hb(beta=1, order=4)", 4)])
 def test_s_pndm_is_the_published_recurrence(name, order):
-    """S-PNDM and PLMS redo the first step with the mean of the noises at its two ends. iPNDM, which is a heavy ball of
-    full momentum, does not."""
+    """S-PNDM and PLMS redo the first step with the mean of the noises at its two ends. iPNDM, a heavy ball with full
+    momentum, does not.
+    """
     times = [*(NoiseSchedule(LINEAR).time(t) for t in TIMESTEPS), CLEAN]
     plan = trace_plan("test", solver(name), times, denoising(LINEAR, "epsilon"))
     said, start, noises = lambda x, t: np.sin(3 * x + t / 300), np.linspace(-2, 2, 5), []

@@ -1,4 +1,4 @@
-"""What solvers say of themselves, and the names that plans have for them."""
+"""The published facts of solvers, and their names in plans."""
 
 import inspect
 from functools import partial

@@ -15,7 +15,7 @@ Y = -0.6
 
 
 def by_hand(betas, outputs, draws):
-    """DDPM's recurrence from the last beta down, begun at alpha y + sigma z."""
+    """DDPM's recurrence from the last beta down, beginning at alpha y + sigma z."""
     bars, last = np.cumprod(1 - betas), len(outputs) - 1
     x = math.sqrt(bars[last]) * Y + math.sqrt(1 - bars[last]) * draws[0]
     for i, t in enumerate(range(last, -1, -1)):
@@ -38,8 +38,9 @@ def test_resfusion_is_ddpm_from_the_degraded_image():
 
 
 def test_resfusions_table_of_twelve_leaves_five_steps():
-    """The authors' schedule: betas of DDPM stretched to 12 steps, cut where alpha falls below 1/2, which ends the table
-    (`linear_pro.py` of their code). The table is `betas`, and all of it is run."""
+    """The authors' schedule: betas of DDPM stretched to 12 steps, and cut where alpha falls below 1/2
+    (`linear_pro.py` of their code). The table is `betas`, and all of it is run.
+    """
     stretched = np.linspace(1e-4, 0.02, 12) * 1000 / 12
     cut = int(np.argmax(np.cumprod(1 - stretched) <= 0.25))
     betas = np.append(stretched[:cut], 1 - 0.25 / np.prod(1 - stretched[:cut]))

@@ -1,4 +1,6 @@
-"""Samplers that restore a degraded sample y: on a Gaussian prior the denoiser is affine and every law a closed form."""
+"""Samplers that restore a degraded sample y: with a Gaussian prior the denoiser is affine and every distribution has
+a closed form.
+"""
 
 import math
 from functools import partial
@@ -33,8 +35,9 @@ def restoring(spec, prediction="sample", heads=1):
 
 
 def answers(x0_of, prediction):
-    """A network that is shown x_t = alpha x0 + (1 - alpha) y + sigma eps, and whose x0 is known from x - (1 - alpha) y;
-    "both" has the residual and the noise."""
+    """A network with the input x_t = alpha x0 + (1 - alpha) y + sigma eps, whose x0 is known from x - (1 - alpha) y;
+    "both" has the residual and the noise.
+    """
 
     def network(index, step, u):
         time = Time(step.time, step.alpha, step.sigma)
@@ -53,7 +56,7 @@ def exact(spec, prediction):
 
 
 def scale_input(spec, network):
-    """A network that is shown what ResShift's is."""
+    """A network with ResShift's scaled input."""
     if spec.kind != "residual-shift":
         return network
     return lambda index, step, u: network(index, step, u * math.sqrt(step.sigma**2 + 1))
@@ -68,14 +71,14 @@ ENDS = {
 
 
 def grid(spec, steps):
-    """Uniform in lambda, between a noisy time and one that is not quite clean."""
+    """Uniform in lambda, between a noisy time and a nearly clean one."""
     schedule = NoiseSchedule(spec)
     ends = (schedule.lam(t) for t in ENDS[spec.kind])
     return [schedule.time_at_lam(float(lam)) for lam in np.linspace(*ends, steps + 1)]
 
 
 def flow_map(x, s, t):
-    """The probability-flow ODE's end."""
+    """Return the end of the probability-flow ODE."""
     spread = math.sqrt((t.alpha**2 * STD**2 + t.sigma**2) / (s.alpha**2 * STD**2 + s.sigma**2))
     return t.alpha * MEAN + (1 - t.alpha) * Y + spread * (x - s.alpha * MEAN - (1 - s.alpha) * Y)
 
@@ -116,7 +119,7 @@ def test_a_mean_reverting_step_is_the_published_one(spec):
 
 @pytest.mark.parametrize("solver", ["ode-2", "sde-2"])
 def test_mr_samplers_second_order_steps_are_the_usual_ones(solver):
-    """MRSampler-ode-2 and -sde-2 on the predicted data: their weights of y are what x - (1 - alpha) y implies."""
+    """MRSampler-ode-2 and -sde-2 on the predicted data: x - (1 - alpha) y implies their weights of y."""
     schedule, rng = NoiseSchedule(OU), np.random.default_rng(1)
     times = [schedule.time_at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3, 2.1)]
     known = {"ode-2": solvers.dpmpp_2m, "sde-2": solvers.dpmpp_2m_sde}[solver]
@@ -142,8 +145,9 @@ def test_mr_samplers_second_order_steps_are_the_usual_ones(solver):
 
 @pytest.mark.parametrize("steps", [1, 4, 15])
 def test_resshift_is_the_published_recurrence(steps):
-    """Yue et al. 2023, equation 7, over a subset of the timesteps, ending clean: the network is shown x / sqrt(kappa^2
-    eta + 1), the start is y + kappa sqrt(eta) z, the last step is x0."""
+    """Yue et al. 2023, equation 7, over a subset of the timesteps, ending clean: the network's input is x /
+    sqrt(kappa^2 eta + 1), the start is y + kappa sqrt(eta) z, the last step is x0.
+    """
     schedule, rng = NoiseSchedule(RESSHIFT), np.random.default_rng(0)
     picked = np.linspace(14, 0, steps).round() if steps > 1 else [14.0]
     times = [*(schedule.time(float(t)) for t in picked), CLEAN]
@@ -162,7 +166,7 @@ def test_resshift_is_the_published_recurrence(steps):
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "residual"])
 def test_resshift_keeps_the_law_of_one_point_data(prediction):
-    """x0 = c for certain: x_t is N((1 - eta) c + eta y, kappa^2 eta) after any steps."""
+    """If x0 = c, x_t is N((1 - eta) c + eta y, kappa^2 eta) after any steps."""
     schedule, point = NoiseSchedule(RESSHIFT), 0.7
     times = [schedule.time(t) for t in (14.0, 9.0, 5.0, 2.0)]
     plan = trace_plan("test", resshift, times, restoring(RESSHIFT, prediction))
@@ -177,8 +181,9 @@ def test_resshift_keeps_the_law_of_one_point_data(prediction):
 
 
 def test_resshift_converges_to_the_exact_law():
-    """The prior kept: mean and deviation of N(MEAN, STD^2) at the clean end's side, as steps grow. Its start knows y,
-    not x0, so that y must be a draw of the prior's mean."""
+    """Mean and deviation of N(MEAN, STD^2) near the clean end, as steps grow. The start knows y, not x0, so that y
+    must be a draw of the prior's mean.
+    """
     spec = ScheduleSpec("residual-shift", timesteps=1000, eta_max=0.9999)
     schedule, errors = NoiseSchedule(spec), []
     for steps in (32, 64):
@@ -215,8 +220,9 @@ def test_rddm_is_the_published_recurrence(eta):
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("times", [grid(RDDM, 5), [NoiseSchedule(BRIDGE).time(t) for t in (0.95, 0.8, 0.6)]])
 def test_rddm_keeps_the_law_of_one_point_data(times, eta):
-    """x0 = c for certain: noise put back makes up for noise taken out, and none where sigma rises, in the first half of
-    a bridge."""
+    """If x0 = c, added noise makes up for removed noise, and none is added where sigma rises, in the first half of a
+    bridge.
+    """
     spec, point = RDDM if len(times) > 3 else BRIDGE, 0.7
     plan = trace_plan("test", partial(rddm, eta=eta), times, restoring(spec, "residual", heads=2))
     mean, std = moments(plan, one_point("both", point, Y), {"y": Y})
@@ -268,8 +274,9 @@ def test_sgmse_is_the_published_recurrence(corrections):
 
 
 def test_sgmses_predictor_has_the_exact_law_in_the_limit():
-    """theta large enough that nothing of x0 is left at the start. (A corrector's step is no smaller with more steps, so
-    it has a bias of its own.)"""
+    """With a theta so large that nothing of x0 is left at the start. (A corrector's step does not shrink with more
+    steps, so it has a bias.)
+    """
     spec, errors = ScheduleSpec("ou", theta=6.0), []
     for steps in (128, 256):
         times = [NoiseSchedule(spec).time(t) for t in np.linspace(1, 0.05, steps + 1)]

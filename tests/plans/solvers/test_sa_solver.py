@@ -1,5 +1,6 @@
-"""SA-Solver: its draws, its ends and its weights. test_order.py has its orders without noise, test_stochastic.py those
-with it and its exact law on one point, and test_names.py the solvers that it is."""
+"""SA-Solver: its draws, its ends and its weights. test_order.py tests its orders without noise, test_stochastic.py
+those with noise and the exact distribution on one point, and test_names.py the solvers that it equals.
+"""
 
 from functools import partial
 
@@ -33,7 +34,7 @@ def test_tau_may_be_on_in_an_interval_of_the_networks_time():
 @pytest.mark.parametrize("spec", [LINEAR, FLOW], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_from_the_noisiest_time_to_the_clean_end(steps, spec):
-    """On one point: it is reached, and no noise is left on it."""
+    """Data of one point are reached, and no noise is left."""
     plan = compile_plan(f"sa_solver(predictor=3, corrector=3):{steps}", denoising(spec, "sample"))
     mean, std = moments(plan, one_point("sample"))
     assert mean == pytest.approx(0.7, abs=1e-12)

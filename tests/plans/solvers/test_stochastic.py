@@ -1,4 +1,4 @@
-"""Stochastic solvers without Monte Carlo: on Gaussian data a plan is affine, so its sample's law is exact."""
+"""Stochastic solvers without Monte Carlo: on Gaussian data a plan is affine, so its sample's distribution is exact."""
 
 import math
 
@@ -84,7 +84,7 @@ EXACT_FOR_A_POINT = [
 
 @pytest.mark.parametrize("name", EXACT_FOR_A_POINT)
 def test_one_point_data_keep_their_exact_law_from_pure_noise(name):
-    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps."""
+    """If x0 = c, x_t is N(alpha_t c, sigma_t^2) after any number of steps."""
     schedule, point = NoiseSchedule(FLOW), 0.7
     times = [schedule.time(t) for t in (1000.0, 900.0, 650.0, 400.0, 180.0, 20.0)]
     plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
@@ -99,7 +99,7 @@ SA_FORMS = [(f"sa_solver(tau={tau}, predictor=3, corrector={c})", tau) for tau i
 @pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
 @pytest.mark.parametrize(("name", "tau"), [("ddpm", 1.0), ("dpmpp_2m_sde", 1.0), *SA_FORMS])
 def test_one_point_data_keep_their_exact_law_at_every_step(name, tau, spec, prediction):
-    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps, as the SDE of noise tau has it."""
+    """If x0 = c, x_t is N(alpha_t c, sigma_t^2) after any number of steps, as for the SDE with noise tau."""
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in (990.0, 700.0, 500.0, 180.0, 20.0)]
     point, first, end = 0.7, times[0], times[-1]

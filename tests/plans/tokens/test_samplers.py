@@ -1,4 +1,4 @@
-"""Token plans by name: their counts are those of the released code, at several lengths and steps."""
+"""Token plans by name: their counts equal those of the released code, at several lengths and steps."""
 
 import math
 
@@ -24,7 +24,9 @@ def counts(name, shape):
 
 
 def shown(opened):
-    """What each step reveals, of the numbers that stay open; steps without anything are left out."""
+    """Return the positions that each step reveals, from the numbers that stay open; steps that reveal none are left
+    out.
+    """
     return [a - b for a, b in zip(opened, opened[1:], strict=False) if a > b]
 
 

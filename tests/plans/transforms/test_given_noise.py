@@ -1,4 +1,4 @@
-"""Noise of the caller: the same plan from the same numbers, and a start that one chooses."""
+"""Noise from the caller: the same plan from the same numbers, and a chosen start."""
 
 import msgspec
 import numpy as np

@@ -1,4 +1,4 @@
-"""A run resumed from its own rows ends in the same bits, for every solver and at every step."""
+"""A run that resumes from its own rows ends bitwise the same, for every solver and at every step."""
 
 from functools import cache
 
@@ -44,7 +44,7 @@ def network(index, step, u):
 
 @cache
 def compile_first(name: str, guidance=None) -> Plan:
-    """The solver's plan on the first denoiser that it is made for."""
+    """Return the solver's plan on the first denoiser that it supports."""
     for facts in MADE_FOR:
         try:
             return compile_plan(f"{name}:4", facts, guidance)
@@ -54,7 +54,7 @@ def compile_first(name: str, guidance=None) -> Plan:
 
 
 def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
-    """The number of tails whose samples and rows are those of the whole run, all of them."""
+    """Assert that the samples and rows of all tails are those of the whole run, and return the number of tails."""
     given = {name: Y if name == "y" else IMAGE for name in plan.given}
     states = list(execute(plan, network, draws, np.float32, given, hold))
     whole = finish(plan, states, hold=hold)
@@ -71,7 +71,7 @@ def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
 
 @pytest.mark.parametrize("name", SOLVERS.names())
 def test_every_solver_is_written_and_resumes_at_every_step(name: str) -> None:
-    """Coefficients that a solver computes with numpy are numbers of a plan like any other."""
+    """Coefficients that a solver computes with numpy are ordinary numbers of a plan."""
     plan = compile_first(name)
     assert decode(encode(plan)) == plan and ends_alike(plan) >= 3
 

@@ -22,7 +22,7 @@ def network(index, step, u):
 
 
 def test_ddpms_loop_begins_with_unit_noise():
-    """Algorithm 2 of Ho et al. 2020 over all timesteps, which is DiffWave's sampling too."""
+    """Algorithm 2 of Ho et al. 2020 over all timesteps, which is also DiffWave's sampling."""
     plan = use_unit_noise(compile_plan("ddpm:50", DenoiserFacts(DIFFWAVE, "epsilon")))
     made = sample(plan, network, lambda draw: Z[draw], np.float64)
     betas = np.linspace(1e-4, 0.05, 50)

@@ -1,4 +1,4 @@
-"""Calls of a form and of its portable graph, in a module of few imports, which their processes have to import."""
+"""Calls of a form and of its portable graph, in a module with few imports, since their processes import it."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from fewstep.plans.errors import UserError
 
 
 def wait(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
-    """Calls that wait: the form half as long."""
+    """Calls that wait, half as long for the form."""
     return {"": lambda: time.sleep(0.002 if is_form else 0.004) or {"v": np.ones(2)}}
 
 

@@ -1,4 +1,4 @@
-"""The winner of a budget, what a saved choice runs with, and the front of all deployments."""
+"""The winner of a budget, the settings of a saved choice, and the front of all deployments."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which engines of a body are tried."""
+"""The engines that are tried for a body."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_an_npu_that_this_processor_simulates_is_none_of_them() -> None:
 
 
 def test_a_float_of_less_precision_than_was_asked_for_runs_only_what_was_calibrated_for_it(tiny_bundle: Path) -> None:
-    """bf16 would win over float32 without a word on its samples."""
+    """bf16 would silently win over float32, whatever its samples."""
     int8 = open_bundle(tiny_bundle).manifest.bodies["int8-cpu-x86"]
     for name in ("openvino", "openvino-bf16"):
         body = msgspec.structs.replace(int8, target=name)

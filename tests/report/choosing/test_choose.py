@@ -1,4 +1,4 @@
-"""`fewstep choose`: deployments, their front, the winner of a budget, and what is kept of them."""
+"""`fewstep choose`: deployments, their front, the winner of a budget, and the stored measurements."""
 
 import shlex
 from collections.abc import Mapping
@@ -40,8 +40,9 @@ PLANS = ("ddim:2", "ddim:4", "ddim:8")
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The precision of each call of a network in this process; a call takes CALL, and every body runs on
-    onnxruntime."""
+    """Record the precision of each call of a network in this process; a call takes CALL, and every body runs on
+    onnxruntime.
+    """
     made: list[str] = []
     call = Network.__call__
 
@@ -70,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_note_says_where_int8_is_not_worth_its_calibration(
     tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fastest int8 body on its engine, in calls of both branches of guidance."""
+    """The fastest int8 body on its engine, in calls with both branches of guidance."""
     asked: list[tuple[str, TimedEngine, int, int]] = []
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda bundle, *given: asked.append(given) or "int8 wins")
     assert choose(options(tiny_bundle)).notes == ("int8 wins",)
@@ -214,7 +215,7 @@ def test_a_body_whose_samples_are_not_finite_is_left_out(
 def test_where_nothing_runs_one_line_says_why_and_what_to_do(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """float32's reason; --verbose adds the other bodies'."""
+    """float32's reason; --verbose adds those of the other bodies."""
 
     def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
         raise UserError(f"nothing here runs {body}", "install an engine")

@@ -1,4 +1,4 @@
-"""The form of a body is measured against its portable graph, and the faster one runs from then on."""
+"""The form of a body is compared with its portable graph, and the faster one runs from then on."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How `fewstep choose` times deployments: units, calls, processes of their own, and times that cannot be."""
+"""How `fewstep choose` times deployments: units, calls, separate processes, and impossible times."""
 
 from contextlib import nullcontext
 from itertools import chain, repeat

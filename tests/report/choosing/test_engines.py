@@ -1,4 +1,4 @@
-"""The engines of a body: the fastest of what runs here and is right, measured once on a machine."""
+"""The engines of a body: the fastest correct one on this machine, measured once."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -34,13 +34,13 @@ def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
 
 
 def left_out_engines(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
-    """Why backends are left out."""
+    """Return the reasons why backends are left out."""
     found = measured._measure_engines(open_bundle(path), body, measured.candidate_engines(0, 1), {"batch": batch})[1]
     return {name: str(error) for name, error in found.items()}
 
 
 def put(monkeypatch: pytest.MonkeyPatch, engines: Mapping[str, object], other: object = None) -> None:
-    """Let these be all the engines by name; `other` is what any other name opens."""
+    """Replace the engines by these, by name; any other name opens `other`."""
     monkeypatch.setattr(measured, "NAMED", engines)
     monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines.get(name, other))
 
@@ -52,7 +52,7 @@ def kept_files() -> int:
 
 @dataclass(frozen=True)
 class Engine:
-    """onnxruntime under another name, whose outputs are off by `error`."""
+    """onnxruntime under another name, with outputs that are off by `error`."""
 
     error: float = 0.0
     missing: bool = False
@@ -78,7 +78,7 @@ class Engine:
 
 
 class InThisProcess(AbstractContextManager["InThisProcess"]):
-    """A contender whose engine a test has put here."""
+    """A contender whose engine a test has set."""
 
     has_failed = False
 
@@ -100,8 +100,9 @@ class InThisProcess(AbstractContextManager["InThisProcess"]):
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The engines "onnxruntime" (threads 0 and 1, and 0 without spinning), "fast", "wrong" and "missing"; the times of
-    those that are raced, in this order."""
+    """The engines "onnxruntime" (threads 0 and 1, and 0 without spinning), "fast", "wrong" and "missing", with these
+    times for the raced ones, in this order.
+    """
     found = [5.0, 6.0, 7.0, 2.0]
     engines: dict[str, Callable[[int], object]] = {
         "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
@@ -145,7 +146,7 @@ def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[floa
 def test_the_choice_is_compiled_for_its_batch(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured, and read from what was kept."""
+    """When measured, and when read from the stored times."""
     loaded: list[int] = []
 
     class Compiled(OpenVino):
@@ -284,8 +285,9 @@ def test_no_package_is_advised_for_a_gpu_that_is_not_there(
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One reference judges every engine of a body, and onnxruntime is not judged by itself. float32 is asked where int8
-    differs."""
+    """One reference judges every engine of a body, and onnxruntime does not judge itself. float32 is run if int8
+    differs.
+    """
     opened: list[str] = []
 
     class Counted(OnnxRuntime):
@@ -337,7 +339,7 @@ def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
 def test_what_is_slower_is_closed_before_the_next_is_loaded(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two are open at once: the best so far, and the next."""
+    """Two are open at once: the best so far, and the next one."""
     networks: list[weakref.ref[LoadedGraph]] = []
     alive: list[list[int]] = []
 
@@ -357,7 +359,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 
 
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that dies there is left out with a line, and is tried again the next time."""
+    """An engine whose process dies is left out with a line, and is tried again the next time."""
     monkeypatch.setattr(measured, "candidate_engines", lambda threads, rows: iter(CANDIDATES[:2]))
     monkeypatch.setattr("fewstep.measure.speed.duel.DUEL_SECONDS", 0.5)
     best = fastest(tiny_bundle)
@@ -370,7 +372,7 @@ def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypa
 
 
 def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32(tiny_bundle: Path) -> None:
-    """An engine that rounds at other places differs by 0.16 where int8 itself is off by 0.2; another may not."""
+    """An engine that rounds at other places may differ by 0.16 if int8 itself is off by 0.2, but not otherwise."""
     exact = {"output": np.array([1.0, 0.0], np.float32), "not asked": np.ones(3, np.float32)}
     here = {"output": np.array([0.8, 0.0], np.float32)}
     own, wrong = ({"output": np.array([0.96, each], np.float32)} for each in (0.0, 0.4))

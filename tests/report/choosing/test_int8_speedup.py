@@ -1,4 +1,4 @@
-"""int8 next to OpenVINO's bf16, which needs no calibration: one line if int8 hardly wins, measured once."""
+"""int8 next to OpenVINO's bf16, which needs no calibration: one line if int8 is hardly faster, measured once."""
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -90,7 +90,7 @@ TARGETS = {"int8-cpu-x86": "cpu-x86", "int8-openvino": "openvino", "int8-tensorr
 
 @pytest.fixture
 def large(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle whose float32 has weights in a file, where calls take TIMES."""
+    """A bundle whose float32 has weights in a file, and whose calls take TIMES."""
 
     def open_process(bundle: Any, body: str, engine: TimedEngine, sizes: dict[str, int]) -> Any:
         process = Process()

@@ -1,4 +1,4 @@
-"""Pictures of the page: plots with each value where its axis says, and grids with the right pixels."""
+"""Pictures of the page: plots with values at the right place of their axis, and grids with the right pixels."""
 
 import io
 from xml.etree import ElementTree

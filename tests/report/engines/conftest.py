@@ -1,4 +1,4 @@
-"""The doubles of GPUs and TensorRT, as the tests of the backends have them."""
+"""The doubles of GPUs and TensorRT from the tests of the backends."""
 
 from tests.runtime.backends.conftest import cuda as cuda
 from tests.runtime.backends.conftest import tensorrt as tensorrt

@@ -1,4 +1,4 @@
-"""Engines compared with onnxruntime: OpenVINO as it is, TensorRT as a double."""
+"""Engines compared with onnxruntime: OpenVINO itself, and a double of TensorRT."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.runtime.backends.tensorrt_double import engine
 
 
 def with_another_half(graph: bytes) -> bytes:
-    """The tiny body, whose first layer multiplies by 0.6 instead of 0.5."""
+    """The tiny body with a first layer that multiplies by 0.6 instead of 0.5."""
     model = onnx.load_from_string(graph)
     (half,) = [each for each in model.graph.initializer if each.name == "half"]
     half.CopyFrom(numpy_helper.from_array(np.float32(0.6), "half"))
@@ -36,14 +36,14 @@ def with_another_half(graph: bytes) -> bytes:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Leave these backends, besides onnxruntime."""
+    """Keep only these backends besides onnxruntime."""
     kept = {name: made for name, made in registry.NAMED.items() if name in ("onnxruntime", *names)}
     monkeypatch.setattr("fewstep.report.engines.compare_engines.NAMED", kept)
 
 
 @pytest.fixture
 def wrong(tiny_bundle: Path, tensorrt: object, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With an engine whose first layer is wrong, and a builder that makes such engines."""
+    """A bundle with an engine whose first layer is wrong, and a builder that makes such engines."""
     only(monkeypatch, "tensorrt")
     graph = with_another_half((tiny_bundle / "graphs/body.onnx").read_bytes())
     add_engine(tiny_bundle, "float32", content=engine(graph, "10.3.0", (1, 2, 8)))
@@ -82,7 +82,7 @@ def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.C
 
 
 def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The builder makes right engines where more than two tensors come out."""
+    """The builder makes correct engines if more than two tensors are outputs."""
 
     def build(files: list[str], *_: object) -> None:
         graph = Path(files[0]).read_bytes()
@@ -122,7 +122,7 @@ def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
 
 
 def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped model is 0.0058 of the largest output off there, which is rounding; a fifth is not."""
+    """The shipped model is off by 0.0058 of the largest output, which is rounding; a fifth is not."""
     pytest.importorskip("openvino")
     only(monkeypatch, "openvino-bf16")
     for off, agrees in ((0.0058, True), (0.2, False)):
@@ -132,7 +132,7 @@ def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest
 
 
 def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU provider, in its place."""
+    """On the CPU provider in its place."""
     from fewstep.graph.files import io
     from fewstep.report.engines.first_difference import find_first_difference, find_inner_opener
 
@@ -148,7 +148,7 @@ def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatc
 def test_sessions_of_the_cuda_provider_are_compared(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """On the CPU provider: the prologue as it is, and a body whose first layer is another."""
+    """On the CPU provider: the prologue unchanged, and a body with another first layer."""
     only(monkeypatch, "onnxruntime-cuda")
     another = tmp_path / "another.onnx"
     another.write_bytes(with_another_half((tiny_bundle / "graphs/body.onnx").read_bytes()))
@@ -229,7 +229,7 @@ FLOAT = np.dtype(np.float32)
 
 @pytest.mark.parametrize("wrong", ["down_0", "down_3", "middle", "up_3", "up_0", "output"])
 def test_it_is_found_next_to_skip_connections(wrong: str) -> None:
-    """A path down and up again, each step up reading the step down of its level."""
+    """A path down and up again, in which each step up reads the step down of its level."""
     nodes = [Node("Relu", ("x" if level == 0 else f"down_{level - 1}",), (f"down_{level}",)) for level in range(4)]
     nodes.append(Node("Relu", ("down_3",), ("middle",)))
     for level in (3, 2, 1, 0):

@@ -1,4 +1,4 @@
-"""The report of a bundle whose body has several graphs: how it is timed, and its precision map on the page."""
+"""The report of a bundle whose body has several graphs: its times, and its precision map."""
 
 from dataclasses import replace as dataclass_replace
 from xml.etree import ElementTree
@@ -136,7 +136,7 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
 
 
 def test_float32_itself_is_not_drawn_next_to_the_others_but_said():
-    """Its 200 dB would leave all the others at the bottom of the axis."""
+    """Its 200 dB would push all the others to the bottom of the axis."""
     with_float = replace(MAP, frontier=(*POINTS, FrontierPoint(200.0, 2.5, ((0, 1), (0, 1)))))
     text = drawn(with_float)
     assert ": 36 at" in text and ": 200 at" not in text and 'value="200.0"' in text

@@ -1,4 +1,4 @@
-"""Token denoisers judged by the verbs: agreement of tokens, distances of what an extractor makes of ids, and time."""
+"""Token denoisers judged by the verbs: agreement of tokens, distances of features of ids, and time."""
 
 import shutil
 from math import log

@@ -14,7 +14,9 @@ TICK = 1 / RATE
 
 
 class Slow:
-    """A network that takes `seconds` of a virtual clock for each evaluation, and numbers its calls in joint 1."""
+    """A network that takes `seconds` of a virtual clock for each evaluation, and writes the number of the call to
+    joint 1.
+    """
 
     def __init__(self, clock: VirtualClock, seconds: float = 0.0) -> None:
         self.clock, self.seconds, self.calls, self.fails = clock, seconds, 0, False
@@ -52,5 +54,5 @@ def act(runner: PolicyRunner, clock: VirtualClock, observation: dict[str, list[f
 def acts(
     runner: PolicyRunner, clock: VirtualClock, count: int, observation: dict[str, list[float]] = SEEN
 ) -> list[Action]:
-    """The actions of as many ticks."""
+    """Return the actions of a number of ticks."""
     return [act(runner, clock, observation) for _ in range(count)]

@@ -20,7 +20,7 @@ FIRST, SCALE, SHIFT = 1, 20.0, 5.0
 
 @pytest.fixture
 def policy(tiny_bundle: Path) -> Sampler:
-    """It observes two readings of two numbers, which its network ignores."""
+    """The policy observes two readings of two numbers, which its network ignores."""
     rows = np.float32([[0.0], [0.1], [0.2], [0.3]])
     units = Affine((SCALE,) * 3, (SHIFT,) * 3)
     return tiny_policy(

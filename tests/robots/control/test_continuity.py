@@ -1,7 +1,7 @@
 """The seam of a held sequence, on a flow whose denoiser is exact.
 
-Sequences are Gaussian, with neighbours that resemble each other. The former sequence is one of the data too, and its
-first actions are decided.
+Sequences are Gaussian, with correlated neighbours. The former sequence is also a sample of the data, and its first
+actions are decided.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def exact_x0(x: np.ndarray, t: float) -> np.ndarray:
 
 
 def run(steps: int, former: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """New sequences of a number of evaluations."""
+    """Return new sequences of a number of evaluations."""
     plan = compile_plan(f"ddim:{steps}", FLOW)
 
     def network(index: int, step: object, u: np.ndarray) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ def run(steps: int, former: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def seam(sequences: np.ndarray, former: np.ndarray) -> float:
-    """The step from the decided actions to the new ones, over the data's own."""
+    """Return the step from the decided actions to the new ones, divided by the data's own."""
     return float(np.sqrt(np.square(sequences[:, DECIDED] - former[:, DECIDED - 1]).mean() / (2 * (1 - 0.97))))
 
 

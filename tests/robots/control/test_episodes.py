@@ -1,4 +1,4 @@
-"""Conditions of an episode, which are not observed at each tick: a runner takes those that the policy has."""
+"""Conditions of an episode, which are not observed at each tick: a runner takes those of the policy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What fails in a control loop, an observation, a sample or a call, is reported, and the loop goes on."""
+"""A failure in a control loop, of an observation, a sample or a call, is reported, and the loop continues."""
 
 from pathlib import Path
 

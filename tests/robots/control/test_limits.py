@@ -1,4 +1,4 @@
-"""What a runner sends where an action is beyond a limit, and where no new sequence comes."""
+"""The actions of a runner if an action is beyond a limit, and if no new sequence comes."""
 
 from pathlib import Path
 

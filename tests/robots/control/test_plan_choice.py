@@ -1,4 +1,4 @@
-"""Which plan is taken, by what was measured."""
+"""The choice of a plan by measured times."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.runtime.sampling.test_fitted_plans import give
 
 @dataclass(frozen=True)
 class WithScheduler:
-    """A sampler whose scheduler's plan clips to [-1, 1], or does not."""
+    """A sampler whose scheduler's plan clips to [-1, 1], or does not clip."""
 
     sampler: Sampler
     clips: bool = True

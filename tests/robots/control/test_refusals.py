@@ -1,4 +1,4 @@
-"""Mistakes of a runner's caller: each is one line that names the thing and the fix."""
+"""Mistakes of a runner's caller: each gives one line that names the object and the fix."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,7 +119,7 @@ def test_a_run_of_infinite_seconds_ends_where_its_caller_says_so(tiny_bundle: Pa
 
 
 class Words:
-    """A stand-in for a text encoder, which notes what it encodes."""
+    """A stand-in for a text encoder that records what it encodes."""
 
     state = None
     network = SimpleNamespace(outputs=("task",))

@@ -1,4 +1,4 @@
-"""When sequences begin, the delay that follows from measured seconds, and how one takes over from the other."""
+"""When sequences begin, the delay that follows from measured seconds, and the transition between sequences."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The control loop under a virtual clock, where networks are as slow as a test wants, and once under the wall's."""
+"""The control loop under a virtual clock, with networks of any speed, and once under the real clock."""
 
 import gc
 import threading
@@ -41,7 +41,7 @@ def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
 
 
 def test_an_action_is_the_callers_own(tiny_bundle: Path) -> None:
-    """Whatever a caller writes into actions, those after them and the statistics are the same."""
+    """Whatever a caller writes into actions, later actions and the statistics are unchanged."""
 
     def run(offset: float) -> tuple[list[list[float]], PolicyRunner]:
         runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), deadline=10.0)
@@ -201,7 +201,7 @@ EVENTS = st.lists(st.sampled_from(["tick"] * 12 + RARE), max_size=80)
 def test_no_action_is_ever_not_finite_or_stale_without_saying_so(
     tiny_bundle: Path, events: list[str], continuity: str
 ) -> None:
-    """Whatever happens, a value is finite or absent, and one that was not meant for its tick says so."""
+    """A value is always finite or absent, and one that was not planned for its tick says so."""
     runner, network, clock = looping(tiny_bundle, continuity=continuity, plans=("ddim:2",))
     episode = 0
     for event in events:

@@ -1,4 +1,4 @@
-"""A policy of two joints on a tiny bundle: its network is a function of x, and its observations are read by nobody."""
+"""A policy of two joints on a tiny bundle: its network is a function of x, and ignores the observations."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -69,7 +69,7 @@ def write_policy(
     in_weights: bool = False,
     **changes: Any,
 ) -> LeRobotDiffusion:
-    """Write a policy with random weights; returns its network. `in_weights`: as before LeRobot had processors."""
+    """Write a policy with random weights and return its network. `in_weights`: as before LeRobot had processors."""
     config = {**CONFIG, **changes}
     inputs = dict(config["input_features"])
     numbers = dict(NUMBERS)
@@ -135,7 +135,7 @@ def _write_processors(folder: Path, config: dict[str, Any], numbers: dict[str, d
 
 
 def write(kind: str, folder: Path) -> Record:
-    """A folder that LeRobot wrote (`reference.py`), and what went in and came out."""
+    """Write a folder as LeRobot does (`reference.py`), and return its inputs and outputs."""
     with np.load(HERE / f"{kind}.npz") as file:
         record = dict(file)
     for name, content in record.items():
@@ -150,12 +150,12 @@ def write(kind: str, folder: Path) -> Record:
 
 
 def config(**fields: Any) -> Change:
-    """Other fields of the config."""
+    """Change fields of the config."""
     return lambda folder: _rewrite(folder / "config.json", lambda content: {**content, **fields})
 
 
 def step(name: str, instead: dict[str, Any] | None = None, **settings: Any) -> Change:
-    """Other settings of a step of the preprocessor, or other fields of the step."""
+    """Change settings of a step of the preprocessor, or fields of the step."""
 
     def rewrite(content: dict[str, Any]) -> dict[str, Any]:
         (own,) = (each for each in content["steps"] if each["registry_name"] == name)
@@ -166,7 +166,7 @@ def step(name: str, instead: dict[str, Any] | None = None, **settings: Any) -> C
 
 
 def statistics(**numbers: list[float]) -> Change:
-    """Other statistics of the state, by their names."""
+    """Replace statistics of the state, by name."""
 
     def change(folder: Path) -> None:
         (file,) = folder.glob("policy_preprocessor*.safetensors")

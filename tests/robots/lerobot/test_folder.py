@@ -1,4 +1,4 @@
-"""Policies in folders as LeRobot writes them, against loops over diffusers' schedulers, as LeRobot runs them."""
+"""Policies in LeRobot's folders, compared with loops over diffusers' schedulers, as LeRobot runs them."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ Observations = dict[str, NDArray[Any]]
 
 
 def export_small(folder: Path, **how: Any) -> tuple[Path, LeRobotDiffusion]:
-    """With a U-Net of one level: what can go wrong here is around it."""
+    """Export with a U-Net of one level, since the tests are about the parts around it."""
     network = write_policy(folder / "policy", down_dims=[16], **how)
     export(ExportOptions(str(folder / "policy"), folder / "bundle"))
     return folder / "bundle", network
@@ -36,7 +36,7 @@ def export_small(folder: Path, **how: Any) -> tuple[Path, LeRobotDiffusion]:
 
 @pytest.fixture(scope="module")
 def low(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LeRobotDiffusion]:
-    """A policy that sees numbers alone."""
+    """A policy that observes numbers only."""
     return export_small(tmp_path_factory.mktemp("low"), environment=2)
 
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_has_the_name_of_its_run(tmp_path: Path) -> None:
 
 
 def raw_observations(samples: int, cameras: int = 0, environment: int = 0) -> Observations:
-    """Raw observations, as a robot has them."""
+    """Return raw observations, as a robot measures them."""
     rng = np.random.default_rng(0)
     low, high = (NUMBERS["observation.state"][end].numpy() for end in ("min", "max"))
     seen: Observations = {
@@ -79,7 +79,9 @@ def raw_observations(samples: int, cameras: int = 0, environment: int = 0) -> Ob
 
 
 def prediction(network: LeRobotDiffusion, x: Tensor, time: Tensor, seen: Observations) -> Tensor:
-    """The network on observations that are normalised as LeRobot's processor does it: x in [min, max] -> [-1, 1]."""
+    """Return the network's output for observations that are normalised as in LeRobot's processor: [min, max] -> [-1,
+    1].
+    """
     low, high = NUMBERS["observation.state"]["min"], NUMBERS["observation.state"]["max"]
     span = torch.where(high == low, torch.tensor(1e-8), high - low)
     state = 2 * (torch.from_numpy(seen["observation.state"]) - low) / span - 1
@@ -195,7 +197,7 @@ def unet_names() -> Iterator[str]:
 
 
 def backbone_names() -> Iterator[str]:
-    """Of ResNet-18 with GroupNorm, its layers numbered."""
+    """Return the names of ResNet-18 with GroupNorm, with numbered layers."""
     yield from ("0.weight", "1.weight", "1.bias")
     for level in range(4, 8):
         for block in range(2):
@@ -262,7 +264,7 @@ def test_mean_and_deviation_and_what_is_not_normalised(tmp_path: Path) -> None:
 def test_as_many_actions_are_executed_as_lerobot_slices(
     asked: int, executed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A sequence of 8 actions begins an observation earlier: LeRobot takes [1 : 1 + n_action_steps] of it."""
+    """A sequence of 8 actions begins one observation earlier: LeRobot takes [1 : 1 + n_action_steps] of it."""
     write_policy(tmp_path / "policy", down_dims=[16], n_action_steps=asked)
     assert load_lerobot_folder(tmp_path / "policy").spec.policy == Policy(OBSERVATIONS, OBSERVATIONS - 1, executed)
     assert ("n_action_steps is 8; as in LeRobot, only the 7 actions" in caplog.text) == (asked != executed)

@@ -1,4 +1,4 @@
-"""Statistics that normalisation needs: those of one data set are taken by its name, and missing ones are refused."""
+"""Statistics for normalisation: those of one data set are chosen by its name, and missing ones are refused."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ PROCESSORS = "*processor.safetensors"
 
 
 def rename_features(*beginnings: str, features: tuple[str, ...] = ("action", "observation.state")) -> Change:
-    """The statistics of some features under other names. Those of the second name are ten times as large."""
+    """Return the statistics of some features under other names. Those of the second name are ten times as large."""
 
     def change(folder: Path) -> None:
         for file in folder.glob(PROCESSORS):
@@ -33,7 +33,7 @@ def rename_features(*beginnings: str, features: tuple[str, ...] = ("action", "ob
 
 
 def processor(file: str, change: Any) -> Change:
-    """Another list of steps in a processor's file."""
+    """Replace the list of steps in a processor's file."""
 
     def change_file(folder: Path) -> None:
         content = json.loads((folder / f"policy_{file}.json").read_text())
@@ -44,7 +44,7 @@ def processor(file: str, change: Any) -> Change:
 
 
 def settings(**changes: Any) -> Any:
-    """Other settings of the step that normalises."""
+    """Replace settings of the step that normalises."""
     return lambda steps: [*steps[:-1], {**steps[-1], "config": {**steps[-1]["config"], **changes}}]
 
 
@@ -56,7 +56,7 @@ def policy(folder: Path, *changes: Change, **how: Any) -> Path:
 
 
 def unit(folder: Path, statistics: str | None = None) -> tuple[float, ...]:
-    """The unit of each number of an action."""
+    """Return the unit of each number of an action."""
     units = load_lerobot_folder(folder, statistics).spec.units
     assert units is not None
     return units.scale
@@ -149,7 +149,7 @@ def test_a_config_that_does_not_say_how_to_normalise_is_refused(tmp_path: Path) 
 
 
 def test_a_type_of_feature_that_is_not_normalised_needs_no_statistics(tmp_path: Path) -> None:
-    """LeRobot trains without normalisation where the map names no type, as here of the environment's state."""
+    """LeRobot trains without normalisation if the map names no type, here that of the environment's state."""
     folder = policy(tmp_path, rename_features(features=("observation.environment_state",)), environment=2)
     module = load_lerobot_folder(folder).module
     assert module.normalise[-1].scale.tolist() == [1.0, 1.0]  # type: ignore[index,union-attr]

@@ -1,4 +1,6 @@
-"""Policies of language and vision, against the actions of LeRobot's own code (`tests/robots/lerobot/reference.py`)."""
+"""Policies of vision and language, compared with the actions of LeRobot's own code
+(`tests/robots/lerobot/reference.py`).
+"""
 
 import json
 from collections.abc import Callable
@@ -39,7 +41,7 @@ Bundles = Callable[[str], tuple[Path, Record]]
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """The bundle of a type, exported when the first test asks for it."""
+    """Return the bundle of a type, exported for the first test that needs it."""
 
     @cache
     def bundle_of(kind: str) -> tuple[Path, Record]:
@@ -74,7 +76,7 @@ def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_step_holds_nothing_of_the_prefix(bundles: Bundles, kind: str) -> None:
-    """Products with weights in the step graph: those of the expert, once a token of action."""
+    """Products with weights in the step graph are those of the expert, once per token of action."""
     bundle, _ = bundles(kind)
     body = load(bundle / open_bundle(bundle).manifest.bodies["float32"].graph.file)
     products = sum(node.op in ("MatMul", "Gemm") and node.inputs[1] in body.constants for node in body.nodes)
@@ -148,7 +150,7 @@ def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> 
     ],
 )
 def test_a_normaliser_has_its_own_settings(tmp_path: Path, settings: dict[str, Any], scale: list[float]) -> None:
-    """Deviations of the state are 0.8, 20 and 0.3; those of actions take nothing added to them."""
+    """Deviations of the state are 0.8, 20 and 0.3; nothing is added to those of actions."""
     write("smolvla", tmp_path)
     step("normalizer_processor", **settings)(tmp_path)
     source = load_source(str(tmp_path))
@@ -160,7 +162,7 @@ def test_a_normaliser_has_its_own_settings(tmp_path: Path, settings: dict[str, A
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0"])
 def test_weights_of_converted_and_of_bfloat16_checkpoints_are_read(tmp_path: Path, kind: str) -> None:
-    """As `lerobot/pi0_base` names its weights, and in the type of SmolVLA's language model."""
+    """With the names of `lerobot/pi0_base`, and in the type of SmolVLA's language model."""
     write(kind, tmp_path)
     file = tmp_path / "model.safetensors"
     expected = load_source(str(tmp_path))
@@ -194,7 +196,7 @@ def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
 
 
 def test_no_small_weight_keeps_the_file_in_memory(tmp_path: Path) -> None:
-    """A graph holds small weights as they are, and a view of the mapped file would hold all of it."""
+    """A graph copies small weights, since a view of the mapped file would keep all of it."""
     write("smolvla", tmp_path)
     source = load_source(str(tmp_path))
     assert isinstance(source, TorchSource)

@@ -1,4 +1,4 @@
-"""Weights that a name and a shape determine, so that two environments fill the same network without a file."""
+"""Weights that depend only on a name and a shape, so that two environments fill the same network without a file."""
 
 import zlib
 
@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 
 def weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Normal numbers as wide as keeps the size of what a layer passes on. A norm's weights are near 1, or near 0 where
-    they are Gemma's, which are differences from 1."""
+    """Return normal numbers with a deviation that keeps the scale from layer to layer. A norm's weights are near 1,
+    or near 0 for Gemma's, which are differences from 1.
+    """
     drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if len(shape) < 2:
         is_gemma = "gemma" in name and "vision" not in name

@@ -1,4 +1,4 @@
-"""Networks of policies, against torch's own layers and the weight names of those who train them."""
+"""Networks of policies, compared with torch's own layers and with the weight names of their trainers."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,9 @@ def test_resnet_has_torchvisions_size_and_one_vector_a_picture() -> None:
 
 
 def theirs(model: nn.Module, encoder: dict[str, Tensor], numbers: dict[str, tuple[float, float]]) -> dict[str, Tensor]:
-    """An `ema_model`: weights under diffusion_policy's names, (scale, offset) of each feature, what holds nothing."""
+    """Return an `ema_model`: weights under diffusion_policy's names, (scale, offset) of each feature, and empty
+    entries.
+    """
     names = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     if isinstance(model, ConditionalUnet1d):
         back = {".conv1.": ".blocks.0.", ".conv2.": ".blocks.1."}

@@ -1,4 +1,4 @@
-"""Puts engines into a bundle, as `fewstep build` would have built them."""
+"""Add engines to a bundle, as if `fewstep build` had built them."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ BATCHES = (1, 2, 8)
 
 
 def feeds(value: float, batch: int = 2) -> dict[str, np.ndarray]:
-    """Of the tiny bundle's float32 body: x / 2 + row."""
+    """Return the feeds of the tiny bundle's float32 body, x / 2 + row."""
     return {"x": np.full((batch, 1, 4, 4), value, np.float32), "row": np.ones((batch, 1), np.float32)}
 
 
@@ -33,7 +33,7 @@ def add_engine(
 ) -> Path:
     """Add the engine of a body (or "prologue") for the double of TensorRT 10.3 on sm89; returns its path.
 
-    `changes` are fields of its key, `edit` writes its sidecar; `remember` records that this machine built it.
+    `changes` are fields of its key, `edit` changes its JSON file; `remember` records that this machine built it.
     """
     opened = open_bundle(bundle)
     manifest = opened.manifest

@@ -1,4 +1,4 @@
-"""Installs the doubles of GPUs and TensorRT."""
+"""Install the doubles of GPUs and TensorRT."""
 
 import sys
 
@@ -10,7 +10,7 @@ from tests.runtime.backends.tensorrt_double import tensorrt_double
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
-    """A GPU of compute capability 8.9 with 64 multiprocessors, in the place of `cuda.bindings.runtime`."""
+    """A GPU of compute capability 8.9 with 64 multiprocessors, in place of `cuda.bindings.runtime`."""
     double = CudaDouble(capability=(8, 9), multiprocessors=64)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", double)
     return double
@@ -26,7 +26,7 @@ def tensorrt(cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> object:
 
 @pytest.fixture
 def tensorrt_rtx(cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> object:
-    """TensorRT-RTX 1.7 on that GPU: it compiles at run time, and can keep what it compiled."""
+    """TensorRT-RTX 1.7 on that GPU: it compiles at run time, and can keep the result."""
     double = tensorrt_double("tensorrt_rtx", "1.7.1.116", cuda)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
     return double

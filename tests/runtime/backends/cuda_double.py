@@ -1,6 +1,6 @@
-"""A double of `cuda.bindings.runtime` that keeps device memory apart, does nothing before a stream is waited for, and
-fails where CUDA would: memory of another device, copies beyond an allocation, freed buffers, too much memory.
+"""A double of `cuda.bindings.runtime` with separate device memory, which does nothing before a stream is waited for.
 
+It fails where CUDA would: memory of another device, copies beyond an allocation, freed buffers, too much memory.
 Signatures, return tuples and names are those of cuda-bindings 12.6 to 13.
 """
 
@@ -65,7 +65,7 @@ class Allocation:
 
 
 class Stream:
-    """What `cudaStream_t` is: a handle, which int() makes a number."""
+    """The double of `cudaStream_t`: a handle, which int() converts to a number."""
 
     def __init__(self) -> None:
         self.pending: list[Callable[[], Error]] = []
@@ -83,7 +83,7 @@ class Device:
 
 
 class CudaDouble(ModuleType):
-    """Stands in the place of the module. `calls` counts the functions called."""
+    """Stands in for the module. `calls` counts the called functions."""
 
     cudaError_t, cudaMemcpyKind, cudaDeviceAttr, cudaStreamCaptureMode = Error, Kind, Attribute, Mode
     cudaStreamNonBlocking = 1
@@ -105,7 +105,7 @@ class CudaDouble(ModuleType):
         return getattr(self._thread, "device", 0)
 
     def find(self, address: int, size: int, device: int | None) -> Allocation | None:
-        """The living allocation that holds `size` bytes at `address` on a device (None: on the host)."""
+        """Return the living allocation that contains `size` bytes at `address` on a device (None: on the host)."""
         for each in self.allocations:
             inside = each.address <= address and address + size <= each.address + len(each.content)
             if each.alive and each.device == device and inside:

@@ -1,8 +1,8 @@
 """A double of TensorRT's Python module, on the double of CUDA. Its "engines" are ONNX graphs that onnxruntime runs.
 
-It refuses what TensorRT refuses: another version's engine, a shape outside the profile, a tensor without an address or
-with one that is no memory of this device or too short, a context that is used twice at once. As in TensorRT a refusal
-is None or False, and the reason goes to the logger.
+It refuses what TensorRT refuses: another version's engine, a shape outside the profile, a tensor without an address,
+with one that is not memory of this device, or with too little memory, a context that is used twice at once. As in
+TensorRT a refusal is None or False, and the logger gets the reason.
 """
 
 import base64
@@ -28,7 +28,9 @@ def engine(graph: bytes, version: str, batches: tuple[int, int, int], **extra: A
 
 
 def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
-    """The module. `calls` counts what was called on contexts; `host_code` lists whether runtimes allowed it."""
+    """Stands in for the module. `calls` counts calls of contexts; `host_code` lists whether runtimes allowed host
+    code.
+    """
     module: Any = ModuleType(name)
     module.__version__ = version
     module.calls = Counter()
@@ -191,7 +193,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
                 return bool(module.records)
 
         def compute(self, addresses: dict[str, int]) -> Error:
-            """What the GPU does when its turn comes: the addresses must still be good."""
+            """The GPU's work in the order of the stream: the addresses must still be valid."""
             feeds = {}
             for name, (mode, _, kind) in self.engine.tensors.items():
                 if mode is TensorIOMode.INPUT:
@@ -217,7 +219,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             return found.content[start : start + size].view(kind).reshape(shape)
 
     class RuntimeCache:
-        """What was compiled. One that is of another GPU is refused, and leaves the cache as it is."""
+        """The compiled kernels. A cache of another GPU is refused, and leaves the cache as it is."""
 
         def __init__(self) -> None:
             self.content = b""

@@ -1,4 +1,4 @@
-"""Recordings of CUDA's own runtime, on a double: what fails leaves no graph, and its own error."""
+"""Recordings of CUDA's runtime, on a double: a failure leaves no graph, and raises its own error."""
 
 import pytest
 

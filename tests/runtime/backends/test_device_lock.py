@@ -1,4 +1,4 @@
-"""Recordings run alone on their device, and other calls together."""
+"""Recordings run alone on their device, other calls together."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def start(function: Callable[[], object]) -> threading.Thread:
 
 
 def is_free(lock: DeviceLock) -> bool:
-    """True if another thread gets the lock alone at once."""
+    """Return whether another thread gets the exclusive lock at once."""
     got = threading.Event()
 
     def take() -> None:

@@ -1,5 +1,6 @@
-"""The doubles have the names and parameters of what they stand for, where that is installed; and what is real says
-plainly that there is no GPU."""
+"""The doubles have the names and parameters of the originals, if these are installed. The originals say plainly that
+there is no GPU.
+"""
 
 import importlib.util
 import inspect
@@ -100,7 +101,9 @@ def test_the_real_runtime_tells_our_logger_why_it_refuses_an_engine() -> None:
 
 @pytest.fixture
 def context(tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any) -> Any:
-    """An execution context of the body, with addresses for a batch of 2 and its shapes set; `told` has its errors."""
+    """Return an execution context of the body, with addresses for a batch of 2 and its shapes set; `told` has its
+    errors.
+    """
     told: list[str] = []
 
     class Logger(tensorrt.ILogger):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What every backend does: the samples of onnxruntime in any batch and thread, and one line on what it cannot take."""
+"""Every backend: the samples of onnxruntime in any batch and thread, and one line for invalid inputs."""
 
 import re
 import sys
@@ -62,7 +62,7 @@ def test_samples_are_those_of_onnxruntime(tiny_bundle: Path, backend: Backend) -
 
 
 def test_threads_of_any_batch_get_what_they_computed_and_keep_it(tiny_bundle: Path, backend: Backend) -> None:
-    """Batches beyond those that stay open, too: each is opened again."""
+    """Also batches beyond those that stay open, each of which is opened again."""
     network = backend.load(open_bundle(tiny_bundle), "float32")
     jobs = [(float(value), 1 + value % 8) for value in range(64)]
     with ThreadPoolExecutor(8) as pool:

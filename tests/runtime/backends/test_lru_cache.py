@@ -1,4 +1,4 @@
-"""The values that were used last."""
+"""The most recently used values."""
 
 import pytest
 

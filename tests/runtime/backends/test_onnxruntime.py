@@ -44,7 +44,7 @@ print(process_time() - began)
 
 @pytest.mark.skipif(this_cpu().cores < 2, reason="no second thread")
 def test_no_thread_spins_on_behind_a_call(tmp_path: Path) -> None:
-    """The next graph of a sample has threads of its own, which need the cores."""
+    """The next graph of a sample has other threads, which need the cores."""
     shape, f32 = ("batch", 512), np.dtype(np.float32)
     product, weight = Node("MatMul", ("x", "w"), ("y",)), np.ones((512, 512), np.float32)
     save(Graph("g", (Value("x", f32, shape),), (Value("y", f32, shape),), (product,), {"w": weight}), tmp_path / "g")
@@ -103,7 +103,9 @@ print(peaks[1] - peaks[0])
 @pytest.mark.slow
 @pytest.mark.skipif(peak_bytes() is None, reason="the system does not say the peak of a process")
 def test_a_large_network_allocates_its_activations_once(tmp_path: Path) -> None:
-    """From the second call on onnxruntime's memory pattern is a block of all activations, which the arena lacks."""
+    """From the second call on, onnxruntime's memory pattern allocates one block for all activations, unlike the
+    arena.
+    """
     nodes, before = [], "x"
     for each in range(3):
         nodes += [

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider under the backend protocol: by the same code on the CPU, where it can be."""
+"""ONNX Runtime's CUDA provider under the backend protocol, through the same code on the CPU where possible."""
 
 import logging
 import threading
@@ -51,7 +51,7 @@ def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
 
 
 def replay(bundle: Path) -> tuple[CudaGraphSession, Session]:
-    """A body on the CPU, which records nothing, by the calls that CUDA would record; and as it is."""
+    """Return a body on the CPU, which records nothing, through the calls that CUDA would record; and without them."""
     plain = OnnxRuntime().load(open_bundle(bundle), "float32")
     assert isinstance(plain, Session)
     return CudaGraphSession(onnxruntime, plain, lambda: plain, ("cpu", 0)), plain
@@ -66,7 +66,7 @@ def feeds(plain: Session, batch: int, seed: int) -> dict[str, Any]:
 
 
 def test_calls_of_memory_that_stays_are_those_of_the_session(tiny_bundle: Path) -> None:
-    """Batches in turn: those that come once, those that are recorded, and more than are kept."""
+    """Batches in turn: those that occur once, those that are recorded, and more than are kept."""
     recorded, plain = replay(tiny_bundle)
     for seed, batch in enumerate([1, 2, 1, 1, 3, 2, 4, 5, 6, 5, 5, 1]):
         given = feeds(plain, batch, seed)
@@ -140,7 +140,7 @@ def test_a_replay_that_fails_is_not_tried_again(tiny_bundle: Path, monkeypatch: 
 
 
 def call_from_threads(sessions: list[CudaGraphSession], given: list[dict[str, Any]], calls: int) -> list[Any]:
-    """Results of calls of each session by 8 threads, which begin together: of thread t the calls of given[t]."""
+    """Return the results of calls of each session by 8 threads that begin together: thread t calls given[t]."""
     together = threading.Barrier(8)
 
     def work(thread: int) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def call_from_threads(sessions: list[CudaGraphSession], given: list[dict[str, An
 
 
 def test_recordings_run_alone_on_their_device(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two samplers and eight threads, whose first calls come together."""
+    """Two samplers and eight threads, whose first calls come together."""
     samplers = [replay(tiny_bundle) for _ in range(2)]
     plain, sessions = samplers[0][1], [recorded for recorded, _ in samplers]
     given = [feeds(plain, 1 + thread // 4, thread) for thread in range(8)]
@@ -193,7 +193,7 @@ def test_recordings_run_alone_on_their_device(tiny_bundle: Path, monkeypatch: py
 def test_calls_that_are_not_recorded_wait_for_recordings(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Those of a prologue, and of a body that the provider does not record."""
+    """Calls of a prologue, and of a body that the provider does not record."""
 
     def open_on_cpu(module: Any, graph: Path, provider: tuple[str, dict[str, str]]) -> Any:
         if provider[1]["enable_cuda_graph"] == "1":
@@ -220,7 +220,7 @@ def test_calls_that_are_not_recorded_wait_for_recordings(
 
 
 def test_one_thread_makes_all_calls_of_a_session(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime keeps the recordings of each thread apart."""
+    """ONNX Runtime keeps separate recordings for each thread."""
     recorded, plain = replay(tiny_bundle)
     given, threads, run = feeds(plain, 1, 0), set[int](), onnxruntime.InferenceSession.run_with_iobinding
 

@@ -1,4 +1,4 @@
-"""The form of a body for ONNX Runtime's CUDA provider: when it runs, by the same code on the CPU's provider."""
+"""The form of a body for ONNX Runtime's CUDA provider: when it runs, through the same code on the CPU provider."""
 
 import logging
 import shutil
@@ -205,7 +205,7 @@ def test_the_form_of_the_shipped_denoiser_agrees_on_a_gpu(
 
 
 def test_a_bfloat16_body_runs_as_its_form_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a CUDA graph if the provider cannot record it, since there is nothing else to run."""
+    """Without a CUDA graph if the provider cannot record it, since nothing else can run."""
     graph = {"body": written(ATTENTION, third=np.float32(0.3))}
     path = write_graphs(tmp_path / "attention", graph, {"float32": {}})
     (entry,) = build(BuildOptions(path, BACKEND, precision="bfloat16")).manifest.engines

@@ -1,4 +1,4 @@
-"""ONNX Runtime with a row of the batch per thread: the same bits as each row alone, and threads that share the rows."""
+"""ONNX Runtime with a row of the batch per thread: bitwise each row alone, and threads that share the rows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="no second thread")
 
 
 def parallel(graph: object, threads: int = 2) -> ParallelRows:
-    """Rows of a graph's input x at the same time; every other input is the same for all rows."""
+    """Return the rows of a graph's input x at the same time; every other input is the same for all rows."""
     return ParallelRows(graph, frozenset("x"), threads, ThreadPoolExecutor(threads - 1))  # type: ignore[arg-type]
 
 

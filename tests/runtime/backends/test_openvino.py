@@ -1,4 +1,4 @@
-"""OpenVINO under the backend protocol: on the CPU, as it will run."""
+"""OpenVINO on the CPU under the backend protocol."""
 
 import subprocess
 import sys

@@ -1,4 +1,6 @@
-"""What OpenVINO computes otherwise than onnxruntime is refused, before anything is measured and at the first load."""
+"""A network that OpenVINO computes differently from onnxruntime is refused, before any measurement and at the first
+load.
+"""
 
 import shutil
 import sys
@@ -81,7 +83,9 @@ def resizing(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With an int8-openvino body, as one made before anything was compared. Tests must not change it."""
+    """A bundle with an int8-openvino body of an earlier version, made without a comparison. Tests must not change
+    it.
+    """
     folder = tmp_path_factory.mktemp("resizing")
     bundle = write_bundle(folder / "bundle", with_resize())
     with pytest.MonkeyPatch.context() as before:
@@ -175,7 +179,9 @@ def test_an_operation_that_nobody_suspects_is_refused_all_the_same(
 
 
 def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As one that routes by an argmax, where two are nearly equal. Of a backend in bfloat16 float32 is compared."""
+    """Such as a network that routes by an argmax, where two values are nearly equal. For a backend in bfloat16,
+    float32 is compared.
+    """
     bundle = open_bundle(write_bundle(tmp_path / "bundle", denoiser()))
     backend, calls = OpenVino(), iter([1.0, 0.0, 0.0, 0.0])
     network = backend.open(bundle, "float32")

@@ -1,4 +1,4 @@
-"""What OpenVINO cannot read is named by its operation and node."""
+"""An operation that OpenVINO cannot read is named with its node."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Fourier transforms in the form that OpenVINO converts, against numpy's; and operations that it computes wrong."""
+"""Fourier transforms in the form that OpenVINO converts, compared with numpy's; and operations that it computes
+wrong.
+"""
 
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def on_openvino(file: Path, x: np.ndarray) -> np.ndarray:
 
 
 def pairs(x: np.ndarray) -> np.ndarray:
-    """Complex numbers as ONNX has them: real and imaginary parts along a last axis."""
+    """Return complex numbers as in ONNX: real and imaginary parts along a last axis."""
     return np.stack((x.real, x.imag), axis=-1)
 
 
@@ -89,7 +91,7 @@ def test_an_axis_that_is_no_constant_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inputs", [["x"], ["x", "n"], ["x", "n", ""], ["x", "", ""]])
 def test_an_axis_is_taken_by_default_where_that_of_each_opset_is_the_same(tmp_path: Path, inputs: list[str]) -> None:
-    """1 in opset 17, the last but one since opset 20."""
+    """1 in opset 17, the second to last since opset 20."""
     node, length = helper.make_node("DFT", inputs, ["y"]), {"n": np.array(6)} if "n" in inputs else {}
     x = NOISE[0].astype(np.float32)
     found = on_openvino(written(tmp_path, model(node, given=(3, 6, 1), **length)), x[0, :, :, :1])

@@ -1,4 +1,4 @@
-"""Bundles in folders whose names a locale, or an engine, cannot spell."""
+"""Bundles in folders with names that a locale or an engine cannot encode."""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""Hexagon under the backend protocol, in its arithmetic on this CPU. What needs the library is skipped without it."""
+"""Hexagon under the backend protocol, in its arithmetic on this CPU. Tests that need the library are skipped without
+it.
+"""
 
 import importlib.util
 import shutil
@@ -70,7 +72,7 @@ def test_without_the_library_it_says_how_to_get_it(bundle: Path, monkeypatch: py
 
 
 def test_threads_register_the_library_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second registration is an error of onnxruntime's."""
+    """onnxruntime reports a second registration as an error."""
     registered: list[str] = []
 
     class Onnxruntime:

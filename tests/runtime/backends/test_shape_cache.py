@@ -1,4 +1,4 @@
-"""A graph that is opened for the sizes of its calls."""
+"""A graph that is opened for each size of its calls."""
 
 from collections.abc import Mapping
 from typing import Any

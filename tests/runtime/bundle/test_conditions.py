@@ -1,4 +1,4 @@
-"""Conditions of every dtype, what they are where nobody gives them, and in the unconditional branch."""
+"""Conditions of every dtype, their default values, and their values in the unconditional branch."""
 
 import io
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_a_null_value_that_fits() -> None:
 
 
 def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
-    """The label's null value in a file instead of the manifest: the same samples."""
+    """The null value of the label in a file instead of the manifest gives the same samples."""
 
     import msgspec
 

@@ -1,4 +1,4 @@
-"""Engines of a bundle: when one fits a graph and a machine, and side-cars that lie, are cut or are huge."""
+"""Engines of a bundle: when one fits a graph and a machine, and key files that are wrong, cut or huge."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files an ONNX file refers to, found without loading it."""
+"""The files that an ONNX file refers to, found without loading them."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def test_damage_is_a_value_error_at_every_length(tmp_path: Path) -> None:
 
 
 def length(content: bytes) -> bytes:
-    """How long a field is, as protobuf writes it."""
+    """Return the length of a field, as protobuf writes it."""
     size, written = len(content), b""
     while size > 127:
         size, written = size >> 7, written + bytes([size & 127 | 128])

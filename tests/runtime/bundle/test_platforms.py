@@ -1,4 +1,4 @@
-"""The runtime's own table: which bodies a backend prefers, and how bodies are named."""
+"""The runtime's table: the bodies that a backend prefers, and the names of bodies."""
 
 import pytest
 

@@ -23,7 +23,7 @@ def edit(bundle: Path, **fields: Any) -> None:
 
 
 def refusal(bundle: Path) -> str:
-    """The one line with which opening the bundle, or loading any of its files, is refused."""
+    """Return the line that refuses opening the bundle, or loading one of its files."""
     with pytest.raises(UserError) as caught:
         opened = open_bundle(bundle)
         for name in opened.manifest.files:
@@ -145,7 +145,7 @@ def test_bytes_that_are_no_text_and_a_huge_manifest_are_refused(tiny_bundle: Pat
 
 
 def record(bundle: Path, name: str, content: bytes) -> None:
-    """Put content into a file of a bundle together with its hash, as whoever edits a bundle can."""
+    """Put content into a file of a bundle together with its hash, as an editor of bundles can."""
     (bundle / name).write_bytes(content)
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     edit(bundle, files=files | {name: hashlib.sha256(content).hexdigest()})
@@ -153,7 +153,7 @@ def record(bundle: Path, name: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("location", ["../../outside", "/etc/hostname", "unlisted.data", "../graphs/x.data"])
 def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path, location: str) -> None:
-    """onnxruntime before 1.23 would read them, wherever they are."""
+    """onnxruntime before 1.23 would read them from any path."""
     made = onnx.load(tiny_bundle / "graphs/body.onnx")
     half = next(tensor for tensor in made.graph.initializer if tensor.name == "half")
     half.ClearField("raw_data")
@@ -172,7 +172,7 @@ def test_a_graph_with_another_shape_than_the_manifest_says_is_refused_before_it_
 
 
 def test_a_manifest_of_the_schema_before_is_read(tiny_bundle: Path) -> None:
-    """Schema 1 had none of the fields with a default that came later, and called the float16 body after an engine."""
+    """Schema 1 lacked the fields whose defaults came later, and named the float16 body after an engine."""
     now = open_bundle(tiny_bundle).manifest
     document = json.loads((tiny_bundle / "manifest.json").read_text())
     for added in ("heads", "towards", "evaluation"):

@@ -1,4 +1,4 @@
-"""A kind of denoiser is one module and a line of the list: this one is added to a copy of the runtime."""
+"""A kind of denoiser is one module and a line of the list: the test adds one to a copy of the runtime."""
 
 import json
 import os

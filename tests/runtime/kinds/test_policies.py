@@ -1,4 +1,4 @@
-"""A policy's facts: the rhythm of its sequences, and the units of what it sees and does."""
+"""A policy's facts: the rhythm of its sequences, and the units of its observations and actions."""
 
 from functools import partial
 from pathlib import Path

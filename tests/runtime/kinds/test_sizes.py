@@ -1,4 +1,4 @@
-"""Free sizes at run time: what may be chosen, and that a sample of any size is the one its own shape would have."""
+"""Free sizes at run time: the allowed values, and that a sample of any size equals that of a fixed shape."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

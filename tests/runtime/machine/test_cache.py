@@ -77,7 +77,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_drafts_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a write that fails, and of writers that were killed; but not of one that may still be writing."""
+    """Those of a failed write and of killed writers are removed, but not one that may still be written."""
     folder = cache.folder() / "timing"
 
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The architectures of the code in a CUDA library, read from bytes in the form of the CUDA compiler."""
+"""The architectures of the code in a CUDA library, read from bytes in the CUDA compiler's format."""
 
 import struct
 from pathlib import Path
@@ -9,7 +9,7 @@ from fewstep.runtime.machine.cuda_code import MACHINE, PTX, CudaCode, is_library
 
 
 def fat_binary(*entries: tuple[int, int]) -> bytes:
-    """A fat binary with an entry of each kind and architecture, whose code is a few bytes."""
+    """Return a fat binary with an entry of each kind and architecture, with a few bytes of code."""
     body = b""
     for kind, sm in entries:
         code = bytes(40 + sm)

@@ -1,4 +1,4 @@
-"""Facts of this machine, or of a container where that has less: memory, cores, GPUs, packages."""
+"""Facts of this machine, or of a container if that has less: memory, cores, GPUs, packages."""
 
 import ctypes
 import re

@@ -1,4 +1,4 @@
-"""Work next to other work keeps its order, its results and its errors; contenders take turns in rounds."""
+"""Work in parallel keeps its order, its results and its errors; contenders take turns in rounds."""
 
 import threading
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from fewstep.runtime import Sampler
 
 @dataclass
 class Analytic:
-    """Counts its calls, and the samples of each."""
+    """A sampler that counts its calls, and the samples of each."""
 
     scales: NDArray[np.float32] | None = None
     batches: list[int] = field(default_factory=list)

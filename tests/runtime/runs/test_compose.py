@@ -1,4 +1,4 @@
-"""The blocks of docs/compose.md and lab/compositions.md do what they say, on networks whose answers are known."""
+"""The blocks of docs/compose.md and lab/compositions.md are correct, on networks with known answers."""
 
 from itertools import chain, count
 from pathlib import Path
@@ -32,7 +32,7 @@ def page() -> SimpleNamespace:
 
 @pytest.fixture
 def modes(tiny_bundle: Path) -> Sampler:
-    """The exact denoiser of two modes, at each pixel alone."""
+    """The exact denoiser of two modes, for each pixel alone."""
     sampler = fewstep.runtime.load(tiny_bundle)
     schedule = NoiseSchedule(sampler.bundle.manifest.schedule)
 
@@ -52,7 +52,7 @@ def mean(x: np.ndarray) -> np.ndarray:
 
 
 def watch_calls(sampler: Sampler) -> tuple[Sampler, list]:
-    """The sampler, and the x and the time of each of its calls."""
+    """Return the sampler, and the x and the time of each of its calls."""
     calls: list[tuple[np.ndarray, float]] = []
 
     def network(feeds):
@@ -63,7 +63,7 @@ def watch_calls(sampler: Sampler) -> tuple[Sampler, list]:
 
 
 def sampler_of(plan, shape, network) -> SimpleNamespace:
-    """A plan and a network(u, condition), as a sampler has them."""
+    """Return a sampler with a plan and a network(u, condition)."""
     draws = lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds])  # noqa: E731
     run = lambda plan, samples, who: lambda i, step, u: [network(u, who)]  # noqa: E731
     return SimpleNamespace(compile=lambda name: plan, draws=draws, step_network=run)
@@ -79,7 +79,7 @@ def test_every_example_has_at_most_15_lines() -> None:
 
 
 def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
-    """Where the reward grew, the neighbour is the noise that the next ones are near to."""
+    """After an increase of the reward, the next noises are near the better one."""
     plan, draws = page.use_given_noise(sampler.compile("ddim:4")), sampler.draws([0])
     made = lambda z: sampler.sample(plan, [0], WHO, given={"noise": z})  # noqa: E731
     for sign in (1, -1):
@@ -121,7 +121,7 @@ def test_phase_noise_has_the_phases_of_one_and_the_magnitudes_of_the_other(page)
 
 
 def test_beyond_the_cutoff_the_phases_are_the_noise_s(page) -> None:
-    """The authors' mask: 1 up to the cutoff, then a Gaussian of the distance. Within it the phases are mixed."""
+    """The authors' mask: 1 up to the cutoff, then a Gaussian of the distance. Inside it the phases are mixed."""
     image, noise = np.random.default_rng(0).standard_normal((2, 1, 1, 16, 16))
     phases = [np.angle(np.fft.fft2(each)) for each in (page.phase_noise(image, noise, 3, 0.5), image, noise)]
     wave = np.hypot(*np.meshgrid(np.fft.fftfreq(16) * 16, np.fft.fftfreq(16) * 16))
@@ -135,7 +135,7 @@ def test_beyond_the_cutoff_the_phases_are_the_noise_s(page) -> None:
 
 
 def test_grey_is_held_in_a_basis_of_colours(page) -> None:
-    """Three colours, which the network mixes: grey comes back, and all colours by the plain hold."""
+    """Three colours, which the network mixes: grey is restored, and the plain hold restores all colours."""
     shape, seeds = (3, 4, 4), [0, 1]
     plan = compile_plan("ddpm:3", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
     sampler = sampler_of(plan, shape, lambda u, who: 0.1 * u[:, ::-1])
@@ -152,7 +152,7 @@ def test_grey_is_held_in_a_basis_of_colours(page) -> None:
 
 
 def test_a_condition_that_is_drawn_is_that_of_emdm(page) -> None:
-    """Four steps of the posterior q(x_s | x_t, x0), each from x0 of a latent that the seed draws for it."""
+    """Four steps of the posterior q(x_s | x_t, x0), each from x0 of a latent that the seed draws."""
     betas, shape, seeds = (0.1, 0.3, 0.5, 0.7), (5,), [3, 4]
     plan = compile_plan("ddpm:4", DenoiserFacts(ScheduleSpec("betas", 4, betas=betas), "sample"))
     made = lambda x, z: np.tanh(0.5 * x + z.mean(-1, keepdims=True))  # noqa: E731
@@ -170,7 +170,7 @@ def test_a_condition_that_is_drawn_is_that_of_emdm(page) -> None:
 
 
 def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampler) -> None:
-    """RTI-DP feeds the last actions to a late step as they are, as Trajectory Diffuser does a draft."""
+    """RTI-DP passes the last actions unchanged to a late step, as Trajectory Diffuser does with a draft."""
     draft = np.full((1, 1, 4, 4), 0.3, np.float32)
     plan = sampler.compile("dpmpp_2m:10", strength=0.2, renoise=0)
     first = next(iter(sampler.steps(plan, [0], WHO, given={"image": draft})))
@@ -183,7 +183,9 @@ def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampl
 
 
 def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> None:
-    """Langevin moves at the level that each residual tells; of every four states the one of least noise is denoised."""
+    """Langevin moves at the level that each residual indicates; of every four states the one with the least noise is
+    denoised.
+    """
     plan, draws, schedule = modes.compile("ddim:12"), modes.draws([0]), NoiseSchedule(modes.bundle.manifest.schedule)
     rho, k, states = np.array([step.sigma / step.alpha for step in plan.steps]), 6, []
     y = rho[k] * draws(0).astype(float)
@@ -201,7 +203,7 @@ def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> No
 
 
 def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
-    """Each picture goes on from the third state of the first, under its own class."""
+    """Each picture continues from the third state of the first, under its own class."""
     plan, labels = sampler.compile("dpmpp_2m:8"), [1, 2, 0]
     story = page.sequence(sampler, plan.name, 3, labels)
     np.testing.assert_array_equal(story[0], sampler.sample(plan, [0], WHO)[0])
@@ -253,8 +255,9 @@ def test_direct_inversion_with_masactrl_keeps_the_edit_near_to_the_source(page, 
 
 
 def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> None:
-    """As the authors' code, by hand: 10 cycles over steps 3 and 4 of 10, from an inverted grey, then one more
-    replacement, nearly without noise. The held part is free at the end."""
+    """As in the authors' code, by hand: 10 cycles over steps 3 and 4 of 10, from an inverted grey, then one more
+    replacement, nearly without noise. The held part is free at the end.
+    """
     shown = []
 
     def network(feeds):
@@ -287,7 +290,7 @@ def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> 
 
 
 def test_a_held_part_travels_up_and_down(page, modes: Sampler) -> None:
-    """RePaint: steps of the plan as often as it says, and the held part is in the sample."""
+    """RePaint: the steps repeat as the plan says, and the held part is in the sample."""
     plan = page.time_travel(modes.compile("ddpm:20"), repeats=3, jump=5)
     assert len(plan.steps) == 4 + 3 * 15 + 1
     x = modes.sample(plan, [0], WHO, hold=page.Hold(IMAGE, UPPER, fresh=True))
@@ -328,7 +331,7 @@ def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None
 
 
 def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
-    """The first window after the small sample's six steps shows the enlarged sample and its share of noise."""
+    """After the small sample's six steps, the first window is a part of the enlarged sample with its share of noise."""
     small, (shows, calls) = sampler.sample("dpmpp_2m:6", [0], WHO), watch_calls(sampler)
     weak, strong = (page.cascade(shows, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.5, 1.0))
     large, step = small.repeat(3, -1).repeat(3, -2), sampler.compile("dpmpp_2m:6", strength=0.5).steps[0]
@@ -351,8 +354,10 @@ def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
 
 
 def test_what_a_step_saves_rolls_over_to_the_next(page, sampler: Sampler) -> None:
-    """Rewards of tries as they are first asked for. Of three the second goes on, though the start was better. Of its
-    tries the first is no better than the start, and the second is. All four that are left are spent at the end."""
+    """Rewards of tries in the order of their first evaluation. Of three the second continues, although the start was
+    better. Of its tries the second is better than the start, not the first. All four that are left are used at the
+    end.
+    """
     known, (counted, calls) = {}, watch_calls(sampler)
     rewards = iter([0.0, -1.0, -0.3, -1.2, -0.2, 0.5, 0.7, 0.6, 0.9, 0.1])
 

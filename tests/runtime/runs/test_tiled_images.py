@@ -1,4 +1,4 @@
-"""The image of large latents, from windows of them."""
+"""The image of large latents, decoded in windows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ WHOLE = (1, 9, 7)
 
 
 def image(latents: np.ndarray, reach: int) -> np.ndarray:
-    """Three channels, twice as large, of what is blurred: linear, and it looks `reach` latents far."""
+    """Return three channels, twice as large, of blurred latents: linear, with a reach of `reach` latents."""
     return np.repeat(blur(latents, reach), 3, axis=1).repeat(2, axis=2).repeat(2, axis=3).astype(np.float32)
 
 
@@ -48,7 +48,7 @@ def test_windows_are_the_whole_where_the_decoder_looks_no_farther(
 
 
 def test_a_seam_is_as_wide_as_the_decoder_looks(tiny_bundle: Path, latents: np.ndarray) -> None:
-    """Windows of 4 lie at rows 0, 4 and 5: what differs lies within one latent of their inner ends."""
+    """Windows of 4 start at rows 0, 4 and 5: the difference is within one latent of their inner ends."""
     made = decode_tiles(blurring(tiny_bundle, 1), latents, Tiles(0))
     rows = np.abs(made - image(latents, 1)).max(axis=(0, 1))[:, :4].max(axis=1)[::2]
     assert (rows > 0.01).tolist() == [False, False, False, True, True, True, False, True, False]
@@ -68,7 +68,7 @@ def test_windows_fade_over_all_pixels_of_their_overlap(tiny_bundle: Path) -> Non
 
 
 def enlarging(bundle: Path, height: int, width: int) -> Autoencoder:
-    """Each latent becomes a patch of one number in each of three channels, in images of this size for latents of 4."""
+    """Each latent becomes a patch of one number in three channels, in images of this size for latents of 4."""
     autoencoder = load_autoencoder(with_companions(bundle), encoder=False)
     described = autoencoder.described
     (made,) = described.decoder.outputs
@@ -86,7 +86,7 @@ def enlarging(bundle: Path, height: int, width: int) -> Autoencoder:
 def test_height_and_width_have_scales_of_their_own(
     tiny_bundle: Path, latents: np.ndarray, height: int, width: int
 ) -> None:
-    """As where a spectrogram has more columns to a latent than rows."""
+    """As for a spectrogram with more columns per latent than rows."""
     made = decode_tiles(enlarging(tiny_bundle, height, width), latents, Tiles(2))
     expected = latents.repeat(3, axis=1).repeat(height // 4, axis=2).repeat(width // 4, axis=3)
     np.testing.assert_allclose(made, expected, atol=1e-6)

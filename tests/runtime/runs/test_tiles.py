@@ -1,4 +1,4 @@
-"""Windows give the sample of the whole where the network looks no farther than they overlap."""
+"""Windows give the sample of the whole if the network's receptive field is within their overlap."""
 
 import tracemalloc
 from pathlib import Path
@@ -19,7 +19,7 @@ LABEL = {"class": ["dress"]}
 
 
 def blur(x: np.ndarray, reach: int) -> np.ndarray:
-    """A convolution with zeros around: it looks `reach` elements far along the last two axes."""
+    """A convolution with zero padding, with a reach of `reach` elements along the last two axes."""
     rows = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
     height, width = x.shape[2:]
     shifts = [(i, j) for i in range(2 * reach + 1) for j in range(2 * reach + 1)]
@@ -27,7 +27,7 @@ def blur(x: np.ndarray, reach: int) -> np.ndarray:
 
 
 def with_sizes(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: list[int] | None = None) -> Sampler:
-    """The sampler of another shape, whose network looks `reach` far."""
+    """The sampler with another shape, whose network has this reach."""
 
     def network(feeds):
         if batches is not None:
@@ -43,7 +43,7 @@ WHOLE = (1, 37, 30)
 
 @pytest.fixture
 def free_pictures(tiny_bundle: Path) -> Sampler:
-    """Height and width are free. The network adds a picture of twice the height, every second row of it."""
+    """Height and width are free. The network adds every second row of a picture of twice the height."""
 
     def network(feeds):
         return {"v": feeds["x"] / 2 + feeds["row"][:, :, None, None] + feeds["picture"][:, :, ::2]}
@@ -76,7 +76,7 @@ def test_a_network_without_neighbours_gives_the_bits_of_the_whole(sampler: Sampl
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: bool) -> None:
-    """The network looks farther than windows overlap, so that another place is another sample."""
+    """The network reaches beyond the overlap, so that another place of a window gives another sample."""
     small, plan, tiles = with_sizes(sampler, (1, 12, 12), reach=5), sampler.compile("dpmpp_2m:4"), Tiles(4, moves=moves)
     whole = sample_tiles(small, plan, WHOLE, tiles, [3], condition=LABEL)
     states = list(tiled_steps(small, plan, WHOLE, tiles, [3], LABEL))
@@ -132,7 +132,7 @@ def test_an_image_and_a_hold_are_those_of_the_whole(sampler: Sampler) -> None:
 
 
 def test_a_hold_may_be_of_lists(sampler: Sampler) -> None:
-    """What is held is put back at the end, whatever gave it."""
+    """The held value is restored at the end, whatever its type."""
     mask = [1.0] * 4 + [0.0] * 4
     made = sample_tiles(
         sampler, "ddim:4", (1, 4, 8), Tiles(2), [0, 1], condition={"class": [0, 1]}, hold=Hold(0.25, mask)
@@ -182,7 +182,7 @@ def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sample
 
 
 def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> None:
-    """A degraded picture of the whole, in windows: the network adds it to its output."""
+    """The network adds a window of a degraded picture of the whole to its output."""
     sampler, picture = free_pictures, np.random.default_rng(0).uniform(-1, 1, (2, 1, 40, 24)).astype(np.float32)
     plan = sampler.compile("dpmpp_2m:4")
     condition = {"picture": picture, "class": [0, 1]}

@@ -1,4 +1,4 @@
-"""What the executor holds, and when; a number that is not finite is found where the denoiser makes it."""
+"""The executor: what it holds and when, and values that are not finite, found where the denoiser computes them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What networks are fed, and what is read of them, beyond x and one output: on a tiny bundle described otherwise."""
+"""Inputs and outputs of networks besides x and one output, on a tiny bundle with other descriptions."""
 
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ def test_of_several_outputs_the_first_is_the_prediction(sampler: Sampler, guidan
 
 
 def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> None:
-    """A network that has the answer: every solver ends at it, whatever it started from."""
+    """With an exact network every solver ends at its answer, from any start."""
     seen = []
 
     def answer(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,7 +91,9 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
 
 
 def test_a_large_condition_is_there_once_for_all_steps(sampler: Sampler) -> None:
-    """One that only the body takes: a megabyte, not one for each of 50 steps, and no part of what the prologue sees."""
+    """A condition that only the body takes: a megabyte, not one for each of 50 steps, and not an input of the
+    prologue.
+    """
     condition = Condition("picture", "picture", (256, 1024), "float32", None, -1, 1)
     picture = TensorEntry("picture", "condition", ("batch", 256, 1024))
     takes = (*sampler.bundle.manifest.conditions, condition)

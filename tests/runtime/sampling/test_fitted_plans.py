@@ -1,4 +1,4 @@
-"""Fitted plans are found for what they were fitted to, and nothing else."""
+"""Fitted plans are found only for the denoiser that they were fitted to."""
 
 from hashlib import sha256
 
@@ -25,7 +25,7 @@ from tests.bundles import with_manifest_fields
 
 
 def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64, numbers="dpmpp_2m:3"):
-    """Put a plan into a bundle as if it had been fitted to a body, with the numbers of a named one."""
+    """Add a plan to a bundle as if it had been fitted to a body, with the numbers of a named one."""
     with open_for_update(folder, must_exist=True) as writer:
         manifest = open_bundle(folder).manifest
         file = manifest.bodies[body].graph.file

@@ -1,4 +1,4 @@
-"""Noise drawn ahead: the bits of `normal_batch` whatever was drawn before, and fewer draws for consecutive seeds."""
+"""Noise drawn in advance: bitwise `normal_batch`, whatever was drawn before, and fewer draws for consecutive seeds."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

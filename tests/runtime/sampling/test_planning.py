@@ -1,4 +1,4 @@
-"""How many modules handle the text of a plan until it is compiled."""
+"""The number of modules that handle the text of a plan until it is compiled."""
 
 import sys
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ MOST = 12  # modules
 
 @contextmanager
 def modules_given(text: str) -> Iterator[set[str]]:
-    """The modules of fewstep, messages left out, with a function that receives the text, a `Path` or its parts."""
+    """Return the modules of fewstep, without messages, that have a function which receives the text, a `Path` or its
+    parts.
+    """
     found: set[str] = set()
 
     def profile(frame: FrameType, event: str, _: Any) -> None:

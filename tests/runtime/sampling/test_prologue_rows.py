@@ -1,4 +1,4 @@
-"""What is computed before the first step, on the tiny bundle with its prologue cut in two by hand."""
+"""Values that are computed before the first step, on the tiny bundle with its prologue split by hand."""
 
 import time
 import weakref
@@ -23,7 +23,7 @@ TIME, LABEL = TensorEntry("time", "time", ("batch",)), TensorEntry("label", "con
 
 
 class Split:
-    """The tiny sampler whose row is made in two graphs; `calls` are the labels and times that each was asked for."""
+    """The tiny sampler whose row is computed in two graphs; `calls` lists the labels and times of each."""
 
     def __init__(self, bundle: Path) -> None:
         self.labels: list[list[int]] = []
@@ -65,7 +65,7 @@ def test_each_condition_is_met_once_and_each_pair_with_a_time_once(split: Split)
 
 
 def test_pictures_are_distinguished_in_no_time() -> None:
-    """Of a megabyte each: numpy's own unique rows would make a field of each byte, and take ten seconds."""
+    """Pictures of a megabyte each: numpy's own unique rows would make a field of each byte, and take ten seconds."""
     first, second = np.zeros((2, 1, 3, 640, 640), np.uint8)
     second[..., -1] = 1
     began = time.process_time()
@@ -81,7 +81,7 @@ def test_plans_of_several_lengths_share_a_call(split: Split) -> None:
 
 
 def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Path) -> None:
-    """A network that does not get its time: nothing is left for a prologue."""
+    """A network without a time input leaves nothing for a prologue."""
     whole = GraphEntry("graphs/prologue.onnx", (LABEL,), (ROW,))
     alone = with_manifest_fields(split.sampler, prologue=None, conditioner=whole).with_network_parts(
         conditioner=lambda feeds: {"row": TABLE[feeds["label"]]}, prologue=None
@@ -143,7 +143,7 @@ def test_large_rows_meet_one_time_at_once(split: Split, monkeypatch: pytest.Monk
 
 
 def test_calls_of_one_plan_share_the_places_of_pairs_and_no_values(tiny_bundle: Path) -> None:
-    """What a sampler keeps from call to call never changes a sample: each is bitwise that of a new sampler."""
+    """Values that a sampler keeps from call to call never change a sample: each is bitwise that of a new sampler."""
     kept, plans = fewstep.runtime.load(tiny_bundle), {}
     for labels in ([0], [1], [2, 0], [0, 2], [1, 1], [1], [2, 1, 2], [1, 2, 2]):
         for guidance in (None, 2.0, Cfg(2.0, interval=(-1, 2))):

@@ -1,4 +1,4 @@
-"""The sampler against the same arithmetic in numpy, and every way to ask it for something impossible."""
+"""The sampler, compared with the same arithmetic in numpy, and invalid requests of every kind."""
 
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,9 @@ DENOISING = DenoiserFacts(ScheduleSpec("cosine", timesteps=100), "v")
 def by_hand(
     plan: str, seeds: list[int], labels: list[int], guidance: float | None, scales: Sequence[float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """What the tiny bundle's denoiser makes of a plan, in numpy; `scales` are of its output in two range groups."""
+    """Return the samples of the tiny bundle's denoiser along a plan, in numpy; `scales` multiply its output in two
+    range groups.
+    """
 
     def network(index: int, step: Step, u: np.ndarray) -> list[np.ndarray]:
         outputs = []
@@ -56,7 +58,7 @@ def by_hand(
 @pytest.mark.parametrize("guidance", [None, 2.0])
 @pytest.mark.parametrize("plan", ["ddim:5", "heun:4", "dpmpp_2m:8"])
 def test_samples_are_those_of_the_plan(tiny_bundle: Path, precision: str, guidance: float | None, plan: str) -> None:
-    """The last label is the null value, a condition like any other."""
+    """The last label is the null value, an ordinary condition."""
     seeds, labels = [3, 7, 0], [0, 2, 3]
     with fewstep.runtime.load(tiny_bundle, precision) as sampler:
         x = sampler.sample(plan, seeds, {"class": labels}, guidance)

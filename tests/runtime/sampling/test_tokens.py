@@ -1,4 +1,4 @@
-"""The executor of token plans against exact laws: a Markov chain whose conditionals are known by enumeration."""
+"""The executor of token plans, compared with exact distributions: a Markov chain with known conditionals."""
 
 import math
 from functools import cache
@@ -23,7 +23,7 @@ FACTS = DenoiserFacts(ScheduleSpec("flow"), "logits")
 
 @cache
 def conditionals():
-    """[4 ** 6, L, V]: the probability of each token where some are known; the id V stands for open."""
+    """[4 ** 6, L, V]: the probability of each token given the known ones; the id V stands for an open position."""
     table = np.empty(((V + 1) ** L, L, V))
     for place, known in enumerate(product(range(V + 1), repeat=L)):
         fits = np.all((np.array(known) == V) | (known == STATES), axis=1)
@@ -51,7 +51,7 @@ def score(name, share):
 
 
 def law(name, counts):
-    """The law of finished tokens, over STATES, by enumeration of all that a sampler may do."""
+    """The distribution of finished tokens, over STATES, by enumeration of all outcomes of a sampler."""
     laws = {(V,) * L: 1.0}
     for count in counts:
         after: dict = {}
@@ -103,7 +103,7 @@ def test_the_executor_has_the_enumerated_law(name, counts, samples):
 
 
 def check_law(plan, exact, count=50_000):
-    """Chi-square of a number of samples within three standard errors, over states that are not rare."""
+    """Check the chi-square of a number of samples within three standard errors, over states that are not rare."""
     ids = finish_tokens(plan, execute_tokens(plan, network, range(count), V))
     counted = np.bincount(ids @ V ** np.arange(L - 1, -1, -1), minlength=len(STATES))
     common = exact * count > 5
@@ -117,7 +117,9 @@ def check_law(plan, exact, count=50_000):
 
 
 def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
-    """In many steps ancestral sampling comes to the data's law, which First-Hitting has in one for each position."""
+    """With many steps ancestral sampling approaches the data's distribution, which First-Hitting has with one step
+    per position.
+    """
     plans = {steps: compile_tokens(f"mdlm:{steps}", FACTS, (L,), V) for steps in (4, 16)}
     off = []
     for plan in plans.values():
@@ -131,7 +133,7 @@ def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
 
 
 def test_first_hitting_reveals_positions_in_every_order_alike():
-    """The law of the data does not tell one order from another; a network that errs does."""
+    """The data's distribution does not distinguish orders; a network with errors does."""
     count = 50 * math.factorial(L)
     states = execute_tokens(compile_tokens(f"first_hitting:{L}", FACTS, (L,), V), network, range(count), V)
     orders, times = np.unique(sum(state.is_open.astype(int) for state in states), axis=0, return_counts=True)
@@ -141,7 +143,7 @@ def test_first_hitting_reveals_positions_in_every_order_alike():
 
 
 def law_of_chances(chances):
-    """`law` where each step has a chance of its own. What comes of a state is a product over positions."""
+    """`law` with a separate chance for each step. The outcome of a state is a product over positions."""
     known = np.array(list(product(range(V + 1), repeat=L)))
     is_open = known[..., None] == V
     stays, reveals = np.eye(V + 1), np.insert(conditionals(), V, 0.0, axis=2)
@@ -228,7 +230,7 @@ def test_a_dynamic_block_reveals_the_surest_first_where_too_few_are_sure():
 
 
 def test_a_dynamic_block_goes_by_the_probability_of_what_is_drawn():
-    """Beyond 0.9, and at least the surest: a threshold of 0 shows what all draw at the first step."""
+    """Above 0.9, and at least the most certain: a threshold of 0 reveals all at the first step."""
     likely, seeds = np.array([0.92, 0.88, 0.95] * 2), range(64)
     chances = np.full((64, L, V), 1e-30)
     chances[..., 1], chances[..., 2] = likely, 1 - likely
@@ -242,7 +244,7 @@ def test_a_dynamic_block_goes_by_the_probability_of_what_is_drawn():
 
 
 def test_a_bound_of_0_reveals_one_position_in_any_batch():
-    """The second sample has two open positions: of a plan's counts it has none at the first step."""
+    """The second sample has two open positions, of which the plan reveals none at the first step."""
     plan = plan_of([TokenStep(reveal=count, score="entropy", bound=0.0) for count in (1, 1, 4)])
     known = np.full((2, L), -1)
     known[1, 2:] = 0

@@ -40,7 +40,7 @@ AROUND = f"{__file__}:negate"
 
 
 def negate(run: BakedRun) -> BakedRun:
-    """A program for `bake --around`: its samples are the negatives."""
+    """A program for `bake --around`, whose samples are the negatives."""
     graph, name = run.graph, run.output.name
     nodes = [
         replace(each, outputs=tuple("positive" if out == name else out for out in each.outputs)) for each in graph.nodes
@@ -49,7 +49,7 @@ def negate(run: BakedRun) -> BakedRun:
 
 
 def bake_run(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
-    """A file of two samples, next to the bundle."""
+    """Bake a file of two samples, next to the bundle."""
     file = bundle.with_name(f"run-{plan.replace(':', '-')}-{len(options)}.onnx")
     given = {"guidance": 2.0, "batch": 2, "unroll": True, **options}
     bake(BakeOptions(bundle, parse_plan_text(plan), file, **given))
@@ -57,7 +57,7 @@ def bake_run(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
 
 
 def steps_and_whole(bundle: Path, *files: Path, **options: Any) -> tuple[Sampler, Sampler]:
-    """The sampler without and with the files."""
+    """Return the sampler without and with the files."""
     return fewstep.runtime.load(bundle, **options), fewstep.runtime.load(bundle, whole_runs=files, **options)
 
 
@@ -68,7 +68,7 @@ def only_run(sampler: Sampler) -> WholeRun:
 
 
 def count_calls(sampler: Sampler) -> list[Arrays]:
-    """The calls of its only file from now on."""
+    """Count the calls of its only file from now on."""
     run, calls = only_run(sampler), list[Arrays]()
     inner = run.call
 
@@ -82,7 +82,7 @@ def count_calls(sampler: Sampler) -> list[Arrays]:
 
 @pytest.mark.parametrize("plan", [PLAN, "ddim:3", "sa_solver:4", "euler_ancestral:3"])
 def test_a_whole_run_has_the_samples_of_the_steps(tiny_bundle: Path, plan: str) -> None:
-    """Deterministic plans, and plans with noise in their steps: from the same draws."""
+    """Deterministic plans, and plans with noise in their steps, from the same draws."""
     steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle, plan))
     calls = count_calls(whole)
     for seeds in ([5, 6], [7, 2**40], [5, 6]):
@@ -142,7 +142,7 @@ def test_a_compiled_plan_finds_its_file_too(tiny_bundle: Path) -> None:
 
 
 def failing(sampler: Sampler, reason: str) -> list[int]:
-    """Let the calls of its only file fail, which are counted."""
+    """Let the calls of its only file fail, and count them."""
     calls = list[int]()
 
     def call(feeds: Arrays) -> Any:
@@ -211,7 +211,7 @@ def test_a_lack_of_memory_is_tried_again(tiny_bundle: Path, caplog: pytest.LogCa
 
 
 def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -> None:
-    """The steps run, whose error names one; here they are finite."""
+    """The steps run, and their error names the step; here they are finite."""
     steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle))
     only_run(whole).call = lambda feeds: {"sample": np.full((2, 1, 4, 4), np.nan, np.float32)}
     np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
@@ -244,7 +244,7 @@ def test_a_file_with_weights_in_int8_is_refused(exported_fashion_mnist: Path, tm
 
 
 def test_a_file_of_an_older_version_is_refused(tmp_path: Path) -> None:
-    """Without a form it does not say whether its network is that of the body."""
+    """Without a form the file does not say whether its network is that of the body."""
     port = RunPort("sample", "sample", (2, 4), "float32")
     content = msgspec.json.encode(RunFacts((), port, plan_sha256="1", graphs_sha256="2"))
     with pytest.raises(UserError, match="does not say which plan and body it runs; bake it again with this version"):
@@ -285,7 +285,7 @@ def test_a_backend_without_whole_runs_says_so(tiny_bundle: Path, monkeypatch: py
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The CPU in place of the GPU, by the calls that CUDA would record; returns settings of the sessions."""
+    """Replace the GPU by the CPU, through the calls that CUDA would record. Return settings of the sessions."""
     seen, open_session = list[dict[str, str]](), onnxruntime_cuda.open_session
 
     def open_with(module: Any, graph: Path, provider: tuple[str, dict[str, str]]) -> Any:
@@ -301,7 +301,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 def test_a_run_on_the_device_is_recorded_once(
     tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all steps, one launch a call from the second call on."""
+    """All steps in one launch per call, from the second call on."""
     steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle), backend=OnnxRuntimeCuda())
     session, launches = only_run(whole).call, list[bool]()
     assert isinstance(session, CudaGraphSession) and on_cpu[-1]["enable_cuda_graph"] == "1"

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[4] / "lab/measured/cudnn.md"
 def main(given: Sequence[str]) -> None:
     """The verb `page`."""
     parser = options.parser_of(__doc__, "page")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="lines of plans and run")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="files written by `plans` and `run`")
     with options.refusing(parser):
         PAGE.write_text(page_of(list(read_results(parser.parse_args(given).files))))
     print(f"wrote {PAGE}")

@@ -15,7 +15,7 @@ def main(given: Sequence[str]) -> None:
     """The verb `plans`: lines for all models, and those that have no plan on the screen."""
     parser = options.parser_of(__doc__, "plans")
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help=f"default: {', '.join(MODELS)}")
-    parser.add_argument("--python", type=Path, required=True, help="of the environment that has cuDNN's wheels")
+    parser.add_argument("--python", type=Path, required=True, help="Python of the environment with cuDNN's wheels")
     parser.add_argument("--batch", type=options.positive, default=8, help="rows of a call (default %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("cudnn-results"), help=f"folder of {FILE}")
     options.add_work(parser, "cudnn")

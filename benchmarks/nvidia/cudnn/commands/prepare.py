@@ -13,7 +13,7 @@ def main(given: Sequence[str]) -> None:
     """The verb `prepare`."""
     parser = options.parser_of(__doc__, "prepare")
     parser.add_argument("--model", action="append", choices=tuple(KNOWN), help=f"default: {', '.join(MODELS)}")
-    parser.add_argument("--programs", type=Path, required=True, help="folder of what is written")
+    parser.add_argument("--programs", type=Path, required=True, help="output folder")
     options.add_work(parser, "cudnn")
     arguments = parser.parse_args(given)
     with options.refusing(parser):

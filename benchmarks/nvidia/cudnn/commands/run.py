@@ -30,9 +30,9 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--model", action="append", help="default: all in that folder")
     parser.add_argument("--batch", type=options.positive, action="append", help=f"rows of a call (default {BATCHES})")
     parser.add_argument("--output", type=Path, default=Path("cudnn-results"), help=f"folder of {FILE}")
-    parser.add_argument("--minutes", type=float, default=8.0, help="that the run takes at most")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the run (default %(default)s)")
     parser.add_argument("--workers", type=options.positive, default=WORKERS, help="processes (default %(default)s)")
-    parser.add_argument("--rehearse", action="store_true", help="go on without a GPU")
+    parser.add_argument("--rehearse", action="store_true", help="run without a GPU")
     arguments = parser.parse_args(given)
     gpu = seen()
     if gpu is None and not arguments.rehearse:
