@@ -40,7 +40,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child = Child(name=name)
         except OSError as error:
             fix = "check the space for temporary files and the limit of processes"
-            raise ContenderDied(f"{name} gets no process ({error.strerror or error})", fix) from error
+            raise ContenderDied(f"{name}: no process could be started ({error.strerror or error})", fix) from error
         try:
             self.load: float = self._ask(contender_process.open_calls, opener)
         except BaseException:
