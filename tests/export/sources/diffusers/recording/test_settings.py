@@ -7,7 +7,16 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers")
-from fewstep.export.sources.diffusers.recording.settings import CallSettings, choose_settings
+from fewstep.export.sources.diffusers.recording.settings import (
+    LENGTH,
+    NEGATIVE,
+    OTHER,
+    PROMPT,
+    SHORTNESS,
+    CallSettings,
+    Forms,
+    choose_settings,
+)
 from fewstep.plans.errors import UserError
 
 
@@ -55,3 +64,19 @@ def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> 
         UserError, match=r"needs image_embeds, .* if it is an array, give it: --call image_embeds=@FILE"
     ):
         choose_settings(Pipe(), {})
+
+
+class PipeOfTexts:
+    def __call__(self, prompt: Any, negative_prompt: Any = None) -> None: ...
+
+
+def test_texts_of_one_length_are_the_words_of_the_prompt_in_another_order() -> None:
+    settings = choose_settings(PipeOfTexts(), {PROMPT: "a red cat"}, Forms(has_one_length=True))
+    assert settings.of() == {PROMPT: "a red cat", NEGATIVE: "red cat a"}
+    assert settings.of(PROMPT)[PROMPT] == "red cat a" and settings.of(OTHER)[NEGATIVE] == "a red cat"
+    assert not {LENGTH, SHORTNESS} & set(settings.variants)
+
+
+def test_a_prompt_of_one_word_has_no_other_order() -> None:
+    with pytest.raises(UserError, match="a recording changes the order of its words"):
+        choose_settings(PipeOfTexts(), {PROMPT: "cat cat"}, Forms(has_one_length=True))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_first_draws
+from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws, keep_first_draws
 from fewstep.export.sources.diffusers.recording.scheduler.step_fit import _find_deviation
 from fewstep.export.sources.diffusers.recording.stored_steps import _read_rules
 from fewstep.plans.errors import UserError
@@ -27,6 +27,18 @@ class Pipe:
 def test_kept_noise_is_that_before_the_pipeline_scales_it() -> None:
     with keep_first_draws(Pipe()) as kept:
         Pipe()()
+    np.testing.assert_array_equal(kept, [[1, 1]])
+
+
+class Scheduler:
+    def step(self) -> torch.Tensor:
+        return randn_tensor().mul_(3)
+
+
+def test_kept_noise_of_a_step_is_that_before_the_scheduler_scales_it() -> None:
+    with keep_draws(Scheduler) as kept:
+        Scheduler().step()
+        randn_tensor()  # not in a step
     np.testing.assert_array_equal(kept, [[1, 1]])
 
 
