@@ -10,7 +10,7 @@ import numpy as np
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Shaping, Threshold, quantile_place
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Shaping, Threshold, quantile_place
 
 LANES, BLOCK = 8, 128  # number of partial sums, and values per block, of numpy's pairwise summation
 
@@ -42,6 +42,8 @@ def lay_shaping(
         return _add_guided_channels(table, shaping, values, sizes)
     if isinstance(shaping, MatchNorm):
         return _add_matched_norm(table, shaping, values, sizes)
+    if isinstance(shaping, Project):
+        return _add_projection(table, shaping, values, sizes)
     count = int(np.prod(sizes))
     flat = [table.node("Flatten", (value,), f"flat_{i}", axis=1) for i, value in enumerate(values)]
     if isinstance(shaping, Threshold):
@@ -97,20 +99,58 @@ def _add_guided_channels(table: Builder, shaping: GuideChannels, values: Sequenc
 
 def _add_matched_norm(table: Builder, shaping: MatchNorm, values: Sequence[str], sizes: Sequence[int]) -> str:
     """Append the guided output [B, *sizes] with the norm of the conditional output along an axis."""
-    axes, count = [*range(len(sizes) + 1)], sizes[shaping.axis]
-    kept = [axis for axis in axes if axis != len(axes) + shaping.axis]
-    last = [*kept, len(axes) + shaping.axis]
-    vectors = table.constant(np.array([-1, count], np.int64), "shape_of_vectors")
-    flat = []
-    for i, value in enumerate(values):
-        moved = table.node("Transpose", (value,), f"vectors_{i}", perm=last)
-        flat.append(table.node("Reshape", (moved, vectors), f"flat_vectors_{i}"))
+    flat, count = _add_vectors(table, shaping.axis, values, sizes), sizes[shaping.axis]
     guided, conditional = (_norm(table, vector, count, f"norm_{i}") for i, vector in enumerate(flat))
     ratio = table.node("Div", (conditional, guided), "norm_ratio")
-    matched = table.node("Mul", (flat[0], ratio), "matched_vectors")
+    return _restore_axis(table, shaping.axis, table.node("Mul", (flat[0], ratio), "matched_vectors"), sizes)
+
+
+def _add_projection(table: Builder, shaping: Project, values: Sequence[str], sizes: Sequence[int]) -> str:
+    """Append the difference of outputs [B, *sizes], shortened to a limit, without a part of its projection on the
+    conditional output."""
+    if shaping.axis is None:
+        count = int(np.prod(sizes))
+        flat = [table.node("Flatten", (value,), f"flat_{i}", axis=1) for i, value in enumerate(values)]
+    else:
+        flat, count = _add_vectors(table, shaping.axis, values, sizes), sizes[shaping.axis]
+    made, n = flat
+    if shaping.limit is not None:
+        ratio = table.node("Div", (table.number(shaping.limit), _norm(table, made, count, "norm_0")), "limit_ratio")
+        factor = table.node("Min", (ratio, table.number(1.0)), "limit_factor")
+        made = table.node("Mul", (made, factor), "limited")
+    if shaping.eta != 1:
+        n = table.node("Div", (n, _norm(table, n, count, "norm_1")), "direction")
+        along = _sum(table, table.node("Mul", (made, n), "products"), count, "along")
+        part = table.node("Mul", (along, table.number(1 - shaping.eta)), "along_part")
+        made = table.node("Sub", (made, table.node("Mul", (n, part), "parallel_part")), "projected_vectors")
+    if shaping.axis is not None:
+        return _restore_axis(table, shaping.axis, made, sizes)
+    shape = table.constant(np.array([-1, *sizes], np.int64), "shape_of_samples")
+    return table.node("Reshape", (made, shape), "projected")
+
+
+def _add_vectors(table: Builder, axis: int, values: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """Append the vectors [B, count] of tensors [B, *sizes] along an axis, which is counted from the last."""
+    vectors = table.constant(np.array([-1, sizes[axis]], np.int64), "shape_of_vectors")
+    flat = []
+    for i, value in enumerate(values):
+        moved = table.node("Transpose", (value,), f"vectors_{i}", perm=_axis_last(axis, sizes))
+        flat.append(table.node("Reshape", (moved, vectors), f"flat_vectors_{i}"))
+    return flat
+
+
+def _axis_last(axis: int, sizes: Sequence[int]) -> list[int]:
+    """Return the axes of a tensor [B, *sizes] with one of them as the last."""
+    axes = [*range(len(sizes) + 1)]
+    return [each for each in axes if each != len(axes) + axis] + [len(axes) + axis]
+
+
+def _restore_axis(table: Builder, axis: int, vectors: str, sizes: Sequence[int]) -> str:
+    """Append the tensor [B, *sizes] whose vectors along an axis are given."""
+    axes, last = [*range(len(sizes) + 1)], _axis_last(axis, sizes)
     shape = table.constant(np.array([-1, *(sizes[axis - 1] for axis in last[1:])], np.int64), "shape_of_moved_samples")
-    moved = table.node("Reshape", (matched, shape), "matched_samples")
-    return table.node("Transpose", (moved,), "matched", perm=[last.index(axis) for axis in axes])
+    moved = table.node("Reshape", (vectors, shape), "moved_samples")
+    return table.node("Transpose", (moved,), "restored", perm=[last.index(each) for each in axes])
 
 
 def _norm(table: Builder, flat: str, count: int, name: str) -> str:

@@ -63,9 +63,35 @@ class GuideChannels(Strict, frozen=True, tag="guide_channels"):
     count: int
 
 
-Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels
+class Project(Strict, frozen=True, tag="project"):
+    """Adaptive projected guidance (APG: Sadat et al. 2025, arXiv 2410.02416). The difference d of the conditional and
+    the unconditional output is averaged over the steps, shortened to a limit, and projected:
+
+        d_i = o_cond - o_uncond + momentum d_{i-1}
+        p = min(1, limit / |d|) (d - (1 - eta) (d . n) n), with n = o_cond / |o_cond|
+        o = o_cond + (w - 1) p, with the weight w of the guidance
+
+    Norms and products are those of a sample, or of its vectors along one axis. An eta of 1, no momentum and no limit
+    are classifier-free guidance.
+
+    eta: the factor of the part of d that is parallel to the conditional output.
+    limit: the largest norm of d, or None.
+    axis: the axis of the vectors, counted from the last, which is -1. None for whole samples.
+    from_uncond: o is o_uncond + w p instead, as in the guiders of diffusers.
+    start: the number of evaluations before the first projection. They are guided as usual, and averaged.
+    """
+
+    eta: float = 0.0
+    limit: float | None = None
+    momentum: float = 0.0
+    axis: int | None = None
+    from_uncond: bool = False
+    start: int = 0
+
+
+Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels | Project
 UNCLIPPED = Clip(-math.inf, math.inf)  # a caller's word for no shaping, where none given means that of the calibration
-GUIDED = (Rescale, MatchNorm, GuideChannels)  # change the guided output by the conditional one; the others change x0
+GUIDED = (Rescale, MatchNorm, GuideChannels, Project)  # change the guided output; the others change x0
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
@@ -79,6 +105,11 @@ def shaping_problem(shaping: Shaping) -> str | None:
         fine, numbers = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
     elif isinstance(shaping, MatchNorm):
         fine, numbers = shaping.axis < 0, f"matches norms along axis {shaping.axis}"
+    elif isinstance(shaping, Project):
+        finite = all(map(math.isfinite, (shaping.eta, shaping.momentum, shaping.limit or 0.0)))
+        fine = finite and shaping.start >= 0 and (shaping.axis is None or shaping.axis < 0)
+        fine = fine and (shaping.limit is None or shaping.limit > 0)
+        numbers = f"projects with {shaping}"
     else:
         fine, numbers = shaping.count > 0, f"guides {shaping.count} channels"
     return None if fine else numbers
@@ -91,7 +122,10 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
         return None
     if not isinstance(value, Shaping):
         raise UserError(f"{value!r} is not a shaping", "give Clip(-1, 1) or another class of fewstep.plans.shaping")
-    fix = "give finite low < high, 0 < quantile <= 1 <= most, phi from 0 to 1, an axis below 0, or a count above 0"
+    fix = (
+        "give finite low < high, 0 < quantile <= 1 <= most, phi from 0 to 1, an axis below 0, or a count or limit "
+        "above 0"
+    )
     return canonicalize(value, shaping_problem, fix)
 
 
@@ -115,11 +149,14 @@ def describe_shaping(shaping: Shaping) -> str:
         return f"rescaled with phi {shaping.phi:g}"
     if isinstance(shaping, MatchNorm):
         return f"with the norm of the conditional output along axis {shaping.axis}"
+    if isinstance(shaping, Project):
+        return "with projected guidance"
     return f"guided in the first {shaping.count} channels"
 
 
 def value_count(shaping: Shaping) -> int:
-    """Return the number of values that the shaping reads: 1 (x0), or 2 (the guided and the conditional output)."""
+    """Return the number of values that the shaping reads: 1 (x0), or 2 (the guided output and the conditional one; for
+    `Project` the averaged difference and the conditional output)."""
     return 2 if isinstance(shaping, GUIDED) else 1
 
 
@@ -145,9 +182,37 @@ def _quantile(values: Array, quantile: float) -> Array:
 def _norm(value: Array, axis: int) -> Array:
     """Return the Euclidean norms along an axis, which becomes 1. Each sum is that of a contiguous vector, whose order
     does not depend on the other axes."""
-    last = np.ascontiguousarray(np.moveaxis(value, axis, -1))
-    norm: Array = np.moveaxis(np.sqrt((last * last).sum(axis=-1, keepdims=True)), -1, axis)
+    norm: Array = np.moveaxis(_last_norm(_vectors(value, axis)), -1, axis)
     return norm
+
+
+def _project(shaping: Project, update: Array, conditional: Array) -> Array:
+    """Return p for the averaged difference of the outputs."""
+    vectors, n = (_vectors(value, shaping.axis) for value in (update, conditional))
+    kind = vectors.dtype.type
+    if shaping.limit is not None:
+        vectors = vectors * np.minimum(kind(shaping.limit) / _last_norm(vectors), kind(1))
+    if shaping.eta != 1:
+        n = n / _last_norm(n)
+        along = (vectors * n).sum(axis=-1, keepdims=True)
+        vectors = vectors - n * (along * kind(1 - shaping.eta))
+    if shaping.axis is None:
+        return vectors.reshape(update.shape)
+    projected: Array = np.moveaxis(vectors, -1, shaping.axis)
+    return projected
+
+
+def _vectors(value: Array, axis: int | None) -> Array:
+    """Return the vectors along an axis as the last one, or whole samples [B, elements]."""
+    if axis is None:
+        return value.reshape(len(value), -1)
+    return np.ascontiguousarray(np.moveaxis(value, axis, -1))
+
+
+def _last_norm(vectors: Array) -> Array:
+    """Return the Euclidean norms of contiguous vectors, whose last axis becomes 1."""
+    norms: Array = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    return norms
 
 
 def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
@@ -163,10 +228,12 @@ def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
         s = np.clip(_quantile(np.abs(value), shaping.quantile), 1.0, shaping.most).astype(kind)
         clipped: Array = np.clip(value, -s, s) / s
         return clipped
+    if isinstance(shaping, MatchNorm | Project) and -(shaping.axis or -1) >= value.ndim:
+        fix = f"give one from -{value.ndim - 1} to -1"
+        raise UserError(f"{shaping}: a sample has no axis {shaping.axis}", fix)
+    if isinstance(shaping, Project):
+        return _project(shaping, value, values[1])
     if isinstance(shaping, MatchNorm):
-        if -shaping.axis >= value.ndim:
-            fix = f"give one from -{value.ndim - 1} to -1"
-            raise UserError(f"{shaping}: a sample has no axis {shaping.axis}", fix)
         matched: Array = value * (_norm(values[1], shaping.axis) / _norm(value, shaping.axis))
         return matched
     ratio = values[1].std(axis=axes, keepdims=True) / value.std(axis=axes, keepdims=True)

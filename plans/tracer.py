@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, IMAGE
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import GUIDED, Shaping
+from fewstep.plans.shaping import GUIDED, Project, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin, weighted_sum
 
@@ -109,6 +109,7 @@ class Tracer:
     draws: int = 0
     _reverts_to: Lin | None = None  # the row of y
     _reference: Lin = field(default_factory=lambda: Lin({}))  # for Residual guidance: x0 of the unconditional branch
+    _average: Lin = field(default_factory=lambda: Lin({}))  # for projected guidance: the average of the differences
     _estimate: Lin = field(default_factory=lambda: Lin({}))  # for self-conditioning: x0 of the last evaluation, first 0
 
     def _add(self, buffer: Buffer) -> Lin:
@@ -264,9 +265,13 @@ class Tracer:
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
         if isinstance(self.shaping, GUIDED) and len(weights) > 1:
-            shaping_of = (guided, self._conditional(outputs))
-            guided = self._add(Shaped(evaluation))
-            (shaped,) = guided.terms
+            form = self.shaping if isinstance(self.shaping, Project) else None
+            value = guided if form is None else self._average_difference(form, outputs, evaluation)
+            if form is None or evaluation >= form.start:
+                shaping_of = (value, self._conditional(outputs))
+                result = self._add(Shaped(evaluation))
+                (shaped,) = result.terms
+                guided = result if form is None else _project(form, result, outputs, weights[COND])
         x0 = self._x0(x, guided, time)
         if network.steers and (factor := guide.gradient_factor(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]
@@ -293,6 +298,20 @@ class Tracer:
                 f"name one of them {COND!r}, or leave {name} out",
             )
         return outputs[COND][0]
+
+    def _average_difference(self, form: Project, outputs: dict[str, list[Lin]], evaluation: int) -> Lin:
+        """Return the average of the differences of the outputs up to an evaluation."""
+        if set(outputs) != {COND, UNCOND}:
+            named = ", ".join(map(repr, outputs))
+            raise UserError(
+                f"projected guidance needs the branches {COND!r} and {UNCOND!r}, and the guidance has {named}",
+                "give a guidance weight, or leave Project out",
+            )
+        difference = outputs[COND][0] - outputs[UNCOND][0]
+        if form.momentum:
+            difference = difference + form.momentum * self._average
+            self._average = self._add(Predicted(evaluation, difference))
+        return difference
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
         predicts = self.network(time).prediction
@@ -350,3 +369,10 @@ class Tracer:
 
 
 Solver = Callable[[Tracer, Sequence[Time]], Lin]
+
+
+def _project(form: Project, projected: Lin, outputs: dict[str, list[Lin]], weight: float) -> Lin:
+    """Return the guided output from the projected difference and the weight of guidance."""
+    if form.from_uncond:
+        return outputs[UNCOND][0] + weight * projected
+    return outputs[COND][0] + (weight - 1) * projected

@@ -6,9 +6,11 @@ from itertools import count
 from math import isfinite
 from typing import Any
 
+import msgspec
+
 from fewstep.plans.configs.config import is_number
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import GuideChannels, MatchNorm
+from fewstep.plans.shaping import GuideChannels, MatchNorm, Project, shaping_problem
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
@@ -201,7 +203,7 @@ class RecordedTimes:
     arguments: Mapping[str, float]
     sigmas: tuple[float, ...] | None = None
     eta: float | None = None
-    shaping: MatchNorm | GuideChannels | None = None
+    shaping: MatchNorm | GuideChannels | Project | None = None
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
@@ -249,6 +251,7 @@ def recording_problem(fields: Mapping[str, Any]) -> str | None:
             name: None if type(rules.get(name)) in (int, type(None)) else "a whole number"
             for name in ("norm_axis", "guided_channels")
         },
+        "projection": None if _is_projection(rules.get("projection")) else "the fields of Project",
         "sigmas": None
         if listed is None or (is_list and any(listed) and all(map(_are_sigmas, listed, count(1))))
         else "a list of sigmas for 1 step, for 2 steps and so on",
@@ -267,9 +270,19 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(is_number(each) and isfinite(each) for each in values)
 
 
-def read_change(fields: Mapping[str, Any]) -> MatchNorm | GuideChannels | None:
+def _is_projection(value: Any) -> bool:
+    """True for None, and for the fields of a valid `Project`."""
+    try:
+        return value is None or shaping_problem(msgspec.convert(value, Project)) is None
+    except msgspec.ValidationError:
+        return False
+
+
+def read_change(fields: Mapping[str, Any]) -> MatchNorm | GuideChannels | Project | None:
     """Return the shaping of the guided output in the recording of a config."""
     rules = fields.get(RECORDED) or {}
+    if rules.get("projection") is not None:
+        return msgspec.convert(rules["projection"], Project)
     if rules.get("norm_axis") is not None:
         return MatchNorm(int(rules["norm_axis"]))
     channels = rules.get("guided_channels")

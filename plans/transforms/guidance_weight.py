@@ -8,7 +8,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg, weight_of
 from fewstep.plans.plan import Plan, Row, Step
-from fewstep.plans.shaping import GUIDED
+from fewstep.plans.shaping import GUIDED, Project
 
 
 def change_guidance_weight(plan: Plan, weight: float) -> Plan:
@@ -18,6 +18,8 @@ def change_guidance_weight(plan: Plan, weight: float) -> Plan:
     weight_before = weight_of(form)
     if weight_before is None or not isinstance(form, Cfg):
         raise UserError(f"plan {plan.name!r} has no single guidance weight to change", "run it as it was fitted")
+    if any(isinstance(step.shaping, Project) for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} has projected guidance, whose weight cannot change", "run it as it is")
     steps = tuple(_shift_weight(step, weight - weight_before) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps, guidance=Cfg(weight))
 

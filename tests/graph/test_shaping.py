@@ -12,7 +12,7 @@ from fewstep.graph.graph import BATCH, Node, Value
 from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Shaping, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Shaping, Threshold
 
 SHAPES = [(5,), (1, 9), (2, 8, 8), (1, 11, 13), (1, 28, 28), (3, 17, 19), (3, 32, 32)]
 KINDS: list[Shaping] = [
@@ -25,12 +25,20 @@ KINDS: list[Shaping] = [
     Rescale(1.0),
     MatchNorm(-1),
     GuideChannels(2),
+    Project(0.0, 2.5),
+    Project(1.0, 3.0),
+    Project(0.3, axis=-1),
 ]
 
 
 @pytest.mark.parametrize(
     ("shape", "kind"),
-    [*((shape, kind) for shape in SHAPES for kind in KINDS), ((3, 17, 19), MatchNorm(-2)), ((2, 8, 9), MatchNorm(-3))],
+    [
+        *((shape, kind) for shape in SHAPES for kind in KINDS),
+        ((3, 17, 19), MatchNorm(-2)),
+        ((2, 8, 9), MatchNorm(-3)),
+        ((2, 8, 9), Project(0.2, 2, axis=-2)),
+    ],
     ids=str,
 )
 def test_bits_are_those_of_the_executor(kind: Shaping, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from fewstep.plans import shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -47,6 +47,20 @@ def test_channels_that_are_not_guided_are_those_of_the_conditional_output():
     np.testing.assert_array_equal(p[:, 1:], X[:, 1:])
 
 
+def test_a_projection_with_eta_0_is_orthogonal_to_the_conditional_output():
+    p = shaping.apply(Project(0.0), [X, X[::-1] + 1])
+    np.testing.assert_allclose((p * (X[::-1] + 1)).sum(axis=(1, 2, 3)), 0, atol=1e-12)
+    parallel = X - p  # the rest of X is parallel to it
+    ratio = parallel / (X[::-1] + 1)
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1, :1], ratio.shape))
+
+
+def test_a_difference_is_shortened_to_the_limit_along_the_axis():
+    p = shaping.apply(Project(1.0, limit=1.5, axis=-3), [X, X + 1])
+    norms = np.linalg.norm(X, axis=1, keepdims=True)
+    np.testing.assert_allclose(p, X * np.minimum(1, 1.5 / norms))
+
+
 def test_an_axis_that_a_sample_lacks_is_refused():
     with pytest.raises(UserError, match="a sample has no axis -4; give one from -3 to -1"):
         shaping.apply(MatchNorm(-4), [X, X])
@@ -71,11 +85,14 @@ def test_rescaling_without_guidance_changes_nothing():
         Rescale(1.5),
         MatchNorm(0),
         GuideChannels(0),
+        Project(axis=0),
+        Project(limit=0.0),
+        Project(momentum=np.inf),
         "clip",
     ],
 )
 def test_shapes_that_make_no_sense_are_named(wrong):
-    with pytest.raises(UserError, match=r"clips|thresholds|rescales|matches|guides|shaping|expected `float`"):
+    with pytest.raises(UserError, match=r"clips|thresholds|rescales|matches|guides|projects|shaping|expected `float`"):
         compile_plan("ddim:2", DENOISING, shaping=wrong)
 
 
