@@ -6,7 +6,7 @@ or this sum with the norm of one branch's output along an axis (`plans.shaping.M
 channels and one branch's output in the others (`plans.shaping.GuideChannels`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,6 +14,12 @@ import torch
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.guidance.projection import (
+    GuidedStep,
+    ProjectedGuidance,
+    find_projection,
+    fit_weights,
+)
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.plans.errors import UserError
 
@@ -79,7 +85,7 @@ class GuidedChannels:
     branch: int
 
 
-Change = MatchedNorm | GuidedChannels  # how one branch's output changes the sum
+Change = MatchedNorm | GuidedChannels | ProjectedGuidance  # how one branch's output changes the sum
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,73 @@ class _StepCombination:
     change: Change | None = None
 
 
-def find_combination(name: str, record: CallRecord) -> Combination:
+def find_combination(
+    name: str, record: CallRecord, small: CallRecord | None = None, known: Change | None = None
+) -> Combination:
     """Find the combination in a recording. Raises UserError if the recording shows no combination of these forms, or
-    not the same one in each step."""
+    not the same one in each step.
+
+    small: a recording with the same settings and small outputs, without which projected guidance is not found.
+    known: a change that another recording shows.
+    """
+    if isinstance(known, ProjectedGuidance):
+        for place, steps in _guided_steps(record):
+            if (weights := fit_weights(known, steps)) is not None:
+                return _combine(place, known, weights)
+    try:
+        found = _find_fixed(name, record)
+    except CombinationError:
+        if small is None or (projected := _find_projected(record, small)) is None:
+            raise
+        return projected
+    if small is not None and len(set(found.weights)) > 1:
+        return _find_projected(record, small) or found
+    return found
+
+
+def _find_projected(record: CallRecord, small: CallRecord) -> Combination | None:
+    """Return the combination of projected guidance, or None if the recordings show none."""
+    for (place, steps), (_, others) in zip(_guided_steps(record), _guided_steps(small), strict=False):
+        if (found := find_projection(steps, others)) is not None:
+            return _combine(place, *found)
+    return None
+
+
+def _combine(place: Place, change: ProjectedGuidance, weights: Sequence[float]) -> Combination:
+    pairs = [(weight, 1 - weight) if change.branch == 0 else (1 - weight, weight) for weight in weights]
+    return Combination(place, tuple(pairs), 1, change)
+
+
+def _guided_steps(record: CallRecord) -> Iterator[tuple[Place, list[GuidedStep]]]:
+    """Yield the possible places of the prediction with the outputs of the branches there, for each step."""
+    first = record.steps[0]
+    if first.model_output.shape != first.sample.shape:
+        return
+    for place in possible_places(tuple(first.calls[0].output.shape[1:]), tuple(first.sample.shape[1:])):
+        yield (
+            place,
+            [
+                GuidedStep(
+                    [place.select(each).double().numpy() for each in _branch_outputs(step)],
+                    step.model_output.double().numpy(),
+                )
+                for step in record.steps
+            ],
+        )
+
+
+def _branch_outputs(step: SchedulerStep) -> list[Tensor]:
+    """Return the output of each branch of a step."""
+    samples = len(step.sample)
+    return [
+        select_rows(call.output, branch, samples)
+        for call in step.calls
+        for branch in range(len(call.output) // samples)
+    ]
+
+
+def _find_fixed(name: str, record: CallRecord) -> Combination:
+    """Find a combination that each step shows on its own."""
     forms, weights = set(), []
     for step in record.steps:
         found = _fit_step(name, step)
@@ -154,12 +224,7 @@ def remove_x(record: CallRecord) -> CallRecord:
 def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
     """Return the sum of the weights of the network's outputs, and the weight of x, if their sum is what the scheduler
     receives. Otherwise None."""
-    samples, target = len(step.sample), step.model_output.double()
-    outputs = [
-        select_rows(call.output, branch, samples).double()
-        for call in step.calls
-        for branch in range(len(call.output) // samples)
-    ]
+    target, outputs = step.model_output.double(), [each.double() for each in _branch_outputs(step)]
     if target.shape != step.sample.shape or not outputs:
         return None
     for place in possible_places(tuple(outputs[0].shape[1:]), tuple(target.shape[1:])):
@@ -171,12 +236,7 @@ def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
 
 def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
     """Return the combination of one step. Raises UserError if it is of no known form."""
-    samples, target = len(step.sample), step.model_output.double()
-    outputs = [
-        select_rows(call.output, branch, samples).double()
-        for call in step.calls
-        for branch in range(len(call.output) // samples)
-    ]
+    target, outputs = step.model_output.double(), [each.double() for each in _branch_outputs(step)]
     if target.shape != step.sample.shape:
         shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
         raise recording_error(f"{name}: its scheduler gets {shapes}")
@@ -204,9 +264,9 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
 
 def _fit_sum(columns: Sequence[Tensor], target: Tensor) -> list[float]:
     """Return the weights of a sum of tensors that is nearest to the target, and the residual relative to it."""
-    matrix = torch.stack([each.flatten() for each in columns], dim=1)
-    weights = torch.linalg.lstsq(matrix, target.flatten()[:, None]).solution.squeeze(1)
-    residual = (matrix @ weights - target.flatten()).abs().max() / target.abs().max()
+    rows = torch.stack([each.flatten() for each in columns])  # of random numbers, so that their products are regular
+    weights = torch.linalg.lstsq(rows @ rows.T, (rows @ target.flatten())[:, None], driver="gelsd").solution.squeeze(1)
+    residual = (weights @ rows - target.flatten()).abs().max() / target.abs().max()
     return [*weights.tolist(), float(residual)]
 
 

@@ -55,11 +55,13 @@ def record(
     seed: int,
     networks: Mapping[str, nn.Module] | None = None,
     result: Tensor | None = None,
+    deviation: float = 1.0,
 ) -> CallRecord:
     """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
 
     networks: denoisers with weights, whose outputs replace the probes.
     result: x that replaces the result of each step, and its predicted clean x.
+    deviation: that of the probes.
     Raises CallError if the call fails before the scheduler's last step, and UserError if it changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
@@ -72,7 +74,7 @@ def record(
         for name, shapes in built.denoisers.items():
             network: nn.Module = getattr(pipeline, name)
             real = None if networks is None else networks.get(name)
-            answer = partial(_probe, network, shapes, probes) if real is None else partial(_run, real)
+            answer = partial(_probe, network, shapes, probes, deviation) if real is None else partial(_run, real)
             forward = _recording_forward(recorder, built.name, name, network, answer)
             stack.enter_context(patch.object(network, "forward", forward, create=True))
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
@@ -114,8 +116,13 @@ def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str,
     return recorder.times
 
 
-def _probe(network: nn.Module, shapes: OutputShapes, probes: torch.Generator, arguments: dict[str, Any]) -> Any:
-    return randomize(shapes.infer(network, arguments), probes)
+def _probe(
+    network: nn.Module, shapes: OutputShapes, probes: torch.Generator, deviation: float, arguments: dict[str, Any]
+) -> Any:
+    outputs = randomize(shapes.infer(network, arguments), probes)
+    if deviation == 1:
+        return outputs
+    return pytree.tree_map(lambda leaf: deviation * leaf if isinstance(leaf, Tensor) else leaf, outputs)
 
 
 def _run(network: nn.Module, arguments: dict[str, Any]) -> Any:

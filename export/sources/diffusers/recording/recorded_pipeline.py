@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
@@ -18,6 +19,7 @@ from fewstep.export.sources.diffusers.recording.arguments import (
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.combination import CombinationError, MatchedNorm, adds_x, remove_x
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.guidance.projection import SMALL, ProjectedGuidance
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.network_form import FormedNetwork, find_forms
 from fewstep.export.sources.diffusers.recording.networks import (
@@ -31,7 +33,15 @@ from fewstep.export.sources.diffusers.recording.record import CallError, record,
 from fewstep.export.sources.diffusers.recording.relations import Relations, gets_x
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
-from fewstep.export.sources.diffusers.recording.settings import PROMPT, STEP_COUNT, STEP_NUMBER, CallSettings
+from fewstep.export.sources.diffusers.recording.settings import (
+    PROMPT,
+    STEP_COUNT,
+    STEP_NUMBER,
+    STEPS,
+    STEPS_OF_TWO,
+    CallSettings,
+    choose_settings,
+)
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.export.sources.diffusers.recording.times.inverted_flow import without_inversion
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
@@ -73,7 +83,8 @@ class RecordedPipeline:
         """
         name, scheduler = built.name, without_inversion(scheduler)
         self.built, self.settings = built, settings
-        base, reseeded = first or record(built, settings.of(), 0), record(built, settings.of(), 1)
+        base = first or record(built, settings.of(), 0)
+        reseeded = record(built, settings.of(), 1, deviation=SMALL)
         found = find_parts(name, base, reseeded)
         variants: dict[str, CallRecord] = {}
         for seed, setting in enumerate(settings.variants, 2):
@@ -153,19 +164,21 @@ class RecordedPipeline:
             for component, relations in found.items()
         }
 
-    def _change_rule(self) -> dict[str, int]:
+    def _change_rule(self) -> dict[str, Any]:
         """Return the field that `plans.configs.pipelines.read_recorded` reads for a change of the guided output."""
         rules = [self._change_rule_of(part) for part in self.parts.values()]
         if any(each != rules[0] for each in rules):
             raise recording_error(f"{self.built.name} changes the guided output of one of its networks only")
         return rules[0]
 
-    def _change_rule_of(self, part: Part) -> dict[str, int]:
+    def _change_rule_of(self, part: Part) -> dict[str, Any]:
         change = part.relations.combination.change
         if change is None:
             return {}
         if change.branch != part.arguments.conditional:
             raise recording_error(f"{self.built.name} changes its guided output by a branch other than the conditional")
+        if isinstance(change, ProjectedGuidance):
+            return {"projection": to_builtins(change.form)}
         return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
     def _check_start(self, base: CallRecord, encoded: CallRecord) -> None:
@@ -219,15 +232,29 @@ def record_pipeline(
     and `other` is the pipeline with encoders that return other values."""
     try:
         settings, first = record_usual_call(built, given)
-        if not gets_x(first):
-            built = find_form(built, first, record(built, settings.of(), 1))
-            first = first if built.form is None else built.form.rewrite(built.name, first)
-        if adds_x(first):
-            built, first = replace(built, converts=True), remove_x(first)
-        other = replace(other, form=built.form, converts=built.converts)
-        return RecordedPipeline(built, other, settings, scheduler, first)
+        try:
+            return _record_settings(built, other, settings, scheduler, first)
+        except CombinationError:
+            if STEP_COUNT in given or settings.usual.get(STEP_COUNT) != STEPS:
+                raise
+            # guidance may change at a later step than those of the usual call
+            settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
+            return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0))
     except UserError as error:
         raise explain_given(name_guider(error, built), built, given) from error
+
+
+def _record_settings(
+    built: BuiltPipeline, other: BuiltPipeline, settings: CallSettings, scheduler: Mapping[str, Any], first: CallRecord
+) -> RecordedPipeline:
+    """Record a pipeline with these settings, of which `first` is the usual call."""
+    if not gets_x(first):
+        built = find_form(built, first, record(built, settings.of(), 1))
+        first = first if built.form is None else built.form.rewrite(built.name, first)
+    if adds_x(first):
+        built, first = replace(built, converts=True), remove_x(first)
+    other = replace(other, form=built.form, converts=built.converts)
+    return RecordedPipeline(built, other, settings, scheduler, first)
 
 
 def name_guider(error: UserError, built: BuiltPipeline) -> UserError:

@@ -71,7 +71,7 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     still = {path: fit.still for path, fit in fits.items() if fit.still is not None}
     for record in (base, reseeded):
         _check_arguments(name, (x, *times), x_place, record)
-    combination = find_combination(name, base)
+    combination = find_combination(name, base, reseeded)
     return Relations(component, x, x_place, times, combination, still_times=still, seconds=frozenset(seconds))
 
 
@@ -87,7 +87,7 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
         if not fit_time(name, path, (record,), expected, path in found.seconds).agrees(line):
             raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
     _check_arguments(name, (found.x, *found.times), found.x_place, record)
-    own = find_combination(name, record)
+    own = find_combination(name, record, known=found.combination.change)
     if not found.combination.agrees(own):
         raise recording_error(f"{name} reads its network's output differently with another {setting}")
     return own.weights

@@ -1,0 +1,1 @@
+"""Guidance in recordings, of forms that several steps show."""
