@@ -15,18 +15,16 @@ from fewstep.export.sources.diffusers.files import GIVE_PIPELINE, Folder
 from fewstep.export.sources.diffusers.recording.network_form import NetworkForm
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     OutputShapes,
-    build_on_cpu,
     build_on_meta,
+    build_small,
     is_small,
     recording_error,
-    remember_outputs,
     respond_randomly,
 )
 from fewstep.export.sources.diffusers.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
-AUTOENCODERS = "diffusers.models.autoencoders."
 OWN_DENOISERS = ("unet", "transformer")  # names of networks that pipelines define themselves, as AudioLDM 2 does
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
 LEFT_OUT = ("safety_checker",)  # judges finished images only
@@ -161,7 +159,7 @@ def _build_component(
         denoisers[name] = OutputShapes(name, build)
         return network
     if is_small(network):
-        return remember_outputs(build_on_cpu(build, seed))
+        return build_small(build, name, seed)
     return respond_randomly(network, name, seed)
 
 

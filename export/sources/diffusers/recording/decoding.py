@@ -30,11 +30,11 @@ from fewstep.export.sources.diffusers.autoencoder import (
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, find_weights, float_bytes
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
-from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, BuiltPipeline
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import is_close
 from fewstep.export.sources.diffusers.recording.settings import OUTPUT
-from fewstep.export.sources.diffusers.recording.stand_ins import ENTRIES, copy_network
+from fewstep.export.sources.diffusers.recording.stand_ins import AUTOENCODERS, ENTRIES, copy_network
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import TensorEntry
 

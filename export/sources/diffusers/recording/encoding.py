@@ -16,7 +16,7 @@ from fewstep.export.sources.diffusers.files import Folder, find_weights
 from fewstep.export.sources.diffusers.loading import load_network, load_pretrained
 from fewstep.export.sources.diffusers.recording.arguments import Argument, branch_values
 from fewstep.export.sources.diffusers.recording.comparison import branch_names
-from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, BuiltPipeline, build_pipeline
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import record
@@ -24,7 +24,7 @@ from fewstep.export.sources.diffusers.recording.recorded_pipeline import Recorde
 from fewstep.export.sources.diffusers.recording.relations import same
 from fewstep.export.sources.diffusers.recording.row_lists import shorten_lists
 from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT, pad_texts
-from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
+from fewstep.export.sources.diffusers.recording.stand_ins import AUTOENCODERS, ONE_LENGTH
 from fewstep.export.sources.diffusers.text import WEIGHTS
 from fewstep.export.sources.diffusers.tokenizer import import_transformers
 from fewstep.measure.rollouts.conditions_file import array_name

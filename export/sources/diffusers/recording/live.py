@@ -17,11 +17,10 @@ from fewstep.export.sources.diffusers.recording.components import (
 )
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     OutputShapes,
-    build_on_cpu,
     build_on_meta,
+    build_small,
     copy_network,
     is_small,
-    remember_outputs,
     respond_randomly,
 )
 
@@ -44,7 +43,7 @@ def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeli
             built[name] = _build_on_meta(component)
             denoisers[name] = OutputShapes(name, _copier(component))
         elif is_small(component):
-            built[name] = remember_outputs(build_on_cpu(network_builder(type(component), component.config), seed))
+            built[name] = build_small(network_builder(type(component), component.config), name, seed)
         else:
             built[name] = respond_randomly(_build_on_meta(component), name, seed)
     made = copy.copy(pipeline)

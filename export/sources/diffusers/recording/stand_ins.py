@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.plans.errors import UserError
 
+AUTOENCODERS = "diffusers.models.autoencoders."
 SMALL = 64 * 10**6  # parameters of a network that may run on the CPU during a recording
 UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 ONE_LENGTH = (
@@ -125,6 +126,34 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
             if inspect.isfunction(original) and original is not nn.Module.forward:
                 setattr(module, entry, _respond(module, original, f"{name} {path} {entry} {seed}"))
     return network
+
+
+def build_small(build: Callable[[], nn.Module], name: str, seed: int) -> nn.Module:
+    """Build a small encoder on the CPU, with random weights. It computes its outputs, except for an autoencoder, which
+    takes seconds for a large picture: its outputs are random tensors, as those of a large one."""
+    network = build_on_cpu(build, seed)
+    if not type(network).__module__.startswith(AUTOENCODERS):
+        return remember_outputs(network)
+    on_meta = build_on_meta(build)
+    for entry in ("forward", *ENTRIES):
+        original = getattr(type(on_meta), entry, None)
+        if inspect.isfunction(original):
+            random = _respond(on_meta, original, f"{name} {entry} {seed}")
+            setattr(network, entry, _prefer(random, getattr(network, entry)))
+    return network
+
+
+def _prefer(random: Callable[..., Any], computed: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that returns random outputs, or computed ones if the network reads the values of its inputs."""
+
+    @wraps(computed)
+    def respond(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return random(*args, **kwargs)
+        except UserError:
+            return computed(*args, **kwargs)
+
+    return respond
 
 
 def remember_outputs(network: nn.Module) -> nn.Module:
