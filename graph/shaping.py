@@ -10,7 +10,18 @@ import numpy as np
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Shaping, Threshold, quantile_place
+from fewstep.plans.shaping import (
+    Clip,
+    GuideChannels,
+    GuideFrames,
+    MatchNorm,
+    Project,
+    Rescale,
+    Shaping,
+    Threshold,
+    frame_shares,
+    quantile_place,
+)
 
 LANES, BLOCK = 8, 128  # number of partial sums, and values per block, of numpy's pairwise summation
 
@@ -40,6 +51,8 @@ def lay_shaping(
     sizes = [int(size) for size in sample]
     if isinstance(shaping, GuideChannels):
         return _add_guided_channels(table, shaping, values, sizes)
+    if isinstance(shaping, GuideFrames):
+        return _add_guided_frames(table, shaping, values, sizes)
     if isinstance(shaping, MatchNorm):
         return _add_matched_norm(table, shaping, values, sizes)
     if isinstance(shaping, Project):
@@ -95,6 +108,14 @@ def _add_guided_channels(table: Builder, shaping: GuideChannels, values: Sequenc
     """Append the guided output [B, *sizes] in its first channels, and the conditional output in the others."""
     is_guided = (np.arange(sizes[0]) < shaping.count).reshape(-1, *(1 for _ in sizes[1:]))
     return table.node("Where", (table.constant(is_guided, "guided_channels"), *values), "guided_and_conditional")
+
+
+def _add_guided_frames(table: Builder, shaping: GuideFrames, values: Sequence[str], sizes: Sequence[int]) -> str:
+    """Append the conditional output [B, *sizes] with a growing share of the difference of the guided one."""
+    guided, conditional = values
+    shares = table.constant(frame_shares(shaping, sizes).astype(np.float32), "frame_shares")
+    added = table.node("Mul", (table.node("Sub", (guided, conditional), "guidance"), shares), "frame_guidance")
+    return table.node("Add", (conditional, added), "guided_frames")
 
 
 def _add_matched_norm(table: Builder, shaping: MatchNorm, values: Sequence[str], sizes: Sequence[int]) -> str:

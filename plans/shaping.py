@@ -63,6 +63,16 @@ class GuideChannels(Strict, frozen=True, tag="guide_channels"):
     count: int
 
 
+class GuideFrames(Strict, frozen=True, tag="guide_frames"):
+    """Guide the frames of a sample by weights that grow along its first axis, as Stable Video Diffusion does:
+    p = o_cond + r (o - o_cond), where r grows in equal steps from `first` to 1 in the last frame.
+
+    first: r of the first frame, 0 for no guidance.
+    """
+
+    first: float = 0.0
+
+
 class Project(Strict, frozen=True, tag="project"):
     """Adaptive projected guidance (APG: Sadat et al. 2025, arXiv 2410.02416). The difference d of the conditional and
     the unconditional output is averaged over the steps, shortened to a limit, and projected:
@@ -89,9 +99,9 @@ class Project(Strict, frozen=True, tag="project"):
     start: int = 0
 
 
-Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels | Project
+Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels | GuideFrames | Project
 UNCLIPPED = Clip(-math.inf, math.inf)  # a caller's word for no shaping, where none given means that of the calibration
-GUIDED = (Rescale, MatchNorm, GuideChannels, Project)  # change the guided output; the others change x0
+GUIDED = (Rescale, MatchNorm, GuideChannels, GuideFrames, Project)  # change the guided output; the others change x0
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
@@ -105,6 +115,8 @@ def shaping_problem(shaping: Shaping) -> str | None:
         fine, numbers = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
     elif isinstance(shaping, MatchNorm):
         fine, numbers = shaping.axis < 0, f"matches norms along axis {shaping.axis}"
+    elif isinstance(shaping, GuideFrames):
+        fine, numbers = math.isfinite(shaping.first), f"guides the first frame by {shaping.first}"
     elif isinstance(shaping, Project):
         finite = all(map(math.isfinite, (shaping.eta, shaping.momentum, shaping.limit or 0.0)))
         fine = finite and shaping.start >= 0 and (shaping.axis is None or shaping.axis < 0)
@@ -149,6 +161,8 @@ def describe_shaping(shaping: Shaping) -> str:
         return f"rescaled with phi {shaping.phi:g}"
     if isinstance(shaping, MatchNorm):
         return f"with the norm of the conditional output along axis {shaping.axis}"
+    if isinstance(shaping, GuideFrames):
+        return f"guided by weights that grow from {shaping.first:g} of their difference from 1 along the frames"
     if isinstance(shaping, Project):
         return "with projected guidance"
     return f"guided in the first {shaping.count} channels"
@@ -184,6 +198,11 @@ def _norm(value: Array, axis: int) -> Array:
     does not depend on the other axes."""
     norm: Array = np.moveaxis(_last_norm(_vectors(value, axis)), -1, axis)
     return norm
+
+
+def frame_shares(shaping: GuideFrames, sample: Sequence[int]) -> Array:
+    """Return r of each frame [frames, 1, ...] of a sample of this shape."""
+    return np.linspace(shaping.first, 1.0, sample[0]).reshape(-1, *(1 for _ in sample[1:]))
 
 
 def _project(shaping: Project, update: Array, conditional: Array) -> Array:
@@ -222,6 +241,9 @@ def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
         return np.clip(value, shaping.low, shaping.high)
     if isinstance(shaping, GuideChannels):
         return np.concatenate([value[:, : shaping.count], values[1][:, shaping.count :]], axis=1)
+    if isinstance(shaping, GuideFrames):
+        guided: Array = values[1] + (value - values[1]) * frame_shares(shaping, value.shape[1:]).astype(value.dtype)
+        return guided
     axes = tuple(range(1, value.ndim))
     kind = value.dtype.type
     if isinstance(shaping, Threshold):

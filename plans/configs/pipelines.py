@@ -10,11 +10,13 @@ import msgspec
 
 from fewstep.plans.configs.config import is_number
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import GuideChannels, MatchNorm, Project, shaping_problem
+from fewstep.plans.shaping import GuideChannels, GuideFrames, MatchNorm, Project, shaping_problem
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
 STORED_STEPS = "steps"  # the field of a recording with steps that no rule gives (`recorded_steps.py`)
+GuidedShaping = MatchNorm | GuideChannels | GuideFrames | Project  # of a recorded pipeline
+NUMBERS = ("eta", "guided_frames")  # fields of a recording that are one number
 CORRECT = "export the pipeline again"  # the fix of a field that `fewstep export` did not write
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
@@ -203,7 +205,7 @@ class RecordedTimes:
     arguments: Mapping[str, float]
     sigmas: tuple[float, ...] | None = None
     eta: float | None = None
-    shaping: MatchNorm | GuideChannels | Project | None = None
+    shaping: GuidedShaping | None = None
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
@@ -241,12 +243,12 @@ def recording_problem(fields: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(rules, Mapping):
         return f"{RECORDED} {rules!r:.80} is not an object"
-    mu, eta, listed = rules.get("mu"), rules.get("eta"), rules.get("sigmas")
+    mu, listed = rules.get("mu"), rules.get("sigmas")
     is_list = isinstance(listed, list | tuple)
     problems = {
         "even": None if isinstance(rules.get("even"), bool | None) else "true or false",
         "mu": None if mu is None or (_are_numbers(mu) and len(mu) == 2) else "two numbers",
-        "eta": None if eta is None or _are_numbers([eta]) else "a number",
+        **{name: None if rules.get(name) is None or _are_numbers([rules[name]]) else "a number" for name in NUMBERS},
         **{
             name: None if type(rules.get(name)) in (int, type(None)) else "a whole number"
             for name in ("norm_axis", "guided_channels")
@@ -278,11 +280,13 @@ def _is_projection(value: Any) -> bool:
         return False
 
 
-def read_change(fields: Mapping[str, Any]) -> MatchNorm | GuideChannels | Project | None:
+def read_change(fields: Mapping[str, Any]) -> GuidedShaping | None:
     """Return the shaping of the guided output in the recording of a config."""
     rules = fields.get(RECORDED) or {}
     if rules.get("projection") is not None:
         return msgspec.convert(rules["projection"], Project)
+    if rules.get("guided_frames") is not None:
+        return GuideFrames(float(rules["guided_frames"]))
     if rules.get("norm_axis") is not None:
         return MatchNorm(int(rules["norm_axis"]))
     channels = rules.get("guided_channels")

@@ -21,7 +21,7 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import GuideChannels, MatchNorm, Project
+from fewstep.plans.shaping import GUIDED
 from fewstep.plans.spec import DenoiserFacts, Strict
 from fewstep.plans.state_rows import build_plan
 from fewstep.plans.symbol import Lin
@@ -125,7 +125,7 @@ def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
 
 def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, Lin]:
     """Return x as a row, and the network's guided output. If the output is shaped, it follows from x0."""
-    if not isinstance(trace.shaping, MatchNorm | GuideChannels | Project):
+    if not isinstance(trace.shaping, GUIDED):
         x, (output,) = trace.outputs(x, time, to)
         return x, output
     x, x0 = trace.denoise(x, time, to)

@@ -12,7 +12,7 @@ from fewstep.graph.graph import BATCH, Node, Value
 from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Shaping, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, GuideFrames, MatchNorm, Project, Rescale, Shaping, Threshold
 
 SHAPES = [(5,), (1, 9), (2, 8, 8), (1, 11, 13), (1, 28, 28), (3, 17, 19), (3, 32, 32)]
 KINDS: list[Shaping] = [
@@ -25,6 +25,7 @@ KINDS: list[Shaping] = [
     Rescale(1.0),
     MatchNorm(-1),
     GuideChannels(2),
+    GuideFrames(0.25),
     Project(0.0, 2.5),
     Project(1.0, 3.0),
     Project(0.3, axis=-1),

@@ -7,7 +7,7 @@ from fewstep.plans import shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Project, Rescale, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, GuideFrames, MatchNorm, Project, Rescale, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -61,6 +61,12 @@ def test_a_difference_is_shortened_to_the_limit_along_the_axis():
     np.testing.assert_allclose(p, X * np.minimum(1, 1.5 / norms))
 
 
+def test_frames_are_guided_by_weights_that_grow_along_them():
+    cond, uncond, weights = X[:, :, :4], X[::-1, :, 4:], np.array([1.5, 3.0]).reshape(2, 1, 1)
+    p = shaping.apply(GuideFrames(0.25), [uncond + 3 * (cond - uncond), cond])
+    np.testing.assert_allclose(p, uncond + weights * (cond - uncond))
+
+
 def test_an_axis_that_a_sample_lacks_is_refused():
     with pytest.raises(UserError, match="a sample has no axis -4; give one from -3 to -1"):
         shaping.apply(MatchNorm(-4), [X, X])
@@ -85,6 +91,7 @@ def test_rescaling_without_guidance_changes_nothing():
         Rescale(1.5),
         MatchNorm(0),
         GuideChannels(0),
+        GuideFrames(np.nan),
         Project(axis=0),
         Project(limit=0.0),
         Project(momentum=np.inf),

@@ -62,9 +62,17 @@ class SchedulerStep:
 class CallRecord:
     """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
     decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`. `failure` is the error after the
-    last step, in words."""
+    last step, in words. `noised` are the results of the scheduler's `add_noise` at the time of the first step."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)
     returned: Any = None
     failure: str | None = None
+    noised: tuple[Tensor, ...] = ()
+
+    @property
+    def starts_from_picture(self) -> bool:
+        """Whether the first x is an encoded picture to which the scheduler added its noise, perhaps in another order of
+        elements: that of a plan from an image with strength 1."""
+        first = self.steps[0].sample.flatten().sort().values
+        return any(torch.equal(each.flatten().sort().values, first) for each in self.noised)

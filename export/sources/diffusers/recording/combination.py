@@ -3,7 +3,8 @@
     model_output = sign (w_1 o_1 + ... + w_k o_k), where o_j are the outputs of the branches and the weights sum to 1
 
 or this sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or this sum in the first
-channels and one branch's output in the others (`plans.shaping.GuideChannels`).
+channels and one branch's output in the others (`plans.shaping.GuideChannels`), or a sum whose weights grow along the
+frames (`plans.shaping.GuideFrames`), or projected guidance (`plans.shaping.Project`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,16 @@ class GuidedChannels:
     branch: int
 
 
-Change = MatchedNorm | GuidedChannels | ProjectedGuidance  # how one branch's output changes the sum
+@dataclass(frozen=True)
+class GuidedFrames:
+    """The weight of a step's sum grows along the first axis of a sample, from `first` of its difference from 1 to all
+    of it (`plans.shaping.GuideFrames`). `branch` is the number of the conditional branch."""
+
+    first: float
+    branch: int
+
+
+Change = MatchedNorm | GuidedChannels | GuidedFrames | ProjectedGuidance  # how one branch's output changes the sum
 
 
 @dataclass(frozen=True)
@@ -252,7 +262,7 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
             raise recording_error(f"{name} adds {of_x:.4g} x to its network's output")
         if residual <= TOLERANCE:
             return _StepCombination(place, tuple(weights))
-        if found := _fit_norm(parts, target) or _fit_channels(parts, target):
+        if found := _fit_norm(parts, target) or _fit_channels(parts, target) or _fit_frames(parts, target):
             return _StepCombination(place, *found)
         residuals.append(residual)
     raise CombinationError(
@@ -308,6 +318,27 @@ def _fit_channels(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[floa
             if residual <= TOLERANCE:
                 return tuple(weights), GuidedChannels(count, branch)
     return None
+
+
+def _fit_frames(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], GuidedFrames] | None:
+    """Return the weights of the last frame, and the share of the first one, or None if no weights grow in equal steps
+    along the first axis of a sample."""
+    count = target.shape[1]
+    if len(outputs) != 2 or target.dim() < 3 or count < 3:
+        return None
+    fits = [_fit_sum([each[:, frame] for each in outputs], target[:, frame]) for frame in range(count)]
+    if any(residual > TOLERANCE or abs(first + second - 1) > 10 * TOLERANCE for first, second, residual in fits):
+        return None
+    for branch in (0, 1):
+        guidance = torch.tensor([fit[branch] for fit in fits], dtype=torch.float64) - 1
+        even = torch.linspace(float(guidance[0]), float(guidance[-1]), count, dtype=torch.float64)
+        if float(guidance[-1]) > TOLERANCE and float((guidance - even).abs().max()) <= 10 * TOLERANCE:
+            return tuple(fits[-1][:2]), GuidedFrames(_round_share(float(guidance[0] / guidance[-1])), branch)
+    return None
+
+
+def _round_share(share: float) -> float:
+    return round_number(share) if abs(share) > TOLERANCE else 0.0
 
 
 def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:

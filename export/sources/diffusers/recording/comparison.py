@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import Argument, NetworkArguments, branch_values
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
-from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
+from fewstep.export.sources.diffusers.recording.combination import (
+    Change,
+    GuidedFrames,
+    MatchedNorm,
+    select_rows,
+)
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.guidance.projection import ProjectedGuidance
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
@@ -27,7 +32,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import length_error, r
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
-from fewstep.plans.shaping import describe_shaping
+from fewstep.plans.shaping import GuideFrames, describe_shaping
 from fewstep.runtime.sampling.execute import Hold, execute, finish, x_row
 
 LOG = logging.getLogger("fewstep")
@@ -232,6 +237,8 @@ def _describe_change(change: Change | None) -> str:
         return ""
     if isinstance(change, MatchedNorm):
         return f", scaled to the norm of the conditional output along axis {change.axis}"
+    if isinstance(change, GuidedFrames):
+        return f", {describe_shaping(GuideFrames(change.first))}"
     if isinstance(change, ProjectedGuidance):
         return f", {describe_shaping(change.form)}"
     return f", of the first {change.count} channels"

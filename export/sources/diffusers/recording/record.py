@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
@@ -37,6 +37,7 @@ class _Recorder:
         self.steps: list[SchedulerStep] = []
         self.pending: list[NetworkCall] = []
         self.times: dict[str, Any] = {}
+        self.noised: list[tuple[float, Tensor]] = []  # results of `add_noise` with their times
 
     def add(self, made: SchedulerStep) -> int:
         """Add a step, or join it with the last one if no network was called since, at the same time. Returns the number
@@ -80,6 +81,8 @@ def record(
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
         stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
+        if (add_noise := getattr(scheduler, "add_noise", None)) is not None:
+            stack.enter_context(patch.object(scheduler, "add_noise", _recording_noise(recorder, add_noise)))
         random, returned, failure = torch.Generator().manual_seed(2 * seed), None, None
         try:
             returned = pipeline(**_copy_lists(settings), generator=random)
@@ -94,7 +97,8 @@ def record(
                 raise CallError(f"the call of {built.name} failed: {failure}", UNRECORDED) from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
-    made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
+    noised = tuple(noised for time, noised in recorder.noised if time == recorder.steps[0].time)
+    made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure, noised)
     made = made if built.form is None else built.form.rewrite(built.name, made)
     made = remove_x(made) if built.converts else made
     if is_inverted(pipeline.scheduler):
@@ -231,6 +235,16 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step
+
+
+def _recording_noise(recorder: _Recorder, add_noise: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @wraps(add_noise)
+    def record_noise(self: Any, original: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
+        noised = add_noise(self, original, noise, timesteps)
+        recorder.noised.append((float(torch.as_tensor(timesteps).flatten()[0]), noised.clone()))
+        return noised
+
+    return record_noise
 
 
 def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], stops: bool = False) -> Callable[..., Any]:

@@ -17,7 +17,13 @@ from fewstep.export.sources.diffusers.recording.arguments import (
     sort_arguments,
 )
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
-from fewstep.export.sources.diffusers.recording.combination import CombinationError, MatchedNorm, adds_x, remove_x
+from fewstep.export.sources.diffusers.recording.combination import (
+    CombinationError,
+    GuidedFrames,
+    MatchedNorm,
+    adds_x,
+    remove_x,
+)
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.guidance.projection import SMALL, ProjectedGuidance
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
@@ -65,6 +71,7 @@ class RecordedPipeline:
     """A pipeline with the relations and the arguments that its recordings show.
 
     holds: it sets a part of x to a picture after each step.
+    starts_from_picture: it adds noise to a picture, of which some is left in its first x.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
     """
@@ -119,6 +126,7 @@ class RecordedPipeline:
         self.scheduler = {**scheduler, RECORDED: {**rules, **self.change_rule}}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
         self.holds = find_held_part(name, base) is not None
+        self.starts_from_picture = base.starts_from_picture
 
     @property
     def relations(self) -> Relations:
@@ -179,18 +187,20 @@ class RecordedPipeline:
             raise recording_error(f"{self.built.name} changes its guided output by a branch other than the conditional")
         if isinstance(change, ProjectedGuidance):
             return {"projection": to_builtins(change.form)}
+        if isinstance(change, GuidedFrames):
+            return {"guided_frames": change.first}
         return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
     def _check_start(self, base: CallRecord, encoded: CallRecord) -> None:
         """Raise UserError if the first x depends on the prompt or on what encoders return, with the seed of `base`.
 
-        A sample of a bundle starts from noise alone. Some pipelines draw noise that does not follow from the seed, so
-        that nothing can be compared.
+        A sample of a bundle starts from noise alone, or from a picture to which the schedule adds noise. Some pipelines
+        draw noise that does not follow from the seed, so that nothing can be compared.
         """
         same_seed = [encoded]
         if PROMPT in self.settings.variants:
             same_seed.append(record(self.built, self.settings.of(PROMPT), 0))
-        if all(starts_alike(base, each) for each in same_seed):
+        if all(starts_alike(base, each) for each in same_seed) or base.starts_from_picture:
             return
         if starts_alike(base, record(self.built, self.settings.of(), 0)):
             raise recording_error(f"{self.built.name} starts from another x with another prompt or picture")

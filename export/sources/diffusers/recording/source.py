@@ -138,6 +138,9 @@ def _compare(
         LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
+        if recorded.starts_from_picture:
+            what = "its first x contains a part of the picture, so that its samples need --image FILE --strength 1"
+            LOG.warning("%s: %s", origin.label, what)
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
     more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
