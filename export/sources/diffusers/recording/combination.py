@@ -143,7 +143,7 @@ def find_combination(
                 return _combine(place, known, weights)
     try:
         found = _find_fixed(name, record)
-    except CombinationError:
+    except UserError:  # of one sample, a projection is a sum too, with weights that do not sum to 1
         if small is None or (projected := _find_projected(record, small)) is None:
             raise
         return projected
@@ -201,7 +201,8 @@ def _find_fixed(name: str, record: CallRecord) -> Combination:
         total = sum(found.weights)
         sign = 1 if total > 0 else -1
         if abs(abs(total) - 1) > 10 * TOLERANCE:
-            raise recording_error(f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1")
+            what = f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1"
+            raise CombinationError(what, UNRECORDED)
         forms.add((found.place, sign, found.change))
         weights.append(tuple(round_number(sign * each) for each in found.weights))
     if len(forms) != 1 or len({len(each) for each in weights}) != 1:

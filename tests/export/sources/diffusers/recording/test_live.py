@@ -104,6 +104,33 @@ def test_guidance_that_ends_after_the_third_step_is_said_to_change(
     assert "the guidance of its pipeline changes with the step, unlike --guidance; it begins with" in caplog.text
 
 
+def test_x_that_starts_from_a_noised_picture_is_accepted(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    times = "        self.scheduler.set_timesteps(num_inference_steps)\n"
+    picture = "label.mean(1)[:, None, None, None].expand(x.shape)"
+    start = f"        x = self.scheduler.add_noise({picture}, x, self.scheduler.timesteps[:1])\n"
+    file.write_text(FILE.replace(times, times + start))
+    load_source(f"{file}:make")
+    assert "its first x contains a part of the picture" in caplog.text
+
+
+def test_projected_guidance_is_that_of_the_plan(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = "            guided = without + guidance_scale * (with_label - without)\n"
+    projected = """
+            average = with_label - without - (0.5 * average if "average" in locals() else 0)
+            direction = torch.nn.functional.normalize(with_label, dim=[-1, -2, -3])
+            norm = average.flatten(1).norm(dim=1)[:, None, None, None]
+            short = average * (6 / norm).clamp(max=1)
+            across = short - 0.8 * (short * direction).sum(dim=[-1, -2, -3], keepdim=True) * direction
+            guided = with_label + (guidance_scale - 1) * across
+"""
+    file.write_text(FILE.replace(plain, projected))
+    scheduler = load_source(f"{file}:make").scheduler
+    assert scheduler is not None
+    found = scheduler["_recorded"]["projection"]
+    assert (found["eta"], found["limit"], found["momentum"]) == (0.2, 6.0, -0.5)
+    assert "--guidance 3, with projected guidance" in caplog.text
+
+
 def test_noise_that_does_not_follow_from_the_seed_is_accepted(file: Path) -> None:
     file.write_text(FILE.replace("8, 8), generator=generator)", "8, 8))"))
     assert load_source(f"{file}:make").spec.x_shape == (3, 8, 8)

@@ -13,6 +13,7 @@ from fewstep.export.sources.diffusers.recording.call_record import CallRecord, N
 from fewstep.export.sources.diffusers.recording.combination import (
     CombinationError,
     GuidedChannels,
+    GuidedFrames,
     MatchedNorm,
     Place,
     adds_x,
@@ -94,6 +95,20 @@ def test_guidance_of_the_first_channels_is_found(sign: int) -> None:
     found = find(combine=combine).combination
     assert (found.change, found.sign) == (GuidedChannels(3, 1), sign)
     assert found.weights[0] == pytest.approx(GUIDED)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.25])
+def test_guidance_that_grows_along_the_frames_is_found(first: float) -> None:
+    weights = 1 + 2 * torch.linspace(first, 1, 4).reshape(1, 4, 1, 1)
+    found = find(combine=lambda one, two, x: one + weights * (two - one)).combination
+    assert found.change == GuidedFrames(first, 1)
+    assert found.weights[0] == pytest.approx((-2.0, 3.0))
+
+
+def test_guidance_by_other_weights_of_frames_is_refused() -> None:
+    weights = torch.tensor([1.0, 2.0, 2.5, 3.0]).reshape(1, 4, 1, 1)
+    with pytest.raises(CombinationError, match="neither with fixed weights nor in a known form"):
+        find(combine=lambda one, two, x: one + weights * (two - one))
 
 
 def test_a_time_from_one_to_zero_is_found() -> None:
