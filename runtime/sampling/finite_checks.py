@@ -92,9 +92,9 @@ def check_finite_state(state: State, plan: AnyPlan) -> None:
 
     Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
     """
-    arrays, update = list(state.after), state.step.update
-    for column, output in enumerate(state.outputs, len(state.before)):
-        for row in update:
+    arrays = list(state.after)
+    for column, output in enumerate(state.outputs, len(state.before)):  # none of a step of tokens, which has no update
+        for row in state.step.update:
             if row[column]:
                 break  # a row that reads the output is finite only if the output is
         else:
