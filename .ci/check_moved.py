@@ -75,11 +75,11 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
     for source, asked, condition, plans, expert in DENOISERS:
         name = Path(source.partition(":")[0]).stem + "-expert" * bool(expert)
         bundle, samples = work / name, work / "samples.npy"
-        beside = ("--expert", f"small={expert}") if expert else ()
+        expert_options = ("--expert", f"small={expert}") if expert else ()
         name_of_file = source.partition(":")[0]
         found = ((tree / folder).rglob(name_of_file) for folder in ("lab", "benchmarks"))  # zoo/ was in benchmarks once
         file = next(itertools.chain(*found), None)
-        fewstep("export", source if file is None else f"{file}:make", "-o", bundle, *beside)
+        fewstep("export", source if file is None else f"{file}:make", "-o", bundle, *expert_options)
         fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", plans[0], *asked)
         sampled = [(plan, *body) for plan in plans for body in (BODIES if plan == plans[0] else BODIES[:1])]
         if name == FITTED:

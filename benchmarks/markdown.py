@@ -15,7 +15,7 @@ def part_of(page: str, script: str) -> str:
     """Return the part of a page between the two comments that name a script. Raises UserError if there is none."""
     start, end = _comments(script)
     if start not in page or end not in page:
-        raise UserError(f"the page has no place for what {script} makes", f"put {start} and {end} into it")
+        raise UserError(f"the page has no part that {script} writes", f"put {start} and {end} into it")
     return page[page.index(start) + len(start) : page.index(end)].strip()
 
 

@@ -56,8 +56,8 @@ class FloatRuns:
     def record_all(self, announce: Callable[[float], object]) -> None:
         """Record both runs in one session, and close it.
 
-        `announce` receives the seconds of one evaluation of one sample after two steps. An error is ignored here:
-        counting names the tensor, and what was not recorded is recorded when it is read.
+        `announce` receives the seconds of one evaluation of one sample after two steps. An error is ignored here,
+        since the counting of activations names the tensor. A missing run is recorded when it is read.
         """
         seeds = len(OPERATION_SEEDS[: len(self.task.seeds)])
         shown = prefix_stages(self.progress, "errors of operations")

@@ -1,4 +1,4 @@
-"""The options of `fewstep calibrate`: what they say of a bundle, and everything that follows without one."""
+"""The options of `fewstep calibrate`, checked and completed, with or without the bundle that they are for."""
 
 import logging
 from collections.abc import Sequence

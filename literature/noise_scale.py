@@ -44,7 +44,10 @@ def _scale_step(plan: Plan, step: Step, time: Time, c: float, denoiser: Denoiser
     K, count = plan.rows, len(step.branches)
     outputs = range(K, K + count)
     if step.heads > 1 or any(term.column in outputs for term in step.terms):
-        raise UserError(f"plan {plan.name!r} has several outputs, or tensors on them", "give another plan")
+        raise UserError(
+            f"plan {plan.name!r} uses several outputs of the network, or tensors as their coefficients",
+            "give another plan",
+        )
     a, b = x0_coefficients(plan.prediction, time, denoiser.schedule)
     x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)
     extra = (1 - 1 / c) * (1 / time.alpha - a) / b * x if time.alpha else 0.0 * x

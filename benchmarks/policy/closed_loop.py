@@ -52,14 +52,14 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
     made: dict[str, list[NDArray[np.float32]]] = {each.name: [] for each in manifest.conditions}
     for job in (jobs[place] for place in chosen):
-        told = job.continuity == "trained" and job.request.former is not None
+        is_given = job.continuity == "trained" and job.request.former is not None
         for name, value in job.request.window.items():
             made[name].append(np.asarray(value, np.float32))
         if policy.prefix is not None and policy.delay is not None:
-            former = job.request.former if told else None
+            former = job.request.former if is_given else None
             none = np.zeros(manifest.x_shape, np.float32)
             made[policy.prefix].append(none if former is None else pad_actions(former, len(none)))
-            made[policy.delay].append(np.array([job.request.decided if told else 0], np.float32))
+            made[policy.delay].append(np.array([job.request.decided if is_given else 0], np.float32))
     return {name: np.stack(values) for name, values in made.items()}
 
 

@@ -110,9 +110,9 @@ def machine(seconds: float) -> float:
     count, late, due = round(seconds * RATE), 0, time.perf_counter()
     for _ in range(count):
         time.sleep(max(0.0, due - time.perf_counter()))
-        behind = time.perf_counter() - due
-        if behind > 0.1 / RATE:
-            late, due = late + 1, due + behind
+        lateness = time.perf_counter() - due
+        if lateness > 0.1 / RATE:
+            late, due = late + 1, due + lateness
         due += 1 / RATE
     return late / count
 

@@ -26,7 +26,7 @@ from fewstep.runtime.progress import Progress
 from lab.zoo.bundles import held_out_rows
 from lab.zoo.members import Member
 
-TEACHER = "dpmpp_2m:7"  # of one seed, since nothing here is told by it; some tables have 15 timesteps
+TEACHER = "dpmpp_2m:7"  # of one seed, since it decides nothing here; some tables have 15 timesteps
 ROWS = 1_024  # of conditions that nothing draws
 EXTRACTORS = {  # of the data that members are trained on, as their cards say
     "dit_flow": "fashion-mnist-cnn",

@@ -1,4 +1,4 @@
-"""Noise that is drawn ahead for calls with consecutive seeds, such as those of a control loop.
+"""Noise that is drawn in advance for calls with consecutive seeds, such as those of a control loop.
 
 Drawing a small array of noise takes mainly the time of numpy's calls, which is the same for many seeds. The noise of a
 seed does not depend on when it is drawn, so samples are bitwise identical.

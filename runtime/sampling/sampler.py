@@ -164,7 +164,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             hold: the known part of the sample (inpainting, decided actions).
             cancel: an event or a function, checked before each evaluation. `Cancelled` is raised once it is set or
                 true.
-            carried: the slots that an earlier run returned (`carry_on`), for as many samples and the same plan. None
+            carried: the slots that an earlier run returned (`carry_on`), for the same plan and number of samples. None
                 starts afresh.
         """
         run = self._run(plan, seeds, condition, guidance, settings, may_be_whole=True)

@@ -121,7 +121,7 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
 
 def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
     """Check the slots of an earlier run for a run of `samples` samples. `like` are the slots of a first run."""
-    fix = "give the slots that a run of this plan returned for as many samples, or leave carried out to start afresh"
+    fix = "give the slots of a run of this plan with this number of samples, or leave carried out to start afresh"
     if not isinstance(slots, Slots):
         raise UserError(f"carried is {type(slots).__name__}, not Slots", fix)
     if slots.next not in (None, runs := locate_step(plan)):

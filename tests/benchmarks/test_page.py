@@ -36,7 +36,7 @@ def test_only_what_stands_between_the_comments_is_replaced(tmp_path: Path) -> No
     file.write_text(text)
     put_part(file, "one.py", "new")
     assert file.read_text() == text.replace("old", "new")
-    with pytest.raises(UserError, match="no place for what other.py makes"):
+    with pytest.raises(UserError, match="no part that other.py writes"):
         with_part(text, "other.py", "new")
 
 

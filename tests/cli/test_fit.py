@@ -76,8 +76,8 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
     assert line(none, none) == "dpmpp_2m:2 is kept: no change improved it"
     lost = "the former fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is below two standard errors"
     assert line(many, Gain(-0.3, 0.2), many) == lost
-    behind = line(many, many, Gain(-0.3, 0.2))
-    assert behind == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB worse on the judge seeds"
+    losing = line(many, many, Gain(-0.3, 0.2))
+    assert losing == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB worse on the judge seeds"
 
 
 def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,13 +60,13 @@ c.fflush(file)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_threads_share_one_heap_once_told_so() -> None:
+def test_threads_share_one_heap_once_it_is_set() -> None:
     others = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD")
     untold = {name: value for name, value in os.environ.items() if name not in others}
 
-    def heaps(told: str) -> int:
+    def heaps(variables: str) -> int:
         shown = subprocess.run(
-            [sys.executable, "-c", HEAPS, told], env=untold, capture_output=True, text=True, check=True
+            [sys.executable, "-c", HEAPS, variables], env=untold, capture_output=True, text=True, check=True
         )
         return shown.stdout.count("<heap nr=")
 

@@ -67,9 +67,9 @@ def test_a_module_that_cannot_be_traced_is_one_line(
     (tmp_path / "branching.py").write_text(branching)
     monkeypatch.chdir(tmp_path)
     assert main(["export", "branching.py:make", "-o", "bundle"]) == 1
-    printed, told = capfd.readouterr()
-    assert printed == "" and len(told.splitlines()) == 1, told
-    assert "Denoiser cannot be exported" in told and "branching.py:" in told
+    printed, messages = capfd.readouterr()
+    assert printed == "" and len(messages.splitlines()) == 1, messages
+    assert "Denoiser cannot be exported" in messages and "branching.py:" in messages
     assert not (tmp_path / "bundle" / "manifest.json").exists()
 
 
@@ -155,8 +155,8 @@ def test_inspect_names_a_file_that_is_missing_and_shows_the_rest(
 def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document: Document) -> None:
     packed = document("pack", bundle, "-o", tmp_path / "packed", "--body", "int8-cpu-x86")
     assert 1e3 < packed["bytes"] < 1e5  # too little to tell in MB
-    told = said("pack", bundle, "-o", tmp_path / "packed", "--body", "int8-cpu-x86")
-    assert f"int8-cpu-x86, {packed['bytes'] / 1e3:.1f} kB" in told
+    messages = said("pack", bundle, "-o", tmp_path / "packed", "--body", "int8-cpu-x86")
+    assert f"int8-cpu-x86, {packed['bytes'] / 1e3:.1f} kB" in messages
     found = document("inspect", tmp_path / "packed")
     assert list(found["bodies"]) == ["int8-cpu-x86"]
     assert [share["operations"] for share in found["bodies"]["int8-cpu-x86"]["shares"]] == [1, 2]

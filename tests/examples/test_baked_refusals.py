@@ -22,7 +22,7 @@ NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WITH_A_FALSE_PAGE = """
 const made = {};
-const told = [];
+const shown = [];
 globalThis.document = {
   getElementById: (id) => (made[id] ??= {
     value: id === "engine" ? "wasm" : "0", dataset: {}, getContext: () => ({}), replaceChildren() {},
@@ -32,7 +32,7 @@ globalThis.Option = class {};
 globalThis.location = { search: "" };
 globalThis.Worker = class {
   constructor() { made.worker = this; }
-  postMessage(asked) { if (!("engine" in asked)) told.push(asked.seed); }
+  postMessage(asked) { if (!("engine" in asked)) shown.push(asked.seed); }
 };
 await import(process.argv[1]);
 await new Promise(setImmediate); // the worker is made after the question for a GPU
@@ -40,11 +40,11 @@ made.worker.onmessage({ data: { kind: "ready", condition: "kind", names: ["dress
 for (const seed of ["-1", "1.5", "", "9007199254740992", "7"]) {
   document.getElementById("seed").value = seed;
   made.sample.onclick();
-  told.push(made.status.textContent);
+  shown.push(made.status.textContent);
 }
 made.worker.onerror({});
-told.push(made.status.textContent);
-console.log(JSON.stringify(told));
+shown.push(made.status.textContent);
+console.log(JSON.stringify(shown));
 """
 
 

@@ -17,8 +17,8 @@ SPEC = Spec("wide", (1, 4, 4), (), "v", ScheduleSpec("cosine"))
 
 
 def source(written: tuple[int, ...] = (), dtype: Any = torch.float32) -> TorchSource:
-    beside: Any = SimpleNamespace(file_sizes=written)
-    return TorchSource(torch.nn.Linear(1000, 1000).to(dtype), SPEC, "wide", "0" * 64, companions=beside)
+    other_networks: Any = SimpleNamespace(file_sizes=written)
+    return TorchSource(torch.nn.Linear(1000, 1000).to(dtype), SPEC, "wide", "0" * 64, companions=other_networks)
 
 
 def test_weights_of_any_type_become_float32() -> None:

@@ -44,7 +44,7 @@ class Case:
     family: str
     pipeline: str
     side: int
-    told: dict[str, Any]
+    call: dict[str, Any]
     shared: dict[str, Any]
 
 
@@ -155,7 +155,7 @@ def run(case: Case, folder: Path, x: torch.Tensor, positive: Arrays, negative: A
         x = pipeline._pack_latents(x, *x.shape)
     size = {"height": case.side, "width": case.side, "num_inference_steps": STEPS}
     with torch.no_grad():
-        made = pipeline(latents=x, output_type="latent", return_dict=False, **size, **prompts, **case.told)[0]
+        made = pipeline(latents=x, output_type="latent", return_dict=False, **size, **prompts, **case.call)[0]
     if case.family == "flux":
         made = pipeline._unpack_latents(made, case.side, case.side, pipeline.vae_scale_factor)
     result: Array = made.numpy()

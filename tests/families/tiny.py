@@ -50,15 +50,15 @@ def diffusers_folder(
     text_tokens: int | None = None,
     *,
     pipeline: str | None = None,
-    beside: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write the parts of `pipeline.save_pretrained` that export reads; returns the folder's path.
 
-    `beside` are further networks (a ControlNet), `configs` the contents of other components' files, by path.
+    `more` are further networks (a ControlNet), `configs` the contents of other components' files, by path.
     """
     home = folder / "model"
-    networks = {component: network, **(beside or {})}
+    networks = {component: network, **(more or {})}
     for name, each in networks.items():
         randomize(each).save_pretrained(home / name)
     scheduler = scheduler or v_scheduler()

@@ -59,10 +59,10 @@ class Analytic:
         return call
 
 
-def at(schedule: NoiseSchedule, told: float) -> Time:
+def at(schedule: NoiseSchedule, network_time: float) -> Time:
     """Return the point of the schedule at a network time."""
     low, high = sorted((schedule.cleanest.network, schedule.noisiest.network))
-    return schedule.time(min(max(told, low), high))
+    return schedule.time(min(max(network_time, low), high))
 
 
 def gaussian(mean: ArrayLike = 0.4, std: ArrayLike = 0.25) -> Callable[[np.ndarray, Time, str], np.ndarray]:
@@ -103,7 +103,7 @@ def blocks(seeds: range, size: int = 8) -> tuple[Block, ...]:
     return tuple(Block(seeds[i : i + size], X_SHAPE, {}) for i in range(0, len(seeds), size))
 
 
-def taught(sampler: Analytic, plan: Plan, parts: tuple[Block, ...]) -> tuple[Block, ...]:
+def set_targets(sampler: Analytic, plan: Plan, parts: tuple[Block, ...]) -> tuple[Block, ...]:
     return tuple(replace(part, target=part.sample(sampler, plan)) for part in parts)
 
 

@@ -34,7 +34,7 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.finite_checks import NotFinite
-from tests.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, refinement, taught
+from tests.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, refinement, set_targets
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(size=(16, 3))
@@ -96,7 +96,7 @@ def test_the_slope_is_the_one_of_both_logarithms():
 
 def pixel_refinement(guidance=None):
     """Return a refinement of pixels, and the start of its last stage."""
-    parts = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
+    parts = set_targets(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts, guidance), blocks(range(56)))
     seeds, judges = FitSeeds(parts[:3], parts[3:5]), parts[5:]
     work = refinement(SAMPLER, compile_plan("dpmpp_2m:3", SAMPLER.facts, guidance), seeds)
     *_, best = chain.from_iterable(refine(work, work.origin, 3, measured=2))
@@ -160,7 +160,7 @@ def test_numbers_between_two_others():
 def weaker_than_targets(weaker=1.0, weaker_on_the_fit=1.0, nominal=None):
     """Return a plan of few steps, and seeds whose targets are its own samples times a factor."""
     plan = compile_plan("dpmpp_2m:3", SAMPLER.facts)
-    parts = taught(SAMPLER, plan, blocks(range(24)))
+    parts = set_targets(SAMPLER, plan, blocks(range(24)))
     shares = (weaker_on_the_fit, weaker_on_the_fit, weaker)
     parts = [replace(part, target=part.required_target * share) for part, share in zip(parts, shares, strict=True)]
     return without_numbers(extract_recurrence(plan, 3), FitSeeds(tuple(parts[:2]), tuple(parts[2:])), nominal)
@@ -176,7 +176,7 @@ def without_numbers(numbers, seeds, nominal=None):
 
 def test_all_samples_together_get_the_energy_of_their_targets():
     numbers = extract_recurrence(compile_plan("dpmpp_2m:3", SAMPLER.facts), 3)
-    targets = taught(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
+    targets = set_targets(SAMPLER, compile_plan("dpmpp_2m:60", SAMPLER.facts), blocks(range(24)))
     strong, trade = FeatureTradeoff(without_numbers(numbers, FitSeeds(targets[:2], targets[2:])), None).trade()
     assert trade.factor == trade.energy and (trade.weight, trade.features) == (0, 0)
     before, after = (

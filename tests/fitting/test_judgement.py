@@ -20,7 +20,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.finite_checks import NotFinite
-from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
+from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, set_targets
 from tests.fitting.test_fit import FEW
 
 PIXELS = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1))
@@ -62,7 +62,7 @@ def test_features_are_nearer_only_where_their_distance_falls_and_fd_does_not_ris
 def test_a_plan_may_be_worse_than_a_former_one_by_the_price_of_features_that_it_lacks(price, extractor, is_behind):
     """The features see a constant that the former plan's samples lack; a plan of fewer steps has a lower PSNR."""
     sampler = Analytic(facts("cosine", "v"), mixture)
-    parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
+    parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
     nominal, fitted, former = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5, 6))
     others = np.concatenate([part.sample(sampler, former) for part in parts])
     features = SimpleNamespace(
@@ -148,7 +148,7 @@ class Broken(Analytic):
 
 def plans_and_blocks(sampler):
     teacher = compile_plan("dpmpp_2m:60@uniform_lambda", sampler.facts)
-    return [compile_plan(name, sampler.facts) for name in NAMES], taught(sampler, teacher, blocks(range(16)))
+    return [compile_plan(name, sampler.facts) for name in NAMES], set_targets(sampler, teacher, blocks(range(16)))
 
 
 def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
@@ -179,7 +179,7 @@ def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count, erro
 def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it(caplog):
     sampler = Analytic(facts("cosine", "v"), mixture)
     nominal, teacher = (sampler.compile(name) for name in ("dpmpp_2m:4@karras", "dpmpp_2m:60@arctan"))
-    fit, judges = (taught(sampler, teacher, blocks(seeds)) for seeds in (range(16), range(16, 32)))
+    fit, judges = (set_targets(sampler, teacher, blocks(seeds)) for seeds in (range(16), range(16, 32)))
     best = find_best_on_path(FitSampler(sampler, sampler), teacher, nominal, fit, fit)
     assert best.name.partition("@")[2].startswith("custom(times=[999") and len(best.steps) == 4
     assert mean_psnr(sampler, best, judges) > mean_psnr(sampler, nominal, judges) + 15

@@ -32,7 +32,7 @@ from tests.fitting.analytic import (
     mean_psnr,
     mixture,
     refinement,
-    taught,
+    set_targets,
 )
 
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm")]
@@ -61,7 +61,7 @@ def test_on_gaussian_data_the_fitted_one_step_plan_is_the_exact_solution(kind, p
 def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, prediction, guidance):
     sampler = Analytic(facts(kind, prediction), mixture)
     teacher = compile_plan("dpmpp_2m:60@uniform_lambda" if kind != "flow" else "dpmpp_2m:100", sampler.facts, guidance)
-    parts = taught(sampler, teacher, blocks(range(40)))
+    parts = set_targets(sampler, teacher, blocks(range(40)))
     plan = compile_plan("dpmpp_2m:4@karras" if kind == "edm" else "dpmpp_2m:4", sampler.facts, guidance)
     iterates = fit_numbers(sampler, plan, parts[:2], parts[2:4], iterations=4)
     judged = mean_psnr(sampler, build_plan(iterates[-1].numbers), parts[4:])
@@ -86,7 +86,7 @@ def test_restoration_is_fitted_with_its_degraded_sample():
     parts = [
         replace(part, conditions={"y": degraded[part.seeds.start : part.seeds.stop]}) for part in blocks(range(40))
     ]
-    parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), tuple(parts))
+    parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), tuple(parts))
     plan = compile_plan("dpmpp_2m:3", sampler.facts)
     origin, found = (
         extract_recurrence(plan, 3),

@@ -15,7 +15,7 @@ from fewstep.plans.guidance import Cfg, CfgPlusPlus
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.sampling.execute import execute, finish
-from tests.fitting.analytic import Analytic, blocks, facts, mixture, taught
+from tests.fitting.analytic import Analytic, blocks, facts, mixture, set_targets
 
 FAMILIES = [("linear", "epsilon"), ("cosine", "v"), ("flow", "flow"), ("edm", "edm"), ("linear", "sample")]
 SOLVERS = ["ddim:5", "dpmpp_2m:5", "unipc_2:5", "dpmpp_3m:5", "heun:3", "lms_4:5", "dpmpp_singlestep_2:4"]
@@ -89,7 +89,7 @@ def test_plans_that_are_no_recurrence_are_refused_in_one_line(name, guidance, wo
 SAMPLER = Analytic(facts("cosine", "v"), mixture)
 PLAN = compile_plan("dpmpp_2m:4", SAMPLER.facts, 2.0)
 NUMBERS = extract_recurrence(PLAN, history=3)
-BLOCKS = taught(SAMPLER, compile_plan("dpmpp_2m:60@uniform_lambda", SAMPLER.facts, 2.0), blocks(range(8), size=4))
+BLOCKS = set_targets(SAMPLER, compile_plan("dpmpp_2m:60@uniform_lambda", SAMPLER.facts, 2.0), blocks(range(8), size=4))
 FREE = free_numbers(NUMBERS, column_norms(SAMPLER, NUMBERS, BLOCKS), ("rows", "times", "lean"))
 
 
@@ -123,7 +123,7 @@ def whole_columns(block):
 def error_of(columns, exact):
     """Return the relative mean square error of each column."""
     lengths = np.square(exact).sum((0, 2))
-    assert (lengths == 0).sum() == 1  # the first told time has nowhere to go
+    assert (lengths == 0).sum() == 1  # the first network time cannot move
     return np.sqrt(np.square(columns - exact).sum((0, 2)) / np.maximum(lengths, 1e-30))
 
 

@@ -91,10 +91,10 @@ def asking(bodies):
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
 
 
-def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
+def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), teacher_samples=2, batch=4, **wanted):
     ask = asking({"float32": gaussian(), "int8": candidate})
     want, int8 = (
-        JudgementRequest(TEACHER, taught, samples=True, **wanted),
+        JudgementRequest(TEACHER, teacher_samples, samples=True, **wanted),
         Contender("int8", groups, seeds, forced_seeds),
     )
     found = judge(ask, [int8], PLAN, batch_of(classes), 6, want, batch=batch)
@@ -229,7 +229,7 @@ def test_guidance_is_the_line_through_both_branches():
 
 
 @pytest.mark.parametrize(
-    "more", [{"taught": 7}, {"seeds": 7}, {"seeds": 0}, {"seeds": 5, "extract": len, "featured": 6}]
+    "more", [{"teacher_samples": 7}, {"seeds": 7}, {"seeds": 0}, {"seeds": 5, "extract": len, "featured": 6}]
 )
 def test_numbers_of_seeds_that_cannot_be_compared_are_refused(more):
     with pytest.raises(UserError, match="seeds, and the teacher ., but there are 6 in all"):

@@ -125,5 +125,5 @@ def test_running_in_int8_takes_little_besides_its_weights(large_bundle: tuple[Pa
     held = sum(weight_bytes(io.load(bundle / graph.file, root=bundle)) for graph in graphs)
     assert 0.25 * weights < held < 0.4 * weights
     command = [sys.executable, "-c", SAMPLE, str(bundle), "int8-cpu-x86"]
-    beside = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert held < beside < 1.3 * held + ACTIVATIONS
+    with_openvino = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert held < with_openvino < 1.3 * held + ACTIVATIONS

@@ -78,7 +78,7 @@ DAMAGED = [  # fields of the plan, or of its first step, and what is said of the
     ({"steps": [STEP | {"heads": 2}]}, r"steps\[0\].* is not"),
     ({"steps": [STEP | {"branches": ["cond", "cond"]}]}, "evaluates the branches"),
     ({"steps": [STEP | {"shape": {"type": "clip", "low": 1, "high": 0}}]}, r"steps\[0\] clips to"),
-    # the network is told float32: numpy would warn of an overflow, and the output be infinite
+    # the network gets float32: numpy would warn of an overflow, and the output be infinite
     ({"steps": [STEP | {"time": 1e308}]}, r"steps\[0\] passes the network the time 1e\+308"),
     ({"steps": [STEP | {"to": 1e308}]}, r"steps\[0\] passes the network the time 1e\+308"),
 ]

@@ -117,7 +117,7 @@ def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
     assert packed.steps == plan.steps and packed.fitted.graph == graph_of_fit(manifest, BODIES[0])
     noisy = msgspec.structs.replace(manifest.networks["noisy"], bodies=manifest.bodies)
     other = msgspec.structs.replace(manifest, networks={"noisy": noisy})
-    assert packed.fitted.graph != graph_of_fit(other, BODIES[0])  # beside another expert it is a plan of before
+    assert packed.fitted.graph != graph_of_fit(other, BODIES[0])  # next to another expert it is an earlier plan
     assert graph_of_fit(manifest, "int8-cpu-arm") is None
     noisy = msgspec.structs.replace(noisy, bodies={"float32": manifest.bodies[BODIES[1]]})
     assert graph_of_fit(msgspec.structs.replace(manifest, networks={"noisy": noisy}), BODIES[1]) is None

@@ -209,8 +209,8 @@ def test_measure_names_a_body_that_is_far_from_float(evaluation, monkeypatch):
     )
     monkeypatch.setattr("fewstep.cli.verbs.measure.measure", lambda *_: replace(results, qualities=(near, far)))
     shown = verb(MeasureOptions(bundle), SILENT).shown
-    beside = "the signal -7.0 dB above the error; another seed's sample has 9.0 dB"
-    assert f"far is only 3.0 dB from float32, {beside}: look at the samples before deploying it." in shown
+    figures = "the signal -7.0 dB above the error; another seed's sample has 9.0 dB"
+    assert f"far is only 3.0 dB from float32, {figures}: look at the samples before deploying it." in shown
     assert not any(str(line).startswith("near is only") for line in shown)
 
 
@@ -242,8 +242,8 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     results = evaluation[1]
     (body,) = results.qualities
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
-    taught = replace(results.float_against_teacher, mean=steps)
-    results = replace(results, float_against_teacher=taught, qualities=(body,))
+    few_steps = replace(results.float_against_teacher, mean=steps)
+    results = replace(results, float_against_teacher=few_steps, qualities=(body,))
     bundle, path = open_bundle(evaluation[0]), Path("my models/shapes")
     found = advice(results, bundle, path)
     assert said in found.verdict and re.fullmatch(r"fewstep [a-z]+ 'my models/shapes'( .*)?", found.command)

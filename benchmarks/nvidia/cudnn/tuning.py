@@ -81,7 +81,7 @@ def graph_time(call: Callable[[], Any], calls: int, replays: int) -> float:
 
 
 def record(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """Calls as a CUDA graph, after one that is not recorded."""
+    """Record calls as a CUDA graph, after one call without recording."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -26,15 +26,15 @@ def in_float(node: Node) -> tuple[Node, ...]:
     """Compute an operation with an integer kernel in float32, between the same codes."""
     if node.op == "QLinearConv":
         x, x_scale, x_zero, w, w_scale, w_zero, *code = node.inputs
-        product, behind, axis = "Conv", Node("QuantizeLinear", ("result", *code), ("expected",)), 0
+        product, following, axis = "Conv", Node("QuantizeLinear", ("result", *code), ("expected",)), 0
     else:
         x, w, x_scale, w_scale, x_zero, w_zero, *bias = node.inputs
-        product, behind, axis = "MatMul", Node("Add" if bias else "Identity", ("result", *bias), ("expected",)), 1
+        product, following, axis = "MatMul", Node("Add" if bias else "Identity", ("result", *bias), ("expected",)), 1
     return (
         Node("DequantizeLinear", (x, x_scale, x_zero), ("x_float",)),
         Node("DequantizeLinear", (w, w_scale, w_zero), ("w_float",), {"axis": axis}),
         Node(product, ("x_float", "w_float"), ("result",), node.attributes),
-        behind,
+        following,
     )
 
 

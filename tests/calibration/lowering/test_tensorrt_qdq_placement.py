@@ -18,7 +18,7 @@ SHAPES = {"w1": (32, 256), "bias": (256,), "w2": (256, 32)}
 
 
 def block(channels: int = 16, last: int = 3) -> Graph:
-    """A block with a norm's scale and shift in front of a convolution, a modulated one, and layers after its sum."""
+    """A block with a norm's scale and shift in widening of a convolution, a modulated one, and layers after its sum."""
     b = Builder(2)
     h = b.conv("x", "h", 3, channels)
     b.constants |= {name: np.ones((channels, 1, 1), np.float32) for name in ("gamma", "beta")}
@@ -51,7 +51,7 @@ def test_weights_that_are_many_pay_for_a_kernel_and_a_copy() -> None:
 
 
 def test_a_norm_and_its_silu_are_rounded_bare() -> None:
-    """Multipliers and zero points in front of that rounding would be a kernel. After a modulation they are not."""
+    """Multipliers and zero points in widening of that rounding would be a kernel. After a modulation they are not."""
     graph = block()
     placed = place_roundings(graph, select_ops_to_lower(graph))
     assert "a" in placed.bare and "b" not in placed.bare
@@ -65,7 +65,7 @@ def test_a_graph_that_would_be_all_float_stays_int8() -> None:
 
 
 def test_an_activation_function_between_two_layers_costs_what_their_weights_save() -> None:
-    """In float the layer in front fuses the function. Wide layers have few weights for the values between them."""
+    """In float the layer in widening fuses the function. Wide layers have few weights for the values between them."""
     for rows, in_float in ((16, set[str]()), (256, {"wide", "narrow"})):
         b = Builder(1)
         b.add("MatMul", ("x", b.random("stem", 32, 32, scale=0.2)), "stemmed")
@@ -102,8 +102,8 @@ def block_of_convolutions(channels: int, wide: int, op: str) -> Graph:
     b.constants |= {name: np.ones((channels, 1, 1), np.float32) for name in ("gamma", "beta")}
     stem = b.conv("x", "stem", 3, channels)
     normed = b.add("Add", (b.add("Mul", (stem, "gamma"), "scaled"), "beta"), "normed")
-    activated = b.add(op, (b.conv(normed, "front", channels, wide, kernel=1),), "activated")
-    total = b.add("Add", (b.conv(activated, "behind", wide, channels, kernel=1), stem), "total")
+    activated = b.add(op, (b.conv(normed, "widening", channels, wide, kernel=1),), "activated")
+    total = b.add("Add", (b.conv(activated, "narrowing", wide, channels, kernel=1), stem), "total")
     after = b.conv(b.add("Gelu", (total,), "alone"), "after", channels, channels)
     b.add("Identity", (b.conv(after, "out", channels, 3),), "output")
     return b.graph(3, SIZE, SIZE)
@@ -117,15 +117,15 @@ def test_a_convolution_is_int8_where_its_activation_function_is_in_its_kernel() 
     least = 2 * GUIDED * wide * SIZE**2 // (GUIDED * SIZE**2 + 2 * wide)
     enough = (2 * GUIDED * wide * SIZE**2 + KERNEL) // wide + 1
     for channels, in_float in (
-        (least, {"front", "behind"}),
-        (least + 1, {"behind"}),
-        (enough - 1, {"behind"}),
+        (least, {"widening", "narrowing"}),
+        (least + 1, {"narrowing"}),
+        (enough - 1, {"narrowing"}),
         (enough, set[str]()),
     ):
         for op in ("Gelu", "Relu", "Tanh", "Sigmoid"):
             graph = block_of_convolutions(channels, wide, op)
             ops = select_ops_to_lower(graph)
-            assert {each.name for each in ops} == {"front", "behind", "after"}
+            assert {each.name for each in ops} == {"widening", "narrowing", "after"}
             assert find_slower_operations(graph, ops) == in_float
 
 

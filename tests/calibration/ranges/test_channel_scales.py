@@ -170,7 +170,7 @@ def test_a_group_that_was_always_zero_has_the_pooled_range() -> None:
 @pytest.mark.parametrize(
     "histogram",
     [
-        make_histogram(np.array([[1, 2], [3, 4]], np.float32)),  # channels that are not told apart
+        make_histogram(np.array([[1, 2], [3, 4]], np.float32)),  # channels that are not distinguished
         make_histogram(np.array([[1], [3]], np.float32), 1),  # one
         make_histogram(np.zeros((2, 3), np.float32), 1),
     ],

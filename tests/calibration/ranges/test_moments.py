@@ -65,12 +65,12 @@ def test_moments_do_not_depend_on_further_operations() -> None:
     prepared = body()
     ops = select_int8_ops(prepared)
     network = open_observed(prepared, tuple(dict.fromkeys(op.x for op in ops)))
-    alone, beside = (MomentSums(network, prepared, parts, 8, 0) for parts in ((ops[1:],), (ops[1:], ops[:1])))
-    for watched in (alone, beside):
+    alone, together = (MomentSums(network, prepared, parts, 8, 0) for parts in ((ops[1:],), (ops[1:], ops[:1])))
+    for watched in (alone, together):
         watched(feeds(prepared))
-    assert alone.sums.keys() < beside.sums.keys()
+    assert alone.sums.keys() < together.sums.keys()
     for name, own in alone.sums.items():
-        np.testing.assert_array_equal(own, beside.sums[name])
+        np.testing.assert_array_equal(own, together.sums[name])
 
 
 def test_an_expert_without_rows_has_no_moments() -> None:

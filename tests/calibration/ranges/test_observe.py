@@ -56,8 +56,8 @@ def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
 def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
     """A tensor that two operations read along different axes has none."""
     linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
-    behind = written("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
-    both = GRAPH.with_nodes((*GRAPH.nodes, *behind.nodes), linear)
+    following = written("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
+    both = GRAPH.with_nodes((*GRAPH.nodes, *following.nodes), linear)
     assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
     assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
     assert set(tensors_to_observe(both)) - set(channel_axes(both)) == {"b"}

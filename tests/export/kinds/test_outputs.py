@@ -44,9 +44,9 @@ def in_torch(guidance: float) -> tuple[np.ndarray, list[np.ndarray]]:
     for i in range(3):
         with torch.no_grad():
             time = torch.full((2,), 1000 * (1 - i / 3))
-            v, *beside = network(x, time, picture)
+            v, *further = network(x, time, picture)
             away = network(x, time, torch.zeros_like(picture))[0]
-        x, named = x - (away + guidance * (v - away)) / 3, [each.numpy() for each in beside]
+        x, named = x - (away + guidance * (v - away)) / 3, [each.numpy() for each in further]
     return x.numpy(), named
 
 

@@ -17,7 +17,7 @@ class Wrapped(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.beside = nn.Linear(2, 2)
+        self.unchanged = nn.Linear(2, 2)
         self.network = network
 
 

@@ -93,9 +93,9 @@ def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_p
     module = merge_files(base, tmp_path / "a.safetensors")
     x = torch.randn(1, given, 5, 5)
     functional = nn.functional
-    beside = functional.conv2d(functional.conv2d(functional.conv2d(x, down), mid, padding=1), up)
+    expected = functional.conv2d(functional.conv2d(functional.conv2d(x, down), mid, padding=1), up)
     change = dict(module.named_modules())[name](x) - dict(base.named_modules())[name](x)
-    torch.testing.assert_close(change, beside, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_two_files_add_up(base: nn.Module, tmp_path: Path) -> None:

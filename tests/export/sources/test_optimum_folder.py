@@ -42,7 +42,7 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("component", "config", "beside", "says"),
+    ("component", "config", "others", "says"),
     [
         (
             "transformer",
@@ -71,13 +71,13 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
     ],
 )
 def test_an_optimum_folder_that_says_too_little_is_one_line(
-    component: str, config: dict[str, Any], beside: dict[str, Any], says: str, tmp_path: Path
+    component: str, config: dict[str, Any], others: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
-    for name, content in {component: config, **beside}.items():
+    for name, content in {component: config, **others}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(content))
     (tmp_path / component / "model.onnx").touch()
-    (tmp_path / "model_index.json").write_text(json.dumps({name: ["optimum", "x"] for name in (component, *beside)}))
+    (tmp_path / "model_index.json").write_text(json.dumps({name: ["optimum", "x"] for name in (component, *others)}))
     diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
     with pytest.raises(UserError, match=f"{says}.*; export the original pipeline's folder"):
         load_source(str(tmp_path))

@@ -90,7 +90,7 @@ class Noisy(Block):
 
 class Dropping(Block):
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(self.conv(x), 0.5)  # not told that it is not training
+        return nn.functional.dropout(self.conv(x), 0.5)  # without the flag that it is not training
 
 
 class Changing(Block):

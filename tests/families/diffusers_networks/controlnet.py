@@ -14,5 +14,5 @@ def make(folder: Path) -> str:
     network = stable_diffusion_unet()
     control = ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8))
     return diffusers_folder(
-        folder, network, text_tokens=7, pipeline="StableDiffusionControlNetPipeline", beside={"controlnet": control}
+        folder, network, text_tokens=7, pipeline="StableDiffusionControlNetPipeline", more={"controlnet": control}
     )

@@ -18,6 +18,6 @@ def make(folder: Path) -> str:
         network,
         text_tokens=7,
         pipeline="StableDiffusionAdapterPipeline",
-        beside={"adapter": adapter},
+        more={"adapter": adapter},
         configs={"vae/config.json": {"block_out_channels": [4, 4]}},
     )

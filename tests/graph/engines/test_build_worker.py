@@ -32,7 +32,7 @@ class TensorRtDouble(ModuleType):
         self.asked: list[Any] = []
         self.parses, self.builds, self.stale = True, True, False
         flags = {"TF32": 0, "VERSION_COMPATIBLE": 1, "GPU_FALLBACK": 2}
-        if version.startswith("10"):  # 11 removed what weakly typed networks were told
+        if version.startswith("10"):  # 11 removed the flags of weakly typed networks
             flags |= {"FP16": 3, "INT8": 4}
         self.BuilderFlag = IntEnum("BuilderFlag", flags)
         self.NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})

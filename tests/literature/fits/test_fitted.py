@@ -18,7 +18,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.sampling.execute import finish
-from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
+from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, set_targets
 
 FITS = (compensation, auto_diffusion, solver_search, olss)
 # Least gains of the fits. S3 gains 7.6 and 6.3 dB by times alone on the first two, 5.8 and 1.8 by decisions alone.
@@ -27,7 +27,7 @@ FAMILIES = [("cosine", "v", (2.5, 5, 9, 10)), ("flow", "flow", (2.5, 6, 9, 10)),
 
 def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 32) -> FitSetting:
     teacher = compile_plan("dpmpp_2m:80@arctan", sampler.facts)
-    parts = taught(sampler, teacher, blocks(range(seeds)))
+    parts = set_targets(sampler, teacher, blocks(range(seeds)))
     rolled = FitSampler(sampler, sampler)
     return FitSetting(rolled, sampler.facts, None, compile_plan(nominal, sampler.facts), teacher, parts)
 
@@ -37,7 +37,7 @@ def gain(fit: ModuleType, known: FitSetting) -> float:
     plan = fit.fit_plan(known)
     assert len(plan.steps) == known.evaluations
     sampler = known.rolled.sampler
-    judges = taught(sampler, known.teacher, blocks(range(1000, 1032)))
+    judges = set_targets(sampler, known.teacher, blocks(range(1000, 1032)))
     fitted, nominal = (mean_psnr(sampler, each, judges) for each in (decode(encode(plan)), known.nominal))
     return fitted - nominal
 

@@ -33,9 +33,9 @@ def exact(
     schedule = NoiseSchedule(spec)
 
     def network(x: np.ndarray, times: np.ndarray, conditions: dict[str, Any]) -> np.ndarray:
-        told = float(times[0]) / scale
-        told = schedule.path.first + schedule.path.last - told if reverse else told
-        time = schedule.time(min(max(told, schedule.path.first), schedule.path.last))
+        network_time = float(times[0]) / scale
+        network_time = schedule.path.first + schedule.path.last - network_time if reverse else network_time
+        time = schedule.time(min(max(network_time, schedule.path.first), schedule.path.last))
         x = x / input_scale(prediction, time, spec)  # type: ignore[arg-type]
         labels = conditions["class"][: len(x)]
         variance = np.array([0.0225, 0.0225, 0.3825])[labels][:, None, None, None]  # of both: 0.15^2 + 0.6^2

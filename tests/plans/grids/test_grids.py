@@ -25,7 +25,7 @@ OF_TABLES = ["leading", "quadratic", "lcm", "ays_sd", "ays_sdxl", "ays_svd"]
 OTHERS = ["custom", "dynamic_shift", "flow_shift", "table"]  # which take more than a schedule, or a flow alone
 
 
-def told(times):
+def network_times(times):
     return [time.network for time in times[:-1]]
 
 
@@ -68,42 +68,44 @@ def test_arctan_is_even_in_its_angle_from_the_noisiest_time_itself(schedule):
 
 @pytest.mark.parametrize(("schedule", "least"), [(FLOW, 0.1), (OU, 0.03)], ids=lambda each: getattr(each, "name", None))
 def test_arctan_asks_no_network_about_a_time_without_noise(schedule, least):
-    assert told(grids.arctan(schedule, 400))[-1] == pytest.approx(least)
+    assert network_times(grids.arctan(schedule, 400))[-1] == pytest.approx(least)
 
 
 def test_arctan_of_power_one_is_the_time_of_trigflow():
     schedule = NoiseSchedule(ScheduleSpec("trigonometric"))
-    assert told(grids.arctan(schedule, 5, power=1.0, centre=1.0)) == pytest.approx(told(grids.trailing(schedule, 5)))
+    assert network_times(grids.arctan(schedule, 5, power=1.0, centre=1.0)) == pytest.approx(
+        network_times(grids.trailing(schedule, 5))
+    )
 
 
 def test_trailing_is_even_and_starts_at_the_noisiest():
-    assert told(grids.trailing(LINEAR, 4)) == [999, 749, 499, 249]
-    assert told(grids.trailing(FLOW, 4)) == [1000, 750, 500, 250]
+    assert network_times(grids.trailing(LINEAR, 4)) == [999, 749, 499, 249]
+    assert network_times(grids.trailing(FLOW, 4)) == [1000, 750, 500, 250]
     assert rhos(grids.trailing(VE, 3)) == pytest.approx([50, math.sqrt(0.5), 0.01, 0])
 
 
 def test_leading_stops_short_of_the_noisiest_time():
-    assert told(grids.leading(LINEAR, 4)) == [750, 500, 250, 0]
-    assert told(grids.leading(LINEAR, 4, offset=1)) == [751, 501, 251, 1]
-    assert told(grids.leading(NoiseSchedule(ScheduleSpec("cosine", timesteps=100)), 8))[0] == 84
+    assert network_times(grids.leading(LINEAR, 4)) == [750, 500, 250, 0]
+    assert network_times(grids.leading(LINEAR, 4, offset=1)) == [751, 501, 251, 1]
+    assert network_times(grids.leading(NoiseSchedule(ScheduleSpec("cosine", timesteps=100)), 8))[0] == 84
 
 
 def test_linspace_evaluates_both_ends():
-    assert told(grids.linspace(LINEAR, 5)) == [999, 749, 500, 250, 0]
-    assert told(grids.linspace(FLOW, 2)) == [1000, 1]
-    assert told(grids.linspace(OU, 30))[-1] == pytest.approx(0.03)  # SGMSE's
+    assert network_times(grids.linspace(LINEAR, 5)) == [999, 749, 500, 250, 0]
+    assert network_times(grids.linspace(FLOW, 2)) == [1000, 1]
+    assert network_times(grids.linspace(OU, 30))[-1] == pytest.approx(0.03)  # SGMSE's
 
 
 def test_quadratic_is_even_in_the_root_of_time():
-    roots = np.sqrt(told(grids.quadratic(LINEAR, 10)))
+    roots = np.sqrt(network_times(grids.quadratic(LINEAR, 10)))
     assert np.diff(roots) == pytest.approx([-math.sqrt(999) / 9] * 9, abs=0.06)  # timesteps are whole
-    assert told(grids.quadratic(LINEAR, 10, reach=0.8))[0] == 799
+    assert network_times(grids.quadratic(LINEAR, 10, reach=0.8))[0] == 799
 
 
 def test_lcm_takes_from_the_timesteps_of_the_distillation():
-    assert told(grids.lcm(LINEAR, 4)) == [999, 759, 499, 259]
-    assert told(grids.lcm(LINEAR, 2)) == [999, 499]
-    assert told(grids.lcm(LINEAR, 50)) == [20 * i - 1 for i in range(50, 0, -1)]
+    assert network_times(grids.lcm(LINEAR, 4)) == [999, 759, 499, 259]
+    assert network_times(grids.lcm(LINEAR, 2)) == [999, 499]
+    assert network_times(grids.lcm(LINEAR, 50)) == [20 * i - 1 for i in range(50, 0, -1)]
 
 
 @pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
@@ -143,7 +145,7 @@ def test_beta_places_quantiles_over_sigma():
 
 
 def test_align_your_steps_has_the_published_sigmas():
-    assert told(grids.ays_sd(SD, 10)) == [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
+    assert network_times(grids.ays_sd(SD, 10)) == [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
     published = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0]
     assert rhos(grids.ays_sd(SD, 10)) == pytest.approx(published, rel=0.015)
     published = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0]
@@ -165,7 +167,7 @@ def test_flow_shift_is_equation_23(shift):
     times = grids.flow_shift(FLOW, 4, shift=shift)
     even = np.array([1, 0.75, 0.5, 0.25])
     assert [time.sigma for time in times[:-1]] == pytest.approx(shift * even / (1 + (shift - 1) * even))
-    assert told(times) == pytest.approx([1000 * time.sigma for time in times[:-1]])
+    assert network_times(times) == pytest.approx([1000 * time.sigma for time in times[:-1]])
 
 
 @pytest.mark.parametrize("shift", [0.08, 0.2, 0.42, 0.46, 3.0, 100.0])
@@ -185,7 +187,7 @@ def test_dynamic_shift_grows_with_the_image():
 
 def test_custom_times_may_tell_the_network_others():
     times = grids.custom(SD, 2, times=(999.0, 400.0), told=(250.0, 100.0))
-    assert told(times) == [250, 100]
+    assert network_times(times) == [250, 100]
     assert times[1].sigma == SD.sigma(400)
     assert parse_plan_name("ddim:2@custom(times=[999, 400])").text == "ddim:2@custom(times=[999, 400])"
 

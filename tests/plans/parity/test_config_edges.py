@@ -206,7 +206,7 @@ def test_trailing_timesteps_are_rounded_as_numpy_rounds_them(name, T):
     for steps in [count for count in counts if count <= T and count not in TOO_MANY[T]]:
         ours = times_of_steps(read, steps)
         scheduler.set_timesteps(steps)
-        theirs = scheduler.timesteps[:: scheduler.order].tolist()  # those of order 2 are told others in between
+        theirs = scheduler.timesteps[:: scheduler.order].tolist()  # those of order 2 get others in between
         assert ours == theirs, steps
 
 

@@ -238,15 +238,15 @@ def test_it_is_found_next_to_skip_connections(wrong: str) -> None:
     nodes.append(Node("Relu", ("up_0",), ("output",)))
     x, output = (Value(name, FLOAT, (1, 4)) for name in ("x", "output"))
     graph = Graph("hourglass", (x,), (output,), tuple(nodes), {})
-    behind = {wrong}  # what is made of it
+    affected = {wrong}  # what is made of it
     for node in nodes:
-        if behind & {*node.inputs}:
-            behind.add(node.output)
+        if affected & {*node.inputs}:
+            affected.add(node.output)
     asked = []
 
     def is_wrong(name: str) -> bool:
         asked.append(name)
-        return name in behind
+        return name in affected
 
     assert _bisect_tensors(graph, [node.output for node in nodes], is_wrong) == wrong
     assert len(asked) <= 5

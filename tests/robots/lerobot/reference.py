@@ -1,10 +1,10 @@
-"""What LeRobot's own policies make of tiny configurations: run in LeRobot's environment (0.6, Python 3.12), not here.
+"""Record actions of LeRobot's own policies for tiny configurations, in LeRobot's environment (0.6, Python 3.12).
 
     python tests/robots/lerobot/reference.py tests/export/sources/lerobot
 
 writes TYPE.npz: the files that `save_pretrained` wrote, names and shapes of all weights (`weights.py` has their
 values), observations, the noise, and the actions of ten steps. Nothing is downloaded: sizes of the encoders and the
-tokenizer are made here.
+tokenizer are defined here.
 """
 
 import json

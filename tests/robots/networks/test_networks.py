@@ -71,7 +71,7 @@ def test_the_time_may_be_the_sequences_first_token() -> None:
     torch.testing.assert_close(ours(x, time), expected, rtol=1e-4, atol=1e-5)
     changed = x.clone()
     changed[:, 5:] += 1
-    torch.testing.assert_close(ours(changed, time)[:, :5], expected[:, :5])  # no action sees those behind it
+    torch.testing.assert_close(ours(changed, time)[:, :5], expected[:, :5])  # no action sees later ones
 
 
 def test_resizing_is_torchs_antialiased_one() -> None:

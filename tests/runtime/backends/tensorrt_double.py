@@ -158,7 +158,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             module.calls["execute_async_v3"] += 1
             if stream not in cuda.streams:
                 return self.refuse("no such stream")
-            if any(each != stream for each in self.running):  # behind each other on one stream they may stand
+            if any(each != stream for each in self.running):  # on one stream they may queue
                 return self.refuse("the context is in use")
             recorded = cuda.streams[stream].recorded
             if recorded is not None and not module.records:

@@ -101,14 +101,14 @@ def test_the_real_runtime_tells_our_logger_why_it_refuses_an_engine() -> None:
 
 @pytest.fixture
 def context(tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any) -> Any:
-    """Return an execution context of the body, with addresses for a batch of 2 and its shapes set; `told` has its
+    """Return an execution context of the body, with addresses for a batch of 2 and its shapes set; `logged` has its
     errors.
     """
-    told: list[str] = []
+    logged: list[str] = []
 
     class Logger(tensorrt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
-            told.append(message)
+            logged.append(message)
 
     content = engine((tiny_bundle / "graphs/body.onnx").read_bytes(), "10.3.0", (1, 2, 8))
     made = tensorrt.Runtime(Logger()).deserialize_cuda_engine(content).create_execution_context()
@@ -116,13 +116,13 @@ def context(tiny_bundle: Path, cuda: CudaDouble, tensorrt: Any) -> Any:
         made.set_tensor_address(name, cuda.cudaMalloc(4 * int(np.prod(shape)))[1])
         if name != "v":
             assert made.set_input_shape(name, shape)
-    made.told = told
+    made.logged = logged
     return made
 
 
 def test_the_double_refuses_what_tensorrt_refuses(context: Any, cuda: CudaDouble) -> None:
     _, stream = cuda.cudaStreamCreateWithFlags(1)
-    assert not context.set_input_shape("x", (9, 1, 4, 4)) and "out of profile" in context.told[-1]
+    assert not context.set_input_shape("x", (9, 1, 4, 4)) and "out of profile" in context.logged[-1]
     addresses = dict(context.addresses)
     for wrong, why in (
         (None, "no address was set for v"),
@@ -130,13 +130,13 @@ def test_the_double_refuses_what_tensorrt_refuses(context: Any, cuda: CudaDouble
         (cuda.cudaHostAlloc(128, 0)[1], "is no device memory"),
     ):
         context.addresses = {name: at for name, at in {**addresses, "v": wrong}.items() if at is not None}
-        assert not context.execute_async_v3(int(stream)) and why in context.told[-1]
+        assert not context.execute_async_v3(int(stream)) and why in context.logged[-1]
     context.addresses = addresses
-    assert not context.set_tensor_address("x", addresses["x"] + 8) and "is not aligned to 256" in context.told[-1]
+    assert not context.set_tensor_address("x", addresses["x"] + 8) and "is not aligned to 256" in context.logged[-1]
     assert context.execute_async_v3(int(stream))
-    assert context.execute_async_v3(int(stream))  # one behind the other
+    assert context.execute_async_v3(int(stream))  # one after the other
     _, other = cuda.cudaStreamCreateWithFlags(1)
-    assert not context.execute_async_v3(int(other)) and "is in use" in context.told[-1]
+    assert not context.execute_async_v3(int(other)) and "is in use" in context.logged[-1]
     cuda.cudaFree(addresses["x"])  # while the call waits for its turn
     assert cuda.cudaStreamSynchronize(stream) == (Error.cudaErrorIllegalAddress,)
 

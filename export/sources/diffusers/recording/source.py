@@ -146,9 +146,7 @@ def _compare(
     more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
     LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
     if recorded.holds:
-        what = (
-            "its pipeline keeps a part of a picture; here --image FILE --known MASK or hold=Hold(picture, mask) do so"
-        )
+        what = "its pipeline keeps a part of a picture; give --image FILE --known MASK, or hold=Hold(picture, mask)"
         LOG.warning("%s: %s", origin.label, what)
     if settings.forms.has_one_length:
         what = "its texts have as many tokens as that of --call prompt, since its network reads their number"

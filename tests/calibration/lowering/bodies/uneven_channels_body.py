@@ -40,11 +40,11 @@ def layer(kind: str, reach: Array = REACH) -> Graph:
     op = kind.split()[-1] if is_conv else kind.split()[0]
     outer, inside = "Conv" if is_conv else "MatMul", ", inside" if op == "Gemm" else ""
     bias = rng.standard_normal(32)
-    constants = {"first": first, "w": weight, "last": last, "behind": bias.reshape(-1, *[1] * len(taps))}
+    constants = {"first": first, "w": weight, "last": last, "outer_bias": bias.reshape(-1, *[1] * len(taps))}
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in constants.items()}
     plane = f"float[{', '.join(map(str, ('batch', 32, *image)))}]"
     text = f"""({plane} x) => ({plane} output) {{
-        a = {outer}(x, first) b = {op}{attributes}(a, w{inside}) c = Add(b, behind) output = {outer}(c, last)
+        a = {outer}(x, first) b = {op}{attributes}(a, w{inside}) c = Add(b, outer_bias) output = {outer}(c, last)
     }}"""
     return written(text, **arrays, **({"inside": bias} if inside else {}))
 

@@ -106,11 +106,11 @@ def test_what_other_targets_leave_in_float_reads_sixteen_bits_next_to_an_inner_o
     few = np.random.default_rng(4).standard_normal((1, 16, 1, 1)).astype(np.float32)
     gate = written("() => () { gate = Conv(a1, few) gated = Mul(shortcut, gate) }").nodes
     at = 1 + next(place for place, node in enumerate(plain.nodes) if node.output == "shortcut")
-    behind = [
+    following = [
         replace(node, inputs=tuple("gated" if name == "shortcut" else name for name in node.inputs))
         for node in plain.nodes[at:]
     ]
-    prepared = plain.with_nodes([*plain.nodes[:at], *gate, *behind], {"few": few})
+    prepared = plain.with_nodes([*plain.nodes[:at], *gate, *following], {"few": few})
     convolutions = {
         node.inputs[0] for node in lower(prepared, table(prepared), QNN_8BIT).graph.nodes if node.op == "Conv"
     }
