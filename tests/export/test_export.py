@@ -20,6 +20,7 @@ from fewstep.graph.files.io import load
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.refusals import refuses
 
 MAKE = """
 import torch
@@ -187,9 +188,7 @@ def test_a_spec_that_contradicts_its_module_is_what_is_changed(
 
 def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("def make(): return 1\n")
-    with pytest.raises(
-        UserError, match="random.py has the name of a module of Python's standard library; rename the file"
-    ):
+    with refuses("random.py", "rename the file"):
         load_source(f"{tmp_path / 'random.py'}:make")
     assert str(tmp_path) not in str(sys.modules.get("random"))
 

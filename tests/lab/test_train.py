@@ -10,9 +10,9 @@ from benchmarks.markdown import part_of
 from fewstep.models.fashion_mnist import unet
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.models.training import generator_of
-from fewstep.plans.errors import UserError
 from lab import model_card, train
 from lab.zoo.members import SHIPPED
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize("name", ["zoo/speech", "zoo/action_tokens", "zoo/policy_unet1d"])
@@ -26,7 +26,7 @@ def test_a_recipe_has_a_network_and_its_loss(name: str, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match="there is no recipe zoo/other; name a file such as zoo/dit_flow"):
+    with refuses("zoo/other", "zoo/dit_flow"):
         train.recipe_of("zoo/other")
 
 

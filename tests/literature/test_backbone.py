@@ -18,6 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from tests.graph.bake.run_baked import open_baked
 from tests.onnx_text import parse_graph
+from tests.refusals import refuses
 
 ROUNDS, SHAPE = 4, (1, 4, 4)
 OUTPUTS = ("class", "next_total")
@@ -161,6 +162,6 @@ def test_a_file_that_is_no_backbone_is_one_line(tiny_bundle: Path, tmp_path: Pat
     with pytest.raises(UserError, match=f"{tmp_path} is a folder"):
         bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", around=(f"backbone:{tmp_path}",)))
     content = backbone(file).read_bytes()
-    with pytest.raises(UserError, match="is both an input and the output; give the output another name"):
+    with refuses(str(file), "give the output another name"):
         bake(BakeOptions(tiny_bundle, "ddim:2", file, around=(f"backbone:{file}",)))
     assert file.read_bytes() == content

@@ -12,6 +12,7 @@ from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.sampling.execute import execute
 from tests.plans.execute_plan import sample
+from tests.refusals import refuses
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
 X = np.linspace(-1, 1, 6).reshape(2, 3)
@@ -177,7 +178,7 @@ def test_numbers_and_lists_of_any_kind_are_the_same_guidance(given, same):
 
 
 def test_rescaling_needs_a_conditional_branch():
-    with pytest.raises(UserError, match="Rescale needs the branch 'cond', and the guidance has 'image', 'pert"):
+    with refuses(("Rescale", "'cond'")):
         compile_plan("ddim:4", DENOISING, Branches({"image": 2.0, "perturbed": -1.0}), Rescale(0.7))
 
 

@@ -8,6 +8,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg, Pag, Steer
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
+from tests.refusals import refuses
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
 STEERED = DenoiserFacts(DENOISING.schedule, DENOISING.prediction, heads=2, steers="x")
@@ -53,7 +54,7 @@ def test_steering_by_one_output_says_how_to_export():
     with pytest.raises(UserError, match="second output is a gradient"):
         compile_plan("ddim:4", replace(STEERED, steers=None), Steer())
     expert = NetworkFacts("noisy", 0.0, DENOISING.prediction, 2, "x0")
-    with pytest.raises(UserError, match="steering needs gradients with respect to one variable, not x and x0"):
+    with refuses(("x and x0",)):
         compile_plan("ddim:4", replace(STEERED, networks=(expert,)), Steer())
     with pytest.raises(UserError, match="needs perturbed attention"):
         compile_plan("ddim:4", replace(STEERED, perturbed=False), Steer(guidance=Pag(2.0)))

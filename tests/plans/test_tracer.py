@@ -14,6 +14,7 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.sampling.execute import Hold, execute
 from tests.plans.execute_plan import sample, tanh
+from tests.refusals import refuses
 
 COSINE = ScheduleSpec("cosine")
 DENOISING = DenoiserFacts(COSINE, "sample")
@@ -205,7 +206,7 @@ def test_a_solver_of_raw_outputs_takes_no_shape_of_x0():
         _, (output,) = trace.outputs(trace.start(), times[0])
         return output
 
-    with pytest.raises(UserError, match="acts on x0, but this solver reads the network's outputs; leave it out"):
+    with refuses("x0", "leave it out"):
         trace(solver, steps=1, shaping=Clip(-1, 1))
     with pytest.raises(UserError, match="CFG[+][+] acts on x0"):
         trace(solver, steps=1, guidance=CfgPlusPlus(0.5))
@@ -215,9 +216,7 @@ def test_a_solver_that_divides_by_zero_is_named():
     def solver(trace, times):
         return trace.start() / float(times[-1].sigma)
 
-    with pytest.raises(
-        UserError, match="solver of plan 'test:1' has coefficients that are not finite for times 999 .. 0"
-    ):
+    with refuses(("'test:1'", "999 .. 0")):
         trace(solver)
     with pytest.raises(UserError, match="plan 'x' has 1 times; give two or more"):
         trace_plan("x", solver, times(1)[:1], DENOISING)

@@ -27,6 +27,7 @@ from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
 from fewstep.runtime.sampling.loading import load
 from tests.export.networks.carrying_denoiser import BANDS, FRAMES, PAST, WIDTH, Causal, spec
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +135,7 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
     _, carried = sampler.carry_on("ddim:2", condition=one)
     with pytest.raises(UserError, match=r"carried has 'past' float32 \[1, 16, 3\], not float32 \[2, 16, 3\]"):
         sampler.sample("ddim:2", [0, 1], {"label": [1, 2]}, carried=carried)
-    with pytest.raises(
-        UserError, match="carried is for step 0 of plan 'ddim:2@arctan', but this is step 0 of 'ddim:3@arctan'"
-    ):
+    with refuses(("'ddim:2@arctan'", "'ddim:3@arctan'")):
         sampler.sample("ddim:3", [0], one, carried=carried)
     with pytest.raises(UserError, match="reads 'past' in branch 'uncond', which slot 0 does not have"):
         sampler.sample("ddim:2", [0], one, 2.0, carried=carried)

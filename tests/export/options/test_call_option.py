@@ -7,6 +7,7 @@ import pytest
 
 from fewstep.export.options.call_option import parse_call
 from fewstep.plans.errors import UserError
+from tests.refusals import refuses
 
 
 def test_a_file_is_an_array(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_a_file_of_texts_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "archive.npy").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(UserError, match=r"archive.npy cannot be read \(File is not a zip file\); give a .npy file"):
+    with refuses("archive.npy", "give a .npy file"):
         parse_call((f"x=@{tmp_path / 'archive.npy'}",))
 
 

@@ -25,6 +25,7 @@ from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 from tests.graph.engines.conftest import COPY
+from tests.refusals import refuses
 from tests.runtime.test_networks import with_expert
 
 needs_tensorrt_rtx = pytest.mark.skipif(
@@ -295,7 +296,7 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
     before = content(bundle)
     build(options)
     assert content(bundle) == before
-    with pytest.raises(UserError, match="-cuda has no engines of precision 'int8'; choose --precision float"):
+    with refuses(("-cuda", "'int8'"), "--precision float"):
         build(replace(options, precision="int8"))
 
 

@@ -15,6 +15,7 @@ from fewstep.graph.engines.build_script import script
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
+from tests.refusals import refuses
 from tests.runtime.test_networks import with_expert
 
 
@@ -82,7 +83,7 @@ def test_the_script_is_one_that_a_shell_reads(bundle: Path, tmp_path: Path, caps
 
 
 def test_what_has_no_commands_is_named(bundle: Path) -> None:
-    with pytest.raises(UserError, match="there are no commands for tensorrt-rtx; --script is for --backend tensorrt"):
+    with refuses("tensorrt-rtx", "--backend tensorrt"):
         build_script(BuildOptions(bundle))
     with pytest.raises(UserError, match="has no body 'float16'"):
         build_script(BuildOptions(bundle, "tensorrt", precision="float16"))

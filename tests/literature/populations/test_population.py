@@ -20,6 +20,7 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Sampler
 from fewstep.runtime.sampling.execute import StepEvaluation
 from tests.plans.mixture import Mixture
+from tests.refusals import refuses
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
 GUIDED = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True)
@@ -257,7 +258,7 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
         population(sampler, sampler.compile("ddpm:4", 2.0), hook, [0], 4, label)
     with pytest.raises(UserError, match="plan 'ddpm:5' is not compiled"):
         Steering(total, 1.0, "ddpm:5")
-    with pytest.raises(UserError, match="unknown kind of steering 'min'; give one of difference, max, sum"):
+    with refuses("'min'", "difference, max, sum"):
         Steering(total, 1.0, plan, "min")
 
 

@@ -25,6 +25,7 @@ from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verify
 from tests.literature.attention.networks import Text
+from tests.refusals import refuses
 
 B, S = (1.4, 1.6), (0.5, 0.3)
 FREEU = tuple(map(str, (*B, *S)))
@@ -248,7 +249,7 @@ def test_what_does_not_fit_is_one_line(change: str, says: str) -> None:
 
 
 def test_a_network_without_skips_says_so() -> None:
-    with pytest.raises(UserError, match="Tiny has no skip connections that it concatenates; leave the change out"):
+    with refuses("Tiny", "leave the change out"):
         apply_changes(source(Tiny()), [], (read_change("skip_tuning:0.8"),))
 
 

@@ -11,6 +11,7 @@ from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_condit
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import load_text_encoder
+from tests.refusals import refuses
 from tests.runtime.text_bundle import with_companions
 
 
@@ -43,7 +44,7 @@ def test_prompts_and_conditions_belong_together(bundle: Bundle, tmp_path: Path) 
     np.savez(tmp_path / "three.npz", **{"class": np.array([2, 1, 0])})
     rows = given_conditions(bundle, tmp_path / "two.npz", tmp_path / "p.txt", CALIBRATION).records
     assert rows is not None and rows["class"].tolist() == [2, 1] and len(rows["text"]) == 2
-    with pytest.raises(UserError, match="2 prompts, and 3 rows of 'class'; give the same number of both"):
+    with refuses(("2 prompts", "3 rows of 'class'"), "the same number"):
         given_conditions(bundle, tmp_path / "three.npz", tmp_path / "p.txt", CALIBRATION)
 
 

@@ -30,7 +30,6 @@ from fewstep.measure.rollouts.seeds import (
 from fewstep.measure.rollouts.trajectories import min_seeds_for_sizes, roll_out, split_seeds
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -41,6 +40,7 @@ from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, SHAPE, denoiser, write_bundle
+from tests.refusals import refuses
 
 SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
 CLASS = Condition("class", "label", null=3, low=0, high=2)
@@ -103,9 +103,7 @@ def test_conditions_are_uniform_and_fixed_by_the_seed() -> None:
 
 
 def test_a_condition_without_bounds_cannot_be_drawn() -> None:
-    with pytest.raises(
-        UserError, match="condition 'text' has no range to draw values from; give some .--conditions FILE."
-    ):
+    with refuses("'text'", "--conditions FILE"):
         draw_condition(Condition("text", "text", (4,), "float32", high=1.0), 0, 1)
 
 

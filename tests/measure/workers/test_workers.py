@@ -24,6 +24,7 @@ from fewstep.measure.workers.process_pool import TRIES, ProcessPool
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 from tests.measure.workers.square_job import Square
+from tests.refusals import refuses
 
 
 def options(folder: Path, **changes: Any) -> CalibrateOptions:
@@ -127,7 +128,7 @@ def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
     with ProcessPool(1) as workers:
         answer = workers.submit(*question_of(tmp_path, 2))
-        with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
+        with refuses("No such file or directory", "fewer workers"):
             answer.result(timeout=60)
 
 
@@ -136,7 +137,7 @@ def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse_thread)
-    with pytest.raises(UserError, match="no worker starts .can't start new thread.; give fewer workers"):
+    with refuses("can't start new thread", "fewer workers"):
         ProcessPool(2).submit(*question_of(tmp_path, 2))
 
 

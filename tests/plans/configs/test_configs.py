@@ -20,6 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.refusals import refuses
 
 SD = {
     "_class_name": "PNDMScheduler",
@@ -153,7 +154,7 @@ def test_a_file_may_hold_the_infinity_that_diffusers_writes(tmp_path):
     plan = plan_from_scheduler_config(tmp_path, steps=4)
     assert plan == plan_from_scheduler_config({"_class_name": "DPMSolverMultistepScheduler"}, steps=4)
     (tmp_path / "scheduler_config.json").write_text(written % "NaN")
-    with pytest.raises(UserError, match="lambda_min_clipped 'NaN' of DPMSolverMultistepScheduler is not a number"):
+    with refuses(("lambda_min_clipped 'NaN'", "DPMSolverMultistepScheduler")):
         plan_from_scheduler_config(tmp_path, steps=4)
 
 

@@ -16,6 +16,7 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime.bundle.manifest import Carried
 from tests.plans.cached_plans import cache_plan
+from tests.refusals import refuses
 
 FLOW = ScheduleSpec("flow")
 STEP, SAMPLE = Carried("keys", (2,)), Carried("past", (3,), "sample")
@@ -86,7 +87,7 @@ def test_a_branch_that_was_not_there_is_refused() -> None:
     assert [len(step.branches) for step in guided.steps] == [2, 1, 1, 1]
     assert cache_plan(guided, (False, True, False, True), 0).banks  # a branch may go
     backwards = msgspec.structs.replace(guided, steps=(guided.steps[1], guided.steps[0]))
-    with pytest.raises(UserError, match="step 1 reads 'features' in branch 'uncond', which slot 0 does not have"):
+    with refuses(("step 1", "'features'", "'uncond'")):
         cache_plan(backwards, (False, True), 0)
 
 
@@ -94,7 +95,7 @@ def test_a_slot_that_a_run_leaves_with_fewer_branches_is_refused_for_the_next_ru
     plan = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow", carried=(STEP,)), Cfg((2.0, 1.0)))
     assert check_carry(plan) is plan and [len(step.branches) for step in plan.steps] == [2, 1, 1, 1]
     last = msgspec.structs.replace(plan.steps[3], carry=(Carry(0, 0, (0.0, 0.0, 0.0, 0.0, 1.0)),))
-    with pytest.raises(UserError, match="step 0 reads 'keys' in branch 'uncond', which slot 0 does not have"):
+    with refuses(("step 0", "'keys'", "'uncond'")):
         check_carry(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last)))
 
 

@@ -21,6 +21,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.export.verify_export import verify_source
 from tests.families import tiny
+from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -76,7 +77,7 @@ def test_a_scheduler_without_steps_is_one_line(plan: str, folder_bundle: Path) -
 
 
 def test_text_after_the_steps_of_a_scheduler_is_named(folder_bundle: Path) -> None:
-    with pytest.raises(UserError, match="plan 'scheduler:1e3' has 'e3' after its number, where nothing may follow"):
+    with refuses(("'scheduler:1e3'", "'e3'")):
         load(folder_bundle).compile("scheduler:1e3")
 
 

@@ -15,6 +15,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.autoencoder import load_autoencoder
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS
+from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -137,7 +138,7 @@ def test_noise_that_does_not_follow_from_the_seed_is_accepted(file: Path) -> Non
 
 
 def test_a_call_of_a_function_without_a_pipeline_is_refused(file: Path) -> None:
-    with pytest.raises(UserError, match="mine.py:number returns no pipeline to call; leave --call out"):
+    with refuses("mine.py:number", "leave --call out"):
         load_source(f"{file}:number", call=("height=8",))
 
 
