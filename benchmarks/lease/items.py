@@ -106,7 +106,7 @@ ITEMS = {
     "tests": Item(
         command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
         rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
-        page="none: say in docs/engines.md, Verified, what ran, and correct the rule if a line of forms.txt differs",
+        page="none: say in lab/verified.md what ran, and correct the rule if a line of forms.txt differs",
         wheels=(*BASE, ORT),
         weights=("fashion_mnist", "dit_flow"),
     ),
