@@ -10,6 +10,7 @@ from fewstep.calibration.precision.timeable_targets import bound_applies, timeab
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.graph.files.io import exceeds_one_file
+from fewstep.graph.files.weights import weight_bytes
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
@@ -18,6 +19,9 @@ from fewstep.measure.rollouts.trajectories import split_seeds
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.sampling.execution import NO_SETTINGS
+
+ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
+ATTENTION_BODIES = 2  # bodies with products of attention in int8 that are judged besides a target's first body
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Cost:
     judged: evaluations of one sample to judge each body.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
+    opened: times that a session of a large network is opened, each of which takes about as long as an evaluation.
+    rounded: bytes of the float weights of large networks, for each body into which they are rounded.
     """
 
     counted: int
@@ -40,14 +46,16 @@ class Cost:
     judged: int
     searched: int | None
     seconds: float
+    opened: int = 0
+    rounded: int = 0
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate of all evaluations, at the speed of float32."""
+        """The estimate of all evaluations, at the speed of float32, and of the work between them."""
         count = (
             self.counted + self.moments + self.errors + self.references + self.judged + AT_ONCE * (self.searched or 0)
         )
-        return Estimate(count, count * self.seconds)
+        return Estimate(count, count * self.seconds, preparation=self.opened * self.seconds + ROUNDING * self.rounded)
 
 
 def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
@@ -56,7 +64,8 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
     seconds: of one evaluation of one sample; None runs two evaluations to measure it.
     """
     task = tasks[-1]  # each network has whole trajectories
-    steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
+    steps, large = len(task.plan.steps), [each for each in tasks if exceeds_one_file(each.prepared)]
+    bodies = sum(len(each.targets) + _attention_bodies(each) for each in tasks)
     tried = sum(min(len(each.operations), operation_error_runs(each)) * len(each.targets) for each in tasks)
     judged = steps * len(BODY_SEEDS[: len(task.seeds)])
     return Cost(
@@ -67,6 +76,8 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
         judged=_judging_calls(task) * judged * bodies,
         searched=_search_evaluations(task),
         seconds=_evaluation_seconds(task) if seconds is None else seconds,
+        opened=sum(2 + 2 * len(each.targets) + _attention_bodies(each) for each in large),  # 2: ranges and moments
+        rounded=sum(weight_bytes(each.prepared) * (len(each.targets) + _attention_bodies(each)) for each in large),
     )
 
 
@@ -87,6 +98,17 @@ def operation_error_runs(task: Task) -> int:
     return max(
         policy.fewest_error_runs, min(policy.most_error_runs, others // (targets * len(OPERATION_SEEDS[:count])))
     )
+
+
+def _attention_bodies(task: Task) -> int:
+    """Return how many bodies with attention in int8 are judged for all targets together. A bound leaves attention in
+    float."""
+    targets = [each for each in task.targets if each.scheme.int8_attention]
+    if not targets or task.bound is not None:
+        return 0
+    from fewstep.calibration.lowering.attention_pairs import find_large_attention  # for these targets alone
+
+    return ATTENTION_BODIES * len(targets) if find_large_attention(task.prepared) else 0
 
 
 def _judging_calls(task: Task) -> int:

@@ -21,25 +21,27 @@ class Estimate:
     evaluations: maximum number of evaluations, each of a single sample with all branches of guidance.
     sampling: seconds of these evaluations.
     timing: maximum seconds of the turns in which contenders are timed.
+    preparation: seconds in which a large network is opened, and its weights are rounded.
     """
 
     evaluations: int
     sampling: float
     timing: float = 0.0
+    preparation: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return self.sampling + self.timing
+        return self.sampling + self.timing + self.preparation
 
     def announce(self) -> None:
         """Log one line to ESTIMATES if the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
-            turns = f", and {format_duration(self.timing)} of timing" if self.timing else ""
+            others = {"timing": self.timing, "opening the network and rounding its weights": self.preparation}
             ESTIMATES.info(
                 "this takes up to %s: %d evaluations of one sample%s",
                 format_duration(self.seconds),
                 self.evaluations,
-                turns,
+                "".join(f", and {format_duration(each)} of {what}" for what, each in others.items() if each),
             )
 
 

@@ -10,6 +10,7 @@ from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.cli.outcome import pluralize
 from fewstep.graph.resource_needs import format_duration
+from fewstep.measure.estimate import Estimate
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness, clip_hint
 from fewstep.measure.rollouts.output_differences import CONDITION, describe_difference, is_lost
@@ -70,6 +71,12 @@ def describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
             f"the search for operations that stay in float takes about {search} evaluations of {AT_ONCE} samples, "
             f"{format_duration(search * seconds)} at float32's speed"
         )
+
+
+def describe_preparation(estimate: Estimate) -> Iterator[str]:
+    """Yield the time between the evaluations of a large network."""
+    if estimate.preparation:
+        yield f"opening the network and rounding its weights takes about {format_duration(estimate.preparation)}"
 
 
 def calibration_lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:

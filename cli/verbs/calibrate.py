@@ -12,6 +12,7 @@ from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.cli.describe.calibration import (
     calibration_lines,
     describe_calibration,
+    describe_preparation,
     describe_search_cost,
     warn_of_losses,
 )
@@ -64,7 +65,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "evaluations": cost.counted,
             "judging_evaluations": cost.judged,
             "search_evaluations": cost.searched,
-            "about_seconds": cost.estimate.sampling,
+            "about_seconds": cost.estimate.seconds,
             "bodies": bodies,
             "operations": operations,
             "needs": needed,
@@ -83,6 +84,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
             *describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed",
+            *describe_preparation(cost.estimate),
             needed.describe(options.bundle),
         ),
     )

@@ -14,6 +14,7 @@ import pytest
 
 from fewstep.calibration import cost
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.open_task import open_tasks
 from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import seconds_per_evaluation
@@ -131,6 +132,20 @@ def test_a_long_time_is_said_before(
     count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds + float32)
     assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
     assert dry_run(options).value["about_seconds"] == count * 10.0
+
+
+def test_a_large_network_is_also_opened_and_rounded(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = replace(FIRST, bundle=bundle, trajectories=1, target=("cpu-x86",))
+    monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
+    monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
+    monkeypatch.setattr(cost, "weight_bytes", lambda graph: 4 * 10**9)
+    found = dry_run(options)
+    evaluations = cost.estimate_cost([*open_tasks(options).values()]).estimate
+    assert evaluations.preparation == 4 * 10.0 + 4 * 25  # four sessions: ranges, moments, errors, judging
+    assert found.value["about_seconds"] == evaluations.sampling + 140
+    assert "opening the network and rounding its weights takes about 2 minutes" in found.shown
 
 
 @pytest.mark.parametrize("trajectories", [1, 3, 4])
