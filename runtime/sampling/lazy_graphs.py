@@ -29,7 +29,9 @@ class LazyGraph:
     networks: Networks = field(default_factory=partial(LruCache, 1))
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return self._acquire()(feeds)
+        """Run the graph. Outputs are copies: onnxruntime's lie in the block of all its activations, so that a single
+        output would keep this block in memory after the graph is closed."""
+        return {name: np.array(value) for name, value in self._acquire()(feeds).items()}
 
     def close(self) -> None:
         """Close the graph and free its memory. The next call opens it again."""

@@ -161,6 +161,12 @@ def test_files_are_hashed_once_however_often_it_is_opened(tmp_path: Path, monkey
     assert [path.name for path in hashed] == [Path(sampler.body.graph.file).name]
 
 
+def test_an_output_does_not_hold_the_memory_of_the_closed_network(tmp_path: Path) -> None:
+    body = load(write_bundle(tmp_path / "bundle", denoiser()), body="float32", backend=LazyOnnxRuntime())
+    made = body.network().graph({"x": np.zeros((1, *SHAPE), np.float32), "row": np.ones((1, 1, 1, 1), np.float32)})
+    assert [each.flags.owndata for each in made.values()] == [True]
+
+
 Y = np.random.default_rng(1).standard_normal((2, 1, 4)).astype(np.float32)
 
 
