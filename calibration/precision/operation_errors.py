@@ -62,7 +62,7 @@ def measure_operation_errors(
     is_small = not exceeds_one_file(prepared)
     gated = add_quantization_gates(prepared, ops, codes, target.scheme, weights)
     graph = split_attention(gated if is_small else _fuse_attention(gated))
-    session = open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
+    session = open_session(graph, optimize=is_small, arena=True, fuse_qdq=False)
     gated_graph = session if is_small else run_row_by_row(session, graph.inputs)
 
     def samples(numbers: Sequence[int]) -> Array:
