@@ -21,8 +21,8 @@ ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 # of seconds each
 LONG = {
-    "changes", "cli", "compose", "compositions", "export", "plugins", "policies", "quantization", "restoration",
-    "tokens", "your_model",
+    "changes", "cli", "compose", "compositions", "export", "networks", "plugins", "policies", "quantization",
+    "restoration", "spec", "tokens", "your_model",
 }  # fmt: skip
 LONGEST = 31  # words of a sentence
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is a file of the reader
