@@ -51,7 +51,7 @@ def test_what_a_command_starts_counts() -> None:
 
 
 @needs_proc
-def test_who_is_told_to_end_ends_what_it_measures() -> None:
+def test_a_terminated_process_ends_what_it_measures() -> None:
     mark = str(uuid4())
     environment = os.environ | {"MARK": mark, "PYTHONPATH": str(BENCHMARKS)}
     with subprocess.Popen([sys.executable, "-c", MEASURES], env=environment) as measuring:
@@ -71,7 +71,7 @@ def test_a_signal_during_the_start_of_a_command_ends_it() -> None:
 
 
 @needs_proc
-def test_what_a_command_leaves_behind_is_killed() -> None:
+def test_what_a_command_leaves_running_is_killed() -> None:
     mark = str(uuid4())
     left = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)  # {mark}'])"
     measure([sys.executable, "-c", left])

@@ -57,7 +57,7 @@ def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"plan": "ddim:4", "target": ("tensorrt", "cpu-x86")}, None),  # nothing stays
     ],
 )
-def test_bodies_that_stay_are_told_if_they_were_calibrated_otherwise(
+def test_bodies_that_stay_are_named_if_they_were_calibrated_otherwise(
     int8_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object], warned: str | None
 ) -> None:
     bundle = Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))

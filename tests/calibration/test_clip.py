@@ -153,7 +153,7 @@ def test_a_model_whose_own_scheduler_clips_has_a_warning_with_the_option(
     assert not any("own scheduler" in each for each in caplog.messages)
 
 
-def test_samples_far_out_of_range_are_told_of_the_option(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_of_samples_far_out_of_range_names_the_option(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     command = f"calibrate {bundle} --plan ddim:3 --target cpu-x86 --trajectories 4"
     for clip, said in (" --clip 1", 0), ("", 1):
         assert main((command + clip).split()) == 0

@@ -125,7 +125,7 @@ def test_an_example_of_each_condition_without_a_default(tiny_bundle: Path, condi
     assert required_arguments(manifest) == words
 
 
-def test_a_bundle_that_is_told_in_words_needs_a_prompt(tiny_bundle: Path) -> None:
+def test_a_bundle_with_a_text_encoder_needs_a_prompt(tiny_bundle: Path) -> None:
     pytest.importorskip("tokenizers")
     from tests.runtime.text_bundle import with_companions
 

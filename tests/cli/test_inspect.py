@@ -23,7 +23,7 @@ def lines(fewstep: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path],
     return lambda bundle: [line.strip("│├└─ ") for line in fewstep("inspect", bundle).out.splitlines()]
 
 
-def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
+def test_a_policy_is_described_by_rhythm_units_and_scheduler(
     tiny_bundle: Path, lines: Callable[[Path], list[str]], document: Document
 ) -> None:
     manifest = open_bundle(tiny_bundle).manifest

@@ -215,7 +215,7 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
 
 
 @pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])
-def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
+def test_a_plan_that_no_option_can_start_is_refused_in_words_of_the_command_line(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, plan: str, tensor: str
 ) -> None:
     if plan == "tail":

@@ -30,7 +30,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_module_of_ones_own_becomes_a_policy_and_runs_in_a_loop(policy: Path, run: Run) -> None:
+def test_a_user_supplied_module_becomes_a_policy_and_runs_in_a_loop(policy: Path, run: Run) -> None:
     assert "action sequences of shape [16, 3]" in run("custom_module.py", str(policy))
     printed = run("control_loop.py", str(policy), "20")
     assert printed.startswith("20 actions from ") and int(printed.split()[3]) >= 2
@@ -116,7 +116,7 @@ def test_a_stream_of_a_file_and_of_a_camera(tmp_path: Path, tiny_bundle: Path, r
 
 
 @pytest.mark.parametrize("script", ["long_audio.py", "enhance.py"])
-def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
+def test_a_recording_that_cannot_be_enhanced_gives_one_line(
     tiny_bundle: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     def message_at(rate: int, channels: int = 1, content: bytes | None = None) -> str:
@@ -142,7 +142,7 @@ def test_a_recording_that_cannot_be_enhanced_is_told_in_one_line(
 
 
 @pytest.mark.slow
-def test_an_energy_of_ones_own_steers_samples(tmp_path: Path, run: Run) -> None:
+def test_a_user_supplied_energy_steers_samples(tmp_path: Path, run: Run) -> None:
     plain, steered = run("steer.py", str(tmp_path / "ring")).splitlines()
     assert 20 < int(plain.split()[1].strip("%")) < 45
     assert int(steered.split()[1].strip("%")) > 90 and int(steered.split()[5].strip("%")) > 95

@@ -104,7 +104,7 @@ def test_prompt_to_picture_where_torch_cannot_be_imported(made: Made, tmp_path: 
     assert np.load(tmp_path / "latents.npy").shape == (2, 4, 8, 8)
 
 
-def test_a_prompt_without_a_weight_runs_the_scheduler_and_is_told_so(
+def test_a_prompt_without_a_weight_runs_the_scheduler_with_a_warning(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(made.bundle), "-p", "a cat", "-o", str(tmp_path / "x.npy")]) == 0

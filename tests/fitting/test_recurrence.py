@@ -147,7 +147,7 @@ def test_few_directions_tell_most_of_the_columns(monkeypatch):
     assert errors[2] < errors[1] < errors[0] < 0.5
 
 
-def test_columns_cost_the_directions_and_the_told_times():
+def test_columns_cost_the_directions_and_the_network_times():
     SAMPLER.calls.clear()
     finite_differences.measure_jacobian(SAMPLER, NUMBERS, FREE, BLOCKS[0])
     assert 4 + 4 < len(SAMPLER.calls) <= finite_differences.count_calls([4, 5, 6, 6]) == 4 + 4 + 4 + 8 + 8

@@ -38,7 +38,7 @@ def test_it_stays_within_the_window_and_the_table():
             assert time == (min(step.time + way, 999) if step.time > 200 else step.time)
 
 
-def test_only_what_the_network_is_told_changes():
+def test_only_the_network_times_change():
     times = np.arange(10.0)
     shifted = shift_times(PLAN, times)
     assert [step.time for step in shifted.steps] == list(times)

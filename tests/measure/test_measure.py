@@ -147,7 +147,7 @@ def test_a_bundle_that_changes_meanwhile_gets_no_figures(bundle, field):
     assert open_bundle(bundle).manifest.evaluation is None
 
 
-def test_conditions_of_ones_own_are_sampled(bundle, tmp_path):
+def test_conditions_of_a_file_are_sampled(bundle, tmp_path):
     np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
     results = measure(options(bundle, conditions=tmp_path / "own.npz", seeds=5))
     own = {"class": [7, 2, 9, 7, 2]}

@@ -55,7 +55,7 @@ def test_a_network_of_few_timesteps_has_all_of_them_and_no_check(tiny_bundle: Pa
     assert "was not checked" in str(found.check)
 
 
-def test_a_network_that_is_told_two_times_has_a_teacher_that_tells_them(tiny_bundle: Path) -> None:
+def test_a_network_of_two_times_has_a_teacher_that_passes_both(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
     prologue = sampler.bundle.manifest.prologue
     assert prologue is not None

@@ -92,7 +92,7 @@ def test_edm_tells_the_network_a_quarter_of_log_sigma():
     assert [schedule.clock(1 - i / 17).sigma for i in range(18)] == pytest.approx(karras)
 
 
-def test_a_consistency_model_is_told_a_thousand_times_that():
+def test_a_consistency_model_gets_a_thousand_times_that():
     schedule = NoiseSchedule(ScheduleSpec("edm", time_scale=1000))
     assert schedule.time_at_rho(80).network == pytest.approx(250 * math.log(80))
 
@@ -257,7 +257,7 @@ def test_times_that_do_not_lose_noise_are_refused(order):
         trace_plan("test", ddim, [*(schedule.time(t) for t in order), CLEAN], DenoiserFacts(schedule.spec, "epsilon"))
 
 
-def test_a_network_may_be_told_another_time_than_that_of_the_coefficients():
+def test_a_network_may_get_another_time_than_the_coefficients():
     time = NoiseSchedule(ScheduleSpec("linear")).time(500)
     stated = replace(time, network=250.0)
     assert (stated.alpha, stated.sigma, stated.lam) == (time.alpha, time.sigma, time.lam)

@@ -92,7 +92,7 @@ def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_re
     assert first == pytest.approx(np.sin(start))
 
 
-def test_the_network_may_be_told_a_second_time():
+def test_the_network_may_get_a_second_time():
     def solver(trace, times):
         x = trace.start()
         for s, t in zip(times, times[1:], strict=False):

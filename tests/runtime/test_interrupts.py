@@ -118,7 +118,7 @@ def test_an_interrupt_of_the_end_keeps_the_exit_code(body: str, code: int, at_en
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
-def test_an_error_of_another_kind_in_a_callback_is_told_as_before() -> None:
+def test_an_error_of_another_kind_in_a_callback_is_reported_as_before() -> None:
     done = end_of("library = Library(); reference = weakref.ref(library, lambda _: 1 / 0); del library")
     assert done.returncode == 0 and "ZeroDivisionError" in done.stderr
 

@@ -244,7 +244,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cached_commit_is_told_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_a_cached_commit_is_named_when_the_hub_is_down(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     fetch_one("org/model", hub[0], tmp_path / "cache")
     done = ran("-c", FETCH, "org/model", address="http://127.0.0.1:9", cache=tmp_path / "cache")
     assert json.loads(done.stdout)[0] == f"org/model@{COMMIT}"

@@ -307,7 +307,7 @@ def test_a_graph_that_rounds_to_float16_inside_is_judged_as_one(tmp_path: Path) 
     assert table.tolerance == 2e-2 and 1e-5 < table.worst.relative < 1e-3  # the bundle does not round
 
 
-def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
+def test_a_file_that_draws_at_random_is_refused(tmp_path: Path) -> None:
     proto = append_node(append_node(model(), "RandomNormalLike", "out", "noise"), "Add", "out noise", "noisy")
     with pytest.raises(
         UserError,

@@ -324,7 +324,7 @@ def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.L
     assert any(re.match(r"no TensorRT parses DFT, of node 'blocks.1/DFT", record.message) for record in caplog.records)
 
 
-def test_nothing_stays_behind_on_the_module() -> None:
+def test_the_module_is_left_as_it_was() -> None:
     net = Net(Branching())
     with pytest.raises(UserError):
         source(net).trace()

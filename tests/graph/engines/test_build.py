@@ -213,7 +213,7 @@ def test_turing_gets_no_prologue(bundle: Path, worker: Path) -> None:
     assert built_and_kept(half) == (["float16 sm75"], [])
 
 
-def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path) -> None:
+def test_what_would_be_built_is_printed_without_building(bundle: Path, worker: Path) -> None:
     options = BuildOptions(bundle, device=("sm89",))
     before = content(bundle)
     assert list_requests(options) == (

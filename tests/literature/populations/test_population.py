@@ -262,7 +262,7 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
         Steering(total, 1.0, plan, "min")
 
 
-def test_an_overflow_is_the_network_s_and_told_at_its_step() -> None:
+def test_an_overflow_is_reported_at_the_network_s_step() -> None:
     plan = compile_plan("ddpm:4", FACTS)
     network = lambda index, step, u: [u * np.float32(np.inf if index == 2 else 1)]  # noqa: E731
     with pytest.raises(UserError, match="the denoiser's output is not finite at step 3 of 4"):

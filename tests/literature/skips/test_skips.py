@@ -124,7 +124,7 @@ def test_factors_between_lie_on_straight_lines(small_unet: tuple[nn.Module, Spec
     np.testing.assert_allclose(found, [0.7, 0.8, 0.9, 1.0])
 
 
-def test_freeu_on_a_network_of_ones_own_is_by_hand() -> None:
+def test_freeu_on_a_user_supplied_network_is_by_hand() -> None:
     """The lowest resolution has the first factors, the next the second ones, on half of the backbone's channels."""
     ours, own = Own().requires_grad_(False), Own().requires_grad_(False)
     freeu(ours, SPEC, *FREEU)

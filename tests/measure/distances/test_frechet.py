@@ -165,7 +165,7 @@ MATRIX = np.random.default_rng(0).normal(size=(64, 3))
 SHAPE = (1, 8, 8)
 
 
-def test_an_extractor_of_ones_own_sees_clamped_samples(tmp_path):
+def test_a_user_supplied_extractor_gets_clamped_samples(tmp_path):
     extractor = open_extractor(str(write_extractor(tmp_path / "mine.onnx", MATRIX)), SHAPE)
     samples = 2 * np.random.default_rng(1).normal(size=(5, *SHAPE))
     assert (extractor.name, len(extractor.sha256)) == ("mine", 64)

@@ -169,7 +169,7 @@ def test_labels_use_the_users_words():
     assert describe_conditions(denoiser(GOAL), 4) == describe_conditions(denoiser(), 4) == "seed 4"
 
 
-def test_rows_of_ones_own_are_taken_in_turn():
+def test_rows_of_a_file_are_taken_in_turn():
     rows = {"class": np.array([2, 0, 1]), "goal": np.arange(6.0).reshape(3, 2)}
     values = held_out_conditions(denoiser(CLASSES, GOAL), range(50_000, 50_004), rows)
     assert values["class"].tolist() == [1, 2, 0, 1] and values["goal"][0].tolist() == [4, 5]  # 50 000 is 2 mod 3

@@ -104,7 +104,7 @@ def test_another_family_is_named_by_both() -> None:
     assert verdict(network, facts) == said
 
 
-def test_the_time_that_a_network_is_told_is_named() -> None:
+def test_a_wrong_network_time_is_named() -> None:
     assert "1000 times the time" in verdict(*exact("flow", "flow", scale=1000.0))
     assert "from noise to data" in verdict(*exact("flow", "flow", reverse=True))
 
@@ -146,7 +146,7 @@ def test_another_flag_of_zero_terminal_snr_is_named(own: ScheduleSpec, stated: S
     assert verdict(network, DenoiserFacts(stated, "v")) == said
 
 
-def test_a_flag_of_zero_terminal_snr_that_cannot_be_told_is_said() -> None:
+def test_a_flag_of_zero_terminal_snr_that_cannot_be_checked_is_named() -> None:
     """From epsilon, whose slope is 1 in both cases; from white data; and from a network between both."""
     found = check_spec(*exact(STABLE, "epsilon"), DATA, CLASSES)
     cannot = "cannot tell whether the schedule has zero_terminal_snr=False"

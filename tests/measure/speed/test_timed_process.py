@@ -34,7 +34,7 @@ def test_a_contender_runs_in_another_process_and_sleeps_between_turns() -> None:
         assert ours.run_call("spent") - before < 0.05 and ours.peak_mib() > 5
 
 
-def test_calls_ahead_are_not_counted_unless_one_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_calls_are_not_counted_unless_one_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contender_process, "_CALLS", {"": lambda: None})
     times = iter([(0.03, 9.0), (0.03, 9.0), (0.1, 1.0), (0.2, 2.0), (0.3, 3.0)])
     monkeypatch.setattr(contender_process, "_time_call", lambda call: next(times))

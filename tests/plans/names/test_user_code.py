@@ -85,7 +85,7 @@ def test_a_solver_of_a_file_is_a_plan_of_the_same_numbers(file: Path) -> None:
         assert np.array(own.update) == pytest.approx(np.array(known.update), abs=1e-12)
 
 
-def test_parameters_of_ones_own_are_in_the_name(file: Path) -> None:
+def test_parameters_of_user_code_are_in_the_name(file: Path) -> None:
     assert compile_plan(f"{file}:euler(share=0.5):2", DENOISER).name == "my_solver.euler(share=0.5):2"
     with pytest.raises(UserError, match="my_solver.euler has no parameter 'sharing'"):
         parse_plan_name(f"{file}:euler(sharing=1):2")

@@ -66,7 +66,7 @@ def test_the_section_shows_what_is_deployed_and_what_else_there_is():
         ElementTree.fromstring("<svg" + text.split("<svg")[start + 1].partition("</svg>")[0] + "</svg>")
 
 
-def test_times_that_are_estimates_are_told_from_those_that_were_measured():
+def test_estimated_times_are_distinguished_from_measured_ones():
     text = drawn(MAP)
     assert "the speed of float32 (measured)" in text
     assert text.count('<td class="n">measured</td>') == 2 and text.count('<td class="n">estimated</td>') == 1
@@ -83,7 +83,7 @@ def test_what_is_deployed_is_a_row_of_the_frontier_and_marked():
     assert 'value="33.5"' in rows[2] and "1, 1 of 2 operations" in rows[2]
 
 
-def test_quality_on_seeds_that_chose_nothing_is_told_from_that_of_the_search():
+def test_quality_on_other_seeds_is_distinguished_from_that_of_the_search():
     judged = replace(POINTS[1], quality=32.6, standard_error=0.24, searched=34.0)
     found = replace(MAP, frontier=(POINTS[0], judged, POINTS[2]), deployed=judged, all_int8=29.5, all_int8_error=0.31)
     text = drawn(found)

@@ -11,7 +11,7 @@ from tests.robots.control.looping_runner import RATE, Slow, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
 
 
-def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_bundle: Path) -> None:
+def test_an_observation_that_is_not_finite_is_reported_and_never_sampled_from(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     first = act(runner, clock, BAD)
     assert first.value is None and "'state': nan is not a finite float32" in (first.problem or "")
@@ -25,7 +25,7 @@ def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_b
     assert act(runner, clock).source == "planned" and runner.statistics.rejected == 17
 
 
-def test_a_sensor_that_drops_out_is_told_and_the_sequence_goes_on(tiny_bundle: Path) -> None:
+def test_a_sensor_that_drops_out_is_reported_and_the_sequence_continues(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     acts(runner, clock, EXECUTED)
     calls = network.calls
@@ -42,7 +42,7 @@ def test_what_the_policy_does_not_look_at_may_be_anything(tiny_bundle: Path) -> 
     assert action.source == "planned" and action.problem is None
 
 
-def test_a_sample_that_is_not_finite_is_told_and_the_former_one_goes_on(tiny_bundle: Path) -> None:
+def test_a_sample_that_is_not_finite_is_reported_and_the_former_one_continues(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     acts(runner, clock, EXECUTED)
     network.fails = True

@@ -81,7 +81,7 @@ def test_tensorrt_has_what_the_double_has() -> None:
 
 
 @needs_cuda_bindings
-def test_a_gpu_is_described_and_a_machine_without_one_is_told_so() -> None:
+def test_a_gpu_is_described_and_a_machine_without_one_is_refused() -> None:
     try:
         device, multiprocessors = calls.describe(0)
     except UserError as error:

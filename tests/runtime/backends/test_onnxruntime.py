@@ -43,7 +43,7 @@ print(process_time() - began)
 
 
 @pytest.mark.skipif(this_cpu().cores < 2, reason="no second thread")
-def test_no_thread_spins_on_behind_a_call(tmp_path: Path) -> None:
+def test_no_thread_spins_after_a_call(tmp_path: Path) -> None:
     """The next graph of a sample has other threads, which need the cores."""
     shape, f32 = ("batch", 512), np.dtype(np.float32)
     product, weight = Node("MatMul", ("x", "w"), ("y",)), np.ones((512, 512), np.float32)

@@ -149,7 +149,7 @@ def test_a_tall_silu_is_computed_right(tmp_path: Path) -> None:
 
 
 @needs_library
-def test_a_context_binary_is_built_ahead_and_loaded_for_its_chip_alone(
+def test_a_context_binary_is_built_in_advance_and_loaded_for_its_chip_only(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "folder", lambda: tmp_path / "cache")

@@ -28,7 +28,7 @@ def test_the_architectures_of_all_fat_binaries_are_read(tmp_path: Path) -> None:
     assert read(tmp_path, content).machine == (80, 90, 121)
 
 
-def test_ptx_is_told_from_machine_code(tmp_path: Path) -> None:
+def test_ptx_is_distinguished_from_machine_code(tmp_path: Path) -> None:
     code = read(tmp_path, fat_binary((MACHINE, 80), (PTX, 90)))
     assert (code.machine, code.ptx) == ((80,), (90,))
 

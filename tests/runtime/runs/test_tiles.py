@@ -167,7 +167,7 @@ def test_tensors_of_a_plan_have_the_shape_of_the_whole(sampler: Sampler) -> None
 
 
 @pytest.mark.slow
-def test_the_network_sees_so_many_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
+def test_the_network_gets_that_number_of_windows_and_memory_is_that_of_the_state(sampler: Sampler) -> None:
     batches: list[int] = []
     window = with_sizes(sampler, (1, 16, 16), reach=1, batches=batches)
     plan, shape = sampler.compile("ddim:2"), (1, 512, 512)

@@ -70,7 +70,7 @@ def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> N
         restoring.sample("ddim:4", **given, hold=Hold(IMAGES, 1))
 
 
-def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: Sampler) -> None:
+def test_a_network_of_two_times_gets_both_from_the_plan_or_the_caller(sampler: Sampler) -> None:
     seen = []
 
     def two_times(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -99,7 +99,7 @@ def test_a_file_for_another_guidance_or_denoiser_names_the_nominal_plan_and_the_
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle, named):
+def test_no_fit_is_suggested_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle, named):
     plan = give(tiny_bundle, guidance=None)
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)

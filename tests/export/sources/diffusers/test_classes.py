@@ -176,7 +176,7 @@ def test_what_a_pipeline_fills_in_by_itself_has_a_default(tmp_path: Path) -> Non
     assert found["text"].default is None and not found["text"].shared
 
 
-def test_a_flux_is_told_times_up_to_one(tmp_path: Path) -> None:
+def test_a_flux_gets_times_up_to_one(tmp_path: Path) -> None:
     assert read("FluxTransformer2DModel", FLUX, folder(tmp_path, {}, {})).time_scale == 1e-3
 
 

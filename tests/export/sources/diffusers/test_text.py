@@ -138,7 +138,7 @@ def test_a_tokenizer_without_files_is_one_line(tmp_path: Path) -> None:
         read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
 
 
-def test_latent_consistency_models_are_told_the_weight_that_their_pipeline_has(tmp_path: Path) -> None:
+def test_latent_consistency_models_get_the_weight_of_their_pipeline(tmp_path: Path) -> None:
     """The weight is embedded in 256 numbers. In float32 the angle of the first, 7500, is exact to 2e-4."""
     pipeline = diffusers.LatentConsistencyModelPipeline
     expected = pipeline.get_guidance_scale_embedding(None, torch.tensor([8.5 - 1]), 256)[0]
