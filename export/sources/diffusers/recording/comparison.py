@@ -114,7 +114,8 @@ def _compare(
     noise = RecordedNoise(
         _first_input(run, modules) / _start_factor(plan), scheduler.select_draws(made.draws, len(run.steps))
     )
-    _check_noise(name, noise.first)
+    if not run.starts_from_picture:
+        _check_noise(name, noise.first)
     hold = _read_hold(name, plan, run, modules, noise.first)
     with torch.no_grad():
         mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)

@@ -162,16 +162,16 @@ def remember_outputs(network: nn.Module) -> nn.Module:
     for entry in ("forward", *ENTRIES):
         original = getattr(network, entry, None)
         if callable(original):
-            setattr(network, entry, _remember(original))
+            setattr(network, entry, _remember(network, original))
     return network
 
 
-def _remember(original: Callable[..., Any]) -> Callable[..., Any]:
+def _remember(network: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
     known: dict[tuple[object, ...], Any] = {}
 
     @wraps(original)
     def remember(*args: Any, **kwargs: Any) -> Any:
-        if not _is_plain((args, kwargs)):  # such as a cache of keys and values, which a call changes
+        if not _is_plain((args, kwargs)) or _has_hooks(network):  # such as a cache of keys and values, which changes
             return original(*args, **kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         key = (seed_of("", leaves), str(structure), *map(_describe, leaves))
@@ -182,6 +182,11 @@ def _remember(original: Callable[..., Any]) -> Callable[..., Any]:
         return copy.deepcopy(known[key])  # pipelines may change what they get
 
     return remember
+
+
+def _has_hooks(network: nn.Module) -> bool:
+    """Return True if a call of the network calls functions of the pipeline, which may read its layers."""
+    return any(each._forward_hooks or each._forward_pre_hooks for each in network.modules())
 
 
 def _is_plain(value: Any) -> bool:

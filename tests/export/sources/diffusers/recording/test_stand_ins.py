@@ -8,6 +8,7 @@ from torch.nn.utils import weight_norm
 
 from fewstep.export.sources.diffusers.recording.stand_ins import (
     build_on_meta,
+    build_small,
     copy_network,
     remember_outputs,
     respond_randomly,
@@ -87,6 +88,15 @@ def test_outputs_for_the_same_input_are_computed_once() -> None:
     assert torch.equal(network(x), x + 1) and network.calls == 1
 
 
+def test_hooks_of_layers_are_called_each_time() -> None:
+    layer, seen = Counting(), list[torch.Tensor]()
+    network = remember_outputs(torch.nn.Sequential(layer))
+    network(torch.ones(2))
+    layer.register_forward_hook(lambda module, given, output: seen.append(output))
+    network(torch.ones(2))
+    assert len(seen) == 1
+
+
 def test_a_call_with_a_cache_is_computed_each_time() -> None:
     network = remember_outputs(Counting())
     network(torch.ones(2), object()), network(torch.ones(2), object())
@@ -108,3 +118,11 @@ def test_values_of_other_shapes_types_or_names_are_another_input(
     network = remember_outputs(Counting())
     network(**arguments), network(**others)
     assert network.calls == 2
+
+
+def test_a_small_autoencoder_returns_random_latents_and_has_its_weights() -> None:
+    network = build_small(autoencoder, "vae", 0)
+    assert moments(network, IMAGE).shape == (1, 8, 8, 8)
+    assert float(moments(network, IMAGE).std()) == pytest.approx(1, abs=0.15)
+    assert torch.equal(moments(network, IMAGE), moments(network, IMAGE))
+    assert not next(network.parameters()).is_meta
