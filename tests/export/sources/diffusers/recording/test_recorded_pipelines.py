@@ -147,6 +147,15 @@ def test_an_edit_of_a_picture_is_recorded_from_noise(recordings: Recordings) -> 
     assert recordings("chroma_image_to_image").settings.usual["strength"] == 1.0
 
 
+def compare_samples(name: str, folder: Path) -> str:
+    """Load a pipeline, which compares its samples. Returns its class."""
+    read = Folder(getattr(recorded_pipelines, name)(folder))
+    scheduler = read_scheduler(read.path, read.pipeline)
+    assert scheduler is not None
+    load_recorded_folder(read, scheduler, CALLS[name])
+    return read.pipeline
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
@@ -156,18 +165,27 @@ def test_an_edit_of_a_picture_is_recorded_from_noise(recordings: Recordings) -> 
         "mochi",
         "chroma_image_to_image",
         "text_to_video",
-        "allegro",
-        "cogvideox",
+        "bria",
+        "cogview3",
+        "cogvideox_image_to_video",
+        "chroma",
+        "flux2_klein",
+        "wan_with_two_networks",
     ],
 )
 def test_samples_of_other_forms_are_those_of_the_pipeline(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = Folder(getattr(recorded_pipelines, name)(tmp_path / name))
-    scheduler = read_scheduler(read.path, read.pipeline)
-    assert scheduler is not None
-    load_recorded_folder(read, scheduler, CALLS[name])
-    assert f"samples of {read.pipeline} agree within" in caplog.text
+    pipeline = compare_samples(name, tmp_path / name)
+    assert f"samples of {pipeline} agree within" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["allegro", "cogvideox", "ltx"])
+def test_samples_of_small_pipelines_are_those_of_the_pipeline(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = compare_samples(name, tmp_path / name)
+    assert f"samples of {pipeline} agree within" in caplog.text
 
 
 def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
