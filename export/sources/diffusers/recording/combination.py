@@ -325,7 +325,7 @@ def _fit_frames(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float,
     """Return the weights of the last frame, and the share of the first one, or None if no weights grow in equal steps
     along the first axis of a sample."""
     count = target.shape[1]
-    if len(outputs) != 2 or target.dim() < 3 or count < 3:
+    if len(outputs) != 2 or target.dim() < 3 or count < 2:
         return None
     fits = [_fit_sum([each[:, frame] for each in outputs], target[:, frame]) for frame in range(count)]
     if any(residual > TOLERANCE or abs(first + second - 1) > 10 * TOLERANCE for first, second, residual in fits):
