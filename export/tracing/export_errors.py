@@ -25,6 +25,8 @@ NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an 
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 FIXES_BATCH = " fixes the batch"  # the end of a message
 ANY_BATCH = "use x.shape[0] instead of a number"
+SYMBOLIC_ATTRIBUTE = "Unsupported attribute type"  # the beginning of torch's message for a symbol in an attribute
+NO_GROUPS = "multiply and sum with torch.einsum over torch.nn.functional.unfold of x: groups must be a number"
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 
@@ -135,6 +137,8 @@ def explain_export_error(
     if NO_GRADIENT in str(root) and captured is not None:  # torch writes into a complex tensor, which changes it
         with torch.no_grad():
             return _explain_missing_form(f"aten.{str(root).split()[0]}", watch, captured)
+    if SYMBOLIC_ATTRIBUTE in str(root) and captured is not None:
+        return _explain_symbolic_attribute(watch, captured)
     who = f"{watch.describe_module(watch.innermost)} cannot be exported"
     if any(word in str(root) for word in ON_VALUES):
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
@@ -191,6 +195,18 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
         what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX form{line}"
         return UserError(what, IN_PAIRS)
     return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+
+
+def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.ExportedProgram) -> UserError:
+    """Return the error of an operation whose ONNX form has an attribute, such as `group` of Conv, that follows the
+    batch or a size. The operation is the first convolution with such a number of groups, if there is one."""
+    convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
+    found = next((node for node in convolutions if isinstance(node.args[-1], torch.fx.Node)), None)
+    if found is None:
+        what = "it gives an operation a number that follows the batch or a size, which ONNX stores as a constant"
+        return UserError(f"{watch.describe_module(watch.innermost)} cannot be exported: {what}", OTHER_OPERATIONS)
+    who = f"{_operation_name(found)} in {watch.describe_module(_module_of(found))}"
+    return UserError(f"{who} has as many groups as the batch{_code_location(found)}", NO_GROUPS)
 
 
 def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:

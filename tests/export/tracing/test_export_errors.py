@@ -160,6 +160,13 @@ class CeilPool(Block):
         return self.conv(pooled)
 
 
+class KernelOfEachSample(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[0] * x.shape[1]
+        kernels = x.mean((2, 3)).reshape(size, 1, 1, 1)
+        return nn.functional.conv2d(x.reshape(1, size, *x.shape[2:]), kernels, groups=size).reshape(x.shape)
+
+
 class SlopeOfBatch(Block):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.gradient(x, dim=0)[0])
@@ -217,6 +224,10 @@ SAID = [
     (
         SlopeOfBatch,
         "blocks.1 (SlopeOfBatch) of Net cannot be exported: torch.gradient along the batch mixes samples; give",
+    ),
+    (
+        KernelOfEachSample,
+        "aten.conv2d in blocks.1 (KernelOfEachSample) of Net has as many groups as the batch (test_export_errors.py:N)",
     ),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
     (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
