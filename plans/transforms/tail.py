@@ -17,8 +17,9 @@ def tail(plan: Plan, k: int) -> Plan:
     """Return the plan from step `k` on. It starts from the state before that step, as given tensors `row0` to
     `row{K-1}`.
 
-    Draws keep their numbers, so a run of the tail from the rows of a whole run gives a bitwise identical sample. Slots
-    that are kept from run to run continue with the slots of that run.
+    Draws keep their numbers, so a run of the tail from the rows of a whole run gives the sample of that run, bitwise if
+    the networks return the same. A prologue may not: for fewer steps it computes fewer rows at once, and an engine may
+    round them differently. Slots that are kept from run to run continue with the slots of that run.
 
     Args:
         k: in [0, number of steps). At 0 the run starts from given rows instead of noise.
