@@ -1,5 +1,6 @@
 """Grids by their names in plans, NAME or NAME(parameter=value, ...)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,13 @@ Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 
 def _check_times(label: str, made: Any) -> tuple[Time, ...]:
+    fix = "return a tuple of times of the schedule"
     if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
-        raise UserError(f"{label} did not return times", "return a tuple of times of the schedule")
+        raise UserError(f"{label} did not return times", fix)
+    for each in made:
+        numbers = (each.network, each.alpha, each.sigma)
+        if not all(map(math.isfinite, numbers)) or min(each.alpha, each.sigma) < 0:
+            raise UserError(f"{label} returned a time with alpha {each.alpha:g} and sigma {each.sigma:g}", fix)
     return tuple(made)
 
 

@@ -38,6 +38,10 @@ def even(schedule, steps):
 def half(schedule, steps):
     return (1, 2)
 
+def negative(schedule, steps):
+    from fewstep.plans.schedule import Time
+    return tuple(Time(500.0 - number, 2.0, -0.5) for number in range(steps + 1))
+
 def towards(a, b):
     from fewstep.plans.guidance import Branches
     return Branches({"cond": a, "uncond": 1 - a - b, "style": b})
@@ -126,6 +130,7 @@ def test_a_changed_file_is_run_again(file: Path) -> None:
         ("wrong:2", "returned float"),
         ("failing:2", r"my_solver.py:failing failed: AttributeError: .* \(line 15\)"),
         ("euler:2@{file}:half", "did not return times"),
+        ("euler:2@{file}:negative", "returned a time with alpha 2 and sigma -0.5"),
     ],
 )
 def test_what_code_lacks_is_one_line(file: Path, rest: str, said: str) -> None:
