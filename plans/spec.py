@@ -68,7 +68,7 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """What plans read of a tensor that is carried from run to run: `runtime.kinds.named_tensors.Carried`."""
+    """The facts that plans read of a tensor carried from run to run: `runtime.kinds.named_tensors.Carried`."""
 
     @property
     def name(self) -> str: ...
@@ -99,7 +99,7 @@ By = Literal["x", "x0"]  # the variable of a gradient
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What plans read of one network of a denoiser.
+    """The facts that plans read of one network of a denoiser.
 
     until: the network runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are
         only the steps at -infinity.

@@ -13,6 +13,7 @@ from benchmarks.lease import payload
 from benchmarks.lease.items import ITEMS, Item
 from benchmarks.lease.payload import Folder, write_payload
 from fewstep.plans.errors import UserError
+from tests.refusals import refuses
 
 
 def make(work: Path, output: Path, data: Path | None) -> None:
@@ -61,7 +62,7 @@ def test_the_last_folder_runs_the_command_with_all_files_and_the_tree(folders: l
 def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "part-1").mkdir()
     (tmp_path / "results.jsonl").write_text("{}")
-    with pytest.raises(UserError, match=r"has other files, such as results.jsonl; choose an empty or a new folder"):
+    with refuses("results.jsonl", "empty or a new folder"):
         write_payload(ITEM, tmp_path, tmp_path / "work", 5_500_000, "3.12", 90)
     assert (tmp_path / "results.jsonl").read_text() == "{}" and (tmp_path / "part-1").is_dir()
 

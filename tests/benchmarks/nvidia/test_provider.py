@@ -12,8 +12,8 @@ import pytest
 from benchmarks.nvidia.provider.described_cuda import build_described_cuda
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider, count_kernels
 from fewstep.graph.files import io
-from fewstep.plans.errors import UserError
 from tests.onnx_text import written
+from tests.refusals import refuses
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
@@ -46,5 +46,5 @@ def test_views_are_not_counted_and_domains_are_named(tmp_path: Path) -> None:
 
 def test_an_environment_without_the_provider_is_named(tmp_path: Path) -> None:
     graphs = [GraphToOpen("a graph", tmp_path / "graph.onnx", False)]
-    with pytest.raises(UserError, match=r"has no libonnxruntime_providers_cuda.so; pip install onnxruntime-gpu"):
+    with refuses("libonnxruntime_providers_cuda.so", "onnxruntime-gpu"):
         ask_provider(graphs, tmp_path / "bin/python", tmp_path, tmp_path)

@@ -26,6 +26,7 @@ from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.manifest import Carried
 from tests.export.networks import token_denoiser
 from tests.export.networks.token_denoiser import IDS, MASK, Coded, spec
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
     (tmp_path / "plan.json").write_bytes(msgspec.json.encode(plan))
     x = sampler.sample(tmp_path / "plan.json", [5], {"class": [2]})
     assert (x == sampler.sample("omnivoice:4", [5], {"class": [2]}, guidance=2.0)).all()
-    with pytest.raises(UserError, match=r"is for \[2, 12\] tokens.*this run has \[2, 20\].*by its name"):
+    with refuses(("[2, 12]", "[2, 20]"), "by its name"):
         sampler.with_options(length=20).sample(plan, [5], {"class": [2]})
 
 
@@ -172,7 +173,7 @@ def test_tokens_have_one_network(sampler):
     assert next(manifest_problems(carrying)) == ("vocabulary", "a token denoiser cannot have carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
     assert "has one network" in next(said for field, said in manifest_problems(several) if field == "networks")
-    with pytest.raises(UserError, match="a bundle with a vocabulary cannot have an expert, such as noisy"):
+    with refuses(("vocabulary", "noisy")):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
 

@@ -28,6 +28,7 @@ from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.sampling.loading import load
 from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, rename_tensors
 from tests.export.verify_export import verify, verify_source
+from tests.refusals import refuses
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -288,7 +289,7 @@ def test_an_output_of_another_size_is_refused_before_a_bundle_holds_it(tmp_path:
     half = append_node(model(), "AveragePool", "out", "small", kernel_shape=[2, 2], strides=[2, 2])
     for axis in (2, 3):
         open_axis(half, axis)
-    with pytest.raises(UserError, match=r"returns small float32 \[batch, 2, 2, 2\], not shape \[2, 4, 4\]"):
+    with refuses(("small", "[batch, 2, 2, 2]")):
         read(written(tmp_path, half, output="small"))
 
 

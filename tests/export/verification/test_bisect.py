@@ -29,6 +29,7 @@ from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
 from tests.export.verify_export import verify, verify_source
 from tests.onnx_text import written
+from tests.refusals import refuses
 
 LENGTH = 1000
 
@@ -149,7 +150,7 @@ class Masked(nn.Module):
 
 
 def test_the_origin_of_nan_is_not_a_mask_of_infinities() -> None:
-    with pytest.raises(UserError, match=r"Masked is not finite at time 999, batch 1, from node 'log' \(.*Log\) on"):
+    with refuses(("Masked", "time 999", "'log'")):
         verify_source(source(Masked()))
 
 

@@ -81,7 +81,7 @@ def test_a_norm_with_a_computed_scale_is_refused_by_name() -> None:
 
 def test_a_norm_over_a_free_size_is_refused() -> None:
     text = "(float[batch, 4, n] x) => (float[batch, 4, n] y) { y = InstanceNormalization(x, scales, shifts) }"
-    with pytest.raises(UserError, match="no bfloat16 form of .*y.*, which normalizes a free size; export with"):
+    with refuses(("bfloat16", "free size"), "export with"):
         cuda_form(in_bfloat16(text, scales=[1.0] * 4, shifts=[0.0] * 4))
 
 

@@ -178,7 +178,7 @@ def test_a_worker_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch, caplog: p
 def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
     with (
         ProcessPoolExecutor(1, get_context("spawn")) as pool,
-        pytest.raises(UserError, match=r"the workers are gone .*; start them, and run the command again"),
+        refuses("workers", "run the command again"),
     ):
         done(tmp_path, ["die", 1], pool)
 

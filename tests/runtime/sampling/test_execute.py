@@ -1,4 +1,4 @@
-"""The executor: what it holds and when, and values that are not finite, found where the denoiser computes them."""
+"""The executor: held parts at each step, and values that are not finite, found where the denoiser computes them."""
 
 import numpy as np
 import pytest

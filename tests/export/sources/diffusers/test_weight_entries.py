@@ -157,7 +157,7 @@ def test_a_config_of_quantised_weights_is_refused(plain: Path, tmp_path: Path) -
     config = json.loads((plain / "config.json").read_text())
     quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
     (tmp_path / "f" / "config.json").write_text(json.dumps(config | quantised))
-    with pytest.raises(UserError, match=r"weights are quantised \(bitsandbytes\); write the weights in float16"):
+    with refuses("bitsandbytes", "float16"):
         load_network(tmp_path / "f")
 
 

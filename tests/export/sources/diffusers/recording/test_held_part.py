@@ -90,7 +90,7 @@ def test_nothing_is_held_if_each_step_begins_where_the_last_one_ended() -> None:
 
 
 def test_a_part_that_changes_with_the_step_is_refused() -> None:
-    with refuses(("Pipe", "x")):
+    with refuses("Pipe changes x"):
         find_held_part("Pipe", steps(LEFT, ~LEFT))
 
 
