@@ -16,7 +16,7 @@ from onnxscript import ir
 from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
-from fewstep.export.tracing.exact_constants import match_exact_constants
+from fewstep.export.tracing.exact_constants import fold_as_torch, match_exact_constants
 from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
 from fewstep.export.tracing.free_batch import FreeBatch
@@ -51,6 +51,7 @@ def capture(
         FreeBatch(),
         skip_impossible_matches(),
         match_exact_constants(),
+        fold_as_torch(),
         cache_operations(),
         list_operations_once(),
         watch_calls(module) as watch,

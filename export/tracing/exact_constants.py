@@ -1,12 +1,26 @@
-"""Make onnxscript's optimizer remove a term or a factor only if it is exactly 0 or 1.
+"""Keep constants as torch computes them while onnxscript's optimizer folds and removes them.
 
-Its patterns accept 0 within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8) would lose what protects it from 0 / 0.
+Its patterns accept 0 within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8) would lose what protects it from 0 / 0. It
+folds constants with numpy, whose float32 exp differs from torch's in the last bit. The cosine of a time of 10000
+multiplied by such a frequency differs by 1e-4.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "Cos": torch.cos,
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Pow": torch.pow,
+    "Sin": torch.sin,
+}
 
 
 @contextmanager
@@ -34,3 +48,24 @@ def match_exact_constants() -> Iterator[None]:
 
     with patch.object(matcher, "_match_constant", match_exactly):
         yield
+
+
+@contextmanager
+def fold_as_torch() -> Iterator[None]:
+    """Compute functions of float32 constants with torch inside the block."""
+    from onnx.reference.ops import op_cos, op_exp, op_log, op_pow, op_sin
+
+    owners = {"Cos": op_cos.Cos, "Exp": op_exp.Exp, "Log": op_log.Log, "Pow": op_pow.Pow, "Sin": op_sin.Sin}
+    with ExitStack() as stack:
+        for name, owner in owners.items():
+            stack.enter_context(patch.object(owner, "_run", _run_with(FUNCTIONS[name], owner._run)))
+        yield
+
+
+def _run_with(function: Callable[..., torch.Tensor], original: Callable[..., Any]) -> Callable[..., Any]:
+    def run(self: Any, *values: NDArray[Any], **attributes: Any) -> Any:
+        if any(np.asarray(value).dtype != np.float32 for value in values):
+            return original(self, *values, **attributes)
+        return (function(*(torch.from_numpy(np.array(value)) for value in values)).numpy(),)
+
+    return run

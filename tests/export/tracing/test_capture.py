@@ -59,3 +59,22 @@ def test_a_range_of_fractions_has_as_many_elements_as_in_torch() -> None:
         "of one number": lambda x: x + torch.arange(5.5),
     }
     assert_equal_to_torch(ranges, torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), 1e-6)
+
+
+def frequencies() -> Tensor:
+    return torch.exp(torch.arange(64).float() * -0.14619587)
+
+
+class TimeEmbedding(nn.Module):
+    """Angles of a time, by frequencies that are constants."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * frequencies()
+
+
+def test_constants_are_those_of_torch_to_the_bit() -> None:
+    axes = ({0: torch.export.Dim("batch")},)
+    graph, _ = capture(TimeEmbedding(), (torch.ones(3, 64),), axes, ["x"], ["y"])
+    np.testing.assert_array_equal(run(graph, {"x": np.ones((1, 64), np.float32)})["y"][0], frequencies().numpy())
+    exponents = (torch.arange(64).float() * -0.14619587).numpy()
+    assert (np.exp(exponents) != frequencies().numpy()).any()  # numpy, with which the exporter folds, rounds otherwise
