@@ -15,7 +15,7 @@ from fewstep.graph.bake.hold import HELD, MASK, HeldAs, HoldInputs, hold_for_pla
 from fewstep.graph.bake.loop import add_loop, add_step
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.run_parts import BakedNetwork, Run
-from fewstep.graph.bake.run_setup import add_conditions, add_limit_check, add_setup
+from fewstep.graph.bake.run_setup import add_batch_check, add_conditions, add_limit_check, add_setup
 from fewstep.graph.bake.sample_space import space_builder
 from fewstep.graph.bake.step_alignment import stretches
 from fewstep.graph.bake.step_numbers import ConstantNumbers
@@ -99,6 +99,8 @@ def assemble(
         )
     for condition in manifest.conditions:
         tensors[condition.name] = add_limit_check(outer, condition, tensors[condition.name])
+        if batch_size is None:  # otherwise the shape of the input says it
+            tensors[condition.name] = add_batch_check(outer, batch, condition.name, tensors[condition.name])
     conditions = add_conditions(outer, manifest, plan, tensors, parts.nulls)
     setup = {
         name: add_setup(outer, batch, select_network(manifest, name), graphs, plan, conditions, name)

@@ -109,6 +109,18 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
     return add_refusal(outer, is_wrong, tensor, f"{condition.name}_is_from_{limits_text}", condition.dtype)
 
 
+def add_batch_check(outer: Builder, batch: RunBatch, name: str, tensor: str) -> str:
+    """Add a check of a condition [B, ...] that refuses another number of samples than the run's. With guidance, the
+    branches would get rows of other samples."""
+    own = outer.node("Shape", (tensor,), f"{name}_batch", start=0, end=1)
+    is_right = outer.node("Equal", (own, batch.size), f"{name}_is_whole")
+    place = outer.node("Cast", (outer.node("Not", (is_right,), f"{name}_is_not_whole"),), f"{name}_at", to=INT64)
+    first = outer.constant(np.array([0], np.int64), "first_axis")
+    table = outer.node("Unsqueeze", (tensor, first), f"{name}_table")  # of one element, as in `add_refusal`
+    found = outer.node("Gather", (table, place), f"{name}_has_one_value_per_sample", axis=0)
+    return outer.node("Squeeze", (found, first), f"{name}_of_all_samples")
+
+
 def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
     """Add a check that makes a call fail if a value is wrong, and return the checked tensor.
 

@@ -15,10 +15,11 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.graph.bake import seal_check
 from fewstep.graph.bake.bake import assemble_run, bake
+from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.metadata import encode_metadata
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.split_run import split_run
-from fewstep.graph.bake.run_setup import add_limit_check
+from fewstep.graph.bake.run_setup import add_batch_check, add_limit_check
 from fewstep.graph.bake.seal_check import is_whole, read_metadata
 from fewstep.graph.builder import Builder
 from fewstep.graph.files import io
@@ -114,6 +115,27 @@ def test_values_beyond_the_limits_of_a_condition_are_refused(
     bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", guidance=2.0, batch=batch))
     with pytest.raises(Exception, match="class_is_from_0_to_"):  # onnxruntime's exceptions share no class
         run_file(tmp_path / "s.onnx", [0], **{"class": [value]})
+
+
+@pytest.mark.parametrize(("seeds", "labels"), [([0], [1, 2]), ([0, 1], [1, 2, 3]), ([0, 1], [1])])
+def test_another_number_of_labels_than_of_samples_is_refused(
+    tiny_bundle: Path, tmp_path: Path, seeds: list[int], labels: list[int]
+) -> None:
+    """With guidance, the unconditional branch of the second step had the rows of another sample."""
+    bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx", guidance=2.0))
+    with pytest.raises(Exception, match="class_has_one_value_per_sample"):
+        run_file(tmp_path / "s.onnx", seeds, **{"class": labels})
+
+
+@pytest.mark.parametrize("dtype", get_args(DType))
+def test_the_number_of_values_of_every_type_is_checked(dtype: DType) -> None:
+    outer, value = Builder("run"), np.array([[0, 1]], dtype)
+    result = add_batch_check(outer, RunBatch(outer, None, "noise"), "flag", "flag")
+    noise = np.zeros((1, 3), np.float32)
+    ports = [Value("flag", value.dtype, ("batch", 2)), Value("noise", noise.dtype, ("batch", 3))]
+    session = open_session(outer.graph(ports, [Value(result, value.dtype, ("batch", 2))], {}))
+    (output,) = session({"flag": value, "noise": noise}).values()
+    np.testing.assert_array_equal(output, value)
 
 
 @pytest.mark.parametrize("dtype", get_args(DType))
