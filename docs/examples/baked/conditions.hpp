@@ -5,6 +5,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -18,7 +19,7 @@ struct Arguments {
     std::vector<std::uint64_t> seeds;
 };
 
-// NAME=VALUE... SEED..., from the argument `first` on. No seeds if one of them is neither.
+// NAME=VALUE... SEED..., from the argument `first` on. No seeds if one of them is neither, or a seed is above 2^64 - 1.
 inline Arguments parsed(int count, char** arguments, int first) {
     Arguments found;
     for (int place = first; place < count; ++place) {
@@ -30,10 +31,13 @@ inline Arguments parsed(int count, char** arguments, int first) {
         const bool is_number = !number.empty() && *end == 0 && std::isfinite(value);
         const bool is_seed = number.find_first_not_of("0123456789") == std::string::npos;
         if (!is_number || equals == 0 || (equals == std::string::npos && !is_seed)) return {};
-        if (equals == std::string::npos)
+        if (equals == std::string::npos) {
+            errno = 0;
             found.seeds.push_back(std::strtoull(number.c_str(), nullptr, 10));
-        else
+            if (errno == ERANGE) return {};
+        } else {
             found.conditions[text.substr(0, equals)] = value;
+        }
     }
     return found;
 }

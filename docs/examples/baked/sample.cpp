@@ -163,7 +163,7 @@ int check(Ort::Session& session) {
 }
 
 int run(char** arguments, const Arguments& given, bool checks) {
-    Ort::Env environment(ORT_LOGGING_LEVEL_ERROR, "sample");
+    Ort::Env environment(ORT_LOGGING_LEVEL_FATAL, "sample");  // what goes wrong is one line, below
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(1);
     Ort::Session session(environment, arguments[checks ? 2 : 1], options);

@@ -67,6 +67,8 @@ function numberOf({ labels = [] }, value) {
 }
 
 async function sample() {
+  const large = seeds.find((each) => !Number.isSafeInteger(Number(each))); // a number would round it to another seed
+  if (large) throw new Error(`seed ${large} is not in 0 to ${Number.MAX_SAFE_INTEGER}`);
   const [about] = described(readFileSync(file)), names = about.inputs.map((port) => port.name);
   const prompt = about.inputs.find((port) => port.meaning === "ids"); // of a text, not the known tokens of a sample
   if (prompt)

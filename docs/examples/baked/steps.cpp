@@ -123,7 +123,7 @@ void sample(const std::string& folder, const std::string& output, const Argument
     for (Row row; table >> row.start >> row.before >> row.after >> row.end;) rows.push_back(row);
     if (rows.empty()) throw std::runtime_error(folder + " has no steps.txt: write it with steps.py");
 
-    Ort::Env environment(ORT_LOGGING_LEVEL_ERROR, "steps");
+    Ort::Env environment(ORT_LOGGING_LEVEL_FATAL, "steps");
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(1);
     Part first(environment, part_file(folder, "before", "ahead"), options);
