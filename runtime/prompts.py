@@ -5,7 +5,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.text import load_text_encoder
+from fewstep.runtime.text import open_text_encoder
 
 Values = Mapping[str, Sequence[Any]]  # condition -> its values, which the samples take in turn
 
@@ -27,7 +27,7 @@ def add_prompt_conditions(
         raise UserError(f"{bundle.path} needs a prompt", 'give one: --prompt "..."')
     if not prompts and not negative:
         return values, {}
-    text = load_text_encoder(bundle, threads)
+    text = open_text_encoder(bundle, threads)
     positive = {name: list(rows) for name, rows in text.encode(prompts).items()} if prompts else {}
     twice = sorted(set(positive) & set(values))
     if twice:

@@ -144,7 +144,11 @@ def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEnco
 
     `threads` are per run; 0 means one per physical core.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    return open_text_encoder(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads)
+
+
+def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
+    """Load the text encoder of an open bundle, as `load_text_encoder` does."""
     text = bundle.manifest.text
     if text is None:
         raise UserError(

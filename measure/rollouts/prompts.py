@@ -114,10 +114,10 @@ def encode_prompts(
 ) -> ConditionRecords:
     """Return a record for each prompt. Conditions set by neither prompts nor `records` have their default, or are
     drawn."""
-    from fewstep.runtime.text import load_text_encoder  # few denoisers have text
+    from fewstep.runtime.text import open_text_encoder  # few denoisers have text
 
     takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
-    values: dict[str, Any] = {**records, **load_text_encoder(bundle).encode(prompts)}
+    values: dict[str, Any] = {**records, **open_text_encoder(bundle).encode(prompts)}
     for number, condition in enumerate(takes):
         if condition.name not in values and condition.default is None:
             drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
