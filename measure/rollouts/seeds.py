@@ -164,13 +164,13 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
             f"condition {condition.name!r} has no range to draw values from",
             "give some (--conditions FILE), or `typical` in the spec and export again",
         )
-    low, high = drawn
+    (low, high), numbers = drawn, _numbers(seed, number)
     if is_mask(condition, axes):
-        values = random_mask(condition.shape, _numbers(seed, number))
+        values = random_mask(condition.shape, numbers)
     elif is_picture(condition, axes):
-        values = low + random_picture(condition.shape, _numbers(seed, number)) * (high - low)
+        values = low + random_picture(condition.shape, numbers) * (high - low)
     else:
-        drawn_at = _numbers(seed, number)(math.prod(condition.shape)).reshape(condition.shape)
+        drawn_at = numbers(math.prod(condition.shape)).reshape(condition.shape)
         if np.dtype(condition.dtype).kind in "iub":
             values = np.floor(low + drawn_at * (high - low + 1))
         else:
