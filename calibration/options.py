@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from msgspec import structs
-
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, load_target, target_names
 from fewstep.calibration.precision.bound import Bound, parse_bound
@@ -85,14 +83,11 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of
         its plan. Clips of earlier calibrations are not used."""
         manifest = sampler.bundle.manifest
-        sampler = sampler.with_network_parts(
-            bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={}))
-        )
         reference = self.plan or parse_plan_text(calibration_plan(manifest))
         is_file = isinstance(reference, FileReference)
         default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
         weight = default if self.guidance is None else self.guidance
-        plan: AnyPlan = sampler.compile(reference, weight, shaping=clip_to(self.clip))
+        plan = sampler.plans.compile(reference, weight, {"shaping": clip_to(self.clip)})
         check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
         may_clip = manifest.space.has_squared_error and shaping_of(plan) is None
         clip = _scheduler_clip(sampler) if may_clip else None
@@ -224,6 +219,7 @@ def _scheduler_clip(sampler: Sampler) -> Clip | None:
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        shaping = shaping_of(sampler.compile(SchedulerReference(2)))  # the clip does not depend on the number of steps
+        plan = sampler.plans.compile(SchedulerReference(2), None, {})  # any number of steps has the same clip
+        shaping = shaping_of(plan)
         return shaping if isinstance(shaping, Clip) else None
     return None
