@@ -16,8 +16,7 @@ from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 

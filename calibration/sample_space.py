@@ -12,8 +12,7 @@ from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
-from fewstep.plans.any_plan import AnyPlan, shaping_of
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, shaping_of
 from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference, Manifest

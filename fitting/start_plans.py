@@ -10,7 +10,7 @@ from fewstep.fitting.blocks import Block
 from fewstep.fitting.recurrence import extract_recurrence
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.teacher_path import CHOICES, find_path
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference, join_plan_name, parse_plan_text, split_plan_name

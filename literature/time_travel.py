@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.schedule import Time

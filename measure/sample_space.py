@@ -14,8 +14,7 @@ from fewstep.measure.judged_run import Contender, JudgedBodies, JudgedRun, judge
 from fewstep.measure.rollouts.recorded_token_run import check_counts, record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import FLOAT
-from fewstep.plans.any_plan import AnyPlan, check_tokens, regroup
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, check_tokens, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.tokens.plan import TokenPlan

@@ -15,8 +15,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sample_space import judging_of
-from fewstep.plans.any_plan import AnyPlan, shaping_of
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
 from fewstep.plans.names.plan_reference import (

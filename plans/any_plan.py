@@ -1,6 +1,10 @@
-"""Functions for both types of plan: plans of continuous samples, and token plans. Both are tables of steps."""
+"""Both types of plan: plans of continuous samples, and token plans. Both are tables of steps.
+
+Callers may give either, or a reference to one (`plans.names.plan_reference`).
+"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -9,14 +13,34 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
+from fewstep.plans.names.plan_reference import FileReference, TextReference, parse_plan_text
 from fewstep.plans.plan import Plan, Step, group_of, tensor_values
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tokens.plan import USUAL, TokenPlan, TokenStep
 
 AnyStep = Step | TokenStep
 AnyPlan = Plan | TokenPlan
+PlanReference = TextReference | AnyPlan  # a compiled plan refers to itself
+PlanLike = str | Path | PlanReference
 Made = TypeVar("Made", bound=AnyPlan)
 Edges = Sequence[float] | Mapping[str, Sequence[float]]  # edges between range groups, for all steps or by network name
+
+
+def parse_plan_reference(plan: PlanLike) -> PlanReference:
+    """Return the reference of a caller's plan. References and compiled plans are returned unchanged.
+
+    Raises UserError for a value of any other type, and for a text as `parse_plan_text` does.
+    """
+    if isinstance(plan, PlanReference):
+        return plan
+    if isinstance(plan, Path):
+        return FileReference(plan)
+    if isinstance(plan, str):
+        return parse_plan_text(plan)
+    fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
+    if isinstance(plan, list | tuple):
+        fix = "call `sample_each`, which takes a plan for each sample"
+    raise UserError(f"plan {plan!r} is not a plan", fix)
 
 
 def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
@@ -29,6 +53,18 @@ def shaping_of(plan: AnyPlan) -> Shaping | None:
     """Return the shaping that a plan's steps have in common, or None. Some steps of a plan may have none, and token
     plans never have one."""
     return next((step.shaping for step in plan.steps if isinstance(step, Step) and step.shaping is not None), None)
+
+
+def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample", taker: str = "this") -> Plan:
+    """Return the plan if it is a compiled plan of continuous samples.
+
+    Raises UserError for the name of a plan, which only a sampler can compile, for any other object, and for a token
+    plan. `taker` names the caller in the message, and `fix` is the fix for a token plan."""
+    if isinstance(plan, Plan):
+        return plan
+    if isinstance(plan, AnyPlan):
+        raise UserError(f"plan {plan.name!r} is for tokens, but {taker} takes continuous samples", fix)
+    raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
 
 
 def check_tokens(plan: AnyPlan) -> TokenPlan:

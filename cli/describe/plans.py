@@ -8,8 +8,7 @@ from rich.table import Table
 
 from fewstep.cli.describe.token_step_table import format_lambda, token_step_table
 from fewstep.cli.tables import multiline_cell, table
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.report.drawing.plan_view import step_equations

@@ -7,8 +7,7 @@ import msgspec
 from fewstep.cli.describe.plans import grid_table, plugin_table, solver_table, step_table, token_sampler_table
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.files.output_files import write_atomic
-from fewstep.plans.any_plan import AnyPlan, plan_headline
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, plan_headline
 from fewstep.plans.errors import UserError
 from fewstep.report.drawing.plan_view import PlanOptions
 from fewstep.runtime.progress import Progress

@@ -17,8 +17,7 @@ from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.step_alignment import branch_offset
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Value
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.continuation.carried_banks import bank_rows, entries_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Carried

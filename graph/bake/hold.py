@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fewstep.graph.builder import Builder
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE, NOISE, row_names
 from fewstep.plans.tokens.plan import IDS

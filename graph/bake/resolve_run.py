@@ -5,8 +5,7 @@ from dataclasses import replace
 from fewstep.graph.bake.network_form import body_form, precision_in
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.commit import refuse_in_bundle
-from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import PlanReference
+from fewstep.plans.any_plan import AnyPlan, PlanReference, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.names.plan_reference import FileReference

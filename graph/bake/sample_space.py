@@ -14,8 +14,7 @@ from fewstep.graph.bake.reveal import Reveal, add_chance_check, align_token_step
 from fewstep.graph.bake.step_alignment import StepRange, align
 from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder
-from fewstep.plans.any_plan import AnyPlan, check_tokens
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, check_tokens
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.argument_checks import PlanLike, check_compiled, check_integer, refuse_options
+from fewstep.plans.any_plan import PlanLike, check_compiled
+from fewstep.plans.argument_checks import check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import as_numbers

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan

@@ -24,7 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.literature.streams.similarity_filter import SimilarityFilter
 from fewstep.literature.streams.stats import Counter, Stats
-from fewstep.plans.argument_checks import PlanLike, check_compiled, check_integer
+from fewstep.plans.any_plan import PlanLike, check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import IMAGE

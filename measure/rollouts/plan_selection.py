@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import cast
 
-from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import AnyPlan, check_compiled, regroup, shaping_of
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.names.plan_reference import (
     FileReference,

@@ -8,7 +8,7 @@
 | a text that ends in `.json` | `FileReference` | read from a plan file |
 
 The options of verbs hold references, and functions that take a plan of any form call `parse_plan_reference` of
-`argument_checks.py`. The result is matched once, in `runtime/sampling/execution.py`. A name that a bundle or a compiled
+`any_plan.py`. The result is matched once, in `runtime/sampling/execution.py`. A name that a bundle or a compiled
 plan stores only describes a plan: `split_plan_name` returns the parts of any of them.
 """
 

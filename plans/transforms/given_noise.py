@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import NOISE, Plan
 

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, steps_to_run
 

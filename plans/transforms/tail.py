@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, row_names

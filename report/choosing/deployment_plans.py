@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from fewstep.plans.any_plan import shaping_of
-from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.any_plan import check_compiled, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import (
     FittedReference,

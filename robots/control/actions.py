@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.argument_checks import check_compiled, refuse_options
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.robots.control.chunk import Float32, pad_actions

@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from fewstep.plans.any_plan import shaping_of
-from fewstep.plans.argument_checks import PlanLike, parse_plan_reference
+from fewstep.plans.any_plan import PlanLike, parse_plan_reference, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import SchedulerReference
 from fewstep.plans.plan import Plan

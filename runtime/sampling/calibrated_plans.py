@@ -13,8 +13,7 @@ One rule holds for programs and for all commands. What the caller gives is used.
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from fewstep.plans.any_plan import AnyPlan, shaping_of
-from fewstep.plans.argument_checks import PlanReference
+from fewstep.plans.any_plan import AnyPlan, PlanReference, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance

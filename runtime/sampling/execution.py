@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, parse_plan_reference
+from fewstep.plans.any_plan import AnyPlan, PlanLike, PlanReference, check_compiled, parse_plan_reference, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import UNCOND, Guidance

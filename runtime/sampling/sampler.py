@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import PlanLike, check_compiled, parse_plan_reference
+from fewstep.plans.any_plan import AnyPlan, PlanLike, check_compiled, parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import DENOISER, Plan

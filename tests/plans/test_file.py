@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import LONGEST, UserError, printable
 from fewstep.plans.file import decode, encode

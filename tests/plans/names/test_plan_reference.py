@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.plans.argument_checks import parse_plan_reference
-from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import (
     FileReference,
@@ -21,7 +19,6 @@ from fewstep.plans.names.plan_reference import (
     split_plan_name,
     with_steps,
 )
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 TEXTS: list[tuple[str, TextReference]] = [
     ("ddim:4", NamedReference(NameParts("ddim:4", None, "ddim", "4", None))),
@@ -96,23 +93,3 @@ def test_the_name_of_a_schedulers_plan_shows_it(name: str) -> None:
 
 def test_a_name_gets_another_number_of_steps() -> None:
     assert with_steps("heun:4@karras(rho=5)", 8) == "heun:8@karras(rho=5)"
-
-
-PLAN = compile_plan("ddim:2", DenoiserFacts(ScheduleSpec("cosine"), "v"))
-
-
-@pytest.mark.parametrize("plan", [PLAN, *(reference for _, reference in TEXTS)])
-def test_a_reference_refers_to_itself(plan: object) -> None:
-    assert parse_plan_reference(plan) is plan  # type: ignore[arg-type]
-
-
-def test_a_path_of_any_name_is_a_file() -> None:
-    assert parse_plan_reference(Path("ddim:4")) == FileReference(Path("ddim:4"))
-
-
-@pytest.mark.parametrize(
-    ("plan", "fix"), [(None, "give SOLVER:STEPS"), (4, "give SOLVER:STEPS"), (["ddim:4"], "call `sample_each`")]
-)
-def test_a_value_of_another_type_is_refused(plan: object, fix: str) -> None:
-    with pytest.raises(UserError, match="is not a plan; " + fix):
-        parse_plan_reference(plan)  # type: ignore[arg-type]

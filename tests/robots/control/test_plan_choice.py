@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.plans.argument_checks import PlanLike
+from fewstep.plans.any_plan import PlanLike
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import SchedulerReference
 from fewstep.plans.plan import Plan
