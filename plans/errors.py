@@ -1,5 +1,8 @@
 """The two exceptions for callers, `UserError` and `Cancelled`, and functions that make text safe to print."""
 
+import traceback
+from pathlib import Path
+
 LONGEST = 2000  # characters of a printed text, since the names of a bundle may have millions
 END = 400  # characters kept at the end of a text, where a message usually states the problem
 STOPS = (KeyboardInterrupt, GeneratorExit)  # no failures of the code that they pass through
@@ -42,6 +45,16 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error message, or the name of its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def error_line(error: BaseException, file: Path) -> str:
+    """Return an error of user-supplied code as one line, with the last line of `file` in its traceback."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    text = (str(error).splitlines() or [""])[0]
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def _escape_line(text: str) -> str:

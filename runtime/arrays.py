@@ -79,6 +79,12 @@ def broadcast_to_samples(
         raise UserError(f"{what} has the shape {list(array.shape)}, not {list(shape)}", fix) from None
 
 
+def as_finite_tensor(value: Any, what: str, shape: Sequence[int], axes: int | None = None) -> Float32:
+    """Return the value as finite float32, broadcast to `shape` [B, *x_shape] (`broadcast_to_samples`)."""
+    fix = f"give finite numbers {list(shape)}"
+    return broadcast_to_samples(as_finite(value, what, fix), what, shape, fix, axes)
+
+
 def as_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
     """Return the value as numbers (`as_numbers`). Raises UserError for uint8, the type of image files."""
     array = as_numbers(value, what, fix)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
-from fewstep.plans.errors import STOPS, UserError
-from fewstep.plans.names.error_lines import error_line
+from fewstep.plans.errors import STOPS, UserError, error_line
 from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
 
 NAMED = 8  # functions that a message lists

@@ -32,7 +32,6 @@ from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.arrays import as_numbers
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.sampling.feeds import Overrides
 from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.mixed_plans import Cohort, step
 from fewstep.runtime.sampling.request import check_branches, check_given, check_seeds, check_settings
@@ -77,7 +76,7 @@ class FrameOptions(TypedDict, total=False):
     guidance: float | Guidance | None
     strength: float | None
     shaping: Shaping | None
-    branches: Overrides | None
+    branches: conditions.Overrides | None
 
 
 @dataclass

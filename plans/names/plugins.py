@@ -15,8 +15,7 @@ from pathlib import Path
 from sys import modules
 from typing import Any
 
-from fewstep.plans.errors import NUMERIC, STOPS, UserError
-from fewstep.plans.names.error_lines import error_line
+from fewstep.plans.errors import NUMERIC, STOPS, UserError, error_line
 
 GROUP = "fewstep.plugins"
 OWN = "fewstep"  # the package whose plugins are fewstep's own

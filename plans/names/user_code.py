@@ -18,8 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fewstep.plans.errors import NUMERIC, STOPS, UserError
-from fewstep.plans.names.error_lines import error_line
+from fewstep.plans.errors import NUMERIC, STOPS, UserError, error_line
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
 CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # digits after the colon follow a name of `code_name`

@@ -13,6 +13,7 @@ from fewstep.runtime.arrays import UnusableValue, as_numbers
 from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
+Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 ELEMENTS_LIMIT = 2**24  # largest number of elements of one value
 KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
 NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order

@@ -27,11 +27,12 @@ from fewstep.plans.argument_checks import check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
-from fewstep.runtime.bundle.conditions import ConditionValues
+from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
 from fewstep.runtime.kinds.sizes import ELEMENTS_LIMIT
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.sampling.feeds import Overrides, branch_values
+from fewstep.runtime.sampling.feeds import branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
+from fewstep.runtime.sampling.planned_run import stop_on_cancel
 from fewstep.runtime.sampling.request import (
     Cancel,
     GivenTensors,
@@ -41,7 +42,6 @@ from fewstep.runtime.sampling.request import (
     check_seeds,
     check_tensors,
     refuse_choices,
-    stop_on_cancel,
 )
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import refuse_banks

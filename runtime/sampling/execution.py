@@ -26,12 +26,11 @@ from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
 from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 from fewstep.runtime.sampling.execute import execute
 from fewstep.runtime.sampling.fitted_plans import find_fitted
+from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs
 from fewstep.runtime.sampling.request import (
-    PlannedRun,
     PlanRequest,
     PlanSettings,
     Resolved,
-    RunInputs,
     RunSettings,
     check_branches,
     check_given,
@@ -108,7 +107,8 @@ class ContinuousExecution:
         hold = check_hold(settings.get("hold"), plan, x_shape, len(inputs.seeds))
         network = inputs.step_call(plan).step_network
         given = check_given(plan.given, settings.get("given"), inputs.condition, x_shape, len(inputs.seeds))
-        return PlannedRun(plan, execute(plan, network, inputs.draws, np.float32, given, hold), hold)
+        states = execute(plan, network, inputs.draws, np.float32, given, hold)
+        return PlannedRun(plan, inputs.manifest, states, hold)
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
         return check_x(x, manifest)
@@ -160,9 +160,10 @@ class PlanCompiler:
         return self._recent_plans.get_or_make(id(compiled), lambda: compiled)
 
     def compile_as_calibrated(
-        self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings
+        self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings
     ) -> AnyPlan:
-        """Return the plan of a reference, with the guidance and shaping of the calibration where none is given."""
+        """Return the plan that a caller means, with the guidance and shaping of the calibration where none is given."""
+        reference = parse_plan_reference(plan)
         if isinstance(reference, AnyPlan) or (guidance is not None and settings.get("shaping") is not None):
             return self.compile(reference, guidance, settings)
         defaults = calibrated_defaults(self.bundle, self.body, reference)
@@ -174,9 +175,7 @@ class PlanCompiler:
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
         """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
-        compiled = []
-        for reference in map(parse_plan_reference, plans):
-            compiled.append(self.compile_as_calibrated(reference, guidance, settings))
+        compiled = [self.compile_as_calibrated(plan, guidance, settings) for plan in plans]
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)

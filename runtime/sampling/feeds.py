@@ -16,7 +16,6 @@ from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.prologue_rows import TIME, TIMES, TO
 
-Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 BranchValues = Callable[[str], Arrays]  # branch -> its conditions [samples, *shape] by name
 
 BRANCHES_FIX = "give branches={BRANCH: {CONDITION: VALUES}} (None for a null value)"
@@ -25,7 +24,7 @@ BRANCHES_FIX = "give branches={BRANCH: {CONDITION: VALUES}} (None for a null val
 def branch_values(
     takes: Sequence[Condition],
     condition: conditions.ConditionValues | None,
-    branches: Overrides | None,
+    branches: conditions.Overrides | None,
     samples: int,
     nulls: Arrays = MappingProxyType({}),
 ) -> BranchValues:

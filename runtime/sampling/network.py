@@ -1,7 +1,7 @@
 """A network of a bundle, loaded with one body and one inference engine: its inputs, and the calls of its graphs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import input_shape, output_shape
+from fewstep.runtime.kinds.sizes import apply_sizes, input_shape, output_shape
 from fewstep.runtime.sampling.feeds import BodyInputs, BranchValues, check_times, join_branches, plan_times
 from fewstep.runtime.sampling.feeds import tensor_name as name_of
 from fewstep.runtime.sampling.prologue_rows import Blocks, PairCache, RowCache, Rows, make_row_source
@@ -60,6 +60,10 @@ class Network:
     earlier: tuple[LoadedGraph, ...] = ()
     nulls: Arrays = field(default_factory=dict)
     conditioner: LoadedGraph | None = None
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> "Network":
+        """Return this network for x of other sizes, with the same graphs. Raises UserError for an invalid size."""
+        return replace(self, bundle=replace(self.bundle, manifest=apply_sizes(self.bundle.manifest, sizes)))
 
     @cached_property
     def inputs(self) -> BodyInputs:

@@ -1,38 +1,42 @@
-"""Checks of a caller's request to a sampler: seeds, plans, given tensors, hold and cancellation."""
+"""Checks of a caller's request to a sampler: its settings, seeds, plan, given tensors and hold."""
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Event
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.continuation.carry_check import fits_stairs, light_problem
-from fewstep.plans.errors import Cancelled, UserError
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference
 from fewstep.plans.plan import DENOISER, IMAGE, LIGHT, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
-from fewstep.runtime.arrays import Float32, as_finite, as_model_range, as_numbers, broadcast_to_samples
+from fewstep.runtime.arrays import (
+    Float32,
+    as_finite,
+    as_finite_tensor,
+    as_model_range,
+    as_numbers,
+    broadcast_to_samples,
+)
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.networks import interval_ends, network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, free_x_shape, sizes_of
-from fewstep.runtime.sampling.execute import Draws, Hold, x_row
-from fewstep.runtime.sampling.feeds import Overrides
-from fewstep.runtime.sampling.slots import Slots, check_slots, first_slots
-from fewstep.runtime.sampling.step_call import StepCall
+from fewstep.runtime.sampling.execute import Hold, x_row
+from fewstep.runtime.sampling.slots import Slots
 
 Cancel = Event | Callable[[], bool]
 GivenTensors = Mapping[str, ArrayLike]
-T = TypeVar("T")
 Resolved = NamedReference | FittedReference | SchedulerReference | AnyPlan  # a file has been read
 CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 
@@ -45,7 +49,7 @@ class PlanSettings(TypedDict, total=False):
     shaping: Shaping | None
     strength: float | None
     renoise: float | None
-    branches: Overrides | None
+    branches: conditions.Overrides | None
 
 
 class RunSettings(PlanSettings, total=False):
@@ -70,33 +74,6 @@ class PlanRequest:
     body: Body
     guidance: float | Guidance | None
     settings: PlanSettings
-
-
-class PlannedRun(NamedTuple):
-    """A run along a plan: the states of its steps, and its held part. `sample` is set if the sample is already
-    known."""
-
-    plan: AnyPlan
-    states: Iterator[Any]
-    hold: Hold | None = None
-    sample: Float32 | None = None
-
-
-@dataclass(frozen=True)
-class RunInputs:
-    """The inputs of a run along one compiled plan. Seeds, sizes and conditions are already checked.
-
-    step_call: a function that returns the network calls of a plan's steps.
-    reads_time: whether the network takes a time.
-    """
-
-    manifest: Manifest
-    seeds: Sequence[int]
-    condition: conditions.ConditionValues | None
-    settings: RunSettings
-    draws: Draws
-    step_call: Callable[[AnyPlan], StepCall]
-    reads_time: bool
 
 
 def check_settings(settings: Mapping[str, Any], kind: type, noun: str) -> None:
@@ -185,28 +162,12 @@ def check_given(
         if name not in offered:
             fix = f"give given={{{name!r}: array {[samples, *shape]}}}"
             raise UserError(f"the plan starts from {name!r}, which is not given", fix)
-    return {name: _broadcast_tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
+    return {name: as_finite_tensor(offered[name], f"given {name!r}", (samples, *shape)) for name in names}
 
 
-def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
-    """Return the slots that a run begins with: those of an earlier run, checked, or those of a first run."""
-    tensors = {each.name: each for each in manifest.carried}
-
-    def zeros(name: str, rows: int) -> NDArray[Any]:
-        return np.zeros((rows, *tensors[name].shape), tensors[name].dtype)
-
-    first = first_slots(plan, zeros, samples)
-    if carried is None:
-        return first
-    checked = check_slots(carried, plan, first, samples)
-    for row in checked.rows(plan) or ():
-        if row.shape != (samples, *manifest.x_shape):
-            wanted, fix = [samples, *manifest.x_shape], "give the slots of a run of the same number and size of samples"
-            raise UserError(f"the state in carried has shape {list(row.shape)}, not {wanted}", fix)
-    return checked
-
-
-def check_branches(branches: Overrides | None, plans: Sequence[AnyPlan], guidance: float | Guidance | None) -> None:
+def check_branches(
+    branches: conditions.Overrides | None, plans: Sequence[AnyPlan], guidance: float | Guidance | None
+) -> None:
     """Raise UserError for a branch that no plan evaluates. "uncond" may be unused at a guidance weight of 1."""
     used = {COND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
     if guidance is not None:
@@ -259,27 +220,21 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
     for step in plan.steps:
         x_row(step)
     wanted = (samples, *shape)
-    mask = _broadcast_tensor("the mask of hold", hold.mask, wanted, 0)
+    mask = as_finite_tensor(hold.mask, "the mask of hold", wanted, 0)
     if mask.min() < 0 or mask.max() > 1:
         raise UserError(f"the mask of hold ranges from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
     if not isinstance(hold.value, tuple):
         value = as_model_range(hold.value, what := "the value to hold", f"give finite numbers {list(wanted)}")
-        return replace(hold, value=_broadcast_tensor(what, value, wanted, 0), mask=mask)
+        return replace(hold, value=as_finite_tensor(value, what, wanted, 0), mask=mask)
     if len(hold.value) != len(plan.steps) + 1:
         raise UserError(
             f"hold has {len(hold.value)} values for {len(plan.steps)} steps",
             f"give a tuple of {len(plan.steps) + 1}: one for each step, and one for the sample",
         )
     values = tuple(
-        _broadcast_tensor(f"value {place} to hold", value, wanted, 0) for place, value in enumerate(hold.value)
+        as_finite_tensor(value, f"value {place} to hold", wanted, 0) for place, value in enumerate(hold.value)
     )
     return replace(hold, value=values, mask=mask)
-
-
-def _broadcast_tensor(what: str, value: Any, shape: Sequence[int], axes: int | None = None) -> Float32:
-    """Return a tensor broadcast to a shape. Without `axes` it is broadcast over the samples only."""
-    fix = f"give finite numbers {list(shape)}"
-    return broadcast_to_samples(as_finite(value, what, fix), what, shape, fix, axes)
 
 
 def check_plan(
@@ -375,20 +330,3 @@ def _is_broadcastable(shape: Sequence[int], over: Sequence[int]) -> bool:
     """Return True if a shape broadcasts against another, from the right, and leaves that one unchanged."""
     sizes = zip(reversed(shape), reversed(over), strict=False)
     return len(shape) <= len(over) and all(size in (1, full) for size, full in sizes)
-
-
-def stop_on_cancel(states: Iterator[T], evaluations: int, cancel: Cancel | None) -> Iterator[T]:
-    """Return the states of `evaluations` evaluations. Raises Cancelled once `cancel` is set, checked before each."""
-    if cancel is None:
-        return states
-    wanted = cancel.is_set if isinstance(cancel, Event) else cancel
-    if not callable(wanted):
-        raise UserError(f"cancel {cancel!r} is not an event or function", "give a threading.Event, or a function")
-    return _poll_cancel(states, evaluations, wanted)
-
-
-def _poll_cancel(states: Iterator[T], evaluations: int, wanted: Callable[[], bool]) -> Iterator[T]:
-    for _ in range(evaluations):
-        if wanted():
-            raise Cancelled("the run was cancelled")
-        yield next(states)

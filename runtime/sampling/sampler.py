@@ -16,36 +16,23 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.any_plan import AnyPlan, PlanLike, check_compiled, parse_plan_reference
+from fewstep.plans.any_plan import AnyPlan, PlanLike
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import COND, Guidance
+from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.arrays import Float32
-from fewstep.runtime.bundle import conditions
+from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds import units
 from fewstep.runtime.kinds.sample_space import CONTINUOUS
-from fewstep.runtime.kinds.sizes import apply_sizes
-from fewstep.runtime.sampling import finite_checks, mixed_plans
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState
-from fewstep.runtime.sampling.execution import PlanCompiler, execution_of
-from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
+from fewstep.runtime.sampling.execution import PlanCompiler
 from fewstep.runtime.sampling.network import Network
-from fewstep.runtime.sampling.noise_ahead import NoiseAhead
-from fewstep.runtime.sampling.request import (
-    PlannedRun,
-    PlanSettings,
-    RunInputs,
-    RunSettings,
-    check_given,
-    check_seeds,
-    check_settings,
-    slots_at_start,
-    stop_on_cancel,
-)
-from fewstep.runtime.sampling.slots import Slots, refuse_banks
+from fewstep.runtime.sampling.request import PlanSettings, RunSettings, check_settings
+from fewstep.runtime.sampling.run_maker import RunMaker
+from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import OnCall, StepCall
 
 if TYPE_CHECKING:
@@ -114,9 +101,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             from fewstep.runtime.sampling.adapters import apply_adapters  # seldom needed
 
             networks[DENOISER] = apply_adapters(networks[DENOISER], adapters)
-        for name, network in networks.items() if sizes else ():
-            bundle = replace(network.bundle, manifest=apply_sizes(network.bundle.manifest, sizes))
-            networks[name] = replace(network, bundle=bundle)
+        if sizes:
+            networks = {name: network.with_sizes(sizes) for name, network in networks.items()}
         kept = self.whole_runs if adapters is None else None
         return replace(self, denoiser=DenoiserNetworks(networks), whole_runs=kept)
 
@@ -136,7 +122,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
@@ -166,15 +152,13 @@ class Sampler(AbstractContextManager["Sampler"]):
             carried: the slots that an earlier run returned (`carry_on`), for the same plan and number of samples. None
                 starts afresh.
         """
-        run = self._run(plan, seeds, condition, guidance, settings, may_be_whole=True)
-        x = finite_checks.run_to_sample(run.plan, run.states, run.hold) if run.sample is None else run.sample
-        return finite_checks.warn_if_far(x, run.plan, self.bundle.manifest)
+        return self.runs.begin(plan, seeds, condition, guidance, settings, may_be_whole=True).finish()
 
     def carry_on(
         self,
         plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> tuple[Float32, Slots]:
@@ -188,18 +172,17 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the arguments of `sample`. `carried` is not modified, so a run may be repeated or continued twice.
         """
-        run = self._run(plan, seeds, condition, guidance, settings)
-        (last,) = deque(finite_checks.finite_states(run.states, run.plan), maxlen=1)
+        run = self.runs.begin(plan, seeds, condition, guidance, settings)
+        (last,) = deque(run.checked_states(), maxlen=1)
         if last.slots is None:
             raise UserError(f"{self.bundle.path} returns nothing besides its samples", "call sample")
-        x = finite_checks.finite_sample(run.plan, [last], run.hold)
-        return finite_checks.warn_if_far(x, run.plan, self.bundle.manifest), last.slots
+        return run.sample_of(last), last.slots
 
     def steps(
         self,
         plan: PlanLike = PLAN,
         seeds: Sequence[int] = (0,),
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
@@ -207,14 +190,13 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the arguments of `sample`. Stop iterating to cancel. A token denoiser yields `TokenState`.
         """
-        run = self._run(plan, seeds, condition, guidance, settings)
-        return finite_checks.finite_states(run.states, run.plan)
+        return self.runs.begin(plan, seeds, condition, guidance, settings).checked_states()
 
     def sample_each(
         self,
         plans: Sequence[PlanLike],
         seeds: Sequence[int] = (0,),
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
@@ -225,34 +207,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the other arguments of `sample` except `carried` and `hold`, which need one plan for all samples.
         """
-        check_settings(settings, RunSettings, "run")
-        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
-        if settings.get("hold") is not None:
-            raise UserError("hold does not work with a plan for each sample", "give one plan")
-        mixed_plans.check_count(plans, len(seeds))
-        compiled = list(map(check_compiled, self.plans.compile_for_run(plans, guidance, settings)))
-
-        def cohort(plan: Plan) -> mixed_plans.Cohort:
-            """Return the samples of the batch that follow one plan."""
-            refuse_banks(plan, self.bundle.path)
-            places = [place for place, other in enumerate(compiled) if other == plan]
-            given = check_given(plan.given, settings.get("given"), condition, x_shape, len(seeds))
-            feeds = self.denoiser.feeds(
-                plan, len(places), lambda branch: mixed_plans.select_samples(places, values_of(branch))
-            )
-            draws = self.draws([seeds[place] for place in places])
-            return mixed_plans.Cohort(plan, places, draws, mixed_plans.select_samples(places, given), feeds)
-
-        cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
-        longest = max(len(each.steps) for each in compiled)
-        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.common_inputs)
-        for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
-            pass
-        x = mixed_plans.collect(cohorts, len(seeds))
-        for each in cohorts:
-            finite_checks.warn_if_far(x[each.places], each.plan, self.bundle.manifest)
-        return x
+        return self.runs.sample_each(plans, seeds, condition, guidance, settings)
 
     def to_units(self, x: ArrayLike) -> Float32:
         """Convert samples [..., *x_shape] from model range to the manifest's units, such as a robot's actions."""
@@ -266,7 +221,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         x: Array,
         time: float | Sequence[float],
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
         """Return the bare network's output [B, heads * C, ...], without guidance. Carried tensors are zeros.
@@ -284,40 +239,31 @@ class Sampler(AbstractContextManager["Sampler"]):
         self,
         plan: Plan,
         samples: int,
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepNetwork:
         """Return the function that `execute` calls at each step of a compiled plan, for callers who supply x.
 
         The function raises UserError if an output is not finite.
         """
-        check_compiled(plan)
-        refuse_banks(plan, self.bundle.path)
-        return finite_checks.finite_outputs(self.step_call(plan, samples, condition, branches), plan)
+        return self.runs.step_network(plan, samples, condition, branches)
 
     def step_call(
         self,
         plan: AnyPlan,
         samples: int,
-        condition: conditions.ConditionValues | None = None,
+        condition: ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepCall:
         """Return the network calls of a compiled plan's steps, with every input except x.
 
         Carried tensors begin with zeros. Outputs are not checked.
         """
-        return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
-
-    def _branch_values(
-        self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
-    ) -> BranchValues:
-        """Return a function from a branch to its checked conditions."""
-        return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.network().nulls)
+        return self.runs.step_call(plan, samples, condition, branches)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
         """Return the samples' noise as the executor takes it: a function, draw number -> [len(seeds), *x_shape]."""
-        checked, shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        return lambda number: self._noise.draw(checked, number, shape)
+        return self.runs.draws(seeds)
 
     def forget(self) -> None:
         """Clear the cached conditioner rows, so that the next call runs each conditioner again."""
@@ -337,12 +283,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
-        compiled = self.plans.compile_as_calibrated(parse_plan_reference(plan), guidance, settings)
+        compiled = self.plans.compile_as_calibrated(plan, guidance, settings)
         return cast(Plan, compiled)  # most callers do not run tokens
-
-    @cached_property
-    def _noise(self) -> NoiseAhead:
-        return NoiseAhead()
 
     @cached_property
     def plans(self) -> PlanCompiler:
@@ -351,49 +293,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         groups_of_others = {name: each.body.groups for name, each in networks.items() if name != DENOISER}
         return PlanCompiler(self.bundle, self.body, groups_of_others)
 
-    def _run(
-        self,
-        plan: PlanLike,
-        seeds: Sequence[int],
-        condition: conditions.ConditionValues | None,
-        guidance: float | Guidance | None,
-        settings: RunSettings,
-        may_be_whole: bool = False,
-    ) -> PlannedRun:
-        """Check the run of all samples along one plan. Its states are computed lazily, and not checked.
-
-        may_be_whole: return the sample instead of states, if a file of `whole_runs` computes it.
-        """
-        check_settings(settings, RunSettings, "run")
-        seeds, manifest, carried = check_seeds(seeds), self.bundle.manifest, settings.get("carried")
-        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
-        (compiled,) = self.plans.compile_for_run([plan], guidance, settings)
-        if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
-            shape = (len(seeds), *manifest.x_shape)
-            given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
-            sample = self.whole_runs.sample(compiled, {**values_of(COND), **given}, self.draws(seeds), shape)
-            if sample is not None:
-                return PlannedRun(compiled, iter(()), None, sample)
-
-        def step_call(plan: AnyPlan) -> StepCall:
-            return self._step_call(plan, len(seeds), values_of, carried)
-
-        reads_time = self.network().inputs.has_time
-        inputs = RunInputs(manifest, seeds, condition, settings, self.draws(seeds), step_call, reads_time)
-        run = execution_of(manifest.space).begin(compiled, inputs)
-        return run._replace(states=stop_on_cancel(run.states, len(compiled.steps), settings.get("cancel")))
-
-    def _needs_no_steps(self, settings: RunSettings) -> bool:
-        """Return True if a run has no hook, hold, cancellation, carried tensors, named outputs or other branches."""
-        if self.on_call is not None or self.bundle.manifest.outputs:
-            return False
-        return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
-
-    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
-        """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""
-        manifest, slots, first_step = self.bundle.manifest, None, 0
-        if plan.banks or manifest.outputs:
-            slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
-            first_step = slots.first_step(numeric)  # a continued run skips the steps before it
-        feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
-        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)
+    @cached_property
+    def runs(self) -> RunMaker:
+        """Checks and begins runs."""
+        return RunMaker(self.denoiser, self.plans, self.on_call, self.whole_runs)

@@ -16,6 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Plan, Step, locate_step, steps_to_run
 from fewstep.runtime.arrays import Arrays, as_numbers
+from fewstep.runtime.bundle.manifest import Manifest
 
 Array = NDArray[Any]
 CarryingCall = Callable[[int, Step, Array, Arrays], tuple[Sequence[Array], Arrays]]
@@ -117,6 +118,24 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
         first = Slot(branches, zeros(bank.name, len(branches) * samples)) if begins else None
         banks[bank.name] = (first,) * bank.slots
     return Slots(banks)
+
+
+def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
+    """Return the slots that a run begins with: those of an earlier run, checked, or those of a first run."""
+    tensors = {each.name: each for each in manifest.carried}
+
+    def zeros(name: str, rows: int) -> NDArray[Any]:
+        return np.zeros((rows, *tensors[name].shape), tensors[name].dtype)
+
+    first = first_slots(plan, zeros, samples)
+    if carried is None:
+        return first
+    checked = check_slots(carried, plan, first, samples)
+    for row in checked.rows(plan) or ():
+        if row.shape != (samples, *manifest.x_shape):
+            wanted, fix = [samples, *manifest.x_shape], "give the slots of a run of the same number and size of samples"
+            raise UserError(f"the state in carried has shape {list(row.shape)}, not {wanted}", fix)
+    return checked
 
 
 def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:

@@ -15,12 +15,11 @@ from fewstep.runtime.arrays import Float32, as_numbers, broadcast_to_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import free_x_shape
+from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs
 from fewstep.runtime.sampling.request import (
     GivenTensors,
-    PlannedRun,
     PlanRequest,
     Resolved,
-    RunInputs,
     check_given_mapping,
     manifest_for_shape,
     plan_differences,
@@ -86,7 +85,7 @@ class TokenExecution:
         known = self._check_known(inputs.settings.get("given"), plan, inputs.manifest.x_shape, len(inputs.seeds))
         logits = inputs.step_call(plan).logits
         states = execute_tokens(plan, logits, inputs.seeds, self.vocabulary.mask, known, inputs.reads_time)
-        return PlannedRun(plan, states)
+        return PlannedRun(plan, inputs.manifest, states)
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
         size, mask, shape = self.vocabulary.size, self.vocabulary.mask, ", ".join(map(str, free_x_shape(manifest)))

@@ -19,7 +19,7 @@ from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
 from fewstep.report.report_task import open_report_task
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.run_maker import RunMaker
 from fewstep.runtime.sampling.step_call import StepCall
 from tests.bundles import with_bodies
 from tests.report.judged_bundle import add_earlier, make_bundle
@@ -95,16 +95,16 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
     options = ReportOptions(make_bundle(tmp_path / "tiny"), teacher="dpmpp_2m:12", batches=(1,), **few)
     stated = report.dry_run(options)
     evaluated = 0
-    step_call = Sampler._step_call
+    step_call = RunMaker._step_call
 
-    def counting(sampler: Sampler, plan: Any, samples: int, *more: Any) -> StepCall:
+    def counting(runs: RunMaker, plan: Any, samples: int, *more: Any) -> StepCall:
         def record(*_: Any) -> None:
             nonlocal evaluated
             evaluated += samples
 
-        return replace(step_call(sampler, plan, samples, *more), on_call=record)
+        return replace(step_call(runs, plan, samples, *more), on_call=record)
 
-    monkeypatch.setattr(Sampler, "_step_call", counting)
+    monkeypatch.setattr(RunMaker, "_step_call", counting)
     monkeypatch.setattr(measurement, "run_races", lambda *_, **rest: ())
     collect_figures(open_report_task(options))
     assert isinstance(stated.value, dict) and stated.value["evaluations"] == evaluated

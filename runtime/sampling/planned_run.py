@@ -1,0 +1,85 @@
+"""A run along a compiled plan: its inputs, and the states of its steps, from which its sample follows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import Cancelled, UserError
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.bundle.conditions import ConditionValues
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.sampling.execute import Draws, Hold
+from fewstep.runtime.sampling.finite_checks import finite_sample, finite_states, run_to_sample, warn_if_far
+from fewstep.runtime.sampling.request import Cancel, RunSettings
+from fewstep.runtime.sampling.step_call import StepCall
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The inputs of a run along one compiled plan. Seeds, sizes and conditions are already checked.
+
+    step_call: a function that returns the network calls of a plan's steps.
+    reads_time: whether the network takes a time.
+    """
+
+    manifest: Manifest
+    seeds: Sequence[int]
+    condition: ConditionValues | None
+    settings: RunSettings
+    draws: Draws
+    step_call: Callable[[AnyPlan], StepCall]
+    reads_time: bool
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run along a plan: the states of its steps, computed lazily and not checked, and its held part.
+
+    sample: the sample, if it is computed without steps.
+    """
+
+    plan: AnyPlan
+    manifest: Manifest
+    states: Iterator[Any]
+    hold: Hold | None = None
+    sample: Float32 | None = None
+
+    def with_cancel(self, cancel: Cancel | None) -> "PlannedRun":
+        """Return the run, which ends with `Cancelled` once `cancel` is set."""
+        return replace(self, states=stop_on_cancel(self.states, len(self.plan.steps), cancel))
+
+    def checked_states(self) -> Iterator[Any]:
+        """Yield the state after each step. Raises NotFinite for the first that is not finite."""
+        return finite_states(self.states, self.plan)
+
+    def finish(self) -> NDArray[Any]:
+        """Run all steps, and return the sample [B, *x_shape]. Raises NotFinite if a value is not finite."""
+        x = run_to_sample(self.plan, self.states, self.hold) if self.sample is None else self.sample
+        return warn_if_far(x, self.plan, self.manifest)
+
+    def sample_of(self, last: Any) -> NDArray[Any]:
+        """Return the sample [B, *x_shape] of the last state. Raises NotFinite if a value is not finite."""
+        return warn_if_far(finite_sample(self.plan, [last], self.hold), self.plan, self.manifest)
+
+
+def stop_on_cancel(states: Iterator[T], evaluations: int, cancel: Cancel | None) -> Iterator[T]:
+    """Return the states of `evaluations` evaluations. Raises Cancelled once `cancel` is set, checked before each."""
+    if cancel is None:
+        return states
+    wanted = cancel.is_set if isinstance(cancel, Event) else cancel
+    if not callable(wanted):
+        raise UserError(f"cancel {cancel!r} is not an event or function", "give a threading.Event, or a function")
+    return _poll_cancel(states, evaluations, wanted)
+
+
+def _poll_cancel(states: Iterator[T], evaluations: int, wanted: Callable[[], bool]) -> Iterator[T]:
+    for _ in range(evaluations):
+        if wanted():
+            raise Cancelled("the run was cancelled")
+        yield next(states)

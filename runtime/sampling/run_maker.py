@@ -1,0 +1,155 @@
+"""Make the runs of a sampler: check a caller's request, compile its plan, and begin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fewstep.plans.any_plan import AnyPlan, PlanLike, check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, Guidance
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
+from fewstep.runtime.sampling.denoiser import DenoiserNetworks
+from fewstep.runtime.sampling.execute import Draws, StepNetwork
+from fewstep.runtime.sampling.execution import PlanCompiler, execution_of
+from fewstep.runtime.sampling.feeds import BranchValues, branch_values
+from fewstep.runtime.sampling.finite_checks import finite_outputs, warn_if_far
+from fewstep.runtime.sampling.noise_ahead import NoiseAhead
+from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs, stop_on_cancel
+from fewstep.runtime.sampling.request import RunSettings, check_given, check_seeds, check_settings
+from fewstep.runtime.sampling.slots import Slots, refuse_banks, slots_at_start
+from fewstep.runtime.sampling.step_call import OnCall, StepCall
+
+if TYPE_CHECKING:
+    from fewstep.runtime.sampling.whole_runs import WholeRuns
+
+
+@dataclass(frozen=True)
+class RunMaker:
+    """Makes the runs of a sampler, which documents the arguments. It keeps no state between runs, except noise that is
+    drawn ahead."""
+
+    denoiser: DenoiserNetworks
+    plans: PlanCompiler
+    on_call: OnCall | None = None
+    whole_runs: "WholeRuns | None" = None
+
+    def begin(
+        self,
+        plan: PlanLike,
+        seeds: Sequence[int],
+        condition: ConditionValues | None,
+        guidance: float | Guidance | None,
+        settings: RunSettings,
+        may_be_whole: bool = False,
+    ) -> PlannedRun:
+        """Check the run of all samples along one plan, and return it before its first step.
+
+        may_be_whole: compute the sample instead of states, if a file of `whole_runs` does.
+        """
+        check_settings(settings, RunSettings, "run")
+        manifest, carried = self.plans.bundle.manifest, settings.get("carried")
+        seeds = check_seeds(seeds)
+        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
+        (compiled,) = self.plans.compile_for_run([plan], guidance, settings)
+        draws = self.draws(seeds)
+        if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
+            shape = (len(seeds), *manifest.x_shape)
+            given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
+            sample = self.whole_runs.sample(compiled, {**values_of(COND), **given}, draws, shape)
+            if sample is not None:
+                return PlannedRun(compiled, manifest, iter(()), None, sample)
+
+        def step_call(plan: AnyPlan) -> StepCall:
+            return self._step_call(plan, len(seeds), values_of, carried)
+
+        reads_time = self.denoiser.networks[DENOISER].inputs.has_time
+        inputs = RunInputs(manifest, seeds, condition, settings, draws, step_call, reads_time)
+        return execution_of(manifest.space).begin(compiled, inputs).with_cancel(settings.get("cancel"))
+
+    def sample_each(
+        self,
+        plans: Sequence[PlanLike],
+        seeds: Sequence[int],
+        condition: ConditionValues | None,
+        guidance: float | Guidance | None,
+        settings: RunSettings,
+    ) -> Float32:
+        """Return samples, float32 [len(seeds), *x_shape], each along a separate plan."""
+        from fewstep.runtime.sampling import mixed_plans  # seldom needed
+
+        check_settings(settings, RunSettings, "run")
+        manifest, seeds = self.plans.bundle.manifest, check_seeds(seeds)
+        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
+        if settings.get("hold") is not None:
+            raise UserError("hold does not work with a plan for each sample", "give one plan")
+        mixed_plans.check_count(plans, len(seeds))
+        compiled = list(map(check_compiled, self.plans.compile_for_run(plans, guidance, settings)))
+
+        def cohort(plan: Plan) -> mixed_plans.Cohort:
+            """Return the samples of the batch that follow one plan."""
+            refuse_banks(plan, self.plans.bundle.path)
+            places = [place for place, other in enumerate(compiled) if other == plan]
+            given = check_given(plan.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
+            feeds = self.denoiser.feeds(
+                plan, len(places), lambda branch: mixed_plans.select_samples(places, values_of(branch))
+            )
+            draws = self.draws([seeds[place] for place in places])
+            return mixed_plans.Cohort(plan, places, draws, mixed_plans.select_samples(places, given), feeds)
+
+        cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
+        longest = max(len(each.steps) for each in compiled)
+        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.common_inputs)
+        for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
+            pass
+        x = mixed_plans.collect(cohorts, len(seeds))
+        for each in cohorts:
+            warn_if_far(x[each.places], each.plan, manifest)
+        return x
+
+    def step_network(
+        self, plan: Plan, samples: int, condition: ConditionValues | None, branches: Overrides | None
+    ) -> StepNetwork:
+        """Return the function that `execute` calls at each step of a compiled plan. Its outputs are checked."""
+        check_compiled(plan)
+        refuse_banks(plan, self.plans.bundle.path)
+        return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
+
+    def step_call(
+        self, plan: AnyPlan, samples: int, condition: ConditionValues | None, branches: Overrides | None
+    ) -> StepCall:
+        """Return the network calls of a compiled plan's steps. Carried tensors begin with zeros."""
+        return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
+
+    def draws(self, seeds: Sequence[int]) -> Draws:
+        """Return the samples' noise: a function, draw number -> [len(seeds), *x_shape]."""
+        checked, shape = check_seeds(seeds), self.plans.bundle.manifest.x_shape
+        return lambda number: self._noise.draw(checked, number, shape)
+
+    def _branch_values(
+        self, samples: int, condition: ConditionValues | None, branches: Overrides | None
+    ) -> BranchValues:
+        """Return a function from a branch to its checked conditions."""
+        nulls = self.denoiser.networks[DENOISER].nulls
+        return branch_values(self.plans.bundle.manifest.conditions, condition, branches, samples, nulls)
+
+    def _needs_no_steps(self, settings: RunSettings) -> bool:
+        """Return True if a run has no hook, hold, cancellation, carried tensors, named outputs or other branches."""
+        if self.on_call is not None or self.plans.bundle.manifest.outputs:
+            return False
+        return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
+
+    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
+        """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""
+        manifest, slots, first_step = self.plans.bundle.manifest, None, 0
+        if plan.banks or manifest.outputs:
+            slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
+            first_step = slots.first_step(numeric)  # a continued run skips the steps before it
+        feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
+        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)
+
+    @cached_property
+    def _noise(self) -> NoiseAhead:
+        return NoiseAhead()
