@@ -23,7 +23,7 @@ from fewstep.report.graph_contents import BodyContents, GraphContents, Struct, r
 from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
-from fewstep.runtime.kinds.companions import companions
+from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 

@@ -26,7 +26,7 @@ from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
-from fewstep.runtime.kinds.companions import companions
+from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 

@@ -16,8 +16,7 @@ from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.kinds.companions import companions
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.kind import companions, kinds
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 

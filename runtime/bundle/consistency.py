@@ -10,7 +10,7 @@ from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.conditions import condition_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
-from fewstep.runtime.bundle.networks import interval_ends, select_network
+from fewstep.runtime.bundle.networks import denoiser_graphs, interval_ends, select_network, setup_graphs, step_graphs
 from fewstep.runtime.bundle.platforms import is_core
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import (
@@ -46,26 +46,6 @@ def manifest_problems(manifest: Manifest) -> Problems:
         yield from _port_problems(field, graph, manifest)
     yield from _body_problems(manifest)
     yield from _network_problems(manifest)
-
-
-def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Yield each graph of the denoiser, except those of other networks, with the name of its field."""
-    yield from _setup_graphs(manifest)
-    yield from _step_graphs(manifest)
-
-
-def _setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Yield the graphs that run before the first step, in order."""
-    for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
-        if graph is not None:
-            yield name, graph
-
-
-def _step_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Yield the graphs that run at steps."""
-    for name, body in manifest.bodies.items():
-        for number, graph in enumerate(body.graphs):
-            yield f"bodies[{name!r}].graphs[{number}]", graph
 
 
 def _network_problems(manifest: Manifest) -> Problems:
@@ -139,14 +119,14 @@ def _self_condition_problem(of: Description) -> str | None:
 def _row_problems(manifest: Manifest) -> Problems:
     """Yield faults of rows. Each row must be computed before it is read."""
     rows: set[str] = set()
-    for field, graph in _setup_graphs(manifest):
+    for field, graph in setup_graphs(manifest):
         for tensor in graph.inputs:
             if tensor.role not in INPUT_ROLES[field]:
                 yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
         if unmade := _row_names(graph.inputs) - rows:
             yield field, f"no graph before it returns the row {min(unmade)!r}"
         rows |= {tensor.name for tensor in graph.outputs}
-    for field, graph in _step_graphs(manifest):
+    for field, graph in step_graphs(manifest):
         if unmade := _row_names((*graph.inputs, *graph.outputs)) - rows:
             yield field, f"the prologue does not return the row {min(unmade)!r}"
 
@@ -183,7 +163,7 @@ def _body_problems(manifest: Manifest) -> Problems:
         yield "bodies", "there is none"
     inputs, outputs = ({port for _, kind in kinds(manifest) for port in kind.ports()[end]} for end in (0, 1))
     shape = free_x_shape(manifest)
-    for field, graph in _step_graphs(manifest):
+    for field, graph in step_graphs(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             yield field, "it does not have exactly one input of role x and one output of role output"

@@ -5,13 +5,14 @@ steps of an interval of lambda (`NetworkEntry`), or in the light steps of a plan
 time see it as a separate bundle.
 """
 
+from collections.abc import Iterator
 from math import inf
 from typing import Any
 
 import msgspec
 
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
+from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest, NetworkEntry
 from fewstep.runtime.kinds.kind import kinds
 
 COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
@@ -90,3 +91,23 @@ def replace_network(manifest: Manifest, name: str, changed: Manifest) -> Manifes
     )
     fields |= {field: getattr(manifest, field) for field in COMMON} | {"networks": {**manifest.networks, name: entry}}
     return msgspec.structs.replace(changed, **fields)
+
+
+def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+    """Yield each graph of the denoiser, except those of other networks, with the name of its field."""
+    yield from setup_graphs(manifest)
+    yield from step_graphs(manifest)
+
+
+def setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+    """Yield the graphs that run before the first step, in order."""
+    for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
+        if graph is not None:
+            yield name, graph
+
+
+def step_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+    """Yield the graphs that run at steps."""
+    for name, body in manifest.bodies.items():
+        for number, graph in enumerate(body.graphs):
+            yield f"bodies[{name!r}].graphs[{number}]", graph

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.conditions import read_null
-from fewstep.runtime.bundle.consistency import denoiser_graphs, manifest_problems
+from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
-from fewstep.runtime.bundle.networks import networks, select_network
+from fewstep.runtime.bundle.networks import denoiser_graphs, networks, select_network
 from fewstep.runtime.bundle.old_schemas import upgrade_manifest
 from fewstep.runtime.bundle.onnx_references import external_data_files
-from fewstep.runtime.kinds.companions import companions
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.kind import companions, kinds
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"

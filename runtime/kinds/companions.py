@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
-from fewstep.runtime.kinds.kind import Kind, kinds
+from fewstep.runtime.kinds.kind import Kind
 
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
 IMAGE_LIMIT = 2**28  # maximum number of elements of one image
@@ -121,11 +121,6 @@ class ImageFacts(Protocol):
 
     @property
     def autoencoder(self) -> AutoencoderEntry | None: ...
-
-
-def companions(manifest: DescriptionProtocol) -> dict[str, GraphEntry]:
-    """Return the graphs of a bundle's companions by name."""
-    return {name: graph for _, kind in kinds(manifest) for name, graph in kind.companions().items()}
 
 
 def image_shape(manifest: ImageFacts) -> tuple[int, ...]:

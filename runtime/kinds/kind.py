@@ -58,6 +58,11 @@ def kinds(of: DescriptionProtocol) -> Iterator[tuple[str, Kind]]:
                 yield field, each
 
 
+def companions(of: DescriptionProtocol) -> dict[str, GraphEntry]:
+    """Return the graphs that belong to a denoiser's optional properties, by name."""
+    return {name: graph for _, kind in kinds(of) for name, graph in kind.companions().items()}
+
+
 def format_numbers(values: Sequence[float]) -> str:
     """Format numbers as text. If there are more than NUMBERS_SHOWN, only the first of them are shown."""
     more = len(values) - NUMBERS_SHOWN
