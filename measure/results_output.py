@@ -9,22 +9,21 @@ from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 
 @contextmanager
-def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
-    """Open a measured bundle for writing. Yield its writer, which holds the lock, and its current manifest.
+def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Bundle]]:
+    """Open a measured bundle for writing. Yield its writer, which holds the lock, and the bundle as it is now.
 
     Raises UserError if it cannot be written, with the fix `instead`, or if its graphs are no longer those of `bundle`.
     """
     with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
-        manifest = open_bundle(bundle.path).manifest
+        assert writer.manifest is not None, "the bundle exists"
         graphs = ("bodies", "prologue", "networks")
-        if any(getattr(manifest, name) != getattr(bundle.manifest, name) for name in graphs):
+        if any(getattr(writer.manifest, name) != getattr(bundle.manifest, name) for name in graphs):
             raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
-        yield writer, manifest
+        yield writer, Bundle(bundle.path, writer.manifest)
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
