@@ -10,7 +10,7 @@ from fewstep.fitting.blocks import Block
 from fewstep.fitting.recurrence import extract_recurrence
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.teacher_path import CHOICES, find_path
-from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.any_plan import PlanReference, check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference, join_plan_name, parse_plan_text, split_plan_name
@@ -73,12 +73,11 @@ def select_starts(sampler: Sampler, reference: TextReference | None, steps: int,
         raise UserError(what, "give the same number in both")
     if plan.fitted is None:
         return Starts((plan,), plan)
-    return Starts(
-        candidate_plans(sampler, steps, guidance), sampler.compile(msgspec.structs.replace(plan, fitted=None))
-    )
+    nominal = candidate_plans(sampler, steps, guidance)
+    return Starts(nominal, _compile(sampler, msgspec.structs.replace(plan, fitted=None), None))
 
 
-def _compile(sampler: Sampler, reference: TextReference, guidance: Guidance | None) -> Plan:
+def _compile(sampler: Sampler, reference: PlanReference, guidance: Guidance | None) -> Plan:
     """Compile a plan without the shaping of the calibration, since fitted plans have none."""
     return check_compiled(sampler.plans.compile(reference, guidance, NO_SETTINGS))
 
