@@ -19,6 +19,7 @@ from fewstep.runtime.sampling.execute import Array, StepNetwork, finish
 from fewstep.runtime.sampling.sampler import Sampler
 
 BLOCK = 8  # seeds
+PART = 0.3  # part of a timestep, or of a thousandth of the range of times if there are no timesteps
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,19 @@ def append_times(plan: Plan, times: Iterable[float]) -> Plan:
 def flatten_samples(array: Array) -> NDArray[np.float64]:
     """Return samples as float64 vectors, [seeds, elements]."""
     return array.reshape(len(array), -1).astype(np.float64)
+
+
+def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
+    """True if the network's output changes with a fraction of a timestep. The output of a network that rounds its time,
+    or looks it up in a table, stays bitwise identical."""
+    timesteps = sampler.bundle.manifest.schedule.timesteps
+    times = np.array([step.time for step in plan.steps])
+    span = float(np.ptp(times)) or 1.0
+    part = PART * (1.0 if times.max() > 1 and timesteps else span / 1000)
+    middle = len(times) // 2
+    others = times.copy()
+    others[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
+    network = block.step_network(sampler, append_times(plan, others))
+    step, u = plan.steps[middle], block.draw_noise(0)
+    before, after = network(middle, step, u), network(middle + len(times), step, u)
+    return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

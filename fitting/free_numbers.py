@@ -7,11 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.fitting.blocks import Block, append_times
 from fewstep.fitting.recurrence import Recurrence
 from fewstep.plans.guidance import COND, UNCOND
-from fewstep.plans.plan import Plan
-from fewstep.runtime.sampling.sampler import Sampler
 
 Array = NDArray[np.float64]
 Freedom = Literal["rows", "times", "lean"]
@@ -20,7 +17,6 @@ NUDGE = 1e-2  # change of the next x by a finite difference, relative to its roo
 TIME_SHARE = 0.004  # change of a time by a finite difference, as a share of the range of times
 GAP_SHARE = 0.1  # upper limit of that change, as a share of the smaller gap to a neighbouring time
 LEAN_NUDGE = 0.02  # change of a guidance weight
-PART = 0.3  # part of a timestep, or of a thousandth of the range of times if there are no timesteps
 
 
 @dataclass(frozen=True)
@@ -78,19 +74,3 @@ def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Num
         return float((of.times if number.kind == "times" else of.lean)[number.step])
 
     return np.array([value(numbers, number) - value(origin, number) for number in free])
-
-
-def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
-    """True if the network's output changes with a fraction of a timestep. The output of a network that rounds its time,
-    or looks it up in a table, stays bitwise identical."""
-    timesteps = sampler.bundle.manifest.schedule.timesteps
-    times = np.array([step.time for step in plan.steps])
-    span = float(np.ptp(times)) or 1.0
-    part = PART * (1.0 if times.max() > 1 and timesteps else span / 1000)
-    middle = len(times) // 2
-    others = times.copy()
-    others[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
-    network = block.step_network(sampler, append_times(plan, others))
-    step, u = plan.steps[middle], block.draw_noise(0)
-    before, after = network(middle, step, u), network(middle + len(times), step, u)
-    return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
-from fewstep.fitting.blocks import Block, digest_block, make_blocks
+from fewstep.fitting.blocks import Block, digest_block, is_continuous, make_blocks
 from fewstep.fitting.checkpoint import FitCheckpoint, open_fit_checkpoint
 from fewstep.fitting.feature_tradeoff import FeatureTradeoff, Trade
 from fewstep.fitting.finite_differences import DIRECTIONS
-from fewstep.fitting.free_numbers import Freedom, Number, free_numbers, is_continuous
+from fewstep.fitting.free_numbers import Freedom, Number, free_numbers
 from fewstep.fitting.jacobian import Jacobian, column_norms, join_jacobians
 from fewstep.fitting.levenberg_marquardt import (
     RESTRAINTS,
