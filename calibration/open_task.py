@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
-from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.loading import load_body
 
 
 def open_tasks(options: CalibrateOptions) -> dict[str, Task]:
@@ -34,7 +34,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
     raised.
     """
-    all_networks = load(options.bundle, body="float32", backend=LazyOnnxRuntime(threads=options.threads))
+    all_networks = load_body(options.open(), "float32", LazyOnnxRuntime(threads=options.threads))
     plan, sampler, bound = (
         options.compile(all_networks),
         all_networks.select_network(network),

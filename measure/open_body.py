@@ -16,7 +16,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.sampling.sampler import Sampler
 
 
@@ -29,7 +29,7 @@ def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) ->
         backend = create_backend(other, threads)
     elif is_simulated(body):
         backend = Simulation(threads)
-    sampler = load(bundle.path, body=name, backend=backend)
+    sampler = load_body(bundle, name, backend)
     return with_row_by_row_body(sampler) if by_rows else sampler
 
 

@@ -22,7 +22,7 @@ from fewstep.report.choosing.measurement_cache import read_cached, write_cached
 from fewstep.report.choosing.saved_choice import Deployment
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.loading import load_body
 
 FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
 
@@ -54,7 +54,7 @@ def measure_deployments(
     if fresh:
         rows = judging.batch * max_branches(judging.plan)
         ratios, is_sure = measure_ratios(judging, body, engine, fresh)
-        with load(judging.bundle.path, body=body, backend=make_backend(engine, rows)) as sampler:
+        with load_body(judging.bundle, body, make_backend(engine, rows)) as sampler:
             for name, plan in fresh.items():
                 samples = judging.sample_plan(sampler, plan, judging.batch)
                 measured[name] = Deployment(

@@ -1,7 +1,7 @@
 """Open a bundle for sampling, and choose its body and backend."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -67,27 +67,47 @@ def load(
         )
     if resident is not None:
         check_integer("resident networks:", resident, 1)
-    if not bundle.manifest.networks:
-        network = _load_network(bundle, body or choose_body(bundle, precision, backend), backend)
-        runs = _open_whole_runs(whole_runs, network, backend) if whole_runs else None
-        return Sampler(DenoiserNetworks({DENOISER: network}), whole_runs=runs)
-    if whole_runs:
+    if whole_runs and bundle.manifest.networks:
         raise UserError("a bundle with several networks runs step by step", "leave whole_runs out")
-    loaded, open_ones = {}, Networks(inf if resident is None else resident)
-    for each in networks(bundle.manifest):
-        part = bundle if each == DENOISER else bundle.select_network(each)
-        name = body or choose_body(part, precision, backend)
-        loaded[each] = _load_network(part, name, backend, partial(LazyGraph, network=each, networks=open_ones))
-    return Sampler(DenoiserNetworks(loaded))
+    parts = _network_parts(bundle)
+    bodies = {name: body or choose_body(part, precision, backend) for name, part in parts.items()}
+    loaded = _load_networks(parts, bodies, backend, inf if resident is None else resident)
+    return Sampler(loaded, whole_runs=_open_whole_runs(whole_runs, loaded, backend) if whole_runs else None)
 
 
-def _open_whole_runs(files: Sequence[Path | str], network: Network, backend: Backend) -> "WholeRuns":
+def load_body(bundle: Bundle, name: str, backend: Backend) -> Sampler:
+    """Open a body of an open bundle by its name. Raises UserError if there is none, or the backend does not run it."""
+    parts = _network_parts(bundle)
+    return Sampler(_load_networks(parts, dict.fromkeys(parts, name), backend))
+
+
+def _network_parts(bundle: Bundle) -> dict[str, Bundle]:
+    """Return the bundle as each of its networks sees it."""
+    return {name: bundle if name == DENOISER else bundle.select_network(name) for name in networks(bundle.manifest)}
+
+
+def _load_networks(
+    parts: Mapping[str, Bundle], bodies: Mapping[str, str], backend: Backend, resident: float = inf
+) -> DenoiserNetworks:
+    """Return the networks with these bodies. If there are several, each is opened when it is first used, and at most
+    `resident` of them are in memory at once."""
+    if len(parts) == 1:
+        return DenoiserNetworks({DENOISER: _load_network(parts[DENOISER], bodies[DENOISER], backend)})
+    open_ones, loaded = Networks(resident), {}
+    for name, part in parts.items():
+        opened = partial(LazyGraph, network=name, networks=open_ones)
+        loaded[name] = _load_network(part, bodies[name], backend, opened)
+    return DenoiserNetworks(loaded)
+
+
+def _open_whole_runs(files: Sequence[Path | str], loaded: DenoiserNetworks, backend: Backend) -> "WholeRuns":
     from fewstep.runtime.sampling.whole_runs import open_runs  # seldom needed
 
     load_run = getattr(backend, "load_run", None)
     if load_run is None:
         what = f"backend {type(backend).__name__} runs no whole runs"
         raise UserError(what, "leave whole_runs out, or choose OnnxRuntimeCuda")
+    network = loaded.networks[DENOISER]
     return open_runs(files, network.bundle.manifest, network.body, load_run)
 
 

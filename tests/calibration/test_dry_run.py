@@ -70,7 +70,7 @@ def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    monkeypatch.setattr("fewstep.calibration.open_task.load", lambda *given, **more: pytest.fail("went on"))
+    monkeypatch.setattr("fewstep.calibration.open_task.load_body", lambda *given: pytest.fail("went on"))
     for verb in (dry_run, calibrate):
         with pytest.raises(UserError, match=r"openvino cannot be imported.*; pip install 'fewstep\[openvino\]'"):
             verb(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))

@@ -18,7 +18,7 @@ from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
-from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -41,12 +41,12 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_unsteady(graph: Graph, also: Iterable[str] = (), optimize: bool = False, threads: int = 0) -> LoadedGraph:
         return unsteady(open_session(graph, also, optimize, threads=threads), "x")
 
-    def load_unsteady(*arguments: Any, **more: Any) -> Sampler:
-        sampler = load(*arguments, **more)
+    def load_unsteady(*arguments: Any) -> Sampler:
+        sampler = load_body(*arguments)
         assert sampler.network().prologue is not None
         return sampler.with_network_parts(prologue=unsteady(sampler.network().prologue, "time"))
 
-    monkeypatch.setattr(opening, "load", load_unsteady)
+    monkeypatch.setattr(opening, "load_body", load_unsteady)
     monkeypatch.setattr(observe, "open_session", open_unsteady)
 
 
