@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import permutations
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -18,9 +17,10 @@ from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, Floats
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine, make_backend, make_network_calls
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
-from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.loading import load_body
 
 LOG = logging.getLogger("fewstep")
 
@@ -77,18 +77,18 @@ def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
     manifest, rows = judging.bundle.manifest, judging.batch * max_branches(judging.plan)
     sizes = {"batch": rows, **default_sizes(manifest.x_shape, manifest.sizes)}
     engine = TimedEngine(REFERENCE, threads, None)
-    return TimedProcess(FLOAT, partial(make_network_calls, judging.bundle.path, FLOAT, engine, sizes))
+    return TimedProcess(FLOAT, partial(make_network_calls, judging.bundle, FLOAT, engine, sizes))
 
 
 def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
     """Start a body on an engine in a separate process, with a call for each plan."""
     seeds, rows = range(judging.batch), judging.batch * max_branches(judging.plan)
-    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.held_out_batch(seeds).conditions)
+    given = (judging.bundle, body, engine, rows, dict(plans), seeds, judging.held_out_batch(seeds).conditions)
     return TimedProcess(body, partial(make_sampler_calls, *given))
 
 
 def make_sampler_calls(
-    path: Path,
+    bundle: Bundle,
     body: str,
     engine: TimedEngine,
     rows: int,
@@ -97,7 +97,7 @@ def make_sampler_calls(
     conditions: Mapping[str, NDArray[np.generic]],
 ) -> dict[str, Call]:
     """Return a call for each plan, from noise to samples. It runs in a separate process."""
-    sampler = load(path, body=body, backend=make_backend(engine, rows))
+    sampler = load_body(bundle, body, make_backend(engine, rows))
 
     def call(plan: Plan) -> Floats:
         sampler.forget()  # as in deployment, where the conditions change with each call

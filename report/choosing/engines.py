@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import msgspec
@@ -31,7 +30,7 @@ from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_d
 from fewstep.runtime.backends.registry import NAMED, create_backend
 from fewstep.runtime.bundle.networks import common_bodies, networks
 from fewstep.runtime.bundle.platforms import TENSORRT, platform_of
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
 from fewstep.runtime.machine.gpu import has_gpu
@@ -210,7 +209,7 @@ def open_process(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None" = None
 ) -> TimedProcess:
     """Start the process of an engine, and call and check it once."""
-    return _start_process(bundle.path, body, engine, sizes, False, check)
+    return _start_process(bundle, body, engine, sizes, False, check)
 
 
 def open_lean_process(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> TimedProcess:
@@ -219,13 +218,13 @@ def open_lean_process(bundle: Bundle, body: str, engine: TimedEngine, sizes: dic
     OpenVINO's results are not compared with onnxruntime's, for which it would load the float network too, and its
     compiled graph is not cached, since it maps the cached file in addition to the weights.
     """
-    return _start_process(bundle.path, body, engine, sizes, True, None)
+    return _start_process(bundle, body, engine, sizes, True, None)
 
 
 def _start_process(
-    path: Path, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool, check: "_Check | None"
+    bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool, check: "_Check | None"
 ) -> TimedProcess:
-    process = TimedProcess(engine_name(engine), partial(make_network_calls, path, body, engine, sizes, lean))
+    process = TimedProcess(engine_name(engine), partial(make_network_calls, bundle, body, engine, sizes, lean))
     try:
         outputs = process.run_call()
         if check is not None:
@@ -281,11 +280,11 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
 
 
 def make_network_calls(
-    path: Path, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool = False
+    bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool = False
 ) -> dict[str, Call]:
     """Return a call of all networks of a bundle in turn on an engine, loaded as `open_lean_process` says if `lean`. It
     runs in a separate process."""
-    bundle, backend = open_bundle(path), make_backend(engine, sizes["batch"])
+    backend = make_backend(engine, sizes["batch"])
     load = replace(backend, cached=False).open if lean and isinstance(backend, OpenVino) else backend.load
     each = [bundle.select_network(name) for name in networks(bundle.manifest)]
     loaded = [load(part, body) for part in each]
@@ -339,7 +338,7 @@ class _Check:
 
     def _reference_outputs(self, body: str) -> Arrays:
         if body not in self._expected:
-            opener = partial(make_network_calls, self._bundle.path, body, TimedEngine(REFERENCE, 0, None), self._sizes)
+            opener = partial(make_network_calls, self._bundle, body, TimedEngine(REFERENCE, 0, None), self._sizes)
             with TimedProcess(REFERENCE, opener) as process:
                 self._expected[body] = process.run_call()
         return self._expected[body]

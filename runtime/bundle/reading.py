@@ -40,6 +40,10 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __reduce__(self) -> tuple[type["Bundle"], tuple[Path, Manifest]]:
+        """Support pickling, without the schedule: other processes use this manifest, and check the files by it."""
+        return type(self), (self.path, self.manifest)
+
     @cached_property
     def schedule(self) -> NoiseSchedule:
         """The denoiser's noise schedule. Samplers compare its fingerprint with that of each new plan."""

@@ -26,9 +26,10 @@ def test_times_have_units(tiny_bundle: Path) -> None:
 
 def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
-    monkeypatch.setattr(deployment_times, "load", lambda path, **engine: split.sampler)
+    monkeypatch.setattr(deployment_times, "load_body", lambda *given: split.sampler)
     plans = {"ddim:2": split.sampler.compile("ddim:2")}
-    calls = deployment_times.make_sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    bundle, conditions = split.sampler.bundle, {"class": np.array([2])}
+    calls = deployment_times.make_sampler_calls(bundle, "float32", engine, 1, plans, [0], conditions)
     calls["ddim:2"](), calls["ddim:2"]()
     assert split.labels == [[2], [2]]
 

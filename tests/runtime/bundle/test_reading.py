@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ def refusal(bundle: Path) -> str:
             opened.file(name)
     assert "\n" not in str(caught.value) and caught.value.fix
     return str(caught.value)
+
+
+def test_a_bundle_is_pickled_without_its_schedule(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    assert callable(bundle.schedule.path.at)  # a function that no process can receive
+    assert pickle.loads(pickle.dumps(bundle)) == bundle
 
 
 def test_a_whole_bundle_opens_and_all_its_files_check_out(tiny_bundle: Path) -> None:
