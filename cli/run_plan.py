@@ -66,14 +66,14 @@ def default_plan(
     body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return select_plan(sampler, sampler.body, _own_plan(bundle) if is_own else None, guidance, settings)
+        return select_plan(sampler.plans, sampler.body, _own_plan(bundle) if is_own else None, guidance, settings)
     reference: TextReference | None = None
     if not _names_solver(body.plan):
         if has_strength:
             reference = parse_plan_text(PLAN)
         elif not split_plan_name(body.plan).is_of_scheduler and body.plan in manifest.plans:
             reference = FileReference(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
-    return select_plan(sampler, body, reference, guidance, settings)
+    return select_plan(sampler.plans, body, reference, guidance, settings)
 
 
 def _own_plan(bundle: Bundle) -> SchedulerReference:

@@ -63,7 +63,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     def judge(self, bundle: Bundle, names: Sequence[str]) -> JudgedTask:
         """Open the task of judging these int8 bodies on all seeds. Raises UserError if it cannot be done."""
         reference, bodies = open_body(bundle, FLOAT, self.threads), {name: bundle.body(name) for name in names}
-        plans = select_plans(reference, bodies, self.plan, self.guidance)
+        plans = select_plans(reference.plans, bodies, self.plan, self.guidance)
         plan = plans[names[0]]
         given = self.held_out_conditions(bundle)
         by_rows = needs_row_by_row(bundle, names, plan, self.workers)

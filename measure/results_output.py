@@ -33,7 +33,7 @@ def check_output(task: JudgedTask, output: Path | None, room: int, figures: str,
         check_writable(output)
         return
     body, folder = next(iter(task.bodies.values())), task.bundle.path
-    if task.plan != select_plan(task.reference, body):
+    if task.plan != select_plan(task.reference.plans, body):
         raise UserError(
             f"{folder} was calibrated along {body.plan}, and keeps only the {figures} of that plan",
             f"give --output FILE{suffix} for another plan or guidance",

@@ -152,7 +152,7 @@ def main() -> None:
     body, steps, seeds = arguments.body, [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)
     reference = load(arguments.bundle, body="float32")
     here, htp = (taking_its_own(load(arguments.bundle, body=body, backend=each)) for each in (ONNX, Qnn()))
-    plan = select_plan(reference, reference.bundle.body(body))
+    plan = select_plan(reference.plans, reference.bundle.body(body))
     networks: dict[str, Any] = {body: (here, htp)}
     with tempfile.TemporaryDirectory() as folder:
         for name, file in peers(reference, plan, Path(folder)) if arguments.peers else ():

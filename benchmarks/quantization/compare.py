@@ -103,7 +103,7 @@ def compare(
     """
     seeds, reference = options.seeds_of(arguments), load(asked.bundle, body="float32")
     made = own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
-    plan = select_plan(reference, next(iter(made.values())))
+    plan = select_plan(reference.plans, next(iter(made.values())))
     material = write_material(
         *(reference, plan, range(asked.seed, asked.seed + asked.trajectories), arguments.work),
         {engine: body.graph.coverage.int8_ops for engine, body in made.items() if body.graph.coverage},

@@ -68,7 +68,7 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
     """Return one call of a body as it is deployed, with inputs from the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
-        plan = select_plan(sampler, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
+        plan = select_plan(sampler.plans, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
         given = middle_feeds(sampler, plan, batch)[DENOISER]
     network = create_backend(backend, threads).load(opened, body)
     fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}

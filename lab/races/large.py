@@ -90,7 +90,7 @@ def write_feeds(work: Path, network: str, target: str) -> None:
         return
     opened, body = open_bundle(work / "bundle"), body_name("int8", target)
     with open_body(opened, body, 2) as sampler:
-        plan = select_plan(sampler, opened.body(body), parse_plan_text(PLAN))
+        plan = select_plan(sampler.plans, opened.body(body), parse_plan_text(PLAN))
         has_values = bool(NETWORKS[network].conditions)
         records = read_conditions(work / "held.npz", opened.manifest.conditions) if has_values else None
         given = middle_feeds(sampler, plan, 1, records)[DENOISER]

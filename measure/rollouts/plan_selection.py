@@ -17,9 +17,8 @@ from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
-from fewstep.runtime.sampling.execution import NO_SETTINGS, plan_for
+from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
-from fewstep.runtime.sampling.sampler import Sampler
 
 MISFIT = "ranges may not fit"  # warning for a body that runs along another plan than the one of its calibration
 
@@ -32,7 +31,7 @@ def describe_plan(plan: AnyPlan) -> str:
 
 
 def select_plan(
-    reference: Sampler,
+    compiler: PlanCompiler,
     body: Body,
     asked: TextReference | None = None,
     guidance: float | Guidance | None = None,
@@ -44,29 +43,29 @@ def select_plan(
     The calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
     changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
 
-    asked: the requested plan, or None.
+    compiler: compiles plans for float32. asked: the requested plan, or None.
     """
-    manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
+    manifest, calibrated = compiler.bundle.manifest, calibrated_plan(compiler.bundle, body)
     form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
     if isinstance(asked, FittedReference):
-        return regroup(check_compiled(plan_for(reference.bundle, body, asked, form)), reference.body.groups)
+        return regroup(check_compiled(plan_for(compiler.bundle, body, asked, form)), compiler.body.groups)
     if calibrated is None:
         asked = asked or _of_bundle(body.plan or manifest.space.default_plan)
-        return cast(Plan, reference.plans.compile(asked, guidance, settings))
+        return cast(Plan, compiler.compile(asked, guidance, settings))
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)
     names = (name, calibrated.name) if manifest.grid is None else (name,)  # with the grid, which a bare name implies
-    is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
+    is_sized = bool(manifest.sizes) and open_bundle(compiler.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if (asked is None or str(asked) in names) and form == calibrated.guidance and not is_changed:
-        return cast(Plan, reference.plans.compile(calibrated, None, settings))
+        return cast(Plan, compiler.compile(calibrated, None, settings))
     asked = asked or _of_bundle(name)
     if isinstance(asked, FileReference):
-        return cast(Plan, reference.plans.compile(asked, guidance, settings))  # it has its own guidance
+        return cast(Plan, compiler.compile(asked, guidance, settings))  # it has its own guidance
     if settings.get("shaping") is None and not isinstance(asked, SchedulerReference):
         settings = {**settings, "shaping": shaping_of(calibrated)}
-    return cast(Plan, reference.plans.compile(asked, form, settings))
+    return cast(Plan, compiler.compile(asked, form, settings))
 
 
 def _of_bundle(name: str) -> TextReference:
@@ -78,13 +77,13 @@ def _of_bundle(name: str) -> TextReference:
 
 
 def select_plans(
-    reference: Sampler,
+    compiler: PlanCompiler,
     bodies: Mapping[str, Body],
     asked: TextReference | None = None,
     guidance: float | Guidance | None = None,
 ) -> dict[str, Plan]:
     """Return the plan of each body: `select_plan` of the first, or for `fitted:N` each body's own at that guidance."""
-    first = select_plan(reference, next(iter(bodies.values())), asked, guidance)
+    first = select_plan(compiler, next(iter(bodies.values())), asked, guidance)
     if not isinstance(asked, FittedReference):
         return dict.fromkeys(bodies, first)
-    return {name: select_plan(reference, body, asked, first.guidance) for name, body in bodies.items()}
+    return {name: select_plan(compiler, body, asked, first.guidance) for name, body in bodies.items()}

@@ -26,6 +26,6 @@ def select_timed_plans(
     calibrated = [name for name, body in bodies.items() if body.plan is not None]
     chosen = [name for name in calibrated if name in names] or calibrated[:1]
     judged = {name: bodies[name] for name in chosen} or {FLOAT: opened.body}
-    plans = select_plans(opened, judged, reference, guidance)
+    plans = select_plans(opened.plans, judged, reference, guidance)
     first = next(iter(plans.values()))
     return {name: plans.get(name, first) for name in bodies}

@@ -96,7 +96,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the original bundle")
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
-    plan = select_plan(reference, calibrated, guidance=options.guidance)
+    plan = select_plan(reference.plans, calibrated, guidance=options.guidance)
     if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(

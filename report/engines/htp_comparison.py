@@ -20,7 +20,7 @@ def compare_in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineCo
     """Compare an all-integer body with ONNX's arithmetic, on its inputs at the middle step of its plan."""
     name = graph.partition("/")[0]
     sampler, entry = open_body(bundle, name, threads=0), find_graph(bundle, graph)
-    feeds = select_feeds(entry, middle_feeds(sampler, select_plan(sampler, bundle.body(name)), 1)[DENOISER])
+    feeds = select_feeds(entry, middle_feeds(sampler, select_plan(sampler.plans, bundle.body(name)), 1)[DENOISER])
     expected, computed = OnnxRuntime(fuse_qdq=False).load_graph(bundle, entry)(feeds), network(feeds)
     limit = HTP if bundle.body(name).target == QNN.name else HTP_8BIT
     ratios = [np.std(computed[out] - each) / np.std(each) for out, each in expected.items()]

@@ -88,7 +88,7 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
     with load(bundle) as sampler:
         body = sampler.bundle.body("int8-cpu-x86")
         for asked in (None, parse_plan_text("ddim:3"), parse_plan_text("ddim:5")):
-            assert shaping_of(select_plan(sampler, body, asked)) == Clip(-CLIP, CLIP)
+            assert shaping_of(select_plan(sampler.plans, body, asked)) == Clip(-CLIP, CLIP)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -108,7 +108,7 @@ def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: P
         file.write_bytes(encode(sampler.compile("ddim:4", 1.0, shaping=UNCLIPPED)))
         own = sampler.compile(file)
         assert (shaping_of(own), own.guidance) == (None, None)
-        judged = select_plan(sampler, sampler.bundle.body("int8-cpu-x86"), parse_plan_text(str(file)))
+        judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text(str(file)))
         assert (shaping_of(judged), judged.guidance) == (None, None)
         of_scheduler = calibrated_defaults(sampler.bundle, sampler.body, parse_plan_text("scheduler:4"))
         assert of_scheduler == Defaults(Cfg(2.0))

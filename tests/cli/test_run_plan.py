@@ -209,9 +209,9 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         assert "runs along ddim:3@arctan" in str(
             describe_calibration_mismatch(new.bundle, new.body, new.compile("ddim:3"))
         )
-        assert select_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
-        assert select_plan(new, new.body).name == "ddim:3"
-        assert select_plan(new, new.body, parse_plan_text("ddim:3")).name == "ddim:3@arctan"
+        assert select_plan(new.plans, new.body, guidance=2.0).name == "ddim:3@trailing"
+        assert select_plan(new.plans, new.body).name == "ddim:3"
+        assert select_plan(new.plans, new.body, parse_plan_text("ddim:3")).name == "ddim:3@arctan"
 
 
 @pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])
