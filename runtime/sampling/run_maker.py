@@ -52,9 +52,9 @@ class RunMaker:
         check_settings(settings, RunSettings, "run")
         manifest, carried = self.plans.bundle.manifest, settings.get("carried")
         seeds = check_seeds(seeds)
+        draws = self._draws(seeds)
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         (compiled,) = self.plans.compile_for_run([plan], guidance, settings)
-        draws = self.draws(seeds)
         if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
             shape = (len(seeds), *manifest.x_shape)
             given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
@@ -96,7 +96,7 @@ class RunMaker:
             feeds = self.denoiser.feeds(
                 plan, len(places), lambda branch: mixed_plans.select_samples(places, values_of(branch))
             )
-            draws = self.draws([seeds[place] for place in places])
+            draws = self._draws([seeds[place] for place in places])
             return mixed_plans.Cohort(plan, places, draws, mixed_plans.select_samples(places, given), feeds)
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
@@ -125,8 +125,12 @@ class RunMaker:
 
     def draws(self, seeds: Sequence[int]) -> Draws:
         """Return the samples' noise: a function, draw number -> [len(seeds), *x_shape]."""
-        checked, shape = check_seeds(seeds), self.plans.bundle.manifest.x_shape
-        return lambda number: self._noise.draw(checked, number, shape)
+        return self._draws(check_seeds(seeds))
+
+    def _draws(self, seeds: Sequence[int]) -> Draws:
+        """Return the noise of checked seeds."""
+        shape = self.plans.bundle.manifest.x_shape
+        return lambda number: self._noise.draw(seeds, number, shape)
 
     def _branch_values(
         self, samples: int, condition: ConditionValues | None, branches: Overrides | None
