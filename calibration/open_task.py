@@ -34,12 +34,11 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
     raised.
     """
-    all_networks = load_body(options.open(), "float32", LazyOnnxRuntime(threads=options.threads))
-    plan, sampler, bound = (
-        options.compile(all_networks),
-        all_networks.select_network(network),
-        options.parse_bound(all_networks),
-    )
+    bundle = options.open()
+    all_networks = load_body(bundle, "float32", LazyOnnxRuntime(threads=options.threads))
+    plan, bound = options.compile(all_networks.plans), options.parse_bound(bundle)
+    sizes, conditions = options.parse_sizes(bundle), options.read_conditions(bundle)
+    sampler = all_networks.select_network(network)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         fix = "give light steps (--plan SOLVER:STEPS+every)" if network == LIGHT else "give a longer plan (--plan)"
@@ -47,7 +46,6 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     if isinstance(graph := sampler.network().graph, LazyGraph):
         sampler = sampler.with_network_parts(bundle=graph.bundle)  # a `HashOnceBundle`, which hashes each file once
     prepared = load_stored(sampler.bundle, sampler.body.graph)
-    conditions, sizes = options.read_conditions(all_networks), options.parse_sizes(all_networks)
     usable = check_usable_targets(load_targets(options), sampler.bundle, prepared, conditions.records)
     targets = tuple(usable.made.values())
     edges, seeds = lambda_edges(lams), trajectory_seeds(options)

@@ -29,10 +29,11 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
-from fewstep.runtime.bundle.networks import calibration_plan
+from fewstep.runtime.bundle.networks import calibration_plan, networks
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.options import BundleOptions
-from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.execution import PlanCompiler
 
 LOG = logging.getLogger("fewstep")
 
@@ -79,18 +80,18 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     speed: str | None = None
     keep_float: tuple[str, ...] = ()
 
-    def compile(self, sampler: Sampler) -> AnyPlan:
+    def compile(self, compiler: PlanCompiler) -> AnyPlan:
         """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of
         its plan. Clips of earlier calibrations are not used."""
-        manifest = sampler.bundle.manifest
+        manifest = compiler.bundle.manifest
         reference = self.plan or parse_plan_text(calibration_plan(manifest))
         is_file = isinstance(reference, FileReference)
         default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
         weight = default if self.guidance is None else self.guidance
-        plan = sampler.plans.compile(reference, weight, {"shaping": clip_to(self.clip)})
+        plan = compiler.compile(reference, weight, {"shaping": clip_to(self.clip)})
         check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
         may_clip = manifest.space.has_squared_error and shaping_of(plan) is None
-        clip = _scheduler_clip(sampler) if may_clip else None
+        clip = _scheduler_clip(compiler) if may_clip else None
         if clip is not None:
             LOG.warning(
                 "the model's own scheduler clips predictions to [%g, %g], but this plan does not: if your program "
@@ -99,18 +100,18 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
             )
         return plan
 
-    def read_conditions(self, sampler: Sampler) -> GivenConditions:
+    def read_conditions(self, bundle: Bundle) -> GivenConditions:
         """Return one record of conditions for each trajectory, from a file or from prompts. Raises UserError if there
         is neither and a condition cannot be drawn."""
-        given = self.calibration_conditions(sampler.bundle)
+        given = self.calibration_conditions(bundle)
         if given.records is not None:
             return replace(given, records=distribute_records(given.records, self.trajectories))
-        draw_conditions(sampler.bundle.manifest, [self.seed])
+        draw_conditions(bundle.manifest, [self.seed])
         return given
 
-    def parse_sizes(self, sampler: Sampler) -> tuple[dict[str, int], ...]:
+    def parse_sizes(self, bundle: Bundle) -> tuple[dict[str, int], ...]:
         """Return the sizes that the options name, each with a value for every dynamic axis."""
-        manifest, chosen = sampler.bundle.manifest, []
+        manifest, chosen = bundle.manifest, list[dict[str, int]]()
         names = [size.name for size in manifest.sizes]
         for text in self.size:
             numbers = text.split("x")
@@ -136,11 +137,11 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
             )
         return tuple(chosen)
 
-    def parse_bound(self, sampler: Sampler) -> Bound | None:
+    def parse_bound(self, bundle: Bundle) -> Bound | None:
         """Parse the bound. Raises UserError for token denoisers and for several networks: a bound is for one
         network."""
-        bound, count = parse_bound(self.quality, self.speed), len(sampler.denoiser.networks)
-        if bound is not None and (count > 1 or not sampler.bundle.manifest.space.has_squared_error):
+        bound, count = parse_bound(self.quality, self.speed), len(networks(bundle.manifest))
+        if bound is not None and (count > 1 or not bundle.manifest.space.has_squared_error):
             what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
             raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
         return bound
@@ -214,12 +215,12 @@ def trajectory_seeds(options: CalibrateOptions) -> range:
     return seeds
 
 
-def _scheduler_clip(sampler: Sampler) -> Clip | None:
+def _scheduler_clip(compiler: PlanCompiler) -> Clip | None:
     """Return the clip of the scheduler that came with the denoiser, or None."""
-    if sampler.bundle.manifest.scheduler is None:
+    if compiler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        plan = sampler.plans.compile(SchedulerReference(2), None, {})  # any number of steps has the same clip
+        plan = compiler.compile(SchedulerReference(2), None, {})  # any number of steps has the same clip
         shaping = shaping_of(plan)
         return shaping if isinstance(shaping, Clip) else None
     return None
