@@ -3,9 +3,8 @@
 from typing import ClassVar, Protocol
 
 from fewstep.plans.spec import Strict
-from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
 IMAGE_LIMIT = 2**28  # maximum number of elements of one image

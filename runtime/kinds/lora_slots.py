@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 End = Literal["down", "up"]
 ENDS: tuple[End, End] = ("down", "up")

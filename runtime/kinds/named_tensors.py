@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from msgspec import structs
 
-from fewstep.runtime.kinds.description import DescriptionProtocol
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, TensorEntry
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class NamedTensor(Kind, frozen=True):

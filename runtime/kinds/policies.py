@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.companions import StateWords, TextEncoderEntry
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind, format_numbers
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind, format_numbers
 
 
 class Policy(Kind, frozen=True, omit_defaults=True):

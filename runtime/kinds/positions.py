@@ -3,8 +3,7 @@
 from typing import ClassVar
 
 from fewstep.plans.spec import Stairs
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class Positions(Kind, frozen=True, omit_defaults=True):

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import USUAL
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 LARGEST = 1.001  # largest magnitude of stored samples in [-1, 1], including rounding errors of other programs
 

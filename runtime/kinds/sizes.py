@@ -15,8 +15,7 @@ import msgspec
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.condition import Condition
-from fewstep.runtime.kinds.description import DescriptionProtocol, FreeAxis
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, FreeAxis, Kind
 
 Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)

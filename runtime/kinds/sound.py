@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class Spectrogram(Kind, frozen=True):

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_numbers
-from fewstep.runtime.kinds.description import DescriptionProtocol
-from fewstep.runtime.kinds.kind import Kind, format_numbers
+from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind, format_numbers
 
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
