@@ -8,7 +8,6 @@ from fewstep.fitting.finite_differences import count_calls
 from fewstep.fitting.levenberg_marquardt import RESTRAINTS, SECANTS
 from fewstep.fitting.search import FIRST_BLOCKS, HISTORY
 from fewstep.fitting.task import FitTask
-from fewstep.fitting.teacher_gate import find_former_fit
 from fewstep.fitting.teacher_path import path_bytes
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.seeds import FIT_SEEDS
@@ -29,7 +28,7 @@ def count_evaluations(task: FitTask) -> tuple[int, int]:
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # choice of the start, and check for continuous times
     body += (seeds + choices) * steps + _count_search_rollouts(task) * steps  # samples of the nominal plan
     body += (seeds + choices + 3 * judges) * steps  # samples of the nominal, fitted and former plans
-    compared = 2 if find_former_fit(task, task.starts.nominal[0]) is None else 3  # plans checked against the teacher
+    compared = 2 if task.former is None else 3  # plans checked against the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECK_SEEDS * (compared * steps + 3 * long)
 
 

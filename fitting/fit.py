@@ -20,7 +20,7 @@ from fewstep.fitting.recurrence import build_plan
 from fewstep.fitting.requirements import BODY
 from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
 from fewstep.fitting.task import FitTask, open_fit_task
-from fewstep.fitting.teacher_gate import check_teacher, find_former_fit
+from fewstep.fitting.teacher_gate import check_teacher
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.measure.rollouts.seeds import PAIRED
@@ -64,7 +64,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
     check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
     judge_seeds = PAIRED[: options.judge_seeds]
     blocks = sample_teacher_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
-    _, former = find_former_fit(task, plan) or (None, None)
+    former = None if task.former is None else task.former.plan
     price = 0.0 if best.trade is None else best.trade.price
     judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, former, price)
     on_selection = Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.selection), best.nominal_psnr.selection)

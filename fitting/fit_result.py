@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.former_fit import use_of, use_of_entry
 from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
 from fewstep.fitting.requirements import BODY
-from fewstep.fitting.teacher_gate import use_of, use_of_entry
 from fewstep.graph.files.commit import Writer
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.teacher import TeacherCheck

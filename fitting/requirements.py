@@ -1,21 +1,15 @@
 """What a fit needs of a bundle and of a teacher, checked before the first call of the network."""
 
-import logging
-
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.names.plan_reference import split_plan_name
 from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
-from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.calibrated_plans import own_plan
-from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 from fewstep.runtime.sampling.loading import choose_body
 
-LOG = logging.getLogger("fewstep")
 BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
 
 
@@ -52,14 +46,3 @@ def check_teacher(teacher: Plan, steps: int) -> None:
         evaluations = "1 evaluation" if count == 1 else f"{count} evaluations"
         fix = f"name one with many more than {steps}, leave --teacher out, or give fewer --steps"
         raise UserError(f"{what}: it has {evaluations}, and the fitted plan has {steps}", fix)
-
-
-def warn_of_lost_plans(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
-    """Warn of each fitted plan whose file cannot be read. The new plan replaces such a plan only if both are for the
-    same use."""
-    for entry in bundle.manifest.fitted:
-        for error in read_fitted_plans(bundle, [entry])[1]:
-            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
-            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
-            ending = "this fit replaces it" if is_same else f"this fit does not replace it; {error.fix}"
-            LOG.warning("%s; %s", error.what, ending)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from fewstep.fitting.conditions import FitConditions, fit_conditions
+from fewstep.fitting.former_fit import FormerFit, find_former_fit, warn_of_lost_plans
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.requirements import BODY, check_bundle, check_teacher, warn_of_lost_plans
+from fewstep.fitting.requirements import BODY, check_bundle, check_teacher
 from fewstep.fitting.rollouts import FitSampler, RolloutJob, open_samplers
 from fewstep.fitting.start_plans import Starts, select_starts
 from fewstep.graph.files.commit import open_for_update
@@ -32,6 +33,8 @@ class FitTask:
     conditions: the records for each use.
     extractor: the network that computes features of samples; None if none is known for the data.
     teacher_reference: the teacher that the caller named; None for the default.
+    graph: the digest of the body's graph, from `graph_of_fit`.
+    former: the fitted plan that a new one would replace; None if there is none.
     steps: the plan's evaluations.
     seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
     iterations: the maximum number of iterations.
@@ -45,6 +48,8 @@ class FitTask:
     guidance: Guidance | None
     extractor: Extractor | None
     teacher_reference: TextReference | None
+    graph: str
+    former: FormerFit | None
     steps: int
     seeds: int
     selection_seeds: int
@@ -60,13 +65,6 @@ class FitTask:
     def reference(self) -> Sampler:
         """The sampler of the float32 body, for the teacher."""
         return self.rolled.reference
-
-    @property
-    def graph(self) -> str:
-        """The digest of the body's graph, from `graph_of_fit`."""
-        graph = graph_of_fit(self.bundle.manifest, BODY)
-        assert graph is not None, "it is opened"
-        return graph
 
 
 def open_fit_task(options: FitOptions) -> FitTask:
@@ -91,5 +89,9 @@ def open_fit_task(options: FitOptions) -> FitTask:
     teacher = teacher_plan(reference, options.teacher, starts.nominal[0])
     check_teacher(teacher, options.steps)
     rolled = FitSampler(sampler, reference, job)
+    graph = graph_of_fit(bundle.manifest, BODY)
+    assert graph is not None, "it is opened"
+    former = find_former_fit(bundle, graph, starts.nominal[0])
     numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations
-    return FitTask(bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher, *numbers)
+    given = bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher
+    return FitTask(*given, graph, former, *numbers)

@@ -8,20 +8,14 @@ suffices if it is nearer to this reference than the plan that a new plan would r
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewstep.fitting.requirements import BODY
 from fewstep.fitting.task import FitTask
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, find_teacher, teacher_plan
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import as_guidance
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text, with_steps
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.fit_command import weight_of_fit
-from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.execute import Array
-from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 CHANCE = 1.0  # dB: the difference of two means that chance alone can cause, with the few seeds of a check
 
@@ -68,11 +62,11 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
         return find_teacher(task.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
 
     first = check(task.teacher_reference, nominal)
-    teacher, replaced, before, former = first.plan, nominal, first.check, find_former_fit(task, nominal)
+    teacher, replaced, before, former = first.plan, nominal, first.check, task.former
     if former is not None and before.exactness is not None:
-        replaced = former[1]
+        replaced = former.plan
         before = check(parse_plan_text(teacher.name), replaced).check
-    has_same_judge = former is not None and former[0].teacher == teacher.name
+    has_same_judge = former is not None and former.entry.teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
     if task.teacher_reference is not None and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
@@ -82,30 +76,6 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     return TeacherGate(
         teacher, replaced.name, before, is_shut, fix, lambda plan: check(parse_plan_text(teacher.name), plan).check
     )
-
-
-def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
-    """Return the manifest's entry of the plan that was fitted to the same graph for the same use as `plan`, and that
-    plan. None if there is no such plan."""
-    for entry in task.bundle.manifest.fitted:
-        plans, _ = read_fitted_plans(task.bundle, [entry] if entry.body == BODY else [])
-        for former in plans:
-            if former.fitted is not None and former.fitted.graph == task.graph and use_of(former) == use_of(plan):
-                return entry, former
-    return None
-
-
-def use_of(plan: Plan) -> tuple[object, ...]:
-    """Return the use of a plan, by which a caller selects a body's fitted plan: evaluations, guidance, strength and
-    shapings."""
-    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
-
-
-def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
-    """Return the use of a plan in a bundle. If its file is lost, only evaluations and guidance are known."""
-    plans, lost = read_fitted_plans(bundle, [entry])
-    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
-    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
 
 
 def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:

@@ -1,0 +1,58 @@
+"""The former fit: the fitted plan of a bundle that a new one replaces, since both are for the same use."""
+
+import logging
+from typing import NamedTuple
+
+from fewstep.fitting.requirements import BODY
+from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
+
+LOG = logging.getLogger("fewstep")
+
+
+class FormerFit(NamedTuple):
+    """A plan that was fitted to the same graph for the same use, and its entry in the manifest."""
+
+    entry: FittedPlan
+    plan: Plan
+
+
+def find_former_fit(bundle: Bundle, graph: str, plan: Plan) -> FormerFit | None:
+    """Return the plan of a bundle that was fitted to the same graph for the same use as `plan`, or None.
+
+    graph: the digest of the fitted body's graph, from `graph_of_fit`.
+    """
+    for entry in bundle.manifest.fitted:
+        plans, _ = read_fitted_plans(bundle, [entry] if entry.body == BODY else [])
+        for former in plans:
+            if former.fitted is not None and former.fitted.graph == graph and use_of(former) == use_of(plan):
+                return FormerFit(entry, former)
+    return None
+
+
+def use_of(plan: Plan) -> tuple[object, ...]:
+    """Return the use of a plan, by which a caller selects a body's fitted plan: evaluations, guidance, strength and
+    shapings."""
+    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
+
+
+def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
+    """Return the use of a plan in a bundle. If its file is lost, only evaluations and guidance are known."""
+    plans, lost = read_fitted_plans(bundle, [entry])
+    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
+    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
+
+
+def warn_of_lost_plans(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
+    """Warn of each fitted plan whose file cannot be read. The new plan replaces such a plan only if both are for the
+    same use."""
+    for entry in bundle.manifest.fitted:
+        for error in read_fitted_plans(bundle, [entry])[1]:
+            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
+            ending = "this fit replaces it" if is_same else f"this fit does not replace it; {error.fix}"
+            LOG.warning("%s; %s", error.what, ending)
