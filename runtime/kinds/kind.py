@@ -21,26 +21,22 @@ class HasName(Protocol):
     def name(self) -> str: ...
 
 
-class FreeAxis(Protocol):
-    """A free axis of x. `range` is its range as text."""
+class FreeAxis(Strict, frozen=True):
+    """A free axis of x. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` is an index of `x_shape`, whose number there is the default.
+    """
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def axis(self) -> int: ...
-
-    @property
-    def low(self) -> int: ...
-
-    @property
-    def high(self) -> int: ...
-
-    @property
-    def multiple(self) -> int: ...
-
-    @property
-    def range(self) -> str: ...
+    def range(self) -> str:
+        """Its range as text: "height 32 to 128 in steps of 8"."""
+        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
 
 class UnitsAxis(Protocol):

@@ -26,19 +26,10 @@ ELEMENTS_LIMIT = 2**28  # upper limit of a sample's elements; a larger shape com
 T = TypeVar("T", bound=DescriptionProtocol)
 
 
-class Size(Kind, frozen=True):
-    """A free axis of x. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
-
-    `axis` is an index of `x_shape`, whose number there is the default.
-    """
+class Size(FreeAxis, Kind, frozen=True):
+    """A free axis of x, as a property of the denoiser."""
 
     FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
-
-    name: str
-    axis: int
-    low: int
-    high: int
-    multiple: int = 1
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         shape = of.x_shape
@@ -57,11 +48,6 @@ class Size(Kind, frozen=True):
                 allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
                 return f"{self.name}: {name} {value} is not a {allowed}"
         return None
-
-    @property
-    def range(self) -> str:
-        """Its range as text: "height 32 to 128 in steps of 8"."""
-        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
     def describe(self, of: DescriptionProtocol) -> str:
         return f"free size: {self.range}"
