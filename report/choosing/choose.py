@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
-from fewstep.report.choosing.cost import estimate, estimate_needs, rows_of_calls
+from fewstep.report.choosing.cost import estimate, estimate_needs
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
 from fewstep.report.choosing.deployment_times import measure_unit
@@ -56,8 +56,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
-            fewest, most = rows_of_calls(judging)
-            engine = find_fastest_engine(judging.bundle, body, most, options.threads, fewest)
+            engine = find_fastest_engine(judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows)
             rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
@@ -83,8 +82,7 @@ def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], thr
     if not int8:
         return ()
     best = min(int8, key=lambda row: row.engine.milliseconds or np.inf)
-    most = rows_of_calls(judging)[1]
-    said = describe_small_speedup(judging.bundle, best.body, best.engine, most, threads)
+    said = describe_small_speedup(judging.bundle, best.body, best.engine, judging.most_rows, threads)
     return () if said is None else (said,)
 
 

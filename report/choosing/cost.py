@@ -40,7 +40,7 @@ def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], 
     cached takes no time.
     """
     each = seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records)
-    fewest, most = rows_of_calls(judging)
+    fewest, most = judging.fewest_rows, judging.most_rows
     fresh, opened, duels = dict[str, dict[str, Plan]](), 1, 0  # the unit of time is always opened
     for body, own in plans.items():
         engine = read_fastest_engine(judging.bundle, body, most, threads, fewest)
@@ -84,13 +84,6 @@ def _teacher_evaluations(judging: DeploymentJudge) -> int:
     """Count the evaluations of one sample by the teacher and by its check."""
     long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
     return judging.count * long + checked * (len(judging.plan.steps) + 3 * long)
-
-
-def rows_of_calls(judging: DeploymentJudge) -> tuple[int, int]:
-    """Return the rows of x in the smallest and in the largest call of the network, since steps may have different
-    branches."""
-    rows = [judging.batch * len(step.branches) for step in judging.plan.steps]
-    return min(rows), max(rows)
 
 
 def _count_steps(plans: Iterable[Plan]) -> int:

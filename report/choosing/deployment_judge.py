@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.measure.cost import max_branches
 from fewstep.measure.estimate import Estimate
 from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.rollouts.conditions_file import digest_records
@@ -37,6 +38,16 @@ class DeploymentJudge(JudgedReference):
     count: int
     batch: int
     progress: Progress = SILENT
+
+    @property
+    def fewest_rows(self) -> int:
+        """The rows of x in the smallest call of the network, since steps may have different branches."""
+        return self.batch * min(len(step.branches) for step in self.plan.steps)
+
+    @property
+    def most_rows(self) -> int:
+        """The rows of x in the largest call of the network."""
+        return self.batch * max_branches(self.plan)
 
     @property
     def reference_plan(self) -> Plan:

@@ -10,7 +10,6 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.cost import max_branches
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
@@ -74,16 +73,17 @@ def measure_opening(judging: DeploymentJudge, threads: int) -> float:
 
 def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
     """Start the unit in a separate process."""
-    manifest, rows = judging.bundle.manifest, judging.batch * max_branches(judging.plan)
-    sizes = {"batch": rows, **default_sizes(manifest.x_shape, manifest.sizes)}
+    manifest = judging.bundle.manifest
+    sizes = {"batch": judging.most_rows, **default_sizes(manifest.x_shape, manifest.sizes)}
     engine = TimedEngine(REFERENCE, threads, None)
     return TimedProcess(FLOAT, partial(make_network_calls, judging.bundle, FLOAT, engine, sizes))
 
 
 def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
     """Start a body on an engine in a separate process, with a call for each plan."""
-    seeds, rows = range(judging.batch), judging.batch * max_branches(judging.plan)
-    given = (judging.bundle, body, engine, rows, dict(plans), seeds, judging.held_out_batch(seeds).conditions)
+    seeds = range(judging.batch)
+    conditions = judging.held_out_batch(seeds).conditions
+    given = (judging.bundle, body, engine, judging.most_rows, dict(plans), seeds, conditions)
     return TimedProcess(body, partial(make_sampler_calls, *given))
 
 

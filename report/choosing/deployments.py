@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from fewstep.measure.cost import max_branches
 from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
@@ -52,9 +51,8 @@ def measure_deployments(
     fresh = {name: plan for name, plan in tried.items() if known[name] is None}
     measured = {name: each for name, each in known.items() if each is not None}
     if fresh:
-        rows = judging.batch * max_branches(judging.plan)
         ratios, is_sure = measure_ratios(judging, body, engine, fresh)
-        with load_body(judging.bundle, body, make_backend(engine, rows)) as sampler:
+        with load_body(judging.bundle, body, make_backend(engine, judging.most_rows)) as sampler:
             for name, plan in fresh.items():
                 samples = judging.sample_plan(sampler, plan, judging.batch)
                 measured[name] = Deployment(
