@@ -185,7 +185,7 @@ class _StepNetwork:
                 if each.condition is not None
             ]
             ends = [torch.full((len(x),), step.to)] if step.to is not None else []
-            outputs.append(module(x, time, *ends, *values).numpy())
+            outputs.append(_call_network(module, (x, time, *ends, *values)))
         return outputs
 
     def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:
@@ -197,6 +197,17 @@ class _StepNetwork:
             self.rows
         ]
         return recorded
+
+
+def _call_network(module: nn.Module, given: Sequence[Tensor]) -> Array:
+    """Return a network's output. Raises UserError if its code fails, since it needs other arguments for this batch."""
+    try:
+        output: Array = module(*given).numpy()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        what = f"a network fails for {len(given[0])} samples with the arguments that its pipeline passes for one"
+        raise recording_error(f"{what} ({reason})") from error
+    return output
 
 
 def branch_names(count: int, arguments: NetworkArguments) -> list[str]:

@@ -1,10 +1,11 @@
-"""The checks of a pipeline's first x: independent standard normal noise passes, dependent noise is refused."""
+"""The checks of a pipeline's first x: independent standard normal noise passes, dependent noise is refused. So is a
+network that fails for several samples."""
 
 import numpy as np
 import pytest
 import torch
 
-from fewstep.export.sources.diffusers.recording.comparison import _check_noise
+from fewstep.export.sources.diffusers.recording.comparison import _call_network, _check_noise
 from tests.refusals import refuses
 
 
@@ -36,3 +37,14 @@ def test_frames_that_share_a_part_are_refused(distance: int) -> None:
     mixed = (parts[:, :, distance:] + parts[:, :, :-distance]) / 2**0.5
     with refuses(("Pipe", "axis 2")):
         _check_noise("Pipe", mixed.numpy())
+
+
+class NeedsTwo(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * [1.0][len(x) - 1]
+
+
+def test_a_network_with_a_list_for_each_sample_is_refused_in_words() -> None:
+    assert _call_network(NeedsTwo(), (torch.ones(1, 2),)).shape == (1, 2)
+    with refuses(("fails for 2 samples", "IndexError")):
+        _call_network(NeedsTwo(), (torch.ones(2, 2),))
