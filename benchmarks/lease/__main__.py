@@ -4,7 +4,8 @@
 
 Send each folder FOLDER/part-N, and run `bash part-N/run.sh RESULTS` there: the last one runs the item's command, which
 takes at most eight minutes and writes its results as it goes. `REHEARSE=1 bash run.sh RESULTS` is a short run on a CPU.
-The machine has torch for CUDA, onnx, onnxruntime, onnxscript, safetensors, typer, rich, Pillow and pytest.
+The machine has torch for CUDA, onnx, onnxruntime, onnxscript, safetensors, typer, rich, Pillow and pytest, and for
+denoisers-others huggingface_hub, requests and PyYAML, which diffusers imports.
 
 Where the tree is sent too, it counts towards the limit of what can be sent. `git sparse-checkout set --no-cone
 /README.md` leaves one file of it, and `git sparse-checkout disable` brings it back.
