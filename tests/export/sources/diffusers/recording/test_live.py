@@ -114,6 +114,22 @@ def test_x_that_starts_from_a_noised_picture_is_accepted(file: Path, caplog: pyt
     assert "its first x contains a part of the picture" in caplog.text
 
 
+def test_a_converted_prediction_is_measured_and_its_steps_are_stored(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guided = "            guided = without + guidance_scale * (with_label - without)\n"
+    text = FILE.replace(guided, guided + "            guided = (x - guided) / (time / 1000)\n")
+    file.write_text(
+        text.replace("DDIMScheduler(clip_sample=False)", "FlowMatchEulerDiscreteScheduler()").replace(
+            "DDIMScheduler,", "FlowMatchEulerDiscreteScheduler,"
+        )
+    )
+    source = load_source(f"{file}:make")
+    assert source.spec.prediction == "sample"
+    assert source.scheduler is not None and set(source.scheduler["_recorded"]["steps"]) == {"3", "8"}
+    assert "samples of Mine agree within" in caplog.text
+
+
 def test_projected_guidance_is_that_of_the_plan(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = "            guided = without + guidance_scale * (with_label - without)\n"
     projected = """
