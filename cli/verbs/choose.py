@@ -34,7 +34,7 @@ def dry_run(options: ChooseOptions) -> Outcome:
     judging = open_judging(options)
     plans, needed = plans_by_body(judging, options.plan), estimate_needs(judging)
     names = list(dict.fromkeys(name for own in plans.values() for name in own))
-    expected = estimate(judging, plans, options.threads)
+    expected = estimate(judging, plans, options.threads, options.milliseconds)
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     check_memory(needed, options.bundle)
     value = {

@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
-from fewstep.report.choosing.cost import estimate, estimate_needs
+from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
 from fewstep.report.choosing.deployment_times import measure_unit
@@ -49,7 +49,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     judging = open_judging(options, progress)
     check_memory(estimate_needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
-    expected = partial(estimate, judging, tried, options.threads)
+    expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
@@ -57,7 +57,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     for body, plans in tried.items():
         try:
             engine = find_fastest_engine(judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows)
-            rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
+            short = select_tried(plans, engine.milliseconds or 0.0, judging, options.milliseconds)
+            rows += measure_deployments(judging, body, engine, short, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())

@@ -16,11 +16,15 @@ from fewstep.report.choosing.deployment_times import ROUNDS, measure_opening
 from fewstep.report.choosing.engines import TimedEngine, count_engines, read_fastest_engine, runnable_bodies
 from fewstep.report.choosing.measurement_cache import read_cached
 from fewstep.report.choosing.saved_choice import Deployment
+from fewstep.runtime.bundle.networks import networks
 
 TYPICAL_ROUNDS = 7  # of a duel: six rounds that agree end it, and few duels last DUEL_SECONDS
 PLAN_ROUNDS = 1.4 * ROUNDS  # if the times of plans do not grow with their steps, rounds go on
 OPENINGS = 1.3  # mean time in which an engine opens, as a multiple of onnxruntime's; OpenVINO compiles
 INT8_TIME = 0.6  # assumed time of a call of an int8 body, as a multiple of float32's
+
+
+FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
 
 
 def estimate_needs(judging: DeploymentJudge) -> Needs:
@@ -33,17 +37,23 @@ def estimate_needs(judging: DeploymentJudge) -> Needs:
     return max(each, key=lambda need: need.memory)
 
 
-def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
+def estimate(
+    judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int, budget: float | None = None
+) -> Estimate:
     """Estimate the time of a choice from one evaluation of float32 and one start of a process, which are measured now.
 
     An int8 body is assumed to take INT8_TIME of float32's time, and a duel TYPICAL_ROUNDS. What an earlier choice has
-    cached takes no time.
+    cached takes no time. Plans that a budget in milliseconds leaves out are not counted.
     """
     each = seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records)
     fewest, most = judging.fewest_rows, judging.most_rows
-    fresh, opened, duels = dict[str, dict[str, Plan]](), 1, 0  # the unit of time is always opened
-    for body, own in plans.items():
+    tried, fresh = dict[str, dict[str, Plan]](), dict[str, dict[str, Plan]]()
+    opened, duels = 1, 0  # the unit of time is always opened
+    for body, all_plans in plans.items():
         engine = read_fastest_engine(judging.bundle, body, most, threads, fewest)
+        expected = 1000 * each * judging.batch * _time_of(judging, body)
+        call = expected if engine is None or engine.milliseconds is None else engine.milliseconds
+        own = tried[body] = select_tried(all_plans, call, judging, budget)
         fresh[body] = {name: plan for name, plan in own.items() if not _is_cached(judging, body, engine, plan)}
         opened += 2 * bool(fresh[body])
         if engine is None:
@@ -56,7 +66,23 @@ def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], 
     turns = duels * min(DUEL_SECONDS, TYPICAL_ROUNDS * 2 * _turn_seconds(call))
     calls = [_time_of(judging, body) * call * len(plan.steps) for body, own in fresh.items() for plan in own.values()]
     turns += PLAN_ROUNDS * sum(_turn_seconds(one) + _turn_seconds(call) for one in calls)
-    return Estimate(count_evaluations(judging, plans), sampling, opened * opening + turns)
+    return Estimate(count_evaluations(judging, tried), sampling, opened * opening + turns)
+
+
+def select_tried(
+    plans: Mapping[str, Plan], call: float, judging: DeploymentJudge, budget: float | None
+) -> dict[str, Plan]:
+    """Return the shortest plan, and those that are not expected to exceed FAR times the budget.
+
+    call: milliseconds of a call of the engine, which runs each network once. budget: in milliseconds.
+    """
+    shortest = min(len(plan.steps) for plan in plans.values())
+    step = call / len(networks(judging.bundle.manifest))
+    return {
+        name: plan
+        for name, plan in plans.items()
+        if budget is None or len(plan.steps) == shortest or len(plan.steps) * step <= FAR * budget
+    }
 
 
 def _is_cached(judging: DeploymentJudge, body: str, engine: TimedEngine | None, plan: Plan) -> bool:

@@ -1,7 +1,13 @@
-"""The time of a call along each plan, as a multiple of a unit that is measured in turns with it."""
+"""The time of a call along each plan, as a multiple of a unit that is measured in turns with it.
+
+Another program that shares a core delays single calls by a time slice of the system, some milliseconds: few of the
+short calls, but most of the long ones. A median therefore compares calls of different lengths wrongly. A low percentile
+is the time of calls that were not delayed, and is close to the median on an idle machine.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from statistics import median
@@ -24,7 +30,27 @@ from fewstep.runtime.sampling.loading import load_body
 LOG = logging.getLogger("fewstep")
 
 ROUNDS, MOST_ROUNDS = 5, 15
+PERCENTILE = 10.0  # of the times of a turn's calls
+BUSY = 1.3  # mean time over that percentile, from which a machine is busy; one thread on an idle core has up to 1.11
 ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may seem faster by 2 %
+
+
+@dataclass(frozen=True)
+class UndelayedTime:
+    """milliseconds: the time of a call that was not delayed. slowdown: the mean time of all calls, as a multiple."""
+
+    milliseconds: float
+    slowdown: float
+
+    @property
+    def is_disturbed(self) -> bool:
+        return self.slowdown > BUSY
+
+
+def undelayed_time(walls: Sequence[float]) -> UndelayedTime:
+    """Return the time of a call from the wall times of calls in seconds."""
+    low = float(np.percentile(walls, PERCENTILE))
+    return UndelayedTime(1000 * low, float(np.mean(walls)) / low)
 
 
 def measure_ratios(
@@ -32,7 +58,8 @@ def measure_ratios(
 ) -> tuple[dict[str, float], bool]:
     """Return the time of a call along each plan as a multiple of the unit, and whether the ratios are plausible.
 
-    They are plausible if plans with more evaluations take longer. Rounds continue until then, up to MOST_ROUNDS.
+    They are plausible if plans with more evaluations take longer, and other programs delay few calls of the unit.
+    Rounds continue until plans with more evaluations take longer, up to MOST_ROUNDS.
     """
     lengths = [len(plan.steps) for plan in plans.values()]
 
@@ -45,23 +72,40 @@ def measure_ratios(
         return len(rounds) >= ROUNDS and (are_sure(rounds) or len(rounds) >= MOST_ROUNDS)
 
     with open_unit_process(judging, engine.threads) as unit, _open_process(judging, body, engine, plans) as process:
+        unit_walls: list[float] = []
 
         def turn(name: str) -> float:
-            return process.median_milliseconds(name) / unit.median_milliseconds()
+            walls, of_unit = process.wall_times(call=name), unit.wall_times()
+            unit_walls.extend(of_unit)
+            return undelayed_time(walls).milliseconds / undelayed_time(of_unit).milliseconds
 
         rounds = take_turns([partial(turn, name) for name in plans], until)
-    is_sure = are_sure(rounds)
-    if not is_sure:
+    is_plausible, is_disturbed = are_sure(rounds), undelayed_time(unit_walls).is_disturbed
+    if not is_plausible:
         LOG.warning(
             "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
         )
+    elif is_disturbed:
+        LOG.warning("other programs delayed %s, so its times are not cached", body)
+    is_sure = is_plausible and not is_disturbed
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
 
 
 def measure_unit(judging: DeploymentJudge, threads: int) -> float:
-    """Measure the unit in milliseconds: a call of float32's network on onnxruntime with this number of threads."""
+    """Measure the unit in milliseconds: a call of float32's network on onnxruntime with this number of threads.
+
+    Logs a warning if other programs delay its calls.
+    """
     with open_unit_process(judging, threads) as process:
-        return median(turn for (turn,) in take_turns([process.median_milliseconds], stop_after_rounds(ROUNDS)))
+        turns = take_turns([process.wall_times], stop_after_rounds(ROUNDS))
+    time = undelayed_time([wall for (turn,) in turns for wall in turn])
+    if time.is_disturbed:
+        LOG.warning(
+            "this machine is busy: other programs make calls take %.1fx their time on average. The times below are "
+            "those of calls without delay: repeat the command on an idle machine",
+            time.slowdown,
+        )
+    return time.milliseconds
 
 
 def measure_opening(judging: DeploymentJudge, threads: int) -> float:

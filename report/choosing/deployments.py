@@ -2,9 +2,9 @@
 its samples.
 
 A call is a whole sampling run, from noise to finished samples, including the prologue. A body runs in a separate
-process, in turns with the unit of time, which is one call of float32's network in another process. Other programs slow
-both equally. The cache stores the median ratio of a plan's call to the unit. Each choice measures the unit again, so a
-cached ratio remains valid under any load.
+process, in turns with the unit of time, which is one call of float32's network in another process. Both times are those
+of calls that other programs did not delay (`deployment_times.py`). The cache stores the median ratio of a plan's call
+to the unit, unless the machine was busy. Each choice measures the unit again, so a cached ratio remains valid.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,29 +23,18 @@ from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.loading import load_body
 
-FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
-
 
 def measure_deployments(
     judging: DeploymentJudge,
     body: str,
     engine: TimedEngine,
-    plans: Mapping[str, Plan],
-    budget: float | None,
+    tried: Mapping[str, Plan],
     unit_of: Callable[[int], float],
 ) -> list[Deployment]:
     """Return the deployments of a body, cached or measured now.
 
-    unit_of: returns the milliseconds of the unit for a number of threads. Plans that are estimated to exceed FAR times
-        the budget are left out, except the shortest.
+    unit_of: returns the milliseconds of the unit for a number of threads.
     """
-    shortest = min(len(plan.steps) for plan in plans.values())
-    each_step = (engine.milliseconds or 0.0) / len(networks(judging.bundle.manifest))
-    tried = {
-        name: plan
-        for name, plan in plans.items()
-        if budget is None or len(plan.steps) == shortest or len(plan.steps) * each_step <= FAR * budget
-    }
     keys = {name: judging.cache_key(body, engine, plan) for name, plan in tried.items()}
     known = {name: read_cached(key, Deployment) for name, key in keys.items()}
     fresh = {name: plan for name, plan in tried.items() if known[name] is None}

@@ -10,6 +10,7 @@ import pytest
 
 from fewstep.report.choosing import deployment_plans, deployment_times
 from fewstep.report.choosing.choose import open_judging
+from fewstep.report.choosing.deployment_times import undelayed_time
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from tests.runtime.sampling.test_prologue_rows import Split
@@ -38,10 +39,8 @@ def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monk
     monkeypatch.setattr(deployment_times, "ROUNDS", 2)
     judging = open_judging(options(tiny_bundle))
     plans = deployment_plans.compile_plans(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
-    ratios, is_sure = deployment_times.measure_ratios(
-        judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans
-    )
-    assert 0 < 4 * ratios["ddim:2"] < ratios["ddim:64"] and is_sure
+    ratios, _ = deployment_times.measure_ratios(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    assert 0 < 4 * ratios["ddim:2"] < ratios["ddim:64"]
     assert 0 < deployment_times.measure_unit(judging, 1) < 1000
 
 
@@ -61,9 +60,9 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
         def __enter__(self) -> Any:
             return self
 
-        def median_milliseconds(self, name: str = "") -> float:
-            taken.append(name)
-            return next(times[name])
+        def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
+            taken.append(call)
+            return [next(times[call])]
 
     monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
     judging = open_judging(options(tiny_bundle))
@@ -72,3 +71,33 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
     assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
     assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
     assert ("end other programs" in caplog.text) != is_sure
+
+
+def test_a_time_slice_of_another_program_delays_neither_short_nor_long_calls() -> None:
+    """Slices of 4 ms: one of 6 short calls is delayed, and most long ones."""
+    short, long = [0.5e-3] * 50 + [4.5e-3] * 10, [2e-3] * 5 + [6e-3] * 15
+    assert undelayed_time(short).milliseconds == pytest.approx(0.5)
+    assert undelayed_time(long).milliseconds == pytest.approx(2.0)
+    assert undelayed_time(short).slowdown == pytest.approx(7 / 3)
+
+
+def test_a_busy_machine_is_named_and_its_times_are_not_kept(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of the calls take three times as long: twice the time on average."""
+
+    class Process(nullcontext[None]):
+        def __enter__(self) -> Any:
+            return self
+
+        def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
+            each = {"ddim:2": 2e-3, "ddim:4": 4e-3, "": 1e-3}[call]
+            return [each, 3 * each] * 5
+
+    monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
+    judging = open_judging(options(tiny_bundle))
+    plans = deployment_plans.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
+    ratios, is_sure = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
+    assert ratios == pytest.approx({"ddim:2": 2.0, "ddim:4": 4.0}) and not is_sure
+    assert deployment_times.measure_unit(judging, 1) == pytest.approx(1.0)
+    assert "this machine is busy: other programs make calls take 2.0x their time on average" in caplog.text
