@@ -20,6 +20,8 @@ from fewstep.plans.names.plan_reference import TextReference
 from fewstep.runtime.bundle.networks import edges_of
 from fewstep.runtime.bundle.reading import Bundle
 
+SEEDS = 256  # by default
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementOptions(ReferenceOptions, SamplingOptions):
@@ -36,7 +38,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     """
 
     plan: TextReference | None = None
-    seeds: int = 256
+    seeds: int = SEEDS
     teacher_seeds: int | None = field(default=None, metadata={"expert": True})
     batches: tuple[int, ...] = (1, 8)
     rounds: int = field(default=7, metadata={"expert": True})

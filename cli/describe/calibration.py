@@ -98,7 +98,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         )
         search = calibration.searches.get(name)
         if search is not None:
-            yield f"  {_describe_search(search, options.quality is not None)}"
+            yield f"  {describe_search(search, options.quality is not None)}"
         elif len(body.graphs) > 1:
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
         reason = float_reason(calibration.manifest, body, share if body.graph.coverage else None)
@@ -119,7 +119,7 @@ def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
     }
 
 
-def _describe_search(search: SearchResult, had_to_pass: bool) -> str:
+def describe_search(search: SearchResult, had_to_pass: bool) -> str:
     """Compare the deployed body with the body without a bound, by quality and speed on the judge seeds.
 
     `had_to_pass`: whether the deployed body was selected because it met the bound on these seeds.
@@ -132,7 +132,8 @@ def _describe_search(search: SearchResult, had_to_pass: bool) -> str:
         return f"float32 itself; {on} {others}"
     on += ", but on which it had to meet the bound," * had_to_pass
     count = pluralize(point.count, "operation")
-    return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}"
+    more = ", with more operations in float" if search.judged.mean < search.unbounded.mean else ""
+    return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}{more}"
 
 
 def _format_quality(judged: EndQuality) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import pluralize
+from fewstep.measure.judgement_options import SEEDS
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.output_differences import CONDITION, GUIDANCE, describe_difference, is_lost
 from fewstep.report.judgement import judgement
@@ -22,7 +23,7 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
             yield judgement(near, each.p5, each.tokens, random, lost, beyond=beyond, float_reason=float_reason)
             if float_reason is not None:
                 continue
-            yield f"on {seeds}{near.snr_text}{near.other_seed_text}"
+            yield f"on {seeds} (a first estimate: fewstep report judges {SEEDS}){near.snr_text}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield (

@@ -24,6 +24,7 @@ from fewstep.calibration.precision.precision_search import (
     search_precision,
 )
 from fewstep.calibration.precision.recipe import Recipe
+from fewstep.cli.describe.calibration import describe_search
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.plans.errors import UserError
@@ -123,6 +124,7 @@ def test_a_quality_that_the_default_has_needs_less_in_float(fake_search: Faked) 
     found = fake_search.found(Bound(quality=30.0), without=10)
     assert (found.point.count, found.unbounded.mean) == (4, 33.0)
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
+    assert found.judged.mean < 33.0 and describe_search(found, True).endswith(", with more operations in float")
 
 
 def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
