@@ -41,7 +41,7 @@ def next_command(*words: object) -> NextCommand:
 def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
-    from fewstep.plans.names.plan_reference import parse_plan_text
+    from fewstep.calibration.suggested_clip import suggest_clip
     from fewstep.runtime.bundle.networks import calibration_plan
     from fewstep.runtime.bundle.reading import open_bundle
 
@@ -49,9 +49,10 @@ def calibrate_next(bundle: Path) -> NextCommand:
     if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
         return NextCommand(_with_conditions(f"fewstep calibrate {quote(str(bundle))} --plan {plan}", bundle))
-    plan = calibration_plan(manifest)
-    options = CalibrateOptions(bundle, plan=parse_plan_text(plan))
-    command = _with_conditions(next_command("calibrate", bundle, "--plan", plan).command, bundle)
+    plan, clip = calibration_plan(manifest), suggest_clip(open_bundle(bundle))
+    options = CalibrateOptions(bundle, clip=clip)
+    clipped = () if clip is None else ("--clip", f"{clip:g}")
+    command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))
 
 
@@ -89,7 +90,7 @@ def _estimate(options: "LongWork") -> Estimate:
         from fewstep.report.choosing.cost import estimate
 
         judging = open_judging(options)
-        return estimate(judging, plans_by_body(judging, options.plan), options.threads)
+        return estimate(judging, plans_by_body(judging, options.plan), options.threads, options.milliseconds)
     from fewstep.fitting.cost import estimate_fit
     from fewstep.fitting.requirements import BODY
     from fewstep.fitting.task import open_fit_task

@@ -14,7 +14,7 @@ from fewstep.export.export_network import NetworkOptions, export_network, packag
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.light_network import add_light_network
 from fewstep.export.load_source import load_source
-from fewstep.export.manifest import add_expert, describe_additions, make_manifest
+from fewstep.export.manifest import add_expert, describe_additions, make_manifest, suggest_later_commands
 from fewstep.export.network_sources import check_named_files, load_changed_source, load_sources, read_loras
 from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
@@ -56,6 +56,10 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if origin.scheduler is not None:
             scheduler = writer.add(encode_config(origin.scheduler), folder="plans", name="scheduler", suffix=".json")
         entry = msgspec.structs.replace(make_manifest(options, denoiser, loras), scheduler=scheduler)
+        if options.check is not None and entry.data_limit is None:
+            from fewstep.measure.spec.spec_samples import largest_magnitude  # imports onnxruntime
+
+            entry = msgspec.structs.replace(entry, data_limit=largest_magnitude(options.check, origin.spec))
         for expert in (*others, *origin.experts):
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))
@@ -65,7 +69,10 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         entry = add_shipped_plans(writer, entry)
         if writer.manifest is not None and (gone := describe_additions(writer.manifest, entry)):
             LOG.warning(
-                "%s replaces an older bundle: files derived from that one are removed (%s)", options.output, gone
+                "%s replaces an older bundle: files derived from that one are removed (%s)%s",
+                options.output,
+                gone,
+                suggest_later_commands(writer.manifest, options.output),
             )
         if origin.companions is not None:
             entry = origin.companions.add(writer, entry, progress)

@@ -1,5 +1,6 @@
 """The manifest of a new bundle, from what was exported."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,14 @@ def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
     fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in former.fitted if each not in kept]
     added = list(dict.fromkeys([*bodies, *engines, *fitted]))
     return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
+
+
+def suggest_later_commands(former: Manifest, folder: Path) -> str:
+    """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any."""
+    later = [each for each in former.provenance.commands if not each.startswith("fewstep export ")]
+    bundle = quote(str(folder))
+    again = " && ".join(re.sub(r"\bBUNDLE\b", lambda _: bundle, each) for each in later)
+    return f"; to make them again: {again}" if again else ""
 
 
 def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequence[Lora]) -> Manifest:

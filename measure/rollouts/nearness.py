@@ -10,7 +10,7 @@ import numpy as np
 
 from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.sampling.finite_checks import clip_advice, usual_range
+from fewstep.runtime.sampling.finite_checks import clip_advice, sample_limit
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: lower limits, relative to the peak and to the variance of the references
 DIVERGED = -20.0  # dB between samples of two seeds; below it, differences exceed ten times the peak
@@ -75,9 +75,11 @@ def clip_hint(manifest: Manifest) -> str:
 
 
 def beyond_data(near: Nearness, manifest: Manifest, is_clipped: bool) -> float | None:
-    """Return the largest magnitude in the samples if it is beyond the range of usual data, and no plan clips it."""
-    limit = usual_range(manifest)
-    return near.largest if near.largest is not None and near.largest > limit and not is_clipped else None
+    """Return the largest magnitude in the samples if it is beyond the range of the data, and no plan clips it."""
+    limit = sample_limit(manifest)
+    if limit is None or near.largest is None or is_clipped:
+        return None
+    return near.largest if near.largest > limit else None
 
 
 class ReferencePower:

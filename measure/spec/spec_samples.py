@@ -54,6 +54,11 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
     return DataSamples(x, check_records(file.name, arrays, denoiser.conditions))
 
 
+def largest_magnitude(file: Path, denoiser: Description) -> float:
+    """Return the largest magnitude in the samples of a file."""
+    return float(np.abs(read_samples(file, denoiser).x).max())
+
+
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
     """Check a bundle's float32 body against the samples of a file."""
     manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)

@@ -14,7 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.finite_checks import CLIP
+from fewstep.runtime.sampling.finite_checks import clip_option
 
 LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is not worth suggesting
 
@@ -44,7 +44,7 @@ def _suggest_limits(bundle: Bundle, plan: Plan, good: Sequence[Deployment], fast
     if best is not None and shaping_of(plan) is None:
         near = best.quality.nearness
         if near.is_diverged or beyond_data(near, bundle.manifest, is_clipped=False) is not None:
-            return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {CLIP}"
+            return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {clip_option(bundle.manifest)}"
     return "try plans of more steps (--plan SOLVER:STEPS), and look at the samples of float32 first"
 
 

@@ -260,6 +260,7 @@ class Description(Strict, frozen=True, omit_defaults=True):
     outputs: tuple[NamedOutput, ...] = ()  # tensors that bodies return besides the prediction
     distilled: bool = False  # whether it was trained for few steps, so that plans of many steps are not exact
     self_condition: bool = False  # whether the network takes the last x0 after x, along its first axis
+    data_limit: float | None = None  # the largest magnitude in training data; None: unknown
     grid: str | None = None  # for plan names without one; None: by a rule at export, trailing in old bundles
 
     @property

@@ -31,7 +31,7 @@ from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
 from fewstep.runtime.kinds.sizes import ELEMENTS_LIMIT
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.sampling.feeds import branch_values
-from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
+from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, warn_if_far
 from fewstep.runtime.sampling.planned_run import stop_on_cancel
 from fewstep.runtime.sampling.request import (
     Cancel,
@@ -86,7 +86,7 @@ def sample_tiles(
     compiled = _compile_plan(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
-    return finite_sample(compiled, states, held)
+    return warn_if_far(finite_sample(compiled, states, held), compiled, sampler.bundle.manifest)
 
 
 def tiled_steps(

@@ -20,8 +20,9 @@ from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork
 LOG = logging.getLogger("fewstep")
 _WARNED: set[tuple[str, str]] = set()  # names of denoisers and plans that this process has warned about
 SMALL = 4096  # elements
-PICTURE_RANGE, USUAL_RANGE = 2.0, 10.0  # magnitudes beyond usual data: pictures in [-1, 1], data of variance 1
-FAR = 2.0  # times these, where single runs are judged
+BEYOND = 2.0  # times the largest magnitude in data, from which samples are beyond it
+PICTURE_LIMIT, NORMAL_LIMIT = 1.0, 5.0  # largest magnitudes in usual data: pictures in [-1, 1], data of variance 1
+FAR = 2.0  # times the limit of samples, where single runs are judged
 CLIP = "--clip LIMIT"
 OUTPUT = "the denoiser's output"
 
@@ -136,26 +137,44 @@ def has_pixels(manifest: Manifest) -> bool:
     return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
 
 
-def usual_range(manifest: Manifest) -> float:
-    """Return the magnitude that usual data do not exceed. A bundle does not store the range of its data."""
-    return PICTURE_RANGE if has_pixels(manifest) else USUAL_RANGE
+def sample_limit(manifest: Manifest) -> float | None:
+    """Return the magnitude from which samples are beyond the data; None if the range of the data is unknown.
+
+    The range is that of the Spec or of `export --check`. Without either it follows for pictures, and for data that are
+    scaled to a variance of 1: latents of an autoencoder, and samples with units.
+    """
+    if manifest.data_limit is not None:
+        return BEYOND * manifest.data_limit
+    if has_pixels(manifest):
+        return BEYOND * PICTURE_LIMIT
+    return BEYOND * NORMAL_LIMIT if manifest.autoencoder is not None or manifest.units is not None else None
 
 
 def clip_advice(manifest: Manifest) -> str:
     """Return the advice for samples that leave the range of the data. That range is usually [-1, 1] for grey and RGB
     pictures, and never for latents."""
+    if manifest.data_limit is not None:
+        return f"clip each clean prediction, with --clip {manifest.data_limit:g}, the largest number in your data"
     what = f"clip each clean prediction, with {CLIP}"
     if manifest.autoencoder is not None:
         return f"{what}, the largest number in latents of your data"
     return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels(manifest)}"
 
 
+def clip_option(manifest: Manifest) -> str:
+    """Return the option --clip with the largest number in the data, or with LIMIT if that is unknown."""
+    return CLIP if manifest.data_limit is None else f"--clip {manifest.data_limit:g}"
+
+
 def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> str | None:
     """Return a warning with its fix if samples in model range reach far beyond usual data; None if they do not."""
-    usual = usual_range(manifest)
-    if not x.size or x.dtype.kind != "f" or (largest := float(max(x.max(), -x.min()))) <= FAR * usual:
+    limit = sample_limit(manifest)
+    if limit is None or not x.size or x.dtype.kind != "f" or (largest := float(max(x.max(), -x.min()))) <= FAR * limit:
         return None
-    what = f"samples of {plan.name} reach {largest:.3g}, far beyond usual data, which stay within {usual:g}"
+    data = f"usual data, which stay within {limit:g}"
+    if manifest.data_limit is not None:
+        data = f"your data, which stay within {manifest.data_limit:g}"
+    what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
     if (shaping := shaping_of(plan)) is None:
         return f"{what}: {clip_advice(manifest)} (in Python shaping=Clip(-LIMIT, LIMIT))"
     return f"{what}, although its predictions are {describe_shaping(shaping)}: use another solver, or check the Spec"

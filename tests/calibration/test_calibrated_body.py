@@ -301,7 +301,7 @@ def test_samples_beyond_usual_data_are_in_the_trial_unless_they_are_clipped(
 ) -> None:
     assert judge(run(bundle)).beyond == pytest.approx(2.14, abs=0.01)
     assert judge(run(bundle, clip=1.0)).beyond is None
-    monkeypatch.setattr(finite_checks, "PICTURE_RANGE", 2.2)
+    monkeypatch.setattr(finite_checks, "PICTURE_LIMIT", 1.1)
     assert judge(run(bundle)).beyond is None
 
 
@@ -323,7 +323,7 @@ def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(unrelate
     trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=None)
     recipe = SimpleNamespace(target=SimpleNamespace(name="cpu-x86"))
     body: Any = SimpleNamespace(trial=trial, recipe=recipe, search=None)
-    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None)
+    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None, data_limit=None)
     with pytest.raises(UserError, match=fix):
         calibrated_body.check_near(body, manifest)
     body.search = SimpleNamespace()
@@ -335,7 +335,7 @@ def test_the_fix_for_lost_guidance_is_a_clip_if_samples_leave_the_range_of_the_d
     lost = Difference(step=4, gain=0.32, ratio=-16.2, share=0.001)
     trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=lost)
     body: Any = SimpleNamespace(trial=trial, recipe=SimpleNamespace(target=SimpleNamespace(name="cpu-x86")))
-    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None)
+    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None, data_limit=None)
     with pytest.raises(UserError, match="loses the direction of guidance") as refused:
         calibrated_body.check_near(body, manifest)
     assert fix in refused.value.fix

@@ -91,6 +91,25 @@ def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -
     assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
 
 
+@pytest.mark.parametrize(
+    ("limit", "prediction", "clip"),
+    [(1.0, "epsilon", " --clip 1"), (1.0, "v", ""), (3.7, "epsilon", ""), (None, "epsilon", "")],
+)
+def test_epsilon_of_data_in_1_is_calibrated_with_a_clip(
+    tiny_bundle: Path, limit: float | None, prediction: str, clip: str
+) -> None:
+    changed(tiny_bundle, data_limit=limit, prediction=prediction)
+    assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8{clip}"
+
+
+@pytest.mark.parametrize(("is_clipping", "clip"), [(True, " --clip 1.5"), (False, "")])
+def test_a_clip_of_the_scheduler_is_kept_in_the_calibration(tiny_bundle: Path, is_clipping: bool, clip: str) -> None:
+    config = {"_class_name": "DDPMScheduler", "clip_sample": is_clipping, "clip_sample_range": 1.5}
+    content = msgspec.json.encode({**config, "prediction_type": "v_prediction"})
+    changed(tiny_bundle, {"plans/scheduler.json": content}, scheduler="plans/scheduler.json")
+    assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8{clip}"
+
+
 def test_after_export_with_a_light_network_comes_a_plan_that_runs_it(exported_light: Path) -> None:
     shown = calibrate_next(exported_light)
     assert shown.command == f"fewstep calibrate {exported_light} --plan dpmpp_2m:8+every"

@@ -3,8 +3,15 @@
 import shlex
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from fewstep.export.export_options import ExportOptions
-from fewstep.export.manifest import describe_additions, describe_existing_additions, export_command
+from fewstep.export.manifest import (
+    describe_additions,
+    describe_existing_additions,
+    export_command,
+    suggest_later_commands,
+)
 from fewstep.runtime.bundle.reading import open_bundle
 
 
@@ -41,3 +48,13 @@ def test_a_text_keeps_its_slashes() -> None:
     options = ExportOptions("net.py:make", "out", call=("prompt=a cat/dog, a@b/c", "image=@/pictures/cat.npy"))
     words = shlex.split(export_command(options, "net.py:make", []))
     assert words[5:] == ["--call", "prompt=a cat/dog, a@b/c", "--call", "image=@cat.npy"]
+
+
+def test_what_an_export_removes_is_given_with_the_commands_that_make_it(tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    commands = ("fewstep export n.py:make -o BUNDLE", "fewstep calibrate BUNDLE --plan ddim:3", "fewstep fit BUNDLE")
+    former = replace(manifest, provenance=replace(manifest.provenance, commands=commands))
+    said = "; to make them again: fewstep calibrate 'my models/a' --plan ddim:3 && fewstep fit 'my models/a'"
+    assert suggest_later_commands(former, Path("my models/a")) == said
+    only_exported = replace(manifest, provenance=replace(manifest.provenance, commands=commands[:1]))
+    assert suggest_later_commands(only_exported, Path("a")) == ""

@@ -66,6 +66,11 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (plain, FLOW | {"prediction": "v"}, "prediction v needs"),
     (plain, {"prediction": "flow"}, "prediction flow needs"),
     (plain, FLOW | {"prediction": "epsilon"}, "an epsilon prediction on schedule flow.*; use a denoiser that predicts"),
+    (
+        plain,
+        {"data_limit": 0.0},
+        "field 'data_limit' of spec 's': 0 is not the magnitude of a number; give the largest",
+    ),
     (plain, {"distilled": "yes"}, "field 'distilled' of spec 's' is wrong: .*; give True for a network"),
     (plain, {"to": "time"}, "two tensors named 'time'"),
     (plain, one(), "no bounds"),

@@ -19,6 +19,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sampling import execution, finite_checks
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
@@ -304,6 +305,21 @@ def test_samples_far_beyond_the_data_are_named_with_the_fix(
         caplog.clear()
         sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
         assert not caplog.messages
+
+
+def test_tiles_far_beyond_the_data_are_named_too(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finite_checks, "_WARNED", set())
+
+    def loud(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"v": np.full_like(feeds["x"], -1700.0)}
+
+    sampler = fewstep.runtime.load(tiny_bundle).with_network_parts(graph=loud)
+    channels, height, width = sampler.bundle.manifest.x_shape
+    sample_tiles(sampler, "ddim:4", (channels, 2 * height, width), Tiles(overlap=0), condition={"class": [1]})
+    (said,) = caplog.messages
+    assert "far beyond usual data" in said
 
 
 @pytest.mark.filterwarnings("error")

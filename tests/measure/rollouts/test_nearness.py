@@ -10,6 +10,7 @@ from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.measure.rollouts.metrics import PEAK, psnr
 from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, beyond_data, clip_hint
 from fewstep.measure.tally import PairedSamples
+from fewstep.runtime.sampling.finite_checks import clip_option
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,10 @@ def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
     assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
 
 
+def manifest_of(shape: tuple[int, ...], fields: dict[str, Any]) -> Any:
+    return SimpleNamespace(**{"x_shape": shape, "autoencoder": None, "units": None, "data_limit": None, **fields})
+
+
 @pytest.mark.parametrize(
     ("shape", "fields", "end"),
     [
@@ -41,19 +46,36 @@ def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
     ],
 )
 def test_one_is_a_limit_for_pictures_alone(shape: Any, fields: dict[str, Any], end: str) -> None:
-    manifest: Any = SimpleNamespace(**{"x_shape": shape, "autoencoder": None, **fields})
-    assert clip_hint(manifest).endswith(f"clip each clean prediction, with --clip LIMIT, {end}")
+    assert clip_hint(manifest_of(shape, fields)).endswith(f"clip each clean prediction, with --clip LIMIT, {end}")
+
+
+def test_a_known_range_of_the_data_is_the_limit_of_the_clip() -> None:
+    manifest = manifest_of((4, 8, 8), {"data_limit": 3.25})
+    assert clip_hint(manifest).endswith("with --clip 3.25, the largest number in your data")
+    assert clip_option(manifest) == "--clip 3.25" and clip_option(manifest_of((4, 8, 8), {})) == "--clip LIMIT"
 
 
 @pytest.mark.parametrize(
     ("shape", "fields", "limit"),
-    [((1, 8, 8), {}, 2.0), ((3, 8, 8), {"autoencoder": object()}, 10.0), ((4, 8, 8), {}, 10.0), ((16, 2), {}, 10.0)],
+    [
+        ((1, 8, 8), {}, 2.0),
+        ((3, 8, 8), {"autoencoder": object()}, 10.0),
+        ((16, 2), {"units": object()}, 10.0),
+        ((16, 2), {"data_limit": 40.0}, 80.0),
+        ((1, 8, 8), {"data_limit": 0.5}, 1.0),
+    ],
 )
-def test_pictures_and_other_data_have_a_usual_range(shape: Any, fields: dict[str, Any], limit: float) -> None:
-    manifest: Any = SimpleNamespace(**{"x_shape": shape, "autoencoder": None, **fields})
+def test_samples_are_beyond_twice_the_range_of_the_data(shape: Any, fields: dict[str, Any], limit: float) -> None:
+    manifest = manifest_of(shape, fields)
     inside, outside = (Nearness(50.0, 40.0, 3.0, limit + more) for more in (0.0, 0.5))
     assert beyond_data(inside, manifest, False) is None and beyond_data(outside, manifest, False) == limit + 0.5
     assert beyond_data(outside, manifest, True) is None and beyond_data(Nearness(50.0), manifest, False) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (16, 3)])
+def test_data_of_unknown_range_have_no_limit(shape: Any) -> None:
+    """Coordinates in angstrom reach 40."""
+    assert beyond_data(Nearness(50.0, 40.0, 3.0, 40.0), manifest_of(shape, {}), False) is None
 
 
 def test_the_largest_number_is_that_of_samples_and_references() -> None:

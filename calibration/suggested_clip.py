@@ -1,0 +1,30 @@
+"""The clip that a calibration is advised to take, from what is known of the data before any sample exists."""
+
+from contextlib import suppress
+
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import Clip
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sample_space import LARGEST
+
+
+def suggest_clip(bundle: Bundle) -> float | None:
+    """Return the limit of a clip for an epsilon denoiser of data in [-1, 1], or that of the scheduler which came with
+    the denoiser.
+
+    The error of an epsilon prediction is divided by alpha, which is small at the first steps. None if there is neither,
+    and for data without a sharp limit, such as latents.
+    """
+    manifest = bundle.manifest
+    if manifest.scheduler is not None and manifest.space.has_squared_error:
+        from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # slow to load
+
+        with suppress(UserError):
+            shaping = shaping_of(
+                scheduler_plan(2, None, False, bundle, None)
+            )  # it does not depend on the number of steps
+            if isinstance(shaping, Clip) and shaping.high == -shaping.low:
+                return shaping.high
+    is_bounded = manifest.data_limit is not None and manifest.data_limit <= LARGEST
+    return 1.0 if is_bounded and manifest.prediction == "epsilon" else None
