@@ -1,20 +1,27 @@
 """The advice after a measurement: the largest quality loss, as text, and the next command."""
 
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from pathlib import Path
 from shlex import quote
 
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
+from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, clip_hint
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.guidance import describe
+from fewstep.plans.names.plan_name import is_plan_name
 from fewstep.plans.names.plan_reference import (
     MOST_FITTED,
     FittedReference,
+    TextReference,
+    join_plan_name,
+    parse_plan_text,
+    split_plan_name,
 )
 from fewstep.report.calibrate_again import calibrate_again
 from fewstep.report.choosing.options import ChooseOptions
@@ -23,10 +30,11 @@ from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.finite_checks import CLIP
+from fewstep.runtime.sampling.finite_checks import clip_advice, clip_option
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
+MORE_STEPS = 1.5  # multiple of the present steps: for a solver of second order, an error of 7 dB less
 
 
 LongWork = CalibrateOptions | ChooseOptions | FitOptions
@@ -61,7 +69,7 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     if reason is not None:
         again = calibrate_again(bundle, first.body)
         return replace(_advise("", again, quote(str(path))), verdict=f"{word}.")
-    given = _cost(results, bundle, quote(str(path)), lost)
+    given = _cost(results, bundle, quote(str(path)), lost, beyond is not None)
     verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
     return replace(given, verdict=verdict)
 
@@ -72,20 +80,22 @@ def _loses_guidance(results: Results) -> bool:
     return lost is not None and is_lost(lost)
 
 
-def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> Advice:
+def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, leaves_range: bool) -> Advice:
     """Return a sentence on the largest loss, and the command that lowers it.
 
     The sentence is "" if the loss of few steps is unknown.
     """
     first = results.qualities[0]
     steps, int8 = results.float_against_teacher, first.against_float.mean
-    run, choose = f"fewstep run {path} --precision int8", ChooseOptions(bundle.path, at_least=f"{LEAST_PSNR:g}dB")
+    run, choose = f"fewstep run {path} --precision int8", _choose_better(first.against_teacher, bundle)
     calibrate = calibrate_again(bundle, first.body)
     if results.shaping is None and first.against_float.nearness.is_diverged:
-        command = f"{calibrate.command_line('calibrate', of=path)} {CLIP}"
-        return Advice(f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}", command, calibrate)
+        return _clip(f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}", calibrate, bundle, path)
     if loses_guidance:
         return _advise("", replace(calibrate, quality="30dB"), path)
+    if leaves_range and calibrate.clip is None:
+        said = f"Samples leave the range of the data: {clip_advice(bundle.manifest)}"
+        return _clip(said, calibrate, bundle, path)
     if steps is None:
         return Advice("", run)
     figures = f"float32 has {steps.mean:.1f} dB PSNR against many steps, and {first.body} {int8:.1f} dB against float32"
@@ -94,7 +104,8 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     if steps.mean < int8 - ALIKE_PSNR:
         said = f"Few steps lose more than int8, so more steps help: {figures}"
         if results.shaping is not None:  # fitted plans have no shaping
-            return _advise(said, choose, path)
+            plan = _longer_plan(results.plan)
+            return _advise(said, choose if plan is None else replace(calibrate, plan=plan), path)
         if (better := _find_better_fit(results, bundle, steps.mean)) is not None:
             plan = FittedReference(better.evaluations)
             said = f"Few steps lose more than int8: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
@@ -113,6 +124,27 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
     """Return the advice to run a verb with these options."""
     verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
     return Advice(verdict, options.command_line(verb, of=path), options)
+
+
+def _clip(verdict: str, calibrate: CalibrateOptions, bundle: Bundle, path: str) -> Advice:
+    """Return the advice to calibrate with a clip."""
+    command = f"{calibrate.command_line('calibrate', of=path)} {clip_option(bundle.manifest)}"
+    return Advice(verdict, command, calibrate)
+
+
+def _longer_plan(name: str) -> TextReference | None:
+    """Return the plan with MORE_STEPS times the steps of a named plan; None for a name without a number of steps."""
+    parts = split_plan_name(name)
+    if not is_plan_name(name) or not parts.has_step_count:
+        return None
+    steps = ceil(MORE_STEPS * int(parts.steps))
+    return parse_plan_text(join_plan_name(parts.solver, steps, parts.grid, parts.light))
+
+
+def _choose_better(now: EndQuality | None, bundle: Bundle) -> ChooseOptions:
+    """Return a choice of at least 1 dB more than the present body has against the teacher."""
+    least = LEAST_PSNR if now is None else max(LEAST_PSNR, floor(now.mean) + 1)
+    return ChooseOptions(bundle.path, at_least=f"{least:g}dB")
 
 
 def _find_better_fit(results: Results, bundle: Bundle, psnr: float) -> FittedPlan | None:

@@ -241,7 +241,7 @@ def test_a_body_that_changes_many_tokens_is_named():
 def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, int8, said):
     results = evaluation[1]
     (body,) = results.qualities
-    body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
+    body = replace(body, against_float=replace(body.against_float, mean=int8, largest=None), steps=())
     few_steps = replace(results.float_against_teacher, mean=steps)
     results = replace(results, float_against_teacher=few_steps, qualities=(body,))
     bundle, path = open_bundle(evaluation[0]), Path("my models/shapes")
@@ -254,8 +254,52 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     assert diverged.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert advice(replace(results, qualities=()), bundle, path) is None
     large = replace(results, qualities=(replace(body, against_float=replace(body.against_float, largest=37.4)),))
-    assert "; samples reach 37.4, beyond the range of usual data" in advice(large, bundle, path).verdict
+    found = advice(large, bundle, path)
+    assert "; samples reach 37.4, beyond the range of usual data" in found.verdict
+    assert found.verdict.endswith(
+        "Samples leave the range of the data: clip each clean prediction, with --clip LIMIT, "
+        "the largest number in your data, such as 1 for pictures in [-1, 1]."
+    )
+    assert found.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
+
+
+@pytest.mark.parametrize(
+    ("plan", "longer"),
+    [
+        ("dpmpp_2m:8@arctan", "--plan dpmpp_2m:12@arctan"),
+        ("scheduler:5", "--plan scheduler:8"),
+        ("ddim:4 from step 1", None),
+    ],
+)
+def test_a_clipped_plan_that_loses_most_gets_more_steps_or_a_choice_of_more_quality(evaluation, plan, longer):
+    """A fit has no clip. The present body has 26.4 dB against the teacher."""
+    path, results = evaluation
+    (body,) = results.qualities
+    body = replace(
+        body,
+        against_float=replace(body.against_float, mean=36.9),
+        against_teacher=replace(body.against_float, mean=26.4),
+    )
+    few = replace(results.float_against_teacher, mean=26.8)
+    results = replace(results, plan=plan, float_against_teacher=few, qualities=(body,), shaping="clipped to [-1, 1]")
+    command = advice(results, open_bundle(path), path).command
+    start = f"fewstep choose {path} --at-least 27dB" if longer is None else f"fewstep calibrate {path} {longer}"
+    assert command.startswith(start)
+
+
+def test_an_advised_choice_asks_for_more_quality_than_the_bundle_has(evaluation):
+    path, results = evaluation
+    (body,) = results.qualities
+    body = replace(
+        body,
+        against_float=replace(body.against_float, mean=34.0, largest=None),
+        against_teacher=replace(body.against_float, mean=31.6),
+    )
+    few = replace(results.float_against_teacher, mean=35.0)
+    results = replace(results, float_against_teacher=few, qualities=(body,))
+    command = advice(results, open_bundle(path), path).command
+    assert command == f"fewstep choose {path} --at-least 32dB"
 
 
 def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, tmp_path):
@@ -265,7 +309,7 @@ def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, t
     (body,) = results.qualities
     count = len(body.steps)
     losing = replace(results.float_against_teacher, mean=20.0)
-    body = replace(body, against_float=replace(body.against_float, mean=30.0))
+    body = replace(body, against_float=replace(body.against_float, mean=30.0, largest=None))
     results = replace(results, float_against_teacher=losing, qualities=(body,), shaping=None)
     fits = []
 
