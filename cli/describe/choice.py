@@ -40,10 +40,10 @@ def choice_table(choice: Choice, batch: int) -> Table:
     other_seed = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
-        f"Time: a whole sampling call for {samples}. Quality: mean PSNR against float32 with many steps (the teacher, "
-        f"{choice.teacher}) over {choice.seeds} seeds, ± its standard error; p5: 5th percentile. "
-        f"Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its worst step in "
-        "calibration. Front: no other row is both faster and closer to the teacher."
+        f"Time: a whole sampling call for {samples}, not delayed by other programs. Quality: mean PSNR against float32 "
+        f"with many steps (the teacher, {choice.teacher}) over {choice.seeds} seeds, ± its standard error; "
+        f"p5: 5th percentile. Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its "
+        "worst step in calibration. Front: no other row is both faster and closer to the teacher."
     )
     heads = ("body", "engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", "")
     return table(heads, rows, ("body",), caption=caption)
@@ -83,4 +83,4 @@ def describe_choice(choice: Choice) -> Iterator[str]:
     shaping = choice.chosen.shaping
     shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
     yield f"plans given by name have guidance {describe(choice.chosen.guidance)}{shaped}"
-    yield "saved as the choice for this machine"
+    yield "saved as the choice for this machine, which the verbs run and bake take with --chosen"

@@ -2,20 +2,23 @@
 
 from rich.filesize import decimal
 
+from fewstep.cli.bake_options import BakeCommandOptions, complete_options
 from fewstep.cli.describe.baked import describe_guidance, describe_ports
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_defaults, warn_of_mismatch
 from fewstep.graph.bake.bake import bake
-from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.write_parts import write_parts
 from fewstep.graph.bake.resolve_run import resolve_run
 from fewstep.graph.files.output_files import check_writable
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 
 
-def verb(options: BakeOptions, progress: Progress) -> Outcome:
+def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
+    options = complete_options(given)
     if not options.parts:
         check_writable(options.output)
     bundle, body, plan = planned = resolve_run(options)
@@ -24,6 +27,9 @@ def verb(options: BakeOptions, progress: Progress) -> Outcome:
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     defaults = calibrated_defaults(bundle, bundle.body(body), options.plan)
     taken = describe_defaults(defaults, options.guidance, options.clip) or f", {describe_guidance(baked)}"
+    shaping = shaping_of(plan)
+    if shaping is not None and describe_shaping(shaping) not in taken:
+        taken += f", {describe_shaping(shaping)}"
     what = f"{baked.plan} in {baked.precision}{taken}"
     use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
     value = {"files": files, "holds": baked}

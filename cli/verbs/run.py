@@ -20,7 +20,8 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
     memory = ""
     if request.choice is not None:
         value["choice"] = request.choice
-    taken = describe_defaults(request.defaults, options.guidance, options.clip)
+    origin = "calibrated" if request.choice is None else "chosen"
+    taken = describe_defaults(request.defaults, options.guidance, options.clip, origin)
     if options.tiles and (most := peak_bytes()) is not None:
         value["peak_bytes"] = most
         memory = f", {most >> 20} MiB peak memory"

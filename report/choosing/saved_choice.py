@@ -20,6 +20,7 @@ from fewstep.report.choosing.choice_facts import describe_changes, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 
@@ -68,11 +69,19 @@ class SavedChoice(Strict, frozen=True):
     def settings(self) -> dict[str, Any]:
         """Guidance and shaping of the winner as arguments of `Sampler.sample`, which then takes nothing from the
         calibration. Plans of schedulers, fits and files have their own shaping."""
-        is_named = isinstance(parse_plan_text(self.winner.plan), NamedReference)
         return {
             "guidance": 1.0 if self.guidance is None else self.guidance,
-            "shaping": (self.shaping or UNCLIPPED) if is_named else None,
+            "shaping": (self.shaping or UNCLIPPED) if self._is_named else None,
         }
+
+    @property
+    def defaults(self) -> Defaults:
+        """Guidance and shaping of the winner; None means none."""
+        return Defaults(self.guidance, self.shaping if self._is_named else None)
+
+    @property
+    def _is_named(self) -> bool:
+        return isinstance(parse_plan_text(self.winner.plan), NamedReference)
 
 
 def load_choice(path: Path | str) -> SavedChoice:

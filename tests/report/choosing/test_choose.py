@@ -167,6 +167,22 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert "--chosen already sets --precision; leave one of them out" in capsys.readouterr().err
 
 
+def test_the_winner_is_baked_with_its_plan_body_and_guidance(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = choose(options(tiny_bundle, within="8ms", at_least="0dB")).chosen
+    assert choice is not None
+    line = ["bake", str(tiny_bundle), "-o", str(tmp_path / "run.onnx"), "--chosen"]
+    assert main([*line, "--json"]) == 0
+    baked = msgspec.json.decode(capsys.readouterr().out)["holds"]
+    assert (baked["precision"], baked["guidance"]) == ("int8", "2") and baked["plan"].startswith(choice.winner.plan)
+    assert main([*line, "--plan", "ddim:2"]) != 0
+    assert "--chosen already sets --plan; leave one of them out" in capsys.readouterr().err
+    run = ["run", str(tiny_bundle), "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy"), "--chosen"]
+    assert main(run) == 0
+    assert ", guidance 2 as chosen, " in capsys.readouterr().out
+
+
 def test_a_choice_runs_without_a_warning_on_the_plan_of_calibration(
     tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +321,18 @@ def test_a_dry_run_counts_what_a_choice_evaluates(
     rows.clear()
     choose(asked)
     assert rows[:2] == [2, 2] and would["evaluations"] == sum(rows[2:]) / 2
+
+
+def test_an_estimate_leaves_out_plans_that_take_far_more_than_the_budget(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 1 us each body keeps only its plan of 2 steps, of 2, 4 and 8."""
+    engines = TimedEngine("onnxruntime", 1, 1.0)
+    monkeypatch.setattr(cost, "read_fastest_engine", lambda *_: engines)
+    judging = open_judging(options(tiny_bundle))
+    plans = choosing.plans_by_body(judging, PLANS)
+    whole, short = (cost.estimate(judging, plans, 1, budget).evaluations for budget in (None, 1e-3))
+    assert whole - short == judging.count * (4 + 8) * len(plans)
 
 
 def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
