@@ -92,15 +92,17 @@ def _names_solver(name: str) -> bool:
     return False
 
 
-def describe_defaults(defaults: Defaults, guidance: float | Guidance | None, clip: float | None) -> str:
-    """Return what a run with these options takes from the calibration, or "": ", guidance 2 and clipped to [-1, 1] as
-    calibrated"."""
+def describe_defaults(
+    defaults: Defaults, guidance: float | Guidance | None, clip: float | None, origin: str = "calibrated"
+) -> str:
+    """Return what a run with these options takes from the calibration or a choice, or "": ", guidance 2 and clipped to
+    [-1, 1] as calibrated"."""
     taken = []
     if guidance is None and defaults.guidance is not None:
         taken.append(f"guidance {describe(defaults.guidance)}")
     if clip is None and defaults.shaping is not None:
         taken.append(describe_shaping(defaults.shaping))
-    return f", {' and '.join(taken)} as calibrated" if taken else ""
+    return f", {' and '.join(taken)} as {origin}" if taken else ""
 
 
 def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
@@ -118,16 +120,10 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
-    name, guidance, shaping = _range_settings(calibrated)
-    followed, _, shaped = follows = _range_settings(plan)
-    if follows == (name, guidance, shaping):
+    if _range_settings(plan) == _range_settings(calibrated):
         return None
-    if shaped != shaping:
-        remedy = _clip_remedy(plan.name, shaping)
-    else:
-        remedy = _guidance_remedy(plan.name, guidance) if followed == name else ""
     along = f"int8 was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
-    return f"{along}: its {MISFIT}{remedy}"
+    return f"{along}: its {MISFIT}{_calibration_remedy(calibrated, plan)}"
 
 
 def warn_of_mismatch(bundle: Bundle, body: Body, plan: AnyPlan, clip: float | None) -> None:
@@ -147,21 +143,30 @@ def _describe_missing_clip(calibrated: Any, plan: Any) -> str | None:
 
 def _clip_remedy(name: str, shaping: Shaping | None) -> str:
     """Return the options that give a solver's plan the clip of the calibrated plan."""
-    if not isinstance(shaping, Clip) or shaping.low != -shaping.high or not _names_solver(name):
+    clip = _clip_option(shaping)
+    return f"; give --plan {name} {clip}" if clip and _names_solver(name) else ""
+
+
+def _clip_option(shaping: Shaping | None) -> str:
+    """Return the option for a clip, or for none; "" for another shaping, which has no option."""
+    if shaping is None:
+        return "--clip inf, in Python shaping=UNCLIPPED"
+    if not isinstance(shaping, Clip) or shaping.low != -shaping.high:
         return ""
-    return f"; give --plan {name} --clip {shaping.high:g}, in Python shaping=Clip({shaping.low}, {shaping.high})"
+    return f"--clip {shaping.high:g}, in Python shaping=Clip({shaping.low}, {shaping.high})"
 
 
-def _guidance_remedy(name: str, guidance: Guidance | None) -> str:
-    """Return the options that give a plan the guidance of the calibrated plan, if that guidance has a text form.
+def _calibration_remedy(calibrated: Any, plan: Any) -> str:
+    """Return the options that give a run the plan, guidance and clip of the calibration, as far as they differ; "" if
+    one of them has no option.
 
     They name the plan, because the guidance of a plan file cannot be changed.
     """
-    try:
-        check_reference(parse_plan_text(name))
-    except UserError:  # a plan that a program built, which no name compiles
-        return ""
-    if guidance is None:
-        return f"; give --plan {name} without --guidance"
-    text = to_text(guidance)
-    return "" if text is None else f"; give --plan {name} --guidance {text}"
+    (name, guidance, shaping), (own, weight, shaped) = _range_settings(calibrated), _range_settings(plan)
+    given = [f"--plan {plan.name if own == name else name}"]
+    if weight != guidance:
+        text = "1" if guidance is None else to_text(guidance)
+        given += [""] if text is None else [f"--guidance {text}"]
+    if shaped != shaping:
+        given.append(_clip_option(shaping))
+    return f"; give {' '.join(given)}" if all(given) and _names_solver(name) else ""

@@ -15,7 +15,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import FileReference, TextReference, parse_plan_text
 from fewstep.plans.plan import Plan, Step, group_of, tensor_values
-from fewstep.plans.shaping import Shaping
+from fewstep.plans.shaping import Shaping, describe_shaping
 from fewstep.plans.tokens.plan import USUAL, TokenPlan, TokenStep
 
 AnyStep = Step | TokenStep
@@ -82,9 +82,10 @@ def plan_headline(plan: AnyPlan) -> str:
     if isinstance(plan, TokenPlan):
         place = f"{list(plan.shape)} tokens of {plan.vocabulary} ids"
         return f"{plan.name} for {place}{guidance}: at most {len(plan.steps)} evaluations, {branches} branches"
-    noise = ", stochastic" if plan.is_stochastic else ""
+    shaping, noise = shaping_of(plan), ", stochastic" if plan.is_stochastic else ""
+    shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
     return (
-        f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
+        f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{shaped}{noise}: "
         f"{len(plan.steps)} evaluations, {branches} branches, {plan.rows} rows"
     )
 

@@ -142,7 +142,8 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
     if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # the form that `code_name` writes
         fix = "name its file or module as well, as in my_solver.py:heun3:8, or run the file of the plan"
         raise UserError(f"'{text}' in plan '{name}' is user-supplied code, which this name does not load", fix)
-    what = f"'{name}' is not a plan: '{text}' is not NAME or NAME(parameter=number, ...)"
+    part = "it" if text == name else f"'{text}'"
+    what = f"'{name}' is not a plan: {part} is not NAME or NAME(parameter=number, ...)"
     raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7), or give the .json file of a plan")
 
 

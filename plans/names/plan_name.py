@@ -154,9 +154,11 @@ def with_grid(text: str) -> str:
 
 
 def _refuse_other_tools(parts: NameParts) -> None:
-    """Raise UserError for the name of a fitted plan, and for a solver's name in another tool. For the latter the fix
-    has the name that plans use."""
+    """Raise UserError for the name of a fitted plan or a scheduler's plan, and for a solver's name in another tool. For
+    the latter the fix has the name that plans use."""
     what, name = parts.solver, parts.text
+    if parts.is_of_scheduler and not parts.steps:  # with a number of steps it is a `SchedulerReference`
+        raise UserError(f"plan '{name}' has no number of steps", f"write {what}:20")
     if what == FITTED_SOLVER and parts.steps.isdecimal():
         raise UserError(f"plan '{name}' has fitted numbers, which only exist for a body of a bundle", "name a solver")
     if what == FITTED_SOLVER:

@@ -138,7 +138,11 @@ def open_bundle(path: Path | str) -> Bundle:
     manifest_path = path / MANIFEST
     with _report_read_errors(path):
         if not path.exists():
-            fix = f"fewstep bake BUNDLE -o {path}" if path.suffix == ".onnx" else f"fewstep export SOURCE -o {path}"
+            fix = (
+                f"fewstep bake BUNDLE --plan dpmpp_2m:8 -o {path}"
+                if path.suffix == ".onnx"
+                else f"fewstep export SOURCE -o {path}"
+            )
             raise UserError(f"there is no {'file' if path.suffix == '.onnx' else 'bundle'} {path}", f"make one: {fix}")
         if path.is_file():
             folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"

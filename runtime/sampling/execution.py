@@ -87,8 +87,8 @@ class ContinuousExecution:
                 guidance = None  # `find_fitted` has already checked it
             case SchedulerReference(steps):
                 if renoise is not None or given is not None:
-                    what = f"plan '{reference}' takes no renoise and no shaping"
-                    raise UserError(what, "give SOLVER:STEPS, which takes both")
+                    taken = "renoise" if given is None else "clip or other shaping, only that of its scheduler's config"
+                    raise UserError(f"plan '{reference}' takes no {taken}", "leave it out, or give SOLVER:STEPS")
                 from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed and slow to load
 
                 plan = scheduler_plan(steps, guidance, facts.guided, bundle, strength)

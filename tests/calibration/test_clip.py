@@ -126,10 +126,15 @@ def test_a_run_that_does_not_clip_is_warned_of_a_calibration_that_did(bundle: Pa
         unclipped = sampler.compile("ddim:4", 2.0, shaping=UNCLIPPED)
         stated = describe_calibration_mismatch(sampler.bundle, sampler.body, unclipped)
         assert stated is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:4" in stated
-        assert stated.endswith("; give --plan ddim:4 --clip 0.5, in Python shaping=Clip(-0.5, 0.5)")
+        assert stated.endswith("; give --plan ddim:3@trailing --clip 0.5, in Python shaping=Clip(-0.5, 0.5)")
         in_float = sampler.bundle.body("float32")
         stated = describe_calibration_mismatch(sampler.bundle, in_float, unclipped)
         assert stated is not None and "leave the range of the data" in stated and "--clip 0.5" in stated
+        all_differ = describe_calibration_mismatch(
+            sampler.bundle, sampler.body, sampler.compile("ddim:9", 4.0, shaping=UNCLIPPED)
+        )
+        options = "--plan ddim:3@trailing --guidance 2 --clip 0.5, in Python shaping=Clip(-0.5, 0.5)"
+        assert all_differ is not None and all_differ.endswith(f"; give {options}")
         assert describe_calibration_mismatch(sampler.bundle, in_float, sampler.compile("ddim:4", 1.0)) is None
         assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
         to = Fitted("ddim:3", "int8-cpu-x86", "0" * 64, "0" * 64)

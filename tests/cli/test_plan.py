@@ -151,3 +151,9 @@ def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path, fewstep: Comm
         "input kept",
         "fresh noise",
     }
+
+
+def test_the_headline_of_a_plan_has_the_limits_of_its_clip(tmp_path: Path, fewstep: Command) -> None:
+    file = tmp_path / "plan.json"
+    file.write_bytes(encode(compile_plan("ddim:2", LINEAR, shaping=Clip(-1.5, 1.5))))
+    assert ", clipped to [-1.5, 1.5]: 2 evaluations" in fewstep("plan", "--show", file).out

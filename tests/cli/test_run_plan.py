@@ -119,7 +119,18 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
     ("along", "plan", "guidance", "said"),
     [
         (2.0, "ddim:3", 2.0, None),
-        (2.0, "ddim:4", 2.0, "2, and runs along ddim:4, guidance 2: its ranges may not fit"),
+        (
+            2.0,
+            "ddim:4",
+            2.0,
+            "2, and runs along ddim:4, guidance 2: its ranges may not fit; give --plan ddim:3@trailing",
+        ),
+        (
+            3.0,
+            "ddim:4",
+            2.0,
+            "runs along ddim:4, guidance 2: its ranges may not fit; give --plan ddim:3@trailing --guidance 3",
+        ),
         (
             2.0,
             "ddim:3",
@@ -130,7 +141,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
             None,
             "ddim:3",
             2.0,
-            "none, and runs along ddim:3, guidance 2: its ranges may not fit; give --plan ddim:3 without --guidance",
+            "none, and runs along ddim:3, guidance 2: its ranges may not fit; give --plan ddim:3 --guidance 1",
         ),
         (Branches({"cond": 2.0, "uncond": -1.0}), "ddim:4", 2.0, "guidance 2: its ranges may not fit"),
         (Branches({"cond": 3.0, "uncond": -2.0}), "ddim:3", 2.0, "guidance 2: its ranges may not fit"),
@@ -232,3 +243,12 @@ def test_a_fit_without_guidance_runs_without_it_after_a_calibration_with_guidanc
     fitted = give(tiny_bundle, guidance=None)
     with load(tiny_bundle) as sampler:
         assert sampler.compile("fitted:3") == fitted
+
+
+def test_a_plan_fitted_without_guidance_is_judged_as_it_is_run(tiny_bundle: Path) -> None:
+    """The calibration has guidance 2, at which the bundle has no fit."""
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    fitted = give(tiny_bundle, guidance=None)
+    with load(tiny_bundle) as sampler:
+        judged = select_plan(sampler, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
+        assert judged.guidance is None and judged.steps == sampler.compile("fitted:3").steps == fitted.steps

@@ -90,7 +90,7 @@ def test_parameters_reach_the_solver():
         ("ddim(eta=" + "(" * 900 + "1" + ")" * 900 + "):8", "is not NAME or NAME"),
         ("ddim(eta=" + "-" * 3000 + "1):8", "is not NAME or NAME"),
         ("", "is not NAME or NAME"),
-        ("garbage.npz", "'garbage.npz' is not a plan: .* is not NAME or NAME"),
+        ("garbage.npz", "'garbage.npz' is not a plan: it is not NAME or NAME"),
         ("unipc:8", "write unipc_2:8;"),
         ("unipc(bh1=True):8", r"solver unipc needs order \(plan .*; choose one of unipc_1, unipc_2, unipc_3, unipc_4$"),
         ("deis_t:8", "solver deis_t needs order .*; choose one of deis_t_2, deis_t_3, deis_t_4$"),
@@ -150,3 +150,8 @@ def test_times_that_are_too_close_give_one_line() -> None:
         warnings.simplefilter("error")
         with pytest.raises(UserError, match="coefficient is nan .*two times are too close"):
             compile_plan("deis_t_3:1000@ays_svd", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
+
+
+def test_a_scheduler_without_steps_gets_a_number_and_not_another_solver() -> None:
+    with pytest.raises(UserError, match="plan 'scheduler' has no number of steps; write scheduler:20"):
+        parse_plan_name("scheduler")
