@@ -2,12 +2,11 @@
 
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.plan_reference import split_plan_name
 from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.fit_command import plan_without_fits
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import own_plan
 from fewstep.runtime.sampling.loading import choose_body
 
 BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
@@ -26,9 +25,8 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     if BODY not in bundle.manifest.bodies:
         what = f"{bundle.path} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    calibrated = own_plan(bundle, bundle.body(BODY))  # schedulers clip by default, --clip only if samples need it
-    is_scheduler = calibrated is not None and split_plan_name(calibrated.name).is_of_scheduler
-    if calibrated is not None and not is_scheduler and (shaping := shaping_of(calibrated)) is not None:
+    calibrated = plan_without_fits(bundle.path, bundle.manifest)
+    if calibrated is not None and (shaping := shaping_of(calibrated)) is not None:
         along = f"{calibrated.name}, {describe_shaping(shaping)}"
         what = f"{bundle.path} was calibrated along {along}, but fitted plans do not clip"
         raise UserError(what, "run more steps, or fit before `fewstep calibrate` if samples need no clip")

@@ -1,9 +1,11 @@
 """The plan along which a body is judged, and texts of warnings about it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import cast
 
 from fewstep.plans.any_plan import AnyPlan, check_compiled, regroup, shaping_of
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.names.plan_reference import (
     FileReference,
@@ -48,6 +50,10 @@ def select_plan(
     manifest, calibrated = compiler.bundle.manifest, calibrated_plan(compiler.bundle, body)
     form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
     if isinstance(asked, FittedReference):
+        guidances = (form, None, form) if guidance is None else (form,)  # at the calibrated one, or fitted without
+        for each in guidances[:-1]:
+            with suppress(UserError):
+                return regroup(check_compiled(plan_for(compiler.bundle, body, asked, each)), compiler.body.groups)
         return regroup(check_compiled(plan_for(compiler.bundle, body, asked, form)), compiler.body.groups)
     if calibrated is None:
         asked = asked or _of_bundle(body.plan or manifest.space.default_plan)

@@ -14,7 +14,7 @@ from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.bundle.fit_command import refit_command
+from fewstep.runtime.bundle.fit_command import plan_without_fits, refit_command
 from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 from fewstep.runtime.bundle.reading import Bundle
@@ -54,6 +54,7 @@ def find_fitted(
         raise lost[0]
     fit = refit_command(bundle.path, bundle.manifest, evaluations, weight_of(form), "fit it: ")
     can_be_fitted = (shaping, strength) == (None, None) and (form is None or weight_of(form) is not None)
+    can_be_fitted = can_be_fitted and plan_without_fits(bundle.path, bundle.manifest) is None
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(form)}" + ("" if shaping is None else f", {shaping}")

@@ -250,5 +250,5 @@ def test_a_plan_fitted_without_guidance_is_judged_as_it_is_run(tiny_bundle: Path
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     fitted = give(tiny_bundle, guidance=None)
     with load(tiny_bundle) as sampler:
-        judged = select_plan(sampler, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
+        judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
         assert judged.guidance is None and judged.steps == sampler.compile("fitted:3").steps == fitted.steps

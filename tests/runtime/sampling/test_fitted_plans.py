@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import with_manifest_fields
+from tests.bundles import changed, with_body, with_manifest_fields
 
 
 def give(folder, body="float32", guidance=2.0, graph=None, source="0" * 64, numbers="dpmpp_2m:3"):
@@ -178,3 +178,13 @@ def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bu
         file.write_bytes(file.read_bytes().replace(b"1", b"2", 3))
         with pytest.raises(UserError, match=f"{entry.file} is damaged or was edited"):
             sampler.compile(str(file))
+
+
+def test_a_fit_is_not_advised_where_the_calibration_clips(tiny_bundle):
+    content = encode(compile_plan("ddim:3", denoiser_facts(open_bundle(tiny_bundle).manifest), 2.0, Clip(-1.0, 1.0)))
+    with_body(
+        changed(tiny_bundle, {"plan.json": content}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3"
+    )
+    with load(tiny_bundle) as sampler, pytest.raises(UserError) as refused:
+        sampler.compile("fitted:3")
+    assert refused.value.fix == "run another plan, such as dpmpp_2m:3"
