@@ -17,6 +17,7 @@ from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
 from fewstep.cli.progress import progress_display
 from fewstep.cli.removed_options import SUCCESSORS, find_removed_option
+from fewstep.cli.repeated_options import find_repeated_option
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
 from fewstep.runtime.interrupts import check_interrupted
@@ -59,6 +60,8 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
         for name, verb in VERBS.items():
             if name == asked:
                 module = importlib.import_module(f"fewstep.cli.verbs.{name}")
+                if (twice := find_repeated_option(module.verb, arguments)) is not None:
+                    raise CommandLineError(f"{twice} is given twice", "leave one of them out")
                 called = make_command(
                     module.verb, progress, outcomes.append, getattr(module, "dry_run", None), shows_all=shows_all
                 )

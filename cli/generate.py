@@ -137,7 +137,7 @@ def _make_parameter(
     field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool, shows_all: bool
 ) -> inspect.Parameter:
     default = field.default_factory() if callable(field.default_factory) else field.default
-    if _sequence_type(hint):
+    if sequence_type(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = list[str] if default is not None else list[str] | None
     if {Pag, NamedReference} & {hint, *get_args(hint)}:  # guidance and plans, which the options parse themselves
@@ -145,11 +145,9 @@ def _make_parameter(
     if is_argument:
         annotation: Any = Annotated[hint, typer.Argument(help=text, metavar=field.name.upper(), show_default=False)]
     else:
-        flags = [f"--{field.name.replace('_', '-')}"]
+        flags = option_flags(field)
         if hint is bool:
-            flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
-        if "short" in field.metadata:
-            flags.append(field.metadata["short"])
+            flags[0] = f"{flags[0]}/--no-{flags[0][2:]}"
         text, metavar = _help_and_metavar(hint, text)
         is_hidden = bool(field.metadata.get("expert")) and not shows_all
         shown = default not in (None, "")
@@ -163,6 +161,12 @@ def _make_parameter(
     )
 
 
+def option_flags(field: "dataclasses.Field[Any]") -> list[str]:
+    """Return the flags of an option: the long one, and the short one if it has one."""
+    short = [field.metadata["short"]] if "short" in field.metadata else []
+    return [f"--{field.name.replace('_', '-')}", *short]
+
+
 def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
     """Return the help and the metavar of an option. If the text does not name all words of a choice, append them."""
     parts = (hint, *get_args(hint))
@@ -172,7 +176,7 @@ def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
     return text, "<list>" if any(get_origin(part) is list for part in parts) else None
 
 
-def _sequence_type(hint: Any) -> Any:
+def sequence_type(hint: Any) -> Any:
     """Return the tuple type in a hint, which may be optional; None for any other hint."""
     return next((part for part in (hint, *get_args(hint)) if get_origin(part) is tuple), None)
 
@@ -180,7 +184,7 @@ def _sequence_type(hint: Any) -> Any:
 def _convert_value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> Any:
     """Convert a parsed value to the type of its field. A sequence is a list of texts, each split at commas unless the
     field is `whole`. Raises UserError for an empty option or an item of another type."""
-    kind = _sequence_type(hint)
+    kind = sequence_type(hint)
     if kind is None or (value is None and type(None) in get_args(hint)):
         return value
     if value is None or field.metadata.get("whole"):

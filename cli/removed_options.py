@@ -15,6 +15,7 @@ REMOVED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("--mutual", "--masactrl"), "--change masactrl:LAYERS"),
         "--ip-adapter": "--change ip_adapter:FILE",
     },
+    "pack": {"--precision": "--body, by default all int8 bodies for CPUs"},
     "bake": {"--backbone": "--around backbone:FILE.onnx"},
 }
 

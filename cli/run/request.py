@@ -72,6 +72,7 @@ def open_request(options: RunOptions) -> RunRequest:
     check_token_options(options, bundle)
     check_latents(options, bundle, tiled)
     parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    _check_counts(options)
     options, own, branches = add_records(options, parsed, manifest)
     if options.is_picture:
         check_picture(options, find_image_shape(bundle, tiled))
@@ -92,7 +93,21 @@ def open_request(options: RunOptions) -> RunRequest:
     hold = None
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
-    defaults = Defaults() if choice is not None else calibrated_defaults(bundle, body, options.plan)
+    defaults = calibrated_defaults(bundle, body, options.plan) if choice is None else choice.defaults
     if options.guidance is None:
         options = replace(options, guidance=defaults.guidance)
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)
+
+
+def _check_counts(options: RunOptions) -> None:
+    """Raise UserError if --samples leaves out values of the command line. Rows of files may be left out."""
+    names = [text.partition("=")[0] for text in options.condition if "=@" not in text]
+    for what, count in (
+        *((f"--condition {name}", names.count(name)) for name in names),
+        ("--prompt", len(options.prompt)),
+    ):
+        if options.samples is not None and count > options.samples:
+            raise UserError(
+                f"{what} is given {count} times, and --samples is {options.samples}",
+                f"give --samples {count}, or fewer values",
+            )

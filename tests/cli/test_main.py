@@ -164,6 +164,20 @@ def test_a_wrong_command_line_is_exit_code_2(
     assert_refusal(refusal(*arguments, code=2), names, fix)
 
 
+@pytest.mark.parametrize("given", [("--plan", "ddim:3"), ("--plan=ddim:3",)])
+def test_an_option_of_one_value_is_given_once(refusal: Refusal, given: tuple[str, ...]) -> None:
+    line = refusal("run", "bundle", "--plan", "ddim:2", *given, code=2)
+    assert line == "fewstep: --plan is given twice; leave one of them out"
+    assert "twice" not in refusal("run", "bundle", "-c", "class=1", "-c", "class=2", "-o", "x.npy")
+
+
+def test_more_values_than_samples_are_refused(tiny_bundle: Path, refusal: Refusal) -> None:
+    given = ("-c", "class=1", "-c", "class=2", "-c", "class=3", "-n", 2)
+    line = refusal("run", tiny_bundle, "--plan", "ddim:2", *given, "-o", tiny_bundle.with_name("x.npy"))
+    said = "--condition class is given 3 times, and --samples is 2; give --samples 3, or fewer values"
+    assert line == f"fewstep: {said}"
+
+
 def test_a_place_that_cannot_be_written_is_named(tiny_bundle: Path, tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "grid.png").mkdir()
     line = refusal("run", tiny_bundle, *RUN, "-n", 1, "-o", tmp_path / "grid.png")
