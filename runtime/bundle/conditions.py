@@ -14,6 +14,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
+MOST_LISTED, FIRST_LISTED = 20, 5  # labels in a message
 ELEMENTS_LIMIT = 2**24  # largest number of elements of one value
 KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
 NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order
@@ -164,7 +165,10 @@ def _describe_valid_value(condition: Condition) -> str:
     if condition.null is not None and _first_beyond(np.array([condition.null]), condition.low, condition.high):
         none = f", or {condition.null:g} for none"
     if condition.labels:
-        return ", ".join(f"{number} {label}" for number, label in enumerate(condition.labels)) + none
+        named = [f"{number} {label}" for number, label in enumerate(condition.labels)]
+        if len(named) > MOST_LISTED:
+            named = [*named[:FIRST_LISTED], "...", named[-1]]
+        return ", ".join(named) + none
     kind = f"{condition.dtype} values of shape {list(condition.shape)}" if condition.shape else f"one {condition.dtype}"
     bounds = "" if condition.low is None or condition.high is None else f" from {condition.low:g} to {condition.high:g}"
     return kind + bounds + none

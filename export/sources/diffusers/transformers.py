@@ -18,6 +18,7 @@ from fewstep.export.sources.diffusers.interface import (
     setting_condition,
     vector_condition,
 )
+from fewstep.export.sources.diffusers.labels import read_labels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -31,8 +32,8 @@ MILLI = 1e-3  # the network reads t in [0, 1], while its schedule has timesteps 
 
 def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """DiT (Peebles & Xie 2023). Its condition is a label; one more label means "none"."""
-    labels = config["num_embeds_ada_norm"]
-    label = Condition("class", "class_labels", null=labels, low=0, high=labels - 1)
+    count = config["num_embeds_ada_norm"]
+    label = Condition("class", "class_labels", null=count, low=0, high=count - 1, labels=read_labels(folder, count))
     return make_interface(config, read_x_shape(config), [(label, "class_labels")], x=HIDDEN_STATES)
 
 
