@@ -46,7 +46,7 @@ MOST_TRAJECTORIES = 2**48
 
 @dataclass(frozen=True)
 class CalibrateOptions(BundleOptions, SamplingOptions):
-    """Measure a bundle along the plan it will run, and lower it to int8.
+    """Measure a bundle along the plan it will run, and lower it to int8. No option of an earlier calibration is kept.
 
     bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
     plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, with +every if there is a light network;
@@ -55,7 +55,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
         several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: 2, or none without a null condition.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], like the program that will run the plan.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as your program will.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
     half: Float type around int8 in engines of tensorrt. bfloat16 suits weights that were trained in it, and is also
