@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fewstep.graph.bake.network_form import body_form, precision_in
 from fewstep.graph.bake.options import BakeOptions
-from fewstep.graph.files.commit import refuse_in_bundle
+from fewstep.graph.files.commit import refuse_inside_bundle
 from fewstep.plans.any_plan import AnyPlan, PlanReference, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
@@ -62,8 +62,9 @@ def _check_output(options: BakeOptions) -> None:
     """Raise UserError for an output of the wrong kind, or in a bundle."""
     if not options.parts and options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is not an ONNX file", f"give a name that ends in {SUFFIX}")
-    if options.parts and (options.output.suffix == SUFFIX or (options.output / MANIFEST).exists()):
+    is_other = options.output.exists() and not options.output.is_dir()
+    if options.parts and (options.output.suffix == SUFFIX or is_other or (options.output / MANIFEST).exists()):
         raise UserError(f"output {options.output} is not a folder for parts", "give the path of a new folder")
     if options.parts and options.adapter:
         raise UserError("parts of a run cannot have an adapter", "bake without --adapter, or without --parts")
-    refuse_in_bundle(options.output)
+    refuse_inside_bundle(options.output)

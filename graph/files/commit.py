@@ -51,6 +51,14 @@ def refuse_in_bundle(path: Path) -> None:
                 raise UserError(f"{path} is a file of the bundle {folder}", "write elsewhere")
 
 
+def refuse_inside_bundle(path: Path) -> None:
+    """Raise UserError if the path is in the folder of a bundle, where the next verb may remove or overwrite it."""
+    refuse_in_bundle(path)
+    for folder in Path(os.path.realpath(path)).parents:
+        if (folder / MANIFEST).is_file():
+            raise UserError(f"{path} is in the bundle {folder}, which stays unchanged", "write elsewhere")
+
+
 def _bundle_files(folder: Path) -> Collection[str]:
     """Return the files of a bundle, or none if the bundle cannot be read."""
     try:

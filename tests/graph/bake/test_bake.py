@@ -254,6 +254,15 @@ def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, c
     assert not list(tmp_path.glob("**/*.onnx.data")) and not (tmp_path / "s.onnx").exists()
 
 
+@pytest.mark.parametrize("name", ["x.onnx", "graphs/x.onnx"])
+def test_a_new_file_in_a_bundle_is_refused(tiny_bundle: Path, name: str) -> None:
+    file = tiny_bundle / name
+    file.parent.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match="x.onnx is in the bundle .*, which stays unchanged; write elsewhere"):
+        bake(BakeOptions(tiny_bundle, "ddim:2", file))
+    assert not file.exists()
+
+
 def test_a_bundle_is_no_place_for_what_is_baked_from_it(tiny_bundle: Path) -> None:
     body = tiny_bundle / open_bundle(tiny_bundle).manifest.bodies["float32"].graph.file
     content = body.read_bytes()

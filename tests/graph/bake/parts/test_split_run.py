@@ -20,7 +20,7 @@ LABELS = np.array([0, 2, 1])
 @pytest.mark.parametrize("plan", ["ddim:3", "dpmpp_2m:8", "heun:3", "ddim(eta=1):4", "sa_solver:4"])
 @pytest.mark.parametrize("guidance", [None, 2.0])
 def test_the_samples_are_those_of_the_executor(tiny_bundle: Path, plan: str, guidance: float | None) -> None:
-    run, _ = assemble_run(BakeOptions(tiny_bundle, plan, tiny_bundle / "run.onnx", "int8", guidance=guidance))
+    run, _ = assemble_run(BakeOptions(tiny_bundle, plan, tiny_bundle.with_name("run.onnx"), "int8", guidance=guidance))
     parts, values = split_run(run), {"class": LABELS}
     for port in run.inputs:
         if port.meaning in DRAWN:
@@ -46,6 +46,7 @@ def test_the_samples_are_those_of_the_executor(tiny_bundle: Path, plan: str, gui
     [({"unroll": True}, "an unrolled run has no repeated step"), ({"batch": 2}, "a fixed batch cannot be split")],
 )
 def test_a_run_without_a_step_of_any_batch_is_refused(tiny_bundle: Path, changes: dict[str, int], message: str) -> None:
-    run, _ = assemble_run(replace(BakeOptions(tiny_bundle, "ddim:2", tiny_bundle / "run.onnx"), **changes))
+    options = BakeOptions(tiny_bundle, "ddim:2", tiny_bundle.with_name("run.onnx"))
+    run, _ = assemble_run(replace(options, **changes))
     with pytest.raises(UserError, match=message):
         split_run(run)

@@ -155,6 +155,10 @@ def test_what_cannot_be_written_is_refused(
 def test_a_bundle_is_no_folder_for_parts(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="is not a folder for parts"):
         write_parts(BakeOptions(tiny_bundle, "ddim:3", tiny_bundle, parts=True))
+    file = tiny_bundle.with_name("file")
+    file.touch()
+    with pytest.raises(UserError, match="is not a folder for parts"):
+        write_parts(BakeOptions(tiny_bundle, "ddim:3", file, parts=True))
 
 
 @pytest.mark.parametrize("batch", [0, -1])
