@@ -122,6 +122,22 @@ def test_the_program_of_node_ends_in_one_line() -> None:
     )
 
 
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("18446744073709551616", "the seed 18446744073709551616 is larger than 9007199254740991"),
+        ("-1", "-1 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
+        ("1.5", "1.5 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
+        ("kind=1 kind=2 0", "kind is given twice, and one value fills it for all samples"),
+    ],
+)
+def test_node_refuses_other_seeds_and_a_second_value(given: str, said: str) -> None:
+    command = [str(NODE), str(EXAMPLES / "sample.mjs"), "none.onnx", "out.f32", *given.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"sample.mjs: {said}\n")
+
+
 def refusal_of_steps(bundle: Path, *given: str) -> str:
     """Return the message of steps.py for a bundle."""
     program = [sys.executable, str(EXAMPLES / "steps.py"), str(bundle), str(bundle.with_name("parts")), *given]
@@ -187,6 +203,7 @@ def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, give
         ("pattern=-1", "pattern=-1 is not in 0 to 3"),
         ("class=1", "it takes no class: it takes pattern 0 to 3, strength, kind 0 disc, 1 Square"),
         ("pattern=a", "pattern=a is not in 0 to 3"),
+        ("pattern=1e0", "pattern is int64, and not 1e0"),
         ("kind=7", "kind=7 is not in 0 disc, 1 Square"),
         ("kind=ring", "kind=ring is not in 0 disc, 1 Square"),
     ],

@@ -15,11 +15,22 @@ const LEAST_SAME = 0.5; // of the tokens
 const [file, output, ...rest] = process.argv.slice(2);
 const checks = file === "--check" && output;
 const seeds = rest.filter((each) => /^\d+$/.test(each)), pairs = rest.filter((each) => /^[^=]+=[^=]+$/.test(each));
-if ((!seeds.length || seeds.length + pairs.length < rest.length) && !checks) {
+const unknown = rest.find((each) => !seeds.includes(each) && !pairs.includes(each));
+if (unknown !== undefined && !checks) refuse(`${unknown} is neither a seed, a whole number from 0 on, nor NAME=VALUE`);
+if (!seeds.length && !checks) {
   console.error("usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check FILE");
   process.exit(2);
 }
+const wrong = seeds.find((each) => !Number.isSafeInteger(+each)); // noise.mjs takes seeds below 2^53
+if (wrong !== undefined) refuse(`the seed ${wrong} is larger than ${Number.MAX_SAFE_INTEGER}`);
 const conditions = Object.fromEntries(pairs.map((each) => each.split("=")));
+const twice = Object.keys(conditions).find((name) => pairs.filter((each) => each.startsWith(`${name}=`)).length > 1);
+if (twice !== undefined) refuse(`${twice} is given twice, and one value fills it for all samples`);
+
+function refuse(what) {
+  console.error(`sample.mjs: ${what}`);
+  process.exit(2);
+}
 
 // What goes wrong is one line.
 process.on("uncaughtException", (error) => {
@@ -40,7 +51,7 @@ function inputOf(port, about, seeds, sizes, fills) {
     const own = size / seeds.length / numbers.length, random = port.meaning === "chances" ? uniforms : normal;
     numbers.forEach((draw, k) => seeds.forEach((seed, row) => data.set(random(seed, draw, own), (k * seeds.length + row) * own)));
   } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}: give ${port.name}=VALUE`);
-  else if (!isFinite(fills[port.name]) || (port.dtype === "int64" && !Number.isInteger(+fills[port.name])))
+  else if (!isFinite(fills[port.name]))
     throw new Error(`${port.name} is ${port.dtype}, and not ${fills[port.name]}`);
   else data.fill(port.dtype === "int64" ? BigInt(fills[port.name]) : Number(fills[port.name]));
   return new Tensor(port.dtype, data, shape);
@@ -81,10 +92,12 @@ async function sample() {
     const { name, low, high } = each, value = (conditions[name] = numberOf(each, conditions[name]));
     if (value < (low ?? -Infinity) || value > (high ?? Infinity) || (isNaN(value) && limitsOf(about, name)))
       throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
+    const { dtype } = about.inputs.find((port) => port.name === name);
+    if (dtype === "int64" && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
   }
   const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
-  console.log(`${seeds.length} samples in ${Math.round(taken)} ms`);
+  console.log(`${seeds.length} ${seeds.length === 1 ? "sample" : "samples"} in ${Math.round(taken)} ms`);
 }
 
 // What the file says of itself, and where its checksum stands. onnxruntime-node shows no metadata, so it is found by
