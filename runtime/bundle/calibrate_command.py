@@ -9,7 +9,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.platforms import PLATFORMS, body_name, target_of
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
 
 KIND: cache.Purpose = "refusals"
@@ -45,7 +45,7 @@ def _read_refusal(bundle: Bundle, name: str) -> Refusal | None:
 
 
 def _key(bundle: Bundle, name: str) -> str:
-    manifest = bundle.manifest
+    manifest = open_bundle(bundle.path).manifest  # of all networks: an expert may have another prediction
     of_export = manifest.provenance.source_sha256, manifest.schedule, manifest.prediction
     facts = str(bundle.path.resolve()), of_export, name  # another Spec for the same weights may calibrate
     return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

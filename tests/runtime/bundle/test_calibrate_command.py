@@ -12,7 +12,7 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.calibrate_command import calibrate_fix, store_refusal
 from fewstep.runtime.bundle.platforms import target_of
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed, with_bodies
 
@@ -44,3 +44,11 @@ def test_the_refusal_of_another_schedule_is_not_given(plain: Path) -> None:
     schedule = msgspec.structs.replace(bundle.manifest.schedule, beta_end=0.03)
     again = open_bundle(changed(plain, schedule=schedule))
     assert calibrate_fix(again, PREFERRED) == f"fewstep calibrate {plain} --target {target_of(PREFERRED)}"
+
+
+def test_the_refusal_of_an_expert_is_that_of_its_bundle(plain: Path) -> None:
+    """The expert predicts something else than the denoiser."""
+    bundle = open_bundle(plain)
+    expert = Bundle(plain, msgspec.structs.replace(bundle.manifest, prediction="epsilon"))
+    store_refusal(expert, PREFERRED, UserError("it is only 3 dB from float32", "give --clip LIMIT"))
+    assert calibrate_fix(bundle, PREFERRED).startswith(f"the last calibration refused {PREFERRED}, because")
