@@ -67,7 +67,9 @@ async function run(file, about, seeds, sizes, fills) {
 // The legal values of an input that is a condition, as text; "" without labels and limits.
 function limitsOf(about, name) {
   const { low = null, high = null, labels = [] } = about.conditions.find((each) => each.name === name) ?? {};
-  if (labels.length) return ` ${labels.map((label, number) => `${number} ${label}`).join(", ")}`;
+  const named = labels.map((label, number) => `${number} ${label}`);
+  if (named.length > 20) named.splice(5, named.length - 6, "...");
+  if (named.length) return ` ${named.join(", ")}`;
   return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}`;
 }
 
