@@ -55,7 +55,7 @@ def refuse_inside_bundle(path: Path) -> None:
     """Raise UserError if the path is in the folder of a bundle, where the next verb may remove or overwrite it."""
     refuse_in_bundle(path)
     for folder in Path(os.path.realpath(path)).parents:
-        if (folder / MANIFEST).is_file():
+        if (folder / MANIFEST).is_file() and not _is_foreign(folder / MANIFEST):  # web pages have such a file too
             raise UserError(f"{path} is in the bundle {folder}, which stays unchanged", "write elsewhere")
 
 

@@ -263,6 +263,14 @@ def test_a_new_file_in_a_bundle_is_refused(tiny_bundle: Path, name: str) -> None
     assert not file.exists()
 
 
+def test_a_folder_with_the_manifest_of_a_web_page_is_no_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    (page / "models").mkdir(parents=True)
+    (page / "manifest.json").write_text('{"name": "page", "icons": []}')
+    bake(BakeOptions(tiny_bundle, "ddim:2", page / "models" / "x.onnx"))
+    assert (page / "models" / "x.onnx").is_file()
+
+
 def test_a_bundle_is_no_place_for_what_is_baked_from_it(tiny_bundle: Path) -> None:
     body = tiny_bundle / open_bundle(tiny_bundle).manifest.bodies["float32"].graph.file
     content = body.read_bytes()
