@@ -22,8 +22,6 @@ TYPICAL_ROUNDS = 7  # of a duel: six rounds that agree end it, and few duels las
 PLAN_ROUNDS = 1.4 * ROUNDS  # if the times of plans do not grow with their steps, rounds go on
 OPENINGS = 1.3  # mean time in which an engine opens, as a multiple of onnxruntime's; OpenVINO compiles
 INT8_TIME = 0.6  # assumed time of a call of an int8 body, as a multiple of float32's
-
-
 FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
 
 
@@ -51,7 +49,7 @@ def estimate(
     opened, duels = 1, 0  # the unit of time is always opened
     for body, all_plans in plans.items():
         engine = read_fastest_engine(judging.bundle, body, most, threads, fewest)
-        expected = 1000 * each * judging.batch * _time_of(judging, body)
+        expected = 1000 * each * judging.batch * _time_of(judging, body) * len(networks(judging.bundle.manifest))
         call = expected if engine is None or engine.milliseconds is None else engine.milliseconds
         own = tried[body] = select_tried(all_plans, call, judging, budget)
         fresh[body] = {name: plan for name, plan in own.items() if not _is_cached(judging, body, engine, plan)}

@@ -335,6 +335,19 @@ def test_an_estimate_leaves_out_plans_that_take_far_more_than_the_budget(
     assert whole - short == judging.count * (4 + 8) * len(plans)
 
 
+def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_step(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1 ms, or 0.6 ms in int8: 8 steps exceed twice the budget of 2 ms, and 4 do not."""
+    monkeypatch.setattr(cost, "networks", lambda manifest: ("expert", "denoiser"))
+    monkeypatch.setattr(cost, "read_fastest_engine", lambda *_: None)
+    monkeypatch.setattr(cost, "seconds_per_evaluation", lambda *_: 1e-3)
+    judging = open_judging(options(tiny_bundle))
+    plans = choosing.plans_by_body(judging, PLANS)
+    whole, short = (cost.estimate(judging, plans, 1, budget).evaluations for budget in (None, 2.0))
+    assert whole - short == judging.count * 8 * len(plans)
+
+
 def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
     with pytest.raises(UserError, match="no body of .* has the plan 'fitted:5'; leave it out, or fit it"):
         choose(options(tiny_bundle, plan=("fitted:5",)))
