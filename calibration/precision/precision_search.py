@@ -59,8 +59,9 @@ class SearchResult:
     the search did not use. A body that is taken because it passes on those seeds has a mean there that is slightly too
     high.
 
-    `points` are all bodies tried, by count. `unbounded` is the judged quality of the body without a bound. `float_time`
-    is the time of a float32 step relative to that body.
+    `points` are all bodies tried, by count. `unbounded` is the judged quality of the body without a bound, and
+    `unbounded_count` its number of operations in float. `float_time` is the time of a float32 step relative to that
+    body.
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class SearchResult:
     judged: EndQuality
     points: tuple[Point, ...]
     unbounded: EndQuality
+    unbounded_count: int
     float_time: float
 
 
@@ -185,7 +187,7 @@ def search_precision(
             " has %.1f dB)",
             *(body_name("int8", recipe.target.name), describe_bound(bound), unbounded.mean),
         )
-    return SearchResult(chosen, point, judged, search.points, unbounded, float_time)
+    return SearchResult(chosen, point, judged, search.points, unbounded, search.default, float_time)
 
 
 def _count_for_quality(search: Search, quality: float | None) -> int:

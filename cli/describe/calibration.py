@@ -132,7 +132,7 @@ def describe_search(search: SearchResult, had_to_pass: bool) -> str:
         return f"float32 itself; {on} {others}"
     on += ", but on which it had to meet the bound," * had_to_pass
     count = pluralize(point.count, "operation")
-    more = ", with more operations in float" if search.judged.mean < search.unbounded.mean else ""
+    more = ", with more operations in float" if point.count < search.unbounded_count else ""
     return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}{more}"
 
 

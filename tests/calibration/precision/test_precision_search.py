@@ -124,7 +124,16 @@ def test_a_quality_that_the_default_has_needs_less_in_float(fake_search: Faked) 
     found = fake_search.found(Bound(quality=30.0), without=10)
     assert (found.point.count, found.unbounded.mean) == (4, 33.0)
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
-    assert found.judged.mean < 33.0 and describe_search(found, True).endswith(", with more operations in float")
+    assert found.unbounded_count == 10
+
+
+@pytest.mark.parametrize(
+    ("without", "ending"), [(3, "speed"), (4, "speed"), (5, "speed, with more operations in float")]
+)
+def test_a_body_without_a_bound_that_has_more_in_float_is_named(fake_search: Faked, without: int, ending: str) -> None:
+    """The deployed body has 4."""
+    found = replace(fake_search.found(Bound(quality=30.0), without=10), unbounded_count=without)
+    assert found.point.count == 4 and describe_search(found, True).endswith(ending)
 
 
 def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
