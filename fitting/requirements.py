@@ -5,8 +5,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
-from fewstep.runtime.bundle.fit_command import plan_without_fits
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.fitted_plans import find_unfittable_plan
 from fewstep.runtime.sampling.loading import choose_body
 
 BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
@@ -25,7 +25,7 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     if BODY not in bundle.manifest.bodies:
         what = f"{bundle.path} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    calibrated = plan_without_fits(bundle.path, bundle.manifest)
+    calibrated = find_unfittable_plan(bundle)
     if calibrated is not None and (shaping := shaping_of(calibrated)) is not None:
         along = f"{calibrated.name}, {describe_shaping(shaping)}"
         what = f"{bundle.path} was calibrated along {along}, but fitted plans do not clip"

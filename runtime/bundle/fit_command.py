@@ -4,11 +4,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode, decode_any
+from fewstep.plans.file import decode
 from fewstep.plans.guidance import as_guidance, weight_of
-from fewstep.plans.names.plan_reference import split_plan_name
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 
 
@@ -20,21 +18,6 @@ def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | No
     if "float32" not in manifest.bodies:  # `fewstep pack` left it out
         return "fit it in the bundle that this was packed from"
     return f"{lead}fewstep fit {path} --steps {steps}" + ("" if weight is None else f" --guidance {weight:g}")
-
-
-def plan_without_fits(path: Path, manifest: Manifest) -> AnyPlan | None:
-    """Return the calibrated plan if it has a shaping, which fitted plans cannot have, so that `fewstep fit` refuses.
-
-    None if there is no shaping, or if it is that of a scheduler, which clips by default.
-    """
-    name = next((each.plan for each in manifest.bodies.values() if each.plan is not None), None)
-    file = manifest.plans.get(name or "")
-    if name is None or file is None or split_plan_name(name).is_of_scheduler:
-        return None
-    with suppress(OSError, UserError):
-        plan = decode_any((path / file).read_bytes(), file)
-        return None if shaping_of(plan) is None else plan
-    return None
 
 
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:

@@ -8,13 +8,14 @@ denoiser, ordinary plans are closer to the teacher.
 from collections.abc import Iterable
 from hashlib import sha256
 
+from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import decode
+from fewstep.plans.file import decode, decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
-from fewstep.plans.names.plan_reference import FittedReference
+from fewstep.plans.names.plan_reference import FittedReference, split_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.bundle.fit_command import plan_without_fits, refit_command
+from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 from fewstep.runtime.bundle.reading import Bundle
@@ -54,7 +55,7 @@ def find_fitted(
         raise lost[0]
     fit = refit_command(bundle.path, bundle.manifest, evaluations, weight_of(form), "fit it: ")
     can_be_fitted = (shaping, strength) == (None, None) and (form is None or weight_of(form) is not None)
-    can_be_fitted = can_be_fitted and plan_without_fits(bundle.path, bundle.manifest) is None
+    can_be_fitted = can_be_fitted and find_unfittable_plan(bundle) is None
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(form)}" + ("" if shaping is None else f", {shaping}")
@@ -80,6 +81,21 @@ def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[li
         except UserError as error:
             lost.append(error)
     return plans, lost
+
+
+def find_unfittable_plan(bundle: Bundle) -> AnyPlan | None:
+    """Return the calibrated plan if it has a shaping, which fitted plans cannot have, so that `fewstep fit` refuses.
+
+    None if there is no shaping, or if it is that of a scheduler, which clips by default. Raises UserError if the file
+    of the plan is missing or damaged.
+    """
+    manifest = bundle.manifest
+    name = next((each.plan for each in manifest.bodies.values() if each.plan is not None), None)
+    file = manifest.plans.get(name or "")
+    if name is None or file is None or split_plan_name(name).is_of_scheduler:
+        return None
+    plan = decode_any(bundle.read(file), file)
+    return None if shaping_of(plan) is None else plan
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:

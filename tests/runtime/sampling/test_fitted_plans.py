@@ -19,6 +19,7 @@ from fewstep.report.bundle_contents import read_fitted_contents
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.fitted_plans import find_unfittable_plan
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, with_body, with_manifest_fields
@@ -180,11 +181,22 @@ def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bu
             sampler.compile(str(file))
 
 
+def calibrate_with_clip(folder):
+    content = encode(compile_plan("ddim:3", denoiser_facts(open_bundle(folder).manifest), 2.0, Clip(-1.0, 1.0)))
+    with_body(changed(folder, {"plan.json": content}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
+
+
 def test_a_fit_is_not_advised_where_the_calibration_clips(tiny_bundle):
-    content = encode(compile_plan("ddim:3", denoiser_facts(open_bundle(tiny_bundle).manifest), 2.0, Clip(-1.0, 1.0)))
-    with_body(
-        changed(tiny_bundle, {"plan.json": content}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3"
-    )
+    calibrate_with_clip(tiny_bundle)
     with load(tiny_bundle) as sampler, pytest.raises(UserError) as refused:
         sampler.compile("fitted:3")
     assert refused.value.fix == "run another plan, such as dpmpp_2m:3"
+
+
+def test_a_calibrated_plan_that_was_edited_does_not_decide_about_fits(tiny_bundle):
+    calibrate_with_clip(tiny_bundle)
+    assert find_unfittable_plan(open_bundle(tiny_bundle)).name == "ddim:3"
+    file = tiny_bundle / "plan.json"
+    file.write_bytes(file.read_bytes().replace(b"1", b"2", 3))
+    with pytest.raises(UserError, match="plan.json is damaged or was edited"):
+        find_unfittable_plan(open_bundle(tiny_bundle))
