@@ -73,7 +73,7 @@ def select_starts(sampler: Sampler, reference: TextReference | None, steps: int,
         raise UserError(what, "give the same number in both")
     if plan.fitted is None:
         return Starts((plan,), plan)
-    nominal = candidate_plans(sampler, steps, guidance)
+    nominal = candidate_plans(sampler, steps, plan.guidance)  # a plan file has its own guidance
     return Starts(nominal, _compile(sampler, msgspec.structs.replace(plan, fitted=None), None))
 
 

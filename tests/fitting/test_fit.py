@@ -17,18 +17,21 @@ from fewstep.fitting.options import FitOptions
 from fewstep.fitting.recurrence import build_plan
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.search import search
+from fewstep.fitting.start_plans import select_starts
 from fewstep.fitting.task import open_fit_task
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.guidance import Cfg
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 from tests.refusals import refuses
-from tests.runtime.sampling.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import calibrate_with_clip, give
 
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8}
 HALVES = SimpleNamespace(name="halves", extract=lambda samples: samples.reshape(len(samples), 2, -1).mean(axis=2))
@@ -196,6 +199,21 @@ def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatc
     assert found[0].plan is not None and found[0].trade.weight > 0
     assert found[0].plan == found[1].plan == found[2].plan
     assert found[0].on_judge == found[1].on_judge == found[2].on_judge
+
+
+def test_a_fit_that_starts_from_a_guided_plan_file_is_compared_with_guided_plans(tiny_bundle, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_bytes(encode(give(tiny_bundle, guidance=2.0)))
+    with load(tiny_bundle) as sampler:
+        starts = select_starts(sampler, parse_plan_text(str(file)), 3, None)
+    assert {plan.guidance for plan in (*starts.nominal, starts.request)} == {Cfg(2.0)}
+
+
+def test_a_bundle_whose_calibration_clips_is_not_fitted(tiny_bundle):
+    calibrate_with_clip(tiny_bundle)
+    words = r"was calibrated along ddim:3, clipped to \[-1, 1\], but fitted plans do not clip; run more steps"
+    with pytest.raises(UserError, match=words):
+        open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **FEW))
 
 
 def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch):
