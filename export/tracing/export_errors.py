@@ -201,12 +201,18 @@ def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.Exporte
     """Return the error of an operation whose ONNX form has an attribute, such as `group` of Conv, that follows the
     batch or a size. The operation is the first convolution with such a number of groups, if there is one."""
     convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
-    found = next((node for node in convolutions if isinstance(node.args[-1], torch.fx.Node)), None)
+    found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
     if found is None:
         what = "it gives an operation a number that follows the batch or a size, which ONNX stores as a constant"
         return UserError(f"{watch.describe_module(watch.innermost)} cannot be exported: {what}", OTHER_OPERATIONS)
     who = f"{_operation_name(found)} in {watch.describe_module(_module_of(found))}"
     return UserError(f"{who} has as many groups as the batch{_code_location(found)}", NO_GROUPS)
+
+
+def _groups(convolution: torch.fx.Node) -> Any:
+    """Return the number of groups of a convolution, or the node that computes it; None if the call leaves it out."""
+    names = [argument.name for argument in convolution.target._schema.arguments]  # type: ignore[union-attr]
+    return dict(zip(names, convolution.args, strict=False)).get("groups", convolution.kwargs.get("groups"))
 
 
 def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
