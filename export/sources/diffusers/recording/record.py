@@ -238,10 +238,15 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
 
 
 def _recording_noise(recorder: _Recorder, add_noise: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    signature = inspect.signature(add_noise)
+
     @wraps(add_noise)
-    def record_noise(self: Any, original: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
-        noised = add_noise(self, original, noise, timesteps)
-        recorder.noised.append((float(torch.as_tensor(timesteps).flatten()[0]), noised.clone()))
+    def record_noise(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        noised = add_noise(self, *args, **kwargs)
+        given = signature.bind(self, *args, **kwargs).arguments
+        times = given.get("timesteps", list(given.values())[-1])  # last in schedulers with other names
+        if isinstance(times, Tensor | int | float):
+            recorder.noised.append((float(torch.as_tensor(times).flatten()[0]), noised.clone()))
         return noised
 
     return record_noise

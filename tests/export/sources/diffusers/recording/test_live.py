@@ -105,13 +105,31 @@ def test_guidance_that_ends_after_the_third_step_is_said_to_change(
     assert "the guidance of its pipeline changes with the step, unlike --guidance; it begins with" in caplog.text
 
 
-def test_x_that_starts_from_a_noised_picture_is_accepted(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("names", [("", "", ""), ("original_samples=", "noise=", "timesteps=")])
+def test_x_that_starts_from_a_noised_picture_is_accepted(
+    file: Path, names: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     times = "        self.scheduler.set_timesteps(num_inference_steps)\n"
     picture = "label.mean(1)[:, None, None, None].expand(x.shape)"
-    start = f"        x = self.scheduler.add_noise({picture}, x, self.scheduler.timesteps[:1])\n"
+    values = zip(names, (picture, "x", "self.scheduler.timesteps[:1]"), strict=True)
+    start = f"        x = self.scheduler.add_noise({', '.join(map(''.join, values))})\n"
     file.write_text(FILE.replace(times, times + start))
     load_source(f"{file}:make")
     assert "its first x contains a part of the picture" in caplog.text
+
+
+def test_a_scheduler_may_add_noise_with_more_arguments(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = """class Own(DDIMScheduler):
+    def add_noise(self, original_samples, noise, timesteps, sigmas=None, generator=None):
+        return super().add_noise(original_samples, noise, timesteps)
+
+class Mine("""
+    text = FILE.replace("class Mine(", own).replace("DDIMScheduler(clip", "Own(clip")
+    times = "        self.scheduler.set_timesteps(num_inference_steps)\n"
+    unused = "        self.scheduler.add_noise(x, x, self.scheduler.timesteps[:1], None, generator)\n"
+    file.write_text(text.replace(times, times + unused))
+    load_source(f"{file}:make")
+    assert "samples of Mine agree within" in caplog.text
 
 
 def test_a_converted_prediction_is_measured_and_its_steps_are_stored(
