@@ -1,10 +1,10 @@
 """The manifest of a new bundle, from what was exported."""
 
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote, split
 
 import msgspec
 
@@ -58,11 +58,17 @@ def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
 
 
 def suggest_later_commands(former: Manifest, folder: Path) -> str:
-    """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any."""
-    later = [each for each in former.provenance.commands if not each.startswith("fewstep export ")]
-    bundle = quote(str(folder))
-    again = " && ".join(re.sub(r"\bBUNDLE\b", lambda _: bundle, each) for each in later)
-    return f"; to make them again: {again}" if again else ""
+    """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any.
+
+    They are quoted again, since the manifest of another person could end a command and begin one of a shell.
+    """
+    again = []
+    for command in former.provenance.commands:
+        with suppress(ValueError):  # a manifest that was edited
+            program, verb, _, *options = split(command)
+            if program == "fewstep" and verb not in ("export", "pack"):  # pack wrote the bundle from another one
+                again.append(join([program, verb, str(folder), *options]))
+    return f"; to make them again: {' && '.join(again)}" if again else ""
 
 
 def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequence[Lora]) -> Manifest:
