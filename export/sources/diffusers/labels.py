@@ -17,4 +17,5 @@ def read_labels(folder: Folder, count: int) -> tuple[str, ...]:
     if len(names) < count or not all(name and name.isprintable() for name in names):
         return ()
     uses = Counter(name.casefold() for name in names)
-    return tuple(name if uses[name.casefold()] == 1 else f"{name} {number}" for number, name in enumerate(names))
+    made = tuple(name if uses[name.casefold()] == 1 else f"{name} {number}" for number, name in enumerate(names))
+    return made if len({name.casefold() for name in made}) == count else ()

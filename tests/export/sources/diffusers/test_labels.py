@@ -23,6 +23,7 @@ def folder_with(path: Path, labels: Any) -> Folder:
     [
         ({"0": "tench, Tinca tinca", "1": "goldfish, Carassius auratus", "2": "crane"}, ("tench", "goldfish", "crane")),
         ({"0": "crane", "1": "goldfish", "2": "Crane, a machine"}, ("crane 0", "goldfish", "Crane 2")),
+        ({"0": "crane", "1": "crane", "2": "crane 1"}, ()),
         ({"0": "tench", "1": "goldfish"}, ()),
         ({"0": "tench", "1": 7, "2": "crane"}, ()),
         ({"0": "tench", "1": " ", "2": "crane"}, ()),
