@@ -66,18 +66,40 @@ MEASURE = '$PYTHON -m benchmarks.gpu --part denoisers --output "$OUT" --work "$W
 # A test file that imports a package which the machine lacks does not keep the others from running.
 OPTIONS = '-p no:cacheprovider -v -o addopts="" --continue-on-collection-errors'
 TEST = f"$PYTHON -m pytest {OPTIONS} tests/runtime tests/benchmarks/gpu"
-FORMS = """for name in fashion_mnist lab/zoo/dit_flow.py:make; do
-    bundle="$WORK/forms/$(basename "$name" .py:make)"
-    [ -f "$bundle/manifest.json" ] || $PYTHON -m fewstep.cli export $name -o "$bundle"
-    build="$PYTHON -m fewstep.cli build $bundle --backend onnxruntime-cuda --json"
-    for precision in float16 bfloat16 float32; do $build --precision $precision >> "$OUT/forms.txt"; done
-done"""
+FORMS = """end=$((SECONDS + TOTAL))
+run_fewstep() {
+    local left=$((end - SECONDS))
+    if [ $left -le 0 ]; then echo "no time is left for fewstep $*" >&2; return 1; fi
+    timeout -k 5 $((left < EACH ? left : EACH)) $PYTHON -m fewstep.cli "$@" && return
+    echo "exit status $? of fewstep $* (124: it took longer than its limit)" >&2
+    return 1
+}
+build_forms() {
+    local name bundle precision failed=
+    for name in fashion_mnist lab/zoo/dit_flow.py:make; do
+        bundle="$WORK/forms/$(basename "$name" .py:make)"
+        [ -f "$bundle/manifest.json" ] || run_fewstep export $name -o "$bundle" >&2 || { failed=1; continue; }
+        for precision in float16 bfloat16 float32; do
+            run_fewstep build "$bundle" --backend onnxruntime-cuda --json --precision $precision || failed=1
+        done
+    done
+    [ -z "$failed" ]
+}
+build_forms 2>&1 >> "$OUT/forms.txt" | tee -a "$OUT/forms_messages.txt" ||
+    { echo "not every form was built: forms_messages.txt says why"; exit 1; }"""
 RACE = '$PYTHON -m benchmarks.nvidia.cudnn run --programs "$FILES/programs" --output "$OUT"'
 GPU_PAGE = "python -m benchmarks.gpu --page lab/measured/gpu.jsonl RESULTS/results.jsonl"
 CUDNN_PAGE = "python -m benchmarks.nvidia.cudnn page lab/measured/cudnn.jsonl RESULTS/results.jsonl"
 TRAIN = f'$PYTHON -m lab.train zoo/{RECIPE} --data "$FILES/images" --work "$WORK/training"'
 COLLECT = f"""cp "$WORK/training/loss.csv" "$OUT"
 split -b 15m "$WORK/training/{RECIPE}.safetensors" "$OUT/{RECIPE}.safetensors."  # files that come back are small"""
+
+
+def build_forms(each: int, total: int) -> str:
+    """Return commands that build the forms of two denoisers in three precisions, and fail at the end if one of them
+    fails. A build that fails or hangs keeps no other from running. each, total: limits in seconds of one command of
+    fewstep and of all."""
+    return FORMS.replace("EACH", str(each)).replace("TOTAL", str(total))
 
 
 def _measure(denoisers: tuple[str, ...], rehearsed: str, wheels: tuple[str, ...]) -> Item:
@@ -102,12 +124,13 @@ def _race(programs: tuple[str, ...], rehearsed: str) -> Item:
     )
 
 
+BUILDS = build_forms(each=60, total=180)
 ITEMS = {
     "denoisers": _measure(DENOISERS, rehearsed="dit_flow", wheels=(*BASE, ORT)),
     "denoisers-others": _measure(OTHER_DENOISERS, rehearsed="residual_outliers", wheels=(*BASE, ORT, DIFFUSERS)),
     "tests": Item(
-        command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
-        rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{FORMS}',
+        command=f'timeout 300 {TEST} -m gpu 2>&1 | tee "$OUT/tests.txt" || true\n{BUILDS}',
+        rehearsal=f'{TEST} -m "not gpu" -k "lru or whole_run_on" 2>&1 | tee "$OUT/tests.txt" || true\n{BUILDS}',
         page="none: say in lab/verified.md what ran, and correct the rule if a line of forms.txt differs",
         wheels=(*BASE, ORT),
         weights=("fashion_mnist", "dit_flow"),
