@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -325,6 +326,15 @@ def test_files_that_a_bundle_has_lost_are_named_at_the_start_and_its_reports_dro
         raise AssertionError("the work begins")
 
 
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """Set Python's handler of SIGINT. A background job of a shell starts with SIGINT ignored, and Python leaves it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("default_sigint")
 def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_path: Path) -> None:
     bundle = tmp_path / "b"
     former = write(bundle, b"former")
