@@ -213,7 +213,10 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         f"give {_describe_valid_value(condition)}",
         np.dtype(condition.dtype),
     )
-    if isinstance(values, NOT_LISTS) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
+    if hasattr(values, "__array__") and not hasattr(values, "__iter__"):
+        values = _read_array(values, what, fix)
+    is_list = hasattr(values, "__len__") and (hasattr(values, "__iter__") or hasattr(values, "__getitem__"))
+    if isinstance(values, NOT_LISTS) or not is_list or getattr(values, "ndim", 1) == 0:
         raise UserError(f"{what} is {values!r}, not one value per sample", f"{fix} for each sample")
     if len(values) != samples:
         has = f"{_count(len(values), 'value')} for {_count(samples, 'sample')}"
@@ -235,6 +238,14 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
     if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:
         raise UnusableValue(f"{what}: {number} is out of range", fix)
     return array.astype(dtype)
+
+
+def _read_array(values: Any, what: str, fix: str) -> NDArray[Any]:
+    """Return the array of an object with `__array__`. It may contain labels, so its type is checked later."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # the object's own code
+        raise UserError(f"{what} is not an array ({error})", fix) from error
 
 
 def _first_beyond(array: NDArray[Any], low: float | None, high: float | None, allowed: float | None = None) -> Any:

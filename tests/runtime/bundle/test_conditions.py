@@ -176,3 +176,40 @@ def test_a_message_lists_few_of_a_thousand_labels() -> None:
         check([label], {"class": ["goldfish"]}, 1)
     named = "0 name0, 1 name1, 2 name2, 3 name3, 4 name4, ..., 999 name999, or 1000 for none"
     assert str(refused.value) == f"condition 'class': unknown value 'goldfish'; give {named}"
+
+
+class Measured:
+    """An array as some libraries return it: numpy reads it, and a loop does not."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if isinstance(self.values, Exception):
+            raise self.values
+        return np.array(self.values)
+
+
+class Unread:
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("values", [[1, 2], ["b", "c"]])
+def test_an_object_that_numpy_reads_as_an_array_is_accepted(values: list[Any]) -> None:
+    condition = Condition("kind", "kind", dtype="int64", low=0, high=2, labels=("a", "b", "c"))
+    np.testing.assert_array_equal(check([condition], {"kind": Measured(values)}, 2)["kind"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (Measured(1), r"condition 'kind' is array\(1\), not one value per sample; give one int64 for each sample"),
+        (Measured([1]), "condition 'kind' has 1 value for 2 samples"),
+        (Measured(RuntimeError("no host copy")), r"condition 'kind' is not an array \(no host copy\); give one int64"),
+        (Unread(), "condition 'kind' is .*Unread object.*, not one value per sample"),
+    ],
+)
+def test_an_object_without_one_value_per_sample_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check([Condition("kind", "kind", dtype="int64")], {"kind": values}, 2)
