@@ -92,8 +92,8 @@ def _branches(plan: AnyPlan) -> tuple[str, ...]:
 
 
 def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
-    """Add a check of a condition [B, ...] that refuses values beyond its limits. A class of -1 would index the
-    network's table from its end."""
+    """Add a check of a condition [B, ...] that refuses values beyond its limits, except the null value. A class of -1
+    would index the network's table from its end."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
         outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
@@ -104,8 +104,13 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
     if not tests:
         return tensor
     is_right = tests[0] if len(tests) == 1 else outer.node("And", tests, f"{condition.name}_is_within")
-    is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
     limits_text = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
+    if condition.null is not None:
+        null = outer.constant(np.asarray(condition.null, condition.dtype), f"{condition.name}_none")
+        is_null = outer.node("Equal", (tensor, null), f"{condition.name}_is_none")
+        is_right = outer.node("Or", (is_right, is_null), f"{condition.name}_is_valid")
+        limits_text += f"_or_{condition.null:g}"
+    is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
     return add_refusal(outer, is_wrong, tensor, f"{condition.name}_is_from_{limits_text}", condition.dtype)
 
 

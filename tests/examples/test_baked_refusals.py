@@ -171,6 +171,7 @@ def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) 
             {"name": "pattern", "low": 0, "high": 3},
             {"name": "strength", "low": None, "high": None},
             {"name": "kind", "low": 0, "high": 1, "labels": ["disc", "Square"]},
+            {"name": "size", "low": 0, "high": 3, "null": 4.0},
         ]
     }
     about = json.dumps({"file_sha256": "0" * 64, "inputs": inputs, **limits}, separators=(",", ":")).encode()
@@ -201,13 +202,18 @@ def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, give
     [
         ("pattern=9", "pattern=9 is not in 0 to 3"),
         ("pattern=-1", "pattern=-1 is not in 0 to 3"),
-        ("class=1", "it takes no class: it takes pattern 0 to 3, strength, kind 0 disc, 1 Square"),
+        (
+            "class=1",
+            "it takes no class: it takes pattern 0 to 3, strength, kind 0 disc, 1 Square, size 0 to 3, or 4 for none",
+        ),
         ("pattern=a", "pattern=a is not in 0 to 3"),
         ("pattern=1e0", "pattern is int64, and not 1e0"),
         ("kind=7", "kind=7 is not in 0 disc, 1 Square"),
         ("kind=ring", "kind=ring is not in 0 disc, 1 Square"),
+        ("size=5", "size=5 is not in 0 to 3, or 4 for none"),
+        ("size=4.0", "size is int64, and not 4.0"),  # in range
     ],
 )
 def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given: str, said: str) -> None:
-    conditions = [port(name, "condition") for name in ("pattern", "strength", "kind")]
+    conditions = [port(name, "condition") for name in ("pattern", "strength", "kind", "size")]
     assert refusal_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"

@@ -64,13 +64,16 @@ async function run(file, about, seeds, sizes, fills) {
   return [data, performance.now() - started];
 }
 
+const isWithin = ({ low, high }, value) => value >= (low ?? -Infinity) && value <= (high ?? Infinity);
+
 // The legal values of an input that is a condition, as text; "" without labels and limits.
 function limitsOf(about, name) {
-  const { low = null, high = null, labels = [] } = about.conditions.find((each) => each.name === name) ?? {};
+  const each = about.conditions.find((each) => each.name === name) ?? {}, { low = null, high = null, labels = [] } = each;
+  const none = (each.null ?? null) === null || isWithin(each, each.null) ? "" : `, or ${each.null} for none`;
   const named = labels.map((label, number) => `${number} ${label}`);
   if (named.length > 20) named.splice(5, named.length - 6, "...");
-  if (named.length) return ` ${named.join(", ")}`;
-  return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}`;
+  if (named.length) return ` ${named.join(", ")}${none}`;
+  return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}${none}`;
 }
 
 // The number of a condition's value, which may be a label.
@@ -91,8 +94,8 @@ async function sample() {
   for (const name in conditions)
     if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed || "only seeds"}`);
   for (const each of about.conditions.filter(({ name }) => name in conditions)) {
-    const { name, low, high } = each, value = (conditions[name] = numberOf(each, conditions[name]));
-    if (value < (low ?? -Infinity) || value > (high ?? Infinity) || (isNaN(value) && limitsOf(about, name)))
+    const { name } = each, value = (conditions[name] = numberOf(each, conditions[name]));
+    if (!isWithin(each, value) && Number(value) !== each.null && limitsOf(about, name))
       throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
     const { dtype } = about.inputs.find((port) => port.name === name);
     if (dtype === "int64" && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);

@@ -27,6 +27,7 @@ from fewstep.graph.graph import Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
 from fewstep.report.baked_integrity import verify_baked
+from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
 from tests.graph.bake.run_baked import open_baked, run_file
@@ -117,6 +118,16 @@ def test_values_beyond_the_limits_of_a_condition_are_refused(
         run_file(tmp_path / "s.onnx", [0], **{"class": [value]})
 
 
+def test_the_null_value_of_a_condition_gives_the_unconditional_sample(tiny_bundle: Path, tmp_path: Path) -> None:
+    bake(BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx"))
+    with load(tiny_bundle) as sampler:
+        (condition,) = sampler.bundle.manifest.conditions
+        assert condition.high is not None and condition.null == condition.high + 1
+        values = [condition.null, 1]
+        expected = sampler.sample("ddim:2", [0, 1], {"class": np.array(values, np.int64)})
+    np.testing.assert_array_equal(run_file(tmp_path / "s.onnx", [0, 1], **{"class": values}), expected)
+
+
 @pytest.mark.parametrize(("seeds", "labels"), [([0], [1, 2]), ([0, 1], [1, 2, 0]), ([0, 1], [1])])
 def test_another_number_of_labels_than_of_samples_is_refused(
     tiny_bundle: Path, tmp_path: Path, seeds: list[int], labels: list[int]
@@ -141,7 +152,7 @@ def test_the_number_of_values_of_every_type_is_checked(dtype: DType) -> None:
 @pytest.mark.parametrize("dtype", get_args(DType))
 def test_limits_of_every_type_load(dtype: DType) -> None:
     outer, value = Builder("run"), np.array([[0, 1]], dtype)
-    result = add_limit_check(outer, Condition("flag", "flag", (2,), dtype, low=0, high=1), "flag")
+    result = add_limit_check(outer, Condition("flag", "flag", (2,), dtype, low=0, high=0, null=1), "flag")
     ports = [Value(name, value.dtype, ("batch", 2)) for name in dict.fromkeys(("flag", result))]
     (output,) = open_session(outer.graph(ports[:1], ports[-1:], {}))({"flag": value}).values()
     np.testing.assert_array_equal(output, value)
