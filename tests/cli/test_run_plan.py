@@ -12,7 +12,7 @@ import pytest
 from fewstep.cli.run_plan import check_reference, default_plan, describe_calibration_mismatch
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import Branches, Guidance, as_guidance
+from fewstep.plans.guidance import Branches, Cfg, Guidance, as_guidance
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
@@ -252,3 +252,11 @@ def test_a_plan_fitted_without_guidance_is_judged_as_it_is_run(tiny_bundle: Path
     with load(tiny_bundle) as sampler:
         judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
         assert judged.guidance is None and judged.steps == sampler.compile("fitted:3").steps == fitted.steps
+
+
+def test_a_fit_is_judged_at_the_guidance_of_the_calibration(tiny_bundle: Path) -> None:
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    give(tiny_bundle, guidance=2.0)
+    with load(tiny_bundle) as sampler:
+        judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
+        assert judged.guidance == sampler.compile("fitted:3").guidance == Cfg(2.0)
