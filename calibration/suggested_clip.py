@@ -21,9 +21,7 @@ def suggest_clip(bundle: Bundle) -> float | None:
         from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # slow to load
 
         with suppress(UserError):
-            shaping = shaping_of(
-                scheduler_plan(2, None, False, bundle, None)
-            )  # it does not depend on the number of steps
+            shaping = shaping_of(scheduler_plan(2, None, False, bundle, None))  # any number of steps has the same clip
             if isinstance(shaping, Clip) and shaping.high == -shaping.low:
                 return shaping.high
     is_bounded = manifest.data_limit is not None and manifest.data_limit <= LARGEST

@@ -90,7 +90,7 @@ def interface_problems(of: Description) -> Problems:
     if of.self_condition and (reason := _self_condition_problem(of)):
         yield "self_condition", reason
     if of.data_limit is not None and not (isfinite(of.data_limit) and of.data_limit > 0):
-        yield "data_limit", f"{of.data_limit:g} is not the magnitude of a number"
+        yield "data_limit", f"{of.data_limit:g} is not a positive number"
     if of.heads < (least := 1 if of.steers is None else 2):
         yield "heads", f"{of.heads} is less than {least}"
     if of.prediction == "logits" and of.vocabulary is None:

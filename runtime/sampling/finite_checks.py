@@ -23,7 +23,6 @@ SMALL = 4096  # elements
 BEYOND = 2.0  # times the largest magnitude in data, from which samples are beyond it
 PICTURE_LIMIT, NORMAL_LIMIT = 1.0, 5.0  # largest magnitudes in usual data: pictures in [-1, 1], data of variance 1
 FAR = 2.0  # times the limit of samples, where single runs are judged
-CLIP = "--clip LIMIT"
 OUTPUT = "the denoiser's output"
 
 
@@ -127,7 +126,7 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: AnyStep, plan
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         place = f"step {index + 1} of {len(plan.steps)} (time {step.time:g}) of plan {plan.name}{weight}"
-        clip = "" if shaping_of(plan) else f"clip predictions ({CLIP}), "
+        clip = "" if shaping_of(plan) else "clip predictions (--clip LIMIT), "
         fix = f"{clip}check weights and guidance, or compare with precision float32"
         raise NotFinite(f"{what} is not finite at {place}", fix)
 
@@ -153,17 +152,20 @@ def sample_limit(manifest: Manifest) -> float | None:
 def clip_advice(manifest: Manifest) -> str:
     """Return the advice for samples that leave the range of the data. That range is usually [-1, 1] for grey and RGB
     pictures, and never for latents."""
-    if manifest.data_limit is not None:
-        return f"clip each clean prediction, with --clip {manifest.data_limit:g}, the largest number in your data"
-    what = f"clip each clean prediction, with {CLIP}"
-    if manifest.autoencoder is not None:
+    what, is_known = f"clip each clean prediction, with {clip_option(manifest)}", manifest.data_limit is not None
+    if manifest.autoencoder is not None and not is_known:
         return f"{what}, the largest number in latents of your data"
-    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels(manifest)}"
+    example = ", such as 1 for pictures in [-1, 1]" if has_pixels(manifest) and not is_known else ""
+    return f"{what}, the largest number in your data{example}"
 
 
 def clip_option(manifest: Manifest) -> str:
     """Return the option --clip with the largest number in the data, or with LIMIT if that is unknown."""
-    return CLIP if manifest.data_limit is None else f"--clip {manifest.data_limit:g}"
+    return f"--clip {_clip_limit(manifest)}"
+
+
+def _clip_limit(manifest: Manifest) -> str:
+    return "LIMIT" if manifest.data_limit is None else f"{manifest.data_limit:g}"
 
 
 def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> str | None:
@@ -176,7 +178,8 @@ def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> s
         data = f"your data, which stay within {manifest.data_limit:g}"
     what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
     if (shaping := shaping_of(plan)) is None:
-        return f"{what}: {clip_advice(manifest)} (in Python shaping=Clip(-LIMIT, LIMIT))"
+        number = _clip_limit(manifest)
+        return f"{what}: {clip_advice(manifest)} (in Python shaping=Clip(-{number}, {number}))"
     return f"{what}, although its predictions are {describe_shaping(shaping)}: use another solver, or check the Spec"
 
 

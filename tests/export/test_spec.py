@@ -69,7 +69,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (
         plain,
         {"data_limit": 0.0},
-        "field 'data_limit' of spec 's': 0 is not the magnitude of a number; give the largest",
+        "field 'data_limit' of spec 's': 0 is not a positive number; give the largest",
     ),
     (plain, {"distilled": "yes"}, "field 'distilled' of spec 's' is wrong: .*; give True for a network"),
     (plain, {"to": "time"}, "two tensors named 'time'"),

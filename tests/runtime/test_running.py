@@ -287,6 +287,13 @@ def test_pictures_beyond_twice_the_usual_range_are_far(tiny_bundle: Path, larges
     assert (said is not None) is is_far
 
 
+def test_a_known_range_of_the_data_is_in_the_warning_and_its_fix(sampler: Sampler) -> None:
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, data_limit=3.25)
+    said = finite_checks.describe_divergence(np.array([14.0], np.float32), sampler.compile("ddim:4"), manifest)
+    assert said is not None and "reach 14, far beyond your data, which stay within 3.25: clip" in said
+    assert said.endswith("--clip 3.25, the largest number in your data (in Python shaping=Clip(-3.25, 3.25))")
+
+
 def test_samples_far_beyond_the_data_are_named_with_the_fix(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
