@@ -21,7 +21,7 @@ if (!seeds.length && !checks) {
   console.error("usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check FILE");
   process.exit(2);
 }
-const wrong = seeds.find((each) => !Number.isSafeInteger(+each)); // noise.mjs takes seeds below 2^53
+const wrong = seeds.find((each) => !Number.isSafeInteger(+each)); // a number would round it to another seed
 if (wrong !== undefined) refuse(`the seed ${wrong} is larger than ${Number.MAX_SAFE_INTEGER}`);
 const conditions = Object.fromEntries(pairs.map((each) => each.split("=")));
 const twice = Object.keys(conditions).find((name) => pairs.filter((each) => each.startsWith(`${name}=`)).length > 1);
@@ -83,8 +83,6 @@ function numberOf({ labels = [] }, value) {
 }
 
 async function sample() {
-  const large = seeds.find((each) => !Number.isSafeInteger(Number(each))); // a number would round it to another seed
-  if (large) throw new Error(`seed ${large} is not in 0 to ${Number.MAX_SAFE_INTEGER}`);
   const [about] = described(readFileSync(file)), names = about.inputs.map((port) => port.name);
   const prompt = about.inputs.find((port) => port.meaning === "ids"); // of a text, not the known tokens of a sample
   if (prompt)
