@@ -13,6 +13,7 @@ from fewstep.plans.names import plugins
 from tests.docs import docs_blocks, verbs_page
 from tests.docs.docs_blocks import PAGES, Block, blocks
 from tests.docs.sentences import sentences
+from tests.packages import module_files
 from tests.robots.lerobot.policies import write_policy
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_anchors_are_headings(page: Path) -> None:
     for link, anchor in re.findall(r"\]\((?!https:)([^)#]*)#([^)]+)\)", page.read_text()):
         assert anchor in headings(page.parent / link if link else page), f"{link}#{anchor}"
+
+
+def test_messages_name_pages_and_headings_that_exist() -> None:
+    """As in "docs/export/diffusers.md, Recorded pipelines"."""
+    ours = [file for file in module_files() if file.name != "engine_operations.py"]  # which names pages of a parser
+    found = [
+        (name(file), *match)
+        for file in ours
+        for match in re.findall(r"(docs/[\w/]+\.md)(?:, ([A-Z][a-z ]+))?", file.read_text())
+    ]
+    assert len(found) > 20
+    for file, page, heading in found:
+        assert (ROOT / page).exists(), f"{file}: {page}"
+        anchor = heading.strip().lower().replace(" ", "-")
+        assert any(each.startswith(anchor) for each in headings(ROOT / page)), f"{file}: {page}, {heading}"
 
 
 def headings(page: Path) -> set[str]:
