@@ -22,7 +22,8 @@ def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
     if not options.parts:
         check_writable(options.output)
     bundle, body, plan = planned = resolve_run(options)
-    warn_of_mismatch(bundle, bundle.body(body), plan, options.clip)
+    if not given.chosen:  # a choice measured this plan with this body
+        warn_of_mismatch(bundle, bundle.body(body), plan, options.clip)
     baked, files = write_parts(options, planned) if options.parts else bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     defaults = calibrated_defaults(bundle, bundle.body(body), options.plan)

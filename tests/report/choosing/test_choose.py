@@ -193,6 +193,7 @@ def test_a_choice_runs_without_a_warning_on_the_plan_of_calibration(
     assert main([*line, "--plan", choice.winner.plan, "--precision", "int8"]) == 0
     assert "its ranges may not fit" in capsys.readouterr().err
     assert main([*line, "--chosen"]) == 0
+    assert main(["bake", str(tiny_bundle), "-o", str(tmp_path / "run.onnx"), "--chosen"]) == 0
     assert "its ranges may not fit" not in capsys.readouterr().err
 
 
