@@ -25,12 +25,14 @@ def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
 
 
 def choose_fill(port: BakedPort, baked: Baked) -> float:
-    """Return the number that fills an input: the lowest valid integer, otherwise FILL within the limits of the
-    condition. Inputs of known tokens are filled with -1, so that all positions are open."""
+    """Return the number that fills an input: 1 for booleans, the lowest valid integer, otherwise FILL within the limits
+    of the condition. Inputs of known tokens are filled with -1, so that all positions are open."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):
         return 0.0 if port.meaning == PORT else -1.0
+    if port.dtype == "bool":  # a number in between is true in numpy, and false in an array of bytes
+        return 1.0
     if np.issubdtype(port.dtype, np.integer):
         return float(port.meaning == "mask") if low is None else low
     return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))

@@ -28,7 +28,7 @@ from fewstep.graph.bake.options import BakeOptions
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import file_sha256
-from tests.export.networks import labelled_denoiser, token_denoiser
+from tests.export.networks import boolean_mask, labelled_denoiser, token_denoiser
 from tests.graph.bake.run_baked import run_file
 
 pytestmark = pytest.mark.slow
@@ -168,6 +168,39 @@ def check_labelled(program: list[str | Path], labelled: tuple[Path, np.ndarray],
     large = [*program, file, output, "label=3", "strength=1", 2**64]  # it would be another seed
     done = subprocess.run([*map(str, large)], capture_output=True, text=True, **how)
     assert done.returncode == 2 and done.stderr.startswith(("usage: ", f"sample.mjs: the seed {2**64} is larger"))
+
+
+@pytest.fixture(scope="module")
+def boolean_case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A baked file of a denoiser with a mask of type bool, and its samples where the mask is set everywhere."""
+    folder = tmp_path_factory.mktemp("boolean")
+    export(ExportOptions(f"{boolean_mask.__file__}:make", folder / "bundle", verify="quick"))
+    bake(BakeOptions(folder / "bundle", "ddim:4", folder / "sampler.onnx"))
+    with load(folder / "bundle") as sampler:
+        given = {"mask": np.ones((len(SEEDS), 1, 8, 8), bool)}
+        return folder / "sampler.onnx", sampler.sample("ddim:4", SEEDS, given)
+
+
+def test_a_boolean_condition_in_cpp(boolean_case: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compile_program("sample", tmp_path)
+    check_boolean([program], boolean_case, tmp_path / "x.f32", env=paths)
+
+
+def test_a_boolean_condition_in_node(boolean_case: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    program = ["node", EXAMPLES / "sample.mjs"]
+    check_boolean(program, boolean_case, tmp_path / "x.f32", cwd=packages)
+    assert "whole, and its sample is " in check_vector([*program, "--check", boolean_case[0]], cwd=packages)
+
+
+def check_boolean(program: list[str | Path], case: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
+    """The samples equal Python's, and a value between 0 and 1 gives one line."""
+    file, expected = case
+    found = run([*program, file, output, "mask=1"], expected, output, **how)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    done = subprocess.run([*map(str, [*program, file, output, "mask=0.5", 0])], capture_output=True, text=True, **how)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"{file}: mask is bool")
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,9 @@ inline Ort::Value filled(const std::string& name, const Ort::TypeInfo& type, std
         std::fill_n(tensor.GetTensorMutableData<std::int64_t>(), size, static_cast<std::int64_t>(value));
     } else if (about.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
         std::fill_n(tensor.GetTensorMutableData<float>(), size, static_cast<float>(value));
+    } else if (about.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL) {
+        if (value != 0 && value != 1) throw std::runtime_error(name + " is bool, and neither 0 nor 1");
+        std::fill_n(tensor.GetTensorMutableData<bool>(), size, value != 0);
     } else {
         throw std::runtime_error(name + " has a type that this program does not make");
     }

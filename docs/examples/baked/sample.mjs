@@ -41,11 +41,17 @@ const require = createRequire(join(process.cwd(), "package.json")); // the packa
 const { InferenceSession, Tensor } = require("onnxruntime-node");
 const product = (shape) => shape.reduce((all, each) => all * each, 1);
 
+const NUMBERS = {
+  float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, int8: Int8Array, uint8: Uint8Array,
+  bool: Uint8Array, // as onnxruntime-node takes it
+};
+
 // What the file reads at an input, for samples of seeds. `sizes` are of the free axes; `fills` are the numbers of which
 // inputs are full that no seed gives.
 function inputOf(port, about, seeds, sizes, fills) {
   const shape = port.shape.map((size) => ({ ...sizes, batch: seeds.length })[size] ?? size); // "height/8" is left out here
-  const size = product(shape), Numbers = { float64: Float64Array, int64: BigInt64Array }[port.dtype] ?? Float32Array;
+  const size = product(shape), Numbers = NUMBERS[port.dtype];
+  if (!Numbers) throw new Error(`${port.name} is ${port.dtype}, which this program does not make`);
   const data = new Numbers(size), numbers = port.meaning === "noise" ? [0] : about.draws;
   if (port.name === "noise" || port.name === "draws") {
     const own = size / seeds.length / numbers.length, random = port.meaning === "chances" ? uniforms : normal;
@@ -53,6 +59,7 @@ function inputOf(port, about, seeds, sizes, fills) {
   } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}: give ${port.name}=VALUE`);
   else if (!isFinite(fills[port.name]))
     throw new Error(`${port.name} is ${port.dtype}, and not ${fills[port.name]}`);
+  else if (port.dtype === "bool") data.fill(Number(fills[port.name] != 0)); // earlier test vectors have 0.5
   else data.fill(port.dtype === "int64" ? BigInt(fills[port.name]) : Number(fills[port.name]));
   return new Tensor(port.dtype, data, shape);
 }
@@ -96,7 +103,8 @@ async function sample() {
     if (!isWithin(each, value) && Number(value) !== each.null && limitsOf(about, name))
       throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
     const { dtype } = about.inputs.find((port) => port.name === name);
-    if (dtype === "int64" && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
+    const whole = dtype === "bool" ? /^[01]$/ : /^-?\d+$/;
+    if (!dtype.startsWith("float") && !whole.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
   }
   const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
