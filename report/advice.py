@@ -90,12 +90,13 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, lea
     run, choose = f"fewstep run {path} --precision int8", _choose_better(first.against_teacher, bundle)
     calibrate = calibrate_again(bundle, first.body)
     if results.shaping is None and first.against_float.nearness.is_diverged:
-        return _clip(f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}", calibrate, bundle, path)
+        said = f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}"
+        return _with_clip(_advise(said, calibrate, path), bundle)
     if loses_guidance:
         return _advise("", replace(calibrate, quality="30dB"), path)
     if leaves_range and calibrate.clip is None:
         said = f"Samples leave the range of the data: {clip_advice(bundle.manifest)}"
-        return _clip(said, calibrate, bundle, path)
+        return _with_clip(_advise(said, calibrate, path), bundle)
     if steps is None:
         return Advice("", run)
     figures = f"float32 has {steps.mean:.1f} dB PSNR against many steps, and {first.body} {int8:.1f} dB against float32"
@@ -126,10 +127,9 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
     return Advice(verdict, options.command_line(verb, of=path), options)
 
 
-def _clip(verdict: str, calibrate: CalibrateOptions, bundle: Bundle, path: str) -> Advice:
-    """Return the advice to calibrate with a clip."""
-    command = f"{calibrate.command_line('calibrate', of=path)} {clip_option(bundle.manifest)}"
-    return Advice(verdict, command, calibrate)
+def _with_clip(given: Advice, bundle: Bundle) -> Advice:
+    """Return an advice to calibrate with a clip to the range of the data."""
+    return replace(given, command=f"{given.command} {clip_option(bundle.manifest)}")
 
 
 def _longer_plan(name: str) -> TextReference | None:
