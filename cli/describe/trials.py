@@ -23,7 +23,7 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
             yield judgement(near, each.p5, each.tokens, random, lost, beyond=beyond, float_reason=float_reason)
             if float_reason is not None:
                 continue
-            yield f"on {seeds} (a first estimate: fewstep report judges {SEEDS}){near.snr_text}{near.other_seed_text}"
+            yield f"on {seeds} (a first estimate: a report judges {SEEDS}){near.snr_text}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield (
