@@ -56,7 +56,7 @@ def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "names", "fix"),
     [
-        ({"samples": 1}, ("run2.onnx", "samples 1, not 2"), "bake"),
+        ({"samples": 1, "condition": ("class=0",)}, ("run2.onnx", "samples 1, not 2"), "bake"),
         ({"guidance": 3.0}, ("run2.onnx", "guidance 3, not 2"), ()),
         ({"adapter": ("a.safetensors",)}, ("--whole-run", "--adapter"), "leave one"),
         ({"tiles": "4:2"}, ("--whole-run", "tiles"), "leave one"),
