@@ -151,16 +151,21 @@ def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
     """Load the text encoder of an open bundle, as `load_text_encoder` does."""
     text = bundle.manifest.text
     if text is None:
-        raise UserError(
-            f"{bundle.path} has no text encoder",
-            "encode the prompt first: fewstep encode FOLDER -p ... -o prompts.npz, then --conditions prompts.npz",
-        )
+        raise UserError(f"{bundle.path} has no text encoder", _other_conditions(bundle))
     return TextEncoder(
         bundle,
         text.tokens,
         tuple(_tokenizer(bundle, tokens) for tokens in text.tokens),
         OnnxRuntime(threads).load_graph(bundle, text.graph),
     )
+
+
+def _other_conditions(bundle: Bundle) -> str:
+    """Return what to give in place of a prompt to a bundle without a text encoder."""
+    conditions = bundle.manifest.conditions
+    if any(each.dtype.startswith("float") for each in conditions):  # as encoded prompts are
+        return "encode the prompt first: fewstep encode FOLDER -p ... -o prompts.npz, then --conditions prompts.npz"
+    return f"give {' '.join(f'-c {each.name}=VALUE' for each in conditions)}" if conditions else "leave the prompt out"
 
 
 def check_prompts(prompts: Sequence[str]) -> list[str]:

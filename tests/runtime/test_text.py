@@ -1,13 +1,17 @@
 """Prompts to token ids and conditions, on a vocabulary of eight words."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.kinds.graph_entry import DType
 from fewstep.runtime.text import TextEncoder, load_text_encoder
 from tests.bundles import changed
 from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
@@ -60,9 +64,16 @@ def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: st
         text.encode(prompts)
 
 
-def test_a_bundle_without_a_text_encoder_says_so(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="has no text encoder; encode the prompt first: fewstep encode"):
-        load_text_encoder(tiny_bundle)
+@pytest.mark.parametrize(
+    ("dtype", "fix"), [("int64", "give -c class=VALUE$"), ("float32", "encode the prompt first: fewstep encode FOLDER")]
+)
+def test_a_bundle_without_a_text_encoder_names_what_it_takes(tiny_bundle: Path, dtype: DType, fix: str) -> None:
+    bundle = open_bundle(tiny_bundle)
+    (condition,) = bundle.manifest.conditions
+    conditions = (msgspec.structs.replace(condition, dtype=dtype),)
+    manifest = msgspec.structs.replace(bundle.manifest, conditions=conditions)
+    with pytest.raises(UserError, match=f"has no text encoder; {fix}"):
+        load_text_encoder(replace(bundle, manifest=manifest))
 
 
 def test_without_the_library_the_command_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
