@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fewstep.plans.any_plan import AnyPlan, AnyStep, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
+from fewstep.plans.names.plan_reference import split_plan_name
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Manifest
@@ -177,6 +178,9 @@ def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> s
     if manifest.data_limit is not None:
         data = f"your data, which stay within {manifest.data_limit:g}"
     what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
+    if split_plan_name(plan.name).is_of_scheduler:  # it takes no clip but that of its config
+        named = f"dpmpp_2m:{len(plan.steps)} {clip_option(manifest)}"
+        return f"{what}: try a solver that clips, --plan {named}"
     if (shaping := shaping_of(plan)) is None:
         number = _clip_limit(manifest)
         return f"{what}: {clip_advice(manifest)} (in Python shaping=Clip(-{number}, {number}))"

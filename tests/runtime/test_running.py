@@ -294,6 +294,14 @@ def test_a_known_range_of_the_data_is_in_the_warning_and_its_fix(sampler: Sample
     assert said.endswith("--clip 3.25, the largest number in your data (in Python shaping=Clip(-3.25, 3.25))")
 
 
+def test_a_scheduler_is_replaced_where_samples_are_far(tiny_bundle: Path) -> None:
+    """Its plans take no clip but that of the scheduler's config."""
+    sampler = fewstep.runtime.load(tiny_bundle)
+    plan = msgspec.structs.replace(sampler.compile("ddim:4"), name="scheduler:4")
+    said = finite_checks.describe_divergence(np.full(3, 99.0, np.float32), plan, sampler.bundle.manifest)
+    assert said is not None and said.endswith(": try a solver that clips, --plan dpmpp_2m:4 --clip LIMIT")
+
+
 def test_samples_far_beyond_the_data_are_named_with_the_fix(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
