@@ -75,7 +75,8 @@ def main(given: Sequence[str] | None = None) -> int:
     device = "cpu" if gpu is None else "cuda"
     parts, scale = arguments.part or PARTS, arguments.minutes / 8
     run_parts(Run(names, arguments.work, results, until, device, scale, has_one_part=len(parts) == 1), parts)
-    print(f"wrote {results.file}; --page {results.file} makes {PAGE.name} of it")
+    then = ": a rehearsal" if gpu is None else f"; --page {results.file} makes {PAGE.name} of it"
+    print(f"wrote {results.file}{then}")
     return 0
 
 

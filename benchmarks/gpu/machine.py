@@ -3,12 +3,11 @@
 import time
 from importlib.util import find_spec
 
-from benchmarks.gpu.results import Machine
+from benchmarks.gpu.results import REHEARSAL, Machine
 from fewstep.runtime.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.packages import version_of
 
 NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none); --rehearse goes on without one"
-REHEARSAL = "no NVIDIA GPU: a rehearsal on the CPU, whose times say nothing"
 PACKAGES = (
     "tensorrt",
     "tensorrt-rtx",

@@ -9,6 +9,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 
 FILE = "results.jsonl"
+REHEARSAL = "no NVIDIA GPU: a rehearsal on the CPU, whose times say nothing"  # in place of a GPU's name
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
@@ -225,7 +226,8 @@ class Results:
 def read_results(files: Sequence[Path]) -> Iterator[AnyRecord]:
     """The lines of files, one after another. A last line that is cut off is left out.
 
-    Raises UserError for any other line that is none of the records above, and for a file that cannot be read.
+    Raises UserError for any other line that is none of the records above, for the lines of a rehearsal, which would
+    replace those of a GPU, and for a file that cannot be read.
     """
     for file in files:
         try:
@@ -236,8 +238,12 @@ def read_results(files: Sequence[Path]) -> Iterator[AnyRecord]:
             if not line.strip():
                 continue
             try:
-                yield msgspec.json.decode(line, type=AnyRecord)
+                record = msgspec.json.decode(line, type=AnyRecord)
             except msgspec.MsgspecError as error:
                 if number == len(lines):  # without a line end: the run was stopped while it wrote
                     return
                 raise UserError(f"{file}, line {number}: {error}", "give a file that this script wrote") from error
+            if isinstance(record, Machine) and record.gpu == REHEARSAL:
+                fix = "leave out the file, or remove this line and those after it, up to the machine of another run"
+                raise UserError(f"{file}, line {number}: {REHEARSAL}", fix)
+            yield record

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.results import DenoiserRow, Machine, PartEnd, Results, Timing, read_results
+from benchmarks.gpu.results import REHEARSAL, DenoiserRow, Machine, PartEnd, Results, Timing, read_results
 from fewstep.plans.errors import UserError
 
 MACHINE = Machine("a GPU", {"torch": "2.11.0"}, "2026-11-27")
@@ -40,6 +40,14 @@ def test_a_line_of_another_form_is_named(tmp_path: Path) -> None:
     file = written(tmp_path)
     file.write_bytes(b'{"kind":"unknown"}\n' + file.read_bytes())
     with pytest.raises(UserError, match="line 1: .*unknown"):
+        list(read_results([file]))
+
+
+def test_the_lines_of_a_rehearsal_are_refused(tmp_path: Path) -> None:
+    """On a page they would replace the times of a GPU."""
+    file = written(tmp_path)
+    Results(file).add(Machine(REHEARSAL, {}, "2026-11-28"))
+    with pytest.raises(UserError, match="line 4: no NVIDIA GPU: a rehearsal on the CPU.*; leave out the file"):
         list(read_results([file]))
 
 
