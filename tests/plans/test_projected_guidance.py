@@ -20,13 +20,13 @@ def follow_formula(plan, weight, form):
     """Return the sample of a plan's DDIM steps, with projected guidance written out."""
     x, average = plan.steps[0].sigma * NOISE.astype(np.float64), 0.0
     ends = [*((step.alpha, step.sigma) for step in plan.steps[1:]), (1.0, 0.0)]
-    for step, (alpha, sigma), cond, uncond in zip(plan.steps, ends, COND, UNCOND, strict=True):
+    for number, (step, (alpha, sigma), cond, uncond) in enumerate(zip(plan.steps, ends, COND, UNCOND, strict=True)):
         average = cond - uncond + form.momentum * average
         axes = (1, 2, 3) if form.axis is None else (form.axis,)
         d = average * np.minimum(1, form.limit / np.sqrt((average**2).sum(axis=axes, keepdims=True)))
         n = cond / np.sqrt((cond**2).sum(axis=axes, keepdims=True))
         p = d - (1 - form.eta) * (d * n).sum(axis=axes, keepdims=True) * n
-        p = average if step.shaping is None else p
+        p = p if number >= form.start else cond - uncond
         v = uncond + weight * p if form.from_uncond else cond + (weight - 1) * p
         x0, noise = step.alpha * x - step.sigma * v, step.sigma * x + step.alpha * v
         x = alpha * x0 + sigma * noise
@@ -39,7 +39,7 @@ def outputs_of(index, step, u):
 
 @pytest.mark.parametrize(
     "form",
-    [Project(0.0, 2.5, -0.75, -2), Project(1.0, 4.0, 0.5, None, True), Project(0.4, 3.0, 0.3, -3, True, 1)],
+    [Project(0.0, 2.5, -0.75, -2), Project(1.0, 4.0, 0.5, None, True), Project(0.4, 3.0, 0.3, -3, True, 2)],
     ids=str,
 )
 def test_a_run_is_that_of_the_formula(form):
