@@ -154,6 +154,18 @@ def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
     assert task.judged.evaluations == judged * steps
 
 
+def test_the_page_has_the_evaluation_that_the_bundle_got_meanwhile(made, bundle, monkeypatch, caplog):
+    """Here one that cannot be read, which a warning says."""
+
+    def collect(*_):
+        changed(bundle, {"report/measured.json": b"{}"}, evaluation="report/measured.json")
+        return made[1], None
+
+    monkeypatch.setattr(report_module, "collect_figures", collect)
+    report(options(bundle))
+    assert f"the evaluation in {bundle} cannot be read" in caplog.text
+
+
 def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
     add_earlier(bundle, until=1)
     measured = report(options(bundle))

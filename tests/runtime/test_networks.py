@@ -110,6 +110,14 @@ class Counting(OnnxRuntime):
         return super().load(bundle, name)
 
 
+def test_a_single_network_is_opened_when_its_bundle_is_loaded(tiny_bundle: Path) -> None:
+    Counting.opened.clear()
+    sampler = fewstep.runtime.load(tiny_bundle, backend=Counting())
+    opened = [*Counting.opened]
+    sampler.sample("ddim:4", **RUN)
+    assert len(opened) == 2 and Counting.opened == opened  # its prologue and its body
+
+
 def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: Path) -> None:
     with_expert(tiny_bundle)
     counts = {}

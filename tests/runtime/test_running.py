@@ -21,6 +21,7 @@ from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sampling import execution, finite_checks
+from fewstep.runtime.sampling.execute import execute, finish
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
 from tests.bundles import changed
@@ -285,6 +286,14 @@ def test_pictures_beyond_twice_the_usual_range_are_far(tiny_bundle: Path, larges
     x = np.array([0.0, largest], np.float32)
     said = finite_checks.describe_divergence(x, sampler.compile("ddim:4"), sampler.bundle.manifest)
     assert (said is not None) is is_far
+
+
+def test_a_caller_s_own_loop_takes_the_conditions_of_branches(sampler: Sampler) -> None:
+    plan, branches = sampler.compile("ddim:2", 2.0), {"uncond": {"class": [1, 1]}}
+    network = sampler.step_network(plan, 2, GIVEN["condition"], branches)
+    made = finish(plan, execute(plan, network, sampler.draws(GIVEN["seeds"])))
+    np.testing.assert_array_equal(made, sampler.sample(plan, **GIVEN, branches=branches))
+    assert not np.array_equal(made, sampler.sample(plan, **GIVEN))
 
 
 def test_a_known_range_of_the_data_is_in_the_warning_and_its_fix(sampler: Sampler) -> None:

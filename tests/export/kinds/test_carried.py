@@ -25,6 +25,7 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Cancelled, Hold
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
+from fewstep.runtime.sampling import finite_checks
 from fewstep.runtime.sampling.loading import load
 from tests.export.networks.carrying_denoiser import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 from tests.refusals import refuses
@@ -70,6 +71,23 @@ def test_chunks_are_the_chunks_of_a_loop_in_torch(bundle: Path) -> None:
     for number in range(4):  # a sample follows from its own past, whatever else is in the batch
         y, alone = sampler.carry_on(plan, [50 + number], {"label": [2]}, carried=alone)
     np.testing.assert_allclose(y, x[1:], atol=1e-6)
+
+
+def test_a_chunk_keeps_its_held_part(bundle: Path) -> None:
+    value, mask = np.full((1, BANDS, FRAMES), 0.25, np.float32), np.zeros((1, BANDS, FRAMES), np.float32)
+    mask[:, 0] = 1.0
+    x, _ = load(bundle).carry_on("ddim:3", [5], {"label": [1]}, hold=Hold(value, mask))
+    np.testing.assert_array_equal(x[:, 0], value[:, 0])
+    assert not np.any(x[:, 1:] == 0.25)
+
+
+def test_a_chunk_far_beyond_the_data_is_warned_of(
+    bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finite_checks, "_WARNED", set())
+    monkeypatch.setattr(finite_checks, "sample_limit", lambda manifest: 1e-3)
+    load(bundle).carry_on("ddim:3", [5], {"label": [1]})
+    assert "far beyond usual data, which stay within 0.001" in caplog.text
 
 
 def test_the_manifest_says_what_is_carried(bundle: Path) -> None:

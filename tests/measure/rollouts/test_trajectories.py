@@ -1,5 +1,6 @@
 """Rollouts on networks that are functions: the stored states, shared beginnings, and when each body is opened."""
 
+import pickle
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from fewstep.calibration.precision import precision_search
 from fewstep.calibration.precision.timeable_targets import timeable_targets
 from fewstep.calibration.ranges.histogram import make_histogram, merge_histograms
 from fewstep.measure.rollouts import seeds as purposes
-from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.measure.rollouts.on_demand import HashOnceBundle, LazyOnnxRuntime
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.seeds import (
     BODY_SEEDS,
@@ -35,7 +36,7 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import reading
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.bundle.reading import file_sha256, open_bundle
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
@@ -159,6 +160,13 @@ def test_files_are_hashed_once_however_often_it_is_opened(tmp_path: Path, monkey
         body(feeds)
         body.close()
     assert [path.name for path in hashed] == [Path(sampler.body.graph.file).name]
+
+
+def test_a_bundle_that_hashes_once_does_so_in_another_process_too(tmp_path: Path) -> None:
+    opened = open_bundle(write_bundle(tmp_path / "bundle", denoiser()))
+    bundle = HashOnceBundle(opened.path, opened.manifest)
+    received = pickle.loads(pickle.dumps(bundle))
+    assert type(received) is HashOnceBundle and received == bundle
 
 
 def test_an_output_does_not_hold_the_memory_of_the_closed_network(tmp_path: Path) -> None:
