@@ -1,10 +1,13 @@
 """Compile a solver and its times into a plan: trace the arithmetic in float64, then convert it to tables."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.continuation.carried_banks import add_banks
@@ -65,14 +68,7 @@ def compile_plan(
     from fewstep.plans.publication import facts_of
 
     parsed = bind_plan_name(name, denoiser, strength) if isinstance(name, str | NameParts) else name
-    with _require_finite(
-        f"the grid of plan {parsed.reference.text!r} has times that are not finite",
-        "choose parameters nearer to the usual ones",
-    ):
-        times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
-        if len(times) != parsed.steps + 1:  # a user-supplied grid, since those of fewstep raise an error themselves
-            what = f"the grid of plan {parsed.text!r} returned {len(times)} times for {parsed.steps} steps"
-            raise UserError(what, f"return {parsed.steps + 1}, from noisy to clean")
+    times = _compute_times(parsed, NoiseSchedule(denoiser.schedule))
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
     plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
@@ -86,6 +82,30 @@ def compile_plan(
     if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied or is_elsewhere:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan
+
+
+def _compute_times(parsed: "PlanName", schedule: NoiseSchedule) -> Sequence[Time]:
+    """Return the times of a plan's grid. Raises UserError for another number of times, which only a user-supplied grid
+    returns, and for network times that the schedule never has."""
+    with _require_finite(
+        f"the grid of plan {parsed.reference.text!r} has times that are not finite",
+        "choose parameters nearer to the usual ones",
+    ):
+        times = parsed.grid(schedule, parsed.steps)
+    if len(times) != parsed.steps + 1:
+        what = f"the grid of plan {parsed.text!r} returned {len(times)} times for {parsed.steps} steps"
+        raise UserError(what, f"return {parsed.steps + 1}, from noisy to clean")
+    path = schedule.path
+    with np.errstate(all="ignore"):
+        limits = schedule.network_time(np.array([math.inf, -math.inf]))  # infinite if the time grows with sigma
+    low, high = min(path.first, limits[0]), max(path.last, limits[1])
+    for time in times:
+        if time.sigma and (time.network < low or time.network > high):  # no network is evaluated where sigma is 0
+            what = f"the grid of plan {parsed.text!r} returned the network time {time.network:g}"
+            raise UserError(
+                f"{what}, outside {low:g} .. {high:g} of schedule {schedule.name}", "return times of the schedule"
+            )
+    return times
 
 
 def trace_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,6 +23,9 @@ class Lin:
     terms: Mapping[int, Coefficient]
 
     __array_ufunc__ = None  # numpy values on the left defer to __rmul__ instead of creating object arrays
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", MappingProxyType(self.terms))  # read-only, since the tracer keeps values
 
     def __add__(self, other: Lin) -> Lin:
         if not isinstance(other, Lin):

@@ -42,6 +42,15 @@ def negative(schedule, steps):
     from fewstep.plans.schedule import Time
     return tuple(Time(500.0 - number, 2.0, -0.5) for number in range(steps + 1))
 
+def beyond(schedule, steps):
+    from fewstep.plans.schedule import Time
+    return tuple(Time(1e7, 0.5, 0.9 - 0.1 * number) for number in range(steps + 1))
+
+def editing(trace, times):
+    x, x0 = trace.denoise(trace.start(), times[0])
+    x0.terms[999] = 1.0
+    return x0
+
 def towards(a, b):
     from fewstep.plans.guidance import Branches
     return Branches({"cond": a, "uncond": 1 - a - b, "style": b})
@@ -129,6 +138,8 @@ def test_a_changed_file_is_run_again(file: Path) -> None:
         ("euler", "does not have a number of steps"),
         ("wrong:2", "returned float"),
         ("failing:2", r"my_solver.py:failing failed: AttributeError: .* \(line 15\)"),
+        ("editing:2", r"my_solver.py:editing failed: TypeError: .* does not support item assignment \(line 33\)"),
+        ("euler:2@{file}:beyond", r"returned the network time 1e\+07, outside 0 .. 999 of schedule cosine-1000"),
         ("euler:2@{file}:half", "did not return times"),
         ("euler:2@{file}:negative", "returned a time with alpha 2 and sigma -0.5"),
     ],
