@@ -6,7 +6,7 @@ them.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTe
             what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which the network does not read"
             raise UserError(what, f"{DEQUANTISE}, and leave the scales out")
     if missing := sorted(info["missing_keys"]):
-        raise UserError(f"the weights in {home} have no {missing[0]!r}", _fix_for_missing(missing, entries))
+        raise _missing_weights(network, home, missing, entries, unread)
     for name, weight in network.state_dict().items():
         stored = _entry(entries, name)
         is_number = weight.is_floating_point() or weight.is_complex()  # libraries may keep the stored type
@@ -135,13 +135,24 @@ def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> st
     return next((dtype for dtype in weights if dtype not in WIDE), None)
 
 
-def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
-    """Return the fix for missing weights. It differs if all stored names have a prefix that the network's names
-    lack."""
+def _missing_weights(
+    network: nn.Module, home: Path, missing: Sequence[str], entries: Mapping[str, StoredTensor], unread: Iterable[str]
+) -> UserError:
+    """Return the error for missing weights. Its fix differs if all stored names have a prefix that the network's names
+    lack, and if the files hold weights with other names, such as those of an earlier version of the class."""
+    what = f"the weights in {home} have no {missing[0]!r}"
+    if prefix := _wrapper_prefix(missing, entries):
+        return UserError(what, f"write the weights without {prefix!r}, with which all their names begin")
+    if not (others := list(unread)):
+        return UserError(what, COPY_AGAIN)
+    what += f", and hold {_format_names(others)}, which a {type(network).__name__} does not read"
+    return UserError(what, f"name their class in its config.json, or rename them; {GIVE_PIPELINE}")
+
+
+def _wrapper_prefix(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
+    """Return the prefix of all stored names with which the missing weights are stored, or ""."""
     prefix = common_prefix(entries)
-    if prefix and all(prefix + name in entries for name in missing):
-        return f"write the weights without {prefix!r}, with which all their names begin"
-    return COPY_AGAIN
+    return prefix if prefix and all(prefix + name in entries for name in missing) else ""
 
 
 def _same(buffer: torch.Tensor, stored: torch.Tensor) -> bool:

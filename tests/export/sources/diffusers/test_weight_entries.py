@@ -81,6 +81,25 @@ def test_a_weight_that_nothing_reads_is_refused_by_name(plain: Path, name: str, 
         load_network(home)
 
 
+def test_weights_with_other_names_are_refused_with_these_names(plain: Path, tmp_path: Path) -> None:
+    """Another copy of the folder would have the same names."""
+    home = rewritten(
+        plain, tmp_path / "f", lambda each: {name.replace("conv_in.", "stem."): each[name] for name in each}
+    )
+    message = (
+        "have no 'conv_in.bias', and hold 'stem.bias', 'stem.weight', which a UNet2DModel does not read; "
+        "name their class in its config.json, or rename them"
+    )
+    with pytest.raises(UserError, match=message):
+        load_network(home)
+
+
+def test_a_missing_weight_needs_another_copy(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda each: {n: each[n] for n in each if n != "conv_in.bias"})
+    with pytest.raises(UserError, match=r"have no 'conv_in.bias'; copy the folder again"):
+        load_network(home)
+
+
 def test_counters_of_a_trainer_are_named_and_left_out(
     plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
