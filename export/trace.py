@@ -17,7 +17,14 @@ from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.export_errors import find_input_change
 from fewstep.export.tracing.mapped_weights import release
 from fewstep.export.tracing.traced_form import TracedForm
-from fewstep.export.verification.reference import TorchReference, call_module, forward_signature, select_prediction
+from fewstep.export.verification.reference import (
+    OF_SIZES,
+    OTHERWISE,
+    TorchReference,
+    call_module,
+    forward_signature,
+    select_prediction,
+)
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
@@ -57,7 +64,8 @@ def trace(
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
-    return TracedDenoiser(replace(graph, name=spec.name), TorchReference(module, spec, program))
+    reference = TorchReference(module, spec, program, fix=OF_SIZES if spec.sizes else OTHERWISE)
+    return TracedDenoiser(replace(graph, name=spec.name), reference)
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, batch: Any) -> list[Any]:

@@ -27,6 +27,7 @@ FIXES_BATCH = " fixes the batch"  # the end of a message
 ANY_BATCH = "use x.shape[0] instead of a number"
 SYMBOLIC_ATTRIBUTE = "Unsupported attribute type"  # the beginning of torch's message for a symbol in an attribute
 NO_GROUPS = "multiply and sum with torch.einsum over torch.nn.functional.unfold of x: groups must be a number"
+NO_ROLL = "join two slices, as torch.cat((x[..., -shift:], x[..., :-shift]), -1)"
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 
@@ -199,9 +200,16 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
 
 def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.ExportedProgram) -> UserError:
     """Return the error of an operation whose ONNX form has an attribute, such as `group` of Conv, that follows the
-    batch or a size. The operation is the first convolution with such a number of groups, if there is one."""
+    batch or a size. The operation is the first convolution with such a number of groups or roll by such a number, if
+    there is one."""
     convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
     found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
+    rolls = (node for node in captured.graph.nodes if str(node.target).startswith("aten.roll"))
+    rolled = next((node for node in rolls if any(isinstance(each, torch.fx.Node) for each in node.args[1])), None)
+    if found is None and rolled is not None:
+        who = f"{_operation_name(rolled)} in {watch.describe_module(_module_of(rolled))}"
+        what = f"{who} shifts by a number that follows the batch or a size{_code_location(rolled)}"
+        return UserError(what, NO_ROLL)
     if found is None:
         what = "it gives an operation a number that follows the batch or a size, which ONNX stores as a constant"
         return UserError(f"{watch.describe_module(watch.innermost)} cannot be exported: {what}", OTHER_OPERATIONS)

@@ -17,6 +17,11 @@ from fewstep.plans.errors import STOPS, UserError, first_line
 
 TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in torch's messages
 TOLERANCE = 1e-4  # share of the largest value: the error of a few hundred float32 operations is below 1e-5
+OTHERWISE = "write that operation differently"
+OF_SIZES = (
+    f"{OTHERWISE}; the graph stores a number such as math.sqrt(H * W) as a constant, and torch.ones(H, W).sum().sqrt() "
+    "follows free sizes"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class TorchReference:
     program: torch.export.ExportedProgram
     engine: str = "torch"
     tolerance: float = TOLERANCE
-    fix: str = "write that operation differently"
+    fix: str = OTHERWISE
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
 """Export with free sizes: named dimensions in graphs, int8 and engines with them, and networks that fix a size."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.networks import free_sizes_network
+from tests.export.verify_export import verify_source
 from tests.onnx_text import parse_graph
 
 PLAN = "dpmpp_2m:2"
@@ -214,6 +216,19 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
     spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
     with pytest.raises(UserError, match=said):
         trace(module, spec)
+
+
+class Root(nn.Module):
+    def forward(self, x, time):
+        return x / math.sqrt(x.shape[2] * x.shape[3]) + time[:, None, None, None]
+
+
+@pytest.mark.slow
+def test_a_number_that_math_computes_from_sizes_is_named() -> None:
+    spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
+    message = r"differs from torch from node .*; write that operation differently; the graph stores a number such"
+    with pytest.raises(UserError, match=message):
+        verify_source(TorchSource(Root(), spec, "own", "0" * 64))
 
 
 def source(x_shape: tuple[int, ...], *conditions: Condition) -> TorchSource:

@@ -168,6 +168,11 @@ class KernelOfEachSample(Block):
         return nn.functional.conv2d(x.reshape(1, size, *x.shape[2:]), kernels, groups=size).reshape(x.shape)
 
 
+class RollByBatch(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.roll(self.conv(x), x.shape[0], 3)
+
+
 class SlopeOfBatch(Block):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.gradient(x, dim=0)[0])
@@ -229,6 +234,11 @@ SAID = [
     (
         KernelOfEachSample,
         "aten.conv2d in blocks.1 (KernelOfEachSample) of Net has as many groups as the batch (test_export_errors.py:N)",
+    ),
+    (
+        RollByBatch,
+        "aten.roll in blocks.1 (RollByBatch) of Net shifts by a number that follows the batch or a size "
+        "(test_export_errors.py:N); join two slices",
     ),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
     (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
