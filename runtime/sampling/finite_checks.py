@@ -21,9 +21,9 @@ from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork
 LOG = logging.getLogger("fewstep")
 _WARNED: set[tuple[str, str]] = set()  # names of denoisers and plans that this process has warned about
 SMALL = 4096  # elements
-BEYOND = 2.0  # times the largest magnitude in data, from which samples are beyond it
+BEYOND = 4.0  # times the largest magnitude in data, from which samples are beyond it: guided ones reach 3.7
 PICTURE_LIMIT, NORMAL_LIMIT = 1.0, 5.0  # largest magnitudes in usual data: pictures in [-1, 1], data of variance 1
-FAR = 2.0  # times the limit of samples, where single runs are judged
+ANY_DATA = 1000.0  # data of unknown range stay within it in usual units, such as coordinates in angstrom and 0 to 255
 OUTPUT = "the denoiser's output"
 
 
@@ -137,17 +137,23 @@ def has_pixels(manifest: Manifest) -> bool:
     return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
 
 
-def sample_limit(manifest: Manifest) -> float | None:
-    """Return the magnitude from which samples are beyond the data; None if the range of the data is unknown.
+def data_range(manifest: Manifest) -> float | None:
+    """Return the largest magnitude in the data; None if it is unknown.
 
-    The range is that of the Spec or of `export --check`. Without either it follows for pictures, and for data that are
-    scaled to a variance of 1: latents of an autoencoder, and samples with units.
+    It is that of the Spec or of `export --check`. Without either it follows for pictures, and for data that are scaled
+    to a variance of 1: latents of an autoencoder, and samples with units.
     """
     if manifest.data_limit is not None:
-        return BEYOND * manifest.data_limit
+        return manifest.data_limit
     if has_pixels(manifest):
-        return BEYOND * PICTURE_LIMIT
-    return BEYOND * NORMAL_LIMIT if manifest.autoencoder is not None or manifest.units is not None else None
+        return PICTURE_LIMIT
+    return NORMAL_LIMIT if manifest.autoencoder is not None or manifest.units is not None else None
+
+
+def sample_limit(manifest: Manifest) -> float | None:
+    """Return the magnitude from which samples are beyond the data; None if the range of the data is unknown."""
+    limit = data_range(manifest)
+    return None if limit is None else BEYOND * limit
 
 
 def clip_advice(manifest: Manifest) -> str:
@@ -170,13 +176,18 @@ def _clip_limit(manifest: Manifest) -> str:
 
 
 def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> str | None:
-    """Return a warning with its fix if samples in model range reach far beyond usual data; None if they do not."""
-    limit = sample_limit(manifest)
-    if limit is None or not x.size or x.dtype.kind != "f" or (largest := float(max(x.max(), -x.min()))) <= FAR * limit:
+    """Return a warning with its fix if samples in model range reach far beyond usual data; None if they do not.
+
+    Data of unknown range are exceeded by samples of runs that diverged only.
+    """
+    if not x.size or x.dtype.kind != "f":
         return None
-    data = f"usual data, which stay within {limit:g}"
-    if manifest.data_limit is not None:
-        data = f"your data, which stay within {manifest.data_limit:g}"
+    known = data_range(manifest)
+    limit, times = (ANY_DATA, 1.0) if known is None else (known, BEYOND)
+    largest = float(max(x.max(), -x.min()))
+    if largest <= times * limit:
+        return None
+    data = f"{'usual' if manifest.data_limit is None else 'your'} data, which stay within {limit:g}"
     what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
     if split_plan_name(plan.name).is_of_scheduler:  # it takes no clip but that of its config
         named = f"dpmpp_2m:{len(plan.steps)} {clip_option(manifest)}"

@@ -281,7 +281,7 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
 
 
 @pytest.mark.parametrize(("largest", "is_far"), [(3.9, False), (-3.9, False), (4.1, True), (-4.1, True)])
-def test_pictures_beyond_twice_the_usual_range_are_far(tiny_bundle: Path, largest: float, is_far: bool) -> None:
+def test_pictures_beyond_four_times_the_usual_range_are_far(tiny_bundle: Path, largest: float, is_far: bool) -> None:
     sampler = fewstep.runtime.load(tiny_bundle)
     x = np.array([0.0, largest], np.float32)
     said = finite_checks.describe_divergence(x, sampler.compile("ddim:4"), sampler.bundle.manifest)
@@ -311,6 +311,17 @@ def test_a_scheduler_is_replaced_where_samples_are_far(tiny_bundle: Path) -> Non
     assert said is not None and said.endswith(": try a solver that clips, --plan dpmpp_2m:4 --clip LIMIT")
 
 
+@pytest.mark.parametrize(("largest", "is_far"), [(40.0, False), (999.0, False), (-1700.0, True)])
+def test_data_of_unknown_range_are_exceeded_by_runs_that_diverged(
+    tiny_bundle: Path, largest: float, is_far: bool
+) -> None:
+    sampler = fewstep.runtime.load(tiny_bundle)
+    manifest = msgspec.structs.replace(sampler.bundle.manifest, x_shape=(16, 3))
+    said = finite_checks.describe_divergence(np.array([largest], np.float32), sampler.compile("ddim:4"), manifest)
+    assert finite_checks.sample_limit(manifest) is None and (said is not None) is is_far
+    assert said is None or "reach 1.7e+03, far beyond usual data, which stay within 1000: clip each" in said
+
+
 def test_samples_far_beyond_the_data_are_named_with_the_fix(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +335,7 @@ def test_samples_far_beyond_the_data_are_named_with_the_fix(
         for _ in range(2):
             sample_of(sampler, plan)(plan, **GIVEN)
         (said,) = caplog.messages  # once for each plan
-        assert said.startswith("samples of ddim:") and "far beyond usual data, which stay within 2" in said
+        assert said.startswith("samples of ddim:") and "far beyond usual data, which stay within 1" in said
         assert said.endswith("such as 1 for pictures in [-1, 1] (in Python shaping=Clip(-LIMIT, LIMIT))")
         caplog.clear()
         sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))

@@ -58,14 +58,14 @@ def test_a_known_range_of_the_data_is_the_limit_of_the_clip() -> None:
 @pytest.mark.parametrize(
     ("shape", "fields", "limit"),
     [
-        ((1, 8, 8), {}, 2.0),
-        ((3, 8, 8), {"autoencoder": object()}, 10.0),
-        ((16, 2), {"units": object()}, 10.0),
-        ((16, 2), {"data_limit": 40.0}, 80.0),
-        ((1, 8, 8), {"data_limit": 0.5}, 1.0),
+        ((1, 8, 8), {}, 4.0),
+        ((3, 8, 8), {"autoencoder": object()}, 20.0),
+        ((16, 2), {"units": object()}, 20.0),
+        ((16, 2), {"data_limit": 40.0}, 160.0),
+        ((1, 8, 8), {"data_limit": 0.5}, 2.0),
     ],
 )
-def test_samples_are_beyond_twice_the_range_of_the_data(shape: Any, fields: dict[str, Any], limit: float) -> None:
+def test_samples_are_beyond_four_times_the_range_of_the_data(shape: Any, fields: dict[str, Any], limit: float) -> None:
     manifest = manifest_of(shape, fields)
     inside, outside = (Nearness(50.0, 40.0, 3.0, limit + more) for more in (0.0, 0.5))
     assert beyond_data(inside, manifest, False) is None and beyond_data(outside, manifest, False) == limit + 0.5
