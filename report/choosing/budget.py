@@ -30,7 +30,9 @@ class Budget:
     decibels: float | None
 
 
-def _suggest_limits(bundle: Bundle, plan: Plan, good: Sequence[Deployment], fast: Sequence[Deployment]) -> str:
+def _suggest_limits(
+    bundle: Bundle, budget: Budget, plan: Plan, good: Sequence[Deployment], fast: Sequence[Deployment]
+) -> str:
     """Return what to do if no deployment is both `good` enough and `fast` enough; both are in order of time.
 
     A limit is suggested only if a deployment meets it, and its samples resemble the teacher's.
@@ -45,6 +47,9 @@ def _suggest_limits(bundle: Bundle, plan: Plan, good: Sequence[Deployment], fast
         near = best.quality.nearness
         if near.is_diverged or beyond_data(near, bundle.manifest, is_clipped=False) is not None:
             return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {clip_option(bundle.manifest)}"
+    if budget.within is not None:  # plans that take far longer were not tried
+        quality = budget.at_least or f"{LEAST_PSNR:g}dB"
+        return f"give --at-least {quality} without --within, which chooses the fastest deployment of this quality"
     return "try plans of more steps (--plan SOLVER:STEPS), and look at the samples of float32 first"
 
 
@@ -68,12 +73,14 @@ def choose_by_budget(
     good = [row for row in on_front if (row.quality.nearness.is_enough if least is None else row.psnr >= least)]
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
-        nearest = (
-            f"the fastest of this quality is {describe_deployment(good[0])}"
-            if good
-            else f"the best quality is {describe_deployment(on_front[-1])}"
-        )
-        fix = _suggest_limits(bundle, plan, good, [row for row in on_front if row.milliseconds <= within])
+        fast = [row for row in on_front if row.milliseconds <= within]
+        if good:
+            nearest = f"the fastest of this quality is {describe_deployment(good[0])}"
+        elif fast:
+            nearest = f"the best quality is {describe_deployment(fast[-1])}"
+        else:
+            nearest = f"the fastest is {describe_deployment(on_front[0])}"
+        fix = _suggest_limits(bundle, budget, plan, good, fast)
         raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
     winner = kept[0] if budget.within is None else kept[-1]
     family = tuple(

@@ -32,6 +32,12 @@ def row(milliseconds: float, decibels: float, **figures: float) -> Deployment:
             "2ms",
             "give --within 2.35ms or --at-least 22dB, or try more plans (--plan)",
         ),
+        (
+            [row(3, 20.6, snr=12.0)],
+            "2ms",
+            "give --at-least 25dB without --within, which chooses the fastest deployment",
+        ),
+        ([row(1, 5.0, snr=2.0)], "2ms", "give --at-least 25dB without --within, which chooses the fastest deployment"),
         ([row(1, -34.0, snr=5.0, unrelated=-40.0)], None, "clip each clean prediction, with --clip LIMIT"),
         ([row(1, 5.0, snr=12.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
         ([row(1, 5.0, snr=2.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
@@ -45,6 +51,14 @@ def test_a_fix_names_only_limits_that_a_deployment_meets(
     with pytest.raises(UserError) as caught:
         choose_by_budget(bundle, budget, 1, load(tiny_bundle).compile("ddim:2"), rows)
     assert fix in caught.value.fix and "15dB" not in caught.value.fix
+
+
+def test_a_time_that_no_deployment_meets_names_the_fastest(tiny_bundle: Path) -> None:
+    rows = [row(3, 20.6, snr=12.0), row(4, 22.0, snr=12.0)]
+    with pytest.raises(UserError, match="within 2ms and at least 25dB: the fastest is p on b .*: 3 ms, 20.6 dB"):
+        choose_by_budget(
+            open_bundle(tiny_bundle), Budget("2ms", "25dB", 2.0, 25.0), 1, load(tiny_bundle).compile("ddim:2"), rows
+        )
 
 
 @pytest.mark.parametrize(
