@@ -25,7 +25,7 @@ from fewstep.report.choosing.deployments import measure_deployments, pareto_fron
 from fewstep.report.choosing.engines import find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.options import ChooseOptions
-from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, save_choice
+from fewstep.report.choosing.saved_choice import UNPACK, Deployment, SavedChoice, save_choice
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -92,7 +92,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
     bundle = options.open()
     bundle.check_continuous("choose")
     if FLOAT not in bundle.manifest.bodies:
-        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the original bundle")
+        raise UserError(f"{options.bundle} has no float32 body to compare with", UNPACK)
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
     plan = select_plan(reference.plans, calibrated, guidance=options.guidance)

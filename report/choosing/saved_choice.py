@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
@@ -23,6 +24,10 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
+
+UNPACK = (  # fewstep pack may leave out the body that samples are compared with
+    "choose in the bundle that this was packed from, and give the plan that it chooses here: --plan instead of --chosen"
+)
 
 
 class Deployment(Strict, frozen=True):
@@ -93,7 +98,7 @@ def load_choice(path: Path | str) -> SavedChoice:
     choice = read_cached(_choice_name(bundle), SavedChoice)
     if choice is None:
         what = describe_changes(bundle) or f"no choice is stored for {path} and the current state of this machine"
-        raise UserError(what, f"fewstep choose {path} --within 20ms")
+        raise UserError(what, f"fewstep choose {path} --within 20ms" if FLOAT in bundle.manifest.bodies else UNPACK)
     return choice
 
 

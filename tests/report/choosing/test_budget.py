@@ -6,14 +6,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.rollouts.end_quality import end_quality
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.shaping import UNCLIPPED, Clip
 from fewstep.report.choosing.budget import Budget, choose_by_budget
+from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.deployments import pareto_front
 from fewstep.report.choosing.engines import TimedEngine
-from fewstep.report.choosing.saved_choice import Deployment, SavedChoice
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, load_choice
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 
@@ -79,3 +82,12 @@ def test_a_saved_choice_takes_nothing_from_the_calibration(
 def test_the_front_is_what_no_other_beats_in_both() -> None:
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 30), row(4, 29), row(1, 25), row(5, 40)]
     assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
+
+
+def test_a_bundle_packed_without_float32_names_the_bundle_in_which_to_choose(tiny_bundle: Path, tmp_path: Path) -> None:
+    pack(PackOptions(tiny_bundle, packed := tmp_path / "packed", ("int8-cpu-x86",)))
+    fix = "choose in the bundle that this was packed from, and give the plan .*: --plan instead of --chosen$"
+    with pytest.raises(UserError, match=f"no choice is stored for .*packed .*; {fix}"):
+        load_choice(packed)
+    with pytest.raises(UserError, match=f"packed has no float32 body to compare with; {fix}"):
+        choose(ChooseOptions(packed, within="8ms"))
