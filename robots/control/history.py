@@ -64,7 +64,8 @@ class History:
         for each in others:
             if each.name not in values and each.default is None:
                 raise UserError(
-                    f"condition {each.name!r} of the episode is missing", f"give reset(conditions=...) {names}"
+                    f"condition {each.name!r} of the episode is missing",
+                    f"give {names} in the argument conditions, to both reset and warm_up",
                 )
         arrays = conditions.check(others, {name: [value] for name, value in values.items()}, 1)
         return {name: arrays[name][0].copy() for name in values}

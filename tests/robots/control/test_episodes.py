@@ -24,7 +24,10 @@ def runner_of(bundle: Path) -> PolicyRunner:
     [
         ({"tsk": [0.0, 1.0]}, "unknown condition 'tsk'; give task, speed"),
         ({"speed": 2.0}, "condition 'task' of the episode is missing"),
-        (None, "condition 'task' of the episode is missing"),
+        (
+            None,
+            "'task' of the episode is missing; give task, speed in the argument conditions, to both reset and warm_up",
+        ),
         ({"task": 1}, r"condition 'task': one value has the shape \[\]"),
         ({"task": [0.0, np.nan]}, "condition 'task': nan is not a finite float32"),
         ({"task": [0.0, 2.0]}, "condition 'task': 2.0 is out of range"),
