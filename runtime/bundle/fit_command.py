@@ -7,16 +7,21 @@ from pathlib import Path
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import as_guidance, weight_of
+from fewstep.runtime.bundle.conditions import has_unconditional_form
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 
 
 def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:
-    """Return `lead` and the command line that fits a plan of `steps` evaluations at a guidance weight.
+    """Return `lead` and the command line that fits a plan of `steps` evaluations at a guidance weight; None means
+    no guidance, which the command line of a calibrated bundle has to name: its default is that of the calibration.
 
     A fit needs the float32 body. Without it, returns text that says in which bundle to fit.
     """
     if "float32" not in manifest.bodies:  # `fewstep pack` left it out
         return "fit it in the bundle that this was packed from"
+    is_calibrated = any(body.plan is not None for body in manifest.bodies.values())
+    if weight is None and is_calibrated and has_unconditional_form(manifest.conditions):
+        weight = 1.0
     return f"{lead}fewstep fit {path} --steps {steps}" + ("" if weight is None else f" --guidance {weight:g}")
 
 

@@ -9,6 +9,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import with_body
 from tests.runtime.sampling.test_fitted_plans import give
 
 
@@ -24,6 +25,15 @@ def with_commands(bundle: Path, *commands: str) -> Manifest:
 )
 def test_it_names_evaluations_and_guidance(tiny_bundle: Path, weight: float | None, words: str) -> None:
     assert refit_command(Path("tex"), open_bundle(tiny_bundle).manifest, 5, weight, "fit: ") == words
+
+
+def test_no_guidance_is_named_where_the_default_is_that_of_the_calibration(tiny_bundle: Path) -> None:
+    with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
+    manifest = open_bundle(tiny_bundle).manifest
+    assert refit_command(Path("tex"), manifest, 3, None) == "fewstep fit tex --steps 3 --guidance 1"
+    bare = msgspec.structs.replace(manifest.conditions[0], null=None)  # has no guidance to take a default from
+    unguided = msgspec.structs.replace(manifest, conditions=(bare,))
+    assert refit_command(Path("tex"), unguided, 3, None) == "fewstep fit tex --steps 3"
 
 
 def test_the_weight_of_a_lost_plan_is_the_one_of_the_recorded_command_that_no_other_plan_stems_from(
