@@ -171,6 +171,11 @@ def test_an_option_of_one_value_is_given_once(refusal: Refusal, given: tuple[str
     assert "twice" not in refusal("run", "bundle", "-c", "class=1", "-c", "class=2", "-o", "x.npy")
 
 
+def test_the_short_and_the_long_flag_are_one_option(refusal: Refusal) -> None:
+    line = refusal("run", "bundle", "-o", "x.npy", "--output", "y.npy", code=2)
+    assert line == "fewstep: --output is given twice; leave one of them out"
+
+
 def test_more_values_than_samples_are_refused(tiny_bundle: Path, refusal: Refusal) -> None:
     given = ("-c", "class=1", "-c", "class=2", "-c", "class=3", "-n", 2)
     line = refusal("run", tiny_bundle, "--plan", "ddim:2", *given, "-o", tiny_bundle.with_name("x.npy"))

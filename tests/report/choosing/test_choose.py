@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -334,6 +335,13 @@ def test_an_estimate_leaves_out_plans_that_take_far_more_than_the_budget(
     plans = choosing.plans_by_body(judging, PLANS)
     whole, short = (cost.estimate(judging, plans, 1, budget).evaluations for budget in (None, 1e-3))
     assert whole - short == judging.count * (4 + 8) * len(plans)
+
+
+def test_rows_of_calls_are_those_of_the_steps_with_the_fewest_and_the_most_branches() -> None:
+    steps = [SimpleNamespace(branches=("cond", "uncond")), SimpleNamespace(branches=("cond",))]
+    judging: Any = SimpleNamespace(batch=3, plan=SimpleNamespace(steps=steps))
+    rows = DeploymentJudge.fewest_rows, DeploymentJudge.most_rows
+    assert [each.__get__(judging) for each in rows] == [3, 6]
 
 
 def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_step(
