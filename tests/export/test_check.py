@@ -10,8 +10,9 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_and_trace import module_evaluator
 from fewstep.export.load_source import load_source
-from fewstep.export.spec import Source
+from fewstep.export.spec import ScheduleSpec, Source, Spec
 from fewstep.graph.graph import TIME, X
+from fewstep.measure.spec.spec_samples import largest_magnitude
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.noise import normal_batch
@@ -133,6 +134,22 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     assert "the spec seems right: 16 samples are denoised as a trained network does" in caplog.text
     assert manifest.data_limit == pytest.approx(np.abs(np.load(data)["x"]).max(), rel=1e-6)
     assert "--check" not in manifest.provenance.commands[0]
+
+
+@pytest.mark.slow
+def test_the_limit_of_a_spec_counts_more_than_that_of_the_samples(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
+    limited = GAUSSIAN.replace("timesteps=TIMESTEPS)", "timesteps=TIMESTEPS), data_limit=9.0")
+    (tmp_path / "limited.py").write_text(f"SIGN, TIMESTEPS = 1, 1\n{limited}")
+    manifest = export(ExportOptions(f"{tmp_path / 'limited.py'}:make", tmp_path / "bundle", check=data))
+    assert manifest.data_limit == 9
+
+
+def test_the_largest_magnitude_may_be_that_of_a_negative_number(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.array([[0.5, -3.0], [1.0, 2.0]]))
+    spec = Spec("pairs", (2,), (), "flow", ScheduleSpec("flow", timesteps=1))
+    assert largest_magnitude(tmp_path / "data.npz", spec) == 3
 
 
 def test_what_is_no_file_is_known_first(tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_x_that_starts_from_a_noised_picture_is_accepted(
     assert "its first x contains a part of the picture" in caplog.text
 
 
+def test_x_with_the_noise_of_a_later_step_is_refused(file: Path) -> None:
+    times = "        self.scheduler.set_timesteps(num_inference_steps)\n"
+    picture = "label.mean(1)[:, None, None, None].expand(x.shape)"
+    start = f"        x = self.scheduler.add_noise({picture}, x, self.scheduler.timesteps[1:2])\n"
+    file.write_text(FILE.replace(times, times + start))
+    with pytest.raises(UserError, match="Mine starts from another x with another prompt or picture"):
+        load_source(f"{file}:make")
+
+
 def test_a_scheduler_may_add_noise_with_more_arguments(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = """class Own(DDIMScheduler):
     def add_noise(self, original_samples, noise, timesteps, sigmas=None, generator=None):

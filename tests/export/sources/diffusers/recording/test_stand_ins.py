@@ -126,3 +126,17 @@ def test_a_small_autoencoder_returns_random_latents_and_has_its_weights() -> Non
     assert float(moments(network, IMAGE).std()) == pytest.approx(1, abs=0.15)
     assert torch.equal(moments(network, IMAGE), moments(network, IMAGE))
     assert not next(network.parameters()).is_meta
+
+
+class ReadingAutoencoder(torch.nn.Module):
+    """An autoencoder whose code reads the values of a picture, which has none without weights."""
+
+    __module__ = "diffusers.models.autoencoders.reading"
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return 2 * image if float(image.sum()) > 0 else image
+
+
+def test_a_small_autoencoder_that_reads_values_computes_its_latents() -> None:
+    ones = torch.ones(1, 3, 4, 4)
+    assert torch.equal(build_small(ReadingAutoencoder, "vae", 0).encode(ones), 2 * ones)
