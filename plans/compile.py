@@ -192,13 +192,22 @@ def _require_finite(what: str, fix: str) -> Iterator[None]:
         raise UserError(what, fix) from error
 
 
+def _describe_export(names: Sequence[str]) -> str:
+    """Return the export of a denoiser that can be guided, whose conditions `names` then have a value in the
+    unconditional branch."""
+    if not names:
+        return ""
+    options = " ".join(f"--null {name}=VALUE" for name in names)
+    return f", or export with {options} (or with shared=True in the condition, if it is equal in all branches)"
+
+
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
     """Return the form of guidance. Raises UserError for a form that needs outputs which the denoiser lacks."""
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(
             f"guidance {guidance} needs an unconditional branch, which this denoiser lacks",
-            "leave guidance out (or give 1)",
+            "leave guidance out (or give 1)" + _describe_export(denoiser.without_null),
         )
     besides = form.guidance if isinstance(form, Steer) else form
     if isinstance(besides, Pag) and not denoiser.perturbed:

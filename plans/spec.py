@@ -129,6 +129,7 @@ class DenoiserFacts:
     stairs: set if its positions have separate times.
     self_condition: whether its network also receives the x0 that its previous evaluation predicted.
     features: the name of the inner features that a light network reads; None without a light network.
+    without_null: conditions that have no value in the unconditional branch, so that there is none.
     """
 
     schedule: ScheduleSpec
@@ -145,6 +146,7 @@ class DenoiserFacts:
     stairs: Stairs | None = None
     self_condition: bool = False
     features: str | None = None
+    without_null: tuple[str, ...] = ()
 
     @property
     def gradients(self) -> set[By]:

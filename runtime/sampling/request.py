@@ -114,6 +114,7 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
             for each in (manifest.networks[name],)
         ),
         features=None if manifest.features is None else manifest.features.name,
+        without_null=tuple(each.name for each in manifest.conditions if not conditions.has_null(each)),
     )
 
 

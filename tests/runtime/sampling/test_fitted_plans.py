@@ -105,7 +105,9 @@ def test_no_fit_is_suggested_for_a_guidance_that_the_denoiser_cannot_have(tiny_b
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
     unguided = with_manifest_fields(sampler, conditions=(bare,))
-    words = "guidance 4.0 needs an unconditional branch, which this denoiser lacks; leave guidance out"
+    words = (
+        "guidance 4.0 needs an unconditional branch, which this denoiser lacks; leave guidance out .*--null class=VALUE"
+    )
     with pytest.raises(UserError, match=words):
         unguided.compile("fitted:3" if named else plan, 4.0)
 
