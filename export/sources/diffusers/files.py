@@ -66,8 +66,7 @@ class Folder:
         return {} if file is None else read_json(file)
 
     def token_length(self, component: str, most: int) -> int:
-        """Return the length to which a tokenizer's texts are padded: the pipeline's length, up to the tokenizer's
-        maximum."""
+        """Return the maximum length of texts in a tokenizer's config, up to `most`."""
         length = self.config(component).get("model_max_length", most)
         if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
             raise UserError(f"{self.path / component} has model_max_length {length!r}", "give a number of tokens")

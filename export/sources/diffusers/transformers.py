@@ -1,6 +1,7 @@
 """Transformers of diffusers. One function per class, with the name of the class, reads the interface from a config.
 
-Texts have the default length of the class's pipeline; a tokenizer in the folder may make them shorter.
+Texts have the default length of the class's pipeline. Where the folder lacks the text encoder, its tokenizer may make
+them shorter.
 """
 
 from fewstep.export.sources.diffusers.files import Config, Folder
@@ -40,7 +41,7 @@ def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and PixArt-sigma. Their condition is an encoded text with its
     mask. PixArt-alpha at 1024 pixels also takes the size of the picture."""
-    tokens = folder.token_length("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
+    tokens = _text_length(folder, "tokenizer", 300 if "Sigma" in folder.pipeline else 120)
     taken, shape = _text_and_mask(tokens, _caption_width(config)), read_x_shape(config)
     more = config.get("use_additional_conditions")
     if config["sample_size"] == 128 if more is None else more:
@@ -53,7 +54,7 @@ def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
 def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
     """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): its text condition holds the tokens of CLIP and
     T5 in one sequence."""
-    tokens = folder.token_length("tokenizer", 77) + folder.token_length("tokenizer_3", 256)
+    tokens = folder.token_length("tokenizer", 77) + _text_length(folder, "tokenizer_3", 256)
     taken = [
         vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"]),
         vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
@@ -73,7 +74,7 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
         )
     taken = [
         vector_condition(
-            "text", "encoder_hidden_states", folder.token_length("tokenizer_2", 512), config["joint_attention_dim"]
+            "text", "encoder_hidden_states", _text_length(folder, "tokenizer_2", 512), config["joint_attention_dim"]
         ),
         vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
     ]
@@ -92,14 +93,14 @@ def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
         raise UserError(
             "fewstep does not read a SanaTransformer2DModel with guidance_embeds, whose time is an angle", WRITE_IT
         )
-    taken = _text_and_mask(folder.token_length("tokenizer", 300), config["caption_channels"])
+    taken = _text_and_mask(_text_length(folder, "tokenizer", 300), config["caption_channels"])
     scale = float(config.get("timestep_scale", 1.0))
     return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=scale)
 
 
 def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """AuraFlow. Its condition is an encoded text, with zeros in place of padding."""
-    tokens = folder.token_length("tokenizer", 256)
+    tokens = _text_length(folder, "tokenizer", 256)
     taken = [vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"])]
     return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=MILLI)
 
@@ -121,6 +122,13 @@ def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
         taken.append(setting_condition("image_meta_size", "image_meta_size", sizes_and_crop, (0.0, 1024.0)))
         taken.append((Condition("style", "style", low=0, high=0, shared=True, default=(0.0,)), "style"))
     return make_interface(config, shape, taken, x=HIDDEN_STATES)
+
+
+def _text_length(folder: Folder, tokenizer: str, default: int) -> int:
+    """Return the number of tokens of a text. A pipeline with a text encoder pads to its default `max_sequence_length`,
+    whatever its tokenizer's maximum."""
+    encoder = tokenizer.replace("tokenizer", "text_encoder")
+    return default if folder.has(encoder) else folder.token_length(tokenizer, default)
 
 
 def _text_and_mask(tokens: int, width: int) -> list[NamedCondition]:

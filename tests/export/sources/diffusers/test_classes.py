@@ -242,6 +242,25 @@ def test_a_tokenizer_of_no_length_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "config", "number", "length"),
+    [
+        ("FluxTransformer2DModel", FLUX, "_2", 512),
+        ("PixArtTransformer2DModel", PIXART, "", 120),
+        ("SanaTransformer2DModel", {"in_channels": 4, "sample_size": 8, "caption_channels": 12}, "", 300),
+        ("AuraFlowTransformer2DModel", {"in_channels": 4, "sample_size": 8, "joint_attention_dim": 12}, "", 256),
+        ("SD3Transformer2DModel", SD3, "_3", 77 + 256),
+    ],
+)
+def test_a_pipeline_with_a_text_encoder_pads_to_its_default_length(
+    name: str, config: dict[str, Any], number: str, length: int, tmp_path: Path
+) -> None:
+    index = {f"text_encoder{number}": ["transformers", "T5EncoderModel"]}
+    files = {**tokenizer(64, number), f"text_encoder{number}/config.json": {}}
+    taken = read(name, config, folder(tmp_path, index, files)).conditions
+    assert next(each.shape for each in taken if each.name == "text")[0] == length
+
+
+@pytest.mark.parametrize(
     ("named", "kind"),
     [(["transformers", "CLIPTextModel"], "CLIPTextModel"), ({"a": 1}, "{'a': 1}"), (-1, "-1"), ([], "[]")],
 )
