@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fewstep.export.sources.diffusers.files import Folder
 
 IMAGE, FILE_TYPE = "image", ".npz"
+GIVE_ENCODED = "fewstep run BUNDLE --conditions FILE.npz"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
             what = f"{options.folder} needs no encode: export puts the text encoder into its bundle"
             raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')
         what = f"{options.folder}: export does not record {folder.pipeline or 'a pipeline without a name'}"
-        raise UserError(what, "docs/export/diffusers.md lists the pipelines that export records")
+        raise UserError(what, f"encode texts with the pipeline itself, and give them: {GIVE_ENCODED}")
     import torch  # takes seconds, and --help does not need it
 
     from fewstep.export.sources.diffusers.recording.encoding import encode_conditions

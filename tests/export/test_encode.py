@@ -1,5 +1,6 @@
 """`fewstep encode`: conditions of a recorded bundle, computed by the pipeline's own code."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_a_folder_whose_bundle_has_text_encoders_is_refused(tmp_path: Path) -> N
     stable_diffusion(tmp_path / "sd")
     with pytest.raises(UserError, match="sd needs no encode: .*fewstep run BUNDLE --prompt"):
         encode(EncodeOptions(tmp_path / "sd", prompt=("a",), output=tmp_path / "p.npz"))
+
+
+def test_a_folder_that_is_not_recorded_is_refused_with_the_way_to_give_texts(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="does not record LDMTextToImagePipeline; .* --conditions FILE.npz"):
+        encode(EncodeOptions(tmp_path, prompt=("a",), output=tmp_path / "p.npz"))
 
 
 def test_an_output_of_another_type_is_refused() -> None:

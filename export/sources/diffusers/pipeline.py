@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from fewstep.export.companions import add_companion
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
-from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.files import CONFIG, Folder
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
@@ -21,6 +22,9 @@ from fewstep.runtime.progress import SILENT, Progress
 
 ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # set for pipelines whose unconditional text is all zeros
 FOLDER = "graphs"
+LOG = logging.getLogger("fewstep")
+READ = ("unet", "transformer", "vae", "controlnet", "adapter", *(f"text_encoder{n}" for n in ("", "_2", "_3")))
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,17 @@ def read_pipeline(
 ) -> PipelineNetworks | None:
     """Read the other networks of a folder, for a denoiser of that class. Return None if fewstep supports none of
     them."""
+    warn_of_other_networks(folder)
     text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
     if text is None and autoencoder is None:
         return None
     return PipelineNetworks(text, autoencoder, bool(folder.index.get(ZEROS_FOR_NONE)))
+
+
+def warn_of_other_networks(folder: Folder) -> None:
+    """Warn of networks that a bundle leaves out because their components have other names, such as bert and vqvae."""
+    others = [name for name in folder.index if name not in (*READ, *NOT_NEEDED) and folder.has(name)]
+    networks = [f"{name} {folder.class_of(name)}" for name in others if (folder.path / name / CONFIG).is_file()]
+    if networks:
+        what = "left out: encode texts and decode samples with the pipeline"
+        LOG.warning("%s: its networks %s are %s", folder.path, ", ".join(networks), what)

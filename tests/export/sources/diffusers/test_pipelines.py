@@ -10,6 +10,8 @@ import pytest
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.pipeline import read_pipeline
 from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
@@ -83,6 +85,17 @@ def test_what_export_does_not_do_as_the_pipeline_is_one_line(
     load_source(str(flux(tmp_path, pipeline)))
     (line,) = (record.getMessage() for record in caplog.records if "autoencoder" not in record.getMessage())
     assert says in line
+
+
+def test_networks_by_other_names_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    networks = {"bert": "LDMBertModel", "vqvae": "VQModel", "unet": "UNet2DConditionModel"}
+    for each in networks:
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "config.json").write_text("{}")
+    index = {name: ["diffusers", kind] for name, kind in networks.items()} | {"tokenizer": ["t", "BertTokenizer"]}
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "LDMTextToImagePipeline", **index}))
+    assert read_pipeline(Folder(tmp_path), networks["unet"], (4, 8, 8), ()) is None
+    assert "its networks bert LDMBertModel, vqvae VQModel are left out" in caplog.text
 
 
 def test_a_known_pipeline_needs_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
