@@ -14,7 +14,7 @@ Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 
 def _check_times(label: str, made: Any) -> tuple[Time, ...]:
-    fix = "return a tuple of times of the schedule"
+    fix = "return a tuple of times of the schedule, such as schedule.time(t) (docs/plugins.md, A grid)"
     if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
         raise UserError(f"{label} did not return times", fix)
     for each in made:
