@@ -26,7 +26,7 @@ from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 
 UNPACK = (  # fewstep pack may leave out the body that samples are compared with
-    "choose in the bundle that this was packed from, and give the plan that it chooses here: --plan instead of --chosen"
+    "choose in the bundle that this was packed from, and give its plan here: --plan and --precision instead of --chosen"
 )
 
 
