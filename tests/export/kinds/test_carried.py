@@ -85,7 +85,7 @@ def test_a_chunk_far_beyond_the_data_is_warned_of(
     bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finite_checks, "_WARNED", set())
-    monkeypatch.setattr(finite_checks, "sample_limit", lambda manifest: 1e-3)
+    monkeypatch.setattr(finite_checks, "data_range", lambda manifest: 1e-3)
     load(bundle).carry_on("ddim:3", [5], {"label": [1]})
     assert "far beyond usual data, which stay within 0.001" in caplog.text
 
