@@ -19,6 +19,7 @@ from benchmarks.gpu.workers import reason_of
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.runtime.machine.gpu import Gpu
 
+UNPREPARED = "its files were not prepared in time: give more --minutes"
 SECONDS, LEAST = 0.75, 10  # of timing one batch, and calls at least
 
 
@@ -35,6 +36,9 @@ class Measurement:
 
     def run(self) -> Iterable[AnyRecord]:
         of = deploy(self.name, self.folder)
+        if not of.expected_file.exists():
+            yield self.failure(UNPREPARED)
+            return
         each = self._contender()
         each = replace(each, open=cache(each.open))
         row = measure(self.name, each, np.load(of.expected_file))

@@ -17,7 +17,8 @@ from benchmarks.gpu.bounds import bounds
 from benchmarks.gpu.contenders import FORM, LOOP, STEPS, UNROLLED, WHOLE, Contender, contenders
 from benchmarks.gpu.deployed import Deployed, Preparation, expected_samples, on_backend, unroll
 from benchmarks.gpu.machine import NO_GPU, seen
-from benchmarks.gpu.measuring import measure, measurements
+from benchmarks.gpu.measuring import Measurement, measure, measurements
+from benchmarks.gpu.results import DenoiserRow
 from benchmarks.gpu.torch_sampler import in_torch
 from benchmarks.nvidia.int8_forms import KNOWN
 from fewstep.graph.engines.kernels import Kernel, Kernels
@@ -45,6 +46,11 @@ def test_a_machine_without_a_gpu_gets_one_line(
     with pytest.raises(SystemExit, match="2"):
         script.main(["--output", str(tmp_path)])
     assert capsys.readouterr().err.endswith(f"error: {NO_GPU}\n") and not list(tmp_path.iterdir())
+
+
+def test_a_denoiser_that_was_not_prepared_in_time_is_a_row_with_the_fix(tmp_path: Path) -> None:
+    (row,) = Measurement("fashion_mnist", tmp_path, 0, "", "cpu", None).run()
+    assert isinstance(row, DenoiserRow) and row.reason.endswith("give more --minutes") and not row.timings
 
 
 def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cuda: Any, tensorrt: Any) -> None:
