@@ -51,7 +51,7 @@ def test_a_text_keeps_its_slashes() -> None:
     assert words[5:] == ["--call", "prompt=a cat/dog, a@b/c", "--call", "image=@cat.npy"]
 
 
-def suggested(bundle: Path, folder: str, *commands: str) -> str:
+def suggest(bundle: Path, folder: str, *commands: str) -> str:
     manifest = open_bundle(bundle).manifest
     return suggest_later_commands(
         replace(manifest, provenance=replace(manifest.provenance, commands=commands)), Path(folder)
@@ -61,25 +61,25 @@ def suggested(bundle: Path, folder: str, *commands: str) -> str:
 def test_what_an_export_removes_is_given_with_the_commands_that_make_it(tiny_bundle: Path) -> None:
     commands = ("fewstep export n.py:make -o BUNDLE", "fewstep calibrate BUNDLE --plan ddim:3", "fewstep fit BUNDLE")
     said = "; to make them again: fewstep calibrate 'my models/a' --plan ddim:3 && fewstep fit 'my models/a'"
-    assert suggested(tiny_bundle, "my models/a", *commands) == said
-    assert suggested(tiny_bundle, "a", commands[0]) == ""
+    assert suggest(tiny_bundle, "my models/a", *commands) == said
+    assert suggest(tiny_bundle, "a", commands[0]) == ""
 
 
 def test_only_the_bundle_of_a_command_is_replaced(tiny_bundle: Path) -> None:
     command = "fewstep calibrate BUNDLE --conditions of-BUNDLE.npz"
-    assert suggested(tiny_bundle, "a", command).endswith("fewstep calibrate a --conditions of-BUNDLE.npz")
+    assert suggest(tiny_bundle, "a", command).endswith("fewstep calibrate a --conditions of-BUNDLE.npz")
 
 
 def test_a_bundle_is_not_packed_into_itself(tiny_bundle: Path) -> None:
     commands = ("fewstep calibrate BUNDLE", "fewstep pack BUNDLE -o BUNDLE --body float32")
-    assert suggested(tiny_bundle, "a", *commands) == "; to make them again: fewstep calibrate a"
+    assert suggest(tiny_bundle, "a", *commands) == "; to make them again: fewstep calibrate a"
 
 
 @pytest.mark.parametrize("command", ["rm -rf a", "fewstep", "fewstep calibrate BUNDLE 'open"])
 def test_a_command_that_no_verb_recorded_is_not_suggested(tiny_bundle: Path, command: str) -> None:
-    assert suggested(tiny_bundle, "a", command) == ""
+    assert suggest(tiny_bundle, "a", command) == ""
 
 
 def test_a_recorded_command_cannot_begin_another_one(tiny_bundle: Path) -> None:
-    assert suggested(tiny_bundle, "a", "fewstep fit BUNDLE; rm -rf b").endswith("fewstep fit a rm -rf b")
-    assert suggested(tiny_bundle, "a", "fewstep fit BUNDLE --steps 4;rm").endswith("fewstep fit a --steps '4;rm'")
+    assert suggest(tiny_bundle, "a", "fewstep fit BUNDLE; rm -rf b").endswith("fewstep fit a rm -rf b")
+    assert suggest(tiny_bundle, "a", "fewstep fit BUNDLE --steps 4;rm").endswith("fewstep fit a --steps '4;rm'")

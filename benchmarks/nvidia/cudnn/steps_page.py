@@ -27,7 +27,7 @@ def qualities(rows: Sequence[StepTime]) -> str:
     lines = [
         [
             *(each.denoiser, each.engine, f"{each.mean:.1f} / {each.least:.1f}"),
-            paired_difference(each),
+            describe_difference(each),
             "" if each.engine == SIMULATED else f"{each.simulated:.1f}",
         ]
         for each in rows
@@ -43,7 +43,7 @@ def qualities(rows: Sequence[StepTime]) -> str:
     return table(head, lines) if lines else ""
 
 
-def paired_difference(row: StepTime) -> str:
+def describe_difference(row: StepTime) -> str:
     """The difference from the simulated int8 body in PSNR, with the standard error where seeds give one."""
     if row.difference is None or row.engine == SIMULATED:
         return ""

@@ -19,7 +19,7 @@ from tests.calibration.lowering.bodies.small_body import EDGES, body, table
 
 pytest.importorskip("torch")
 from benchmarks.gpu.results import StepTime
-from benchmarks.nvidia.cudnn.commands.run import prepared_names
+from benchmarks.nvidia.cudnn.commands.run import find_prepared
 from benchmarks.nvidia.cudnn.engines import INT8
 from benchmarks.nvidia.cudnn.whole_steps import add_psnr, draw, feeds_of, first_seeds
 
@@ -73,20 +73,20 @@ def test_the_denoisers_of_a_folder_are_those_that_are_complete(tmp_path: Path) -
         (tmp_path / name).mkdir()
         RUN.save(tmp_path / name)
     (tmp_path / "other").mkdir()
-    assert prepared_names(tmp_path, None) == ["one", "two"]
-    assert prepared_names(tmp_path, ["two"]) == ["two"]
+    assert find_prepared(tmp_path, None) == ["one", "two"]
+    assert find_prepared(tmp_path, ["two"]) == ["two"]
 
 
 def test_a_denoiser_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     RUN.save(tmp_path / "one")
     with pytest.raises(UserError, match="does not have two as `prepare` writes it; choose from one"):
-        prepared_names(tmp_path, ["one", "two"])
+        find_prepared(tmp_path, ["one", "two"])
 
 
 def test_a_folder_without_denoisers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not have any denoiser"):
-        prepared_names(tmp_path / "missing", None)
+        find_prepared(tmp_path / "missing", None)
 
 
 def test_a_difference_in_psnr_is_paired_by_seed() -> None:

@@ -38,7 +38,7 @@ def main(given: Sequence[str]) -> None:
     if gpu is None and not arguments.rehearse:
         parser.error(NO_GPU)
     with options.refusing(parser):
-        names = prepared_names(arguments.programs, arguments.model)
+        names = find_prepared(arguments.programs, arguments.model)
     results = Results(arguments.output / FILE)
     started, until = time.monotonic(), time.monotonic() + 60 * arguments.minutes
     results.add(describe_machine(gpu))
@@ -59,7 +59,7 @@ def main(given: Sequence[str]) -> None:
     results.add(PartEnd("steps", time.monotonic() - started, OVER if time.monotonic() > until else ""))
 
 
-def prepared_names(folder: Path, asked: Sequence[str] | None) -> list[str]:
+def find_prepared(folder: Path, asked: Sequence[str] | None) -> list[str]:
     """The denoisers that are asked for, by default all that the folder has. UserError for one that is not in it."""
     found = sorted(file.parent.name for file in folder.glob(f"*/{RUN}") if not file.parent.name.endswith(".partial"))
     missing = [name for name in asked or () if name not in found]
