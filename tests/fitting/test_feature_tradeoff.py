@@ -135,7 +135,7 @@ def test_a_step_for_features_is_not_taken_where_nothing_may_be_paid():
 
 
 def test_a_step_that_costs_too_much_is_taken_in_part(monkeypatch):
-    """The teacher's features are far off, and weigh so much that they cost PSNR."""
+    """The teacher's features are far off, and their weight is high enough to cost PSNR."""
     monkeypatch.setattr(module, "WEIGHTS", (100.0,))
     work, _ = pixel_refinement()
     sets = (work.seeds.fit, work.seeds.selection)
