@@ -364,24 +364,6 @@ def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, call
         choose(options(tiny_bundle, plan=("dimm:5",)))
 
 
-@pytest.mark.parametrize(
-    "asked, said",
-    [
-        ({"within": "20"}, "--within is '20'; write a time with its unit, as 20ms or 1.5s"),
-        ({"within": "-1ms"}, "--within is '-1ms'"),
-        ({"within": "1.2.3ms"}, "--within is '1.2.3ms'"),
-        ({"at_least": "infdB"}, "--at-least is 'infdB'"),
-        ({"at_least": "40"}, "--at-least is '40'; write it as 40dB"),
-        ({"at_least": "good"}, "--at-least is 'good'; write it as 40dB"),
-        ({"seeds": 1}, "--seeds is 1"),
-        ({"output": "front.png"}, "name a file that ends in .svg"),
-    ],
-)
-def test_options_that_cannot_be_are_one_line(tiny_bundle: Path, asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said.replace("(", r"\(")):
-        options(tiny_bundle, **asked)
-
-
 def test_a_time_follows_the_load_of_its_choice(
     tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
