@@ -1,4 +1,4 @@
-"""Limits on what a reader of the packages has to keep in mind. `python -m tests.reader_limits` prints the figures.
+"""Limits on what a reader of the sources has to keep in mind. `python -m tests.reader_limits` prints the figures.
 
 tests/reader_limits.toml has the limits, and the exceptions with their reasons. Lines of code are printed for
 information: they have no limit, since shorter is not clearer.
@@ -18,6 +18,7 @@ from tests.walks.walk import walk
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/reader_limits.toml"
+OTHER_FOLDERS = ("tests", "benchmarks", "lab")  # with Python files that a wheel does not have
 ENTRANCES = {  # the module by which a reader enters each capability whose dependencies are limited
     "load": "fewstep.runtime.sampling.loading",
     "calibrate": "fewstep.calibration.calibrate",
@@ -56,12 +57,12 @@ def measure() -> Figures:
     """The figures of all packages."""
     trees = {name_of(file): parse_source(file) for file in module_files()}
     found, definitions = dict(functions(trees)), Definitions(trees)
-    lines = {name_of(file): len(file.read_text().splitlines()) for file in module_files()}
+    lines = {name_of(file): count_lines(file) for file in module_files()}
     return Figures(
         {"folder_files": files_in_folders()},
         {
             "imported_modules": {name: len(modules_imported_by(tree, trees)) for name, tree in trees.items()},
-            "file_lines": lines,
+            "file_lines": lines | lines_of_other_files(),
             "verb_lines": {name: count for name, count in lines.items() if VERB.fullmatch(name)},
         },
         {
@@ -149,8 +150,18 @@ def _has_docstring(tree: ast.Module) -> bool:
 
 def files_in_folders() -> dict[str, int]:
     """The Python files of each folder, by its path with dots, of the packages, tests, benchmarks and lab."""
-    files = (file for name in (*PACKAGES, "tests", "benchmarks", "lab") for file in (ROOT / name).rglob("*.py"))
+    files = (file for name in (*PACKAGES, *OTHER_FOLDERS) for file in (ROOT / name).rglob("*.py"))
     return dict(Counter(".".join(file.relative_to(ROOT).parts[:-1]) for file in files))
+
+
+def lines_of_other_files() -> dict[str, int]:
+    """The lines of the files of tests, benchmarks and lab, by their dotted names."""
+    files = (file for name in OTHER_FOLDERS for file in (ROOT / name).rglob("*.py"))
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts): count_lines(file) for file in files}
+
+
+def count_lines(file: Path) -> int:
+    return len(file.read_text().splitlines())
 
 
 def token_mentions(modules: Mapping[str, ast.Module]) -> dict[str, list[int]]:
@@ -184,11 +195,9 @@ def exceptions() -> dict[str, dict[str, str]]:
 
 def code_lines() -> dict[str, int]:
     """The lines of each package, of the tests, benchmarks and pages. They are printed and have no limit."""
-    folders = {name: (ROOT / name).rglob("*.py") for name in (*PACKAGES, "tests", "benchmarks", "lab")}
+    folders = {name: (ROOT / name).rglob("*.py") for name in (*PACKAGES, *OTHER_FOLDERS)}
     pages = {"docs": [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
-    return {
-        name: sum(len(file.read_text().splitlines()) for file in files) for name, files in (folders | pages).items()
-    }
+    return {name: sum(map(count_lines, files)) for name, files in (folders | pages).items()}
 
 
 def main() -> None:
