@@ -24,11 +24,11 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import (
     LOCK,
     MANIFEST,
-    check_manifest,
     check_present,
     file_sha256,
     list_files,
     open_bundle,
+    read_manifest,
 )
 from fewstep.runtime.interrupts import allow_interrupts, check_interrupted, delay_interrupts
 
@@ -172,16 +172,15 @@ class Writer:
         sha256 = {**self.known_files, **manifest.files, **self.files}
         files = {path: sha256[path] for path in sorted(set(list_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
-        content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        check_manifest(content, self.bundle)
         with _report_write_errors(self.bundle, self.instead):
-            draft = self.scratch(MANIFEST)
-            draft.write_bytes(content)
-            _sync(draft)
+            with self.draft(MANIFEST) as draft:
+                draft.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            read_manifest(draft.path, self.bundle)
+            _sync(draft.path)
             for folder in {self.bundle, *((self.bundle / path).parent for path in files if self._has(path))}:
                 _sync(folder)
             check_interrupted()
-            os.replace(draft, self.bundle / MANIFEST)
+            os.replace(draft.path, self.bundle / MANIFEST)
             _sync(self.bundle)
         self.manifest = manifest
         return manifest

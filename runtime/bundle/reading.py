@@ -154,17 +154,19 @@ def open_bundle(path: Path | str) -> Bundle:
         if not manifest_path.is_file():
             what = f"{path} is not a bundle: it has no {MANIFEST}"
             raise UserError(what, f"make one: fewstep export SOURCE -o {path}")
-        _resolve_inside(path, MANIFEST)
-        if manifest_path.stat().st_size > MANIFEST_LIMIT:
-            raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
-        content = manifest_path.read_bytes()
-    return Bundle(path, check_manifest(content, path))
+        return Bundle(path, read_manifest(_resolve_inside(path, MANIFEST), path))
 
 
-def check_manifest(content: bytes, folder: Path) -> Manifest:
-    """Decode a manifest, and check everything that does not need the other files of the bundle."""
+def read_manifest(file: Path, folder: Path) -> Manifest:
+    """Read the manifest of a bundle, and check everything that does not need the other files of the bundle.
+
+    file: the bundle's manifest, or a draft that will replace it. Raises UserError naming the field that is wrong, and
+    OSError.
+    """
     path = folder / MANIFEST
-    manifest = _decode(content, path)
+    if file.stat().st_size > MANIFEST_LIMIT:
+        raise UserError(f"{path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
+    manifest = _decode(file.read_bytes(), path)
     for name in list_files(manifest):
         if name not in manifest.files:
             raise UserError(f"{path}: `files` has no sha256 for {name!r}", EXPORT_AGAIN)

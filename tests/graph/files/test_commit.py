@@ -138,6 +138,18 @@ def test_a_manifest_that_nobody_could_read_is_not_committed(tmp_path: Path) -> N
     assert content_of(tmp_path) == b"one" and len(files_of(tmp_path)) == 2
 
 
+def test_a_manifest_that_is_too_large_to_be_read_is_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, b"one")
+    size = (tmp_path / "manifest.json").stat().st_size
+    monkeypatch.setattr("fewstep.runtime.bundle.reading.MANIFEST_LIMIT", size)
+    with pytest.raises(UserError, match="is larger than"), open_for_update(tmp_path, must_exist=True) as writer:
+        assert writer.manifest is not None
+        writer.commit(msgspec.structs.replace(writer.manifest, name="n" * (size + 1)))
+    assert content_of(tmp_path) == b"one" and len(files_of(tmp_path)) == 2
+
+
 def test_a_disk_without_locks_is_not_blamed_on_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
