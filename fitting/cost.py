@@ -66,11 +66,9 @@ def search_bytes(task: FitTask) -> int:
 
 def estimate_fit(task: FitTask) -> Estimate:
     """Estimate the maximum cost of a fit, if the first teacher suffices."""
-    (body, teacher), plan, records = count_evaluations(task), task.starts.plans[0], task.conditions.fit
-    body_seconds = seconds_per_evaluation(task.sampler, plan, records, FIT_SEEDS[:BLOCK])
-    teacher_seconds = (
-        body_seconds
-        if task.sampler is task.reference
-        else seconds_per_evaluation(task.reference, plan, records, FIT_SEEDS[:BLOCK])
-    )
+    body, teacher = count_evaluations(task)
+    timed = task.starts.plans[0], task.conditions.fit, FIT_SEEDS[:BLOCK]
+    sampler, reference = task.rolled.sampler, task.rolled.reference
+    body_seconds = seconds_per_evaluation(sampler, *timed)
+    teacher_seconds = body_seconds if sampler is reference else seconds_per_evaluation(reference, *timed)
     return Estimate(body + teacher, body * body_seconds + teacher * teacher_seconds)

@@ -98,9 +98,9 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
     def numbers_of(start: Plan) -> SearchedNumbers:
         """Return the numbers of a plan before any step."""
         origin = extract_recurrence(start, HISTORY)
-        takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
+        takes_any = is_continuous(task.rolled.sampler, origin.nominal, seeds.fit[0])
         kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
-        free = free_numbers(origin, column_norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
+        free = free_numbers(origin, column_norms(task.rolled.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
         return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
 
     known, on_path = numbers_of(nominal if starts.request is None else starts.request), None
@@ -140,14 +140,16 @@ def sample_teacher_blocks(
     task: FitTask, seeds: range, records: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
     """Return blocks of these seeds with the teacher's samples."""
-    return add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, seeds, records), stage, progress)
+    return add_teacher_samples(
+        task.rolled, task.teacher, make_blocks(task.rolled.reference, seeds, records), stage, progress
+    )
 
 
 def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
     """Return the checkpoint of a search. The start plan, the seeds and all settings of the search identify it."""
     return open_fit_checkpoint(
-        digest_sampler(task.sampler),
-        digest_sampler(task.reference),
+        digest_sampler(task.rolled.sampler),
+        digest_sampler(task.rolled.reference),
         encode(searched.origin.nominal),
         encode(searched.nominal),
         encode(task.teacher),

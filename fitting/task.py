@@ -21,7 +21,6 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 from fewstep.runtime.sampling.request import denoiser_facts
-from fewstep.runtime.sampling.sampler import Sampler
 
 ROOM = 2**20  # bytes that are reserved for a plan, which seldom needs more
 
@@ -30,6 +29,7 @@ ROOM = 2**20  # bytes that are reserved for a plan, which seldom needs more
 class FitTask:
     """The opened inputs of a fit.
 
+    rolled: the samplers of the fitted body and of the float32 body, for the teacher.
     conditions: the records for each use.
     extractor: the network that computes features of samples; None if none is known for the data.
     teacher_reference: the teacher that the caller named; None for the default.
@@ -55,16 +55,6 @@ class FitTask:
     selection_seeds: int
     judge_seeds: int
     iterations: int
-
-    @property
-    def sampler(self) -> Sampler:
-        """The sampler of the body to which the plan is fitted."""
-        return self.rolled.sampler
-
-    @property
-    def reference(self) -> Sampler:
-        """The sampler of the float32 body, for the teacher."""
-        return self.rolled.reference
 
 
 def open_fit_task(options: FitOptions) -> FitTask:

@@ -59,7 +59,7 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 
     def check(reference: TextReference | None, plan: Plan) -> Teacher:
-        return find_teacher(task.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
+        return find_teacher(task.rolled.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
 
     first = check(task.teacher_reference, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, task.former
@@ -67,7 +67,7 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
         replaced = former.plan
         before = check(parse_plan_text(teacher.name), replaced).check
     has_same_judge = former is not None and former.entry.teacher == teacher.name
-    default = teacher_plan(task.reference, None, nominal).name
+    default = teacher_plan(task.rolled.reference, None, nominal).name
     if task.teacher_reference is not None and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
     else:
@@ -85,7 +85,7 @@ def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:
     def sample_once(plan: Plan, batch: SeedBatch) -> Array:
         key = encode(plan)
         if key not in samples:
-            samples[key] = task.reference.sample(plan, batch.seeds, batch.conditions)
+            samples[key] = task.rolled.reference.sample(plan, batch.seeds, batch.conditions)
         return samples[key]
 
     return sample_once

@@ -56,13 +56,13 @@ def shipped_fit(s: Setting) -> Floats:
 def _material(bundle: Path) -> FitSetting:
     """Return the input that all searches on a bundle share: the teacher's samples, and the best plan without a fit."""
     task = open_fit_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
-    blocks = add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, FIT_SEEDS[:SEEDS]))
+    blocks = add_teacher_samples(task.rolled, task.teacher, make_blocks(task.rolled.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
         *(task.rolled, denoiser_facts(task.bundle.manifest), task.guidance),
         nominal=find_best_start(task.rolled, task.starts.nominal, blocks[:2]),
         teacher=task.teacher,
         blocks=blocks,
-        groups=task.sampler.body.groups,
+        groups=task.rolled.sampler.body.groups,
     )
 
 
