@@ -33,19 +33,16 @@ class ReferenceOptions(ConditionOptions):
 class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
-    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_reference: the teacher
-        that the user named, or None. records: user-supplied conditions, or None.
+    reference: float32, opened from `bundle`. teacher: the first plan to try as teacher; None for distilled denoisers
+    and tokens. teacher_reference: the teacher that the user named, or None. records: user-supplied conditions, or None.
     """
 
+    bundle: Bundle
     reference: Sampler
     plan: Plan
     teacher: Plan | None
     teacher_reference: TextReference | None
     records: ConditionRecords | None
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.reference.bundle
 
     def held_out_batch(self, seeds: Sequence[int]) -> SeedBatch:
         """Return a batch of held-out seeds with their conditions."""

@@ -70,6 +70,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
         given = self.held_out_conditions(bundle)
         by_rows = needs_row_by_row(bundle, names, plan, self.workers)
         return JudgedTask(
+            bundle=bundle,
             setup=self.setup,
             teacher_reference=self.teacher,
             reference=with_row_by_row_body(reference) if by_rows else reference,

@@ -32,11 +32,11 @@ def check_output(task: JudgedTask, output: Path | None, room: int, figures: str,
     if output is not None:
         check_writable(output)
         return
-    body, folder = next(iter(task.bodies.values())), task.bundle.path
+    body = next(iter(task.bodies.values()))
     if task.plan != select_plan(task.reference.plans, body):
         raise UserError(
-            f"{folder} was calibrated along {body.plan}, and keeps only the {figures} of that plan",
+            f"{task.bundle.path} was calibrated along {body.plan}, and keeps only the {figures} of that plan",
             f"give --output FILE{suffix} for another plan or guidance",
         )
-    with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
+    with open_for_update(task.bundle.path, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
         writer.reserve(room)  # it is writable, and not locked by another process

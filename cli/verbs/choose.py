@@ -32,7 +32,8 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
 def dry_run(options: ChooseOptions) -> Outcome:
     _check_bound(options)
     judging = open_judging(options)
-    plans, needed = plans_by_body(judging, options.plan), estimate_needs(judging)
+    plans = plans_by_body(judging, options.plan)
+    needed = estimate_needs(judging.bundle, judging.plan, judging.batch)
     names = list(dict.fromkeys(name for own in plans.values() for name in own))
     expected = estimate(judging, plans, options.threads, options.milliseconds)
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"

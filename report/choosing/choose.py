@@ -47,7 +47,7 @@ class Choice:
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Judge and time the bodies that run here, and choose by the budget. Raises UserError if none is within it."""
     judging = open_judging(options, progress)
-    check_memory(estimate_needs(judging), options.bundle)
+    check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
     tried = plans_by_body(judging, options.plan)
     expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
@@ -102,6 +102,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
             f"the calibrated plan's guidance is {form}, which `fewstep run` has no option for", "give --guidance"
         )
     return DeploymentJudge(
+        bundle=bundle,
         reference=reference,
         plan=plan,
         teacher=select_teacher_plan(reference, options.teacher, plan),

@@ -17,6 +17,7 @@ from fewstep.report.choosing.engines import TimedEngine, count_engines, read_fas
 from fewstep.report.choosing.measurement_cache import read_cached
 from fewstep.report.choosing.saved_choice import Deployment
 from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle
 
 TYPICAL_ROUNDS = 7  # of a duel: six rounds that agree end it, and few duels last DUEL_SECONDS
 PLAN_ROUNDS = 1.4 * ROUNDS  # if the times of plans do not grow with their steps, rounds go on
@@ -25,13 +26,9 @@ INT8_TIME = 0.6  # assumed time of a call of an int8 body, as a multiple of floa
 FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is not tried
 
 
-def estimate_needs(judging: DeploymentJudge) -> Needs:
+def estimate_needs(bundle: Bundle, plan: Plan, batch: int) -> Needs:
     """Return the memory of float32 and of two engines of the largest body."""
-    bundle = judging.bundle
-    each = [
-        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ())
-        for name in runnable_bodies(bundle)
-    ]
+    each = [sampling_needs(bundle, (name, name), plan, max(FEW, batch), ()) for name in runnable_bodies(bundle)]
     return max(each, key=lambda need: need.memory)
 
 
