@@ -123,7 +123,10 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
     if isinstance(value, Guidance):
         return canonicalize(value, guidance_problem, FIX)
     if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
-        raise UserError(f"guidance {value!r} is not a finite number", "give a weight such as 2.0, or omit it")
+        fix = "give a weight such as 2.0, or omit it"
+        if isinstance(value, tuple | list):
+            fix = f"give Cfg({tuple(value)!r}) of fewstep.plans.guidance for a weight for each evaluation"
+        raise UserError(f"guidance {value!r} is not a finite number", fix)
     return None if value == 1 else Cfg(float(value))
 
 
@@ -131,15 +134,22 @@ def to_text(guidance: Guidance | None) -> str | None:
     """Return the text that `guidance_text.from_text` parses, or None if the form has no text."""
     if isinstance(guidance, Steer):
         besides = None if guidance.guidance is None else to_text(guidance.guidance)
-        if guidance != Steer(guidance.weight, guidance=guidance.guidance) or isinstance(guidance.weight, tuple):
+        if guidance != Steer(guidance.weight, guidance=guidance.guidance):
             return None
-        steered = f"{STEER}{_format_number(guidance.weight)}"
+        steered = f"{STEER}{_format_weight(guidance.weight)}"
         return steered if guidance.guidance is None else besides and f"{besides}+{steered}"
     if isinstance(guidance, CfgPlusPlus):
         return f"{CFG_PLUS_PLUS}{_format_number(guidance.weight)}"
-    weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
-    text = None if weight is None else _format_number(weight)
-    return f"{text}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else text
+    if isinstance(guidance, Pag):
+        return f"{_format_number(guidance.weight)}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+")
+    if isinstance(guidance, Cfg) and guidance.interval is None:
+        return _format_weight(guidance.weight)
+    return None
+
+
+def _format_weight(weight: float | tuple[float, ...]) -> str:
+    """Format a weight, or the weights of all evaluations with commas."""
+    return ",".join(map(_format_number, weight)) if isinstance(weight, tuple) else _format_number(weight)
 
 
 def _format_number(number: float) -> str:

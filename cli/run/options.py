@@ -38,8 +38,8 @@ class RunOptions(BundleOptions):
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots
         (export --lora-slots). Several LoRAs add up.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
-        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. A weight of 1 runs only
-        the conditional branch. Default: as calibrated, else 1.
+        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. 4,3 is 4 at the first evaluation, then
+        3. A weight of 1 runs only the conditional branch. Default: as calibrated, else 1.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]; inf for no clip. Default: as calibrated.
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
         --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.

@@ -22,6 +22,7 @@ from fewstep.fitting.task import ROOM, open_fit_task
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.progress import Progress
@@ -95,4 +96,8 @@ def _set_default_guidance(options: FitOptions) -> FitOptions:
     bundle = options.open()
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
-    return replace(options, guidance=weight_of(calibrated_defaults(bundle, bundle.body(BODY), options.plan).guidance))
+    guidance = calibrated_defaults(bundle, bundle.body(BODY), options.plan).guidance
+    if guidance is not None and weight_of(guidance) is None:
+        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, and a fit is for one weight"
+        raise UserError(what, "give it: --guidance WEIGHT")
+    return replace(options, guidance=weight_of(guidance))

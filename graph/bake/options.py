@@ -23,8 +23,8 @@ class BakeOptions(BundleOptions):
         only.
         Default: the body of that precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for a gradient.
-        Join several with a plus, like 2+pag:3. cfg++:WEIGHT is CFG++. 1 runs only the conditional branch.
-        Default: as calibrated, else 1.
+        Join several with a plus, like 2+pag:3. cfg++:WEIGHT is CFG++. 4,3 is 4 at the first evaluation, then 3.
+        1 runs only the conditional branch. Default: as calibrated, else 1.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]; inf for no clip. Default: as calibrated.
     strength: Share of the plan's steps to run from an image, above 0 and at most 1. The image becomes an input.
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH, a LoRA for a bundle with slots. All LoRAs are written to one

@@ -9,7 +9,8 @@ from fewstep.plans.names.user_code import split_code
 
 def from_text(text: str) -> float | Guidance:
     """Parse the guidance of a command line: "2", "pag:3", "steer:1", or several of them joined by "+" in this order.
-    "cfg++:0.6" stands alone.
+    "cfg++:0.6" stands alone. "4,3" and "steer:4,3" have a weight for each evaluation; the last applies to all further
+    ones.
 
     A user-supplied form is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`.
     Raises UserError for any other text."""
@@ -22,21 +23,31 @@ def from_text(text: str) -> float | Guidance:
         return _cfg_plus_plus(text)
     parts = text.split("+")
     try:
-        steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
+        steer = _parse_weight(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
         scale = float(parts.pop().removeprefix(PAG)) if parts and parts[-1].startswith(PAG) else None
-        weight = float(parts.pop()) if parts or steer is scale is None else 1.0
+        weight = _parse_weight(parts.pop()) if parts or steer is scale is None else 1.0
         if parts:
             raise ValueError(text)
     except ValueError:
         forms = f"{PAG}3 for perturbed attention, {STEER}1 for a gradient, 2+{PAG}3 for both, or {CFG_PLUS_PLUS}0.6"
-        fix = f"give a weight as 2, {forms}"
+        fix = f"give a weight as 2, {forms}, or 4,3 for a weight for each evaluation"
         raise UserError(f"guidance {text!r} is not a number", fix) from None
     besides: Cfg | Pag | None = None if weight == 1 else Cfg(weight)
     if scale is not None:
+        if isinstance(weight, tuple):
+            raise UserError(f"guidance {text!r} has several weights with {PAG}", f"give one weight, as 2+{PAG}3")
         besides = Pag(scale, weight)
     if steer is not None:
         return Steer(steer, guidance=besides)
+    if isinstance(weight, tuple):
+        return Cfg(weight)
     return besides if isinstance(besides, Pag) else weight
+
+
+def _parse_weight(text: str) -> float | tuple[float, ...]:
+    """Return a weight, or one weight for each evaluation. Raises ValueError for any other text."""
+    numbers = tuple(float(number) for number in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _cfg_plus_plus(text: str) -> CfgPlusPlus:

@@ -128,6 +128,7 @@ def test_every_form_survives_its_file(guidance):
         (Branches({"cond": (1.0,), "edit": ()}), "has a branch without a weight"),
         ("2", "guidance '2' is not a finite number"),
         (True, "guidance True is not a finite number"),
+        ((2, 1), r"not a finite number; give Cfg\(\(2, 1\)\) of fewstep.plans.guidance for a weight for each"),
         (Cfg("2"), r"expected `float \| array`, got `str` - at `\$.weight`"),
         (Cfg(2.0, (1.0, 2.0, 3.0)), "of length 2, got 3"),
         (Branches(["cond"]), "expected `object`, got `array`"),
@@ -302,18 +303,24 @@ def test_pag_needs_perturbed_attention():
     [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))]
     + [("pag:0.12345678", Pag(0.12345678)), ("steer:1234567.5", Steer(1234567.5))]
     + [("steer:1", Steer()), ("2+pag:3+steer:0.5", Steer(0.5, guidance=Pag(3.0, 2.0)))]
-    + [("cfg++:0.6", CfgPlusPlus(0.6))],
+    + [("cfg++:0.6", CfgPlusPlus(0.6)), ("4,3", Cfg((4.0, 3.0))), ("2,1,1.5", Cfg((2.0, 1.0, 1.5)))]
+    + [("steer:2,0", Steer((2.0, 0.0))), ("4,3+steer:1", Steer(1.0, guidance=Cfg((4.0, 3.0))))],
 )
 def test_a_text_names_a_guidance(text, form):
     read = from_text(text)
-    assert read == (form.weight if isinstance(form, Cfg) else form)
+    assert read == (form.weight if text == "2" else form)
     assert to_text(form) == describe(form) == text
 
 
-@pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3"])
+@pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3", "4,", ",3", "pag:3,2"])
 def test_another_text_is_refused(text):
     with pytest.raises(UserError, match="is not a number; give a weight as 2, pag:3"):
         from_text(text)
+
+
+def test_perturbed_attention_has_one_weight_of_cfg():
+    with pytest.raises(UserError, match="'4,3.pag:2' has several weights with pag:; give one weight, as 2.pag:3"):
+        from_text("4,3+pag:2")
 
 
 @pytest.mark.parametrize("text", ["cfg++:", "cfg++:0.6+pag:3", "cfg++:strong"])
