@@ -1,16 +1,16 @@
 """The options of `fewstep bake` on the command line, which may take a run from the saved choice of this machine."""
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from fewstep.cli.errors import CommandLineError
+from fewstep.cli.run_plan import default_reference
+from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.resolve_run import select_body
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.plan_reference import FittedReference, SchedulerReference, TextReference, parse_plan_text
+from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.report.choosing.saved_choice import load_choice
-from fewstep.runtime.bundle.reading import open_bundle
 
 OF_A_CHOICE = ("plan", "precision", "body", "guidance", "clip")  # options that a saved choice sets
 
@@ -19,6 +19,8 @@ OF_A_CHOICE = ("plan", "precision", "body", "guidance", "clip")  # options that 
 class BakeCommandOptions(BakeOptions):
     """Write a whole run as one ONNX file: noise and conditions in, samples out.
 
+    plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan of `fewstep fit`, or the path of a plan's JSON file.
+        Default: that of `fewstep run`.
     chosen: Bake the plan and body of the last `fewstep choose` on this machine, with its guidance and clip.
     """
 
@@ -29,7 +31,8 @@ class BakeCommandOptions(BakeOptions):
 def complete_options(options: BakeCommandOptions) -> BakeOptions:
     """Return the options, with those of the saved choice if --chosen is given.
 
-    Raises UserError for an option that the choice sets, and if neither --plan nor --chosen is given.
+    Without --plan and --chosen the plan is the default of `fewstep run`. Raises UserError for an option that the choice
+    sets.
     """
     values: dict[str, Any] = {each.name: getattr(options, each.name) for each in fields(BakeOptions)}
     if options.chosen:
@@ -41,8 +44,16 @@ def complete_options(options: BakeCommandOptions) -> BakeOptions:
         values |= {"plan": plan, "body": choice.winner.body, "guidance": settings["guidance"]}
         values["clip"] = _clip_of(settings["shaping"])
     elif options.plan is None:
-        raise CommandLineError("bake needs --plan", _suggest_plans(options.bundle))
+        values["plan"] = _select_default(options)
     return BakeOptions(**values)
+
+
+def _select_default(options: BakeCommandOptions) -> TextReference:
+    """Return the default plan of the body to bake."""
+    bundle = options.open()
+    name, _ = body_form(bundle.manifest, select_body(options, bundle))
+    is_changed = any(each is not None for each in (options.guidance, options.clip, options.strength))
+    return default_reference(bundle, bundle.body(name), is_changed, options.strength is not None)
 
 
 def _clip_of(shaping: Shaping | None) -> float | None:
@@ -53,25 +64,3 @@ def _clip_of(shaping: Shaping | None) -> float | None:
         what = f"the choice has the shaping {shaping}, which `fewstep bake` has no option for"
         raise UserError(what, "write the plan to a file, and give --plan FILE.json")
     return shaping.high
-
-
-def _suggest_plans(bundle: Path) -> str:
-    """Return the plans that a bundle has, and how to name another."""
-    opened = open_bundle(bundle)
-    manifest = opened.manifest
-    calibrated = dict.fromkeys(each.plan for each in manifest.bodies.values() if each.plan is not None)
-    fitted = [str(FittedReference(each)) for each in sorted({each.evaluations for each in manifest.fitted})]
-    known = [f"{bundle} is calibrated along --plan {' or '.join(calibrated)}"] if calibrated else []
-    known += [f"{bundle} has --plan {' or '.join(fitted)}"] if fitted else []
-    usual = manifest.space.default_plan
-    such = usual
-    if manifest.scheduler is not None:
-        from fewstep.runtime.sampling.scheduler_plans import usual_steps  # slow to load
-
-        such = f"{SchedulerReference(usual_steps(opened, 8))} or {usual}"
-    others = (
-        "`fewstep plan --list` shows other solvers"
-        if known
-        else f"give SOLVER:STEPS, such as {such} (fewstep plan --list)"
-    )
-    return "; ".join([*known, others])

@@ -76,6 +76,26 @@ def default_plan(
     return select_plan(sampler.plans, body, reference, guidance, settings)
 
 
+def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength: bool) -> TextReference:
+    """Return the reference of `default_plan`, for a verb that compiles it later.
+
+    is_changed: whether the run has another guidance, clip or strength than the stored plan. has_strength: whether it
+    starts from an image.
+    """
+    manifest, calibrated = bundle.manifest, calibrated_body(bundle.manifest, body)
+    if calibrated is None or calibrated.plan is None:
+        is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
+        return _own_plan(bundle) if is_own else parse_plan_text(manifest.space.default_plan)
+    if (file := manifest.plans.get(calibrated.plan)) is not None and not is_changed:
+        return FileReference(bundle.path / file)
+    if _names_solver(calibrated.plan):
+        return parse_plan_text(with_grid(calibrated.plan))
+    if has_strength:
+        return parse_plan_text(PLAN)
+    is_named = split_plan_name(calibrated.plan).is_of_scheduler or file is None
+    return parse_plan_text(calibrated.plan) if is_named else FileReference(bundle.path / f"{file}")
+
+
 def _own_plan(bundle: Bundle) -> SchedulerReference:
     """Return the plan of the scheduler that came with a denoiser."""
     from fewstep.runtime.sampling.scheduler_plans import usual_steps  # slow to load
