@@ -39,7 +39,8 @@ class VerifyOptions(BundleOptions):
     """Check that a bundle (an exported model) is intact: its schema, the hash of each file, its plans, and that each
     graph opens.
 
-    bundle: The folder of the bundle, or a file from `fewstep bake`, whose checksum and test vector are checked.
+    bundle: The folder of the bundle, or a file from `fewstep bake`, whose checksum and test vector are checked, or a
+        folder from `fewstep bake --parts`, whose hashes are checked, and whose first step is run.
     graphs: Also open the graphs in onnxruntime, if it is installed. A baked file is run.
     engines: Also run the graphs in every other inference engine of this machine, and compare the outputs with
         onnxruntime's on equal inputs. If an engine differs, the first differing layer is named.
@@ -85,6 +86,11 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def is_baked(path: Path) -> bool:
     """Return whether a path is a single ONNX file instead of the folder of a bundle."""
     return path.suffix == ".onnx" and path.is_file()
+
+
+def is_parts(path: Path) -> bool:
+    """Return whether a path is a folder of `fewstep bake --parts`."""
+    return (path / "run.json").is_file() and not (path / MANIFEST).exists()
 
 
 def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:

@@ -31,8 +31,9 @@ def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
     shaping = shaping_of(plan)
     if shaping is not None and describe_shaping(shaping) not in taken:
         taken += f", {describe_shaping(shaping)}"
-    what = f"{baked.plan} in {baked.precision}{taken}"
+    form = f" ({baked.form})" if baked.form not in (None, "", baked.precision) else ""
+    what = f"{baked.plan} in {baked.precision}{form}{taken}"
     use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
     value = {"files": files, "holds": baked}
-    then = None if options.parts else next_command("verify", options.output)
+    then = next_command("verify", options.output)
     return Outcome(value, (f"{sizes}: {what}", *describe_ports(baked), use), then=then)

@@ -9,7 +9,7 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
-from fewstep.report.integrity import Damage, VerifyOptions, is_baked, verify
+from fewstep.report.integrity import Damage, VerifyOptions, is_baked, is_parts, verify
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
         return _verify_baked(options)
+    if is_parts(options.bundle):
+        return _verify_parts(options)
     integrity = verify(options, progress)
     files, graphs = pluralize(integrity.files, "file"), pluralize(integrity.graphs, "graph")
     checked = f"{files} ({decimal(integrity.bytes)}), {pluralize(integrity.plans, 'plan')}, {graphs} opened"
@@ -66,6 +68,19 @@ def _verify_baked(options: VerifyOptions) -> Outcome:
     lines = (*map(str, integrity.damages), integrity.sample)
     last = f"{options.bundle}: {_verdict(integrity.damages)}"
     return Outcome(integrity, (*filter(None, lines), last), int(not integrity.is_whole))
+
+
+def _verify_parts(options: VerifyOptions) -> Outcome:
+    from fewstep.report.parts_integrity import verify_parts  # imports onnxruntime, which only baked files need
+
+    if options.engines:
+        raise UserError("--engines compares the graphs of a bundle, not of a baked run", "leave --engines out")
+    integrity = verify_parts(options.bundle, options.graphs)
+    ran = ", and the first step ran" * bool(integrity.is_whole and integrity.graphs)
+    checked = f"{pluralize(integrity.files, 'file')}, {pluralize(integrity.graphs, 'graph')} opened{ran}"
+    notes = (f"note: {note}" for note in integrity.notes)
+    last = f"{options.bundle}: {_verdict(integrity.damages)}; {checked}"
+    return Outcome(integrity, (*map(str, integrity.damages), *notes, last), int(not integrity.is_whole))
 
 
 def _verdict(damages: Sequence[Damage]) -> str:

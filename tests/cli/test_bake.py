@@ -5,17 +5,23 @@ from unittest.mock import Mock
 
 import pytest
 
+from fewstep.cli.run_plan import default_plan
 from fewstep.graph.bake import resolve_run
+from fewstep.graph.bake.seal_check import read_metadata
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
+from fewstep.plans.guidance import Guidance
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.execution import plan_for
+from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
+from fewstep.runtime.sampling.whole_runs import plan_digest
 from tests.bundles import changed, with_body
+from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
 
 
-def calibrate_along(bundle: Path, name: str, guidance: float) -> None:
+def calibrate_along(bundle: Path, name: str, guidance: float | Guidance) -> None:
     """Name this plan in the manifest as the one along which the int8 body was calibrated."""
     content = encode(compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance))
     with_body(changed(bundle, {"plan.json": content}, plans={name: "plan.json"}), "int8-cpu-x86", plan=name)
@@ -44,6 +50,41 @@ def test_int8_away_from_its_calibration_is_reported(
     ):  # without a warning
         message = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / output, code=1).err
         assert wrong in message and "int8 was calibrated" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "guidance"), [((), "2"), (("--precision", "int8"), "2"), (("--guidance", "1.5"), "1.5")]
+)
+def test_without_a_plan_it_is_the_one_that_run_takes(
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command, given: tuple[str, ...], guidance: str
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    printed = fewstep("bake", tiny_bundle, *given, "-o", tmp_path / "s.onnx").out
+    assert "ddim:3" in printed and f"guidance {guidance}" in printed
+    with load(tiny_bundle, "int8" if "int8" in given else "float32") as sampler:
+        plan = default_plan(sampler, float(given[-1]) if "--guidance" in given else None)
+    assert read_metadata(tmp_path / "s.onnx").plan_sha256 == plan_digest(plan)
+
+
+def test_without_a_plan_or_a_calibration_it_is_the_usual_one(
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command
+) -> None:
+    assert "dpmpp_2m:8 in float32" in fewstep("bake", tiny_bundle, "-o", tmp_path / "s.onnx").out
+
+
+def test_a_form_is_named(tmp_path: Path, fewstep: Command) -> None:
+    bundle = write_bundle(tmp_path / "convolutions", denoiser())
+    printed = fewstep("bake", bundle, "--plan", "ddim:2", "--body", "int8-weights", "-o", tmp_path / "s.onnx").out
+    assert "ddim:2 in float32 (int8-weights)" in printed
+
+
+def test_parts_are_described_with_their_sizes_and_verified(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:
+    folder = tmp_path / "parts"
+    printed = fewstep("bake", tiny_bundle, "--plan", "ddim:3", "--parts", "--batch", "3", "-o", folder).out
+    assert "noise float32 [3, 1, 4, 4]" in printed and f"fewstep verify {folder}" in printed
+    assert "intact; 3 files, 3 graphs opened, and the first step ran" in fewstep("verify", folder).out
+    (folder / "after.onnx").write_bytes(b"other")
+    assert "after.onnx changed since it was baked" in fewstep("verify", folder, code=1).out
 
 
 def test_the_plan_is_compiled_once(

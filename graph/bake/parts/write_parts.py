@@ -15,8 +15,9 @@ import msgspec
 
 from fewstep.graph.bake.bake import assemble_run
 from fewstep.graph.bake.example_inputs import example_inputs
-from fewstep.graph.bake.metadata import Baked
+from fewstep.graph.bake.metadata import Baked, BakedPort
 from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.parts.parts_file import AFTER, BEFORE, DESCRIPTION, PartsFile, RowInput, StateRow, StepKind
 from fewstep.graph.bake.parts.split_run import SplitRun, split_run
 from fewstep.graph.bake.parts.step_rows import NumberedSteps, lift_step_numbers
 from fewstep.graph.bake.resolve_run import Planned, resolve_run
@@ -24,56 +25,9 @@ from fewstep.graph.files import io
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import default_sizes
-
-BEFORE, AFTER, DESCRIPTION = "before.onnx", "after.onnx", "run.json"
-
-
-class StateRow(Strict, frozen=True):
-    """One tensor of the state. Its fields are its names: as an output of the part before these steps, as an input and
-    an output of the step, and as an input of the part after them."""
-
-    start: str
-    input: str
-    output: str
-    end: str
-
-
-class RowInput(Strict, frozen=True):
-    """An input of a step whose value differs from step to step."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class StepKind(Strict, frozen=True):
-    """Consecutive steps with one graph.
-
-    shared: the inputs of the graph that are the same in each step: outputs of `before.onnx`, or inputs of the run.
-    rows: for each step, the numbers of each of `row_inputs`, flattened.
-    """
-
-    file: str
-    state: tuple[StateRow, ...]
-    shared: tuple[str, ...]
-    row_inputs: tuple[RowInput, ...]
-    rows: tuple[tuple[tuple[float, ...], ...], ...]
-
-
-class PartsFile(Strict, frozen=True):
-    """The content of `run.json`. `holds` describes the run, like the metadata of a baked file. `sha256` are the hashes
-    of the other files, in hexadecimal."""
-
-    batch: int
-    before: str
-    steps: tuple[StepKind, ...]
-    after: str
-    holds: Baked
-    sha256: Mapping[str, str] = msgspec.field(default_factory=dict)  # an older folder has none
 
 
 def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
@@ -91,6 +45,7 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     numbered = _number_steps(parts, before, example_inputs(holds, sizes))
     after = _fix(parts.after, sizes)
     kinds = tuple(_describe_kind(parts, index, each) for index, each in enumerate(numbered))
+    holds = _fix_ports(holds, sizes)
     described = PartsFile(batch, BEFORE, kinds, AFTER, holds)
     graphs = {
         BEFORE: before,
@@ -98,6 +53,17 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
         AFTER: after,
     }
     return holds, _write_folder(options.output, graphs, described)
+
+
+def _fix_ports(holds: Baked, sizes: Mapping[str, int]) -> Baked:
+    """Return the description with these sizes of its inputs and outputs."""
+
+    def fix(port: BakedPort) -> BakedPort:
+        shape = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in port.shape)
+        return msgspec.structs.replace(port, shape=shape)
+
+    inputs, carried = tuple(map(fix, holds.inputs)), tuple(map(fix, holds.carried))
+    return msgspec.structs.replace(holds, inputs=inputs, carried=carried, output=fix(holds.output))
 
 
 def _fix(graph: Graph, sizes: Mapping[str, int]) -> Graph:
