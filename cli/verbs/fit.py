@@ -17,20 +17,18 @@ from fewstep.fitting.cost import count_evaluations, estimate_fit, search_bytes
 from fewstep.fitting.fit import fit
 from fewstep.fitting.light_steps import choose_light_steps, open_light_task
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.requirements import BODY
+from fewstep.fitting.requirements import BODY, set_default_guidance
 from fewstep.fitting.task import ROOM, open_fit_task
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.workers.setup import warn_of_workers
-from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
-    options = _set_default_guidance(options)
+    options = set_default_guidance(options)
     if options.light is not None:
         return light_outcome(options, choose_light_steps(open_light_task(options), progress))
     result = fit(options, progress)
@@ -53,7 +51,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 def dry_run(options: FitOptions) -> Outcome:
     if options.light is not None:
         return light_dry_run(options)
-    given, options = options, _set_default_guidance(options)
+    given, options = options, set_default_guidance(options)
     task = open_fit_task(options)
     as_calibrated = " as calibrated" * (given.guidance is None and task.guidance is not None)
     body, teacher = count_evaluations(task)
@@ -89,15 +87,3 @@ def dry_run(options: FitOptions) -> Outcome:
             needed.describe(options.bundle),
         ),
     )
-
-
-def _set_default_guidance(options: FitOptions) -> FitOptions:
-    """Return the options with the default guidance filled in, if it is a weight."""
-    bundle = options.open()
-    if options.guidance is not None or BODY not in bundle.manifest.bodies:
-        return options
-    guidance = calibrated_defaults(bundle, bundle.body(BODY), options.plan).guidance
-    if guidance is not None and weight_of(guidance) is None:
-        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, and a fit is for one weight"
-        raise UserError(what, "give it: --guidance WEIGHT")
-    return replace(options, guidance=weight_of(guidance))
