@@ -11,7 +11,8 @@ from fewstep.plans import noise
 from fewstep.runtime.arrays import Float32
 
 SMALL = 2**12  # elements of a draw; a larger one takes mainly the time of its numbers, so drawing ahead gains nothing
-SEEDS_AT_ONCE, LARGEST_BLOCK = 16, 2**12  # most seeds and elements that are drawn at once: about 0.1 ms
+SEEDS_AT_ONCE, LARGEST_BLOCK = 2**7, 2**12  # most seeds and elements that are drawn at once: about 0.3 ms
+FEW_SEEDS = 16  # most seeds at once of the second of consecutive calls, which may be the last
 KEPT = 32  # draws whose noise is kept, by number and shape: at most 512 KiB
 
 Kept = tuple[int, Float32]  # the first of consecutive seeds, and their noise [seeds, *shape]
@@ -34,7 +35,8 @@ class NoiseAhead:
             return block[first - start : first - start + count].copy()
         wanted = count
         if block is not None and first == start + len(block):  # the seeds continue where the last ones ended
-            wanted = min(max(count, min(SEEDS_AT_ONCE, LARGEST_BLOCK // max(1, size))), 2**64 - first)
+            at_once = SEEDS_AT_ONCE if len(block) > 1 else FEW_SEEDS
+            wanted = min(max(count, min(at_once, LARGEST_BLOCK // max(1, size))), 2**64 - first)
         made = noise.normal_batch(range(first, first + wanted), number, shape)
         if key not in self._kept and len(self._kept) >= KEPT:
             self._kept = {}

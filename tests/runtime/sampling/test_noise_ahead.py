@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import noise
-from fewstep.runtime.sampling.noise_ahead import KEPT, LARGEST_BLOCK, SEEDS_AT_ONCE, SMALL, NoiseAhead
+from fewstep.runtime.sampling.noise_ahead import FEW_SEEDS, KEPT, LARGEST_BLOCK, SEEDS_AT_ONCE, SMALL, NoiseAhead
 
 SHAPE = (32, 4)
 
@@ -44,9 +44,9 @@ def test_the_noise_is_that_of_each_seed_in_any_order(calls: list[list[int]], sha
 
 def test_consecutive_seeds_are_drawn_many_at_once(drawn: list[int]) -> None:
     ahead = NoiseAhead()
-    for seed in range(1 + 3 * SEEDS_AT_ONCE):
-        ahead.draw([seed], 0, SHAPE)
-    assert drawn == [1] + 3 * [SEEDS_AT_ONCE]
+    for seed in range(1 + FEW_SEEDS + 2 * SEEDS_AT_ONCE):
+        ahead.draw([seed], 0, (8, 4))
+    assert drawn == [1, FEW_SEEDS, SEEDS_AT_ONCE, SEEDS_AT_ONCE]
 
 
 def test_seeds_of_larger_samples_are_drawn_fewer_at_once(drawn: list[int]) -> None:
