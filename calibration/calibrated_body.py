@@ -56,9 +56,9 @@ def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -
 
 
 def check_near(body: CalibratedBody, manifest: Manifest) -> None:
-    """Raise UserError if int8 changes the difference that guidance multiplies too much, or if the body's samples are
-    far from float32's. A body that was selected by a bound is exempt from the second check, since the user has set that
-    limit."""
+    """Raise UserError if int8 distorts the guidance difference too much, or if the body's samples are too far from
+    float32's. The second check is skipped for token plans, and for a body that was selected by a bound, where the user
+    set the limit."""
     trial, target = body.trial, body.recipe.target.name
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     if trial.guidance is not None and is_lost(trial.guidance):

@@ -31,7 +31,7 @@ NOTHING = 1e-30  # lower bound of a length, so that none is 0
 
 
 def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Jacobian:
-    """Return the columns of all free numbers on one block."""
+    """Return the Jacobian's columns of the free numbers, on one block of seeds."""
     plan, count = build_plan(numbers), numbers.steps
     nudged = numbers.times.copy()
     for number in free:

@@ -26,15 +26,15 @@ class FitResult:
     check: the distances of the teacher and of the fitted plan from the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
-    over_former: the gain of the fitted plan on the judge seeds over the bundle's former plan for the same use; None if
-        there is no former plan.
+    over_former: the gain of the fitted plan on the judge seeds over the bundle's previous fitted plan for the same use;
+        None if there is none.
     trade: the trade for features and energy; None if no step gained.
     features: the name of the extractor that `sets` uses; None without an extractor.
     sets: FD of the fitted plan from the teacher on the judge seeds, paired with the nominal plan.
     iterations: steps of the search that gained, including those before an interruption.
     numbers: the count of free numbers.
     times, nominal_times: the times that the network receives.
-    plan: the fitted plan; None if the nominal plan is as good, or a former fitted plan is better.
+    plan: the fitted plan; None if the nominal plan is as good, or the previous fitted plan is better.
     weak_teacher: why the bundle does not keep the plan, and which teacher to use; None if the teacher suffices.
     """
 

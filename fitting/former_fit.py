@@ -1,4 +1,4 @@
-"""The former fit: the fitted plan of a bundle that a new one replaces, since both are for the same use."""
+"""The former fit: a bundle's fitted plan that a new fit for the same use replaces."""
 
 import logging
 from typing import NamedTuple

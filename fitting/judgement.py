@@ -24,9 +24,9 @@ class FitJudgement:
 
     nominal_psnr: mean PSNR of the nominal plan in dB.
     gain: the gain of the fitted plan over the nominal plan.
-    over_former: the gain of the fitted plan over a former one; None without one.
-    is_behind_former: whether the fitted plan is worse than the former plan. If its features are nearer, it is allowed
-        to lose the price of its trade in PSNR.
+    over_former: the gain of the fitted plan over the previous fitted plan; None without one.
+    is_behind_former: whether the fitted plan is worse than the previous one. If its features are closer to the
+        teacher's, it may lose up to `price` dB of PSNR (see `judge_fit`).
     sets: FD of the fitted plan and of the nominal one; None without an extractor.
     """
 
@@ -46,8 +46,8 @@ def judge_fit(
     former: Plan | None,
     price: float,
 ) -> FitJudgement:
-    """Compare the fitted plan with the nominal one and with a former one. `price` is the PSNR in dB that the fit traded
-    for features."""
+    """Compare the fitted plan with the nominal plan and with the previous fitted plan, `former`. `price` is the PSNR in
+    dB that the fit gave up for better features."""
     targets = np.concatenate([block.required_target for block in blocks])
     plain, samples = (np.concatenate(list(rolled.sample_blocks(plan, blocks))) for plan in (nominal, fitted))
     before, after = psnr(plain, targets), psnr(samples, targets)
@@ -67,8 +67,8 @@ def judge_fit(
 
 
 def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
-    """True if the features of samples are nearer to those of their targets than the features of other samples from the
-    same seeds.
+    """Return True if the features of `samples` are closer to those of `targets` than the features of `others`, which
+    are samples from the same seeds.
 
     Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD alone would be too
     uncertain for as few as 64 seeds.

@@ -179,7 +179,7 @@ def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
 def _check(plan: Plan) -> None:
     if any(step.draws for step in plan.steps):
         raise UserError(
-            f"plan {plan.name!r} draws noise in its steps, so a seed has no single sample to fit",
+            f"plan {plan.name!r} draws noise in its steps, so it does not follow the teacher from the same seed",
             "choose a deterministic solver, such as dpmpp_2m or unipc_2",
         )
     if plan.tensors or any(step.terms for step in plan.steps):

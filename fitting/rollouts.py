@@ -50,7 +50,7 @@ class RolloutItem:
 
 @dataclass(frozen=True)
 class JacobianItem:
-    """The request for the columns of some free numbers on a block."""
+    """The request for the Jacobian's columns of some free numbers, on one block of seeds."""
 
     numbers: Recurrence
     free: tuple[Number, ...]

@@ -24,7 +24,7 @@ CHANCE = 1.0  # dB: the difference of two means that chance alone can cause, wit
 class TeacherGate:
     """The result of the teacher's check, on a few seeds of the fit that the judgement does not use.
 
-    replaced: the name of the plan that a new plan would replace: the former fitted plan, or else the nominal one.
+    replaced: the name of the plan that a new plan would replace: the previous fitted plan, or else the nominal plan.
     before: the check of the teacher against that plan.
     is_shut: True if the bundle is to keep no plan that is fitted to this teacher.
     fix: the fix to print in that case.

@@ -39,7 +39,7 @@ def estimate_shift(
     last = schedule.timesteps
     if last is None or schedule.spec.kind in RESTORING:
         raise UserError(
-            f"a time shift needs a generator's table of timesteps, which schedule {schedule.name} does not have",
+            f"a time shift needs a generative schedule with discrete timesteps, unlike {schedule.name}",
             "use one with a table, such as linear",
         )
     if len(variances) != len(plan.steps):

@@ -1,4 +1,5 @@
-"""Steps back to higher noise levels: part of a plan is noised again and repeated."""
+"""Time travel: after a block of steps, noise is added to the sample to return to the block's first time, and the block
+is repeated."""
 
 import math
 from collections.abc import Iterator

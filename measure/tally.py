@@ -28,10 +28,10 @@ NOTHING: NDArray[Any] = np.zeros(0, np.float32)
 class JudgementRequest:
     """The measurements of each body, besides its distance from float32 along the same plan.
 
-    teacher: a plan; bodies are compared with its float32 samples of the first `teacher_sample_count` seeds. None: not.
-    extract: maps samples to features [B, D]. It is applied to the first `featured` seeds, and to as many float32
-    samples
-        of APART. None: no features.
+    teacher: a plan; bodies are compared with its float32 samples of the first `teacher_sample_count` seeds. None: no
+        comparison.
+    extract: maps samples to features [B, D]. It is applied to the samples of the first `featured` seeds, and to as many
+        float32 samples from other seeds (`APART`). None: no features.
     samples: whether samples are kept.
     """
 

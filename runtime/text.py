@@ -82,7 +82,7 @@ class TextEncoder:
             dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in encoded.dropped.items()}
         for prompt, (lost, kept, text) in dropped.items():
             LOG.warning(
-                "prompt %s is too long: %d tokens stay, %d are dropped: %s",
+                "prompt %s is too long: %d tokens are kept, %d are dropped: %s",
                 _shorten(prompt),
                 kept,
                 lost,

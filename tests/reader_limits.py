@@ -165,8 +165,7 @@ def count_lines(file: Path) -> int:
 
 
 def token_mentions(modules: Mapping[str, ast.Module]) -> dict[str, list[int]]:
-    """Return the line numbers that name something of tokens, by module, in modules that are not about tokens or
-    text.
+    """Return the line numbers that mention tokens, by module, in modules that are not about tokens or text.
 
     Annotations with `AnyPlan`, a plan of either sample space, are not counted.
     """

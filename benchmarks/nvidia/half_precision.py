@@ -3,7 +3,8 @@
     python -m benchmarks.nvidia.half_precision --work FOLDER
 
 writes a table of lab/measured/nvidia.md. Every weight and every result is rounded to the type, and sums are float32.
-int8 is *lean* around either type, in one graph, at batch 2. The work folder keeps exports.
+int8 has the *lean* form (defined in lab/measured/nvidia.md), with either type for its float operations, in one graph,
+at batch 2. The work folder keeps exports.
 """
 
 import tempfile

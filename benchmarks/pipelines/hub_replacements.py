@@ -44,7 +44,8 @@ SIZES = {
 
 @contextmanager
 def replace_hub() -> Iterator[None]:
-    """Answer `from_pretrained` for names that are not folders. Raises LookupError for unknown ones."""
+    """Patch `from_pretrained` to return small replacements for names on the hub, without network access. Names of
+    folders are still loaded. Raises LookupError for an unknown name."""
     import diffusers
     import transformers
 

@@ -82,11 +82,12 @@ def float_times(
 
 
 def default_float_count(ranking: Ranking, policy: CalibrationPolicy = POLICY) -> int:
-    """Return the default number of operations in float."""
-    quality, time = ranking.quality, ranking.time
-    worth = np.where(time <= policy.nearly_free, quality - policy.price * time, -np.inf)
-    count = max(ranking.slower_count, int(np.argmax(worth)))
-    signal = 10 * np.log10(max(ranking.signal, np.finfo(float).tiny) / PEAK**2)
-    least = max(LEAST_PSNR - max(signal, 0.0), LEAST_SNR - signal) + policy.margin
+    """Return the default number of operations in float: the one with the largest gain. If its quality is below the
+    minimum of `nearness`, return the first number that reaches the minimum within the allowed time."""
+    quality, time = ranking.quality, ranking.time  # with 0, 1, 2, ... operations in float
+    gain = np.where(time <= policy.nearly_free, quality - policy.price * time, -np.inf)
+    count = max(ranking.slower_count, int(np.argmax(gain)))
+    level = 10 * np.log10(max(ranking.signal, np.finfo(float).tiny) / PEAK**2)  # of the samples, in dB: SNR - PSNR
+    least = max(LEAST_PSNR - max(level, 0.0), LEAST_SNR - level) + policy.margin
     enough = np.flatnonzero((quality >= least) & (time <= policy.furthest))
     return count if quality[count] >= least or not len(enough) else max(ranking.slower_count, int(enough[0]))

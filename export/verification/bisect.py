@@ -130,7 +130,7 @@ def explain_mismatch(
         dtype = None if first is None else other_float_type(exported, first)
         what, fix = f"the exported graph differs from {reference.engine}", reference.fix
         if dtype is not None:
-            fix = f"it computes in {dtype}, which each engine rounds at other places: compute it in float32"
+            fix = f"it computes in {dtype}, which engines round at different points: compute it in float32"
     return UserError(f"{what}{_describe_start(exported, first)}: {relative:.2g} at {point}", fix)
 
 

@@ -54,7 +54,8 @@ class CarriedBank:
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     def add_read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
-        """Add the network's input of the bank, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
+        """Add the nodes that slice the bank from row `ends[0]` to row `ends[1]`, exclusive, and return the network's
+        input [rows * B, *shape]. Both ends are names of tensors, int64 [1]."""
         axis = into.constant(np.array([0], np.int64), "axis_0")
         rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
         shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")

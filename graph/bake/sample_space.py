@@ -48,7 +48,8 @@ class SpaceBuilder(Protocol):
         """Return the inputs from which a sample starts, except given tensors."""
 
     def begin(self, outer: Builder, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> tuple[list[str], Draws]:
-        """Add the state before the first step. Return it, and the draws, whose values the file checks."""
+        """Add the state before the first step. Return the state, and the draws that later nodes must read: those of
+        tokens are checked by the baked graph."""
 
     def align(self, plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
         """Return the steps as a range that one Loop body can run, or None. A single step is always such a range."""

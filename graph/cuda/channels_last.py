@@ -231,7 +231,8 @@ class _Layout:
         return self.types.shape(name) if constant is None else constant.shape
 
     def _may_turn(self, name: str, result: tuple[int | str, ...] | None) -> bool:
-        """Return whether an operand exists with channels last, or can be converted by a Reshape or at little cost."""
+        """Return whether an operand can be read with channels last: a constant, a scalar, a tensor of the result's
+        shape (converted by a Transpose if needed), or a tensor with one value per channel (converted by a Reshape)."""
         shape = self._shape(name)
         if shape is None or result is None or len(shape) > len(result):
             return False

@@ -18,7 +18,7 @@ DEFAULT_DOMAIN = "ai.onnx"
 
 @contextmanager
 def report_foreign_errors(name: str) -> Iterator[None]:
-    """Raise the errors that reading a bundle's graphs can cause with a fix for a file outside a bundle."""
+    """Convert errors of the graph reader to UserErrors whose fix suits a file outside a bundle."""
     try:
         yield
     except UserError as error:

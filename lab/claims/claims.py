@@ -100,7 +100,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
 
 
 def longest_first(parts: Iterable[Part]) -> list[Part]:
-    """Return fits first, then models by the milliseconds of their stored lines."""
+    """Return the fits first, then the models, slowest first by the times in the stored lines."""
     taken = Counter[str]()
     for line in claim_lines.kept().lines:
         taken[line.model] += line.ours_ms + line.plain_ms

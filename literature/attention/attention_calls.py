@@ -144,7 +144,7 @@ def select_calls(
     Raises UserError for an unknown layer, with a list of the known ones.
     """
     if not calls:
-        what = f"{name} has no attention for {option} among what torch's scaled_dot_product_attention computes"
+        what = f"{name} never calls torch's scaled_dot_product_attention, which {option} would change"
         raise UserError(what, f"leave {option} out, or write its attention with that function")
     fewest = [call for call in calls if call.queries == min(each.queries for each in calls)]
     named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
@@ -154,7 +154,7 @@ def select_calls(
         if not found:
             known = ", ".join(dict.fromkeys(call.layer for call in calls))
             raise UserError(
-                f"{option} {layer}: {name} has no such layer of attention", f"choose from {known}, middle, all"
+                f"{option} {layer}: {name} has no such attention layer", f"choose from {known}, middle, all"
             )
         numbers |= {call.number for call in found}
     return tuple(call for call in calls if call.number in numbers)

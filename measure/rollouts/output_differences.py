@@ -74,7 +74,8 @@ def difference_sums(int8: Array, exact: Array, x0: Array) -> Sums:
 
 
 def summarize_differences(index: int, added: Sums) -> tuple[Difference | None, Difference | None]:
-    """Return guidance's direction and the difference of two conditions at a step; None for a missing one."""
+    """Return how well a body preserves the guidance difference, and the difference between two conditions, at a step.
+    Each is None if float32's difference is absent or too small to compare."""
 
     def summarize(signal: float, error: float, sample: float, part: float, product: float) -> Difference | None:
         energy = max(sample, part)  # at high noise x0 is a small difference of large terms, all of which are rounded

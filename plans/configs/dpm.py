@@ -302,5 +302,5 @@ def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
 def _order(config: SchedulerConfig, field: str, most: int) -> int:
     order = int(config[field])
     if not 1 <= order <= most:
-        raise config.field_error(field, "the class does not have it", f"set 1 to {most}")
+        raise config.field_error(field, "the class does not support this value", f"set 1 to {most}")
     return order

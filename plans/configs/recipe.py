@@ -188,4 +188,4 @@ def check_choices(config: SchedulerConfig, request: ScheduleRequest, scheduler: 
             raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", fix)
     for name, (values, fix) in scheduler.choices.items():
         if config[name] not in values:
-            raise config.field_error(name, "the class does not have it", fix)
+            raise config.field_error(name, "the class does not support this value", fix)

@@ -27,7 +27,7 @@ def karras(
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
     """Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is even in sigma, and larger
-    values place more steps at little noise."""
+    values place more steps at low noise levels."""
     _positive("karras", "rho", rho)
 
     def place(low: float, high: float, even: Array) -> Array:

@@ -8,8 +8,8 @@
 | a text that ends in `.json` | `FileReference` | read from a plan file |
 
 The options of verbs hold references, and functions that take a plan of any form call `parse_plan_reference` of
-`any_plan.py`. The result is matched once, in `runtime/sampling/execution.py`. A name that a bundle or a compiled
-plan stores only describes a plan: `split_plan_name` returns the parts of any of them.
+`any_plan.py`. The result is matched once, in `runtime/sampling/execution.py`. The names stored in bundles and compiled
+plans describe plans, and not all of them are references: `split_plan_name` returns the parts of any name.
 """
 
 import re

@@ -26,8 +26,8 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Multistep consistency sampling (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1) of a
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
 
-    These give the same table: diffusers' flows with `stochastic_sampling`, sCM, and the distilled (turbo, lightning)
-    models that are sampled "with full noise".
+    The following samplers have the same coefficients: diffusers' flows with `stochastic_sampling`, sCM, and the sampler
+        of distilled (turbo, lightning) models that adds full noise at each step.
     """
     x = trace.start()
     for s, t in pairwise(times):

@@ -17,8 +17,8 @@ def use_given_noise(plan: Plan) -> Plan:
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
     if len(plan.start_draws) != 1 or again:
         raise UserError(
-            f"plan {plan.name!r} does not start from one draw that it reads only once",
-            "take one that starts from noise",
+            f"plan {plan.name!r} must start from a single draw of noise that no later step reads again",
+            "choose another plan, such as ddim:8",
         )
     name = f"{plan.name} from own noise"
     return msgspec.structs.replace(plan, name=name, given=(*plan.given, NOISE), start_draws=())

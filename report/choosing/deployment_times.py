@@ -109,14 +109,14 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
 
 
 def measure_opening(judging: DeploymentJudge, threads: int) -> float:
-    """Measure the seconds in which the unit's process starts and opens its graphs."""
+    """Return the seconds that the process of `open_unit_process` takes to start and to open its graphs."""
     start = perf_counter()
     with open_unit_process(judging, threads):
         return perf_counter() - start
 
 
 def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
-    """Start the unit in a separate process."""
+    """Start the float32 body on ONNX Runtime in a separate process. The time of its call is the unit of all ratios."""
     manifest = judging.bundle.manifest
     sizes = {"batch": judging.most_rows, **default_sizes(manifest.x_shape, manifest.sizes)}
     engine = TimedEngine(REFERENCE, threads, None)

@@ -81,7 +81,8 @@ class SavedChoice(Strict, frozen=True):
 
     @property
     def defaults(self) -> Defaults:
-        """Guidance and shaping of the winner; None means none."""
+        """The guidance of the winner, and its shaping if its plan is a named one. Other plans contain their own
+        shaping."""
         return Defaults(self.guidance, self.shaping if self._is_named else None)
 
     @property

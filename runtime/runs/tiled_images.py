@@ -59,7 +59,7 @@ def shape_of_image(described: AutoencoderEntry, shape: Sequence[int], tiles: Til
     if not fits:
         raise UserError(
             f"latents {list(shape)} do not fit a decoder of {list(window)} in windows that overlap by {tiles.overlap}",
-            "give as many channels, at least the decoder's height and width, and an overlap below these",
+            "give latents with the decoder's channels, at least as high and wide as its window, and a smaller overlap",
         )
     sizes = (full * scale for full, scale in zip(shape[1:], _pixels_per_latent(described), strict=True))
     return (int(described.decoder.outputs[0].shape[1]), *sizes)

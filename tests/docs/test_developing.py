@@ -41,13 +41,13 @@ def test_modules_that_the_recipes_run_exist() -> None:
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
-def test_the_tour_takes_an_hour() -> None:
-    """14 files, at 40 lines a minute."""
-    tour = PAGE.partition("## A tour of one hour\n")[2].partition("\n## ")[0]
+def test_the_tour_takes_two_hours() -> None:
+    """14 files, at 22 lines a minute."""
+    tour = PAGE.partition("## A tour of two hours\n")[2].partition("\n## ")[0]
     files = re.findall(r"^\| (\d+) \| `([\w/]+\.py)` \|", tour, re.MULTILINE)
     assert [int(number) for number, _ in files] == [*range(1, 15)]
     lines = {file: len((ROOT / file).read_text().splitlines()) for _, file in files}
-    assert len(lines) == 14 and sum(lines.values()) <= 2_500, lines
+    assert len(lines) == 14 and sum(lines.values()) <= 2_700, lines
 
 
 @pytest.mark.parametrize("what", ["solver", "grid", "target", "backend", "property of conditions", "source", "family"])

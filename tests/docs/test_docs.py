@@ -70,8 +70,8 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_what_stands_in_commands_exists(page: Path) -> None:
-    """Also in blocks that are not run here: verbs and options exist."""
+def test_verbs_and_options_in_commands_exist(page: Path) -> None:
+    """Blocks that are not run here are checked too."""
     for block in blocks(page):
         others = [line for line in block.commands if block.kind == "sh" and shlex.split(line)[0] != "fewstep"]
         assert block.mark or not others, f"{page}:{block.line}: only fewstep runs here; mark the block: {others}"

@@ -55,7 +55,7 @@ def test_what_cannot_be_shifted_is_refused():
 
 @pytest.mark.parametrize("kind", ["edm", "flow", "residual-shift"])
 def test_a_schedule_without_a_generators_timesteps_is_refused(kind):
-    with pytest.raises(UserError, match="needs a generator's table of timesteps"):
+    with pytest.raises(UserError, match="needs a generative schedule with discrete timesteps"):
         estimate_shift(PLAN, NoiseSchedule(ScheduleSpec(kind)), [1.0] * 10)
 
 

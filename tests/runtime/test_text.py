@@ -34,7 +34,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
     """Four ids fit between start and end. The dropped words are printed as they were written."""
     fed = text.ids(["a red cat A  Red, Dog"])
     assert fed["ids"].tolist() == [[1, 4, 7, 5, 4, 2]]
-    assert "prompt 'a red cat A  Red, Dog' is too long: 4 tokens stay, 3 are dropped: 'Red, Dog'" in caplog.text
+    assert "prompt 'a red cat A  Red, Dog' is too long: 4 tokens are kept, 3 are dropped: 'Red, Dog'" in caplog.text
     caplog.clear()
     text.ids(["a red cat a"])
     assert not caplog.text

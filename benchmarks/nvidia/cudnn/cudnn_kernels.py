@@ -73,7 +73,7 @@ KERNELS: list[Kernel] = []  # by the number that torch's operation is called wit
 
 @torch.library.custom_op("fewstep::cudnn_group", mutates_args=())
 def cudnn_group(number: int, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Tensor:
-    """A group by the chosen plan of its kernel."""
+    """Compute a group with the plan that was chosen for its kernel."""
     return KERNELS[number].run(with_channels_last(x), weights, operands)
 
 

@@ -113,7 +113,7 @@ def _elu(node: Node, _: Constants) -> Call:
 
 
 def _average_pool(node: Node, _: Constants) -> Call:
-    """Means of windows of images without a border: a border would be counted or not."""
+    """Average pooling of images without padding. With padding, `count_include_pad` would matter."""
     sizes = tuple(node.attributes["kernel_shape"])
     others = [*node.attributes.get("pads", ()), node.attributes.get("ceil_mode", 0)]
     others += [each - 1 for each in node.attributes.get("dilations", ())]

@@ -77,7 +77,7 @@ def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:
     if not scale.name.endswith("_inv") and factor.shape[0] == factor.numel() == weight.shape[0]:
         return wide * factor.reshape([-1] + [1] * (weight.dim() - 1))
     what = f"{scale.file} holds {scale.name!r} of shape {list(factor.shape)} for a weight {list(weight.shape)}"
-    raise UserError(f"{what}, which is not the scale of a tensor, of rows or of blocks", DEQUANTISE)
+    raise UserError(f"{what}, which is not a per-tensor, per-row or per-block scale", DEQUANTISE)
 
 
 def _check_formats(entries: Mapping[str, StoredTensor], others: Iterable[str]) -> None:

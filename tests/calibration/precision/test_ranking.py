@@ -27,5 +27,5 @@ def test_names_are_in_the_order_of_the_graph() -> None:
 
 
 def test_quality_is_that_of_the_errors_that_are_left() -> None:
-    """Relative to a peak of 2, an error of 4e-4 is 40 dB."""
+    """With a peak of 2, a mean squared error of 4e-4 is 40 dB."""
     assert ranking((1e-4, 3e-4), (0.1, 0.9)).quality[:2] == pytest.approx([40.0, 41.25], abs=0.01)

@@ -243,7 +243,7 @@ SAID = [
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
     (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
     (InFloat16, "(blocks.1/Mul) on: 0.0"),
-    (InFloat16, "; it computes in float16, which each engine rounds at other places: compute it in float32"),
+    (InFloat16, "; it computes in float16, which engines round at different points: compute it in float32"),
     (Address, "blocks.1 (Address) of Net cannot be exported: "),
     (Hooked, "(test_export_errors.py:N); export it without its hook look_at_address (on blocks.1.conv)"),
     (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX form (test_export_errors.py:N); use scaled_dot"),

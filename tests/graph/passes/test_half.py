@@ -38,8 +38,8 @@ def test_what_onnx_does_not_define_is_taken_to() -> None:
 def test_weights_beyond_the_type_become_its_ends(
     half: np.dtype[Any], largest: float, normal: float, least: float
 ) -> None:
-    """Except for a zero in a row of weights, since only a single number would be an epsilon. Infinities stay: a mask
-    of -inf leaves no key, and one of the lowest number leaves all keys equal.
+    """A tiny element of a tensor becomes 0. A tiny single number, which may be an epsilon, becomes the smallest number
+    of the type. Infinities stay: a mask of -inf leaves no key, and one of the lowest number leaves all keys equal.
     """
     assert (largest_number(half), smallest_normal(half), smallest_number(half)) == (largest, normal, least)
     with np.errstate(over="ignore"):

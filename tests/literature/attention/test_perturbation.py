@@ -157,9 +157,9 @@ def test_it_is_that_of_diffusers() -> None:
 def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
     with pytest.raises(UserError) as refused:
         rewritten("pag:blocks.1,encoder")
-    assert refused.value.what == "pag encoder: Net has no such layer of attention"
+    assert refused.value.what == "pag encoder: Net has no such attention layer"
     assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
-    with pytest.raises(UserError, match="Tiny has no attention for pag among what torch's"):
+    with pytest.raises(UserError, match="Tiny never calls torch's scaled_dot_product_attention"):
         apply_changes(source(Tiny()), (), (read_change("pag:middle"),))
 
 

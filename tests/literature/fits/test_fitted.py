@@ -69,7 +69,7 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
 
 def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     """It follows the mean variance of a sample's elements at each step."""
-    with pytest.raises(UserError, match="needs a generator's table of timesteps"):
+    with pytest.raises(UserError, match="needs a generative schedule with discrete timesteps"):
         time_shift.fit_plan(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))
     seen: list[list[float]] = []

@@ -108,13 +108,13 @@ def test_rows_and_samples_are_those_of_the_scheduler(name, config, steps):
             {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min", "use_beta_sigmas": True},
             "no solution; set lower_order_final",
         ),
-        ("DPMSolverMultistepScheduler", {"algorithm_type": "data_prediction"}, "the class does not have it"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "data_prediction"}, "the class does not support this value"),
         (
             "DPMSolverSinglestepScheduler",
             {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
-            "the class does not have it",
+            "the class does not support this value",
         ),
-        ("DEISMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "the class does not have it"),
+        ("DEISMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "the class does not support this value"),
         (UNIPC, {"shift_terminal": 0.1}, "only flows have it"),
     ],
 )

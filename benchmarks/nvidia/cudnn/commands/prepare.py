@@ -1,4 +1,5 @@
-"""Writes what a machine with a GPU needs of denoisers: their fused graphs, and samples of the CPU."""
+"""Writes the files that the GPU machine needs for each denoiser: the fused graph, and reference samples from the
+CPU."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -133,8 +133,8 @@ def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallReco
         if count and (len(value), len(grown)) == (rows * count, more * count) and _recur(grown, count):
             repeats[path] = count
         elif value.shape != grown.shape:
-            what = f"{tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
-            raise recording_error(f"{name}: {path} of its network has no row for each of x: {what}")
+            what = f"its shape is {tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
+            raise recording_error(f"{name}: the network's argument {path} does not grow with the rows of x: {what}")
     return repeats
 
 

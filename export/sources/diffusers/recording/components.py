@@ -184,8 +184,8 @@ def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:
 
 
 def _find_class(folder: Folder, name: str, library: str, class_name: str) -> Any:
-    """Return the class of a component. Classes come from diffusers and transformers only. Some are known to the module
-    of their pipeline alone."""
+    """Return the class of a component. Classes come from diffusers and transformers only. Some can only be imported
+    from the module of their pipeline."""
     import diffusers
 
     place = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"

@@ -12,7 +12,8 @@ SIDE, FRAMES = 512, 9  # of a picture and a video, if the call does not say
 
 
 def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a picture for each argument that may be one, and that is not given. Those of another seed differ."""
+    """Return a random picture, mask or video for each image argument of a call that is not given. They depend on the
+    seed."""
     random = np.random.default_rng(seed)
     height, width = int(given.get("height") or SIDE), int(given.get("width") or SIDE)
     made: dict[str, Any] = {}

@@ -153,7 +153,7 @@ class RecordedPipeline:
     def _sort_arguments(
         self, found: Mapping[str, Relations], base: CallRecord, variants: Mapping[str, CallRecord]
     ) -> dict[str, Part]:
-        """Return each network with the arguments that its own steps show."""
+        """Return the relations and the sorted arguments of each network, as found in the steps that call it."""
         name = self.built.name
 
         def part(record: CallRecord, component: str) -> CallRecord:

@@ -149,14 +149,14 @@ def _compare(
         what = "its pipeline keeps a part of a picture; give --image FILE --known MASK, or hold=Hold(picture, mask)"
         LOG.warning("%s: %s", origin.label, what)
     if settings.forms.has_one_length:
-        what = "its texts have as many tokens as that of --call prompt, since its network reads their number"
+        what = "each text must have as many tokens as the prompt of --call, since the network depends on their number"
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
 
 
 def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:
-    """Warn of what is not checked for a network that is too large to run."""
-    LOG.warning("%s: the network is too large to compare samples with those of %s", label, pipeline)
+    """Warn of the checks that are skipped for a network that is too large to run."""
+    LOG.warning("%s: the network is too large to compare its samples with those of %s", label, pipeline)
     if settings.texts:
-        LOG.warning("%s: nor is it checked that the network ignores the padding of shorter texts", label)
+        LOG.warning("%s: it is not checked either whether the network ignores the padding of shorter texts", label)

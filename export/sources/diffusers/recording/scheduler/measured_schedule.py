@@ -46,8 +46,8 @@ def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
             if all(_agrees(schedule, time, level) for time, level in zip(times, levels, strict=True)):
                 return spec
     raise recording_error(
-        f"the noise schedule of {name} is neither a straight path, nor that of its alphas_cumprod, nor a function of "
-        "times from 0"
+        f"the noise levels of {name} match neither a flow, nor its alphas_cumprod, nor a table measured with its "
+        "function that adds noise"
     )
 
 

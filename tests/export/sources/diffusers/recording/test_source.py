@@ -5,7 +5,7 @@ import pytest
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.source import warn_of_missing_comparison
 
-PADDING = "label: nor is it checked that the network ignores the padding of shorter texts"
+PADDING = "label: it is not checked either whether the network ignores the padding of shorter texts"
 
 
 def test_padding_that_is_not_checked_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -15,4 +15,4 @@ def test_padding_that_is_not_checked_is_said(caplog: pytest.LogCaptureFixture) -
 
 def test_a_pipeline_without_padding_has_no_such_warning(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_missing_comparison("label", "Pipe", CallSettings({}))
-    assert caplog.messages == ["label: the network is too large to compare samples with those of Pipe"]
+    assert caplog.messages == ["label: the network is too large to compare its samples with those of Pipe"]
