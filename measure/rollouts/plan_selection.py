@@ -1,24 +1,20 @@
 """The plan along which a body is judged, and texts of warnings about it."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import cast
 
 from fewstep.plans.any_plan import AnyPlan, check_compiled, regroup, shaping_of
-from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.names.plan_reference import (
-    FileReference,
     FittedReference,
-    SchedulerReference,
     TextReference,
     parse_plan_text,
 )
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults, own_plan
 from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 
@@ -39,39 +35,43 @@ def select_plan(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
-    """Return the requested plan, or else the plan of the body's calibration, including guidance and shaping.
+    """Return the requested plan, or else the plan of the calibration, including guidance and shaping.
 
-    What is missing comes from this body's calibration, by the rule of `calibrated_plans`.
-    The calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
-    changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
+    What is missing comes from the calibration, by the rule of `calibrated_plans`. The calibrated plan is the stored
+    one, or is compiled from its name if another guidance, size, shaping or strength changes it. `fitted:N` is the
+    body's fitted plan; float32 is compared along it too.
 
     compiler: compiles plans for float32. asked: the requested plan, or None.
     """
-    manifest, calibrated = compiler.bundle.manifest, calibrated_plan(compiler.bundle, body)
-    form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
+    bundle, kept = compiler.bundle, own_plan(compiler.bundle, body)
+    defaults = calibrated_defaults(bundle, body, asked)
+    guidance = defaults.guidance if guidance is None else guidance
     if isinstance(asked, FittedReference):
-        guidances = (form, None, form) if guidance is None else (form,)  # at the calibrated one, or fitted without
-        for each in guidances[:-1]:
-            with suppress(UserError):
-                return regroup(check_compiled(plan_for(compiler.bundle, body, asked, each)), compiler.body.groups)
-        return regroup(check_compiled(plan_for(compiler.bundle, body, asked, form)), compiler.body.groups)
-    if calibrated is None:
-        asked = asked or _of_bundle(body.plan or manifest.space.default_plan)
-        return cast(Plan, compiler.compile(asked, guidance, settings))
+        return regroup(check_compiled(plan_for(bundle, body, asked, guidance)), compiler.body.groups)
+    is_kept = kept is not None and as_guidance(guidance) == kept.guidance and not _is_recompiled(bundle, settings)
+    if is_kept and (asked is None or str(asked) in _names_of(kept, bundle.manifest.grid)):
+        return cast(Plan, compiler.compile(kept, None, settings))
+    if asked is None:
+        name = body.plan or bundle.manifest.space.default_plan if kept is None else _names_of(kept)[0]
+        asked = _of_bundle(name)
+    if settings.get("shaping") is None:
+        settings = {**settings, "shaping": defaults.shaping}
+    return cast(Plan, compiler.compile(asked, guidance, settings))
+
+
+def _is_recompiled(bundle: Bundle, settings: PlanSettings) -> bool:
+    """Return whether a run needs other numbers than the stored plan, since its size, shaping or strength differs."""
+    manifest = bundle.manifest
+    is_sized = bool(manifest.sizes) and open_bundle(bundle.path).manifest.x_shape != manifest.x_shape
+    return is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
+
+
+def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
+    """Return the names of a plan: with its grid, and without it if the bundle has no default `grid`."""
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
-    name = with_grid(calibrated.name)
-    names = (name, calibrated.name) if manifest.grid is None else (name,)  # with the grid, which a bare name implies
-    is_sized = bool(manifest.sizes) and open_bundle(compiler.bundle.path).manifest.x_shape != manifest.x_shape
-    is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
-    if (asked is None or str(asked) in names) and form == calibrated.guidance and not is_changed:
-        return cast(Plan, compiler.compile(calibrated, None, settings))
-    asked = asked or _of_bundle(name)
-    if isinstance(asked, FileReference):
-        return cast(Plan, compiler.compile(asked, guidance, settings))  # it has its own guidance
-    if settings.get("shaping") is None and not isinstance(asked, SchedulerReference):
-        settings = {**settings, "shaping": shaping_of(calibrated)}
-    return cast(Plan, compiler.compile(asked, form, settings))
+    name = with_grid(plan.name)
+    return (name, plan.name) if grid is None else (name,)  # with the grid, which a bare name implies
 
 
 def _of_bundle(name: str) -> TextReference:

@@ -94,8 +94,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
     if FLOAT not in bundle.manifest.bodies:
         raise UserError(f"{options.bundle} has no float32 body to compare with", UNPACK)
     reference = open_body(bundle, FLOAT, options.threads)
-    calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
-    plan = select_plan(reference.plans, calibrated, guidance=options.guidance)
+    plan = select_plan(reference.plans, reference.body, guidance=options.guidance)
     if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(
