@@ -94,7 +94,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
     )
     if result.is_kept:
         with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
-            keep_for_same_body(writer, options.open(), task.graph, result, options.command_line("fit"))
+            keep_for_same_body(writer, task.graph, result, options.command_line("fit"))
     if result.plan is not None and options.output is not None:
         write_atomic(options.output, encode(result.plan))
     open_search_checkpoint(task, best).drop()

@@ -15,7 +15,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
 
@@ -71,20 +70,17 @@ class FitResult:
         return self.plan is not None and self.weak_teacher is None
 
 
-def keep_for_same_body(writer: Writer, bundle: Bundle, graph: str, result: FitResult, command: str) -> None:
-    """Add the plan of a fit to a bundle that was opened again for update.
+def keep_for_same_body(writer: Writer, graph: str, result: FitResult, command: str) -> None:
+    """Add the plan of a fit to the writer's bundle, replace a plan for the same use, and commit.
 
     graph: the hash of the graph that was fitted. Raises UserError if the body has changed since then.
     """
-    assert result.plan is not None
-    if graph_of_fit(bundle.manifest, BODY) != graph:
-        raise UserError(f"the body {BODY} of {bundle.path} changed during the fit", "fit it again")
-    keep_plan(writer, bundle, result, result.plan, command)
-
-
-def keep_plan(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
-    """Add a fitted plan to a bundle that is open for update, replace a plan for the same use, and commit."""
+    bundle, plan = writer.opened, result.plan
+    assert bundle is not None, "the bundle exists"
+    assert plan is not None, "it is kept"
     manifest = bundle.manifest
+    if graph_of_fit(manifest, BODY) != graph:
+        raise UserError(f"the body {BODY} of {bundle.path} changed during the fit", "fit it again")
     entry = FittedPlan(
         evaluations=len(plan.steps),
         body=result.body,

@@ -45,9 +45,10 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     if options.output is not None:
         write_atomic(options.output, encode(measured))
     elif task.judged is not None:
-        with open_if_unchanged(task.bundle, "give --output FILE.json") as (writer, current):
+        with open_if_unchanged(task.bundle, "give --output FILE.json") as writer:
+            assert writer.manifest is not None, "the bundle exists"
             stored = writer.add(encode(measured), folder="report", name="measured", suffix=".json")
-            writer.commit(msgspec.structs.replace(current.manifest, evaluation=stored))
+            writer.commit(msgspec.structs.replace(writer.manifest, evaluation=stored))
     return measured
 
 

@@ -13,17 +13,17 @@ from fewstep.runtime.bundle.reading import Bundle
 
 
 @contextmanager
-def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Bundle]]:
-    """Open a measured bundle for writing. Yield its writer, which holds the lock, and the bundle as it is now.
+def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[Writer]:
+    """Open a measured bundle for writing, and yield its writer.
 
     Raises UserError if it cannot be written, with the fix `instead`, or if its graphs are no longer those of `bundle`.
     """
     with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
-        assert writer.manifest is not None, "the bundle exists"
+        assert writer.opened is not None, "the bundle exists"
         graphs = ("bodies", "prologue", "networks")
-        if any(getattr(writer.manifest, name) != getattr(bundle.manifest, name) for name in graphs):
+        if any(getattr(writer.opened.manifest, name) != getattr(bundle.manifest, name) for name in graphs):
             raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
-        yield writer, Bundle(bundle.path, writer.manifest)
+        yield writer
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:

@@ -44,11 +44,12 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         write_atomic(options.output.with_suffix(".json"), encode(measured))
         write_atomic(options.output, content)
         return measured
-    with open_if_unchanged(asked.bundle, "give --output FILE.html") as (writer, current):
-        measured, content = _build_page(current, measured, samples)  # may have an evaluation now
+    with open_if_unchanged(asked.bundle, "give --output FILE.html") as writer:
+        assert writer.opened is not None, "the bundle exists"
+        measured, content = _build_page(writer.opened, measured, samples)  # may have an evaluation now
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         results = writer.add(encode(measured), folder="report", name="results", suffix=".json")
-        writer.commit(msgspec.structs.replace(current.manifest, report=drawn, results=results))
+        writer.commit(msgspec.structs.replace(writer.opened.manifest, report=drawn, results=results))
         link_report_page(options.bundle, drawn)
     return measured
 

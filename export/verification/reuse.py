@@ -18,7 +18,6 @@ from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.digest import digest, structure_digest
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.code_digest import digest_code
 
 PACKAGES = (
@@ -41,13 +40,11 @@ def digest_verified(spec: Spec, exported: Graph, prepared: PreparedDenoiser, mor
 
 def reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     """Return the replaced bundle's verification if it covers the same graphs at least as fully."""
-    manifest = writer.manifest
-    if manifest is None or manifest.verification is None:
+    bundle = writer.opened
+    if bundle is None or bundle.manifest.verification is None:
         return None
     try:
-        verification = msgspec.json.decode(
-            Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification
-        )
+        verification = msgspec.json.decode(bundle.read(bundle.manifest.verification), type=Verification)
     except (UserError, msgspec.DecodeError):  # damaged; it will be replaced
         return None
     return verification if verification.verified == verified and verification.scope in ("full", scope) else None

@@ -58,7 +58,8 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     """Build the missing engines, and commit them all at once. Raises UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
-        manifest, built, kept = options.open().manifest, list[EngineEntry](), list[EngineEntry]()
+        assert writer.manifest is not None, "the bundle exists"
+        manifest, built, kept = writer.manifest, list[EngineEntry](), list[EngineEntry]()
         parts = [make_body(part, writer) for part in network_bodies(options, builder)]
         orders = [list_orders(options, builder, part, writer.known_files) for part in parts]
         changed, total = manifest, sum(map(len, orders))

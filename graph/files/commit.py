@@ -24,6 +24,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import (
     LOCK,
     MANIFEST,
+    Bundle,
     check_present,
     file_sha256,
     list_files,
@@ -105,13 +106,15 @@ class Draft:
 class Writer:
     """Holds a bundle's lock and changes the bundle.
 
-    `manifest` is the current manifest, or None if there is none or it cannot be read. `files` maps the relative path of
-    each added file to its SHA-256. `instead` tells users what to do if the bundle cannot be written.
+    `opened` is the bundle as it was when the lock was taken, or None if there was none or it cannot be read. `manifest`
+    is its manifest, and after a commit the new one. `files` maps the relative path of each added file to its SHA-256.
+    `instead` tells users what to do if the bundle cannot be written.
     """
 
-    def __init__(self, bundle: Path, manifest: Manifest | None, instead: str = ANOTHER_PATH) -> None:
+    def __init__(self, bundle: Path, opened: Bundle | None, instead: str = ANOTHER_PATH) -> None:
         self.bundle = bundle
-        self.manifest = manifest
+        self.opened = opened
+        self.manifest = None if opened is None else opened.manifest
         self.instead = instead
         self.files: dict[str, str] = {}
 
@@ -204,7 +207,8 @@ class Writer:
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
         if in_place is not None or not (self.bundle / MANIFEST).exists():
-            named = {name for each in (in_place, self.manifest) if each for name in each.files}
+            last = None if in_place is None else in_place.manifest
+            named = {name for each in (last, self.manifest) if each for name in each.files}
             _remove_garbage(self.bundle, named, self.files)
 
 
@@ -290,11 +294,10 @@ def _unwritable(bundle: Path, error: OSError, instead: str) -> UserError:
     return UserError(f"{bundle} cannot be written ({error.strerror})", f"{cure} or {instead}")
 
 
-def _current(bundle: Path, must_exist: bool) -> Manifest | None:
-    """Return the current manifest, read under the lock, or None. A damaged manifest is an error only if the bundle must
-    exist."""
+def _current(bundle: Path, must_exist: bool) -> Bundle | None:
+    """Return the bundle, read under the lock, or None. A damaged manifest is an error only if the bundle must exist."""
     try:
-        return open_bundle(bundle).manifest
+        return open_bundle(bundle)
     except UserError:
         if must_exist:
             raise

@@ -31,9 +31,9 @@ class StoredFiles:
 
 
 @pytest.fixture
-def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
-    monkeypatch.setattr(reuse, "Bundle", StoredFiles)
-    return cast(Writer, SimpleNamespace(bundle=tmp_path, manifest=SimpleNamespace(verification=FILE)))
+def writer(tmp_path: Path) -> Writer:
+    opened = StoredFiles(tmp_path, SimpleNamespace(verification=FILE))
+    return cast(Writer, SimpleNamespace(bundle=tmp_path, opened=opened))
 
 
 def store(writer: Writer, scope: Scope) -> Verification:
