@@ -4,13 +4,12 @@ import json
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import pytest
 
 from benchmarks.pipelines import __main__ as coverage
-from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, summarize, try_pipeline
+from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, read_outcomes, summarize, try_pipeline
 from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes
 from benchmarks.pipelines.variants import Variant, read_fields
 
@@ -38,6 +37,13 @@ def test_the_sum_counts_classes_without_components() -> None:
     )
 
 
+def test_a_run_resumes_after_the_classes_of_an_earlier_one(tmp_path: Path) -> None:
+    file = tmp_path / "earlier"
+    absent = '{"name": "D", "result": "no components"}'
+    file.write_text('{"name": "B", "result": "refused"}\na warning\n{"name": "C", "result": "loaded"}\n' + absent)
+    assert read_outcomes(file, ["A", "B", "D"]) == [Outcome("B", REFUSED)]
+
+
 class Pipeline:
     name = "A"
 
@@ -49,11 +55,11 @@ def test_an_export_that_catches_exceptions_is_stopped(tmp_path: Path, monkeypatc
     def run(*_: object) -> None:
         while True:
             with suppress(Exception):
-                sleep(5)
+                sum(range(1000))
 
     monkeypatch.setattr(coverage, "_export", run)
     outcome = try_pipeline(Pipeline(), tmp_path, 1, True)  # type: ignore[arg-type]
-    assert (outcome.result, outcome.reason) == (REFUSED, "more than 1 s")
+    assert (outcome.result, outcome.reason) == (REFUSED, "more than 1 s of CPU time")
 
 
 def test_a_variant_changes_the_scheduler_and_the_size(tmp_path: Path) -> None:
