@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -18,15 +18,17 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
-from benchmarks.pipelines.variants import Variant, read_fields
+from benchmarks.pipelines.public_configs import find_config, read_configs
+from benchmarks.pipelines.variants import Variant, find_sides, read_fields
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.export.options.call_option import FILE
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.folder import is_recorded
+from fewstep.export.sources.diffusers.folder import is_recorded, read_recorded_scheduler
 from fewstep.export.sources.diffusers.recording.settings import PROMPT
+from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
 from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
 from fewstep.plans.errors import UserError
 
@@ -38,9 +40,7 @@ ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not mad
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a pipeline. `difference`: of the final x, relative to its range; None for a listed class, whose
-    samples fewstep's tests compare.
-    """
+    """The result of a pipeline. `difference`: of the final x, relative to its range; None if it was not compared."""
 
     name: str
     result: str
@@ -82,10 +82,10 @@ def try_pipeline(
         return Outcome(pipeline.name, UNMADE, reason=_line(error))
     listened, logger = _Differences(), logging.getLogger("fewstep")
     logger.addHandler(listened)
-    reason = ""
+    remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
     try:
         with _limit(seconds):
-            reason = _export(folder, bundle, settings)
+            remarks += _export(folder, bundle, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -96,26 +96,40 @@ def try_pipeline(
         logger.removeHandler(listened)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
-    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None), reason)
+    return Outcome(
+        pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None), "; ".join(remarks)
+    )
 
 
-def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> str:
+def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
     """Export a folder, or load it if there is no bundle. A network that reads the number of tokens gets texts of one
-    length. Returns a remark."""
+    length. Returns remarks."""
+    if not is_recorded(Folder(folder), [form.__name__ for form in CLASSES]):
+        _export_once(folder, bundle, {})  # listed pipelines take no arguments of a call
+        return _compare_listed(folder, settings)
     try:
         _export_once(folder, bundle, settings)
     except UserError as error:
         if error.fix != ONE_LENGTH:
             raise
         _export_once(folder, bundle, {**settings, PROMPT: TEXT})
-        return "texts of one length"
-    return ""
+        return ["texts of one length"]
+    return []
+
+
+def _compare_listed(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """Record a listed pipeline too, so that its samples are compared. Returns a remark if that is refused."""
+    try:
+        load_recorded_folder(Folder(folder), read_recorded_scheduler(Folder(folder)), settings)
+    except Exception as error:
+        what = error.what if isinstance(error, UserError) else _line(error)
+        return [f"listed, not compared: {what}"]
+    return ["listed"]
 
 
 def _export_once(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
-    """Export a folder, or load it if there is no bundle. Listed pipelines take no arguments of a call."""
+    """Export a folder, or load it if there is no bundle."""
     call = tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
-    call = call if is_recorded(Folder(folder), [form.__name__ for form in CLASSES]) else ()
     if bundle is None:
         load_source(str(folder), call=call)
     else:
@@ -188,14 +202,17 @@ def main() -> None:
         help="field of the scheduler's config, such as shift=3",
     )
     parser.add_argument("--scale", type=positive, default=1, help="factor of height and width (default %(default)s)")
+    parser.add_argument("--public-configs", action="store_true", help="with the scheduler of public weights")
     add_only(parser, "pipelines")
     given = parser.parse_args()
     variant = Variant(read_fields(given.scheduler), given.scale)
+    configs = read_configs() if given.public_configs else []
     names = [each for each in read_classes() if not given.only or any(part in each for part in given.only)]
     outcomes = [] if given.resume is None else read_outcomes(given.resume, names)
     done = {each.name for each in outcomes}
     for pipeline in find_pipelines(given.components, [name for name in names if name not in done]):
-        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, variant))
+        own = replace(variant, public=find_config(configs, pipeline.name))
+        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, own))
         print(json.dumps(asdict(outcomes[-1])) if given.json else outcomes[-1], flush=True)
     found = {each.name for each in outcomes}
     for name in names:

@@ -8,24 +8,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pipelines.public_configs import PublicConfig
+
 CONFIG = Path("scheduler") / "scheduler_config.json"
 SIDES = ("height", "width")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """scheduler: fields of the scheduler's config by name. scale: the factor of the height and width of a call."""
+    """public: the config of a scheduler that replaces that of the folder. scheduler: fields of the config by name.
+    scale: the factor of the height and width of a call, if it has any."""
 
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     scale: int = 1
+    public: PublicConfig | None = None
 
     def apply(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Change the scheduler's config of a folder. Returns the changed arguments of its call.
 
-        Raises LookupError if the scheduler's class does not have a field, or if the call has no size to scale.
+        Raises LookupError if the scheduler's class does not have a field.
         """
         import diffusers
 
+        if self.public is not None:
+            self.public.write(folder)
         if self.scheduler:
             path = folder / CONFIG
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -33,10 +39,12 @@ class Variant:
             if unknown := sorted(set(self.scheduler) - set(takes)):
                 raise LookupError(f"{config['_class_name']} has no {', '.join(unknown)}")
             path.write_text(json.dumps({**config, **self.scheduler}), encoding="utf-8")
-        sides = {name: self.scale * settings[name] for name in SIDES if isinstance(settings.get(name), int)}
-        if self.scale != 1 and not sides:
-            raise LookupError("its call has no height and width")
-        return {**settings, **sides}
+        return {**settings, **{name: self.scale * settings[name] for name in find_sides(settings)}}
+
+
+def find_sides(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the sizes among the arguments of a call."""
+    return [name for name in SIDES if isinstance(settings.get(name), int)]
 
 
 def read_fields(texts: list[str]) -> dict[str, Any]:

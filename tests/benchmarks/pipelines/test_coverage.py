@@ -11,6 +11,7 @@ import pytest
 from benchmarks.pipelines import __main__ as coverage
 from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, read_outcomes, summarize, try_pipeline
 from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes
+from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, read_fields
 
 pytest.importorskip("diffusers")
@@ -81,3 +82,19 @@ def test_a_field_that_a_scheduler_does_not_have_is_refused(tmp_path: Path) -> No
     config.write_text('{"_class_name": "DDPMScheduler"}')
     with pytest.raises(LookupError, match="DDPMScheduler has no shift"):
         Variant({"shift": 3}).apply(tmp_path, {})
+
+
+def test_a_public_config_replaces_the_scheduler_of_a_folder(tmp_path: Path) -> None:
+    index = tmp_path / "model_index.json"
+    index.write_text('{"scheduler": ["diffusers", "DDIMScheduler"]}')
+    config = find_config(read_configs(), "WanPipeline")
+    Variant(public=config).apply(tmp_path, {})
+    assert json.loads(index.read_text())["scheduler"] == ["diffusers", "UniPCMultistepScheduler"]
+    assert json.loads((tmp_path / "scheduler" / "scheduler_config.json").read_text())["flow_shift"] == 3.0
+
+
+def test_every_public_config_is_of_a_counted_class() -> None:
+    names = read_classes()
+    configs = read_configs()
+    used = {configs.index(found) for name in names if (found := find_config(configs, name)) is not None}
+    assert used == set(range(len(configs)))
