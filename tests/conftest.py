@@ -253,6 +253,7 @@ def exported_light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tests.export.networks.token_denoiser`, exported once; copy it before changing it."""
+    pytest.importorskip("torch")
     from tests.export.networks import token_denoiser
 
     return _export_network(token_denoiser, tmp_path_factory.mktemp("tokens"), "quick")
@@ -261,6 +262,7 @@ def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tests.export.networks.carrying_denoiser`, exported once; copy it before changing it."""
+    pytest.importorskip("torch")
     from tests.export.networks import carrying_denoiser
 
     return _export_network(carrying_denoiser, tmp_path_factory.mktemp("carrying"), "full")

@@ -88,12 +88,18 @@ def fix_of_plugin(plugin: EntryPoint) -> str:
 
 
 def load_plugin(plugin: EntryPoint) -> object:
-    """Import the object that an entry point names. Raises UserError, with the plugin and its package, if that fails."""
+    """Import the object that an entry point names.
+
+    Raises UserError, with the plugin and its package, if that fails, and ModuleNotFoundError if code of fewstep needs a
+    package that is not installed.
+    """
     try:
         return plugin.load()
     except STOPS:
         raise
     except BaseException as error:  # another package's code
+        if is_own(plugin) and isinstance(error, ModuleNotFoundError):
+            raise  # an extra such as torch is missing: the command line names it
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{describe_plugin(plugin)} does not load ({reason})", fix_of_plugin(plugin)) from error
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from fewstep.plans.names.plan_name import check_no_plugin, is_plan_name, parse_p
 from fewstep.plans.names.plugins import find_plugin, load_plugin, plugins
 from tests.installed import install
 from tests.plans.gaussian import COSINE, denoising
-from tests.robots.lerobot.policies import write_policy
 
 DENOISER = denoising(COSINE, "v")
 CODE = """
@@ -170,7 +170,7 @@ CORE = [
     ("solver.bdia", lambda: parse_plan_name("bdia:2")),
     ("grid.karras", lambda: parse_plan_name("ddim:2@karras")),
     ("grid.trailing", lambda: parse_plan_name("ddim:2")),
-    ("change.freeu", lambda: read_change("freeu:1,1,1,1")),
+    ("change.freeu", lambda: pytest.importorskip("torch") and read_change("freeu:1,1,1,1")),
     ("guidance.pag", lambda: from_text("2+pag:3")),
     ("guidance.steer", lambda: from_text("steer:3")),
     ("target.cpu-x86", lambda: load_target("cpu-x86")),
@@ -187,6 +187,16 @@ def test_a_name_of_fewsteps_is_never_replaced(name: str, use, tmp_path: Path, mo
         use()
     parse_plan_name("heun:2@exponential")  # other names keep their meaning
     assert "evil" not in sys.modules
+
+
+def test_a_plugin_of_fewstep_without_its_package_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the plugin: installing fewstep again would not help."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "fewstep.literature.skips.freeu", raising=False)
+    plugin = find_plugin("change", "freeu")
+    assert plugin is not None
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        load_plugin(plugin)
 
 
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
@@ -210,6 +220,7 @@ def test_two_packages_with_one_name_are_refused_in_any_order(
 def test_a_folder_that_fewstep_reads_is_no_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the plugin would not load."""
     install(tmp_path, monkeypatch, "greedy", {"source.all": "greedy:KIND"}, "raise SystemExit('imported')")
+    write_policy: Callable[[Path], object] = pytest.importorskip("tests.robots.lerobot.policies").write_policy
     write_policy(tmp_path / "policy")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")

@@ -27,6 +27,7 @@ IMAGE, UPPER = np.full((1, 1, 4, 4), 0.7, np.float32), np.repeat(np.float32([1, 
 
 @pytest.fixture(scope="module")
 def page() -> SimpleNamespace:
+    pytest.importorskip("torch")  # which some blocks of the pages import
     return functions(*PAGES)
 
 
