@@ -41,8 +41,8 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
 
 
 def find_missing(value: Any) -> str:
-    """Return what a value lacks: "None", or MASKED for masked elements, also within lists and mappings. "" if nothing
-    is missing."""
+    """Return "None" if a value is None, MASKED if it has masked elements, and "" if nothing is missing. Lists and
+    mappings are searched."""
     if isinstance(value, Mapping):
         value = list(value.values())
     elif isinstance(value, np.ndarray) and value.dtype == object:

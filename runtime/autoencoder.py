@@ -3,7 +3,8 @@
     autoencoder = load_autoencoder("bundle")
     images = autoencoder.decode(sampler.sample(...))
 
-Images are float32 [N, channels, height, width] in [-1, 1], latents [N, *x_shape] as the sampler has them.
+Images are float32 [N, channels, height, width] in [-1, 1]. Latents are samples [N, *x_shape] as the sampler returns
+them.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@ and continues. The import system and torch often run such callbacks, so a Keyboa
 This module raises it again after the callback has returned. Other code catches BaseException. So an interrupt is also
 recorded, and `check_interrupted` raises it before anything is written.
 
-Compiled modules call Python while they are imported, and some of them end the process where that raises: torch aborts.
-So an interrupt waits until the import of an installed package has ended.
+Compiled modules call Python while they are imported. Some of them end the process if that call raises: torch aborts. So
+an interrupt waits until the import of an installed package has ended.
 """
 
 import _thread
@@ -179,7 +179,7 @@ def _is_dropped_interrupt(dropped: "sys.UnraisableHookArgs") -> bool:
 
 
 def _is_inside(frame: FrameType | None, function: Callable[..., None]) -> bool:
-    """Return whether a frame is one of a function, or was called from one."""
+    """Return whether a frame belongs to a call of `function`, or was called from one."""
     while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
     return frame is not None

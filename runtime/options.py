@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Options:
     """Base class of each verb's options, which are frozen dataclasses.
 
-    Text is converted to a path, a guidance or a plan reference, and a path to text. One value, or a list, is converted
-    to a tuple. Raises UserError for a value that a Literal does not have.
+    By the type of the field, text is converted to a path, a guidance or a plan reference, and a path to text. One
+    value, or a list, is converted to a tuple. Raises UserError for a value that is not one of a Literal's.
     """
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ def _text(value: Any) -> str:
 
 
 def _free_text(text: str) -> str:
-    """Return a text as it is, except that of a file, NAME=@FILE."""
+    """Return a text unchanged, except a path to a file in NAME=@FILE."""
     name, at, path = text.partition("=@")
     return f"{name}{at}{Path(path).name}" if at and name.isidentifier() else text
 

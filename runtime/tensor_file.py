@@ -1,4 +1,4 @@
-"""A limit on the safetensors header, which a reader must parse completely before it knows anything else of a file."""
+"""A limit on the size of the safetensors header, which must be parsed completely before anything else in a file."""
 
 HEADER_LIMIT = 4 * 2**20  # bytes: about 40 000 tensors; LoRA files and tables have a few thousand
 

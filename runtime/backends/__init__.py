@@ -26,7 +26,7 @@ class Backend(Protocol):
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """The names of the bodies that it runs well, the best first, by precision."""
+        """For each precision, the names of the bodies that it runs well, the best first."""
         ...
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:

@@ -56,7 +56,7 @@ class OnnxRuntime:
         return self.load_graph(bundle, find_graph(bundle, name))
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
-        """Load any graph of a bundle. Raises UserError if its ports are not those of the manifest."""
+        """Load any graph of a bundle. Raises UserError if its inputs and outputs differ from those in the manifest."""
         opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
@@ -77,7 +77,7 @@ class OnnxRuntime:
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
         """Load any graph from its file, which the caller has checked.
 
-        has_own_weights: whether its weights are in separate files, as those of large graphs are.
+        has_own_weights: whether its weights are in separate files, as for large graphs.
         """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()

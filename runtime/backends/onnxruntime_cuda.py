@@ -2,8 +2,8 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-It has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off. A body runs as the form that `fewstep build` wrote
-for this provider, where that is faster (`onnxruntime_cuda_form.py`).
+The provider has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off. `fewstep build` writes an optimized form
+of a body for this provider, which runs where it is faster (`onnxruntime_cuda_form.py`).
 """
 
 import contextlib
@@ -46,10 +46,10 @@ class OnnxRuntimeCuda:
 
     Steps are launched as CUDA graphs, unless the CPU computes a part of the body.
 
-    form: whether a body runs as the form that `fewstep build` wrote for this provider. None runs the form if it is
-        faster, as `build` measured on this machine; if nothing was measured, in float16 only. A body runs as the
-        portable graph if it has no form, or if this version of the provider does not run the form. bfloat16 always runs
-        as the form.
+    form: whether to run the form of a body that `fewstep build` wrote for this provider, instead of the portable graph.
+        None runs the form if `build` measured on this machine that it is faster; if nothing was measured, only in
+        float16. The portable graph also runs if there is no form, or if this version of the provider cannot run it.
+        bfloat16 always runs as the form.
     """
 
     name: ClassVar[str] = BACKEND
@@ -171,7 +171,7 @@ class OnnxRuntimeCuda:
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:
-    """Return settings of the CUDA provider, with its default TF32 off. `cuda_graph` records runs."""
+    """Return settings of the CUDA provider, without TF32, which is on by default. `cuda_graph` records runs."""
     return {"device_id": str(device), "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
 
 

@@ -49,8 +49,8 @@ class CudaForm:
 
 
 class FormChoice(msgspec.Struct, frozen=True):
-    """What was measured: the time of the form divided by that of the portable graph, and whether the outputs of the two
-    agree (`agrees`). A form with other outputs never runs."""
+    """A measured comparison: the time of the form divided by that of the portable graph, and whether their outputs
+    agree (`agrees`). A form whose outputs differ never runs."""
 
     ratio: float
     agrees: bool = True
@@ -61,10 +61,8 @@ class FormChoice(msgspec.Struct, frozen=True):
 
 
 def find_form(bundle: Bundle, name: str) -> CudaForm | None:
-    """Return the form of a body's graph. None if the bundle has no form of it, or if the form is damaged or belongs to
-    another graph, which a warning says.
-
-    Raises UserError in the second case if the body runs in its form only.
+    """Return the form of a body's graph. None if the bundle has no form of it. If the form is damaged or belongs to
+    another graph, return None after a warning, or raise UserError if the body runs in its form only.
     """
     entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
     if entry is None:
@@ -136,8 +134,8 @@ def _record(form: CudaForm, version: str, device: int) -> str:
 
 
 class FormSession:
-    """A form that is replaced by the portable graph for all later calls once a call fails that the portable graph can
-    make."""
+    """A form with the portable graph as its substitute: if a call of the form fails and the portable graph can make it,
+    the portable graph makes that call and all later ones."""
 
     takes_optional = False
 

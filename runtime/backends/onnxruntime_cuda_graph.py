@@ -187,7 +187,8 @@ class CudaGraphSession:
         return bound.outputs.views(bound.outputs.memory.numpy())
 
     def _bind(self, feeds: Arrays, number: int) -> DeviceTensors:
-        """Allocate memory for these inputs, and for the outputs, whose shapes one more call shows."""
+        """Allocate memory for these inputs and for the outputs. An additional call determines the shapes of the
+        outputs."""
         inputs, outputs = (
             allocate_block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._run_once(feeds))
         )

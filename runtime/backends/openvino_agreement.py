@@ -44,10 +44,10 @@ Feeds = dict[str, NDArray[np.generic]]
 def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> None:
     """Raise UserError if OpenVINO computes the float graph of the body `name`, or a graph of RUN_ONCE, incorrectly.
 
-    For an int8 body, the float32 body that it was made from is compared. If the bundle has none, only its operations
-    are checked. So are those of a float32 body with weights in files: compiling it would take several times the memory
-    and the time of the int8 body. Calibration has compared its parts, and `fewstep verify --engines` compares both
-    bodies. `open` loads a graph by its name into the engine in float32.
+    For an int8 body, the float32 body that it was made from is compared. If the bundle has none, only the operations of
+    the int8 body are checked. If the float32 body has weights in files, only its operations are checked too: compiling
+    it would take several times the memory and the time of the int8 body. Calibration has compared its parts, and
+    `fewstep verify --engines` compares both bodies. `open` loads a graph by its name into the engine in float32.
     """
     is_float = name in RUN_ONCE or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name

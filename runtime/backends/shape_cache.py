@@ -16,7 +16,7 @@ SIZES = 4  # how many combinations of batch and sizes stay open
 
 
 class ShapeCache:
-    """A graph that `make` opens once for each batch and choice of its free sizes, given by name."""
+    """A graph that `make` opens once for each combination of batch and free sizes, which are given by name."""
 
     def __init__(self, graph: GraphEntry, make: Callable[[dict[str, int]], LoadedGraph]) -> None:
         self._graph, self._make = graph, make

@@ -44,7 +44,7 @@ class EngineTensor:
 
 @dataclass(frozen=True)
 class Tensors:
-    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch and sizes by name."""
+    """All inputs and outputs of an engine, and its (smallest, preferred, largest) batch and sizes by name."""
 
     inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]

@@ -28,8 +28,8 @@ def store_refusal(bundle: Bundle, name: str, error: UserError) -> None:
 
 
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
-    """Return the command that makes the body of this name, or any int8 body for None; or, if the last calibration
-    refused that body, the reason and the fix."""
+    """Return the command that makes the body of this name, or any int8 body if `name` is None. If the last calibration
+    refused that body, return the reason and its fix instead."""
     names = [body_name("int8", each.name) for each in PLATFORMS] if name is None else [name]
     for each in names:
         if (refusal := _read_refusal(bundle, each)) is not None:

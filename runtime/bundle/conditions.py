@@ -24,7 +24,7 @@ DISTILLED = "guidance"  # the condition of a denoiser that takes the guidance we
 
 
 def condition_problem(condition: Condition) -> tuple[str, str] | None:
-    """Return (field, what is wrong with it) for a condition that contradicts itself, or None."""
+    """Return (field, what is wrong with it) if the fields of a condition contradict each other, else None."""
     for field in ("null", "low", "high"):
         number = getattr(condition, field)
         if number is not None and not _fits(number, condition.dtype):
@@ -160,7 +160,7 @@ def random_range(condition: Condition) -> tuple[Any, Any] | None:
 
 
 def _describe_valid_value(condition: Condition) -> str:
-    """Describe a valid value of the condition as text, with the value for none if it is a further one."""
+    """Describe the valid values of the condition as text, with the null value if it is outside their range."""
     none = ""
     if condition.null is not None and _first_beyond(np.array([condition.null]), condition.low, condition.high):
         none = f", or {condition.null:g} for none"
@@ -175,7 +175,7 @@ def _describe_valid_value(condition: Condition) -> str:
 
 
 def _default_values(condition: Condition, samples: int) -> NDArray[Any]:
-    """Return the default of each sample, read-only [samples, *shape]. Those of recent calls are kept."""
+    """Return the default value of each sample, read-only [samples, *shape]. The arrays of recent calls are cached."""
     kept = _DEFAULTS.get((id(condition), samples))
     if kept is None or kept[0] is not condition:
         array = np.repeat(default_value(condition)[None], samples, axis=0)

@@ -108,7 +108,7 @@ def interface_problems(of: Description) -> Problems:
 
 
 def _self_condition_problem(of: Description) -> str | None:
-    """Return what a network that takes its last x0 cannot have, or None."""
+    """Return, as text, what a self-conditioned network has but cannot have, or None."""
     others = {
         "a vocabulary": of.prediction == "logits",
         "a time for each position": of.positions is not None,
@@ -119,7 +119,7 @@ def _self_condition_problem(of: Description) -> str | None:
 
 
 def _row_problems(manifest: Manifest) -> Problems:
-    """Yield faults of rows. Each row must be computed before it is read."""
+    """Yield faults of the rows that graphs pass on to later graphs. Each must be computed before it is read."""
     rows: set[str] = set()
     for field, graph in setup_graphs(manifest):
         for tensor in graph.inputs:

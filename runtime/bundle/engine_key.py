@@ -16,12 +16,12 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     graph: sha256 of the ONNX file.
     weights: sha256 of each file that the graph refers to.
-    batches: (least, preferred, greatest) leading axis of all inputs.
+    batches: (smallest, preferred, largest) size of the inputs' leading axis.
     flags: settings of the builder that differ from its defaults.
     device: the compute capability it is compiled for, e.g. "sm89", or "sm80+" if it is hardware-compatible.
     multiprocessors: the number of multiprocessors of the GPU on which it was tuned. None if it was built without a GPU,
         for all GPUs of that capability.
-    sizes: (least, preferred, greatest) of each free size of its inputs, such as "height".
+    sizes: (smallest, preferred, largest) value of each free size of its inputs, such as "height".
     """
 
     graph: str

@@ -12,8 +12,9 @@ from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 
 
 def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:
-    """Return `lead` and the command line that fits a plan of `steps` evaluations at a guidance weight; None means
-    no guidance, which the command line of a calibrated bundle has to name: its default is that of the calibration.
+    """Return `lead` and the command line that fits a plan of `steps` evaluations at a guidance weight. A weight of None
+    means no guidance; for a calibrated bundle, the command line says so, because its default is the guidance of the
+    calibration.
 
     A fit needs the float32 body. Without it, returns text that says in which bundle to fit.
     """
@@ -28,8 +29,8 @@ def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | No
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:
     """Return the guidance weight of a fitted plan whose file is lost; None if it is unknown.
 
-    It is that of a recorded fit command whose plan is not among the readable ones. Without such a command, it is the
-    weight of the readable plans if all have the same one.
+    It is read from a recorded fit command whose plan cannot be read. Without such a command, it is the weight of the
+    readable plans, if all have the same.
     """
     uses = {}
     for each in manifest.fitted:

@@ -90,15 +90,15 @@ class Trial(Strict, frozen=True, omit_defaults=True):
 
     ranges: the method of its ranges.
     psnr, p5: PSNR in dB against float32 over samples of `seeds` seeds, the mean and the 5th percentile. For a token
-        denoiser they are the variance of log-probabilities over their error, in dB.
+        denoiser they are the ratio of the variance of log-probabilities to their mean squared error, in dB.
     is_chosen, has_bias, shift: fields of earlier versions, which chose among several trials. Some trials subtracted the
-        mean error of the output, or left thin convolutions in float. `shift` is the share of the error that was one
-        number for each channel.
+        mean error of the output, or left thin convolutions in float. `shift` is the share of the squared error that was
+        a constant for each channel.
     in_float: operations that stay in float because they cause much of the error.
     guidance: the difference cond - uncond, at the step at which int8 preserves it worst; None without guidance.
     condition: the difference that another condition makes, at the step at which int8 preserves it worst; None without
         conditions.
-    snr: the variance of float32's samples over the error, in dB.
+    snr: the ratio of the variance of float32's samples to the mean squared error, in dB.
     unrelated: the mean PSNR between float32's samples of two seeds, in dB.
     random_conditions: conditions that had random values, because none were given.
     beyond: the largest magnitude in float32's and the body's samples, if it is beyond the range of usual data.
@@ -295,8 +295,8 @@ class Manifest(Description, frozen=True, kw_only=True):
     features: Features | None = None  # inner features that a light network reads
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:
-        """Return the hashes of everything that determines the results of some graphs: their files, and the files of
-        null values."""
+        """Return the hashes of all files that determine the results of these graphs: their own files, and those of null
+        values."""
         files = [file for graph in graphs for file in (graph.file, *graph.data)]
         files += [each.null_file for each in self.conditions if each.null_file is not None]
         return [self.files.get(file) for file in files]

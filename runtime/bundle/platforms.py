@@ -20,7 +20,7 @@ class Platform:
     name: the target's name, as in `Body.target`.
     backend: the backend that runs the bodies, by its name in `backends.registry`.
     label: the backend's name in reports.
-    cpu: the CPU architecture on which the bodies are fastest; None is any processor of the backend.
+    cpu: the CPU architecture on which the bodies are fastest; None means every processor that the backend supports.
     saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
     simulated: whether onnxruntime simulates the bodies' 8-bit rounding in reports, because their engine needs a device.
     notes: what a user of the bodies must know.

@@ -41,7 +41,8 @@ class Bundle:
     manifest: Manifest
 
     def __reduce__(self) -> tuple[type["Bundle"], tuple[Path, Manifest]]:
-        """Support pickling, without the schedule: other processes use this manifest, and check the files by it."""
+        """Support pickling, without the schedule. Other processes then use this manifest, and check the files against
+        it."""
         return type(self), (self.path, self.manifest)
 
     @cached_property
@@ -64,7 +65,8 @@ class Bundle:
         return path
 
     def check_path(self, path: Path) -> Path:
-        """Return any path. A file of the bundle is first checked against its recorded sha256."""
+        """Return the path. If it is that of a file of the bundle, the file is first checked against its recorded
+        sha256."""
         file, folder = path.resolve(), self.path.resolve()
         name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
         return self.file(name) if name in self.manifest.files else path
@@ -99,7 +101,7 @@ class Bundle:
         return path
 
     def null(self, condition: Condition) -> NDArray[Any]:
-        """Return the null value of a condition whose null value is stored in a file."""
+        """Return the null value of a condition that stores it in a file."""
         name = condition.null_file or ""
         try:
             return read_null(condition, self.read(name))

@@ -25,7 +25,7 @@ class Tokens(Strict, frozen=True):
 
 
 class StateWords(Strict, frozen=True):
-    """An observation of numbers that a prompt contains as words.
+    """A numeric observation that is written into a prompt as words.
 
     Each value becomes one word: the index of the bin that contains scale * value + shift, among `bins` bins from -1 to
     1.
@@ -82,7 +82,8 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
 
 
 class AutoencoderEntry(Kind, frozen=True):
-    """An autoencoder between images in [-1, 1] and x, the denoiser's latents. Its graphs contain scales and shifts.
+    """An autoencoder between images in [-1, 1] and x, the denoiser's latents. Its graphs include the scaling and the
+    shift of latents.
 
     The encoder returns the mean of its distribution, so it is deterministic.
     """

@@ -1,7 +1,7 @@
 """The base class of optional properties of a denoiser, each with its check, its files and its description.
 
-`DescriptionProtocol` is what the properties read of the denoiser's other facts. The manifest's `Description` has all of
-them. The manifest imports the properties, so they do not import the manifest.
+Properties read the other facts of a denoiser through `DescriptionProtocol`, which the manifest's `Description`
+implements. The manifest imports the properties, so they cannot import the manifest.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -51,9 +51,9 @@ class Carried(NamedTensor, frozen=True):
 
     The first run begins with zeros.
 
-    bank: which evaluations write it. A bank "step" has a slot for each evaluation of a plan, which reads what the same
-        evaluation of the previous run wrote. A bank "sample" has one slot, which all evaluations read. One more
-        evaluation, of the sample at the cleanest time, writes it.
+    bank: which evaluations write it. A bank "step" has a slot for each evaluation of a plan: an evaluation reads what
+        the same evaluation of the previous run wrote. A bank "sample" has one slot. All evaluations read it, and one
+        additional evaluation, of the sample at the cleanest time, writes it.
     """
 
     FIX: ClassVar = "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"
@@ -79,7 +79,7 @@ class Features(Kind, frozen=True):
     shape: per sample; a free axis is a term of a size, such as "height/2".
     cut: the name of the cut (`graph.cuts.feature_cuts`).
     share: the work of the light network as a share of the full one's, in multiply-adds.
-    is_read: whether this network reads them, so that it is the light one.
+    is_read: whether this network reads them. If so, it is the light network.
     """
 
     NOUN: ClassVar = "a light network"

@@ -19,9 +19,9 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     prefix, delay: conditions of a network that was trained to continue actions already decided (Black et al. 2025,
         arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided.
     most_delay: the largest `delay`.
-    discrete: for some places of an action, the values in units that are allowed there.
-    width: how many leading places of x are an action. The others are padding, which is 0 in the training data. None
-        means that all places are.
+    discrete: for elements of an action that take discrete values only, these values, in units.
+    width: how many leading elements of each action in x are used. The others are padding, which is 0 in the training
+        data. None means that all are used.
     """
 
     FIX: ClassVar = "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"

@@ -50,7 +50,7 @@ class SampleSpace(Protocol):
 
     @property
     def ranges(self) -> tuple[str, ...]:
-        """The values of x, if they are integers, for messages."""
+        """The allowed values of x, as text for messages; empty unless they are integers."""
 
     @property
     def file_content(self) -> str:

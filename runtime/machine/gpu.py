@@ -54,7 +54,7 @@ class Jetson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def these_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that `nvidia-smi` lists; none if it is not installed."""
+    """Return the GPUs that `nvidia-smi` lists. The tuple is empty if it is not installed."""
     return parse_gpus(_output(["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]))
 
 

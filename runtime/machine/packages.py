@@ -47,7 +47,8 @@ def missing_packages(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def version_of(package: str) -> str | None:
-    """Return the version of an installed package, else None, also for fewstep itself if it runs from a checkout."""
+    """Return the version of an installed package. None if it is not installed, as fewstep itself if it runs from a
+    checkout."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

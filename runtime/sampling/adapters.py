@@ -1,4 +1,5 @@
-"""Apply LoRA files to the slots of a loaded network. The graphs stay the same, and take further inputs at each call."""
+"""Apply LoRA files to the slots of a loaded network. The graphs do not change: the updates are additional inputs of
+each call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ Adapters = Mapping[str | PathLike[str], float]  # LoRA file or folder -> its str
 
 @dataclass(frozen=True)
 class AdaptedGraph:
-    """A loaded graph, and the values of its slots, which it takes at each call."""
+    """A loaded graph with LoRA slots, and the values that fill these slots at each call."""
 
     loaded: LoadedGraph
     slots: Arrays
@@ -60,7 +61,7 @@ def _unwrap(graph: LoadedGraph) -> LoadedGraph:
 
 
 def _read_files(adapters: Adapters) -> list[Lora]:
-    """Read the named files. Raises UserError for paths and strengths of another type."""
+    """Read the named files. Raises UserError if a path or a strength has the wrong type."""
     if not isinstance(adapters, Mapping):
         raise UserError(f"adapters {adapters!r} is not a mapping", 'give adapters={"FILE.safetensors": 0.8}')
     for path, strength in adapters.items():

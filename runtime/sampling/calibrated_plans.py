@@ -1,12 +1,13 @@
 """What a bundle's calibration passes to its runs: a default plan, and guidance and shaping for plans given by name.
 
-One rule holds for programs and for all commands. What the caller gives is used. Of what is missing, a run takes
+One rule holds for programs and for all commands. What the caller gives is used, and the table says what replaces a
+missing guidance or shaping:
 
 | plan | guidance | shaping, such as a clip |
 |---|---|---|
-| none, or SOLVER:STEPS | of the calibrated plan | of the calibrated plan |
-| scheduler:STEPS | of the calibrated plan | of the scheduler's config |
-| fitted:STEPS | of the calibrated plan; none if the plan was fitted only without | none: fits have none |
+| none, or SOLVER:STEPS | that of the calibrated plan | that of the calibrated plan |
+| scheduler:STEPS | that of the calibrated plan | that of the scheduler's config |
+| fitted:STEPS | that of the calibrated plan; none if all fits are without guidance | none: fits have none |
 | a plan file, or a compiled plan | its own | its own |
 """
 
@@ -25,7 +26,7 @@ from fewstep.runtime.sampling.fitted_plans import find_fitted
 
 
 def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
-    """Return the body itself if it was calibrated along a plan, else the first body that was, or None.
+    """Return the body itself if it was calibrated along a plan, else the first body that was. None if no body was.
 
     All bodies of a bundle, including float32, therefore have the same default plan.
     """
@@ -45,15 +46,16 @@ def own_plan(bundle: Bundle, body: Body) -> Any:
 
 
 class Defaults(NamedTuple):
-    """The guidance and the shaping of a run for which the caller gave neither. None means none."""
+    """The guidance and the shaping of a run for which the caller gave neither. None means no guidance, or no
+    shaping."""
 
     guidance: Guidance | None = None
     shaping: Shaping | None = None
 
 
 def calibrated_defaults(bundle: Bundle, body: Body, reference: PlanReference | None) -> Defaults:
-    """Return what a run takes from the calibration, by the rule of this module. `reference` is None for the default
-    plan."""
+    """Return the guidance and the shaping of a run for which the caller gave neither, by the table of this module.
+    `reference` is None for the default plan."""
     if isinstance(reference, FileReference | AnyPlan) or (kept := own_plan(bundle, body)) is None:
         return Defaults()
     if isinstance(reference, SchedulerReference):

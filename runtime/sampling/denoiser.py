@@ -66,7 +66,7 @@ class DenoiserNetworks:
     def _plan_part(self, plan: AnyPlan, network: str, first: int) -> _PlanPart:
         """Return the part of a plan that a network runs from step `first` on.
 
-        The parts of recent plans are kept, because a network recognises by its identity a plan that it ran before.
+        The parts of recent plans are kept, because a network recognises an earlier plan by its identity.
         """
         key, parts = (id(plan), network, first), self._plan_parts
         with parts.lock:
@@ -89,7 +89,8 @@ class DenoiserNetworks:
     def evaluate(
         self, x: ArrayLike, time: ArrayLike, condition: conditions.ConditionValues | None, to: ArrayLike | None
     ) -> Float32:
-        """Return the outputs of the bare networks, each for the times in its interval of lambda.
+        """Return the networks' outputs without guidance. Each sample is evaluated by the network whose interval of
+        lambda contains the sample's time.
 
         `Sampler.evaluate` documents the arguments.
         """
@@ -121,5 +122,5 @@ class DenoiserNetworks:
 
     @property
     def common_inputs(self) -> tuple[str, ...]:
-        """The inputs of all networks that are common to all samples of a call."""
+        """The names of the inputs that have one value for all samples of a call, over all networks."""
         return tuple({name for each in self.networks.values() for name in each.inputs.groups})

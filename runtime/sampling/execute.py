@@ -117,8 +117,9 @@ def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
 def _nonzero_coefficients(row: Row, dtype: np.dtype[Any]) -> tuple[tuple[int, Any], ...]:
     """Return the columns of a row's nonzero coefficients, each with the coefficient in `dtype`, or None for 1.
 
-    numpy multiplies by an array without axes in half the time that it takes for a Python float. The product is the same
-    for floating-point arrays; others keep the Python float, which numpy does not round to their type.
+    numpy multiplies by a zero-dimensional array in half the time that it needs for a Python float. For floating-point
+    arrays the product is the same. For other arrays the coefficient stays a Python float, which numpy does not round to
+    their type.
     """
     is_floating = np.issubdtype(dtype, np.floating)
     return tuple(
@@ -289,8 +290,8 @@ def _begin_run(
     given: Mapping[str, Array],
     hold: Hold | None,
 ) -> _Run:
-    """Begin a run. The function of a step is a plain step, wrapped by a hold, carried tensors and rolling positions if
-    the run has them."""
+    """Begin a run. The function of a plain step is wrapped in others if the run has carried tensors, a hold or rolling
+    positions."""
     started = draws if hold is None or hold.fresh else cache(draws)  # a hold reads the start's draw at every step
     if isinstance(network, CarryingNetwork):
         slots, rows, first = network.slots, network.slots.rows(plan), network.slots.first_step(plan)
@@ -342,8 +343,8 @@ def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> Run
 
 
 def _roll_around(run_step: RunStep, plan: Plan, bank: Bank, draws: Draws, dtype: DTypeLike) -> RunStep:
-    """Return a function of a step that first rolls the state forward if it is a rolling step. `bank` keeps the rows
-    after the step."""
+    """Return a function of a step that, at a rolling step, first shifts the state forward. `bank` stores the rows after
+    each step."""
 
     def run_rolling(index: int, rows: Rows, slots: Slots | None) -> StepState:
         state = run_step(index, _roll_rows(plan, plan.steps[index], rows, draws, dtype), slots)

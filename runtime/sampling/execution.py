@@ -61,7 +61,7 @@ class Execution(Protocol):
         """Check a run along a plan of `resolve`. Its states are computed lazily, and not checked."""
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
-        """Return a caller's states [B, *x_shape], checked, and the manifest at their sizes."""
+        """Check states [B, *x_shape] that a caller gives. Return them, and the manifest for their sizes."""
 
 
 class ContinuousExecution:
@@ -143,7 +143,7 @@ def plan_for(
 class PlanCompiler:
     """Compiles plans for a denoiser. The last plans that it returned are not checked again.
 
-    body: of the network DENOISER. groups_of_others: the range groups of the other networks' bodies.
+    body: the body of the network DENOISER. groups_of_others: the range groups of the other networks' bodies.
     """
 
     bundle: Bundle
@@ -162,7 +162,7 @@ class PlanCompiler:
     def compile_as_calibrated(
         self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings
     ) -> AnyPlan:
-        """Return the plan that a caller means, with the guidance and shaping of the calibration where none is given."""
+        """Return the compiled plan. A missing guidance or shaping is replaced by that of the calibration."""
         reference = parse_plan_reference(plan)
         if isinstance(reference, AnyPlan) or (guidance is not None and settings.get("shaping") is not None):
             return self.compile(reference, guidance, settings)

@@ -31,8 +31,8 @@ def branch_values(
     """Return a function from a branch to its conditions [samples, *shape] by name.
 
     "cond" has the given conditions and "uncond" the null values. "perturbed" has the given conditions with perturbed
-    attention. `branches` sets the conditions of other branches, or replaces these. `nulls` are null values read from
-    files, by condition.
+    attention. `branches` gives the conditions of other branches, or replaces those of these three. `nulls` are null
+    values read from files, by condition.
     """
     cond_values = conditions.check(takes, condition, samples)
     by_name = {each.name: each for each in takes}
@@ -98,8 +98,8 @@ class BodyInputs(NamedTuple):
 
     @classmethod
     def from_body(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """Return the inputs of all the body's graphs together. These may differ, since a float graph does not take the
-        group."""
+        """Return the inputs that at least one of the body's graphs has. Graphs may differ: a float graph has no input
+        for the group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
         roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}

@@ -1,4 +1,5 @@
-"""Checks for runs that diverge: values that are not finite, whose error names the step, and samples far beyond data."""
+"""Checks for runs that diverge: values that are not finite (the error names the step), and samples far outside the
+range of the data."""
 
 import logging
 from collections import deque
@@ -140,8 +141,8 @@ def has_pixels(manifest: Manifest) -> bool:
 def data_range(manifest: Manifest) -> float | None:
     """Return the largest magnitude in the data; None if it is unknown.
 
-    It is that of the Spec or of `export --check`. Without either it follows for pictures, and for data that are scaled
-    to a variance of 1: latents of an autoencoder, and samples with units.
+    It is the one in the Spec, or the one that `export --check` found. Without either, it is known only for pictures and
+    for data that are scaled to a variance of 1: latents of an autoencoder, and samples with units.
     """
     if manifest.data_limit is not None:
         return manifest.data_limit
@@ -176,9 +177,10 @@ def _clip_limit(manifest: Manifest) -> str:
 
 
 def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> str | None:
-    """Return a warning with its fix if samples in model range reach far beyond usual data; None if they do not.
+    """Return a warning, with its fix, if samples (in model range) are far outside the range of the data; None if they
+    are not.
 
-    Data of unknown range are exceeded by samples of runs that diverged only.
+    If the range of the data is unknown, only samples of runs that diverged cause a warning.
     """
     if not x.size or x.dtype.kind != "f":
         return None

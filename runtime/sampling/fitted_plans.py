@@ -84,10 +84,9 @@ def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[li
 
 
 def find_unfittable_plan(bundle: Bundle) -> AnyPlan | None:
-    """Return the calibrated plan if it has a shaping, which fitted plans cannot have, so that `fewstep fit` refuses.
-
-    None if there is no shaping, or if it is that of a scheduler, which clips by default. Raises UserError if the file
-    of the plan is missing or damaged.
+    """Return the calibrated plan if it has a shaping, else None. `fewstep fit` refuses such a bundle, because fitted
+    plans have no shaping. The shaping of a scheduler's plan does not count, because schedulers clip by default. Raises
+    UserError if the file of the plan is missing or damaged.
     """
     manifest = bundle.manifest
     name = next((each.plan for each in manifest.bodies.values() if each.plan is not None), None)

@@ -31,8 +31,8 @@ LARGE = 2**18  # limit in bytes of the times of a plan's steps; larger ones are 
 class _Shared:
     """What all calls of a plan on the same number of samples have in common.
 
-    branches: the branches of the plan's steps, each choice once.
-    places: the index of each step's branches among `branches`.
+    branches: the distinct tuples of branches of the plan's steps.
+    places: for each step, the index of its tuple in `branches`.
     times, groups: the times and the range groups of the steps.
     pairs: the cache of the last distinct pairs of time and condition.
     """

@@ -1,7 +1,7 @@
 """Noise that is drawn in advance for calls with consecutive seeds, such as those of a control loop.
 
-Drawing a small array of noise takes mainly the time of numpy's calls, which is the same for many seeds. The noise of a
-seed does not depend on when it is drawn, so samples are bitwise identical.
+Drawing a small array of noise takes little longer for many seeds than for one, because numpy's calls take most of the
+time. The noise of a seed does not depend on when it is drawn, so samples are bitwise identical.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A run along a compiled plan: its inputs, and the states of its steps, from which its sample follows."""
+"""A run along a compiled plan: its inputs, the states of its steps, and the sample that they end in."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

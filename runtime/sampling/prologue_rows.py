@@ -4,7 +4,8 @@ Samples often share their condition, and all share the unconditional branch. The
 encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for each distinct
 pair of time and condition. Rows are gathered only when the body is called, which saves memory.
 
-The conditioner's rows of a few conditions are cached: it does not run again for bitwise identical conditions.
+The conditioner's last rows are cached if they belong to few conditions: it does not run again for bitwise identical
+ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,10 +39,9 @@ def make_row_source(
     last: "RowCache",
     last_pairs: "PairCache",
 ) -> "Callable[[int], Rows]":
-    """Return a function from a block's index to the rows `wanted` [N, ...] by name.
-
-    `last` caches the conditioner's rows, and `last_pairs` the pairs of time
-    and condition of blocks with the same times; this call reads and updates both.
+    """Return a function from a block's index to the rows `wanted` [N, ...] by name. `last` caches the conditioner's
+    rows. `last_pairs` caches the pairs of time and condition of blocks with the same times. This call reads and updates
+    both.
     """
     manifest, wanted = bundle.manifest, frozenset(wanted)
     named = {each.input: each.name for each in manifest.conditions}
@@ -96,7 +96,7 @@ def make_row_source(
 class Blocks(NamedTuple):
     """The conditions and times of the calls of a network.
 
-    conditions: [N, ...] by name, for each choice of branches. Blocks share the arrays, which may be images.
+    conditions: [N, ...] by name, for each tuple of branches. Blocks share the arrays, which may be images.
     places: for each block, the index of its conditions. times: for each block, arrays [N, ...] by TIME and TO.
     """
 
@@ -110,14 +110,14 @@ class Blocks(NamedTuple):
 
     @property
     def counts(self) -> list[int]:
-        """The rows N of each choice of branches."""
+        """The number of rows N for each tuple of branches."""
         return [len(self.times[self.places.index(place)][TIME]) for place in range(len(self.conditions))]
 
 
 class Places(NamedTuple):
     """The indexes of the samples of each block among the distinct conditions.
 
-    by_branches: the indexes [N] for each choice of branches. places: for each block, the index of its choice.
+    by_branches: the indexes [N] for each tuple of branches. places: for each block, the index of its tuple.
     """
 
     by_branches: Sequence[NDArray[np.intp]]
@@ -174,7 +174,7 @@ def _has_same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _as_slice(places: NDArray[np.intp]) -> Index:
-    """Return consecutive places as a slice, and others unchanged. Indexing with a slice does not copy rows."""
+    """Return consecutive indexes as a slice, and any others unchanged. Indexing with a slice does not copy rows."""
     first, count = int(places[0]), len(places)
     is_in_order = count == 1 or bool((places == np.arange(first, first + count)).all())
     return slice(first, first + count) if is_in_order else places

@@ -65,8 +65,8 @@ class RunSettings(PlanSettings, total=False):
 class PlanRequest:
     """What a plan is compiled for: a denoiser, one of its bodies, and the guidance and settings of a run.
 
-    facts: the facts of the denoiser in `bundle`. They say that it can be guided if the run gives the conditions of
-        "uncond".
+    facts: the facts of the denoiser in `bundle`. If the run gives the conditions of "uncond", they say that the
+        denoiser can be guided.
     """
 
     facts: DenoiserFacts
@@ -150,7 +150,8 @@ def check_given(
     shape: Sequence[int],
     samples: int,
 ) -> dict[str, Float32]:
-    """Return the tensors [samples, *x_shape] that a plan starts from. One that is not given may be a condition."""
+    """Return the tensors [samples, *x_shape] that a plan starts from. A tensor that is not given is taken from the
+    conditions."""
     given = check_given_mapping(given)
     offered = {**conditions.check_condition_mapping(condition), **given}
     for name in given:
@@ -180,14 +181,15 @@ def check_branches(
 
 
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
-    """Return a caller's states [B, *x_shape], checked, and the manifest at their sizes."""
+    """Check states [B, *x_shape] that a caller gives. Return them, and the manifest for their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
     array = as_finite(x, "x", fix)
     return array, manifest_for_shape(array.shape, manifest, fix)
 
 
 def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
-    """Return the manifest at the sizes of states of a shape [B, *x_shape]. Raises UserError for another shape."""
+    """Return the manifest with the free sizes of states of a shape [B, *x_shape]. Raises UserError if no sizes give
+    this shape."""
     sizes = sizes_of(shape[1:], manifest)
     if sizes is None or not shape[0]:
         raise UserError(f"x has the shape {list(shape)}", fix)

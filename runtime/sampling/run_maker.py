@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RunMaker:
     """Makes the runs of a sampler, which documents the arguments. It keeps no state between runs, except noise that is
-    drawn ahead."""
+    drawn in advance."""
 
     denoiser: DenoiserNetworks
     plans: PlanCompiler
@@ -47,7 +47,7 @@ class RunMaker:
     ) -> PlannedRun:
         """Check the run of all samples along one plan, and return it before its first step.
 
-        may_be_whole: compute the sample instead of states, if a file of `whole_runs` does.
+        may_be_whole: whether a file of `whole_runs` may compute the sample without steps.
         """
         check_settings(settings, RunSettings, "run")
         manifest, carried = self.plans.bundle.manifest, settings.get("carried")

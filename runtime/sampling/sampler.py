@@ -278,9 +278,9 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Plan:
         """Compile a plan by its name, or check a compiled one, and assign its steps to the body's range groups.
 
-        Returns a `Plan`, or a `TokenPlan` for a token denoiser. It takes the arguments of `sample`, which returns the
-        same for the name and for the compiled plan. `branches` matters if a condition has no null value: guidance then
-        needs the conditions of "uncond".
+        Returns a `Plan`, or a `TokenPlan` for a token denoiser. It takes the arguments of `sample`. With the returned
+        plan, `sample` returns the same samples as with the name. `branches` matters if a condition has no null value:
+        guidance then needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
         compiled = self.plans.compile_as_calibrated(plan, guidance, settings)

@@ -1,4 +1,4 @@
-"""Plans "scheduler:STEPS" of the scheduler that came with a denoiser, as its pipeline runs it."""
+"""Plans "scheduler:STEPS": the steps of the scheduler that came with a denoiser, as its pipeline runs them."""
 
 from collections.abc import Sequence
 from math import prod
@@ -49,8 +49,8 @@ def scheduler_plan(
 
 
 def usual_steps(bundle: Bundle, usual: int = USUAL_STEPS) -> int:
-    """Return a number of steps for which a bundle has a plan "scheduler:STEPS": the largest whose steps were recorded,
-    or `usual`."""
+    """Return a number of steps for which a bundle has a plan "scheduler:STEPS": the largest that was recorded, or
+    `usual` if nothing was recorded."""
     stored = read_steps(read_scheduler_config(bundle))
     return usual if stored is None else max(stored)
 
@@ -84,7 +84,7 @@ def _plan_by_rules(
 
 
 def _with_tokens(steps: int, x_shape: Sequence[int]) -> str:
-    """Return the name of a plan with a shift by the number of tokens, each a patch of 2 by 2."""
+    """Return the name of a plan whose time shift depends on the number of tokens, each a patch of 2 by 2 elements."""
     count = prod(size // 2 for size in x_shape[1:])
     return join_plan_name("ddim", steps, f"dynamic_shift(tokens={count})")
 

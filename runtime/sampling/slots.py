@@ -99,8 +99,8 @@ def _places(samples: Sequence[int], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class CarryingNetwork:
-    """A network that returns carried tensors or named outputs besides its prediction, with the slots at the start of
-    its run."""
+    """A network that returns carried tensors or named outputs besides its prediction, together with the slots from
+    which its run starts."""
 
     call: CarryingCall
     slots: Slots

@@ -82,11 +82,11 @@ class WholeRun:
     problem: str = ""
 
     def sample(self, values: Arrays, draws: Draws) -> Float32 | None:
-        """Return samples [B, *x_shape]; None if the call failed, which a message explains.
+        """Return samples [B, *x_shape]; None if the call failed, for which a message gives the reason.
 
         values: conditions and given tensors, by name.
 
-        After a lack of memory, which may be temporary, the next call tries again.
+        If memory was insufficient, which may be temporary, the next call tries again.
         """
         try:
             return self._check_output(self.call(self._feeds(values, draws))[self.facts.output.name])
@@ -120,7 +120,7 @@ class WholeRun:
         return found or ["other numbers of the plan, such as a clip"]
 
     def _feeds(self, values: Arrays, draws: Draws) -> dict[str, NDArray[Any]]:
-        """Return the inputs. The draws are those that the steps would take."""
+        """Return the inputs. The steps would use the same draws."""
         feeds = {}
         for port in self.facts.inputs:
             if port.meaning == NOISE:
