@@ -1,8 +1,9 @@
 """Choose whether the products of large attention run in int8, by the error of samples and an estimate of time.
 
-An operation with a weight has a range of its input. The operands of attention have none, and their probabilities may be
-too flat or too peaked for 8 bits. So whole bodies are judged: with the scores in int8, then with the second products as
-well. A body stays if it loses less quality than its time is worth by the price of `CalibrationPolicy`.
+The ranges table has a range for the input of each operation with a weight, but none for the operands of attention. The
+probabilities of attention may also be too flat or too peaked for 8 bits. So whole bodies are judged: with the scores in
+int8, then with the second products as well. Products stay in int8 if the lost quality is worth less than the saved
+time, at the price of `CalibrationPolicy`.
 """
 
 import logging
@@ -69,7 +70,7 @@ def quantize_attention(
 
 
 def _is_usable(body: CalibratedBody) -> bool:
-    """Return whether a body has the minimum quality, and keeps what guidance multiplies."""
+    """Return whether a body has the minimum quality, and preserves the guidance difference."""
     trial = body.trial
     is_kept = trial.guidance is None or not is_lost(trial.guidance)
     return is_kept and Nearness(trial.psnr, trial.snr, trial.unrelated).is_enough
@@ -102,7 +103,7 @@ def _largest_probability(
 ) -> float:
     """Return the largest probability of an attention, [..., tokens, width] and [..., width, keys].
 
-    Heads may share keys, or samples constant ones: the leading axes are broadcast, as MatMul does.
+    Heads may share keys, and samples may share constant keys: the leading axes are broadcast, as in MatMul.
     """
     float32, reduced = np.dtype(np.float32), f"largest({attention.probabilities})"
     leading = np.broadcast_shapes(query.shape[:-2], key.shape[:-2])

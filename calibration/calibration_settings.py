@@ -1,5 +1,5 @@
-"""The settings by which int8 bodies were calibrated, as far as the manifest shows them. Targets can only be compared by
-bodies with equal settings.
+"""The settings by which int8 bodies were calibrated, as far as the manifest shows them. Bodies of different targets can
+be compared only if their settings are equal.
 
 A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
 body. Its bound and its other targets are ignored, since they do not concern the body of every target. Plans are

@@ -35,8 +35,8 @@ class Cost:
     judged: evaluations of one sample to judge each body.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
-    opened: times that a session of a large network is opened, each of which takes about as long as an evaluation.
-    rounded: bytes of the float weights of large networks, for each body into which they are rounded.
+    opened: how often a session of a large network is opened. Opening one takes about as long as an evaluation.
+    rounded: bytes of the float weights of large networks, counted once for each body for which they are rounded.
     """
 
     counted: int
@@ -112,14 +112,14 @@ def _attention_bodies(task: Task) -> int:
 
 
 def _judging_calls(task: Task) -> int:
-    """Return the evaluations with which a body is judged at one step of one sample: along its own run and, if there are
-    conditions, at float32's states and with other conditions."""
+    """Return the number of evaluations that judging a body needs at one step of one sample: along its own run and, if
+    there are conditions, at float32's states and with other conditions."""
     return 3 if task.sampler.bundle.manifest.conditions else 1
 
 
 def _reference_calls(task: Task) -> int:
-    """Return the evaluations of float32 at one step of one sample with which bodies are judged: along its run and, if
-    there are conditions, with other conditions."""
+    """Return the number of float32 evaluations that judging bodies needs at one step of one sample: along float32's run
+    and, if there are conditions, with other conditions."""
     return 2 if task.sampler.bundle.manifest.conditions else 1
 
 

@@ -56,7 +56,7 @@ def try_targets(
 
 
 def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[Target], Made]:
-    """Return `make`, which then stores the UserErrors that it raises, for later errors about the missing body."""
+    """Wrap `make` so that the UserErrors that it raises are stored. Later errors about the missing body show them."""
 
     def make_or_store(target: Target) -> Made:
         try:

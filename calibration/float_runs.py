@@ -1,7 +1,7 @@
 """The float32 runs of a network that its int8 bodies are compared with, each recorded once.
 
-A session of a large network takes as long to open as an evaluation, and memory holds one at a time. So a large network
-records both runs in its first session, which also gives the time of an evaluation for the estimate.
+Opening a session of a large network takes as long as an evaluation, and memory holds only one session. So a large
+network records both runs in its first session, which also gives the time of an evaluation for the estimate.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ TIMED_STEPS = 2  # the first one also opens the session and allocates memory
 class FloatRuns:
     """The recorded runs of a task along `plan`, which has the range groups of the counts. All targets share them.
 
-    The network stays open after each; close it before anything else takes memory.
+    The network stays open after a run is recorded: call `close` before anything else needs memory.
     """
 
     task: Task

@@ -19,8 +19,8 @@ class CalibrationPolicy:
 
     Which operations stay in float (`lab/trials.md` has what this rule gained):
 
-    price: dB that a whole step of time costs, 0.5 dB for each 1 %. Operations stay in float if they gain more than
-        that.
+    price: the dB that float operations must gain for the time of a whole step: 0.5 dB for each 1 %. Operations stay in
+        float if they gain more.
     nearly_free: the most time that is spent on quality if the user sets no bound.
     furthest: the most time that is spent to reach the minimum quality. Beyond it, little of int8's speed is left.
     margin: dB above the minimum quality that an estimate must have, since the judged quality differs from the estimate.

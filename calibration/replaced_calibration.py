@@ -1,4 +1,4 @@
-"""Say what a new calibration changes of the bundle's earlier one without having been asked to."""
+"""Warn of settings of the previous calibration that a new one replaces although the user did not ask for it."""
 
 import logging
 import shlex
@@ -20,7 +20,8 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 
     A calibration starts from the defaults of its options, and later runs take their plan, guidance and clip from the
     newest. The warning gives the options that repeat the earlier values. `given` are the names of the options that the
-    caller gave, of "plan", "guidance" and "clip". A former plan that cannot be read is left to those who run it.
+    caller gave, of "plan", "guidance" and "clip". A previous plan that cannot be read causes no warning here: verbs
+    that run it report it.
     """
     with suppress(UserError):
         former = own_plan(bundle, bundle.manifest.bodies["float32"])
@@ -33,8 +34,8 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 
 
 def list_options_to_keep(former: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:
-    """Return the options that give the plan, guidance and clip of a former calibration, where they were not given and
-    the new plan differs. What has no option text is left out."""
+    """Return the options that keep the plan, guidance and clip of the previous calibration, for those that the caller
+    did not give and that the new plan changes. A value that no option can express is left out."""
     found: list[str] = []
     if "plan" not in given and former.name != plan.name:
         found.append(f"--plan {shlex.quote(former.name)}")

@@ -1,4 +1,4 @@
-"""The clip that a calibration is advised to take, from what is known of the data before any sample exists."""
+"""The clip that is suggested for a calibration, from what is known about the data before anything is sampled."""
 
 from contextlib import suppress
 
@@ -10,8 +10,8 @@ from fewstep.runtime.kinds.sample_space import LARGEST
 
 
 def suggest_clip(bundle: Bundle) -> float | None:
-    """Return the limit of a clip for an epsilon denoiser of data in [-1, 1], or that of the scheduler which came with
-    the denoiser.
+    """Return the limit of a clip: for an epsilon denoiser of data in [-1, 1], or else the clip of the scheduler that
+    came with the denoiser.
 
     The error of an epsilon prediction is divided by alpha, which is small at the first steps. None if there is neither,
     and for data without a sharp limit, such as latents.

@@ -115,8 +115,8 @@ def _names_solver(name: str) -> bool:
 def describe_defaults(
     defaults: Defaults, guidance: float | Guidance | None, clip: float | None, origin: str = "calibrated"
 ) -> str:
-    """Return what a run with these options takes from the calibration or a choice, or "": ", guidance 2 and clipped to
-    [-1, 1] as calibrated"."""
+    """Return the settings that a run with these options takes from the calibration or a choice, as ", guidance 2 and
+    clipped to [-1, 1] as calibrated"; "" if there are none."""
     taken = []
     if guidance is None and defaults.guidance is not None:
         taken.append(f"guidance {describe(defaults.guidance)}")

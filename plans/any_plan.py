@@ -58,8 +58,8 @@ def shaping_of(plan: AnyPlan) -> Shaping | None:
 def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample", taker: str = "this") -> Plan:
     """Return the plan if it is a compiled plan of continuous samples.
 
-    Raises UserError for the name of a plan, which only a sampler can compile, for any other object, and for a token
-    plan. `taker` names the caller in the message, and `fix` is the fix for a token plan."""
+    Raises UserError for a token plan, for the name of a plan, which only a sampler can compile, and for any other
+    object. `taker` names the caller in the message, and `fix` is the fix for a token plan."""
     if isinstance(plan, Plan):
         return plan
     if isinstance(plan, AnyPlan):

@@ -1,4 +1,4 @@
-"""Checks of arguments that many functions take: options of a run along a plan, an integer."""
+"""Checks of arguments that many functions have: the options of a run along a plan, and integers in a range."""
 
 import operator
 from collections.abc import Mapping

@@ -33,8 +33,8 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
 
 
 def distilled_grid(denoiser: DenoiserFacts) -> str:
-    """Return the default grid of solvers for distilled denoisers: a grid that the spec named, else `trailing`. If that
-    would end at sigma_min, where a distilled denoiser does nothing, it is `arctan`."""
+    """Return the default grid of solvers for distilled denoisers: a grid that the spec named, else `trailing`. If
+    `trailing` would end at sigma_min, where a distilled denoiser does nothing, it is `arctan`."""
     if denoiser.grid not in (ANGLES, TRAINED):
         return denoiser.grid
     return ANGLES if _has_least_noise(denoiser.schedule) else TRAINED

@@ -80,8 +80,8 @@ class Residual(Strict, frozen=True, tag="residual"):
     weight x0_cond + (1 - weight) (delta y + (1 - delta) x / alpha). Any solver can use it, with one more row for y.
 
     delta: the strength of n, 1 in theory. Values below 1 require times with alpha > 0.
-    kind: "self" takes the given image as y (0 if a run starts from noise) and needs no extra evaluation. "onetime"
-        evaluates the unconditional branch at the first step, and takes the x0 predicted there as y.
+    kind: "self" uses the given image as y (0 if a run starts from noise) and needs no extra evaluation. "onetime"
+        evaluates the unconditional branch at the first step, and uses the x0 predicted there as y.
     """
 
     weight: float

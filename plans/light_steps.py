@@ -1,7 +1,7 @@
 """Light steps, which read inner features of an earlier step instead of computing them (feature caching).
 
 A denoiser with a light network (`fewstep export --cache`) has two forms of a step. A *full* step runs the whole
-network, which also returns the features. A *light* step runs the part of it close to x and to the output. A plan fixes
+network, which also returns the features. A *light* step runs only the layers close to x and to the output. A plan fixes
 which steps are light, so a cached run is as static as any other.
 """
 

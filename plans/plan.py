@@ -70,7 +70,8 @@ class Roll(Strict, frozen=True):
 
 
 class Bank(Strict, frozen=True, omit_defaults=True):
-    """The slots of a carried tensor, or of the state's rows if `rolls` is set. No step reads or writes the latter.
+    """The slots of a carried tensor, or, if `rolls` is set, of the state's rows. Steps do not read or write the slots
+    of the state's rows.
 
     is_kept: a run begins with the slots of the previous run, or with zeros. Other slots are empty until a step writes
         them.

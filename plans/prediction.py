@@ -28,7 +28,8 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
       Vanden-Eijnden 2023, arXiv 2303.08797, equation 2.10).
     - consistency: as edm, with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
 
-    Raises UserError for logits, which are of tokens, and where alpha is 0 and the output does not determine x0.
+    Raises UserError for logits, which only token denoisers predict, and where alpha is 0 and the output does not
+    determine x0.
     """
     if prediction == "logits":
         raise UserError("this denoiser predicts tokens, but the plan is for continuous samples", "take maskgit:8")
@@ -65,8 +66,8 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
 def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float:
     """Return c_in, the factor of x in the network's input.
 
-    EDM's c_in gives the input variance 1 for data of standard deviation sigma_data, ResShift's for data of standard
-    deviation 1.
+    With EDM's c_in, the input has variance 1 for data of standard deviation sigma_data; with ResShift's, for data of
+    standard deviation 1.
     """
     if prediction in PRECONDITIONED or (prediction == "v" and _counts_in_sigma_data(spec)):
         return 1 / sqrt(time.sigma**2 + (time.alpha * spec.sigma_data) ** 2)

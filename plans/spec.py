@@ -68,7 +68,8 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """The facts that plans read of a tensor carried from run to run: `runtime.kinds.named_tensors.Carried`."""
+    """The facts about a tensor carried from run to run that compiling a plan needs (from
+    `runtime.kinds.named_tensors.Carried`)."""
 
     @property
     def name(self) -> str: ...
@@ -99,7 +100,7 @@ By = Literal["x", "x0"]  # the variable of a gradient
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The facts that plans read of one network of a denoiser.
+    """The facts about one network of a denoiser that compiling a plan needs.
 
     until: the network runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are
         only the steps at -infinity.
@@ -115,7 +116,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class DenoiserFacts:
-    """What plans read of a denoiser.
+    """The facts about a denoiser that compiling a plan needs.
 
     guided: whether it has an unconditional branch.
     heads: the number of outputs. The first is the prediction; a second may be a learned variance, for example.
@@ -124,12 +125,13 @@ class DenoiserFacts:
     grid: the grid of plan names without one. `plans.default_grid` chooses it for new bundles.
     perturbed: whether it has a branch of perturbed attention.
     carried: tensors that it carries from run to run.
-    networks: networks that run steps in its place, in the order of increasing `until`.
+    networks: networks that replace the denoiser in some steps, in the order of increasing `until`.
     distilled: whether it was distilled to few steps.
     stairs: set if its positions have separate times.
     self_condition: whether its network also receives the x0 that its previous evaluation predicted.
     features: the name of the inner features that a light network reads; None without a light network.
-    without_null: conditions that have no value in the unconditional branch, so that there is none.
+    without_null: conditions that have no value in the unconditional branch. If there are any, that branch does not
+        exist.
     """
 
     schedule: ScheduleSpec

@@ -322,7 +322,8 @@ class Tracer:
         return x0 + self.reverts_to() if predicts == "residual" else x0
 
     def _check_same_outputs(self, asks: str) -> None:
-        """Raise UserError if networks differ in prediction or heads, so that their outputs cannot be combined."""
+        """Raise UserError if the networks of a plan differ in prediction or heads: a solver could not combine their
+        outputs."""
         for each in self.denoiser.networks:
             if (each.prediction, each.heads) != (self.prediction, self.heads):
                 raise UserError(
@@ -355,7 +356,7 @@ class Tracer:
         return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
 
     def _as_row(self, x0: Lin, evaluation: int) -> Lin:
-        """Return an evaluation's x0 as a row. It is one already if the network is self-conditioned."""
+        """Return an evaluation's x0 as a row. If the network is self-conditioned, it already is a row."""
         return x0 if self.denoiser.self_condition else self._add(Predicted(evaluation, x0))
 
     def _store_input(self, x: Lin, evaluation: int) -> Lin:

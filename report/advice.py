@@ -53,10 +53,9 @@ class Advice:
 
 
 def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
-    """Return the verdict on the first body, which runs here, and the largest loss from the teacher's samples to int8's.
-
-    The loss is due to few steps, int8, a lost guidance direction, or nothing. `path` is the bundle's path in the
-    command. Returns None if no quality was measured.
+    """Return the verdict on the first body, which runs on this machine, and the largest loss of quality between the
+    teacher's samples and int8's: by few steps, by int8, by a lost guidance difference, or none. `path` is the bundle's
+    path in the command. Returns None if no quality was measured.
     """
     if not results.qualities:
         return None

@@ -1,4 +1,4 @@
-"""The reason for which a body for int8 has no operation in int8, with what to do."""
+"""The reason why an int8 body has no operation in int8, and what to do."""
 
 from fewstep.calibration.recorded_options import find_float_criteria
 from fewstep.runtime.bundle.manifest import Body, Manifest

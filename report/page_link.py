@@ -11,7 +11,7 @@ def link_report_page(bundle: Path, drawn: str) -> None:
     """Make ADDRESS the page that was just committed, whose name in the bundle is `drawn`.
 
     ADDRESS is a hard link or a copy, since a symbolic link would break in an archive or on another machine. If the
-    process is killed before, the former page or none is at that address, and the bundle is still valid.
+    process is killed before that, ADDRESS is the previous page or does not exist, and the bundle is still valid.
     """
     address, draft = bundle / ADDRESS, bundle / "report" / ".index.html"
     draft.unlink(missing_ok=True)

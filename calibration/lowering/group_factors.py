@@ -9,7 +9,7 @@ scale. The graph divides by a factor and multiplies by the same factor, not by i
 factor causes no gain error.
 
 Around a convolution a factor has as many axes as a picture, all of size 1. If the inputs of a kernel differ in their
-number of axes, OpenVINO leaves the layout of its convolutions, which takes two reorders of the picture.
+number of axes, OpenVINO does not keep the layout of its convolutions, which costs two reorders of the picture.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,10 +5,10 @@ their input, so that an engine moves integers. 16-bit codes use onnxruntime's do
 
 Two operations read a 16-bit tensor through a second pair, because QNN 2.7 miscompiles them without it
 (lab/measured/npu.md). QNN fuses a SiLU t * Sigmoid(t), and reads wrong bytes of its buffer for some shapes. So the
-scale of the product's t is wider by AGAIN; otherwise the two pairs would be merged. And QNN rounds the second factor of
-a product of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a 16-bit shift, so
-it is int32, in steps of the product of the scales of input and weight. A constant that is added shifts the sum by two
-codes, unless it has the scale of the other summand.
+scale of the product's t is larger by the factor AGAIN; otherwise the two pairs would be merged. And QNN rounds the
+second factor of a product of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a
+16-bit shift, so it is int32, in steps of the product of the scales of input and weight. A constant that is added shifts
+the sum by two codes, unless it has the scale of the other summand.
 
 Where operations with weights read 8 bits, a second pair produces them. QNN requires one scale for the weight of such an
 operation, and no per-row scales. So each row's share of the largest scale is a 16-bit factor after the operation.

@@ -11,8 +11,8 @@ READ = (1, 2, SCHEMA)  # in versions 1 and 2, each range group has its own opera
 
 class FrontierPoint(Strict, frozen=True):
     """A point of the frontier: mean PSNR in dB, time of a step relative to the body without a bound, and the indices of
-    the operations in float, one list for each run of steps with its own set. The time is either measured on these
-    graphs or estimated.
+    the operations in float, one list for each range of steps that has a separate set. The time is either measured on
+    these graphs or estimated.
 
     If `standard_error` (dB) is set, the quality was measured on the judging seeds, and `searched` is the quality on the
     search seeds. Otherwise the quality was measured on the search seeds, which are biased in favour of the points

@@ -58,8 +58,8 @@ class Recipe:
         return replace(self, in_float=in_float, parts=parts)
 
     def rewrite_graphs(self, rewrite: Callable[[Graph], Graph], note: str) -> "Recipe":
-        """Return the recipe whose lowered graphs are those of this one, rewritten, so that no weight is rounded again.
-        The note is added to those of the bodies."""
+        """Return a recipe whose lowered graphs are those of this recipe, changed by `rewrite`. No weight is rounded
+        again. `note` is added to the notes of the bodies."""
         changed = replace(self)
         vars(changed)["graphs"] = tuple(
             (until, replace(body, graph=rewrite(body.graph), notes=(*body.notes, note))) for until, body in self.graphs

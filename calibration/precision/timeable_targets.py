@@ -13,7 +13,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def timeable_targets() -> tuple[str, ...]:
-    """Return the targets that onnxruntime runs here as on their own platform, so that they can be timed."""
+    """Return the targets whose bodies onnxruntime runs on this machine as on their own platform. Only these can be
+    timed."""
     here = cpu_kind(platform.machine())
     return tuple(each.name for each in rank_platforms(ONNXRUNTIME) if each.cpu in (None, here))
 

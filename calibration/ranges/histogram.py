@@ -108,7 +108,8 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
 
 
 def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the minimum and maximum of each channel. Zeros are made positive, to not depend on the order of values."""
+    """Return the minimum and maximum of each channel. Negative zeros become positive, so that the result does not
+    depend on the order of the values."""
     axis = None if axis is None else axis % values.ndim
     outer, channels = (1, 1) if axis is None else (prod(values.shape[:axis]), values.shape[axis])
     lows = highs = values

@@ -40,8 +40,8 @@ class InputBlocks:
     groups: int
 
     def place(self, span: slice, outputs: slice) -> tuple[slice, slice]:
-        """Return two slices for a span: that of `outputs`, which count within the span's group, among all outputs, and
-        that of the span within the inputs of its group."""
+        """Return two slices for a span. The first selects the outputs `outputs` among all outputs; `outputs` are
+        counted within the span's group. The second selects the span among the inputs of its group."""
         group, start = divmod(span.start, self.inputs // self.groups)
         first = group * self.outputs
         return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)

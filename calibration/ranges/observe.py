@@ -60,7 +60,8 @@ def channel_axes(graph: Graph) -> dict[str, int]:
 
 
 def expose_tensors(graph: Graph, tensors: Iterable[str]) -> Graph:
-    """Return the graph with `tensors` as further outputs. Skip the graph's inputs: they are in the feeds."""
+    """Return the graph with `tensors` as additional outputs. Tensors that are inputs of the graph are skipped: they are
+    in the feeds."""
     ports = {value.name for value in (*graph.inputs, *graph.outputs)}
     types = infer_types(graph)
     added = [name for name in dict.fromkeys(tensors) if name not in ports]
@@ -111,7 +112,7 @@ class Counts:
     edges: the values of lambda between groups, as in `manifest.Body.groups`.
     axes: the channel axes, as returned by `channel_axes`. Channels of other tensors are not counted separately.
     samples: number of trajectories once all are counted.
-    unseen: further tensors, which never had a value.
+    unseen: tensors that never had a value. They have no histograms.
     """
 
     tensors: tuple[str, ...]

@@ -44,10 +44,10 @@ class RunOptions(BundleOptions):
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
         --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.
     tiles: WINDOW:OVERLAP, as 256:64. The network runs on overlapping windows of a larger sample.
-    image: A picture to start from, with --strength, or of which --known keeps a part.
-    known: With --image a mask, a picture whose black part is kept of the image, and whose white part is sampled. For a
-        token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N samples
-        that are used in turn.
+    image: A picture to start from (with --strength), or to keep a part of (with --known).
+    known: With --image, a picture as mask: the image is kept where the mask is black, and sampled where it is white.
+        For a token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N
+        samples that are used in turn.
     strength: Fraction of the plan's steps to run, above 0 and up to 1. The picture of --image is noised accordingly.
     seed: Seed of the first sample. Each further sample increments it.
     output: The file to write: a .png file for pictures, or a .npy file for the samples of the network, which may be

@@ -163,7 +163,8 @@ class SchedulerClass:
     defaults: the defaults of its fields.
     schedule: returns the noise schedule and prediction that its fields describe.
     arguments: the arguments that a pipeline may pass to it.
-    choices: by field, the values that it accepts if these are fewer than in `config.CHOICES`, and the fix for others.
+    choices: for fields of which it accepts fewer values than `config.CHOICES` has, these values, and the fix for any
+        other.
     own_times: which of "timesteps" and "sigmas" its set_timesteps accepts.
     starts_from_images: image-to-image runs work. False if steps depend on previous steps, or if it starts from a given
         sample.

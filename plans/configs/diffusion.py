@@ -202,7 +202,7 @@ def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
 
 
 def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """A variant of iPNDM that takes x itself as the predicted noise at pure noise, and includes it in the
+    """A variant of iPNDM. At pure noise it uses x itself as the predicted noise, and includes it in the
     combinations."""
     x = trace.start()
     history: list[Lin] = []

@@ -31,7 +31,8 @@ class PipelineRules:
     own_flow_sigmas: the pipeline passes no sigmas to a scheduler with `use_flow_sigmas`.
     patch: pixels of x per token along each axis. A dynamic shift follows from the number of tokens.
     max_shift: the maximum of a dynamic shift, if the config has none.
-    shortens: all steps run for any strength, which instead shortens the distillation's timesteps.
+    shortens: all steps run, whatever the strength. The strength shortens the range of the distillation's timesteps
+        instead.
     rounds_up: of N steps a strength runs N - int(N - N x strength), instead of int(N x strength).
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
     """

@@ -49,7 +49,7 @@ class ScheduleRequest:
 
 @dataclass(frozen=True)
 class ScaledShaping:
-    """The shaping of each predicted x0, which is first multiplied by `gain`."""
+    """The shaping of each predicted x0. x0 is first multiplied by `gain`."""
 
     shaping: Shaping | None = None
     gain: float = 1.0

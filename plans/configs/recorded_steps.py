@@ -1,4 +1,4 @@
-"""Plans of a scheduler whose steps were recorded at export, since no rule of fewstep gives them.
+"""Plans of a scheduler whose steps were recorded at export, since fewstep has no rules for its class.
 
 A recording holds for one number of steps. Step i goes from the network's input u_i to the next one, or to the sample:
 
@@ -124,7 +124,8 @@ def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
 
 
 def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, Lin]:
-    """Return x as a row, and the network's guided output. If the output is shaped, it follows from x0."""
+    """Return x as a row, and the network's guided output. If there is a shaping, the output is the one that corresponds
+    to the shaped x0."""
     if not isinstance(trace.shaping, GUIDED):
         x, (output,) = trace.outputs(x, time, to)
         return x, output

@@ -71,7 +71,8 @@ def cogvideox(config: SchedulerConfig) -> Described:
 
 
 def edm(config: SchedulerConfig) -> Described:
-    """Return the schedule of EDM's preconditioned network, or with v_prediction of its negative."""
+    """Return the schedule and the prediction of EDM's preconditioned network, or, with v_prediction, of the same
+    network with its sign reversed."""
     spec = ScheduleSpec(
         "edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"], sigma_data=config["sigma_data"]
     )

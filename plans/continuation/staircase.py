@@ -3,8 +3,8 @@
 A run advances each block by some steps. Then the block at the front is clean and leaves, the others move forward, and
 noise is appended at the end: Rolling Diffusion (Ruhe et al. 2024, arXiv 2402.09470), Streaming Diffusion Policy (Hoeg
 et al. 2024, arXiv 2406.04806), the pyramid of Diffusion Forcing (Chen et al. 2024, arXiv 2407.01392). A position passes
-through all steps of an ordinary plan. So the coefficients are that plan's, and those that differ between blocks are
-tensors.
+through all steps of an ordinary plan. So the coefficients are those of that plan. Coefficients that differ between
+blocks are tensors.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ Table = NDArray[np.float64]  # [lines, columns]
 def staircase(plan: Plan, stairs: Stairs, schedule: NoiseSchedule) -> Plan:
     """Return a plan over positions, in which each block passes through the steps of an ordinary plan.
 
-    A first run begins with pure noise everywhere. Each block waits until the block before it is one stair ahead. Every
-    later run executes only the last steps. The sample has the finished positions at the front, and the current
-    prediction of the others.
+    A first run begins with pure noise everywhere. Each block starts once the block in front of it has done the steps of
+    one run. Every later run executes only the last steps. The sample has the finished positions at the front, and the
+    current prediction of the others.
 
     Raises UserError if the number of steps is not a multiple of the runs that a block takes, if the plan starts from a
     given tensor, and if its steps differ in more than numbers.

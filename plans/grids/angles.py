@@ -40,9 +40,9 @@ def arctan(
 
 
 def _least(schedule: NoiseSchedule) -> Time:
-    """Return the cleanest time at which any number of steps evaluates the network. At a clean end without noise, a
-    score is infinite. Networks of OU processes are trained on times from 3 / 100 (Richter et al. 2023, arXiv
-    2208.05830)."""
+    """Return the cleanest time at which the network is evaluated, for any number of steps. At a clean end without
+    noise, a score would be infinite. Networks of OU processes are trained on times from 3 / 100 (Richter et al. 2023,
+    arXiv 2208.05830)."""
     path, share = schedule.path, {"ou": 0.03}.get(schedule.spec.kind, 1e-4)
     return (
         schedule.cleanest if schedule.cleanest.sigma else schedule.time(path.first + share * (path.last - path.first))

@@ -28,6 +28,6 @@ GRIDS = Namespace("grid", grids, _check_times)
 
 
 def parse_grid(text: str, plan: str) -> tuple[Grid, str]:
-    """Return the grid that a bundle or a spec names, and its name in canonical form. `plan` is the name of a plan with
-    that grid, for errors."""
+    """Return the grid that the text `text` of a bundle or a spec names, and its canonical name. `plan` is the name of a
+    plan with that grid, for messages."""
     return bind_call(text, plan, GRIDS)

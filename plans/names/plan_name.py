@@ -125,7 +125,8 @@ def plugin_of_name(name: str) -> EntryPoint | None:
 
 
 def check_no_plugin(name: str) -> None:
-    """Raise UserError if a name that a bundle stores, and not the caller, refers to a plugin of another package."""
+    """Raise UserError if a name refers to a plugin of another package. It is for names that are stored in a bundle, not
+    for names that a caller gives."""
     if (plugin := plugin_of_name(name)) is not None:
         fix = f"name that plan yourself, if {package_of(plugin)} may run its code (--plan on the command line)"
         raise UserError(f"the bundle's plan {name!r} uses {describe_plugin(plugin)}", fix)

@@ -27,7 +27,7 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
 
     The following samplers have the same coefficients: diffusers' flows with `stochastic_sampling`, sCM, and the sampler
-        of distilled (turbo, lightning) models that adds full noise at each step.
+    of distilled (turbo, lightning) models that adds full noise at each step.
     """
     x = trace.start()
     for s, t in pairwise(times):

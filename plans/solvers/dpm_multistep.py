@@ -40,8 +40,8 @@ def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower
 def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
     """SDE-DPM-Solver-1, on the noise.
 
-    Unlike `ddpm` it is not exact for constant x0, because it keeps the predicted noise constant during a step, which
-    the SDE does not.
+    Unlike `ddpm` it is not exact for constant x0, because it treats the predicted noise as constant during a step. On
+    the SDE it is not constant.
     """
     return _multistep(trace, times, 1, NoisePrediction(is_stochastic=True))
 

@@ -1,9 +1,9 @@
 """Samplers of masked denoisers by their names in plans: `sampler(shape, steps, *, parameters)` returns the steps.
 
 `shape` is that of a sample, [T] or [codebooks, T]. Each function is the table of one released sampler. Its counts are
-integers, and tests compare them with the authors' rule. Whatever is specific to a network belongs to the exported
-module: the use of a time, a shift of its logits, prompts before or after the sample. All samplers exclude the mask id
-before they compute probabilities, and ties go to the lowest position.
+integers, and tests compare them with the authors' rule. Everything that is specific to a network is part of the
+exported module: its use of the time, a shift of its logits, prompts before or after the sample. All samplers exclude
+the mask id before they compute probabilities, and ties go to the lowest position.
 """
 
 import math

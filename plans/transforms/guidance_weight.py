@@ -1,5 +1,5 @@
-"""Change the weight of classifier-free guidance in a compiled plan. Fitted plans need this, as no name compiles
-them."""
+"""Change the weight of classifier-free guidance in a compiled plan. Fitted plans need this, because they cannot be
+compiled again."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,5 @@
-"""The time of a call along each plan, as a multiple of a unit that is measured in turns with it.
+"""The time of a call along each plan, as a multiple of a unit of time. The unit is a call of float32's network on ONNX
+Runtime, and is measured in turns with the plans.
 
 Another program that shares a core delays single calls by a time slice of the system, some milliseconds: few of the
 short calls, but most of the long ones. A median therefore compares calls of different lengths wrongly. A low percentile
@@ -37,7 +38,8 @@ ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may
 
 @dataclass(frozen=True)
 class UndelayedTime:
-    """milliseconds: the time of a call that was not delayed. slowdown: the mean time of all calls, as a multiple."""
+    """milliseconds: the time of a call that was not delayed. slowdown: the mean time of all calls, as a multiple of
+    `milliseconds`."""
 
     milliseconds: float
     slowdown: float

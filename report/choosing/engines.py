@@ -282,8 +282,8 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
 def make_network_calls(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool = False
 ) -> dict[str, Call]:
-    """Return a call of all networks of a bundle in turn on an engine, loaded as `open_lean_process` says if `lean`. It
-    runs in a separate process."""
+    """Return a call of all networks of a bundle in turn on an engine. With `lean`, the engine holds each network only
+    once (`open_lean_process`). The call runs in a separate process."""
     backend = make_backend(engine, sizes["batch"])
     load = replace(backend, cached=False).open if lean and isinstance(backend, OpenVino) else backend.load
     each = [bundle.select_network(name) for name in networks(bundle.manifest)]

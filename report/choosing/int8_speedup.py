@@ -70,9 +70,10 @@ def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
     """Return the milliseconds of a step of one sample by float32 in bf16 on OpenVINO, before a calibration of a large
     network for `targets`. None for a small network, for targets of other devices, or if OpenVINO does not run here.
 
-    A small network is calibrated in less time than this takes. OpenVINO holds the weights as they are and as it
-    computes with them, so that this may take more memory than the calibration: without free memory for both nothing is
-    timed. For a bundle that cannot be read, None is returned too, since the calibration will name the reason.
+    A small network is calibrated in less time than this takes. OpenVINO holds the weights twice: as stored, and in the
+    form in which it computes. This may take more memory than the calibration, so None is returned if there is not
+    enough free memory. None is also returned for a bundle that cannot be read, since the calibration will name the
+    reason.
     """
     try:
         bundle = open_bundle(path)

@@ -35,7 +35,7 @@ def cache_key(*facts: object) -> str:
 
 
 def machine_facts() -> dict[str, str]:
-    """Return the facts of every key, by name, as text that two values can be compared by."""
+    """Return the facts that are part of every key, by name, as texts that can be compared."""
     gpus = ", ".join(f"{gpu.name} (driver {gpu.driver})" for gpu in these_gpus())
     facts = {"processor": str(this_cpu()), "code of fewstep": f"{SCHEMA} {digest_code(PACKAGES).hex()}", "GPU": gpus}
     return {**facts, **package_versions()}

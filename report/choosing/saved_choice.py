@@ -57,8 +57,8 @@ class SavedChoice(Strict, frozen=True):
     """The winner of a choice.
 
     name: the name of the bundle. asked: the budget, as text. day: the date in ISO 8601. rows: rows of x in a call of
-    the network. guidance, shaping: those of all plans. family: plans on the Pareto front with the winner's body and
-    engine that are not slower than the winner, best first.
+    the network. guidance, shaping: those of all plans that were compared. family: plans on the Pareto front with the
+    winner's body and engine that are not slower than the winner, best first.
     """
 
     name: str

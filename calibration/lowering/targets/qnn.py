@@ -4,8 +4,9 @@ HTP computes only in integers, so every tensor has a pair with constant scales
 (`calibration/lowering/qdq_all_tensors.py`). 16 bits cover the range of all steps, so there are no groups. Weights are
 rounded as for every other target.
 
-onnxruntime-qnn also compiles on x86, and executes HTP's arithmetic there. ONNX's arithmetic predicts it to 73 dB and
-more on a step of the shipped model. lab/measured/npu.md has the figures, and the forms where the prediction fails.
+onnxruntime-qnn also compiles on x86, and executes HTP's arithmetic there. On a step of the shipped model, ONNX's
+arithmetic agrees with it to 73 dB or more. lab/measured/npu.md has the figures, and the forms where the prediction
+fails.
 """
 
 import numpy as np
