@@ -143,7 +143,10 @@ def make_rows(
 def network_input(plan: Plan, step: Step, rows: Sequence[Array], dtype: DTypeLike) -> Array:
     """Return a step's network input u [B, *x_shape]. A self-conditioned network's u is [B, 2 C, ...], where the last x0
     follows x."""
-    (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
+    if step.input_terms:
+        (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
+    else:  # of most plans
+        u = combine(step.input, rows, dtype)
     return np.concatenate([u, combine(step.estimate, rows, dtype)], axis=1) if step.estimate else u
 
 
