@@ -6,6 +6,7 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 - good to ship: the mean reaches 40 dB and 30 dB, above which few people see a difference, and the 5th percentile is at
   most 5 dB below these limits; for tokens, at most 3 % of the most likely tokens differ;
 - not usable: the mean is below 25 dB or 15 dB, or int8 loses the direction of guidance;
+- samples that are louder than the peak of PSNR have a higher ratio than PSNR, and it is compared with both limits;
 - not int8: no operation is in int8, so that the samples are those of float32;
 - look at it: everything between, and everything judged on random conditions or with samples beyond usual data.
 """
@@ -68,14 +69,21 @@ def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | Non
         return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good)
     if not lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
         return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
-    return GOOD, ""
+    return GOOD, "" if near.psnr >= NEAR_PSNR else _describe_loud(near)
 
 
 def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
     """Return the limit in dB that figures do not reach: first that of the PSNR, then that of the signal to error."""
-    if near.snr is None or not max(near.psnr, near.snr) >= psnr:
+    if near.snr is not None and near.snr > near.psnr:
+        return f"{_describe_loud(near)}, where {needs} {psnr:g} dB"
+    if near.snr is None or not near.psnr >= psnr:
         return f", where {needs} {psnr:g} dB"
     return f"; its signal is {near.snr:.1f} dB above the error, where {needs} {snr:g} dB"
+
+
+def _describe_loud(near: Nearness) -> str:
+    """Return the figure that counts for samples that are louder than the peak of PSNR."""
+    return f"; its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
 
 
 def _figures(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:

@@ -6,6 +6,8 @@ from fewstep.measure.results import TokenQuality
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.judgement import judgement
 
+LOUD = "; its signal, louder than the peak of PSNR, is"
+
 
 @pytest.mark.parametrize(
     ("psnr", "snr", "p5", "word", "why"),
@@ -19,7 +21,9 @@ from fewstep.report.judgement import judgement
         (24.9, 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
         (40.0, 14.9, 40.0, "Not usable", "; its signal is 14.9 dB above the error, where a usable body needs 15 dB"),
         (float("nan"), 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
-        (-20.0, 45.0, -22.0, "Good to ship", ""),  # above the peak, the signal counts
+        (-20.0, 45.0, -22.0, "Good to ship", "; its signal, louder than the peak of PSNR, is 45.0 dB above the error"),
+        (9.9, 27.9, 9.0, "Look at it", f"{LOUD} 27.9 dB above the error, where good to ship needs 40 dB"),
+        (9.9, 24.9, 9.0, "Not usable", f"{LOUD} 24.9 dB above the error, where a usable body needs 25 dB"),
     ],
 )
 def test_the_word_and_its_reason_follow_from_the_mean_and_the_fifth_percentile(
