@@ -73,7 +73,9 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         kept_operations=match_operations(prepared, options.keep_float),
     )
     if network == DENOISER:
-        given = [name for name in ("plan", "guidance", "clip") if getattr(options, name) is not None]
+        given = [
+            name for name in ("plan", "guidance", "clip", "conditions", "prompts") if getattr(options, name) is not None
+        ]
         warn_of_replaced(sampler.bundle, plan, given)
     warn_of_few(options)
     return task

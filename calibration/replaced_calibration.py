@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from fewstep.plans.any_plan import AnyPlan, shaping_of
@@ -12,6 +12,7 @@ from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.calibrated_plans import own_plan
 
+FILES = frozenset({"conditions", "prompts"})  # options of files, which are recorded without their paths
 LOG = logging.getLogger("fewstep")
 
 
@@ -20,17 +21,26 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 
     A calibration starts from the defaults of its options, and later runs take their plan, guidance and clip from the
     newest. The warning gives the options that repeat the earlier values. `given` are the names of the options that the
-    caller gave, of "plan", "guidance" and "clip". A previous plan that cannot be read causes no warning here: verbs
-    that run it report it.
+    caller gave, of "plan", "guidance", "clip", "conditions" and "prompts". A previous plan that cannot be read causes
+    no warning here: verbs that run it report it.
     """
     with suppress(UserError):
         former = own_plan(bundle, bundle.manifest.bodies["float32"])
-        options = () if former is None else list_options_to_keep(former, plan, given)
+        options = [] if former is None else list_options_to_keep(former, plan, given)
+        if not FILES & {*given}:
+            options += [f"--{name} FILE" for name in _list_recorded_files(bundle.manifest.provenance.commands)]
         if options:
             LOG.warning(
-                "this calibration replaces the plan, guidance and clip of the earlier one; to keep them, give %s",
+                "this calibration replaces the plan, guidance, clip and conditions of the earlier one; to keep them, "
+                "give %s",
                 " ".join(options),
             )
+
+
+def _list_recorded_files(commands: Sequence[str]) -> list[str]:
+    """Return the options of files in the last recorded calibration."""
+    last = next((shlex.split(each) for each in reversed(commands) if each.startswith("fewstep calibrate ")), [])
+    return [name for name in sorted(FILES) if f"--{name}" in last]
 
 
 def list_options_to_keep(former: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:
@@ -39,7 +49,7 @@ def list_options_to_keep(former: AnyPlan, plan: AnyPlan, given: Collection[str])
     found: list[str] = []
     if "plan" not in given and former.name != plan.name:
         found.append(f"--plan {shlex.quote(former.name)}")
-    guidance = to_text(former.guidance)
+    guidance = "1" if former.guidance is None else to_text(former.guidance)
     if "guidance" not in given and former.guidance != plan.guidance and guidance is not None:
         found.append(f"--guidance {guidance}")
     shaping = shaping_of(former)

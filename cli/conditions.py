@@ -61,8 +61,11 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def required_arguments(manifest: Manifest) -> list[str]:
-    """Return command line words that give an example value to each required condition."""
+def required_arguments(manifest: Manifest, conditions: Path | None = None) -> list[str]:
+    """Return command line words that give the file of conditions, or else an example value to each required
+    condition."""
+    if conditions is not None:
+        return ["--conditions", quote(str(conditions))]
     encoded = () if manifest.text is None else manifest.text.graph.outputs
     words = ["--prompt", '"..."'] if encoded else []
     for condition in manifest.conditions:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
 
 if TYPE_CHECKING:
-    from fewstep.calibration.options import CalibrateOptions
-    from fewstep.report.advice import Advice, LongWork
+    from fewstep.measure.rollouts.prompts import ConditionOptions
+    from fewstep.report.advice import Advice
 
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
@@ -42,6 +42,7 @@ def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.calibration.suggested_clip import suggest_clip
+    from fewstep.cli.estimate_work import estimate_work
     from fewstep.runtime.bundle.networks import calibration_plan
     from fewstep.runtime.bundle.reading import open_bundle
 
@@ -53,79 +54,69 @@ def calibrate_next(bundle: Path) -> NextCommand:
     options = CalibrateOptions(bundle, clip=clip)
     clipped = () if clip is None else ("--clip", f"{clip:g}")
     command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped).command, bundle)
-    return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))
+    return NextCommand(command, _of_small(bundle, lambda: estimate_work(options)))
 
 
-def run_next(bundle: Path, *words: object) -> NextCommand:
-    """Return the `fewstep run` command with these words, and an example value of each required condition."""
-    return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle))
+def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:
+    """Return the `fewstep run` command with these words, and with the file of conditions of the former verb, or an
+    example value of each required condition."""
+    return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle, given))
 
 
-def report_next(bundle: Path) -> NextCommand:
-    """Return the `fewstep report` command."""
+def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
+    """Return the `fewstep report` command, with the conditions of the former verb."""
     from fewstep.report.options import ReportOptions
     from fewstep.report.report_task import open_report_task
 
-    estimate = _of_small(bundle, lambda: open_report_task(ReportOptions(bundle)).estimate())
-    return NextCommand(_with_conditions(next_command("report", bundle).command, bundle), estimate)
+    conditions, prompts = (None, None) if given is None else (given.conditions, given.prompts)
+    options = ReportOptions(bundle, conditions=conditions, prompts=prompts)
+    estimate = _of_small(bundle, lambda: open_report_task(options).estimate())
+    return NextCommand(_with_conditions(next_command("report", bundle).command, bundle, given), estimate)
 
 
-def suggest_advice(advised: "Advice", bundle: Path) -> NextCommand:
-    """Return the command of a report's advice, with an estimate if it can take minutes."""
-    options = advised.options
+def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
+    """Return the command of a report's advice, with the guidance and the conditions of the report, and with an estimate
+    if it can take minutes."""
+    from fewstep.cli.estimate_work import estimate_work
+
+    options, command = advised.options, f"{advised.command}{_guidance_option(advised, given)}"
     if options is None:
-        return NextCommand(_with_values(advised.command, bundle))
-    return NextCommand(_with_conditions(advised.command, bundle), _of_small(bundle, lambda: _estimate(options)))
+        return NextCommand(_with_values(command, bundle, given))
+    return NextCommand(_with_conditions(command, bundle, given), _of_small(bundle, lambda: estimate_work(options)))
 
 
-def _estimate(options: "LongWork") -> Estimate:
-    """Estimate a calibration, a choice or a fit."""
-    from fewstep.calibration.options import CalibrateOptions
-    from fewstep.report.choosing.options import ChooseOptions
+def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str:
+    """Return the option for the guidance that a verb was given, or "" if the advised command has one or takes none."""
+    from fewstep.fitting.options import FitOptions
+    from fewstep.plans.guidance import as_guidance, to_text, weight_of
 
-    if isinstance(options, CalibrateOptions):
-        return _estimate_calibration(options)
-    if isinstance(options, ChooseOptions):
-        from fewstep.report.choosing.choose import open_judging, plans_by_body
-        from fewstep.report.choosing.cost import estimate
-
-        judging = open_judging(options)
-        return estimate(judging, plans_by_body(judging, options.plan), options.threads, options.milliseconds)
-    from fewstep.fitting.cost import estimate_fit
-    from fewstep.fitting.requirements import BODY
-    from fewstep.fitting.task import open_fit_task
-    from fewstep.plans.guidance import weight_of
-    from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
-
-    opened = open_bundle(options.bundle)
-    guidance = weight_of(calibrated_defaults(opened, opened.body(BODY), None).guidance)
-    return estimate_fit(open_fit_task(replace(options, guidance=guidance)))
+    guidance = getattr(given, "guidance", None)
+    if guidance is None or "--guidance" in advised.command:
+        return ""
+    form = as_guidance(guidance)
+    text = "1" if form is None else to_text(form)
+    is_taken = not isinstance(advised.options, FitOptions) or form is None or weight_of(form) is not None
+    return f" --guidance {quote(text)}" if text is not None and is_taken else ""
 
 
-def _estimate_calibration(options: "CalibrateOptions") -> Estimate:
-    from fewstep.calibration.cost import estimate_cost
-    from fewstep.calibration.open_task import open_task
-    from fewstep.runtime.bundle.networks import networks
-    from fewstep.runtime.bundle.reading import open_bundle
-
-    names = networks(open_bundle(options.bundle).manifest)
-    return estimate_cost([open_task(options, name) for name in names]).estimate
-
-
-def _with_values(command: str, bundle: Path) -> str:
-    """Return a `run` command with an example value of each required condition."""
+def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -> str:
+    """Return a `run` command with the file of conditions, or with an example value of each required condition."""
     from fewstep.cli.conditions import required_arguments
     from fewstep.runtime.bundle.reading import open_bundle
 
-    return " ".join([command, *required_arguments(open_bundle(bundle).manifest)])
+    file = None if given is None else given.conditions
+    return " ".join([command, *required_arguments(open_bundle(bundle).manifest, file)])
 
 
-def _with_conditions(command: str, bundle: Path) -> str:
-    """Return a command that samples a bundle, with --conditions if random values cannot replace data."""
+def _with_conditions(command: str, bundle: Path, given: "ConditionOptions | None" = None) -> str:
+    """Return a command that samples a bundle, with the given files of conditions and prompts, or with a placeholder if
+    random values cannot replace data."""
     from fewstep.cli.conditions import needs_records
     from fewstep.runtime.bundle.reading import open_bundle
 
+    files = () if given is None else (("--conditions", given.conditions), ("--prompts", given.prompts))
+    if words := [f"{option} {quote(str(file))}" for option, file in files if file is not None]:
+        return " ".join([command, *words])
     return f"{command} --conditions FILE" if needs_records(open_bundle(bundle).manifest) else command
 
 

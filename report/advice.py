@@ -98,7 +98,10 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, lea
         return _with_clip(_advise(said, calibrate, path), bundle)
     if steps is None:
         return Advice("", run)
-    figures = f"float32 has {steps.mean:.1f} dB PSNR against many steps, and {first.body} {int8:.1f} dB against float32"
+    figures = (
+        f"float32 has {steps.mean:.1f} dB PSNR against many steps on {_count_seeds(steps)}, and {first.body} "
+        f"{int8:.1f} dB against float32 on {_count_seeds(first.against_float)}"
+    )
     if steps.nearness.is_near and first.against_float.nearness.is_near:
         return Advice(f"Neither few steps nor int8 loses much: {figures}", run)
     if steps.mean < int8 - ALIKE_PSNR:
@@ -118,6 +121,10 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, lea
             f"int8 loses more than few steps: {figures}", replace(calibrate, quality=f"{steps.mean:.0f}dB"), path
         )
     return _advise(f"Few steps and int8 lose about the same: {figures}", choose, path)
+
+
+def _count_seeds(end: EndQuality) -> str:
+    return f"{end.seeds} seed{'s' * (end.seeds != 1)}"
 
 
 def _advise(verdict: str, options: LongWork, path: str) -> Advice:

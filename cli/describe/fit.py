@@ -75,8 +75,9 @@ def command_of(options: FitOptions, result: FitResult) -> str:
 
 
 def sampling_command(options: FitOptions, plan: str, weight: float | None) -> str:
-    """Return the command that samples along a plan, with an example value of each required condition."""
+    """Return the command that samples along a plan, with the file of conditions or an example value of each required
+    condition."""
     words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     words += [] if weight is None else [f"--guidance {weight:g}"]
-    return " ".join([*words, *required_arguments(options.open().manifest)])
+    return " ".join([*words, *required_arguments(options.open().manifest, options.conditions)])

@@ -12,6 +12,7 @@ from fewstep.cli.tables import table
 from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
+from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
@@ -81,10 +82,11 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
     yield from describe_distances(results)
 
 
-def suggest_after_measure(results: Results, bundle: Path) -> NextCommand:
-    """Return the command that lowers the largest cost, or `report` if no quality was measured."""
+def suggest_after_measure(results: Results, bundle: Path, given: ConditionOptions | None = None) -> NextCommand:
+    """Return the command that lowers the largest cost, or `report` if no quality was measured. `given` are the options
+    of the measurement."""
     advised = advice(results, open_bundle(bundle), bundle)
-    return report_next(bundle) if advised is None else suggest_advice(advised, bundle)
+    return report_next(bundle, given) if advised is None else suggest_advice(advised, bundle, given)
 
 
 def results_table(results: Results, is_image: bool = True) -> Table:

@@ -42,7 +42,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     targets = {name: body.target for name, body in calibration.bodies.items()}
     gain = describe_gain(options.bundle, targets, time_once(), options.threads)
     lines = (*calibration_lines(options, calibration), *gain)
-    return Outcome(value, lines, then=report_next(options.bundle))
+    return Outcome(value, lines, then=report_next(options.bundle, options))
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:

@@ -25,7 +25,7 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
         *choice.notes,
         *describe_choice(choice),
     )
-    then = None if choice.chosen is None else run_next(options.bundle, "--chosen")
+    then = None if choice.chosen is None else run_next(options.bundle, "--chosen", given=options)
     return Outcome(choice, shown, then=then)
 
 

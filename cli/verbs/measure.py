@@ -21,7 +21,7 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     end = () if where is None else (f"{where}: the results, measured in {results.seconds:.0f} s",)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
     shown = (*format_results(results, options.bundle), *lacking, *_speed_tables(results), *end)
-    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle))
+    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle, options))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:

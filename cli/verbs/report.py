@@ -12,7 +12,7 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
     page = options.output or options.bundle / "report" / "index.html"
     shown = (*format_results(results, options.bundle), f"{page}: the report")
-    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle))
+    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle, options))
 
 
 def dry_run(options: ReportOptions) -> Outcome:

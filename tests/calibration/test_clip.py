@@ -61,6 +61,19 @@ def test_a_calibration_says_what_it_does_not_keep_of_the_earlier_one(
     assert "to keep them, give --guidance 1.5 --clip 0.5" in caplog.text
 
 
+def test_a_file_of_conditions_and_no_guidance_are_kept_only_where_they_are_given_again(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "c.npz"
+    np.savez(file, **{"class": np.arange(64) % 2})
+    given = {"plan": parse_plan_text("ddim:4"), "target": ("cpu-x86",)}
+    run(bundle, **given, conditions=file, guidance=1.0)
+    run(bundle, **given, conditions=file, guidance=1.0)
+    assert "replaces" not in caplog.text
+    run(bundle, **given)
+    assert "conditions of the earlier one; to keep them, give --guidance 1 --conditions FILE" in caplog.text
+
+
 def test_int8_is_nearer_where_its_ranges_are_of_clipped_runs(bundle: Path, tmp_path: Path) -> None:
     """The state after a clipped prediction is a tenth of that after an unclipped one."""
     errors = []

@@ -20,6 +20,7 @@ from fewstep.measure.estimate import Estimate
 from fewstep.plans.errors import UserError
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.options import ReportOptions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
@@ -132,6 +133,22 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
     run = suggest_advice(Advice("", "fewstep run b --precision int8"), tiny_bundle)
     assert run.command == "fewstep run b --precision int8 -c class=shirt -c text=@FILE.npy"
+
+
+def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: Path) -> None:
+    file = Path("my data/c.npz")
+    given = ReportOptions(tiny_bundle, conditions=file, guidance="4,3")
+    kept = "--conditions 'my data/c.npz'"
+    assert report_next(tiny_bundle, given).command == f"fewstep report {tiny_bundle} {kept}"
+    assert run_next(tiny_bundle, "--chosen", given=given).command == f"fewstep run {tiny_bundle} --chosen {kept}"
+    choose = Advice("", "fewstep choose b --at-least 30dB", ChooseOptions(tiny_bundle, at_least="30dB"))
+    assert suggest_advice(choose, tiny_bundle, given).command == f"{choose.command} --guidance 4,3 {kept}"
+    fit = Advice("", "fewstep fit b --steps 8", FitOptions(tiny_bundle))  # takes one weight
+    assert suggest_advice(fit, tiny_bundle, given).command == f"fewstep fit b --steps 8 {kept}"
+    prompts = ReportOptions(tiny_bundle, prompts=Path("p.txt"), guidance=3.0)
+    assert suggest_advice(fit, tiny_bundle, prompts).command == "fewstep fit b --steps 8 --guidance 3 --prompts p.txt"
+    own = Advice("", "fewstep calibrate b --guidance 2", CalibrateOptions(tiny_bundle))
+    assert suggest_advice(own, tiny_bundle, prompts).command == f"{own.command} --prompts p.txt"
 
 
 def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:

@@ -231,7 +231,8 @@ def test_a_body_that_changes_many_tokens_is_named():
         (
             10.8,
             26.9,
-            "so more steps help: float32 has 10.8 dB PSNR against many steps, and int8-cpu-x86 26.9 dB",
+            "more steps help: float32 has 10.8 dB PSNR against many steps on 1 seed, and int8-cpu-x86 26.9 dB against "
+            "float32 on 4 seeds",
         ),
         (44.0, 26.9, "int8 loses more than few steps: "),
         (31.0, 29.0, "Few steps and int8 lose about the same: "),
@@ -327,7 +328,7 @@ def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, t
     assert add_fit(count, 39.0, 7.0 if guidance is None else guidance + 1) == fit
     assert add_fit(count, 33.0, guidance) == f"fewstep calibrate {path} --plan fitted:{count}"
     said = advice(results, open_bundle(path), path).verdict
-    assert said.endswith(f"against float32; the bundle's plan fitted:{count} has 33.0 dB.")
+    assert said.endswith(f"against float32 on 4 seeds; the bundle's plan fitted:{count} has 33.0 dB.")
 
 
 def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluation, tmp_path):
