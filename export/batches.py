@@ -1,6 +1,6 @@
-"""The batches for which the upsampling of diffusers takes the branch that a trace takes.
+"""The batch sizes for which the upsampling of diffusers takes the same branch as in a trace.
 
-From 64 rows on it makes its input contiguous. Values stay the same, so the graph serves any batch.
+From 64 rows on it makes its input contiguous, which changes no values. So the traced graph serves any batch.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ UPSAMPLING = ("diffusers.models.resnet", "diffusers.models.upsampling")
 
 
 def batch_range(network: "torch.nn.Module", x_shape: Sequence[int]) -> tuple[int | None, int | None]:
-    """Return the smallest and the largest batch of the traced branch, None where it is not limited.
+    """Return the smallest and the largest batch of the traced branch. None means no limit.
 
     A network of videos joins the frames of x [channels, frames, height, width] and the batch to rows.
     """

@@ -1,4 +1,4 @@
-"""Change a denoiser before it is traced: merge LoRA, and apply functions from module to module that a text names."""
+"""Change a denoiser before it is traced: merge LoRA files, and apply functions that a text names."""
 
 import hashlib
 import json

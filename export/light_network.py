@@ -66,7 +66,7 @@ def _verify(prepared: PreparedDenoiser, parts: SplitBody, spec: Spec) -> None:
 
 
 def add_light_network(entry: Manifest, graph: GraphEntry, features: Features) -> Manifest:
-    """Return the manifest of a denoiser that was split, with the light network. It shares conditioner and prologue."""
+    """Return the manifest of a split denoiser with its light network, which uses the same conditioner and prologue."""
     ((name, full),) = entry.bodies.items()
     light = NetworkEntry(
         until=None,

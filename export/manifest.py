@@ -47,8 +47,8 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
 
 
 def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
-    """Describe what other verbs have added to the `former` bundle and the `new` one lacks; "" if it is nothing but a
-    report."""
+    """Describe what other verbs added to the bundle that is replaced, `former`, and `new` does not have; "" if that is
+    only a report."""
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
     kept = () if new is None else new.fitted

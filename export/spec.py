@@ -1,4 +1,4 @@
-"""What export needs of a denoiser: a `Spec` (facts that a network does not contain) and a `Source`.
+"""What export needs to know about a denoiser: a `Spec` (facts that a network does not contain) and a `Source`.
 
 A new type of source is one file in `sources/` with a function that returns a `Source`. If it has a torch module, it can
 return a `sources.torch_module.TorchSource`. `sources/onnx_file.py` is a source without torch.

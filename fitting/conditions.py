@@ -1,5 +1,4 @@
-"""Records of conditions for the three uses of a fit. The judgement uses no record on which a number was fitted or
-chosen."""
+"""Records of conditions for the three uses of a fit. The judgement uses no record that the fit or its choices used."""
 
 import logging
 from dataclasses import dataclass

@@ -18,8 +18,8 @@ def count_evaluations(task: FitTask) -> tuple[int, int]:
     """Return two maximum numbers of evaluations, each counted for one sample: those of the body that is fitted, and
     those of the float32 body by the teacher and its checks.
 
-    The numbers assume that the first teacher suffices. It is checked against a start plan, a former plan and the best
-    plan.
+    The numbers assume that the first teacher suffices. It is checked against a start plan, the previous fitted plan and
+    the best plan.
     """
     steps, seeds, choices, judges = task.steps, task.seeds, task.selection_seeds, task.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.path_solvers)
@@ -56,8 +56,8 @@ def count_free_numbers(task: FitTask) -> list[int]:
 
 
 def search_bytes(task: FitTask) -> int:
-    """Return the bytes of memory of the search. They are those of all columns before and after a correction, or of the
-    teacher's path if it is larger."""
+    """Return the bytes of memory of the search. These are the bytes of all columns of the Jacobian before and after a
+    correction, or those of the teacher's path if they are more."""
     elements = prod(task.bundle.manifest.x_shape)
     columns = 2 * 4 * task.seeds * sum(count_free_numbers(task)) * elements
     seen = min(FIRST_BLOCKS * BLOCK, task.seeds)

@@ -3,15 +3,15 @@
 When least squares on pixels continues beyond the point where the features of samples are nearest to the teacher's,
 pictures become too similar to each other. Further steps of a fit therefore lower a sum of two terms: the mean logarithm
 of a seed's squared error, and a weight times the logarithm of the mean squared distance of features. With weight 1, a
-decibel of features counts as much as a decibel of PSNR. The columns of features are differences of the extractor's
-outputs along the columns of the samples, so they need no calls of the denoiser.
+decibel of features counts as much as a decibel of PSNR. The Jacobian of the features is found by differences of the
+extractor's outputs along the columns of the samples' Jacobian, so it needs no calls of the denoiser.
 
 Least squares predicts a conditional mean, so its samples have too little energy (mean square about 0). One factor,
 applied to the last row, gives them the teacher's energy. With the mean square about the teacher's mean sample instead,
 on fashion_mnist, the trade cost 0.01 to 0.03 dB more and lowered FD by only 1 %.
 
-Both trades together cost at most COST, and the one for energy at most a fixed part of it. A step or a factor that would
-cost more is shortened.
+The two trades together may lower the mean PSNR by at most COST, and the one for energy by at most a fixed part of that.
+A step or a factor that would cost more is shortened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class Trade:
     price: the decrease of the mean PSNR, in dB.
     weight: the weight of the features; 0 if no step was taken.
     features: the decrease of the mean squared distance of features, in dB.
-    factor: the factor that was applied to the last row, from 1 to `energy`, as far as the price allows.
+    factor: the factor that was applied to the last row: as close to `energy` as the allowed price permits.
     energy: the factor that would give samples the teacher's energy.
     """
 
@@ -88,7 +88,8 @@ class FeatureTradeoff:
     cost: float = COST
 
     def trade(self) -> tuple[Recurrence, Trade]:
-        """Return the allowed numbers nearest in features, scaled towards the teacher's energy, and their `Trade`."""
+        """Return the allowed numbers whose features are nearest to the teacher's, scaled towards the teacher's energy,
+        and their `Trade`."""
         begin = self.make_offer(self.work.origin)
         if begin is None:
             raise NotFinite("samples of the fitted numbers are not finite", "fit with --features none")
@@ -123,8 +124,8 @@ class FeatureTradeoff:
         )
 
     def _improve_features(self, begin: TradeOffer, extractor: Extractor) -> tuple[TradeOffer, float]:
-        """Return the allowed numbers that are nearest in features, and the weight that led to them. For each weight,
-        steps continue until one is not allowed; then shares of that step are tried."""
+        """Return the allowed numbers whose features are nearest to the teacher's, and the weight that led to them. For
+        each weight, steps continue until one is not allowed; then shares of that step are tried."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:

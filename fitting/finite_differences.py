@@ -5,8 +5,8 @@ A change of a number changes the next x. From there on, changes follow the recur
     dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + change of row i,   dp_i = D_i dx_i + own change of p_i
 
 Only D_i, the derivative of a prediction with respect to x, needs the network. It is linear, and the dx_i of all numbers
-lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest ones. The rest of dx_i is
-multiplied by the factor of D_i along the weakest of these.
+lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest directions. For the rest of
+dx_i, D_i is approximated by its factor along the weakest of these.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Errors of single steps neither add up nor keep their order along the trajectory, so only the final sample is compared
 with the teacher. The objective is the mean PSNR: each iteration weights a seed's squared error by its inverse. Damping
 keeps a step small, and the anchor keeps the sum of all steps near the start plan. Both are chosen by rollouts on the
-selection seeds, for which no columns are measured. A candidate that gains much less there than on the seeds of the fit
+selection seeds, for which no Jacobian is measured. A candidate that gains much less there than on the seeds of the fit
 is rejected.
 """
 
@@ -57,7 +57,7 @@ def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
 
 @dataclass(frozen=True)
 class FitSeeds:
-    """The blocks for the columns (`fit`), and those for the choice of damping and anchor (`selection`)."""
+    """The blocks for the Jacobian (`fit`), and those for the choice of damping and anchor (`selection`)."""
 
     fit: tuple[Block, ...]
     selection: tuple[Block, ...]
@@ -111,7 +111,7 @@ def solve_step(H: Array, slope: Array, energies: Array, so_far: Array, damping: 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What all steps of a refinement share. The anchor is at `origin`.
+    """The inputs that all steps of a refinement share. The anchor is at `origin`.
 
     measure: a function that returns the columns of the free numbers on some blocks.
     """

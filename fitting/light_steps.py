@@ -1,10 +1,11 @@
-"""`fewstep fit --light 0.1`: light steps of a plan, chosen by how well the features of earlier steps predict its own.
+"""`fewstep fit --light 0.1`: choose the light steps of a plan. A step is light if the features of earlier steps predict
+its own features well.
 
 At run time, the First Block Cache (ParaAttention) and DBCache (cache-dit) skip a step if the residual of the first
 blocks has changed by less than a threshold since the last full step: mean |a - b| / mean |a|. TeaCache (Liu et al.
 2024, arXiv 2411.19108) accumulates such changes of the modulated input. Both are proxies, since a run does not know the
-features that it skips. Before deployment these are known: here all steps are full, and the same relative difference is
-that of the features themselves from those that a light step would read. The result is a fixed list of steps.
+features that it skips. Before deployment they are known: here all steps are full, and the relative difference is
+between the features of a step and those that a light step would read. The result is a fixed list of steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,7 @@ class LightChoice:
 
 @dataclass(frozen=True)
 class LightTask:
-    """What a choice of light steps measures.
+    """The inputs of a choice of light steps.
 
     plan: with full steps only.
     features: what the light network reads.

@@ -1,4 +1,4 @@
-"""What a fit needs of a bundle and of a teacher, checked before the first call of the network."""
+"""Checks of the bundle and of the teacher of a fit, before the first call of the network."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
 
 
 def check_teacher(teacher: Plan, steps: int) -> None:
-    """Raise UserError for a plan that cannot follow the exact trajectory, whatever its samples show."""
+    """Raise UserError for a plan that cannot follow the exact trajectory."""
     what = f"the plan {teacher.name} cannot be a teacher"
     if teacher.fitted is not None:
         raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")

@@ -87,8 +87,8 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
 
     If the caller named a plan, the fit starts from its numbers. Otherwise two plans compete: the best nominal plan, and
     the best plan over the times of the teacher's path. If a fit from one of them was interrupted, that fit resumes. If
-    not, the plan with the higher gain after one iteration is used, since the ranking of plans is not that of the optima
-    near them.
+    not, the plan with the higher gain after one iteration is used: the better plan of the two does not always lead to
+    the better fit.
     """
     rolled, starts = task.rolled, task.starts
     blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have used the seeds of the fit

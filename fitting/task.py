@@ -34,7 +34,7 @@ class FitTask:
     extractor: the network that computes features of samples; None if none is known for the data.
     teacher_reference: the teacher that the caller named; None for the default.
     graph: the digest of the body's graph, from `graph_of_fit`.
-    former: the fitted plan that a new one would replace; None if there is none.
+    former: the previous fitted plan, which a new one would replace; None if there is none.
     steps: the plan's evaluations.
     seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
     iterations: the maximum number of iterations.

@@ -53,8 +53,8 @@ class TeacherGate:
 def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     """Return the gate before the search. If the caller named a teacher that does not suffice, the gate is shut.
 
-    The default teacher gets more steps until it suffices. The gate stays open if the former plan was judged by the same
-    teacher, since both figures then contain its error.
+    The default teacher gets more steps until it suffices. The gate stays open if the previous fitted plan was judged by
+    the same teacher, since both figures then contain the teacher's error.
     """
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 

@@ -31,7 +31,7 @@ LIMIT = 8  # maximum number of sizes in a file, which is untrusted
 
 
 def extents_of(takes: Description) -> dict[str, Extent]:
-    """Return the extents of a spec or manifest, by size name."""
+    """Return the ranges of the free sizes of a spec or manifest, by name."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 

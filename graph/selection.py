@@ -105,7 +105,7 @@ def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
 
 
 def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
-    """Return the outputs, without the gradient of a denoiser that has one (`literature.gradients`)."""
+    """Return the graph's outputs except the gradient that some denoisers return (`literature.gradients`)."""
     outputs = tuple(value.name for value in graph.outputs)
     joined = next((node for node in graph.nodes if node.name.startswith(f"{GRADIENT_HEAD}/")), None)
     if joined is None or joined.output not in outputs:
@@ -116,8 +116,9 @@ def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     """Return the first of the operations `names`, which read x itself, and the last ones, which reach the prediction.
 
-    Transposed convolutions count as layers. An operation after the first of them is not a first layer, and one before
-    the last of them is not a last layer. Tokens enter through an embedding, which is their first layer and stays float.
+    Transposed convolutions count as layers. An operation that follows a first layer on the same path is not a first
+    layer, and one that precedes a last layer is not a last layer. Tokens enter through an embedding, which is their
+    first layer and stays float.
     """
     optional = {value.name for value in graph.optional}  # a layer's LoRA runs in parallel with it
     layers = {

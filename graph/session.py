@@ -109,7 +109,7 @@ def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:
 
 
 def _folder(graph: Graph) -> Path | None:
-    """Return the folder that holds most bytes of a graph's mapped weights, since onnxruntime reads them from one folder
+    """Return the folder that holds most bytes of a graph's mapped weights. onnxruntime reads weights from one folder
     only. None if no weight is mapped."""
     sizes = Counter[Path]()
     for array in weights.large_constants(graph).values():

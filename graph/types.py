@@ -98,7 +98,8 @@ def _infer_free_batch(graph: Graph) -> dict[str, Value]:
 
 
 def _merge_batches(size: int | str, few: int | str, many: int | str) -> int | str:
-    """Return a dimension that is `few` and `many` for the two `BATCHES`: the batch, a number, or its former name."""
+    """Return the dimension whose values are `few` and `many` at the two `BATCHES`: the batch, a number, or its original
+    name `size`."""
     if (few, many) == BATCHES:
         return BATCH
     return few if few == many and isinstance(few, int) else size
@@ -140,7 +141,7 @@ def _hide_made_up(size: int | str) -> int | str:
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """Return the nodes that stand for a node during inference. A Resize by integer factors is replaced by Concats that
+    """Return the nodes that replace a node during inference. A Resize by integer factors is replaced by Concats that
     return the same shape.
 
     Inference gives all dimensions of a Resize new names, so the batch after it would no longer be the batch.

@@ -1,7 +1,7 @@
 """The update of a LoRA for one weight [out, in, *kernel]: the arithmetic of its forms, in float32; r is the rank.
 
 LoRA    (Hu et al. 2021)        up [out, r] @ down [r, in]; of a convolution up [out, r, 1, 1], down [r, in, *kernel]
-LoCon   (Yeh et al. 2023)       that, with a convolution [r, r, *kernel] between two of 1x1, `mid`
+LoCon   (Yeh et al. 2023)       LoRA, with a convolution [r, r, *kernel], `mid`, between two of 1x1
 LoHa    (Hyeon-Woo et al. 2021) (w1_a @ w1_b) * (w2_a @ w2_b), elementwise
 LoKr    (Yeh et al. 2023)       kron(w1, w2), each whole or a product of two
 DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, one norm for each output

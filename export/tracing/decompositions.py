@@ -87,7 +87,7 @@ def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
 
 
 def _where_number(condition: torch.Tensor, a: Any, b: Any) -> Any:
-    """Return booleans of which one side, or both, are True or False everywhere."""
+    """Return `_where` for booleans, of which one side or both are a single True or False."""
     if not all(
         each.dtype == torch.bool if isinstance(each, torch.Tensor) else isinstance(each, bool) for each in (a, b)
     ):

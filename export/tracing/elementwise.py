@@ -23,7 +23,7 @@ def _fmin(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _is_whole(x: Tensor) -> bool:
-    """Return whether x has no NaN, of which ONNX has no test for integers."""
+    """Return whether the type of x has no NaN. ONNX has no test for NaN for these types."""
     return not x.is_floating_point()
 
 

@@ -13,7 +13,8 @@ def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
     """Return the mean of each element of x and of the elements that are scattered to it, or of the latter alone. An
-    element without any keeps its value. Means of integers are rounded down. Other reductions are torch.onnx's."""
+    element to which nothing is scattered keeps its value. Means of integers are rounded down. Other reductions are
+    torch.onnx's."""
     if reduce != "mean" or not x.dim():
         return NotImplemented
     total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)
@@ -23,7 +24,7 @@ def _scatter_reduce(
 
 
 def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Any:
-    """Return the same, where all elements of a slice have one index."""
+    """Return the means as `_scatter_reduce` does, where all elements of a slice have one index."""
     if not x.dim():
         return NotImplemented
     axes = [1] * x.dim()

@@ -232,7 +232,7 @@ def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run
 
 
 def _open_inner_values(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
-    """Return a function from names to tensors at a point, computed by opening the graphs with these names as further
+    """Return a function from names to tensors at a point. It opens the graphs with these names as additional
     outputs."""
 
     def values(names: Collection[str]) -> Mapping[str, Array]:

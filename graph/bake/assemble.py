@@ -52,8 +52,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run, and the meanings of its inputs. `sizes` are the axes that must not have size 1 in the test
-    vector, with their sizes."""
+    """The graph of a run, and the meanings of its inputs. `sizes` are sizes for the test vector, by axis, for the axes
+    whose size must not be 1 there."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]

@@ -24,7 +24,7 @@ class HoldInputs:
 
     value, mask: tensors [B, ...].
     rows: the index of the state's row that is x, for each step.
-    alphas, sigmas: the scales of each step with which the value is noised.
+    alphas, sigmas: for each step, the scales with which the value is noised.
     draws: the numbers of the draws used for that; empty if the value is restored without noise.
     """
 

@@ -122,7 +122,7 @@ class _Step:
         return self.run.network(self.stretch.steps[0])
 
     def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
-        """Add the rows of the state after the step. All steps of the range hold the same row."""
+        """Add the rows of the state after the step. In all steps of the range, x is the same row."""
         stretch, inner, draws = self.stretch, self.inner, self.run.draws
         assert isinstance(stretch, AlignedSteps)
         if self.run.held is not None:

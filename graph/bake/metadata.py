@@ -48,8 +48,8 @@ class BakedSample(Strict, frozen=True):
 
 
 class Baked(Strict, frozen=True, kw_only=True):
-    """The facts of a baked file. A sampler may call the file in place of its steps if plan and graphs are the same,
-    `form` is "" and `around` is False.
+    """The facts of a baked file. A sampler may call the file in place of its steps if its plan and graphs are those of
+    the file, `form` is "" and `around` is False.
 
     file_sha256: the hash of the file with zeros in place of these 64 digits.
     sample: the test vector; None if onnxruntime could not run the file.

@@ -39,7 +39,8 @@ def body_form(manifest: Manifest, name: str) -> BodyForm:
 
 
 def lossy_form(named: BodyForm) -> str:
-    """Return the form if its network computes other values than the body, or "" if they differ by rounding only."""
+    """Return the form if its network computes different values from the body's, or "" if they differ only by
+    rounding."""
     form = named.form.removesuffix(CUDA)
     return "" if form == named.body else form
 
@@ -47,8 +48,8 @@ def lossy_form(named: BodyForm) -> str:
 def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
     """Return a network in this form. Its inputs and outputs stay float32.
 
-    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider computes
-        something else than the network.
+    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider does not
+        compute what the network computes.
     """
     if form.endswith(CUDA):
         name = form.removesuffix(CUDA)
@@ -74,7 +75,8 @@ def precision_in(form: str, precision: str) -> str:
 def dequantize_before_loops(graph: Graph) -> Graph:
     """Move each DequantizeLinear of a constant out of the Loops of a run, so that it runs once, not at each step.
 
-    Inside a Loop, onnxruntime 1.31 also refuses it, since it looks for the weight of a MatMul in the Loop's body only.
+    Inside a Loop, onnxruntime 1.31 also refuses such a DequantizeLinear, since it looks for the weight of a MatMul in
+    the Loop's body only.
     """
     nodes: list[Node] = []
     made: set[str] = set()

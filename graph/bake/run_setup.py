@@ -115,8 +115,8 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
 
 
 def add_batch_check(outer: Builder, batch: RunBatch, name: str, tensor: str) -> str:
-    """Add a check of a condition [B, ...] that refuses another number of samples than the run's. With guidance, the
-    branches would get rows of other samples."""
+    """Add a check that refuses a condition [B, ...] if B is not the run's number of samples. With guidance, branches
+    would otherwise get the rows of other samples."""
     own = outer.node("Shape", (tensor,), f"{name}_batch", start=0, end=1)
     is_right = outer.node("Equal", (own, batch.size), f"{name}_is_whole")
     place = outer.node("Cast", (outer.node("Not", (is_right,), f"{name}_is_not_whole"),), f"{name}_at", to=INT64)
@@ -129,7 +129,7 @@ def add_batch_check(outer: Builder, batch: RunBatch, name: str, tensor: str) -> 
 def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
     """Add a check that makes a call fail if a value is wrong, and return the checked tensor.
 
-    ONNX has no operation that refuses a value. The tensor is therefore multiplied by a one that is looked up in a table
+    ONNX has no operation that refuses a value. The tensor is therefore multiplied by 1, which is looked up in a table
     of one element: at index 0, or at index 1 if a value is wrong. onnxruntime refuses an index beyond the table, and
     its error names the node.
     """

@@ -144,7 +144,8 @@ def branch_offset(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
 
 
 def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
-    """Return True if a step has as many heads as the first, and shapes its prediction like the others or not at all."""
+    """Return True if a step has as many heads as the first step, and has either no shaping or the shaping of the other
+    steps."""
     if step.heads != first.heads:
         return False
     if step.shaping is None or shaped is None or step.shaping == shaped.shaping:

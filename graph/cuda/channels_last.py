@@ -36,9 +36,9 @@ def channels_last(graph: Graph, types: Types) -> Graph:
 
     For a provider with channels-last convolutions, onnxruntime adds a Transpose before and after each convolution. The
     Transposes written here are their inverses, so onnxruntime removes both. Elsewhere a Transpose is added only where
-    an operation needs channels first. Values do not change, except by the rounding of GroupNorm. A graph without a
-    GroupNorm that has a kernel is returned unchanged. `types` are those of the graph's tensors; tensors without a type
-    keep their layout.
+    an operation needs channels first. Values do not change, except by the rounding of GroupNorm. A graph is returned
+    unchanged if the provider has a kernel for none of its GroupNorms. `types` are those of the graph's tensors; tensors
+    without a type keep their layout.
     """
     idx = index(graph)
     norms = find_group_norms(graph, idx, types)

@@ -1,5 +1,4 @@
-"""The norms of com.microsoft, written with ONNX operations by their definitions, since ONNX Runtime has their kernels
-only for GPUs."""
+"""The norms of com.microsoft, written with ONNX operations. ONNX Runtime has kernels of these norms only for GPUs."""
 
 import numpy as np
 

@@ -62,8 +62,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
 
 def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
-    """Return the tensors of the prologue: all that depend on `moving`, and the tensors from which it must compute those
-    that cannot be rows."""
+    """Return the tensors that the prologue computes: all that depend on `moving`, and those that it needs but that
+    cannot be rows, with their sources."""
     reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:
@@ -76,7 +76,8 @@ def _work_outside(idx: Index, types: Types, inside: set[str]) -> int:
 
 
 def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
-    """Return the large rows without time among `moved`, which the prologue would compute again for each time."""
+    """Return the large rows among `moved` that do not depend on time. The prologue would compute them again for each
+    time."""
     timed = idx.dependents([TIME, TO])
     rows = [value.name for value in idx.graph.outputs if value.name not in timed and value.name in idx.producers]
     return [row for row in rows if idx.producers[row].output in moved and (types.sample_bytes(row) or 0) > SMALL]

@@ -4,7 +4,7 @@ reads them instead of computing them.
 Inner features change slowly from step to step. So a *light* step computes only the part of the network close to x and
 to the output, and reads the features of an earlier step, which was *full*. There are two forms of cut:
 
-- A cut at one tensor, whose other side still sees x by a skip connection, as in U-Nets (DeepCache: Ma et al. 2023,
+- A cut at one tensor. The light graph still depends on x by a skip connection, as in U-Nets (DeepCache: Ma et al. 2023,
   arXiv 2312.00858). These cuts are named `depth1`, `depth2`, ... from the cheapest light graph on.
 - A cut of a chain of residual blocks h_0, h_1, ..., h_L, as in transformers. The features are h_(L-B) - h_F. The light
   graph computes the first F and the last B blocks, and adds the features in between. These cuts are named `F1B0`,
@@ -37,9 +37,9 @@ BLOCKS = re.compile(r"F(\d{1,3})B(\d{1,3})", re.ASCII)
 class Cut:
     """A cut of a body.
 
-    end: the tensor that the light graph does not compute. start: the tensor that is subtracted from it for the features
-    of a chain of blocks; None if the features are `end` itself. share: the work of the light graph as a share of the
-    body's, in multiply-adds.
+    end: the tensor that the light graph does not compute. start: for a chain of blocks, the tensor that is subtracted
+    from `end` to get the features; None if the features are `end` itself. share: the work of the light graph as a share
+    of the body's, in multiply-adds.
     """
 
     name: str

@@ -37,8 +37,8 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
     Rows keep their names in the graph. If a row exceeds the limit and its sources are smaller, the body computes it
     from them. Inputs of the graph that the body reads stay inputs of the body, so that a degraded image is not copied
     for each step. Rows are float32 with the batch as their leading axis. The body computes everything else, such as the
-    batch size of a condition or a mask of its values. If nothing can be cut, the graph stays whole. A graph of tokens
-    that does not read its time loses that input, which shows the caller which evaluations repeat.
+    batch size of a condition or a mask of its values. If nothing can be cut, the graph stays whole. If a graph of
+    tokens does not read its time, that input is removed, so that the caller knows which evaluations would repeat.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.dependents(_varying_inputs(graph))
@@ -76,8 +76,8 @@ def can_be_row(name: str, types: Types) -> bool:
 
 
 def _split_at(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
-    """Return both sides of the boundary, which consists of rows and inputs. `moving` is every tensor that differs at
-    every call."""
+    """Return the graphs on both sides of the boundary, which consists of rows and inputs. `moving` are the tensors that
+    differ at every call."""
     before = tuple(
         node for node in graph.nodes if moving.isdisjoint(node.inputs)
     )  # the body may compute some of it too
@@ -127,7 +127,7 @@ def _find_recomputed(row: str, idx: Index, types: Types, limit: int) -> frozense
 
 def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     """Return the tensors that the body must compute so that fewer bytes replace a row above the limit. Return none if
-    no choice has fewer bytes, or if computing takes longer than carrying the bytes.
+    no choice has fewer bytes, or if computing the row takes longer than passing its bytes.
 
     The search goes from the row towards the inputs, always through the largest tensor, until fewer bytes remain to
     carry. It fails at a tensor that cannot be a row, such as the integers of an embedding.

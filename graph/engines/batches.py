@@ -66,9 +66,9 @@ def profile_of(
     sizes: Sequence[Size],
     x_shape: Sequence[int],
 ) -> dict[str, tuple[int, int, int]]:
-    """Return the (least, preferred, greatest) batch and sizes. By default, a size has its whole range, with the size's
-    own default as the preferred value. The default preferred batch is USUAL_BATCH, or the nearest value between the
-    other two."""
+    """Return the (smallest, preferred, largest) batch and sizes. By default, a size has its whole range, and the
+    preferred value is the default of the size. The default preferred batch is USUAL_BATCH, or the nearest value between
+    the other two."""
     ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
     ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
     profile = {}

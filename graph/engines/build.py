@@ -3,10 +3,10 @@
 TensorRT-RTX compiles for a GPU that is not present, TensorRT for the GPU of this machine. `build` runs no engine. It
 checks that the engine was built, and in which types its convolutions multiply.
 
-Each device gets a separate engine. So a device receives only its own code, a further device rebuilds nothing, and an
-operation that one generation lacks costs the others nothing. The graphs that run before the first step get float32
-engines too, so that a device needs only one runtime. Turing gets none: TensorRT-RTX does not support float32 matrix
-products there.
+Each device gets a separate engine. So a device receives only its own code, and adding a device rebuilds nothing. An
+operation that one GPU generation lacks does not affect the engines of the others. The graphs that run before the first
+step get float32 engines too, so that a device needs only one runtime. Turing gets none: TensorRT-RTX does not support
+float32 matrix products there.
 """
 
 import logging

@@ -93,7 +93,7 @@ def request(
     flags: Flags,
     **others: object,
 ) -> dict[str, object]:
-    """Return the request to the child process. shapes: the (least, preferred, greatest) shape of each input. others:
+    """Return the request to the child process. shapes: the (smallest, preferred, largest) shape of each input. others:
     "timing_cache" and "layers", paths or None; "sizes", for workers other than TensorRT's."""
     return {
         "module": builder.module,
@@ -108,7 +108,7 @@ def request(
 
 
 def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
-    """Return the (least, preferred, greatest) shape of each input."""
+    """Return the (smallest, preferred, largest) shape of each input."""
     key = order.key
     ends = [
         {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}

@@ -86,7 +86,7 @@ def _order(
 
 
 def size_profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
-    """Return the (least, preferred, greatest) batch and free sizes."""
+    """Return the (smallest, preferred, largest) batch and free sizes."""
     least, greatest = (
         parse_sizes(text, graph, option)
         for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))

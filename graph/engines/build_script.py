@@ -41,7 +41,7 @@ def script(
     """Return the commands for the graphs of one network, which are given by engine name. HEAD precedes them in the
     script.
 
-    profile: the (least, preferred, greatest) batch and sizes, see `batches.profile_of`.
+    profile: the (smallest, preferred, largest) batch and sizes, see `batches.profile_of`.
     """
     before = "" if network == DENOISER else f"{network}/"
     return "".join(

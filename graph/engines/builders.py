@@ -48,8 +48,8 @@ class EngineBuilder:
     sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
     worker: the script in graph/engines/ that builds in the child process; None for that of TensorRT.
-    has_one_size: whether an engine has only the preferred batch and sizes.
-    writes_forms: whether a body gets a form for the backend, which compiles it at run time.
+    has_one_size: whether an engine runs only at the preferred batch and sizes.
+    writes_forms: whether `build` writes a form of a body, which the backend compiles at run time.
     """
 
     name: str

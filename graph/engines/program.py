@@ -1,8 +1,8 @@
 """The program of a TensorRT-RTX engine, parsed from its text: tensors, and the instructions that read and write them.
 
-An engine inspector needs a loaded engine, and loading needs a GPU. But an engine that is compiled on its device carries
-its program as text, one line per tensor and instruction. The text format is undocumented (read in tensorrt-rtx 1.7).
-Each instruction for which the device generates code ("runtime_...") has a separate program, in the same order.
+An engine inspector needs a loaded engine, and loading needs a GPU. But an engine whose code is compiled on its device
+contains its program as text, one line per tensor and instruction. The text format is undocumented (read in tensorrt-rtx
+1.7). Each instruction for which the device generates code ("runtime_...") has a separate program, in the same order.
 Dimensions that follow the batch have names, which host instructions compute.
 """
 

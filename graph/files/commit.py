@@ -202,7 +202,7 @@ class Writer:
         """Remove files that no manifest names: old ones after a commit, new ones after a failure.
 
         A commit may have been interrupted right after its `os.replace`. The files of two manifests are therefore kept:
-        of the one in place, and of the last one that this writer is known to have stored on disk.
+        those of the manifest in place, and those of the last manifest that this writer certainly stored on disk.
         """
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
@@ -325,7 +325,7 @@ def _may_become_a_bundle(folder: Path) -> bool:
 
 
 def _is_of_content(folder: Path) -> bool:
-    """Return True if a folder is empty or holds only files named by `add`."""
+    """Return True if a folder is empty or holds only files with names as `add` gives them."""
     with suppress(FileNotFoundError):  # another writer is active
         return folder.is_dir() and all(CONTENT_NAME.fullmatch(path.name) for path in folder.iterdir())
     return True
@@ -366,7 +366,7 @@ def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None
     time.
 
     The folder may hold other files, even other bundles. So only files in subfolders whose names carry the hash of their
-    content are removed. Files in `own` were added by this writer, and their content is not hashed again.
+    content are removed. Files in `own` were added by this writer: their content is not hashed again.
     """
     removed = set()
     for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:

@@ -104,8 +104,8 @@ def store(
 
     Weights already in a weight file of the bundle stay there. The other weights go to a separate file if the graph has
     such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE). `others` are weight files of other
-    bodies: if the graph reads little of one (`weights.seldom_read`), it gets a copy of that part, since every load of a
-    graph hashes its weight files.
+    bodies. If the graph reads little of such a file (`weights.seldom_read`), that part is copied to a file of the
+    graph, since every load of a graph hashes its weight files.
     """
     apart = weights.seldom_read(graph, (writer.bundle / each for each in others))
     find = _finder(writer, apart)
@@ -157,8 +157,8 @@ def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ())
 
 
 def _finder(writer: "Writer", apart: Collection[str] = ()) -> Find:
-    """Return a function like `place_of` that finds arrays only in the writer's own files, except those named `apart`.
-    The folder may also hold files that do not belong to the bundle, such as the source of an export."""
+    """Return a function like `place_of` that finds arrays only in files of the bundle or of this writer, except those
+    named `apart`. The folder may also hold files that do not belong to the bundle, such as the source of an export."""
     inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:

@@ -140,7 +140,7 @@ def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, sha
     """Copy a graph with only the weights that it reads, even if it shares weight files with other graphs.
 
     A graph from which an engine was built is copied unchanged, since the engine's key contains the hashes of graph and
-    weights. So is a graph that contains all its weights, unless `shares`.
+    weights. A graph that contains all its weights is also copied unchanged, unless `shares` is true.
     """
     is_built = any(engine.body == name for engine in bundle.manifest.engines)
     if is_built or not (graph.data or shares):

@@ -37,8 +37,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Convert the model to opset 20. Raises UserError with the file's name if onnx cannot convert it.
 
-    Large weights stay out of the conversion, which copies its whole input: they may be gigabytes, or in a separate
-    file. Small tensors are included, since some conversions read their values.
+    Large weights are not passed to the conversion, which copies its whole input: they may be gigabytes, or in a
+    separate file. Small tensors are included, since some conversions read their values.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)

@@ -142,7 +142,7 @@ def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
 
 
 def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
-    """Return the names of the weight files of which a graph reads something, but less than LEAST_SHARE."""
+    """Return the names of the weight files from which a graph reads some bytes, but less than the share LEAST_SHARE."""
     taken: dict[Path, int] = {}
     for array in distinct_arrays(large_constants(graph).values()):
         if (place := place_of(array)) is not None:
@@ -153,7 +153,7 @@ def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
 
 
 def are_equal(left: Array, right: Array) -> bool:
-    """Compare all numbers. Arrays that differ mostly do so at their start, so compare that first."""
+    """Compare all numbers. Different arrays mostly differ at their start, which is therefore compared first."""
     return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 

@@ -17,8 +17,8 @@ def fold_constants(graph: Graph) -> Graph:
 
         y = Mul(Range(0, 4), c)      ==>      constant y
 
-    Transposed weights become views of the weights, which stay in memory or in a file. A result of more than
-    GROWTH_LIMIT bytes that is larger than its inputs is not folded.
+    Transposed weights become views of the weights, which stay in memory or in a file. A node is not folded if its
+    result has more than GROWTH_LIMIT bytes and is larger than its inputs.
     """
     moved = _views(graph)
     if moved:

@@ -31,7 +31,7 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     A weight beyond the type's range becomes its largest number; infinities stay. A scalar that would become zero, such
     as the epsilon of a norm, becomes the smallest positive number. These stay float32:
 
-    - inputs that an operation reads only in float32, such as the scales of a Resize
+    - inputs that an operation accepts only in float32, such as the scales of a Resize
     - sums of squares, up to their root (`sums_of_squares`)
     - positions and other tensors that the graph creates, up to the operation that combines them with data
       (`tensors_without_inputs`)
@@ -162,7 +162,8 @@ def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bo
 
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
-    """Yield the inner tensors that a graph of `to_half` computes in float32 without need, by ONNX's type inference."""
+    """Yield the inner tensors that a graph of `to_half` computes in float32 although no operation requires it, by
+    ONNX's type inference."""
     sums, idx = sums_of_squares(graph), index(graph)
     edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | tensors_without_inputs(graph)
     edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}

@@ -1,4 +1,5 @@
-"""Read the batch and the free sizes of a graph from such inputs that tensors do not depend on x needlessly."""
+"""Read the batch and the free sizes of a graph from inputs other than x where possible, so that fewer tensors depend on
+x."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -77,8 +78,8 @@ def _choose_input(node: Node, graph: Graph, follows: Mapping[str, frozenset[str]
 
 
 def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapping[str, Node]) -> list[Node]:
-    """Return those of the nodes `of_sizes` that a node reads, and that take sizes from tensors with source inputs which
-    the node itself does not have."""
+    """Return the nodes among `of_sizes` that a node reads and that would make it depend on more inputs: they read sizes
+    of tensors with source inputs that the node does not have."""
     made: dict[str, Node] = {}
 
     def visit(names: Iterable[str]) -> None:
@@ -115,7 +116,7 @@ def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[
 
 
 def _reroute_to_x(graph: Graph) -> Graph:
-    """Read the sizes of inner tensors that x has too from x. Reshape a number n to [n] by Unsqueeze."""
+    """Read from x all sizes of inner tensors that x has too. Reshape a number n to [n] by Unsqueeze."""
     types, new = infer_types(graph), NewNodes(graph)
     moving = index(graph).dependents([X])
     nodes: list[Node] = []

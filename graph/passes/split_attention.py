@@ -76,7 +76,7 @@ def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -
 
 
 def _may_scale(node: Node) -> bool:
-    """Return True if a node is one of SCALING and does not combine the scores with themselves."""
+    """Return True if a node is one of SCALING and its two operands are different tensors."""
     return node.op in SCALING and node.inputs[0] != node.inputs[1]
 
 

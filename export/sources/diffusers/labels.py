@@ -8,7 +8,7 @@ from fewstep.export.sources.diffusers.files import INDEX, Folder
 def read_labels(folder: Folder, count: int) -> tuple[str, ...]:
     """Return a name for each class from 0 to `count` - 1; none if the folder does not name all of them.
 
-    A class may have several names, separated by commas: the first is taken. If two classes share it, as the two cranes
+    A class may have several names, separated by commas: the first is used. If two classes share it, as the two cranes
     of ImageNet do, their numbers follow it.
     """
     named = folder.index.get("id2label") if (folder.path / INDEX).is_file() else None

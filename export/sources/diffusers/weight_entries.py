@@ -150,7 +150,7 @@ def _missing_weights(
 
 
 def _wrapper_prefix(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
-    """Return the prefix of all stored names with which the missing weights are stored, or ""."""
+    """Return the prefix that all stored names have and the names of the missing weights lack, or ""."""
     prefix = common_prefix(entries)
     return prefix if prefix and all(prefix + name in entries for name in missing) else ""
 

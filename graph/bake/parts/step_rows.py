@@ -1,4 +1,5 @@
-"""Compute ahead of time all tensors of a step that depend only on its number. The step then has no integer arithmetic.
+"""Compute, when the run is split, all tensors of a step that depend only on its number. The step then has no integer
+arithmetic.
 
 Browsers' WebGPU has no kernels for most int64 operations, which would run on the CPU, with a copy before and after
 each. If these tensors are inputs, the step consists only of the network, guidance and the update.
@@ -18,7 +19,7 @@ from fewstep.graph.types import infer_types
 
 @dataclass(frozen=True)
 class NumberedSteps:
-    """A step that takes as inputs whatever differs from step to step, instead of its number.
+    """A step whose inputs are the values that differ from step to step, instead of its number.
 
     graph: the step, with fixed shapes.
     rows: for each step, the values of these inputs, by name.

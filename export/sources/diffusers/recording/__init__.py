@@ -1,1 +1,2 @@
-"""Find out by running a pipeline of diffusers what it does with its denoiser, instead of listing pipelines."""
+"""Run a pipeline of diffusers to find out how it calls its denoiser. So export supports pipelines that are not
+listed."""

@@ -71,7 +71,7 @@ def sort_arguments(
 ) -> NetworkArguments:
     """Sort the arguments of a network. `variants` are recordings by the setting that they change.
 
-    Raises UserError for an argument whose dependence no recording shows, or that cannot be one value per sample.
+    Raises UserError if the recordings do not show what an argument depends on, or if it cannot be one value per sample.
     """
     paths = _common_paths(name, found, base)
     if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
@@ -96,7 +96,7 @@ def sort_arguments(
 
 def split_leaves(call: NetworkCall, found: Relations) -> dict[str, Any]:
     """Return a call's arguments by path, each with its rows along the first axis. The parts of the network's input
-    before and after x are separate ones."""
+    before and after x are separate arguments."""
     leaves = {path: leaf.movedim(1, 0) if path in found.second_axes else leaf for path, leaf in call.leaves.items()}
     parts = found.x_place.others(leaves[found.x])
     for prefix, part in zip((BEFORE, AFTER), parts or (), strict=False):
@@ -115,10 +115,12 @@ def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int
 
 
 def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
-    """Return the arguments that have rows for each row of x, with their number: 1, or more if the rows are equal, such
-    as a text for each frame. Raises UserError for an argument that grows otherwise.
+    """Return how many rows an argument has for each row of x, by argument: 1, or more if these are equal, as a text
+    that is repeated for each frame. Other arguments are left out. Raises UserError for an argument whose shape depends
+    on the number of samples in another way.
 
-    larger: a recording with more samples; without one, an argument of as many rows as x is taken to have them.
+    larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
+        each.
     """
     first = base.steps[0].calls[0]
     other = first if larger is None else larger.steps[0].calls[0]
@@ -179,7 +181,7 @@ class Recordings:
     repeats: Mapping[str, int]
 
     def branch(self, number: int) -> tuple[NetworkCall, int]:
-        """Return the call of a branch in the first step, and its number in that call."""
+        """Return the call of a branch in the first step, and the number of the branch in that call."""
         return list(branch_calls(self.base.steps[0], self.found.x))[number]
 
     def values(self, record: CallRecord, path: str) -> list[Any]:
@@ -187,13 +189,14 @@ class Recordings:
         return list(branch_values(record.steps[0], self.found, path, self.repeats.get(path, 0)))
 
     def others(self, path: str, branch: int) -> dict[str, Any]:
-        """Return an argument's values in the variants, except that with more samples."""
+        """Return an argument's values in all variants except the one with more samples."""
         others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
         return {setting: values[branch] for setting, values in others.items() if branch < len(values)}
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
-        prompt, or without one with the picture; the second does not. Raises UserError if no setting shows it."""
+        prompt (or with the picture, if there is no prompt); the second does not. Raises UserError if no setting tells
+        them apart."""
         if self.found.branches == 1:
             return 0, None
         for setting in ("prompt", "image"):
@@ -265,7 +268,7 @@ class Recordings:
             raise recording_error(f"{self.name}: {path} of its network changes with the {STEP_NUMBER}")
 
     def _check_shared(self, path: str, setting: str) -> None:
-        """Raise UserError unless an argument that changes with a setting only is the same in all branches."""
+        """Raise UserError if an argument that changes only with a setting differs between branches."""
         for record in (self.base, *self.variants.values()):
             first, *others = self.values(record, path)
             if not all(same(first, other) for other in others):

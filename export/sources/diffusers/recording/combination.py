@@ -50,8 +50,8 @@ class Place:
         return tensor if self.axis is None else tensor.narrow(1 + self.axis, self.start, self.stop - self.start)
 
     def others(self, tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the parts before and after, or None if there are none. What lies around a box has the size of the
-        tensor, with zeros in the box, and nothing is after it."""
+        """Return the parts before and after this place, or None if there are none. For a box, the first part is the
+        whole tensor with zeros in the box, and the second is empty."""
         if self.box:
             around = tensor.clone()
             self.select(around).zero_()
@@ -88,8 +88,8 @@ class GuidedChannels:
 
 @dataclass(frozen=True)
 class GuidedFrames:
-    """The weight of a step's sum grows along the first axis of a sample, from `first` of its difference from 1 to all
-    of it (`plans.shaping.GuideFrames`). `branch` is the number of the conditional branch."""
+    """The guidance of a step grows along the first axis of a sample: the share of (weight - 1) that applies increases
+    from `first` to 1 (`plans.shaping.GuideFrames`). `branch` is the number of the conditional branch."""
 
     first: float
     branch: int
@@ -113,8 +113,8 @@ class Combination:
     change: Change | None = None
 
     def agrees(self, other: "Combination") -> bool:
-        """Return True if another recording combines outputs in the same way, up to the weights. One branch alone has
-        nothing that changes it."""
+        """Return True if another recording combines outputs in the same way, up to the weights. If it has a single
+        branch, the change is not compared, since a single branch is not changed."""
         same_change = self.change == other.change or len(other.weights[0]) == 1
         return (self.place, self.sign) == (other.place, other.sign) and same_change
 

@@ -58,9 +58,9 @@ def compare_samples(
 ) -> float:
     """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
 
-    Both run the network with its weights. `batch` are the settings of more samples. The plan gets a padded text as it
-    is in a batch; the pipeline also runs with that text alone.
-    Raises UserError above `TOLERANCE`, and if x does not start from noise.
+    Both run the network with its weights. `batch` are settings for several samples. The plan receives each text as it
+    is padded in that batch, and the pipeline also runs with that text alone. Raises UserError above `TOLERANCE`, and if
+    x does not start from noise.
     """
     call = settings.of(None, batch)
     run = _run(built, modules, call)
@@ -166,8 +166,8 @@ class _RecordedOutputs:
 
 
 class _StepNetwork:
-    """The network of a plan's step, with the conditions of each branch in some rows of a recording. A condition with a
-    default has that default, as when a bundle runs."""
+    """The network of a plan's step, with the conditions that each branch has in some rows of a recording. A condition
+    that has a default gets it, as in a run of a bundle."""
 
     def __init__(self, run: CallRecord, modules: RecordedNetworks, rows: slice = slice(None)) -> None:
         self.modules, self.run, self.rows = modules, run, rows
@@ -268,8 +268,9 @@ def _find_plan(
     weights: Sequence[Sequence[float]],
     asked: int | None,
 ) -> Plan:
-    """Return the plan with the steps of a run: of as many steps, or of the number that the call asked for, whose solver
-    may evaluate the network several times in each. Raises UserError if neither has them."""
+    """Return the plan that makes the steps of a run: a plan of as many steps as the run, or a plan of the number of
+    steps that the call asked for, since a solver may evaluate the network several times in a step. Raises UserError if
+    neither makes them."""
     names, x_shape = branch_names(module.found.branches, module.arguments), tuple(run.steps[0].sample.shape[1:])
     guidance = None
     if len(names) > 1:
@@ -289,7 +290,7 @@ def _find_plan(
 
 
 def _first_input(run: CallRecord, modules: RecordedNetworks) -> Array:
-    """Return x as the network first gets it, which some schedulers scale."""
+    """Return x as the network first receives it. Some schedulers scale it."""
     call, found, samples = run.steps[0].calls[0], modules.at(run.steps[0]).found, len(run.steps[0].sample)
     first: Array = found.x_place.select(call.leaves[found.x])[:samples].numpy()
     return first

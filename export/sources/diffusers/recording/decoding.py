@@ -126,7 +126,7 @@ class RecordedDecoding:
 
 
 class _CannotDecode(Exception):
-    """The path from x to an image has another form."""
+    """The pipeline converts x to an image in a way that is not supported."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def find_decoding(
 
 @contextmanager
 def _show_stored_values(built: BuiltPipeline, stored: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put autoencoders with their weights in the place of their stand-ins, which still compute their outputs.
+    """Replace the stand-ins of autoencoders by networks with weights. The stand-ins still compute the outputs.
 
     A pipeline then reads the stored buffers and parameters, such as the mean and variance of FLUX.2's latents.
     """

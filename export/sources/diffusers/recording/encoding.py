@@ -47,11 +47,10 @@ def encode_conditions(
 ) -> Conditions:
     """Return the conditions [N, *shape] of N prompts by name. Conditions that have a default are left out.
 
-    The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser.
-    negative: a text for the other branches of guidance, whose conditions are `BRANCH.NAME`.
-    pictures: picture files by the arguments of the call.
-    Raises UserError for what the call does not take or lacks, and if its denoiser gets anything but the conditions in
-    another form than in the recording.
+    The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser. negative: a text
+    for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: picture files by the arguments of
+    the call. Raises UserError for a prompt or a picture that the call does not take or that it lacks, and if anything
+    except the conditions reaches the denoiser in another form than in the recording.
     """
     _check_inputs(recorded, prompts, negative, pictures)
     call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
@@ -136,8 +135,8 @@ def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix:
 
 
 def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, fix: str = SAME_CALL) -> NDArray[Any]:
-    """Return a condition [*shape] of the last sample. A text of full length may have no mask, which means ones.
-    Raises UserError, with this fix for another shape."""
+    """Return a condition [*shape] of the last sample. If a text of full length has no mask, the mask is all ones.
+    Raises UserError, with this fix if the shape differs."""
     if value is None and (condition.low, condition.high) == (0, 1):
         return np.ones(condition.shape, condition.dtype)
     if value is None:

@@ -1,5 +1,5 @@
-"""Networks that get x in another form than their scheduler steps it: as several tensors, as a list with a tensor for
-each row, or with its elements in another order, such as tokens.
+"""Networks that receive x in another form than their scheduler: as several tensors, as a list with a tensor for each
+row, or with its elements in another order, such as tokens.
 
 The elements of x are found in the network's arguments by their values, which are random. A recording is then rewritten
 as if the network had one argument x with the shape that the scheduler steps, and returned one tensor of that shape.
@@ -153,7 +153,8 @@ def find_forms(name: str, base: CallRecord, reseeded: CallRecord) -> Iterator[Ne
 
 
 def _possible_outputs(call: NetworkCall, inputs: Mapping[str, Elements], size: int) -> Iterator[Tensor]:
-    """Yield where the prediction for each element of x may be: where the element is, or in the order of x."""
+    """Yield the possible places of the prediction for each element of x: the place of the element in the input, or its
+    place in x."""
     sizes = [each[0].numel() for each in (call.output, *call.more)]
     if sizes == [len(each.order) for each in inputs.values()]:
         together = torch.cat([each.order for each in inputs.values()])

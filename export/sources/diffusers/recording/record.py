@@ -60,10 +60,9 @@ def record(
 ) -> CallRecord:
     """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
 
-    networks: denoisers with weights, whose outputs replace the probes.
-    result: x that replaces the result of each step, and its predicted clean x.
-    deviation: that of the probes.
-    Raises CallError if the call fails before the scheduler's last step, and UserError if it changes the denoiser.
+    networks: denoisers with weights, whose outputs replace the probes. result: x that replaces the result of each step,
+    and its predicted clean x. deviation: the standard deviation of the probes. Raises CallError if the call fails
+    before the scheduler's last step, and UserError if it changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
     pipeline, scheduler = built.pipeline, _scheduler(built)

@@ -71,7 +71,7 @@ class RecordedPipeline:
     """A pipeline with the relations and the arguments that its recordings show.
 
     holds: it sets a part of x to a picture after each step.
-    starts_from_picture: it adds noise to a picture, of which some is left in its first x.
+    starts_from_picture: it adds noise to a picture, and its first x still depends on the picture.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
     """
@@ -296,7 +296,8 @@ def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> B
 
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
     """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
-    runs, or fails in another way, they are in the fix. Whether that call can be recorded is not tested."""
+    runs or fails in another way, the fix names these arguments. Whether the usual call can be recorded is not
+    tested."""
     if not given or not isinstance(error, CallError):
         return error
     values = {name: "@FILE.npy" if isinstance(value, np.ndarray) else value for name, value in given.items()}

@@ -5,7 +5,7 @@
 
 `combination.py` finds how the network's outputs are combined.
 
-Whatever a pipeline does besides is refused, with a line that names it.
+Anything else that a pipeline does is refused, with a line that names it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,7 +197,7 @@ def is_around_x(path: str) -> bool:
 
 
 def _recurs(path: str, value: Any, step: SchedulerStep) -> bool:
-    """Return True if some call of a step had this value."""
+    """Return True if some call of a step had this value at this path."""
     return any(path in call.leaves and same(value, call.leaves[path]) for call in step.calls)
 
 

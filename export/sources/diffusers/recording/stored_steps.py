@@ -1,4 +1,4 @@
-"""Store the steps of a recorded pipeline in its bundle, if no rule of fewstep gives them."""
+"""Store the steps of a recorded pipeline in its bundle, if fewstep has no rules that give them."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Projected guidance (`plans.shaping.Project`) in the recordings of a pipeline.
 
 A recording with small random outputs shows the weight, the momentum and the projection, as no limit shortens the
-differences of its outputs. One with outputs of deviation 1 shows the limit. Both are least squares.
+differences of its outputs. One with outputs of deviation 1 shows the limit. All are found by least squares.
 """
 
 from collections.abc import Iterator, Sequence

@@ -52,8 +52,9 @@ def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
 
 
 def check_prediction_of_config(name: str, described: Described, recorded: RecordedSteps) -> bool:
-    """Return whether the last of some recorded steps ends at the x0 of the prediction that a scheduler's config names.
-    If it ends at no prediction's x0, it shows nothing. Raises UserError if it ends at that of another prediction."""
+    """Return whether the last recorded step ends at the x0 of the prediction that a scheduler's config names. Return
+    False if it ends at the x0 of no prediction: it then shows nothing. Raises UserError if it ends at the x0 of another
+    prediction."""
     spec, prediction = described
     schedule = NoiseSchedule(spec)
     try:
@@ -122,9 +123,10 @@ def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | N
 
 
 def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
-    """Return the prediction whose x0 is the result of the last step, or any prediction if there is none. If there are
-    several, it is the one for which the other steps without noise and earlier outputs are first-order steps. Steps
-    with noise may show it by the mean of the posterior. Raises UserError if there is none, or still several."""
+    """Return the prediction of a scheduler's network. Candidates are the predictions whose x0 is the result of the last
+    step, or all if there is no such prediction. Among several candidates, it is the one for which the other steps
+    without noise and earlier outputs are first-order steps. If none remains, steps with noise may show it by the mean
+    of the posterior. Raises UserError unless exactly one remains."""
     times = [schedule.time(step.time) for step in steps]
     at_end = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]

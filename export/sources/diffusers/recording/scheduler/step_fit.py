@@ -37,7 +37,7 @@ class _StepRun:
     inputs: the inputs of the network at each step.
     targets: what each step's result leads to: the next input of the network, or the final x.
     outputs: what the scheduler received.
-    draws: the noise that it drew. All are flat.
+    draws: the noise that it drew. All tensors are flattened.
     """
 
     inputs: Sequence[Floats]
@@ -84,7 +84,7 @@ def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, A
 
 
 def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
-    """Return the factor of a draw in the first x, or None if it is a multiple of none of them."""
+    """Return the factor of a draw in the first x, or None if x is not a multiple of any draw."""
     for draw in (_flatten(each) for each in draws if each.size == len(x)):
         factor = float(draw @ x / (draw @ draw))
         if np.abs(factor * draw - x).max() <= TOLERANCE * np.ptp(x):

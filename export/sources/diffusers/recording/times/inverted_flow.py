@@ -1,7 +1,7 @@
 """Recordings of a flow scheduler with `invert_sigmas`, whose times grow from noise to data, as those of Mochi do.
 
 x at a time t is (t / T) x0 + (1 - t / T) noise, with T training steps, and the network returns x0 - noise. With T - t
-in place of t, and the network's output with its sign turned, that is a flow as other schedulers have it.
+instead of t, and with the sign of the network's output reversed, this is a flow as in other schedulers.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The times that a network gets, as linear functions of its scheduler's times.
 
-A time may have a value for each position of x. Positions of a given picture keep a time of their own, such as 0.
+A time may have a value for each position of x. Positions of a given picture have a constant time, such as 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,8 +59,8 @@ def fit_time(
 def fit_times(name: str, paths: Iterable[str], records: Sequence[CallRecord]) -> tuple[dict[str, TimeFit], set[str]]:
     """Return the network's times by path, and the paths of those that follow the time at which a step ends.
 
-    If steps are of equal length, the time at which a step ends is also that of its start less a constant. It is then
-    taken as a multiple of the time at which the step ends, since the constant changes with the number of steps.
+    If all steps are equally long, the time at which a step ends equals its start minus a constant. Such a time is
+    treated as a multiple of the time at which the step ends, since the constant changes with the number of steps.
     """
     fits, seconds = dict[str, TimeFit](), set[str]()
     for path in paths:

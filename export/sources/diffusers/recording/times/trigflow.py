@@ -55,5 +55,5 @@ def _scale(x: Tensor, angle: float, sigma_data: float) -> Tensor:
 
 
 def _drop_implied(times: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the pipeline passes to its scheduler, without what a plan has too."""
+    """Return what the pipeline passes to its scheduler, without the values that plans use anyway."""
     return {name: value for name, value in times.items() if name not in OF_TIMES or value != OF_TIMES[name]}
