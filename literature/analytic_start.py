@@ -15,7 +15,7 @@ Matrix = NDArray[np.float64]
 
 
 def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
-    """Return the plan without its first evaluation, in whose place x0 = `mean` is assumed.
+    """Return the plan without its first evaluation: x0 = `mean` is used instead of its prediction.
 
     The analytic first step of Dockhorn, Vahdat, Kreis 2022 (arXiv 2210.05475) has the mean 0; Liu et al. 2023 (arXiv
     2312.07243) use the mean of the data. It is exact where x contains no information about the data, as at the noisiest

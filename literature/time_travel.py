@@ -15,8 +15,8 @@ from fewstep.plans.transforms.start_checks import noise_levels
 
 
 def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
-    """Return the plan with each block of `jump` steps repeated `repeats` times. Noise leads from the end of a block
-    back to its start.
+    """Return the plan with each block of `jump` steps repeated `repeats` times. Noise is added at the end of a block to
+    return to its start.
 
     Repeats harmonise a held part with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865, Algorithm 1 and
     appendix B; cyclic one-way diffusion: Wang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e) to the noisier

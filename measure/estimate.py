@@ -51,8 +51,8 @@ def seconds_per_evaluation(
     """Measure the seconds of one evaluation of one sample with all branches, in a batch of these seeds, as the mean
     over the plan.
 
-    Steps run until each network has run a second one, and its latest step counts, since a first step also allocates
-    memory. A network with a single step is timed at that step.
+    Steps run until each network has run two, and the later one is timed, since a first step also allocates memory. A
+    network with a single step is timed at that step.
     """
     conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
     runs = [step.network for step in plan.steps]

@@ -42,8 +42,8 @@ JudgedBodies = Callable[[str], Any]  # a function that returns a body by name: a
 class Contender:
     """A body to be judged on the first `seeds` seeds. On the first `forced_seeds` of them forced steps run too.
 
-    plan: a plan of its own along which it is compared with float32; None for the judged plan, which token bodies always
-        use.
+    plan: a separate plan along which the body is compared with float32; None for the judged plan, which token bodies
+        always use.
     """
 
     name: str

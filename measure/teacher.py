@@ -44,8 +44,9 @@ Sample = Callable[[Plan, SeedBatch], Floats]  # a function that returns float32'
 
 
 class TeacherCheck(Strict, frozen=True):
-    """The distances of a teacher and of the judged plan from the exact trajectory, for which samples with twice the
-    teacher's steps are taken. Distances are mean PSNRs over `seeds` seeds, in dB; None if there is no such plan."""
+    """The distances of a teacher and of the judged plan from the exact trajectory, which is represented by samples with
+    twice the teacher's steps. Distances are mean PSNRs over `seeds` seeds, in dB; None if no plan has twice the
+    steps."""
 
     teacher: str  # the name of its plan
     exactness: float | None  # PSNR of the teacher's samples
@@ -110,7 +111,8 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
 
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     """Return whether a denoiser was distilled to few steps: by its spec, because it is a consistency function, or
-    because the judged plan's solver is for such denoisers. A network of two times is not, unless its spec says so."""
+    because the judged plan's solver is for such denoisers. A network that takes two times does not count as distilled,
+    unless its spec says so."""
     from fewstep.plans.names.plan_name import parse_plan_name  # imports all solvers; not needed to only run plans
     from fewstep.plans.publication import facts_of
 

@@ -8,7 +8,7 @@ copied, and others end.
     x = particles.best()
 
 The hook `weigh` sees an evaluation before the update: rows, outputs and x0. Particles are resampled there, so that the
-next draw separates copies, and no evaluation is wasted. With different settings of particles, groups and choice, the
+next draw separates copies, and no evaluation is wasted. With different numbers of particles and different choices, the
 same loop is FK steering (Singhal et al. 2025, arXiv 2501.06848), FK correctors (Skreta et al. 2025, arXiv 2503.02819),
 SVDD (Li et al. 2024, arXiv 2408.08252) and best of N. Noise is a function of the seed, the draw and the particle's
 index, so a seed's population does not depend on the other seeds of the call, nor on `batch`.

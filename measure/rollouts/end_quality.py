@@ -43,8 +43,8 @@ class Similarity(Strict, frozen=True):
 
 
 class EndQuality(Strict, frozen=True):
-    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. For tokens, the
-    variance of log-probabilities over their error, at the states of float32's run."""
+    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. For tokens, the ratio
+    of the variance of log-probabilities to their squared error, in dB, at the states of float32's run."""
 
     reference: str  # what the samples were compared with, as text
     mean: float

@@ -21,10 +21,10 @@ NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference 
 class Nearness:
     """Figures in dB.
 
-    psnr: the mean over samples. snr: the variance of the references over the error; None if the references are
-    constant,
-        and for tokens. unrelated: the mean PSNR of a reference to the reference of another seed; None for a single
-        seed. largest: the largest magnitude in samples and references (not in dB); None if it is unknown.
+    psnr: the mean over samples. snr: the ratio of the variance of the references to the squared error; None for tokens,
+        and if the references are constant. unrelated: the mean PSNR of a reference to the reference of another seed;
+        None for a single seed. largest: the largest magnitude in samples and references (not in dB); None if it is
+        unknown.
     """
 
     psnr: float
@@ -44,7 +44,7 @@ class Nearness:
 
     @property
     def is_diverged(self) -> bool:
-        """True if the references themselves are far out of model range."""
+        """True if the references themselves are far outside model range."""
         return self.unrelated is not None and self.unrelated < DIVERGED
 
     def reaches(self, least_psnr: float, least_snr: float) -> bool:

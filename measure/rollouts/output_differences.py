@@ -3,7 +3,8 @@
 Guidance adds a multiple of cond - uncond, or of cond - perturbed, to an output. This direction may be a twentieth of
 the output, so a body may lose it although its samples have a fair PSNR. The second difference is between a sample's
 condition and its neighbour's. Both bodies read the states of float32's trajectory, so a figure concerns one step only.
-Differences are in units of the predicted sample x0: the raw output of EDM may change by an eighth where x0 hardly does.
+Differences are measured in the predicted sample x0: where the raw output of EDM changes by an eighth, x0 may hardly
+change.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,13 +38,13 @@ def roll_batch(u: Array) -> Array:
 
 
 def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
-    """Return the part of x0 from the output under each sample's condition, and its changes by guidance's direction and
-    by the next sample's condition. The direction leads from the other branch, or the mean of several other branches, to
-    cond.
+    """Return the output's part in x0 under each sample's condition, its guidance difference, and its change under the
+    next sample's condition. The guidance difference is the branch cond minus the other branch, or minus the mean of
+    several other branches.
 
     outputs, outputs_moved: the network's outputs at a step, for its inputs and for `roll_batch` of them, [B, *x_shape]
-        each. Returns [3, B, *x_shape]. Missing differences are 0: the direction at a step without guidance, and the
-        condition's for a single sample.
+        each. Returns [3, B, *x_shape]. Missing differences are 0: the guidance difference at a step without guidance,
+        and the change of condition for a single sample.
     """
     named = dict(zip(step.branches, outputs[:: step.heads], strict=True))
     cond = named.get(COND, np.zeros_like(outputs[0]))
@@ -53,7 +54,8 @@ def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequ
 
 
 def _x0_gain(step: Step) -> float:
-    """Return the change of x0 if the prediction of each branch changes by 1: x0 of state 0 and predictions 1."""
+    """Return the change of x0 if the prediction of each branch changes by 1. It is x0 for a state of 0 and predictions
+    of 1."""
     columns = [0.0] * len(step.input) + [1.0, *[0.0] * (step.heads - 1)] * len(step.branches)
     if step.shaping is not None:  # the shaping's result is a column too; here it is treated as if it changed nothing
         columns.append(sum(a * b for a, b in zip(step.shaping_of[0], columns, strict=True)))
@@ -103,8 +105,8 @@ def float_differences(recorded_run: RecordedRun, graph: LoadedGraph) -> tuple[Ar
 def body_differences(
     recorded_run: RecordedRun, graphs: Sequence[LoadedGraph]
 ) -> tuple[tuple[Difference | None, ...], tuple[Difference | None, ...]]:
-    """Return guidance's directions and the differences of two conditions along a recorded run with float32's. `graphs`
-    has a body's graph for each range group."""
+    """Return how well a body preserves the guidance differences, and the differences between two conditions, at the
+    steps of a recorded run. `graphs` has a body's graph for each range group."""
     steps = []
     for state, exact in zip(
         recorded_run.float_states, recorded_run.differences, strict=False

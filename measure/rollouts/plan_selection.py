@@ -37,9 +37,9 @@ def select_plan(
 ) -> Plan:
     """Return the requested plan, or else the plan of the calibration, including guidance and shaping.
 
-    What is missing comes from the calibration, by the rule of `calibrated_plans`. The calibrated plan is the stored
-    one, or is compiled from its name if another guidance, size, shaping or strength changes it. `fitted:N` is the
-    body's fitted plan; float32 is compared along it too.
+    A missing plan, guidance or shaping is that of the calibration, by the table of `calibrated_plans`. The calibrated
+    plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength changes it.
+    `fitted:N` is the body's fitted plan; float32 is compared along it too.
 
     compiler: compiles plans for float32. asked: the requested plan, or None.
     """
@@ -88,7 +88,8 @@ def select_plans(
     asked: TextReference | None = None,
     guidance: float | Guidance | None = None,
 ) -> dict[str, Plan]:
-    """Return the plan of each body: `select_plan` of the first, or for `fitted:N` each body's own at that guidance."""
+    """Return the plan of each body: for all bodies `select_plan` of the first, or for `fitted:N` the fitted plan of
+    each body at that guidance."""
     first = select_plan(compiler, next(iter(bodies.values())), asked, guidance)
     if not isinstance(asked, FittedReference):
         return dict.fromkeys(bodies, first)

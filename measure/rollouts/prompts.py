@@ -66,8 +66,7 @@ class ConditionOptions(Options):
     conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
         by name. Judge on other values than you calibrate on. Default: random values.
     prompts: A text file of your own prompts, one per line, for a bundle with a text encoder. Judge on other prompts
-    than
-        you calibrate on. Default: prompts that come with fewstep.
+        than you calibrate on. Default: prompts that come with fewstep.
     """
 
     conditions: Path | None = None

@@ -81,7 +81,8 @@ class RecordedTokenRun:
         return TokenOutputs(logits, finish_tokens(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def decibels(self, run: TokenOutputs) -> NDArray[np.float64]:
-        """Return the variance of float32's log-probabilities over their error, of each sample in dB."""
+        """Return, for each sample, the ratio of the variance of float32's log-probabilities to their squared error, in
+        dB."""
         signal, error = np.zeros((2, len(self.seeds)))
         for state, exact, other in self._pairs(run):
             of_sample = np.nonzero(state.u == self.mask)[0]

@@ -1,7 +1,7 @@
 """Graphs that run one row of a batch at a time, so that the result of a row does not depend on other rows.
 
-A backend may sum in another order for another number of rows. onnxruntime's float kernels have not been seen to do that
-on x86, but nothing guarantees that they never will.
+A backend may sum in another order for another number of rows. For onnxruntime's float kernels on x86 this was never
+observed, but it is not guaranteed.
 """
 
 from collections.abc import Iterable

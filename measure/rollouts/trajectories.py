@@ -1,4 +1,4 @@
-"""Trajectories of a denoiser along the plan with which it will be deployed, on which ranges and fits are measured.
+"""Trajectories of a denoiser along the plan that it will run when deployed. Ranges and fits are measured on them.
 
 The runtime's own sampler runs them, so the body sees exactly the deployed inputs, including all branches. They are
 streamed in batches: memory depends on the batch, not on the number of trajectories. Noise and conditions of a

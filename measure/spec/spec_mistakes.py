@@ -1,4 +1,4 @@
-"""Common mistakes in a spec, each as the reading of a network that would correct it."""
+"""Common mistakes in a spec. Each is given as the reading of a network that corrects it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -86,7 +86,7 @@ def _share_of_other(
 
 
 def _slope(time: Time) -> float:
-    """Return the slope of v in x, in directions without data."""
+    """Return the slope of v in x, in directions in which the data do not vary."""
     return time.alpha / time.sigma
 
 

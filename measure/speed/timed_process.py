@@ -27,8 +27,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
     """A contender in its process, which ends with the `with` block or with `close`.
 
     opener: a module-level function with its arguments (`functools.partial`), which returns calls by name. It is called
-    in
-        that process; `load` is its duration in seconds.
+        in that process; `load` is its duration in seconds.
 
     Raises UserError if the contender cannot be opened or a call of it fails, and ContenderDied if its process ends or
     cannot start. Of two contenders, `has_failed` tells which one failed.

@@ -8,7 +8,7 @@
 
 A robot does not wait for sampling. While it executes one sequence of actions, another thread samples the next one, from
 a window of observations that does not change. `former` and `decided` of `sample_actions` make the next sequence
-continue the former one.
+continue the previous one.
 """
 
 from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences

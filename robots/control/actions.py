@@ -1,4 +1,4 @@
-"""Sample sequences of actions, each as the continuation of the former one."""
+"""Sample sequences of actions, each as the continuation of the previous one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Continuity = Literal["none", "hard", "trained"]
 class SequenceRequest:
     """A request for a sequence that begins at the tick of the window.
 
-    former: the actions [k, ...] of the former sequence from that tick on, in units; None at the start of an episode.
+    former: the actions [k, ...] of the previous sequence from that tick on, in units; None at the start of an episode.
     decided: the number of former actions that the robot executes while this sequence is sampled.
     """
 
@@ -51,9 +51,9 @@ def sample_actions(
     `policy.actions` (manifest) of them. The rest is the policy's prediction for later ticks.
 
     Args:
-        former: the actions [k, ...] of the former sequence from this tick on, in units.
+        former: the actions [k, ...] of the previous sequence from this tick on, in units.
         decided: the number of former actions that will be executed in any case.
-        continuity: how the sequence continues the former one.
+        continuity: how the sequence continues the previous one.
             "trained" passes the decided actions to a network that was trained to continue them, and holds them.
             "hard" only holds the decided actions.
             "none" holds nothing.
@@ -64,7 +64,7 @@ def sample_actions(
     places = manifest.x_shape[0] - policy_of(manifest).first
     checked = None if former is None else _check_former(former, places, action_shape(manifest), decided)
     if checked is None and decided:
-        raise UserError(f"{decided} actions are decided, but there is no former sequence", "give former=[k, ...] too")
+        raise UserError(f"{decided} actions are decided, but there is no previous sequence", "give former=[k, ...] too")
     actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
     one: Float32 = actions[0]
     return one
@@ -128,7 +128,7 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
 def _make_hold(
     sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
-    """Return the former sequences [B, *x_shape] in model range, and a mask that is 1 where they are held."""
+    """Return the previous sequences [B, *x_shape] in model range, and a mask that is 1 where they are held."""
     manifest = sampler.bundle.manifest
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
@@ -146,7 +146,7 @@ def _make_hold(
 
 
 def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
-    """Return the former sequence as an array; None if it is empty. Raises UserError for a wrong shape."""
+    """Return the previous sequence as an array; None if it is empty. Raises UserError for a wrong shape."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
     former = as_finite(actions, "former actions", fix)
     if not former.size:

@@ -35,9 +35,9 @@ class Chunk:
 
 
 def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
-    """Return the new sequence, faded in from the former sequence over `count` ticks from `tick` on.
+    """Return the new sequence, faded in from the previous sequence over `count` ticks from `tick` on.
 
-    Actions change linearly from the former values to the new ones. Discrete elements change at once.
+    Actions change linearly from the previous values to the new ones. Discrete elements change at once.
     """
     start = max(tick - new.origin, 0)
     end = min(start + count, len(new.actions))

@@ -20,7 +20,7 @@ class Rhythm:
     execute: number of actions of a sequence, counted from its observation, that are used before the next sequence takes
         over; None means the manifest's number. The call for the next sequence begins earlier by its delay, the ticks
         that it takes. If the delay exceeds half of `execute`, each call begins when the previous one ends.
-    fade: ticks over which a sequence takes over from the former one; 0 switches at once. At most the length of a
+    fade: ticks over which a sequence takes over from the previous one; 0 switches at once. At most the length of a
         sequence, counted from its observation.
     expected: seconds assumed for a call until one is measured (as in `warm_up`); None means the delay of a virtual
         clock, or 0.

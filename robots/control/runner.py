@@ -54,7 +54,7 @@ class _Flight:
     """A running job.
 
     origin: the tick of its observation. epoch: the number of its episode. place: the index of its plan. decided: the
-    number of actions of the former sequence that the robot is expected to execute meanwhile.
+    number of actions of the previous sequence that the robot is expected to execute meanwhile.
     """
 
     running: Running
@@ -70,7 +70,7 @@ class PolicyRunner:
     Args:
         rhythm: when sequences are sampled, and along which plans.
         safety: the limits of actions, and the action that is sent while there is no sequence.
-        continuity: how a sequence continues the former one, as in `sample_actions`.
+        continuity: how a sequence continues the previous one, as in `sample_actions`.
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
         clock: a `WallClock` (the default) or a `VirtualClock`.
         text: the text encoder of the bundle, for language-conditioned policies. `reset` and `warm_up` then take a
@@ -144,7 +144,7 @@ class PolicyRunner:
         self._problem: str | None = None
         self._sent = self._idle  # the last action that was sent
         self._last_source: Source = "waiting"  # the source of the last tick's action
-        self._joins_at = -1  # the tick at which the current sequence takes over from the former one
+        self._joins_at = -1  # the tick at which the current sequence takes over from the previous one
         self._history.clear()
         self._record.end_episode()
         self._tick_began = self._now()
