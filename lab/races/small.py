@@ -3,9 +3,9 @@
     python -m lab.races.small BUNDLE ... [--threads 1,2] [--batches 1,8] [--rounds 12] [--turn-seconds 0.1]
 
 A bundle has bodies for cpu-x86 and openvino, along one plan. Contenders take turns in processes of their own. A cell
-has the milliseconds of a call, which are the median of a turn and the least of all turns, as other programs disturb
-some. In brackets is the speed relative to float32 on onnxruntime, and the last column has that of the fastest int8.
-`openvino-bf16` runs float32 in bf16 where the processor has it, as OpenVINO does by default.
+has the least milliseconds of a call, as other programs disturb most calls of two threads. In brackets is the speed
+relative to float32 on onnxruntime, and the last column has that of the fastest int8. `openvino-bf16` runs float32 in
+bf16 where the processor has it, as OpenVINO does by default.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import median
 
 from benchmarks.options import parser_of, positive, refusing, several
 from fewstep.measure.open_body import open_body
@@ -58,7 +57,7 @@ def open_contender(bundle: Path, body: str, backend: str, threads: int, batches:
 def race(
     bundle: Path, threads: int, batches: Sequence[int], rounds: int, seconds: float
 ) -> dict[int, dict[str, float]]:
-    """Return each contender's seconds of a call, by the number of rows: the median of a turn, and the least of all.
+    """Return each contender's least seconds of a call, by the number of rows.
 
     `onnxruntime-rows` takes part with more than one thread.
     """
@@ -73,7 +72,7 @@ def race(
         for _ in range(rounds):
             for rows, found in least.items():
                 for name, process in processes.items():
-                    found[name] = min(found[name], median(process.wall_times(seconds, str(rows))))
+                    found[name] = min(found[name], *process.wall_times(seconds, str(rows)))
     return least
 
 
