@@ -69,7 +69,7 @@ def check_near(body: CalibratedBody, manifest: Manifest) -> None:
         )
     if body.search is not None or trial.tokens is not None or near.is_enough:
         return
-    fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"
+    fix = "ask for a quality (--quality 30dB), use --precision float32, or follow more trajectories"
     raise UserError(
         f"int8 for {target} is {near.describe('float32')}; at least {LEAST_PSNR:g} and {LEAST_SNR:g} dB are"
         f" required, and {len(trial.in_float)} operations in float are not enough to reach them",

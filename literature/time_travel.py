@@ -34,7 +34,7 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     last = len(plan.steps) - 1
     first, end = (0, last) if between is None else between
     if plan.rows != 1 or any(step.terms for step in plan.steps):
-        raise UserError(f"plan {plan.name!r} remembers earlier steps", "take a solver of one row, such as ddim or ddpm")
+        raise UserError(f"plan {plan.name!r} remembers earlier steps", "use a solver of one row, such as ddim or ddpm")
     if plan.banks:
         raise UserError(
             f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no steps: they would read their own values"

@@ -72,7 +72,7 @@ def check_tokens(plan: AnyPlan) -> TokenPlan:
     if isinstance(plan, TokenPlan):
         return plan
     what = f"plan {plan.name!r} is for continuous samples, but this denoiser predicts tokens"
-    raise UserError(what, f"take {USUAL}")
+    raise UserError(what, f"use {USUAL}")
 
 
 def plan_headline(plan: AnyPlan) -> str:

@@ -168,7 +168,7 @@ def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
         if step.lam is not None and step.lam >= end and schedule.timesteps is None:
             raise UserError(
                 f"the step of plan {plan.name!r} from time {step.time:g} does nothing: the network returns x there",
-                f"take a grid that ends before it, such as {join_plan_name(parts.solver, parts.steps, ANGLES)}",
+                f"use a grid that ends before it, such as {join_plan_name(parts.solver, parts.steps, ANGLES)}",
             )
 
 

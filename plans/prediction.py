@@ -32,7 +32,7 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
     determine x0.
     """
     if prediction == "logits":
-        raise UserError("this denoiser predicts tokens, but the plan is for continuous samples", "take maskgit:8")
+        raise UserError("this denoiser predicts tokens, but the plan is for continuous samples", "use maskgit:8")
     alpha, sigma = time.alpha, time.sigma
     if alpha == 0 and prediction in ("epsilon", "score", *PRECONDITIONED):
         raise UserError(

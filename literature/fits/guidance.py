@@ -69,7 +69,7 @@ def _noises(state: StepState, outputs: Sequence[Array]) -> list[Array]:
     if not step.sigma or step.alpha is None or len(read) != 1:  # x is not a single row
         raise UserError(
             "the noise that these outputs imply is not known: the plan restores, or is of an older version",
-            "take a plan from noise, compiled again",
+            "compile a plan that starts from noise",
         )
     guided = step.x0 if step.shaping is None or isinstance(step.shaping, Rescale) else step.shaping_of[0]
     known, share = combine(guided[: len(rows)], rows, np.float64), sum(guided[len(rows) :])

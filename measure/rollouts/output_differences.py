@@ -108,9 +108,8 @@ def body_differences(
     """Return how well a body preserves the guidance differences, and the differences between two conditions, at the
     steps of a recorded run. `graphs` has a body's graph for each range group."""
     steps = []
-    for state, exact in zip(
-        recorded_run.float_states, recorded_run.differences, strict=False
-    ):  # empty without differences
+    # the differences are empty if they were not recorded
+    for state, exact in zip(recorded_run.float_states, recorded_run.differences, strict=False):
         graph = graphs[state.step.group]
         outputs = (_run_graph(recorded_run, graph, state, u) for u in (state.u, roll_batch(state.u)))
         steps.append(

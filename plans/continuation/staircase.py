@@ -72,7 +72,7 @@ def _check(plan: Plan) -> None:
     elif len({*drawn, *plan.start_draws}) < len(drawn) + len(plan.start_draws):
         problem = "reads a draw at two steps"
     if problem:
-        fix = "take a plan from noise, with the same guidance at all steps, such as ddim:8"
+        fix = "use a plan that starts from noise, with the same guidance at all steps, such as ddim:8"
         raise UserError(f"plan {plan.name!r} {problem}: it cannot run over positions", fix)
 
 

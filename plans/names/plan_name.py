@@ -85,7 +85,7 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
     UserError, which suggests names, for an invalid name."""
     parts = split_name(name)
     if parts.home is None and parts.function in token_samplers.__all__:
-        raise UserError(f"plan '{parts}' is for tokens, but this denoiser has continuous samples", "take dpmpp_2m:8")
+        raise UserError(f"plan '{parts}' is for tokens, but this denoiser has continuous samples", "use dpmpp_2m:8")
     if parts.home is None:
         _refuse_other_tools(parts)
     solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)

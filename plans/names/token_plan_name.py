@@ -16,7 +16,7 @@ def parse_token_plan_name(name: str | NameParts) -> TokenPlanName:
     parts = split_name(name)
     if parts.home is None and (parts.function in SOLVERS.aliases or parts.function in SOLVERS):
         names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
-        raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"take {names}")
+        raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"use {names}")
     sampler, text = bind_call(parts.home or parts.solver, parts.text, SAMPLERS)
     if parts.light is not None:
         raise UserError(f"plan '{parts}' has light steps, but token plans have none", f"write it as {text}:8")

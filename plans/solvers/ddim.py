@@ -71,7 +71,7 @@ def ddim_inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
         times: as for `ddim`, from noisy to clean.
     """
     if len(times) == 2 and times[0].alpha == 0:
-        raise UserError("ddim_inverse cannot go from clean to pure noise in one step", "take 2 steps or more")
+        raise UserError("ddim_inverse cannot go from clean to pure noise in one step", "use 2 steps or more")
     x = trace.given("x")
     for s, t in pairwise(times[::-1]):
         if t.alpha == 0:

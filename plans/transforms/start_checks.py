@@ -21,5 +21,5 @@ def check_start(plan: Plan) -> int:
     """Return the state row that starts as noise. Raises UserError for a plan that does not start from noise only."""
     start = np.array(plan.start)
     if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
-        raise UserError(f"plan {plan.name!r} does not start from noise only", "take one that does")
+        raise UserError(f"plan {plan.name!r} does not start from noise only", "use a plan that does, such as ddim:8")
     return int(start.argmax())

@@ -126,7 +126,7 @@ class Bundle:
             if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported in float16
                 fix = "export it again in float32, from which all other bodies are made"
             elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
-                fix = f"name one of those, or take the bundle that this was packed from ({self.manifest.name})"
+                fix = f"name one of those, or use the bundle that this was packed from ({self.manifest.name})"
             raise UserError(f"{self.path} has no body {name!r}, only {have}", fix)
         return body
 

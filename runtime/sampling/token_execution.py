@@ -55,7 +55,7 @@ class TokenExecution:
                 return compile_tokens(replace(sampler, text=str(reference)), facts, shape, size, guidance, groups)
             case FittedReference():
                 what = f"plan '{reference}' is for continuous samples, but this denoiser predicts tokens"
-                raise UserError(what, f"take {USUAL}")
+                raise UserError(what, f"use {USUAL}")
             case _:
                 return self._check_plan(check_tokens(reference), bundle, guidance, groups)
 

@@ -73,7 +73,7 @@ CONSISTENCY = DenoiserFacts(EXPLODING, "sample")  # a consistency function of on
 def test_a_step_that_does_nothing_is_refused(solver: str, denoiser: DenoiserFacts, grid: str) -> None:
     with pytest.raises(UserError, match=r"from time (0.002|-1.55\d*) does nothing") as refused:
         compile_plan(f"{solver}:2@{grid}", denoiser)
-    assert refused.value.fix == f"take a grid that ends before it, such as {solver}:2@arctan"
+    assert refused.value.fix == f"use a grid that ends before it, such as {solver}:2@arctan"
     assert len(compile_plan(f"{solver}:1@{grid}", denoiser).steps) == 1
 
 

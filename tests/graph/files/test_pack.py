@@ -81,7 +81,7 @@ def test_what_a_packed_bundle_cannot_do_is_said(tiny_bundle: Path, tmp_path: Pat
     pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     with refuses("int8-cpu-x86", "precision int8"):
         fewstep.runtime.load(tmp_path / "device")
-    with pytest.raises(UserError, match=r"or take the bundle that this was packed from \(tiny\)"):
+    with pytest.raises(UserError, match=r"or use the bundle that this was packed from \(tiny\)"):
         open_bundle(tmp_path / "device").body("float32")
 
 

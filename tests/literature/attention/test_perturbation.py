@@ -39,6 +39,7 @@ from tests.literature.attention.networks import (
     inputs,
     rewritten,
 )
+from tests.refusals import refuses
 
 
 def perturb(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, use_given_noise
 from tests.plans.execute_plan import sample, tanh
+from tests.refusals import refuses
 
 SHAPE = (1, 8, 8)
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -37,5 +37,5 @@ def test_plans_that_draw_no_start_are_refused() -> None:
     plan = compile_plan("ddim:4", FACTS)
     twice = msgspec.structs.replace(plan.steps[0], draws=(0,), update=((*plan.steps[0].update[0], 1.0),))
     for refused in (tail(plan, 1), msgspec.structs.replace(plan, steps=(twice, *plan.steps[1:]))):
-        with pytest.raises(UserError, match="does not start from one draw"):
+        with refuses(repr(refused.name), "ddim:8"):
             use_given_noise(refused)
