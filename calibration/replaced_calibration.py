@@ -25,8 +25,8 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
     no warning here: verbs that run it report it.
     """
     with suppress(UserError):
-        former = own_plan(bundle, bundle.manifest.bodies["float32"])
-        options = [] if former is None else list_options_to_keep(former, plan, given)
+        previous = own_plan(bundle, bundle.manifest.bodies["float32"])
+        options = [] if previous is None else list_options_to_keep(previous, plan, given)
         if not FILES & {*given}:
             options += [f"--{name} FILE" for name in _list_recorded_files(bundle.manifest.provenance.commands)]
         if options:
@@ -43,16 +43,16 @@ def _list_recorded_files(commands: Sequence[str]) -> list[str]:
     return [name for name in sorted(FILES) if f"--{name}" in last]
 
 
-def list_options_to_keep(former: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:
+def list_options_to_keep(previous: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:
     """Return the options that keep the plan, guidance and clip of the previous calibration, for those that the caller
     did not give and that the new plan changes. A value that no option can express is left out."""
     found: list[str] = []
-    if "plan" not in given and former.name != plan.name:
-        found.append(f"--plan {shlex.quote(former.name)}")
-    guidance = "1" if former.guidance is None else to_text(former.guidance)
-    if "guidance" not in given and former.guidance != plan.guidance and guidance is not None:
+    if "plan" not in given and previous.name != plan.name:
+        found.append(f"--plan {shlex.quote(previous.name)}")
+    guidance = "1" if previous.guidance is None else to_text(previous.guidance)
+    if "guidance" not in given and previous.guidance != plan.guidance and guidance is not None:
         found.append(f"--guidance {guidance}")
-    shaping = shaping_of(former)
+    shaping = shaping_of(previous)
     is_changed = "clip" not in given and shaping != shaping_of(plan)
     if is_changed and isinstance(shaping, Clip) and shaping.low == -shaping.high:
         found.append(f"--clip {shaping.high:g}")

@@ -46,24 +46,24 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
     return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
 
 
-def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
-    """Describe what other verbs added to the bundle that is replaced, `former`, and `new` does not have; "" if that is
+def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
+    """Describe what other verbs added to the bundle that is replaced, `previous`, and `new` does not have; "" if that is
     only a report."""
-    bodies = [name for name in former.bodies if name != "float32"]
-    engines = [engine.file for engine in former.engines]
+    bodies = [name for name in previous.bodies if name != "float32"]
+    engines = [engine.file for engine in previous.engines]
     kept = () if new is None else new.fitted
-    fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in former.fitted if each not in kept]
+    fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in previous.fitted if each not in kept]
     added = list(dict.fromkeys([*bodies, *engines, *fitted]))
-    return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
+    return ", ".join([*added, *["the report"] * (previous.report is not None)]) if added else ""
 
 
-def suggest_later_commands(former: Manifest, folder: Path) -> str:
+def suggest_later_commands(previous: Manifest, folder: Path) -> str:
     """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any.
 
     They are quoted again, since the manifest of another person could end a command and begin one of a shell.
     """
     again = []
-    for command in former.provenance.commands:
+    for command in previous.provenance.commands:
         with suppress(ValueError):  # a manifest that was edited
             program, verb, _, *options = split(command)
             if program == "fewstep" and verb not in ("export", "pack"):  # pack wrote the bundle from another one

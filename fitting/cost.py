@@ -27,8 +27,8 @@ def count_evaluations(task: FitTask) -> tuple[int, int]:
     plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # including the norms of each start
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # choice of the start, and check for continuous times
     body += (seeds + choices) * steps + _count_search_rollouts(task) * steps  # samples of the nominal plan
-    body += (seeds + choices + 3 * judges) * steps  # samples of the nominal, fitted and former plans
-    compared = 2 if task.former is None else 3  # plans checked against the teacher
+    body += (seeds + choices + 3 * judges) * steps  # samples of the nominal, fitted and previous plans
+    compared = 2 if task.previous is None else 3  # plans checked against the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECK_SEEDS * (compared * steps + 3 * long)
 
 

@@ -64,11 +64,11 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
     check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
     judge_seeds = PAIRED[: options.judge_seeds]
     blocks = sample_teacher_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
-    former = None if task.former is None else task.former.plan
+    previous = None if task.previous is None else task.previous.plan
     price = 0.0 if best.trade is None else best.trade.price
-    judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, former, price)
+    judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, previous, price)
     on_selection = Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.selection), best.nominal_psnr.selection)
-    is_better = judged.gain.is_significant and on_selection.is_significant and not judged.is_behind_former
+    is_better = judged.gain.is_significant and on_selection.is_significant and not judged.is_worse_than_previous
     result = FitResult(
         bundle=task.bundle.manifest.name,
         body=BODY,
@@ -79,7 +79,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
         on_fit=Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.fit), best.nominal_psnr.fit),
         on_selection=on_selection,
         on_judge=judged.gain,
-        over_former=judged.over_former,
+        over_previous=judged.over_previous,
         trade=best.trade,
         features=None if task.extractor is None else task.extractor.name,
         sets=judged.sets,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.fitting.feature_tradeoff import Trade
-from fewstep.fitting.former_fit import use_of, use_of_entry
 from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
+from fewstep.fitting.previous_fit import use_of, use_of_entry
 from fewstep.fitting.requirements import BODY
 from fewstep.graph.files.commit import Writer
 from fewstep.measure.distances.frechet import SetComparison
@@ -25,7 +25,7 @@ class FitResult:
     check: the distances of the teacher and of the fitted plan from the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
-    over_former: the gain of the fitted plan on the judge seeds over the bundle's previous fitted plan for the same use;
+    over_previous: the gain of the fitted plan on the judge seeds over the bundle's previous fitted plan for the same use;
         None if there is none.
     trade: the trade for features and energy; None if no step gained.
     features: the name of the extractor that `sets` uses; None without an extractor.
@@ -46,7 +46,7 @@ class FitResult:
     on_fit: Gain
     on_selection: Gain
     on_judge: Gain
-    over_former: Gain | None
+    over_previous: Gain | None
     trade: Trade | None
     features: str | None
     sets: SetComparison | None

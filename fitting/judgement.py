@@ -24,16 +24,16 @@ class FitJudgement:
 
     nominal_psnr: mean PSNR of the nominal plan in dB.
     gain: the gain of the fitted plan over the nominal plan.
-    over_former: the gain of the fitted plan over the previous fitted plan; None without one.
-    is_behind_former: whether the fitted plan is worse than the previous one. If its features are closer to the
+    over_previous: the gain of the fitted plan over the previous fitted plan; None without one.
+    is_worse_than_previous: whether the fitted plan is worse than the previous one. If its features are closer to the
         teacher's, it may lose up to `price` dB of PSNR (see `judge_fit`).
     sets: FD of the fitted plan and of the nominal one; None without an extractor.
     """
 
     nominal_psnr: float
     gain: Gain
-    over_former: Gain | None
-    is_behind_former: bool
+    over_previous: Gain | None
+    is_worse_than_previous: bool
     sets: SetComparison | None
 
 
@@ -43,25 +43,25 @@ def judge_fit(
     blocks: Sequence[Block],
     nominal: Plan,
     fitted: Plan,
-    former: Plan | None,
+    previous: Plan | None,
     price: float,
 ) -> FitJudgement:
-    """Compare the fitted plan with the nominal plan and with the previous fitted plan, `former`. `price` is the PSNR in
+    """Compare the fitted plan with the nominal plan and with the previous fitted plan, `previous`. `price` is the PSNR in
     dB that the fit gave up for better features."""
     targets = np.concatenate([block.required_target for block in blocks])
     plain, samples = (np.concatenate(list(rolled.sample_blocks(plan, blocks))) for plan in (nominal, fitted))
     before, after = psnr(plain, targets), psnr(samples, targets)
-    over_former, is_behind = None, False
-    if former is not None:
-        others = np.concatenate(list(rolled.sample_blocks(former, blocks)))
-        over_former = Gain.from_psnr(after, psnr(others, targets))
+    over_previous, is_behind = None, False
+    if previous is not None:
+        others = np.concatenate(list(rolled.sample_blocks(previous, blocks)))
+        over_previous = Gain.from_psnr(after, psnr(others, targets))
         has_nearer = extractor is not None and price > 0 and are_nearer(extractor, samples, others, targets)
-        is_behind = over_former.mean < -(price if has_nearer else 0.0)
+        is_behind = over_previous.mean < -(price if has_nearer else 0.0)
     return FitJudgement(
         nominal_psnr=float(before.mean()),
         gain=Gain.from_psnr(after, before),
-        over_former=over_former,
-        is_behind_former=is_behind,
+        over_previous=over_previous,
+        is_worse_than_previous=is_behind,
         sets=None if extractor is None else compare_fitted_sets(extractor, plain, samples, targets),
     )
 

@@ -71,18 +71,18 @@ def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
     for i, step in enumerate(plan.steps):
         scale, x, of_given = _decompose_input(plan, step, state, units[:given])
         prediction = np.array(step.x0[len(step.input) :])  # coefficients of the outputs, and of their shaping
-        former = np.array(step.x0[: plan.rows]) @ state
+        previous = np.array(step.x0[: plan.rows]) @ state
         unshaped = np.array(step.shaping_of[0][: plan.rows]) @ state if step.shaping_of else 0.0
         xs.append(x)
         scales.append(scale)
         shown.append(of_given)
-        base.append(_decompose_row(plan, former + unshaped, x, units[:given]))  # one of the two summands is 0
+        base.append(_decompose_row(plan, previous + unshaped, x, units[:given]))  # one of the two summands is 0
         update = np.array(step.update)
         reads = update[:, plan.rows :]
         shares = reads @ prediction / (prediction @ prediction)
         if np.abs(reads - np.outer(shares, prediction)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
             raise _refuse_plan(plan, "reads outputs of the network and its prediction")
-        state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - former)
+        state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - previous)
     xs.append(np.array(plan.output) @ state)
     columns = [_solve_combination(before, after, given) for before, after in zip(xs, xs[1:], strict=False)]
     needed = max(i + 1 - _first_nonzero(numbers[1 + given :]) for i, numbers in enumerate(columns))
@@ -210,13 +210,13 @@ def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tupl
     return scale, x, of_given
 
 
-def _decompose_row(plan: Plan, former: Array, x: Array, units: Array) -> Array:
-    """Return (of_x, of_given of each given tensor) with former = of_x x + of_given . y."""
+def _decompose_row(plan: Plan, previous: Array, x: Array, units: Array) -> Array:
+    """Return (of_x, of_given of each given tensor) with previous = of_x x + of_given . y."""
     given = len(units)
     free = slice(given, None)
-    of_x = float(former[free] @ x[free] / (x[free] @ x[free]))
-    left = former - of_x * x
-    if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(former).max()):
+    of_x = float(previous[free] @ x[free] / (x[free] @ x[free]))
+    left = previous - of_x * x
+    if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(previous).max()):
         raise _refuse_plan(plan, "predicts from more than the x that its network receives")
     return np.concatenate([[of_x], left[:given]])
 

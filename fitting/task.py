@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from fewstep.fitting.conditions import FitConditions, fit_conditions
-from fewstep.fitting.former_fit import FormerFit, find_former_fit, warn_of_lost_plans
 from fewstep.fitting.options import FitOptions
+from fewstep.fitting.previous_fit import PreviousFit, find_previous_fit, warn_of_lost_plans
 from fewstep.fitting.requirements import BODY, check_bundle, check_teacher
 from fewstep.fitting.rollouts import FitSampler, RolloutJob, open_samplers
 from fewstep.fitting.start_plans import Starts, select_starts
@@ -34,7 +34,7 @@ class FitTask:
     extractor: the network that computes features of samples; None if none is known for the data.
     teacher_reference: the teacher that the caller named; None for the default.
     graph: the digest of the body's graph, from `graph_of_fit`.
-    former: the previous fitted plan, which a new one would replace; None if there is none.
+    previous: the previous fitted plan, which a new one would replace; None if there is none.
     steps: the plan's evaluations.
     seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
     iterations: the maximum number of iterations.
@@ -49,7 +49,7 @@ class FitTask:
     extractor: Extractor | None
     teacher_reference: TextReference | None
     graph: str
-    former: FormerFit | None
+    previous: PreviousFit | None
     steps: int
     seeds: int
     selection_seeds: int
@@ -81,7 +81,7 @@ def open_fit_task(options: FitOptions) -> FitTask:
     rolled = FitSampler(sampler, reference, job)
     graph = graph_of_fit(bundle.manifest, BODY)
     assert graph is not None, "it is opened"
-    former = find_former_fit(bundle, graph, starts.nominal[0])
+    previous = find_previous_fit(bundle, graph, starts.nominal[0])
     numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations
     given = bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher
-    return FitTask(*given, graph, former, *numbers)
+    return FitTask(*given, graph, previous, *numbers)

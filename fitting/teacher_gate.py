@@ -62,11 +62,11 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
         return find_teacher(task.rolled.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
 
     first = check(task.teacher_reference, nominal)
-    teacher, replaced, before, former = first.plan, nominal, first.check, task.former
-    if former is not None and before.exactness is not None:
-        replaced = former.plan
+    teacher, replaced, before, previous = first.plan, nominal, first.check, task.previous
+    if previous is not None and before.exactness is not None:
+        replaced = previous.plan
         before = check(parse_plan_text(teacher.name), replaced).check
-    has_same_judge = former is not None and former.entry.teacher == teacher.name
+    has_same_judge = previous is not None and previous.entry.teacher == teacher.name
     default = teacher_plan(task.rolled.reference, None, nominal).name
     if task.teacher_reference is not None and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"

@@ -63,9 +63,7 @@ def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: b
 def _replace_steps(plan: Plan, steps: Collection[int], features: str, linear: bool) -> Plan:
     """Return the plan with some light steps and an unchanged name. Arguments are as in `use_light_steps`."""
     if plan.banks:
-        raise UserError(
-            f"plan {plan.name!r} carries {plan.banks[0].name!r} already", "use a plan that carries nothing"
-        )
+        raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r} already", "use a plan that carries nothing")
     last = len(plan.steps) - 1
     if wrong := [each for each in steps if each not in range(1, last + 1)]:
         what = (

@@ -31,7 +31,7 @@ def fit_table(result: FitResult) -> Table:
 
 def describe_rejection(options: FitOptions, result: FitResult) -> str:
     """Describe the gain for which the plan was rejected, and its seeds."""
-    kept = result.nominal if result.over_former is None else f"the former {FittedReference(options.steps)}"
+    kept = result.nominal if result.over_previous is None else f"the previous {FittedReference(options.steps)}"
     gates = (
         (result.on_selection, "the selection seeds", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
         (result.on_judge, "the judge seeds", "--judge-seeds", options.judge_seeds, PAIRED),
@@ -43,8 +43,8 @@ def describe_rejection(options: FitOptions, result: FitResult) -> str:
             advice = f"; a larger {option} may decide" if gain.mean > 0 and seeds < len(most) else ""
             figures = f"{gain.mean:+.2f} ± {gain.error:.2f} dB"
             return f"{kept} is kept: the gain of {figures} on {where} is below two standard errors{advice}"
-    assert result.over_former is not None
-    loss = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
+    assert result.over_previous is not None
+    loss = f"{-result.over_previous.mean:.2f} ± {result.over_previous.error:.2f} dB"
     return f"{kept} is kept: the new plan is {loss} worse on the judge seeds"
 
 

@@ -37,11 +37,11 @@ def write_run(
             progress("test vector", 0, 1)
             baked = seal(written, baked, sizes)
             progress("test vector", 1, 1)
-            former = _weight_files(output)
+            previous = _weight_files(output)
             check_interrupted()
             for file in reversed(written):  # the graph last, since it names the others
                 os.replace(file, folder / file.name)
-        for name in former - {file.name for file in written}:
+        for name in previous - {file.name for file in written}:
             with suppress(OSError):  # on Windows another program may have it open
                 (folder / name).unlink()
     except OSError as error:

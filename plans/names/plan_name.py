@@ -14,7 +14,7 @@ distillation (`default_grid.py`).
 
 Plugins add names (`plugins.py`). For user-supplied code the file or module precedes the function's name, as in
 "my_solver.py:heun3:8@my_grids.py:even" (`user_code.py`). The canonical form has neither its folder nor a colon.
-The order of a family may be given as "unipc_3:8" or "unipc(order=3):8"; the former is canonical.
+The order of a family may be given as "unipc_3:8" or "unipc(order=3):8"; the first form is canonical.
 A name is parsed by the grammar of Python's literals and never evaluated.
 """
 

@@ -44,5 +44,5 @@ def _upgrade_body(body: Any) -> Any:
 
 
 def _upgrade_engine(engine: Any) -> Any:
-    is_former = isinstance(engine, dict) and engine.get("body") == FORMER_HALF
-    return engine | {"body": HALF} if is_former else engine
+    is_previous = isinstance(engine, dict) and engine.get("body") == FORMER_HALF
+    return engine | {"body": HALF} if is_previous else engine

@@ -140,8 +140,10 @@ def _known_aliases(names: Collection[str]) -> Aliases:
         if name.endswith(".to_out.0"):  # diffusers' first LoRA files omit the number
             yield name.removesuffix(".0"), (name,)
         text = name.removeprefix("text_model.")  # newer versions of transformers omit the prefix
-        former = next((text.removesuffix(new) + old for new, old in TEXT_ATTENTION.items() if text.endswith(new)), text)
-        for each in (text, former):
+        previous = next(
+            (text.removesuffix(new) + old for new, old in TEXT_ATTENTION.items() if text.endswith(new)), text
+        )
+        for each in (text, previous):
             yield each, (name,)
             yield f"text_model.{each}", (name,)
     yield from aliases(names)

@@ -43,7 +43,7 @@ def test_a_map_stays_with_its_body_when_another_target_is_calibrated(options: Ca
     assert [each.body for each in read_maps(open_bundle(options.bundle))] == ["int8-tensorrt"]
 
 
-def test_figures_of_former_bodies_go_with_them(options: CalibrateOptions) -> None:
+def test_figures_of_previous_bodies_go_with_them(options: CalibrateOptions) -> None:
     first = calibrate(options := replace(options, quality=None)).manifest
     with open_for_update(options.bundle, must_exist=True) as writer:
         file = writer.add(b"{}", "report", "figures", ".json")

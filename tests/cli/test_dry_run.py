@@ -37,5 +37,5 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeyp
         with pytest.raises(UserError, match="kB more"):
             verb(replace(options, output=tmp_path / "folder" / "new"))
     assert not (tmp_path / "folder").exists()
-    former = open_bundle(options.output).manifest
-    assert describe_additions(former) == "fitted:3 for float32" and describe_additions(former, former) == ""
+    previous = open_bundle(options.output).manifest
+    assert describe_additions(previous) == "fitted:3 for float32" and describe_additions(previous, previous) == ""

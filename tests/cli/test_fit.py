@@ -56,10 +56,10 @@ def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> Non
     assert named.value["solvers_on_path"] == ()
 
 
-def test_a_former_plan_that_is_better_is_named(tiny_bundle: Path) -> None:
+def test_a_previous_plan_that_is_better_is_named(tiny_bundle: Path) -> None:
     verb(FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **{**FEW, "iterations": 3}), SILENT)
     worse = FitOptions(tiny_bundle, plan="ddim:2", guidance=2.0, **FEW)
-    assert str(verb(worse, SILENT).shown[-1]).startswith("the former fitted:2 is kept: the new plan is ")
+    assert str(verb(worse, SILENT).shown[-1]).startswith("the previous fitted:2 is kept: the new plan is ")
 
 
 def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
@@ -69,8 +69,8 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
     known = replace(fit(options), plan=None)
     few, many, none = Gain(1.23, 1.04), Gain(2.51, 0.53), Gain(0.0, 0.0)
 
-    def line(chosen: Gain, judged: Gain, former: Gain | None = None, seeds: int = 8) -> str:
-        found = replace(known, on_selection=chosen, on_judge=judged, over_former=former)
+    def line(chosen: Gain, judged: Gain, previous: Gain | None = None, seeds: int = 8) -> str:
+        found = replace(known, on_selection=chosen, on_judge=judged, over_previous=previous)
         monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: found)
         return str(verb(replace(options, selection_seeds=seeds), SILENT).shown[-1])
 
@@ -79,10 +79,10 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
     assert line(few, many, seeds=len(CHOICE_SEEDS)) == weak.format("selection seeds")
     assert line(many, few) == f"{weak.format('judge seeds')}; a larger --judge-seeds may decide"
     assert line(none, none) == "dpmpp_2m:2 is kept: no change improved it"
-    lost = "the former fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is below two standard errors"
+    lost = "the previous fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is below two standard errors"
     assert line(many, Gain(-0.3, 0.2), many) == lost
     losing = line(many, many, Gain(-0.3, 0.2))
-    assert losing == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB worse on the judge seeds"
+    assert losing == "the previous fitted:2 is kept: the new plan is 0.30 ± 0.20 dB worse on the judge seeds"
 
 
 def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     assert counted["float32"] == teacher
 
 
-def test_a_former_plan_is_checked_with_the_teacher_too(tiny_bundle):
+def test_a_previous_plan_is_checked_with_the_teacher_too(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
     before = count_evaluations(open_fit_task(options))
     assert fit(options).is_kept

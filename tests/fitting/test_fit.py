@@ -83,11 +83,11 @@ def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_b
 
 
 def test_without_iterations_the_trade_goes_on_from_a_fitted_plan(tiny_bundle, monkeypatch):
-    former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
+    previous_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:2", "iterations": 0})
     *_, found = search(open_fit_task(options))
-    np.testing.assert_allclose(build_plan(found.origin).steps[0].update, former_plan.steps[0].update)
+    np.testing.assert_allclose(build_plan(found.origin).steps[0].update, previous_plan.steps[0].update)
     assert found.done == 0 and found.trade.features > 0.1 and found.trade.price <= COST
     with pytest.raises(UserError, match="give at least 0"):
         FitOptions(tiny_bundle, iterations=-1)
@@ -106,10 +106,10 @@ def test_int8_runs_the_plan_that_was_fitted_to_float32(tiny_bundle):
         assert sampler.compile("fitted:2", 2.0).steps == regroup(result.plan, sampler.body.groups).steps
 
 
-def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bundle):
-    former = give(tiny_bundle, body="int8-cpu-x86")
+def test_a_fit_begins_at_the_plan_that_a_previous_fewstep_fitted_to_int8(tiny_bundle):
+    previous = give(tiny_bundle, body="int8-cpu-x86")
     starts = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "steps": 3, "plan": "fitted:3"})).starts
-    assert starts.request.steps == former.steps and starts.request.fitted is None and len(starts.nominal) > 1
+    assert starts.request.steps == previous.steps and starts.request.fitted is None and len(starts.nominal) > 1
     with refuses(("'fitted:3'", "guidance 2", "none")):
         open_fit_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
     with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, but --steps is 2"):
@@ -123,7 +123,7 @@ def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_b
     assert (found.nominal, found.nominal_psnr) == (fresh.nominal, fresh.nominal_psnr)
 
 
-def test_a_fit_goes_on_from_a_former_one(tiny_bundle, tmp_path):
+def test_a_fit_goes_on_from_a_previous_one(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
     for plan in ("fitted:2", str(tmp_path / "plan.json")):
         starts = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
@@ -268,32 +268,32 @@ def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 
 
-def test_a_better_former_plan_stays(tiny_bundle):
+def test_a_better_previous_plan_stays(tiny_bundle):
     better = {"guidance": 2.0, "iterations": 3, **FEW}
     first = fit(FitOptions(tiny_bundle, **better))
-    assert first.over_former is None
+    assert first.over_previous is None
     manifest = open_bundle(tiny_bundle).manifest
     worse = fit(FitOptions(tiny_bundle, **{**better, "plan": "ddim:2", "iterations": 1}))
-    assert worse.on_judge.is_significant and worse.over_former.mean < -1
+    assert worse.on_judge.is_significant and worse.over_previous.mean < -1
     assert worse.plan is None
     assert open_bundle(tiny_bundle).manifest == manifest
     again = fit(FitOptions(tiny_bundle, **better))
-    assert (again.over_former.mean, again.plan) == (0, first.plan)
+    assert (again.over_previous.mean, again.plan) == (0, first.plan)
 
 
 @pytest.mark.parametrize("price", [0.0, 100.0])
-def test_a_former_plan_gives_way_to_features_that_it_lacks_only_at_their_price(tiny_bundle, monkeypatch, price):
+def test_a_previous_plan_gives_way_to_features_that_it_lacks_only_at_their_price(tiny_bundle, monkeypatch, price):
     """Otherwise each fit with other options could again lose the price of the trade."""
     better = {"guidance": 2.0, "iterations": 3, **FEW}
-    former = fit(FitOptions(tiny_bundle, **better))
+    previous = fit(FitOptions(tiny_bundle, **better))
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
     monkeypatch.setattr(judgement, "are_nearer", lambda *_: True)
     monkeypatch.setattr(FeatureTradeoff, "trade", lambda trader: (trader.work.origin, Trade(price, 1.0, 1.0, 1.0, 1.0)))
     worse = fit(FitOptions(tiny_bundle, **{**better, "plan": "ddim:2", "iterations": 1}))
-    assert -100 < worse.over_former.mean < -1 and worse.on_judge.is_significant
+    assert -100 < worse.over_previous.mean < -1 and worse.on_judge.is_significant
     assert (worse.plan is not None) == (price > 0)
     (entry,) = open_bundle(tiny_bundle).manifest.fitted
-    kept = worse if worse.plan is not None else former
+    kept = worse if worse.plan is not None else previous
     assert entry.psnr == pytest.approx(kept.nominal_psnr + kept.on_judge.mean, abs=2e-3)
 
 

@@ -59,20 +59,20 @@ def test_features_are_nearer_only_where_their_distance_falls_and_fd_does_not_ris
 @pytest.mark.parametrize(
     ("price", "extractor", "is_behind"), [(9.0, True, False), (9.0, False, True), (0.01, True, True)]
 )
-def test_a_plan_may_be_worse_than_a_former_one_by_the_price_of_features_that_it_lacks(price, extractor, is_behind):
-    """The features see a constant that the former plan's samples lack; a plan of fewer steps has a lower PSNR."""
+def test_a_plan_may_be_worse_than_a_previous_one_by_the_price_of_features_that_it_lacks(price, extractor, is_behind):
+    """The features see a constant that the previous plan's samples lack; a plan of fewer steps has a lower PSNR."""
     sampler = Analytic(facts("cosine", "v"), mixture)
     parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
-    nominal, fitted, former = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5, 6))
-    others = np.concatenate([part.sample(sampler, former) for part in parts])
+    nominal, fitted, previous = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5, 6))
+    others = np.concatenate([part.sample(sampler, previous) for part in parts])
     features = SimpleNamespace(
         name="constant", extract=lambda samples: PIXELS.extract(samples + 9 * np.array_equal(samples, others))
     )
     judged = judge_fit(
-        FitSampler(sampler, sampler), features if extractor else None, parts, nominal, fitted, former, price
+        FitSampler(sampler, sampler), features if extractor else None, parts, nominal, fitted, previous, price
     )
-    assert -9 < judged.over_former.mean < -0.01 and judged.gain.is_significant
-    assert judged.is_behind_former == is_behind
+    assert -9 < judged.over_previous.mean < -0.01 and judged.gain.is_significant
+    assert judged.is_worse_than_previous == is_behind
 
 
 def test_values_of_no_file_are_drawn_by_the_seed(tiny_bundle):

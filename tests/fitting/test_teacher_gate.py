@@ -62,7 +62,7 @@ def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fi
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
 
-def test_a_teacher_that_is_worse_than_a_former_plan_does_not_replace_it(tiny_bundle):
+def test_a_teacher_that_is_worse_than_a_previous_plan_does_not_replace_it(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     manifest = open_bundle(tiny_bundle).manifest
     with pytest.raises(UserError, match=r"the teacher ddim:20 is 42\.5 dB .* nearer than fitted:2 with 41\.5 dB"):
@@ -75,23 +75,23 @@ def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": "ddim:20"})
     first, second = fit(options), fit(options)
     assert first.is_kept and not first.check.suffices
-    assert second.is_kept and second.over_former.mean == 0 and second.plan == first.plan
+    assert second.is_kept and second.over_previous.mean == 0 and second.plan == first.plan
 
 
 @pytest.mark.parametrize(("ends_at", "is_kept"), [(56.0, False), (57.5, True), (49.0, True)])
-@pytest.mark.parametrize("has_former", [True, False])
+@pytest.mark.parametrize("has_previous", [True, False])
 def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(
-    tiny_bundle, monkeypatch, ends_at, is_kept, has_former
+    tiny_bundle, monkeypatch, ends_at, is_kept, has_previous
 ):
     """One that suffices may give a plan that is worse on the few seeds of the check."""
-    if has_former:
+    if has_previous:
         fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     before = open_bundle(tiny_bundle).manifest
     plan = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
-    checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_former), ends_at)]
+    checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_previous), ends_at)]
     monkeypatch.setattr(teacher_gate, "find_teacher", lambda *_: Teacher(plan, checks.pop(0)))
     result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": None}))
-    assert result.plan is not None and result.is_kept == (is_kept or not has_former)
+    assert result.plan is not None and result.is_kept == (is_kept or not has_previous)
     assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)
     if not result.is_kept:
         words = "60.0 dB from twice as many steps, less than 10 dB nearer than fitted:2 with 58.0 dB"

@@ -107,7 +107,7 @@ def test_the_averaged_weights_are_written_as_float16(tmp_path):
     assert (tmp_path / "loss.csv").read_text().splitlines()[0] == "step,loss"
 
 
-def test_a_failed_write_leaves_the_former_file(tmp_path):
+def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / "checkpoint.pt"
     path.write_text("whole")
 

@@ -175,7 +175,7 @@ def test_an_evaluation_made_while_the_report_measured_is_shown(evaluation, tmp_p
     assert 'id="distribution"' in write_report(bundle)[1]
 
 
-def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluation):
+def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_previous_ones(evaluation):
     bundle, results = evaluation
     assert read_evaluation(open_bundle(bundle)) == results
     graph = open_bundle(bundle).body("float32").graph  # another graph under the body's name

@@ -129,7 +129,7 @@ def test_a_command_after_another_in_one_process_is_interrupted() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "begun\n", f"{LINE}\n")
 
 
-def test_the_former_handlers_come_back() -> None:
+def test_the_previous_handlers_come_back() -> None:
     code = f"""{BEGIN}
 before = sys.unraisablehook
 try:

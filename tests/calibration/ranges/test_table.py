@@ -118,6 +118,6 @@ def test_damaged_scales_of_channels_are_refused(changes: dict[str, np.ndarray | 
         decode(save_tensors(arrays, metadata=header))
 
 
-def test_a_table_of_a_former_method_still_opens() -> None:
-    former = replace(TABLE, method="entropy")
-    assert decode(former.encode()) == former
+def test_a_table_of_a_previous_method_still_opens() -> None:
+    previous = replace(TABLE, method="entropy")
+    assert decode(previous.encode()) == previous

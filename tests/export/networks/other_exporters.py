@@ -73,7 +73,7 @@ class Network(nn.Module):
 
 
 def written(folder: Path, opset: int, is_new: bool) -> tuple[str, Path]:
-    """Write the file of an exporter, torch's former one or the one with dynamo, and its spec."""
+    """Write the file of an exporter, torch's previous one or the one with dynamo, and its spec."""
     torch.manual_seed(0)
     example = (torch.randn(2, 3, SIZE, SIZE), torch.rand(2) + 0.5, torch.tensor([1, 2]))
     form: dict[str, Any] = {"dynamic_axes": {name: {0: f"n_{name}"} for name in (*NAMES, "out")}}

@@ -1,4 +1,4 @@
-"""A third-party ONNX file: from torch's former exporter, opset 17, with other names."""
+"""A third-party ONNX file: from torch's previous exporter, opset 17, with other names."""
 
 from pathlib import Path
 

@@ -173,13 +173,13 @@ def scale_by_a_large_table(bundle: Path, factor: float) -> None:
     changed(bundle, {"graphs/body.onnx": content_of(made)})
 
 
-def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
+def test_a_bake_that_fails_leaves_the_previous_file_with_its_weights(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fewstep.graph.bake.write.SEPARATE_FILE_ABOVE", -1)  # so that weights are in a separate file
     scale_by_a_large_table(tiny_bundle, 0.5)
     options = BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx")
-    _, (graph, former) = bake(options)
+    _, (graph, previous) = bake(options)
     before = run_file(graph, range(2), **{"class": LABELS[:2]})
     scale_by_a_large_table(tiny_bundle, 0.25)
     real = os.replace
@@ -195,7 +195,7 @@ def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
             bake(options)
     np.testing.assert_array_equal(run_file(graph, range(2), **{"class": LABELS[:2]}), before)
     _, (_, data) = bake(options)
-    assert data != former and data.exists() and not former.exists()
+    assert data != previous and data.exists() and not previous.exists()
     assert not np.array_equal(run_file(graph, range(2), **{"class": LABELS[:2]}), before)
     bake(replace(options, one_file=True))
     assert not list(tmp_path.glob("*.data"))

@@ -101,8 +101,8 @@ def test_another_machine_may_round_but_not_compute_another_sample(
 
 def test_a_file_that_was_baked_before_checksums_opens_and_says_so(file: Path) -> None:
     baked = msgspec.to_builtins(read_metadata(file))
-    former = {name: value for name, value in baked.items() if name not in ("file_sha256", "sample")}
-    io.set_metadata(file, {"fewstep": json.dumps(former, separators=(",", ":"))})
+    previous = {name: value for name, value in baked.items() if name not in ("file_sha256", "sample")}
+    io.set_metadata(file, {"fewstep": json.dumps(previous, separators=(",", ":"))})
     assert read_metadata(file).plan == "ddim(eta=1):3" and "fewstep" in encode_metadata(read_metadata(file))
     with pytest.raises(UserError, match="was baked without a checksum; bake it again"):
         is_whole(file)

@@ -137,15 +137,15 @@ def test_a_full_disk_leaves_the_old_bundle_and_says_so(tmp_path: Path) -> None:
 @pytest.fixture
 def default_sigint() -> Iterator[None]:
     """Set Python's handler of SIGINT. A background job of a shell starts with SIGINT ignored, and Python leaves it."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, former)
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.usefixtures("default_sigint")
 def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_path: Path) -> None:
     bundle = tmp_path / "b"
-    former = write(bundle, b"former")
+    previous = write(bundle, b"previous")
     with (
         pytest.raises(KeyboardInterrupt),
         record_interrupts("interrupted", 130),
@@ -155,7 +155,7 @@ def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_pa
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         writer.commit(manifest(file))
-    assert open_bundle(bundle).manifest == former
+    assert open_bundle(bundle).manifest == previous
     assert len(list((bundle / "graphs").iterdir())) == 1
 
 
@@ -210,7 +210,7 @@ print(number, file=sys.stderr)
 @pytest.mark.slow
 def test_an_interrupt_at_any_line_of_a_writer_leaves_nothing(tmp_path: Path) -> None:
     """Interrupt at each line of the code that locks, commits and cleans up."""
-    write(tmp_path / "b", b"former")
+    write(tmp_path / "b", b"previous")
     command = [sys.executable, "-c", TRACED, str(tmp_path / "b")]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=as_in_a_terminal)
     assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr

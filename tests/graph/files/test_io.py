@@ -216,7 +216,7 @@ def test_a_link_goes_on_leading_to_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by_numpy", [False, True])
-def test_a_full_disk_leaves_the_former_file_and_is_named(tmp_path: Path, by_numpy: bool) -> None:
+def test_a_full_disk_leaves_the_previous_file_and_is_named(tmp_path: Path, by_numpy: bool) -> None:
     resource = pytest.importorskip("resource", reason="needs a limit to what a file may have")
     path = tmp_path / "cat.npy"
     write_atomic(path, b"old")

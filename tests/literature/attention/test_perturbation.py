@@ -39,7 +39,6 @@ from tests.literature.attention.networks import (
     inputs,
     rewritten,
 )
-from tests.refusals import refuses
 
 
 def perturb(module: nn.Module, spec: Spec, layers: tuple[str, ...]) -> Spec:

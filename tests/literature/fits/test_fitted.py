@@ -19,7 +19,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.sampling.execute import finish
 from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, set_targets
-from tests.refusals import refuses
 
 FITS = (compensation, auto_diffusion, solver_search, olss)
 # Least gains of the fits. S3 gains 7.6 and 6.3 dB by times alone on the first two, 5.8 and 1.8 by decisions alone.

@@ -42,8 +42,8 @@ def test_each_step_has_a_slot_and_the_sample_has_one_more_evaluation() -> None:
 def test_a_plan_without_banks_is_as_before() -> None:
     assert add_banks(PLAIN, (), FLOW) is PLAIN
     assert b"carry" not in encode(PLAIN) and b"banks" not in encode(PLAIN)
-    former = msgspec.json.encode(msgspec.json.decode(encode(PLAIN)) | {"schema": 2})
-    assert decode(former) == PLAIN
+    previous = msgspec.json.encode(msgspec.json.decode(encode(PLAIN)) | {"schema": 2})
+    assert decode(previous) == PLAIN
 
 
 def test_a_plan_with_banks_is_read_as_it_was_written() -> None:

@@ -1,4 +1,4 @@
-"""The former fit: a bundle's fitted plan that a new fit for the same use replaces."""
+"""The previous fit: a bundle's fitted plan that a new fit for the same use replaces."""
 
 import logging
 from typing import NamedTuple
@@ -14,23 +14,23 @@ from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 LOG = logging.getLogger("fewstep")
 
 
-class FormerFit(NamedTuple):
+class PreviousFit(NamedTuple):
     """A plan that was fitted to the same graph for the same use, and its entry in the manifest."""
 
     entry: FittedPlan
     plan: Plan
 
 
-def find_former_fit(bundle: Bundle, graph: str, plan: Plan) -> FormerFit | None:
+def find_previous_fit(bundle: Bundle, graph: str, plan: Plan) -> PreviousFit | None:
     """Return the plan of a bundle that was fitted to the same graph for the same use as `plan`, or None.
 
     graph: the digest of the fitted body's graph, from `graph_of_fit`.
     """
     for entry in bundle.manifest.fitted:
         plans, _ = read_fitted_plans(bundle, [entry] if entry.body == BODY else [])
-        for former in plans:
-            if former.fitted is not None and former.fitted.graph == graph and use_of(former) == use_of(plan):
-                return FormerFit(entry, former)
+        for previous in plans:
+            if previous.fitted is not None and previous.fitted.graph == graph and use_of(previous) == use_of(plan):
+                return PreviousFit(entry, previous)
     return None
 
 
