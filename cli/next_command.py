@@ -58,13 +58,13 @@ def calibrate_next(bundle: Path) -> NextCommand:
 
 
 def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep run` command with these words, and with the file of conditions of the former verb, or an
+    """Return the `fewstep run` command with these words, and with the file of conditions of the previous verb, or an
     example value of each required condition."""
     return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle, given))
 
 
 def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep report` command, with the conditions of the former verb."""
+    """Return the `fewstep report` command, with the conditions of the previous verb."""
     from fewstep.report.options import ReportOptions
     from fewstep.report.report_task import open_report_task
 

@@ -25,8 +25,8 @@ class FitResult:
     check: the distances of the teacher and of the fitted plan from the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
-    over_previous: the gain of the fitted plan on the judge seeds over the bundle's previous fitted plan for the same use;
-        None if there is none.
+    over_previous: the gain of the fitted plan on the judge seeds over the bundle's previous fitted plan for the same
+        use; None if there is none.
     trade: the trade for features and energy; None if no step gained.
     features: the name of the extractor that `sets` uses; None without an extractor.
     sets: FD of the fitted plan from the teacher on the judge seeds, paired with the nominal plan.

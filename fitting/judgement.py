@@ -46,8 +46,8 @@ def judge_fit(
     previous: Plan | None,
     price: float,
 ) -> FitJudgement:
-    """Compare the fitted plan with the nominal plan and with the previous fitted plan, `previous`. `price` is the PSNR in
-    dB that the fit gave up for better features."""
+    """Compare the fitted plan with the nominal plan and with the previous fitted plan, `previous`. `price` is the PSNR
+    in dB that the fit gave up for better features."""
     targets = np.concatenate([block.required_target for block in blocks])
     plain, samples = (np.concatenate(list(rolled.sample_blocks(plan, blocks))) for plan in (nominal, fitted))
     before, after = psnr(plain, targets), psnr(samples, targets)

@@ -8,9 +8,9 @@ from torch import nn
 
 from benchmarks import fetch_weights
 from fewstep.export import ScheduleSpec, Spec
-from fewstep.plans.errors import UserError
 from lab.zoo.denoising import Trained
 from lab.zoo.members import FOLDER
+from tests.refusals import refuses
 
 STORED = fetch_weights.parse_listing(fetch_weights.LIST.read_text())
 MOST = 64_000_000  # bytes of a checkout
@@ -48,7 +48,7 @@ def test_a_file_that_is_there_is_left_alone(clone: tuple[Path, dict[str, str]]) 
 
 
 def test_a_history_without_the_file_is_refused(clone: tuple[Path, dict[str, str]]) -> None:
-    with pytest.raises(UserError, match="has no history with the weights other; call this in a clone"):
+    with refuses("other", "in a clone"):
         fetch_weights.fetch_weights(clone[0], {"other": "0" * 40})
     assert not (clone[0] / "other").exists()
 
@@ -58,7 +58,7 @@ def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
     absent = Trained(str(tmp_path / "absent.py"), nn.Identity, Spec("absent", (1,), (), "flow", ScheduleSpec("flow")))
-    with pytest.raises(UserError, match=r"no weights absent.safetensors in .*; python -m benchmarks.fetch_weights"):
+    with refuses("absent.safetensors", "python -m benchmarks.fetch_weights"):
         absent()
 
 

@@ -43,6 +43,7 @@ from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.refusals import refuses
 
 PLANTED = 0.05  # by which the int8 body's output is too small
 OPTIONS = replace(FIRST, target=("cpu-x86",), trajectories=16)
@@ -91,7 +92,7 @@ def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pyte
         return frozenset(op.name for op in ops)
 
     change_target(monkeypatch, "cpu-x86", slower=all_slower)
-    with pytest.raises(UserError, match=r"no operation of graph 'body' can run in int8 for cpu-x86"):
+    with refuses(("'body'", "cpu-x86")):
         run(bundle)
     assert set(open_bundle(bundle).manifest.bodies) == {"float32"}
 
@@ -166,7 +167,7 @@ def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypa
 
 def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, np.nan)
-    with pytest.raises(UserError, match="samples in int8 for cpu-x86 are not finite"):
+    with refuses("cpu-x86"):
         run(bundle)
 
 
@@ -194,9 +195,7 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     weaker = judge(run(bundle)).guidance
     assert weaker is not None and weaker.gain == pytest.approx(0.95, abs=0.02)
     pull(monkeypatch, 0.1)
-    with pytest.raises(
-        UserError, match="int8 for cpu-x86 loses the direction of guidance: 0.10 times as large as float32's, 0.9 dB"
-    ):
+    with refuses(("cpu-x86", "0.10 times", "0.9 dB")):
         run(bundle)
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))

@@ -12,10 +12,10 @@ from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import record_run
 from fewstep.measure.rollouts.trajectories import roll_out
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
+from tests.refusals import refuses
 
 PLAN = "ddim:6+every(interval=2)"
 
@@ -72,5 +72,5 @@ def test_int8_runs_light_steps_close_to_float32(made: tuple[Path, Calibration], 
 
 
 def test_a_plan_without_light_steps_does_not_calibrate_the_light_network(exported_light: Path) -> None:
-    with pytest.raises(UserError, match=r"has no step of the network light; give light steps \(--plan SOLVER:STEPS"):
+    with refuses("light", "--plan SOLVER:STEPS"):
         calibrate(CalibrateOptions(exported_light, plan="ddim:6", trajectories=8, target=("cpu-x86",)))

@@ -220,7 +220,7 @@ def test_paths_from_the_working_folder_are_what_lies_there(
 
 
 def test_a_bundle_is_no_source(bundle_of_file: Path) -> None:
-    with pytest.raises(UserError, match=f"is a bundle, the output of an export; .* fewstep run {bundle_of_file}"):
+    with refuses("bundle", f"fewstep run {bundle_of_file}"):
         load_source(str(bundle_of_file))
 
 

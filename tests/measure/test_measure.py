@@ -21,6 +21,7 @@ from fewstep.runtime.bundle.manifest import NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
+from tests.refusals import refuses
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import SHAPE, make_bundle
 from tests.runtime.sampling.test_fitted_plans import give
@@ -216,13 +217,12 @@ def test_bodies_with_plans_of_their_own_are_evaluated_one_by_one(bundle, tmp_pat
     other = next(name for name, body in open_bundle(bundle).manifest.bodies.items() if name != BODY and body.plan)
     give(bundle, body=other, numbers="ddim:3")
     asked = options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=(BODY, other))
-    with pytest.raises(UserError, match=f"plan fitted:3 is another one for {other}; .* --body {other}$"):
+    with refuses(("fitted:3", other), f"--body {other}"):
         measure(asked)
 
 
 def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path):
     give(bundle)
     assert measure(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
-    command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --guidance 2$"
-    with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, such as {command}"):
+    with refuses((BODY, "'fitted:4'", "fitted:3"), ("dpmpp_2m:4", f"fewstep fit {bundle} --steps 4 --guidance 2")):
         measure(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))

@@ -13,6 +13,7 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime.sampling.execute import Array, execute, finish
 from fewstep.runtime.sampling.slots import CarryingNetwork, Slots
+from tests.refusals import refuses
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v", features="features")
 
@@ -121,7 +122,7 @@ def test_a_plan_to_which_a_program_adds_light_steps_is_compiled_again_from_its_n
 
 @pytest.mark.parametrize("step", [2.5, 0, 8])
 def test_a_program_cannot_add_a_light_step_that_a_plan_does_not_have(step: float) -> None:
-    with pytest.raises(UserError, match=f"cannot have the light step {step}: its steps are 0 to 7"):
+    with refuses(f"light step {step}"):
         use_light_steps(compile_for_facts("ddim:8"), [2, step], "features")  # type: ignore[list-item]
 
 
@@ -154,7 +155,7 @@ def test_light_steps_that_a_plan_cannot_have_are_refused(call: str, what: str) -
 
 
 def test_a_denoiser_without_a_light_network_refuses_light_steps() -> None:
-    with pytest.raises(UserError, match="this denoiser has no light network; export it with --cache"):
+    with refuses((), "--cache"):
         compile_plan("ddim:8+every", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 
 

@@ -1,5 +1,4 @@
 import math
-import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,6 +15,7 @@ from fewstep.plans.paths import PATHS
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers import ddim
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.refusals import refuses
 
 BETAS = tuple(np.linspace(1e-3, 0.2, 50).tolist())
 SPECS = [
@@ -246,7 +246,7 @@ def test_time_outside_the_schedule_is_refused():
 
 @pytest.mark.parametrize("grid", ["karras(rho=0.01, sigma_max=1e6)", "arctan(power=0.01)"])
 def test_a_grid_without_finite_numbers_is_one_line(grid):
-    with pytest.raises(UserError, match=f"the grid of plan 'ddim:4@{re.escape(grid)}' has times that are not finite"):
+    with refuses(f"'ddim:4@{grid}'"):
         compile_plan(f"ddim:4@{grid}", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 
 

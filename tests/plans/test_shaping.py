@@ -9,6 +9,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.shaping import Clip, GuideChannels, GuideFrames, MatchNorm, Project, Rescale, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from tests.refusals import refuses
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 X = np.random.default_rng(0).standard_normal((3, 2, 8, 8))
@@ -68,7 +69,7 @@ def test_frames_are_guided_by_weights_that_grow_along_them():
 
 
 def test_an_axis_that_a_sample_lacks_is_refused():
-    with pytest.raises(UserError, match="a sample has no axis -4; give one from -3 to -1"):
+    with refuses("-4", "from -3 to -1"):
         shaping.apply(MatchNorm(-4), [X, X])
 
 

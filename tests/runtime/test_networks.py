@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -22,6 +21,7 @@ from fewstep.runtime.sampling import feeds, network
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, with_manifest_fields
+from tests.refusals import refuses
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
 PLANS = ("ddim:6", "dpmpp_2m:5", "er_sde:4")
@@ -90,7 +90,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
 def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
     two = with_manifest_fields(sampler, "noisy", heads=2)
-    with pytest.raises(UserError, match="networks with 1 and with 2 outputs; evaluate them in separate calls"):
+    with refuses(("1", "2 outputs"), "separate calls"):
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 
 
@@ -129,7 +129,7 @@ def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: P
             sampler.sample("ddim:4", **RUN)
         counts[resident] = len(Counting.opened)
     assert counts == {None: 4, 1: 8}  # a prologue and a body of each of two networks
-    with pytest.raises(UserError, match="resident networks: 0; give a whole number from 1 up"):
+    with refuses("0", "from 1 up"):
         fewstep.runtime.load(tiny_bundle, resident=0)
 
 
@@ -183,7 +183,7 @@ def test_a_network_that_is_closed_leaves_the_others_open(tiny_bundle: Path) -> N
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
     before = fewstep.runtime.load(tiny_bundle).compile("ddim:4", 2.0)
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
-    with pytest.raises(UserError, match=r"runs the network denoiser at step 0, but .* runs noisy there; give"):
+    with refuses(("denoiser", "step 0", "noisy")):
         sampler.sample(before, **RUN)
     plan = sampler.compile("ddim:4", 2.0)
     np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))

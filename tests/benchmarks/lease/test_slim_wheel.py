@@ -4,11 +4,9 @@ import struct
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from benchmarks.lease.slim_wheel import LIBRARY, keep_architecture, slim_wheel
-from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cuda_code import ENTRY, HEADER, HEADER_SIZE, MACHINE, MAGIC, PTX, read_cuda_code
+from tests.refusals import refuses
 
 HOST = b"host code, in which the numbers of a fat binary may occur: " + MAGIC + b"x" * 40
 
@@ -37,7 +35,7 @@ def test_only_machine_code_of_the_architecture_is_left(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_code_is_refused() -> None:
-    with pytest.raises(UserError, match="the library has no code for sm87; choose one"):
+    with refuses("sm87", "choose one"):
         keep_architecture(bytearray(CONTENT), 87)
 
 

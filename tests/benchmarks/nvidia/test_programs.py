@@ -22,6 +22,7 @@ from benchmarks.gpu.results import StepTime
 from benchmarks.nvidia.cudnn.commands.run import find_prepared
 from benchmarks.nvidia.cudnn.engines import INT8
 from benchmarks.nvidia.cudnn.whole_steps import add_psnr, draw, feeds_of, first_seeds
+from tests.refusals import refuses
 
 ROOT = Path(__file__).parents[3]
 ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)  # of three seeds, branch by branch
@@ -80,7 +81,7 @@ def test_the_denoisers_of_a_folder_are_those_that_are_complete(tmp_path: Path) -
 def test_a_denoiser_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     RUN.save(tmp_path / "one")
-    with pytest.raises(UserError, match="does not have two as `prepare` writes it; choose from one"):
+    with refuses("two", "choose from one"):
         find_prepared(tmp_path, ["one", "two"])
 
 

@@ -155,7 +155,7 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         sampler.sample("ddim:2", [0, 1], {"label": [1, 2]}, carried=carried)
     with refuses(("'ddim:2@arctan'", "'ddim:3@arctan'")):
         sampler.sample("ddim:3", [0], one, carried=carried)
-    with pytest.raises(UserError, match="reads 'past' in branch 'uncond', which slot 0 does not have"):
+    with refuses(("'past'", "'uncond'", "slot 0")):
         sampler.sample("ddim:2", [0], one, 2.0, carried=carried)
 
 
@@ -218,5 +218,5 @@ def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mixes slots of 'past'; run the bundle"):
         bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
     blind = msgspec.structs.replace(last, carry_in=half)
-    with pytest.raises(UserError, match="does not feed 'count' to the denoiser at step 3"):
+    with refuses(("'count'", "step 3")):
         load(bundle).compile(msgspec.structs.replace(plan, steps=(*plan.steps[:3], blind)))

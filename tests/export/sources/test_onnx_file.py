@@ -162,9 +162,7 @@ def test_a_graph_that_is_not_the_file_any_more_is_refused(tmp_path: Path) -> Non
     wrong = replace(
         traced, graph=traced.graph.with_nodes(traced.graph.nodes, {"weight": traced.graph.constants["weight"] * 2})
     )
-    with pytest.raises(
-        UserError, match=r"graph differs from model.onnx from node 'h' \(first\) on: [\d.]+ at time 999, batch 1"
-    ):
+    with refuses(("model.onnx", "'h'", "time 999, batch 1")):
         verify(source.spec, wrong, prepare(wrong.graph))
 
 
@@ -310,10 +308,7 @@ def test_a_graph_that_rounds_to_float16_inside_is_judged_as_one(tmp_path: Path) 
 
 def test_a_file_that_draws_at_random_is_refused(tmp_path: Path) -> None:
     proto = append_node(append_node(model(), "RandomNormalLike", "out", "noise"), "Add", "out noise", "noisy")
-    with pytest.raises(
-        UserError,
-        match=r"returns a different output each time \(node 'noise', RandomNormalLike\), at .*; remove its random",
-    ):
+    with refuses(("'noise'", "RandomNormalLike"), "remove its random"):
         read(written(tmp_path, proto, output="noisy"))
 
 

@@ -39,6 +39,7 @@ from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, run_file
 from tests.plans.random_plans import random_plans
+from tests.refusals import refuses
 
 LABELS = [0, 2, 1, 1, 0]
 
@@ -150,15 +151,16 @@ def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "others"), [("sample", "condition .* sample"), ("noise", "noise .* condition"), ("draws", "draws .* cond")]
+    ("name", "others"),
+    [("sample", ("condition", "sample")), ("noise", ("noise", "condition")), ("draws", ("draws", "condition"))],
 )
 def test_a_condition_with_the_name_of_another_port_is_refused(
-    tiny_bundle: Path, tmp_path: Path, name: str, others: str
+    tiny_bundle: Path, tmp_path: Path, name: str, others: tuple[str, str]
 ) -> None:
     (condition,) = open_bundle(tiny_bundle).manifest.conditions
     changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, name=name),))
     options = BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx")
-    with pytest.raises(UserError, match=f"the name '{name}' would be in the file twice, as its {others}"):
+    with refuses((f"'{name}'", *(f"its {port}" for port in others)), f"a name other than '{name}'"):
         bake(options)
     assert not options.output.exists()
 

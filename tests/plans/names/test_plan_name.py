@@ -11,6 +11,7 @@ from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.names.plan_name import parse_plan_name
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.gaussian import COSINE, denoising
+from tests.refusals import refuses
 
 V = denoising(COSINE, "v")
 
@@ -153,5 +154,5 @@ def test_times_that_are_too_close_give_one_line() -> None:
 
 
 def test_a_scheduler_without_steps_gets_a_number_and_not_another_solver() -> None:
-    with pytest.raises(UserError, match="plan 'scheduler' has no number of steps; write scheduler:20"):
+    with refuses("'scheduler'", "scheduler:20"):
         parse_plan_name("scheduler")

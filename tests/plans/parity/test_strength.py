@@ -104,7 +104,7 @@ def test_sigmas_of_sa_solver_that_its_noised_images_lack_are_refused(field: str)
     prediction = "flow_prediction" if field == "use_flow_sigmas" else "epsilon"
     config = {"_class_name": "SASolverScheduler", field: True, "prediction_type": prediction}
     assert len(plan_from_scheduler_config(config, steps=10).steps) == 10
-    with pytest.raises(UserError, match=f"{field} True of SASolverScheduler: it noises an image as its table of betas"):
+    with refuses((f"{field} True", "SASolverScheduler")):
         plan_from_scheduler_config(config, steps=10, strength=0.5)
 
 

@@ -134,7 +134,7 @@ def test_plans_are_written_and_read_and_damage_is_one_line():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("dpmpp_2m:8", "is for continuous samples.*take .*maskgit:8"),
+        ("dpmpp_2m:8", "is for continuous samples.*use .*maskgit:8"),
         ("maskgi:8", "unknown sampler 'maskgi'.*maskgit"),
         ("maskgit:0", "has no steps"),
         ("maskgit", "number of steps"),

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import repeat_plan, tail
 from fewstep.runtime.bundle.manifest import Carried
 from fewstep.runtime.sampling.execute import execute, finish
 from fewstep.runtime.sampling.slots import CarryingNetwork, first_slots
+from tests.refusals import refuses
 
 FLOW = ScheduleSpec("flow")
 
@@ -41,5 +41,5 @@ def test_a_chain_is_its_runs_one_after_the_other(name: str, bank: str) -> None:
 
 def test_a_chain_begins_with_noise() -> None:
     plan = tail(compile_plan("ddim:3", DenoiserFacts(FLOW, "flow")), 1)
-    with pytest.raises(UserError, match="starts from row0; repeat a plan that starts from noise"):
+    with refuses("row0", "starts from noise"):
         repeat_plan(plan, 2)

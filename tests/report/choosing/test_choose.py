@@ -33,6 +33,7 @@ from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.step_call import GraphCall
 from tests.bundles import changed, with_body
 from tests.cli.test_bake import calibrate_along
+from tests.refusals import refuses
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
 UNIT = 3.0  # milliseconds of the unit
@@ -358,7 +359,7 @@ def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_ste
 
 
 def test_a_plan_that_no_body_has_is_refused_at_the_start(tiny_bundle: Path, calls: list[str]) -> None:
-    with pytest.raises(UserError, match="no body of .* has the plan 'fitted:5'; leave it out, or fit it"):
+    with refuses("'fitted:5'", "fit it"):
         choose(options(tiny_bundle, plan=("fitted:5",)))
     with pytest.raises(UserError, match="unknown solver 'dimm'"):
         choose(options(tiny_bundle, plan=("dimm:5",)))

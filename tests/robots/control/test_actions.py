@@ -13,6 +13,7 @@ from fewstep.robots.control import History, SequenceRequest, UnusableValue, samp
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from tests.bundles import with_manifest_fields
+from tests.refusals import refuses
 from tests.robots.control.tiny_policy import tiny_policy
 
 FIRST, SCALE, SHIFT = 1, 20.0, 5.0
@@ -101,7 +102,7 @@ def test_a_window_has_the_types_of_the_bundle(policy: Sampler) -> None:
     assert window["state"].tolist() == [[1.0, np.float32(0.1)]] * 2 and window["camera"].max() == 255
     with pytest.raises(UnusableValue, match="'camera': 256 is not a whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0, 256]]})
-    with pytest.raises(UserError, match="'camera': 0.5 is not a whole number of type uint8"):
+    with refuses(("'camera'", "0.5", "uint8")):
         history.add({"state": [1.0, 2.0], "camera": [[0.0, 0.5]]})
 
 
@@ -138,11 +139,11 @@ def test_a_former_sequence_that_cannot_be_is_one_line(policy: Sampler) -> None:
     ):
         with pytest.raises(UserError, match=said):
             sample_actions(policy, "ddim:2", WINDOW, former=wrong, decided=decided)
-    with pytest.raises(UserError, match="unknown continuity 'glued'; choose one of none, hard, trained"):
+    with refuses("'glued'", "none, hard, trained"):
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="glued")
     with pytest.raises(UserError, match="'trained' needs a policy with inputs for decided"):
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="trained")
-    with pytest.raises(UserError, match="starts from 'image'; compile it without a strength"):
+    with refuses("'image'", "without a strength"):
         sample_actions(policy, policy.compile("ddim:4", strength=0.5), WINDOW)
 
 

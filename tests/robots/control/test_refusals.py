@@ -11,6 +11,7 @@ from fewstep.robots.control import Limits, PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
 from tests.bundles import with_manifest_fields
+from tests.refusals import refuses
 from tests.robots.control.looping_runner import act, looping
 from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
 
@@ -148,5 +149,5 @@ def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_
     sampler = tiny_policy(tiny_bundle, ramp)
     form = PromptForm("{task}, {state}", state=StateWords("joints", (1.0, 1.0), (0.0, 0.0), 256))
     text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
-    with pytest.raises(UserError, match="prompts of this policy contain 'joints', .*give PolicyRunner.text="):
+    with refuses("'joints'", "PolicyRunner(text="):
         PolicyRunner(with_manifest_fields(sampler, text=text), Rhythm(20))

@@ -11,6 +11,7 @@ from fewstep.cli.main import main
 from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder
+from tests.refusals import refuses
 from tests.robots.lerobot.policies import Change, config, write_policy
 
 TWENTY = pytest.approx((20.0, 0.02))  # half of the spans of actions, from -10 to 30 and from 0 to 0.04
@@ -85,7 +86,7 @@ def test_buffers_of_data_sets_among_the_weights_are_read(tmp_path: Path) -> None
     tensors = load_file(file)
     save_file({name.replace(".buffer_", ".so100-red_buffer_"): each for name, each in tensors.items()}, file)
     assert unit(folder, "so100-red") == TWENTY
-    with pytest.raises(UserError, match="except for the data sets so100-red; .* --statistics so100-red"):
+    with refuses("so100-red", "--statistics so100-red"):
         load_lerobot_folder(folder)
 
 
@@ -132,19 +133,19 @@ def test_a_base_model_without_statistics_of_the_state_is_refused(tmp_path: Path)
         rename_features(features=("observation.state",)),
         rename_features("so100.buffer.", features=("action",)),
     )
-    with pytest.raises(UserError, match="no statistics of observation.state.*; its data sets so100 lack them too"):
+    with refuses("observation.state"):
         load_lerobot_folder(folder, "so100")
 
 
 def test_pictures_without_statistics_are_refused(tmp_path: Path) -> None:
     folder = policy(tmp_path, rename_features(features=("observation.images",)), cameras=1)
-    with pytest.raises(UserError, match="no statistics of observation.images.cam0, which MEAN_STD needs"):
+    with refuses(("observation.images.cam0", "MEAN_STD")):
         load_lerobot_folder(folder)
 
 
 def test_a_config_that_does_not_say_how_to_normalise_is_refused(tmp_path: Path) -> None:
     folder = policy(tmp_path, config(normalization_mapping=None), in_weights=True)
-    with pytest.raises(UserError, match="normalization_mapping in .* has no normalisation modes by type"):
+    with refuses("normalization_mapping"):
         load_lerobot_folder(folder)
 
 

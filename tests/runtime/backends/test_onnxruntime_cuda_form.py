@@ -31,6 +31,7 @@ from fewstep.runtime.machine.gpu import Gpu
 from tests.bundles import write_graphs
 from tests.cuda_forms import ATTENTION, run_on_cpu, write_attention  # noqa: F401 - fixtures
 from tests.onnx_text import written
+from tests.refusals import refuses
 
 
 def run_alike(network: LoadedGraph, bundle: Path) -> None:
@@ -180,9 +181,7 @@ def test_another_gpu_or_driver_is_measured_again(attention: Path, monkeypatch: p
 
 
 def test_a_body_without_a_form_names_the_command(tiny_bundle: Path) -> None:
-    with pytest.raises(
-        UserError, match="float32 has no form for onnxruntime-cuda; fewstep build .* --precision float32"
-    ):
+    with refuses(("float32", "onnxruntime-cuda"), "--precision float32"):
         OnnxRuntimeCuda().load_form(open_bundle(tiny_bundle), "float32")
 
 

@@ -15,6 +15,7 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
+from tests.refusals import refuses
 from tests.runtime.backends.add_engines import feeds
 
 SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
@@ -86,7 +87,7 @@ def test_bf16_asks_for_a_body_of_its_own_and_is_asked_for_by_name(tiny_bundle: P
 
 
 def test_int8_asks_for_its_own_body(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="no int8-openvino body.*fewstep calibrate .* --target openvino"):
+    with refuses("int8-openvino", "--target openvino"):
         fewstep.runtime.load(tiny_bundle, "int8", backend=OpenVino())
 
 

@@ -31,6 +31,7 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
+from tests.refusals import refuses
 
 GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
 RESIZE = "Resize with antialias and exclude_outside"
@@ -241,5 +242,5 @@ def test_a_large_float_body_is_not_compiled_for_a_load_of_its_int8_body(
 
 
 def test_an_operation_of_a_large_body_that_is_known_to_be_wrong_is_refused(large: Bundle) -> None:
-    with pytest.raises(UserError, match="has Resize with .* known to compute incorrectly; run the bundle on onnx"):
+    with refuses("Resize", "run the bundle on onnx"):
         openvino_agreement.check(OpenVino(), large, "int8-openvino", never)  # type: ignore[arg-type]

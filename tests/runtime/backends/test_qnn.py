@@ -38,6 +38,7 @@ from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.loading import load
 from tests.calibration.lowering.bodies.small_body import feeds, sqnr, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.refusals import refuses
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is not installed"
@@ -55,19 +56,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_chip_that_is_not_known_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"unknown chip 'sm1'; choose from sm8550, .*sc8380xp"):
+    with refuses("'sm1'", ("sm8550", "sc8380xp")):
         Qnn("sm1")
 
 
 def test_a_body_with_floats_is_refused(bundle: Path) -> None:
-    with pytest.raises(UserError, match=r"body 'float32' computes in float.* --target qnn, and run --precision int8"):
+    with refuses("'float32'", ("--target qnn", "--precision int8")):
         load(bundle, body="float32", backend=Qnn())
 
 
 def test_without_the_library_it_says_how_to_get_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
     qnn._register_provider.cache_clear()
-    with pytest.raises(UserError, match=r"onnxruntime-qnn cannot be imported .*pip install 'fewstep\[qnn\]'"):
+    with refuses("onnxruntime-qnn", "fewstep[qnn]"):
         load(bundle, body="int8-qnn", backend=Qnn())
 
 

@@ -13,6 +13,7 @@ from fewstep.runtime.bundle.conditions import check, condition_problem, has_unco
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.sampling.feeds import branch_values
 from tests.bundles import changed
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_values_have_the_shape_of_the_condition() -> None:
     image = Condition("image", "image", shape=(2, 3), dtype="float32")
     given = np.arange(12.0).reshape(2, 2, 3)
     np.testing.assert_array_equal(check([image], {"image": given}, 2)["image"], given)
-    with pytest.raises(UserError, match=r"one value has the shape \[3\]; give float32 values of shape \[2, 3\]"):
+    with refuses("[3]", "[2, 3]"):
         check([image], {"image": given[0]}, 2)
 
 

@@ -14,6 +14,7 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.refusals import refuses
 
 ENGINE = ("file", "sidecar", "body", "backend", "device", "key")
 
@@ -59,7 +60,7 @@ def test_a_bundle_that_names_code_is_refused_before_any_of_it_is_imported(tiny_b
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     name, body = f"{tiny_bundle / 'evil.py'}:f:4", next(iter(manifest["bodies"]))
     edit(tiny_bundle, bodies=manifest["bodies"] | {body: manifest["bodies"][body] | {"plan": name}})
-    with pytest.raises(UserError, match=rf"field bodies.{body}.plan: the plan's name .* refers to code"):
+    with refuses(f"field bodies.{body}.plan"):
         open_bundle(tiny_bundle)
     edit(tiny_bundle, bodies=manifest["bodies"], grid=f"{tiny_bundle / 'evil.py'}:f")
     with load(tiny_bundle) as sampler, pytest.raises(UserError, match="is not NAME or NAME"):
@@ -174,7 +175,7 @@ def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path,
 def test_a_graph_with_another_shape_than_the_manifest_says_is_refused_before_it_is_fed(tiny_bundle: Path) -> None:
     text = (tiny_bundle / "manifest.json").read_text().replace("[1,4,4]", "[1,4,400000]")
     (tiny_bundle / "manifest.json").write_text(text.replace('["batch",1,4,4]', '["batch",1,4,400000]'))
-    with pytest.raises(UserError, match=r"has the inputs .*x float32\['batch', 1, 4, 4\], but the manifest says"):
+    with refuses("x float32['batch', 1, 4, 4]"):
         load(tiny_bundle)
 
 

@@ -17,6 +17,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, infer_sizes, resolve_dimension, sizes_of
 from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.free_size_bundle import HEIGHT, WIDTH, free
+from tests.refusals import refuses
 
 PLAN = "dpmpp_2m:3"
 AXES = {1: "height", 2: "width"}
@@ -88,9 +89,9 @@ def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
     expected = 0.5 + np.array([0.3, 0.1])[:, None, None, None] + 0.05 + shown[:, :, :6]
     assert np.allclose(made, expected, atol=1e-6)
     for shape in ((2, 1, 5, 8), (2, 1, 14, 8)):
-        with pytest.raises(UserError, match=rf"height {shape[2]} is .*give height 2 to 12 in steps of 2"):
+        with refuses(f"height {shape[2]}", "height 2 to 12 in steps of 2"):
             sampler.evaluate(np.ones(shape, np.float32), 50.0, CLASSES | {"picture": shown})
-    with pytest.raises(UserError, match=r"x has the shape \[2, 3, 6, 8\]; give finite numbers \[B, 1, height, width\]"):
+    with refuses("[2, 3, 6, 8]", "[B, 1, height, width]"):
         sampler.evaluate(np.ones((2, 3, 6, 8), np.float32), 50.0, CLASSES | {"picture": shown})
 
 
@@ -112,7 +113,7 @@ def test_sizes_that_cannot_be_are_one_line(sampler: Sampler, sizes: dict[str, in
 
 
 def test_a_bundle_of_one_shape_takes_no_sizes(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match=r"sizes .* are given, but x has the fixed shape \[1, 4, 4\]; leave sizes out"):
+    with refuses("[1, 4, 4]", "leave sizes out"):
         load(tiny_bundle).with_options(height=8)
 
 
@@ -150,16 +151,14 @@ def test_threads_of_other_sizes_share_a_sampler(bundle: Path) -> None:
 def test_more_than_a_sample_can_hold_is_one_line(bundle: Path) -> None:
     wide = [{"name": name, "axis": axis, "low": 4, "high": 2**24, "multiple": 4} for axis, name in AXES.items()]
     manifest = msgspec.structs.replace(open_bundle(bundle).manifest, sizes=msgspec.convert(wide, tuple[Size, ...]))
-    with pytest.raises(UserError, match=r"x of shape \[1, 16777216, 16777216\] has more than .*; give smaller sizes"):
+    with refuses("[1, 16777216, 16777216]", "smaller sizes"):
         apply_sizes(manifest, {"height": 2**24, "width": 2**24})
 
 
 @pytest.mark.parametrize("name", ["sizes", "adapters"])
 def test_what_is_chosen_once_is_no_option_of_a_run(sampler: Sampler, name: str) -> None:
     for run in (sampler.sample, sampler.compile, partial(sample_tiles, sampler, shape=(), tiles=Tiles(0)), stream):
-        with pytest.raises(
-            UserError, match=rf"no longer has the option '{name}'; set it once: .*sampler.with_options\("
-        ):
+        with refuses(f"'{name}'", "sampler.with_options("):
             run(*[sampler] * (run is stream), plan=PLAN, **{name: {}})
 
 

@@ -26,6 +26,7 @@ from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.plans.execute_plan import sample
+from tests.refusals import refuses
 
 X_SHAPE = (1, 4, 4)
 LABEL_SHIFT = np.array([0.1, 0.2, 0.3, 0.0], np.float32)  # of the tiny bundle: v = x / 2 + shift[label] + time / 1000
@@ -261,7 +262,7 @@ def test_what_no_body_or_engine_is_for_names_what_there_is(
 
 @pytest.mark.parametrize("path", [None, 5])
 def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
-    with pytest.raises(UserError, match=f"bundle {path} is not a path; give the folder"):
+    with refuses(f"bundle {path}", "the folder"):
         fewstep.runtime.load(path)
 
 

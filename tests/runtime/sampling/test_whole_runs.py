@@ -27,6 +27,7 @@ from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, rea
 from tests.bundles import write_graphs
 from tests.cuda_forms import NORM
 from tests.onnx_text import written
+from tests.refusals import refuses
 
 PLAN = "dpmpp_2m:4"
 CALL: dict[str, Any] = {"seeds": [5, 6], "condition": {"class": [0, 2]}, "guidance": 2.0}
@@ -233,7 +234,7 @@ def test_files_that_cannot_replace_the_steps_are_refused(
 def test_a_file_with_weights_in_int8_is_refused(exported_fashion_mnist: Path, tmp_path: Path) -> None:
     file, plan = tmp_path / "run.onnx", parse_plan_text("ddim:2")
     bake(BakeOptions(exported_fashion_mnist, plan, file, batch=2, unroll=True, body="int8-weights"))
-    with pytest.raises(UserError, match="runs the float32 body in the form int8-weights; bake it with --body float32"):
+    with refuses("int8-weights", "--body float32"):
         fewstep.runtime.load(exported_fashion_mnist, whole_runs=[file])
 
 
@@ -241,19 +242,17 @@ def test_a_file_of_an_older_version_is_refused(tmp_path: Path) -> None:
     """Without a form the file does not say whether its network is that of the body."""
     port = RunPort("sample", "sample", (2, 4), "float32")
     content = msgspec.json.encode(RunFacts((), port, plan_sha256="1", graphs_sha256="2"))
-    with pytest.raises(UserError, match="does not say which plan and body it runs; bake it again with this version"):
+    with refuses((), "bake it again"):
         read_facts(tmp_path, {"fewstep": content.decode()})
 
 
 def test_one_path_is_no_list_of_files(tiny_bundle: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"whole_runs is one path, 'run8.onnx'; give a list: whole_runs=\['run8.onnx'\]"
-    ):
+    with refuses(("whole_runs", "'run8.onnx'"), "whole_runs=['run8.onnx']"):
         fewstep.runtime.load(tiny_bundle, whole_runs="run8.onnx")
 
 
 def test_a_missing_file_is_named(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="whole_runs: no file missing.onnx; check the path, or make the file"):
+    with refuses(("whole_runs", "missing.onnx"), "check the path"):
         fewstep.runtime.load(tiny_bundle, whole_runs=["missing.onnx"])
 
 
@@ -262,7 +261,7 @@ def test_a_file_of_the_cuda_provider_is_refused_on_the_cpu(tmp_path: Path) -> No
     graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
     bundle, file = write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}}), tmp_path / "run.onnx"
     bake(BakeOptions(bundle, parse_plan_text("ddim:2"), file, batch=2, unroll=True, body="float32-cuda"))
-    with pytest.raises(UserError, match="only ONNX Runtime's CUDA provider runs; load it with backend=OnnxRuntimeCuda"):
+    with refuses("CUDA provider", "backend=OnnxRuntimeCuda"):
         fewstep.runtime.load(bundle, whole_runs=[file])
 
 
@@ -273,5 +272,5 @@ def test_a_graph_of_a_bundle_is_no_whole_run(tiny_bundle: Path) -> None:
 
 def test_a_backend_without_whole_runs_says_so(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TensorRt, "load", lambda self, bundle, name: OnnxRuntime().load(bundle, name))
-    with pytest.raises(UserError, match="backend TensorRt runs no whole runs; leave whole_runs out"):
+    with refuses("TensorRt", "leave whole_runs out"):
         fewstep.runtime.load(tiny_bundle, backend=TensorRt(), whole_runs=["run.onnx"])

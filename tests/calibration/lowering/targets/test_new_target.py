@@ -135,9 +135,7 @@ def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_platform_of_another_target_is_refused(bundle: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"bodies\['int8-fake'\]\.platform.* it is 'cpu-x86', but the body's target is 'fake'"
-    ):
+    with refuses(("bodies['int8-fake'].platform", "'cpu-x86'", "'fake'")):
         of_platform(bundle, CPU_X86.platform)
 
 

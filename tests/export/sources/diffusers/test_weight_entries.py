@@ -70,7 +70,7 @@ def test_weights_in_whole_numbers_are_refused(plain: Path, tmp_path: Path) -> No
 
 def test_complex_weights_are_refused(plain: Path, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda each: each | {"conv_in.weight": each["conv_in.weight"] * 1j})
-    with pytest.raises(UserError, match="stores 'conv_in.weight' as C64, which is not a float type"):
+    with refuses(("'conv_in.weight'", "C64")):
         load_network(home)
 
 
@@ -96,7 +96,7 @@ def test_weights_with_other_names_are_refused_with_these_names(plain: Path, tmp_
 
 def test_a_missing_weight_needs_another_copy(plain: Path, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda each: {n: each[n] for n in each if n != "conv_in.bias"})
-    with pytest.raises(UserError, match=r"have no 'conv_in.bias'; copy the folder again"):
+    with refuses("'conv_in.bias'", "copy the folder again"):
         load_network(home)
 
 
@@ -136,7 +136,7 @@ def test_a_tensor_that_the_index_of_shards_does_not_list_is_refused(plain: Path,
     (home / WEIGHTS).rename(home / "part.safetensors")
     listed = dict.fromkeys(safetensors.load_file(plain / WEIGHTS), "part.safetensors")
     (home / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
-    with pytest.raises(UserError, match="'conv_in.scale_weight'.*, which the index of the shards does not list"):
+    with refuses("'conv_in.scale_weight'"):
         load_network(home)
 
 
@@ -154,7 +154,7 @@ def twice_stored(plain: Path, home: Path, factor: float) -> Path:
 
 def test_shards_with_different_values_of_a_tensor_are_refused(plain: Path, tmp_path: Path) -> None:
     assert same_weights(twice_stored(plain, tmp_path / "same", 1.0), plain)
-    with pytest.raises(UserError, match="part-0.* and part-1.safetensors hold different values of 'conv_in.weight'"):
+    with refuses(("part-0", "part-1.safetensors", "'conv_in.weight'")):
         load_network(twice_stored(plain, tmp_path / "other", 2.0))
 
 

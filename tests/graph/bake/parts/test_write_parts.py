@@ -23,6 +23,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.graph.bake.run_baked import run_file
+from tests.refusals import refuses
 
 SEEDS, LABELS = (5, 6, 7), np.array([0, 2, 1])
 CLASSES = np.array([0, 1, 1])
@@ -163,7 +164,7 @@ def test_a_bundle_is_no_folder_for_parts(tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_of_no_samples_is_refused(batch: int, tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"--batch is {batch}; give the number of samples of a run"):
+    with refuses(f"--batch is {batch}", "number of samples"):
         write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=batch, parts=True))
 
 

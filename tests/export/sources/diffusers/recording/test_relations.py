@@ -220,7 +220,7 @@ def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refuse
     (call,) = other.steps[1].calls
     changed = replace(call, leaves={**call.leaves, "['width']": 4})
     steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
-    with pytest.raises(UserError, match=r"Pipe changes \['width'\] of its network in step 2 of 3"):
+    with refuses(("Pipe", "['width']", "step 2 of 3")):
         check_relations("Pipe", found, replace(other, steps=steps), "number of steps")
 
 
@@ -247,7 +247,7 @@ def swap_in_last_step(record: CallRecord) -> CallRecord:
 
 
 def test_branches_that_change_places_are_refused() -> None:
-    with pytest.raises(UserError, match=r"Pipe changes \['embeds'\] of its network in step 3 of 3"):
+    with refuses(("Pipe", "['embeds']", "step 3 of 3")):
         find_relations("Pipe", swap_in_last_step(recording(0)), swap_in_last_step(recording(1)))
 
 
