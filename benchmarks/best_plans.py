@@ -140,7 +140,7 @@ def _score(judge: Judge, plan: str, seeds: int) -> Score:
     return Score(plan, float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
 
 
-def kept(judge: Judge) -> dict[int, Finalists]:
+def load_finalists(judge: Judge) -> dict[int, Finalists]:
     """Return the plans that earlier searches found for a denoiser, by the number of evaluations."""
     file = judge.folder / "found.json"
     return msgspec.json.decode(file.read_bytes(), type=dict[int, Finalists]) if file.exists() else {}
@@ -149,7 +149,7 @@ def kept(judge: Judge) -> dict[int, Finalists]:
 def page(text: str, work: Path) -> str:
     """Return the page with the tables of all denoisers so far; its prose stays as it is."""
     judges = [open_member(member, work) for member in MODELS.values() if (work / "bundles" / member.name).exists()]
-    found = {judge.name: (judge, kept(judge)) for judge in judges if kept(judge)}
+    found = {judge.name: (judge, load_finalists(judge)) for judge in judges if load_finalists(judge)}
     parts = [_part(judge, [each[count] for count in sorted(each)]) for judge, each in found.values()]
     return with_part(with_part(text, f"{SCRIPT}, the default grid", _rule(found)), SCRIPT, "\n\n".join(parts))
 
@@ -230,7 +230,7 @@ def main() -> int:
         print(f"{name}: {judge.check}", file=sys.stderr, flush=True)
         for count in map(int, arguments.evaluations.split(",")):
             found = search(judge, count, arguments.seeds)
-            (judge.folder / "found.json").write_bytes(msgspec.json.encode({**kept(judge), count: found}))
+            (judge.folder / "found.json").write_bytes(msgspec.json.encode({**load_finalists(judge), count: found}))
             print(f"{name}, {count} evaluations: {found.best[0]}", file=sys.stderr, flush=True)
     text = page(PAGE.read_text(), arguments.work)
     print(text)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks import options
 from benchmarks.markdown import put_part, table
-from benchmarks.result_store import digest, kept
+from benchmarks.result_store import digest, load_or_compute
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.metrics import psnr
@@ -70,7 +70,7 @@ class Case:
         manifest = self.sampler.bundle.manifest
         key = digest(self.sampler.bundle.manifest.files, plan, seeds)
         find = partial(self._sample, plan, seeds)
-        values = kept(self.folder, list[float], find, key)
+        values = load_or_compute(self.folder, list[float], find, key)
         return np.array(values, np.float32).reshape(len(seeds), *manifest.x_shape)
 
     def _sample(self, plan: str, seeds: Sequence[int]) -> list[float]:
@@ -103,7 +103,7 @@ def open_case(name: str, work: Path) -> Case:
     return Case(name, load(bundle, backend=OnnxRuntime(threads=2)), work / name)
 
 
-def others_of(case: Case, cost: float) -> list[str]:
+def full_plans_of(case: Case, cost: float) -> list[str]:
     """Return the plans of full steps with as many evaluations as the cost allows."""
     return [f"{solver}:{int(cost + 1e-6)}" for solver in SOLVERS]
 
@@ -117,7 +117,7 @@ def plans_of(case: Case) -> dict[str, float]:
 def measure_block(case: Case, seeds: Sequence[int]) -> dict[str, NDArray[np.float64]]:
     """Measure the PSNR [seeds] of each plan of a case, and of the same plans without light steps."""
     plans = plans_of(case)
-    names = [*plans, *(other for cost in plans.values() for other in others_of(case, cost))]
+    names = [*plans, *(other for cost in plans.values() for other in full_plans_of(case, cost))]
     names += [f"dpmpp_2m:{count}" for count in EVALUATIONS]
     return {name: case.psnr(name, seeds) for name in dict.fromkeys(names)}
 
@@ -126,7 +126,7 @@ def rows_of(case: Case, values: dict[str, NDArray[np.float64]]) -> list[Row]:
     """The rows of a case, from the PSNR [seeds] of each plan."""
     rows = []
     for name, cost in plans_of(case).items():
-        other = max(others_of(case, cost), key=lambda each: float(values[each].mean()))
+        other = max(full_plans_of(case, cost), key=lambda each: float(values[each].mean()))
         difference = values[name] - values[other]
         error = float(difference.std(ddof=1) / len(difference) ** 0.5)
         gain = (float(difference.mean()), error)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.result_store import kept
+from benchmarks.result_store import load_or_compute
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -49,7 +49,7 @@ class Judge:
     @cached_property
     def check(self) -> TeacherCheck:
         """Return the check of the teacher, which is stored like the figures."""
-        return kept(self.folder, TeacherCheck, self._worst_check)
+        return load_or_compute(self.folder, TeacherCheck, self._worst_check)
 
     def _worst_check(self) -> TeacherCheck:
         checks = []
@@ -79,7 +79,8 @@ class Judge:
             if end > seeds:
                 break
             follows_from = (self.numbers(self.check.teacher), self.numbers(plan), start)
-            own = kept(self.folder, list[float], partial(self._measure_psnr, plan, range(start, end)), *follows_from)
+            measure = partial(self._measure_psnr, plan, range(start, end))
+            own = load_or_compute(self.folder, list[float], measure, *follows_from)
             parts.append(own or [float("nan")] * (end - start))
         return np.concatenate(parts)
 

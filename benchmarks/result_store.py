@@ -17,7 +17,7 @@ def digest(*follows_from: object) -> str:
     return sha256(repr(follows_from).encode()).hexdigest()[:12]
 
 
-def kept(folder: Path, kind: type[Found], find: Callable[[], Found], *follows_from: object) -> Found:
+def load_or_compute(folder: Path, kind: type[Found], find: Callable[[], Found], *follows_from: object) -> Found:
     """Return the result of `find`, cached in a file named by a digest of `follows_from`."""
     form = msgspec.json.schema(kind)  # a file of another form is of earlier code
     file = folder / f"{digest(form, *follows_from)}.json"

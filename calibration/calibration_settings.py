@@ -14,7 +14,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import to_text
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import read_calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
 ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared separately
@@ -43,7 +43,7 @@ def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
     calibrations = (parse_command_options(command) for command in commands if command.startswith(CALIBRATE))
     made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
     options = made[-1] if made and made[-1].get("plan") == body.plan else None  # None if commands were edited
-    plan = calibrated_plan(bundle, body)
+    plan = read_calibrated_plan(bundle, body)
     text = f"{body.plan}" if plan is None else describe_plan(plan)
     named = None if plan is None else to_text(plan.guidance)
     if options is not None and options.get("guidance") != named:

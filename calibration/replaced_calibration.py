@@ -10,7 +10,6 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
 from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import own_plan
 
 FILES = frozenset({"conditions", "prompts"})  # options of files, which are recorded without their paths
 LOG = logging.getLogger("fewstep")
@@ -25,7 +24,7 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
     no warning here: verbs that run it report it.
     """
     with suppress(UserError):
-        previous = own_plan(bundle, bundle.manifest.bodies["float32"])
+        previous = read_default_plan(bundle, bundle.manifest.bodies["float32"])
         options = [] if previous is None else list_options_to_keep(previous, plan, given)
         if not FILES & {*given}:
             options += [f"--{name} FILE" for name in _list_recorded_files(bundle.manifest.provenance.commands)]

@@ -23,10 +23,10 @@ def estimate_work(options: LongWork) -> Estimate:
     from fewstep.fitting.task import open_fit_task
     from fewstep.plans.guidance import weight_of
     from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+    from fewstep.runtime.sampling.calibrated_plans import find_defaults
 
     opened = open_bundle(options.bundle)
-    guidance = weight_of(calibrated_defaults(opened, opened.body(BODY), None).guidance)
+    guidance = weight_of(find_defaults(opened, opened.body(BODY), None).guidance)
     return estimate_fit(open_fit_task(replace(options, guidance=guidance)))
 
 

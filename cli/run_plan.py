@@ -24,7 +24,12 @@ from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping, describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_body, calibrated_plan, own_plan
+from fewstep.runtime.sampling.calibrated_plans import (
+    Defaults,
+    find_calibrated_body,
+    read_calibrated_plan,
+    read_default_plan,
+)
 from fewstep.runtime.sampling.execution import NO_SETTINGS
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
@@ -63,7 +68,7 @@ def default_plan(
     With a strength in `settings`, the plan starts from an image.
     """
     bundle, manifest = sampler.bundle, sampler.bundle.manifest
-    body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
+    body, has_strength = find_calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
         return select_plan(sampler.plans, sampler.body, _own_plan(bundle) if is_own else None, guidance, settings)
@@ -82,7 +87,7 @@ def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength
     is_changed: whether the run has another guidance, clip or strength than the stored plan. has_strength: whether it
     starts from an image.
     """
-    manifest, calibrated = bundle.manifest, calibrated_body(bundle.manifest, body)
+    manifest, calibrated = bundle.manifest, find_calibrated_body(bundle.manifest, body)
     if calibrated is None or calibrated.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
         return _own_plan(bundle) if is_own else parse_plan_text(manifest.space.default_plan)
@@ -135,8 +140,8 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
     The warning names both plans. For other bodies, there is one if only the calibrated plan clips.
     """
     if body.precision != "int8":
-        return _describe_missing_clip(own_plan(bundle, body), plan)
-    if (calibrated := calibrated_plan(bundle, body)) is None:
+        return _describe_missing_clip(read_default_plan(bundle, body), plan)
+    if (calibrated := read_calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance

@@ -10,7 +10,7 @@ from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.fitted_plans import find_unfittable_plan
 from fewstep.runtime.sampling.loading import choose_body
 
@@ -59,7 +59,7 @@ def set_default_guidance(options: FitOptions) -> FitOptions:
     bundle = options.open()
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
-    guidance = calibrated_defaults(bundle, bundle.body(BODY), options.plan).guidance
+    guidance = find_defaults(bundle, bundle.body(BODY), options.plan).guidance
     if guidance is not None and weight_of(guidance) is None:
         what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, and a fit is for one weight"
         raise UserError(what, "give it: --guidance WEIGHT")

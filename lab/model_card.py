@@ -53,7 +53,7 @@ def samples(member: Member) -> NDArray[np.floating]:
     return shown
 
 
-def trained(recipe: ModuleType, weights: Path) -> nn.Module:
+def load_trained(recipe: ModuleType, weights: Path) -> nn.Module:
     """Return the network that was trained. A recipe may export only a part of it."""
     if not hasattr(recipe, "make"):
         return load_weights(recipe.UNet(), weights)
@@ -98,7 +98,7 @@ def facts(recipe: ModuleType) -> list[tuple[str, str]]:
 def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, weights: Path) -> str:
     """Return a table with the facts of a training run."""
     run, seen = torch.load(work / "checkpoint.pt", weights_only=True), losses(work)
-    network, how = trained(recipe, weights), run["recipe"]
+    network, how = load_trained(recipe, weights), run["recipe"]
     where = f"one {run['device']}" if run.get("device", "CPU") != "CPU" else "one core of a CPU"
     held_out = held_out_loss(network, recipe, folder)
     rows = [

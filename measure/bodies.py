@@ -35,10 +35,10 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     """Return the int8 bodies to judge: first those native to onnxruntime, then other backends', then simulated ones.
 
-    `excluded_bodies` are omitted. Raises UserError if no body is left.
+    `find_excluded_bodies` are omitted. Raises UserError if no body is left.
     """
     bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.precision == "int8"}
-    refused = {name: error for name, error in excluded_bodies(bundle).items() if name in bodies}
+    refused = {name: error for name, error in find_excluded_bodies(bundle).items() if name in bodies}
     if bodies and len(refused) == len(bodies):
         raise next(iter(refused.values()))
     bodies = {name: body for name, body in bodies.items() if name not in refused}
@@ -49,7 +49,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     return dict(sorted(bodies.items(), key=lambda item: (is_simulated(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
 
-def excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
+def find_excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
     """Return the int8 bodies whose backend computes float32 wrong, with the error. They are not judged, since the
     figures would count that error as one of int8."""
     errors = {}

@@ -8,7 +8,7 @@ import msgspec
 
 from fewstep.graph.files.output_files import check_writable, write_atomic
 from fewstep.graph.resource_needs import check_memory
-from fewstep.measure.bodies import excluded_bodies, int8_bodies
+from fewstep.measure.bodies import find_excluded_bodies, int8_bodies
 from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
@@ -117,7 +117,7 @@ def _select_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
         deployed = [name for name, body in bodies.items() if not is_simulated(body)]
         return deployed or list(bodies)
     for name in names:
-        if name in (refused := excluded_bodies(bundle)):
+        if name in (refused := find_excluded_bodies(bundle)):
             raise refused[name]
         if name not in bodies:
             raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(bodies)}")

@@ -13,7 +13,7 @@ from fewstep.plans import guidance as guide
 from fewstep.plans.continuation.carried_banks import add_banks
 from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.continuation.staircase import staircase
-from fewstep.plans.default_grid import ANGLES, distilled_grid
+from fewstep.plans.default_grid import ANGLES, find_distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.names.plan_reference import NameParts, join_plan_name, split_plan_name
@@ -36,7 +36,7 @@ def bind_plan_name(name: str | NameParts, denoiser: DenoiserFacts, strength: flo
     """
     from fewstep.plans.names.plan_name import TRAILING, parse_plan_name, with_grid
 
-    grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
+    grids = (denoiser.grid, find_distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
     parsed = parse_plan_name(name, *grids)
     # without its grid the name means another plan, unless the default is `trailing`
     return parsed if denoiser.grid == TRAILING else replace(parsed, text=with_grid(parsed.text))

@@ -9,7 +9,7 @@ from fewstep.plans.names.plan_reference import join_plan_name, parse_plan_text, 
 from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import own_plan
+from fewstep.runtime.sampling.calibrated_plans import read_default_plan
 from fewstep.runtime.sampling.sampler import PLAN
 
 
@@ -22,7 +22,7 @@ def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
     """
     body = bundle.manifest.bodies.get(body_name)
     recorded = {} if body is None else find_recorded_options(bundle.manifest, body)
-    kept = None if body is None else own_plan(bundle, body)
+    kept = None if body is None else read_default_plan(bundle, body)
     if kept is None or not is_plan_name(kept.name):
         return CalibrateOptions(bundle.path, **recorded)
     shaping, name = shaping_of(kept), split_plan_name(kept.name)

@@ -10,7 +10,7 @@ import msgspec
 from fewstep.calibration.calibration_settings import describe_judged_differences
 from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
-from fewstep.measure.bodies import excluded_bodies, int8_bodies
+from fewstep.measure.bodies import find_excluded_bodies, int8_bodies
 from fewstep.measure.measurement import MeasureTask, run_measurement
 from fewstep.measure.results import BodyCoverage, Results
 from fewstep.measure.rollouts.seeds import describe_conditions
@@ -66,7 +66,7 @@ def collect_figures(
 
 def list_excluded_bodies(bundle: Bundle) -> Iterator[str]:
     """Yield a sentence for each body that is not judged, and log it as a warning."""
-    for name, error in excluded_bodies(bundle).items():
+    for name, error in find_excluded_bodies(bundle).items():
         # a page may be published, so it contains no path of this machine
         sentence = f"Not judged: {name}, because {error.what.replace(f'{bundle.path}: ', '')}."
         LOG.warning("%s", sentence)

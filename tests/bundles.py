@@ -102,7 +102,7 @@ def manifest_of(bodies: Mapping[str, Body], **fields: Any) -> Manifest:
     )
 
 
-def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:
+def change_bundle(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:
     """Return the bundle with other contents of files, their hashes, and other fields of its manifest."""
     return write(bundle, msgspec.structs.replace(open_bundle(bundle).manifest, **fields), files)
 
@@ -110,13 +110,13 @@ def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: An
 def with_body(bundle: Path, name: str, **fields: Any) -> Path:
     """Return the bundle with other fields of one body."""
     bodies = open_bundle(bundle).manifest.bodies
-    return changed(bundle, bodies={**bodies, name: msgspec.structs.replace(bodies[name], **fields)})
+    return change_bundle(bundle, bodies={**bodies, name: msgspec.structs.replace(bodies[name], **fields)})
 
 
 def with_bodies(bundle: Path, *names: str) -> Path:
     """Return the bundle with these bodies only."""
     bodies = open_bundle(bundle).manifest.bodies
-    return changed(bundle, bodies={name: bodies[name] for name in names})
+    return change_bundle(bundle, bodies={name: bodies[name] for name in names})
 
 
 def with_manifest_fields(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:

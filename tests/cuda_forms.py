@@ -11,7 +11,7 @@ from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.runtime.backends import onnxruntime_cuda
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND
 from tests.bundles import write_graphs
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 CPU = "CPUExecutionProvider"
 ATTENTION = """(float[batch, 5, 8] x) => (float[batch, 5, 8] v) {
@@ -49,6 +49,8 @@ def run_on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 @pytest.fixture(name="attention")
 def write_attention(tmp_path: Path) -> Path:
     """A bundle of one attention in float32, with its form."""
-    path = write_graphs(tmp_path / "attention", {"body": written(ATTENTION, third=np.float32(0.3))}, {"float32": {}})
+    path = write_graphs(
+        tmp_path / "attention", {"body": graph_of_text(ATTENTION, third=np.float32(0.3))}, {"float32": {}}
+    )
     build(BuildOptions(path, BACKEND, precision="float32"))
     return path

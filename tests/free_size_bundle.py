@@ -7,7 +7,7 @@ import numpy as np
 from fewstep.graph.graph import Graph
 from fewstep.runtime.bundle.manifest import Body, Condition, Size
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, content_of, entry, node, small, value
+from tests.bundles import change_bundle, content_of, entry, node, small, value
 
 HEIGHT, WIDTH = Size("height", 1, low=2, high=12, multiple=2), Size("width", 2, low=4, high=8, multiple=4)
 PICTURE = Condition("picture", "picture", (1, 8, 4), "float32", follows={1: "height*2", 2: "width"})
@@ -42,4 +42,4 @@ def free(folder: Path, **changes: object) -> Path:
         "conditions": (*open_bundle(folder).manifest.conditions, PICTURE),
         "sizes": (HEIGHT, WIDTH),
     }
-    return changed(folder, {"graphs/body.onnx": content_of(body())}, **{**fields, **changes})
+    return change_bundle(folder, {"graphs/body.onnx": content_of(body())}, **{**fields, **changes})

@@ -20,7 +20,7 @@ def parse_graph(text: str, opset: int = 20, **constants: Any) -> onnx.ModelProto
     return model
 
 
-def written(text: str, **constants: Any) -> Graph:
+def graph_of_text(text: str, **constants: Any) -> Graph:
     """Return the graph of a text without a name, "(float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, bias) }",
     with constants as in `small`. "?" is a size without a name.
     """

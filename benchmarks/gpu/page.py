@@ -115,10 +115,10 @@ def _denoiser_line(row: DenoiserRow) -> list[str]:
     times = [by_batch.get(batch, "") for batch in BATCHES]
     if row.reason:
         times[-1] = f"{times[-1]} {row.reason}".strip()
-    return [along(row.denoiser), row.engine, row.precision, decibels, *times, least]
+    return [describe_member(row.denoiser), row.engine, row.precision, decibels, *times, least]
 
 
-def along(model: str) -> str:
+def describe_member(model: str) -> str:
     """A denoiser with its plan and guidance."""
     member = KNOWN[model]
     return ", ".join((model, member.plan, *([] if member.guidance is None else [f"guidance {member.guidance:g}"])))

@@ -24,7 +24,7 @@ import fewstep.plans
 import fewstep.runtime
 from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of
-from benchmarks.result_store import kept
+from benchmarks.result_store import load_or_compute
 from fewstep.calibration.activation_counts import count_activations, tabulate, tabulate_part
 from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.group_factors import add_group_factors
@@ -118,7 +118,7 @@ def digest_of(graph: Graph) -> str:
 def engine_of(graph: Graph, folder: Path, device: str) -> Kernels:
     """Return the kernels of an engine of a graph, which the folder stores."""
     own = (digest_of(graph), device, BATCH, digest_code((fewstep.graph,)), package_versions())
-    return kept(folder, Kernels, lambda: built(graph, device), *own)
+    return load_or_compute(folder, Kernels, lambda: built(graph, device), *own)
 
 
 def built(graph: Graph, device: str) -> Kernels:
@@ -191,7 +191,7 @@ def quality_of(
 
     code = digest_code((fewstep.measure, fewstep.plans, fewstep.runtime))
     every = [digest_of(graph) for graph in (task.prepared, *graphs)]
-    mean, low = kept(
+    mean, low = load_or_compute(
         work, list[float], found, every, ends, task.plan.name, len(course.sample), code, package_versions()
     )
     return f"{mean:.1f} / {low:.1f}"

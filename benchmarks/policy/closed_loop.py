@@ -36,11 +36,11 @@ def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FI
     """Return all requests of a contender in a number of episodes of each task, from a seed on."""
     clocks: list[Watching] = []
 
-    def made(delay: float) -> Watching:
+    def make_clock(delay: float) -> Watching:
         clocks.append(Watching(delay))
         return clocks[-1]
 
-    for _ in run(contender, sampler, episodes_of(per_task, first=first), made):
+    for _ in run(contender, sampler, episodes_of(per_task, first=first), make_clock):
         pass
     return clocks[0].jobs
 

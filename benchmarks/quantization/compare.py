@@ -59,7 +59,7 @@ TRAJECTORIES = CalibrateOptions.trajectories
 COLUMNS, SCALE = 12, 2  # of a picture: the first held-out seeds, of which none is chosen
 
 
-def own_code() -> str:
+def digest_own_code() -> str:
     """A digest of the code that exports and calibrates."""
     return digest_code(CODE).hex()
 
@@ -102,7 +102,7 @@ def compare(
     plans.
     """
     seeds, reference = options.seeds_of(arguments), load(asked.bundle, body="float32")
-    made = own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
+    made = find_own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
     plan = select_plan(reference.plans, next(iter(made.values())))
     material = write_material(
         *(reference, plan, range(asked.seed, asked.seed + asked.trajectories), arguments.work),
@@ -115,16 +115,18 @@ def compare(
         copy = Path(shutil.copytree(asked.bundle, Path(temporary) / "bundle"))
         judge = Judge(copy, plan, seeds, material, progress, rows)
         for done, line in enumerate(lines, 1):
-            judged.append(Judged(line, judge(line)) if line.tool is None else other(judge, line, pythons[line.tool.id]))
+            judged.append(
+                Judged(line, judge(line)) if line.tool is None else judge_tool(judge, line, pythons[line.tool.id])
+            )
             progress("contenders", done, len(lines))
         if arguments.picture is not None:
             draw(judge, [each.contender for each in judged if each.quality], arguments.picture)
     for engine in made:
         here = [each for each in judged if each.contender.engine == engine]
-        yield make_row(reference.bundle.manifest.name, len(plan.steps), seeds, here, own_code(), versions())
+        yield make_row(reference.bundle.manifest.name, len(plan.steps), seeds, here, digest_own_code(), versions())
 
 
-def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: Path) -> dict[str, Body]:
+def find_own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: Path) -> dict[str, Body]:
     """Return our bodies of a bundle by engine. Raises UserError unless all exist, calibrated along the same plan."""
     names = {line.engine: line.body for line in lines if line.tool is None}
     again = f"fewstep calibrate {bundle} --target {','.join(TARGET_OF[engine] for engine in names)}"
@@ -136,7 +138,7 @@ def own_bodies(bodies: Mapping[str, Body], lines: Sequence[Contender], bundle: P
     return made
 
 
-def other(judge: Judge, line: Contender, python: str) -> Judged:
+def judge_tool(judge: Judge, line: Contender, python: str) -> Judged:
     """Return another tool's result: it quantizes, and its graph is judged. Any exception is a result too."""
     made = QuantizedFile(Path(), "")
     try:
@@ -178,7 +180,7 @@ def main(given: Sequence[str] | None = None) -> int:
         if any(line.engine == "openvino" for line in lines):
             openvino.import_openvino()
         if arguments.bundle is not None:
-            show(own(arguments, lines, pythons))
+            show(measure_own_bundle(arguments, lines, pythons))
             return 0
         result_rows.put_tables(read_rows(result_rows.KEPT, Measured))  # refused before hours of work
         targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
@@ -195,13 +197,15 @@ def main(given: Sequence[str] | None = None) -> int:
     return 0
 
 
-def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapping[str, str]) -> list[Measured]:
+def measure_own_bundle(
+    arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapping[str, str]
+) -> list[Measured]:
     """Return the rows of a user's bundle, with its trajectories for all tools. Raises UserError if they are unknown."""
     if arguments.held_out is not None and arguments.conditions is None:
         raise UserError("--held-out without --conditions", "give the file that --bundle was calibrated with too")
     manifest = open_bundle(arguments.bundle).manifest
     targets = tuple(TARGET_OF[line.engine] for line in lines if line.tool is None)
-    own_bodies(manifest.bodies, lines, arguments.bundle)
+    find_own_bodies(manifest.bodies, lines, arguments.bundle)
     seeds = seeds_of_calibration(manifest, targets, arguments.conditions is not None)
     asked = CalibrateOptions(
         arguments.bundle, target=targets, trajectories=len(seeds), seed=seeds.start, conditions=arguments.conditions

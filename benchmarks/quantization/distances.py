@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.quantization.compare import ALL, calibrate_member
-from benchmarks.result_store import kept
+from benchmarks.result_store import load_or_compute
 from fewstep.cli.progress import progress_display
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
@@ -62,7 +62,7 @@ def measure_distances(member: Member, steps: int, arguments: argparse.Namespace,
         (body,) = measure(options, show).qualities
         return body.distances[0]
 
-    return kept(arguments.work, Distance, find, bundle.name, arguments.samples)
+    return load_or_compute(arguments.work, Distance, find, bundle.name, arguments.samples)
 
 
 def line(name: str, steps: int, found: Distance) -> tuple[str, ...]:

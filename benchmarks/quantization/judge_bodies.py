@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.quantization.contenders import Contender
 from benchmarks.quantization.int8_coverage import measure_coverage
 from benchmarks.quantization.tool_inputs import Material
-from benchmarks.result_store import kept
+from benchmarks.result_store import load_or_compute
 from fewstep.graph.files import io
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_records
@@ -94,7 +94,7 @@ class Judge:
         content = bundle.manifest.files[bundle.body(contender.body).graph.file]
         rows = None if self.rows is None else digest_records(self.rows)
         follows_from = (contender.body, content, contender.engine, self.seeds, versions(), code_digest(), rows)
-        return kept(self.material.folder, Quality, partial(self._measure, contender), *follows_from)
+        return load_or_compute(self.material.folder, Quality, partial(self._measure, contender), *follows_from)
 
     @cached_property
     def reference(self) -> Samples:

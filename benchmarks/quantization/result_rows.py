@@ -86,7 +86,7 @@ def make_row(
             code=code,
             image=ours.quality.image,
             worst=ours.quality.worst,
-            others=tuple(_other(each, ours.quality) for each in others),
+            others=tuple(_make_other(each, ours.quality) for each in others),
             versions=tuple(sorted({*versions, *(each.made_by for each in others if each.made_by)})),
         )
     )
@@ -115,7 +115,7 @@ def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
     of_seeds = {"lab/measured/other_tools.md": 64, "docs/measured.md": 256}
     settled = {page: [each for each in on_one if each.seeds == seeds] for page, seeds in of_seeds.items()}
     return {
-        ("lab/measured/zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_made_with(rows)}",
+        ("lab/measured/zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_versions(rows)}",
         **{(page, SCRIPT): settings(some) for page, some in settled.items() if some},
     }
 
@@ -129,13 +129,13 @@ def settings(rows: Sequence[Measured]) -> str:
             failed = (f"failed: {each.reason}", "", "")
             lines.append([row.engine, each.name, *(_columns(each.quality, each.coverage) if each.quality else failed)])
     return (
-        f"{table(('engine', 'quantized by', 'mean dB', '5th percentile', 'MACs in int8'), lines)}\n\n{_made_with(rows)}"
+        f"{table(('engine', 'quantized by', 'mean dB', '5th percentile', 'MACs in int8'), lines)}\n\n{_versions(rows)}"
     )
 
 
 def cells(row: Measured) -> list[str]:
     """A line of the table of all rows."""
-    best = _best(row)
+    best = _find_best(row)
     missed = [f"{DEFAULTS_BAR:g} dB"] * (row.above is not None and row.above < DEFAULTS_BAR)
     if row.lead is None:
         missed = ["no equal", *missed]
@@ -146,10 +146,10 @@ def cells(row: Measured) -> list[str]:
         str(row.steps),
         f"{row.seeds} from {row.first}",
         f"{row.engine}, simulated" if row.engine in SIMULATED else row.engine,
-        _shown(row.ours),
+        _format_figures(row.ours),
         f"{100 * row.coverage:.1f} %",
         "" if row.image is None else f"{100 * row.image:.1f} %",
-        "none" if best is None or best.quality is None else f"{_shown(best.quality)} ({best.name})",
+        "none" if best is None or best.quality is None else f"{_format_figures(best.quality)} ({best.name})",
         "" if row.lead is None else f"{row.lead.mean:+.1f} / {row.lead.p5:+.1f}",
         "" if row.above is None else f"{row.above:+.1f}",
         ", ".join(missed) or "none",
@@ -159,13 +159,13 @@ def cells(row: Measured) -> list[str]:
 
 def _with_leads(row: Measured) -> Measured:
     """The row with its leads over `others`."""
-    best, defaults = _best(row), [each.quality for each in row.others if each.setting == DEFAULTS]
+    best, defaults = _find_best(row), [each.quality for each in row.others if each.setting == DEFAULTS]
     lead = None if best is None or best.quality is None else row.ours - best.quality
     above = min((row.ours.mean - each.mean for each in defaults if each is not None), default=None)
     return msgspec.structs.replace(row, lead=lead, above=above)
 
 
-def _best(row: Measured) -> Other | None:
+def _find_best(row: Measured) -> Other | None:
     """Return the setting with the best mean of all that run exactly our operations."""
     same = [(each.quality.mean, each) for each in row.others if each.same and each.quality is not None]
     return max(same, key=lambda pair: pair[0])[1] if same else None
@@ -179,7 +179,7 @@ def _with_others_of(before: Measured, new: Measured) -> Measured:
     return _with_leads(msgspec.structs.replace(new, others=tuple(others.values()), versions=versions))
 
 
-def _other(judged: Judged, ours: Quality) -> Other:
+def _make_other(judged: Judged, ours: Quality) -> Other:
     contender, quality = judged.contender, judged.quality
     if quality is None:
         return Other(contender.name, contender.setting, reason=judged.reason)
@@ -191,7 +191,7 @@ def _figures(quality: Quality) -> Figures:
     return Figures(round(quality.mean, 3), round(quality.p5, 3))
 
 
-def _shown(figures: Figures) -> str:
+def _format_figures(figures: Figures) -> str:
     return f"{figures.mean:.1f} / {figures.p5:.1f}"
 
 
@@ -199,5 +199,5 @@ def _columns(figures: Figures, coverage: float | None) -> tuple[str, ...]:
     return f"{figures.mean:.1f}", f"{figures.p5:.1f}", "" if coverage is None else f"{100 * coverage:.1f} %"
 
 
-def _made_with(rows: Iterable[Measured]) -> str:
+def _versions(rows: Iterable[Measured]) -> str:
     return f"Made with {', '.join(sorted({version for each in rows for version in each.versions}))}."

@@ -22,7 +22,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.sampling.adapters import require_slots
-from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults
 from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.loading import choose_body
 
@@ -93,7 +93,7 @@ def open_request(options: RunOptions) -> RunRequest:
     hold = None
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
-    defaults = calibrated_defaults(bundle, body, options.plan) if choice is None else choice.defaults
+    defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
     if options.guidance is None:
         options = replace(options, guidance=defaults.guidance)
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)

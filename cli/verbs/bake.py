@@ -14,7 +14,7 @@ from fewstep.graph.files.output_files import check_writable
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 
 
 def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
@@ -26,7 +26,7 @@ def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
         warn_of_mismatch(bundle, bundle.body(body), plan, options.clip)
     baked, files = write_parts(options, planned) if options.parts else bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
-    defaults = calibrated_defaults(bundle, bundle.body(body), options.plan)
+    defaults = find_defaults(bundle, bundle.body(body), options.plan)
     taken = describe_defaults(defaults, options.guidance, options.clip) or f", {describe_guidance(baked)}"
     shaping = shaping_of(plan)
     if shaping is not None and describe_shaping(shaping) not in taken:

@@ -14,7 +14,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, sizes_of
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.request import PlanSettings
@@ -45,7 +45,7 @@ def resolve_run(options: BakeOptions) -> Planned:
     if options.precision not in (None, precision):
         fix = f"omit precision, or give {precision} (--precision on the command line)"
         raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
-    defaults = calibrated_defaults(bundle, body, options.plan)
+    defaults = find_defaults(bundle, body, options.plan)
     shaping, guidance = clip_to(options.clip) or defaults.shaping, options.guidance
     settings: PlanSettings = {"shaping": shaping, "strength": options.strength}
     reference: PlanReference = options.plan

@@ -210,13 +210,13 @@ class Kept(msgspec.Struct, frozen=True):
     directions: tuple[Direction, ...] = ()
 
 
-def kept() -> Kept:
+def load_kept() -> Kept:
     return msgspec.json.decode(KEPT.read_bytes(), type=Kept) if KEPT.exists() else Kept("", ())
 
 
 def keep(line: Line) -> None:
     """Store a line, in place of the previous one with the same model, system, figure and control."""
-    former = kept()
+    former = load_kept()
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
     at = places.index(_name(line)) if _name(line) in places else len(others)
@@ -225,14 +225,14 @@ def keep(line: Line) -> None:
 
 def keep_direction(direction: Direction) -> None:
     """Store whether a figure of a network gets better with steps, in place of the previous measurement."""
-    former = kept()
+    former = load_kept()
     others = [each for each in former.directions if each.key != direction.key]
     _save(Kept(former.machine, former.lines, tuple(sorted([*others, direction], key=lambda each: str(each.key)))))
 
 
 def drop(name: LineName) -> None:
     """Remove the stored line with this name, if any, since its figure is refused now."""
-    former = kept()
+    former = load_kept()
     lines = tuple(each for each in former.lines if _name(each) != name)
     _save(Kept(former.machine, lines, former.directions))
 
@@ -254,7 +254,7 @@ def machine() -> str:
     return f"{here.processor}, {here.cores} cores, {', '.join(here.int8_instructions)}; {versions}"
 
 
-def written(of: Kept) -> str:
+def make_page(of: Kept) -> str:
     """Return the page for the stored lines."""
     tables = "\n\n".join(
         f"## {model}\n\n{_lines(each for each in of.lines if each.model == model)}"

@@ -70,7 +70,7 @@ def run_population(s: Setting, **options: Any) -> Floats:
     return made.samples.reshape(-1, *made.samples.shape[2:])
 
 
-def drawn(s: Setting, corrects: bool) -> Floats:
+def draw_guided_particles(s: Setting, corrects: bool) -> Floats:
     """Return particles of each seed along guided steps, as rows with their weights in the last column."""
     plan = s.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", W)
     if not corrects:
@@ -309,8 +309,8 @@ CLAIMS = [
       for system, way in (("FK steering", run_population), ("RBF", roll_over),
                           ("SVDD", lambda s: run_population(s, choice="best")))],
     Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
-          lambda s: drawn(s, True), lambda s, n: drawn(s, False), scores.lawful, GUIDED[:1],
-          unit="class", has_longer=False),
+          lambda s: draw_guided_particles(s, True), lambda s, n: draw_guided_particles(s, False), scores.lawful,
+          GUIDED[:1], unit="class", has_longer=False),
     Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, find_noise, plain, scores.reward,
           is_aim=True),
     Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,

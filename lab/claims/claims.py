@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Queue
 
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, refusing, seeds_of
-from benchmarks.result_store import digest, kept
+from benchmarks.result_store import digest, load_or_compute
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
@@ -102,7 +102,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
 def longest_first(parts: Iterable[Part]) -> list[Part]:
     """Return the fits first, then the models, slowest first by the times in the stored lines."""
     taken = Counter[str]()
-    for line in claim_lines.kept().lines:
+    for line in claim_lines.load_kept().lines:
         taken[line.model] += line.ours_ms + line.plain_ms
     return sorted(parts, key=lambda part: (part[1] != "fits", -taken[part[0]]))
 
@@ -124,13 +124,13 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
         name = model, claim.system, claim.figure, claim.control
         if needs_direction(claim):
             measured = partial(measure_direction, model, setting, claim)
-            direction = kept(work / "directions", Direction, measured, seeds.start, *key_of(model, claim))
+            direction = load_or_compute(work / "directions", Direction, measured, seeds.start, *key_of(model, claim))
             found.put(direction)
             if direction.is_wrong:
                 found.put(RefusedClaim(name, f"{direction}, so it rewards the errors of solvers"))
                 continue
         find = partial(lambda each: judge_claim(model, setting, each, *time_ways(setting, each)), claim)
-        found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
+        found.put(load_or_compute(work / "lines", Line, find, model, seeds, *name[1:]))
 
 
 def tree() -> str:
@@ -145,7 +145,7 @@ def tree() -> str:
 
 def write() -> None:
     """Write claims.md and the verdicts of systems.md from the stored lines."""
-    kept = claim_lines.kept()
-    PAGE.write_text(claim_lines.written(kept))
-    page = systems.with_headlines(systems.PAGE.read_text(), kept.lines)
-    systems.PAGE.write_text(systems.renew_page(page, kept.lines))
+    load_or_compute = claim_lines.load_kept()
+    PAGE.write_text(claim_lines.make_page(load_or_compute))
+    page = systems.with_headlines(systems.PAGE.read_text(), load_or_compute.lines)
+    systems.PAGE.write_text(systems.renew_page(page, load_or_compute.lines))

@@ -46,7 +46,7 @@ def judge_claim(model: str, setting: Setting, claim: Claim, timing: Timing, made
         figures = tuple(claim.score(few, np.concatenate(each)) for each in (*made[:2], made[-1]))
     else:
         ways = (claim.ours, *(plainly(claim.plain, count) for count in (claim.evaluations, timing.longer)))
-        figures = tuple(claim.score(setting, _made(setting, way)) for way in ways)
+        figures = tuple(claim.score(setting, _samples_of(setting, way)) for way in ways)
     ours, plain, at_equal = figures
     return Line(
         *(model, claim.system, claim.claim, claim.control, claim.figure, claim.evaluations),
@@ -71,7 +71,7 @@ def plainly(way: PlainWay, count: int) -> Way:
     return lambda s: way(s, count)
 
 
-def _made(s: Setting, way: Way) -> Floats:
+def _samples_of(s: Setting, way: Way) -> Floats:
     """Return the samples of a way for a model's seeds, which claims share."""
     key = s.source, s.seeds, way
     if key not in MADE:

@@ -35,7 +35,7 @@ def count_at_normal_times(task: Task, progress: Progress = SILENT) -> Counts:
     return counts.fill_unseen_groups()
 
 
-def drawn_steps(seed: int, count: int, steps: int) -> frozenset[int]:
+def draw_steps(seed: int, count: int, steps: int) -> frozenset[int]:
     """Return the indices of a sample's steps, from noise to clean. There are `count` of them, or fewer if one is drawn
     twice."""
     times = np.clip([TIMES.inv_cdf(u) for u in uniform(seed, 0, noise.STEPS, count)], 0.0, 1.0)
@@ -45,7 +45,7 @@ def drawn_steps(seed: int, count: int, steps: int) -> frozenset[int]:
 def at_drawn_steps(evaluation: BodyCall, count: int, steps: int) -> BodyCall:
     """Return the samples of an evaluation that drew its step. A tensor may have several rows for each row of the
     feeds."""
-    keep = [evaluation.state.index in drawn_steps(seed, count, steps) for seed in evaluation.seeds]
+    keep = [evaluation.state.index in draw_steps(seed, count, steps) for seed in evaluation.seeds]
     rows = np.tile(keep, len(evaluation.state.step.branches))
     return BodyCall(
         evaluation.state,

@@ -115,7 +115,7 @@ def _heard() -> Mapping[str, Any]:
     return {**y, "predicted": predictor.sample("ddim:1", range(64), y)}
 
 
-def kept_away(s: Setting, plan: str, by_attention: bool) -> Floats:
+def without_colours(s: Setting, plan: str, by_attention: bool) -> Floats:
     """Return samples for captions without their colours, which are the negative text instead: by attention in one
     branch, or by a second branch."""
 
@@ -137,8 +137,8 @@ def without(s: Setting, plan: str) -> Floats:
 
 
 CLAIMS = [
-    *claims("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
-        "guidance by two rows": (8, lambda s: kept_away(s, "dpmpp_2m:4", False)),
+    *claims("NASA", "a negative text in one row", 8, lambda s: without_colours(s, "dpmpp_2m:8", True), (MODEL,), {
+        "guidance by two rows": (8, lambda s: without_colours(s, "dpmpp_2m:4", False)),
         "no negative text": (8, lambda s: without(s, "dpmpp_2m:8"))}, (OTHER,)),
     *[claim for system, way in (("LoRA-enhanced distillation", fill_slots), ("distillation of guided models", told))
       for claim in claims(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {

@@ -51,7 +51,7 @@ DIFFUSERS = "float32, diffusers in torch"
 NETWORK = NETWORKS["ddpm"]
 
 
-def made(folder: Path) -> Path:
+def make_bundle(folder: Path) -> Path:
     """Return the bundle in a folder, which is made there if it does not exist."""
     if not folder.exists():
         with TemporaryDirectory() as source:
@@ -147,7 +147,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, help="folder to keep the bundle in")
     options = parser.parse_args(given)
     with refusing(parser), TemporaryDirectory() as folder:
-        bundle = made(options.bundle or Path(folder) / "bundle")
+        bundle = make_bundle(options.bundle or Path(folder) / "bundle")
         for batch in options.batches:
             found = in_turns(contenders(bundle, options.threads, batch), options.rounds, options.turn_seconds)
             print("\n".join(rows(found, batch)), end="\n\n", flush=True)

@@ -14,7 +14,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults, own_plan
+from fewstep.runtime.sampling.calibrated_plans import find_defaults, read_default_plan
 from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 
@@ -43,8 +43,8 @@ def select_plan(
 
     compiler: compiles plans for float32. asked: the requested plan, or None.
     """
-    bundle, kept = compiler.bundle, own_plan(compiler.bundle, body)
-    defaults = calibrated_defaults(bundle, body, asked)
+    bundle, kept = compiler.bundle, read_default_plan(compiler.bundle, body)
+    defaults = find_defaults(bundle, body, asked)
     guidance = defaults.guidance if guidance is None else guidance
     if isinstance(asked, FittedReference):
         return regroup(check_compiled(plan_for(bundle, body, asked, guidance)), compiler.body.groups)

@@ -34,10 +34,10 @@ def run_duel(first: Turn, second: Turn) -> Duel:
     """Time two contenders in turns until it is known which is faster. Each must have run before."""
     last = perf_counter() + DUEL_SECONDS
 
-    def until(rounds: Rounds[float]) -> bool:
+    def is_done(rounds: Rounds[float]) -> bool:
         return _is_known([math.log(b / a) for a, b in rounds]) or perf_counter() >= last
 
-    rounds = take_turns([first, second], until)
+    rounds = take_turns([first, second], is_done)
     return Duel(median(a for a, _ in rounds), median(b for _, b in rounds), median_ratio(rounds, 1))
 
 

@@ -100,12 +100,12 @@ def run_race(
             each.run_turn(0.0)  # a single call, to measure its memory
         peaks = [each.peak_mib() for each in processes]
 
-        def until(done: Rounds[list[float]]) -> bool:
+        def is_done(done: Rounds[list[float]]) -> bool:
             progress(f"timing {batch} {'row' if batch == 1 else 'rows'}", len(done), turns.rounds)
             return len(done) >= turns.rounds
 
         timed = [partial(processes[place].wall_times, turns.seconds, name) for place, name in calls]
-        walls = zip(*take_turns(timed, until), strict=True)  # seconds of each call: by rounds, then by repetitions
+        walls = zip(*take_turns(timed, is_done), strict=True)  # seconds of each call: by rounds, then by repetitions
         kinds = [_kind_shares(each) if profiled else {} for each in processes]
     steps = {
         (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]

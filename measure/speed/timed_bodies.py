@@ -8,7 +8,7 @@ same in every precision.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fewstep.measure.bodies import excluded_bodies
+from fewstep.measure.bodies import find_excluded_bodies
 from fewstep.measure.body_backends import backend_of, is_simulated
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -52,7 +52,7 @@ class TimedBodies:
 def select_local_bodies(bundle: Bundle) -> list[str]:
     """Return the bodies whose backends are on this machine: float32 first if there is one, bodies of backends other
     than onnxruntime last. Raises UserError if there is none."""
-    bodies, refused = common_bodies(bundle.manifest), excluded_bodies(bundle)
+    bodies, refused = common_bodies(bundle.manifest), find_excluded_bodies(bundle)
     names = [name for name, body in bodies.items() if not is_simulated(body) and name not in refused]
     if not names:
         raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")

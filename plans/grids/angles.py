@@ -32,14 +32,14 @@ def arctan(
         return math.atan((time.rho / centre) ** (1 / power))
 
     first, last = schedule.noisiest, schedule.time_at_rho(final_sigma) if final_sigma else schedule.cleanest
-    angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_least(schedule))
+    angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_find_cleanest_time(schedule))
     if len(angles) and angles[-1] < least:
         angles = np.linspace(angle(first), least, steps)[1:]
     times = [first, *(schedule.time_at_rho(centre * math.tan(each) ** power) for each in angles)]
     return append_end(schedule, times, final_sigma)
 
 
-def _least(schedule: NoiseSchedule) -> Time:
+def _find_cleanest_time(schedule: NoiseSchedule) -> Time:
     """Return the cleanest time at which the network is evaluated, for any number of steps. At a clean end without
     noise, a score would be infinite. Networks of OU processes are trained on times from 3 / 100 (Richter et al. 2023,
     arXiv 2208.05830)."""

@@ -37,7 +37,7 @@ ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may
 
 
 @dataclass(frozen=True)
-class UndelayedTime:
+class CallTime:
     """milliseconds: the time of a call that was not delayed. slowdown: the mean time of all calls, as a multiple of
     `milliseconds`."""
 
@@ -49,10 +49,10 @@ class UndelayedTime:
         return self.slowdown > BUSY
 
 
-def undelayed_time(walls: Sequence[float]) -> UndelayedTime:
+def estimate_call_time(walls: Sequence[float]) -> CallTime:
     """Return the time of a call from the wall times of calls in seconds."""
     low = float(np.percentile(walls, PERCENTILE))
-    return UndelayedTime(1000 * low, float(np.mean(walls)) / low)
+    return CallTime(1000 * low, float(np.mean(walls)) / low)
 
 
 def measure_ratios(
@@ -69,7 +69,7 @@ def measure_ratios(
         pairs = permutations(zip(lengths, map(median, zip(*rounds, strict=True)), strict=True), 2)
         return all(longer >= ALIKE * shorter for (few, shorter), (many, longer) in pairs if few < many)
 
-    def until(rounds: Rounds[float]) -> bool:
+    def is_done(rounds: Rounds[float]) -> bool:
         judging.progress(f"timing {body}", min(len(rounds), ROUNDS), ROUNDS)
         return len(rounds) >= ROUNDS and (are_sure(rounds) or len(rounds) >= MOST_ROUNDS)
 
@@ -79,10 +79,10 @@ def measure_ratios(
         def turn(name: str) -> float:
             walls, of_unit = process.wall_times(call=name), unit.wall_times()
             unit_walls.extend(of_unit)
-            return undelayed_time(walls).milliseconds / undelayed_time(of_unit).milliseconds
+            return estimate_call_time(walls).milliseconds / estimate_call_time(of_unit).milliseconds
 
-        rounds = take_turns([partial(turn, name) for name in plans], until)
-    is_plausible, is_disturbed = are_sure(rounds), undelayed_time(unit_walls).is_disturbed
+        rounds = take_turns([partial(turn, name) for name in plans], is_done)
+    is_plausible, is_disturbed = are_sure(rounds), estimate_call_time(unit_walls).is_disturbed
     if not is_plausible:
         LOG.warning(
             "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
@@ -100,7 +100,7 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
     """
     with open_unit_process(judging, threads) as process:
         turns = take_turns([process.wall_times], stop_after_rounds(ROUNDS))
-    time = undelayed_time([wall for (turn,) in turns for wall in turn])
+    time = estimate_call_time([wall for (turn,) in turns for wall in turn])
     if time.is_disturbed:
         LOG.warning(
             "this machine is busy: other programs make calls take %.1fx their time on average. The times below are "

@@ -28,7 +28,7 @@ from fewstep.plans.plan import DENOISER, Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.execute import combine, execute
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
@@ -111,7 +111,7 @@ def _compile_for_bundle(
     """
     bodies = bundle.manifest.bodies
     body = bodies.get("float32") or next(iter(bodies.values()))
-    defaults = calibrated_defaults(bundle, body, reference)
+    defaults = find_defaults(bundle, body, reference)
     guidance = defaults.guidance if guidance is None else guidance
     if guidance is None and isinstance(reference, FittedReference):
         plans, _ = read_fitted_plans(

@@ -25,7 +25,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.fitted_plans import find_fitted
 
 
-def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
+def find_calibrated_body(manifest: Manifest, body: Body) -> Body | None:
     """Return the body itself if it was calibrated along a plan, else the first body that was. None if no body was.
 
     All bodies of a bundle, including float32, therefore have the same default plan.
@@ -33,16 +33,16 @@ def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
     return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
-def calibrated_plan(bundle: Bundle, body: Body) -> Any:
+def read_calibrated_plan(bundle: Bundle, body: Body) -> Any:
     """Return the plan that a body was calibrated along, a `Plan` or a `TokenPlan`. None if the bundle has none."""
     file = bundle.manifest.plans.get(body.plan or "")
     return None if file is None else decode_any(bundle.read(file), file)
 
 
-def own_plan(bundle: Bundle, body: Body) -> Any:
-    """Return the plan of `calibrated_body`. None if the bundle has none."""
-    calibrated = calibrated_body(bundle.manifest, body)
-    return None if calibrated is None else calibrated_plan(bundle, calibrated)
+def read_default_plan(bundle: Bundle, body: Body) -> Any:
+    """Return the plan of `find_calibrated_body`. None if the bundle has none."""
+    calibrated = find_calibrated_body(bundle.manifest, body)
+    return None if calibrated is None else read_calibrated_plan(bundle, calibrated)
 
 
 class Defaults(NamedTuple):
@@ -53,10 +53,10 @@ class Defaults(NamedTuple):
     shaping: Shaping | None = None
 
 
-def calibrated_defaults(bundle: Bundle, body: Body, reference: PlanReference | None) -> Defaults:
+def find_defaults(bundle: Bundle, body: Body, reference: PlanReference | None) -> Defaults:
     """Return the guidance and the shaping of a run for which the caller gave neither, by the table of this module.
     `reference` is None for the default plan."""
-    if isinstance(reference, FileReference | AnyPlan) or (kept := own_plan(bundle, body)) is None:
+    if isinstance(reference, FileReference | AnyPlan) or (kept := read_default_plan(bundle, body)) is None:
         return Defaults()
     if isinstance(reference, SchedulerReference):
         return Defaults(kept.guidance)

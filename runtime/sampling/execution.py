@@ -23,7 +23,7 @@ from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
-from fewstep.runtime.sampling.calibrated_plans import calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.execute import execute
 from fewstep.runtime.sampling.fitted_plans import find_fitted
 from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs
@@ -166,7 +166,7 @@ class PlanCompiler:
         reference = parse_plan_reference(plan)
         if isinstance(reference, AnyPlan) or (guidance is not None and settings.get("shaping") is not None):
             return self.compile(reference, guidance, settings)
-        defaults = calibrated_defaults(self.bundle, self.body, reference)
+        defaults = find_defaults(self.bundle, self.body, reference)
         if settings.get("shaping") is None and defaults.shaping is not None:
             settings = {**settings, "shaping": defaults.shaping}
         return self.compile(reference, defaults.guidance if guidance is None else guidance, settings)

@@ -54,7 +54,7 @@ class PlannedRun:
         """Return the run, which ends with `Cancelled` once `cancel` is set."""
         return replace(self, states=stop_on_cancel(self.states, len(self.plan.steps), cancel))
 
-    def checked_states(self) -> Iterator[Any]:
+    def check_states(self) -> Iterator[Any]:
         """Yield the state after each step. Raises NotFinite for the first that is not finite."""
         return finite_states(self.states, self.plan)
 

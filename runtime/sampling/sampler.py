@@ -173,7 +173,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         It takes the arguments of `sample`. `carried` is not modified, so a run may be repeated or continued twice.
         """
         run = self.runs.begin(plan, seeds, condition, guidance, settings)
-        (last,) = deque(run.checked_states(), maxlen=1)
+        (last,) = deque(run.check_states(), maxlen=1)
         if last.slots is None:
             raise UserError(f"{self.bundle.path} returns nothing besides its samples", "call sample")
         return run.sample_of(last), last.slots
@@ -190,7 +190,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the arguments of `sample`. Stop iterating to cancel. A token denoiser yields `TokenState`.
         """
-        return self.runs.begin(plan, seeds, condition, guidance, settings).checked_states()
+        return self.runs.begin(plan, seeds, condition, guidance, settings).check_states()
 
     def sample_each(
         self,

@@ -18,8 +18,8 @@ from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed, node, value, write_graphs
-from tests.onnx_text import written
+from tests.bundles import change_bundle, node, value, write_graphs
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 SHAPE = (1, 8, 8)
@@ -38,14 +38,14 @@ def denoiser(scale: float = 1.0, width: int = 16) -> Graph:
     text = f"""({plane} x, float[batch, 1, 1, 1] row) => ({plane} v) {{
         h0 = {conv}(x, w0) a0 = Relu(h0) h1 = {conv}(a0, w1) m1 = Mul(h1, row) a1 = Relu(m1) v = {conv}(a1, w2)
     }}"""
-    return written(text, **weights)
+    return graph_of_text(text, **weights)
 
 
 def prologue() -> Graph:
     """row = 1 + time / 1000 + label."""
     text = """(float[batch] time, int64[batch] label) => (float[batch, 1, 1, 1] row)
     { number = Cast<to=1>(label) part = Mul(time, thousandth) flat = Add(number, part) row = Reshape(flat, column) }"""
-    return written(text, thousandth=1e-3, column=np.array([-1, 1, 1, 1]))
+    return graph_of_text(text, thousandth=1e-3, column=np.array([-1, 1, 1, 1]))
 
 
 def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
@@ -127,7 +127,7 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
     first = run(bundle).manifest
     engine = form.EngineEntry("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
     empty = dict.fromkeys(("e.engine", "e.json", "report.html"), b"")
-    changed(bundle, empty, engines=(engine,), report="report.html")
+    change_bundle(bundle, empty, engines=(engine,), report="report.html")
     same = run(bundle).manifest  # makes the same bodies, so what was made from them stays
     assert (same.bodies, same.engines, same.report) == (first.bodies, (engine,), "report.html") and not caplog.messages
     second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest

@@ -32,7 +32,7 @@ from tests.calibration.lowering.bodies.uneven_channels_body import (
     seen,
     what_they_reach,
 )
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
 both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
@@ -121,7 +121,7 @@ def test_what_several_operations_read_is_multiplied_once(target: Target, monkeyp
 def chain(text: str, size: str = "6, 6", **constants: Array) -> Graph:
     """x -> output, with pictures of 32 channels."""
     plane = f"float[batch, 32, {size}]"
-    return written(f"({plane} x) => ({plane} output) {{ {text} }}", **constants)
+    return graph_of_text(f"({plane} x) => ({plane} output) {{ {text} }}", **constants)
 
 
 def outputs(reach: Array = REACH, direct: bool = True) -> Graph:

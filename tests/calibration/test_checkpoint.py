@@ -23,7 +23,7 @@ from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
-from tests.bundles import changed, content_of
+from tests.bundles import change_bundle, content_of
 from tests.calibration.source_copies import copy_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
 
@@ -42,7 +42,7 @@ def options(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrateOptions:
     return replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=WHOLE)
 
 
-def kept() -> list[Path]:
+def checkpoints() -> list[Path]:
     return list((cache.folder() / "calibration").glob("*"))
 
 
@@ -85,13 +85,13 @@ def test_it_goes_on_and_gives_the_same_bytes(
     options: CalibrateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
-    assert not kept()  # it is written, so nothing is left
+    assert not checkpoints()  # it is written, so nothing is left
     interrupt(options, monkeypatch)
-    assert len(kept()) == 1
+    assert len(checkpoints()) == 1
     seen = seeds_seen(monkeypatch)
     assert calibrate(options).manifest.files == expected.files
     assert seen == set(range(options.seed + INTERRUPTED, options.seed + WHOLE))
-    assert "resuming an unfinished calibration after 8 trajectories" in caplog.text and not kept()
+    assert "resuming an unfinished calibration after 8 trajectories" in caplog.text and not checkpoints()
 
 
 @pytest.mark.parametrize("changes", [{"plan": "ddim:4"}, {"seed": 2_000_000}, {"trajectories": 16}, {"guidance": 3.0}])
@@ -100,19 +100,19 @@ def test_another_calibration_does_not_go_on_from_it(
 ) -> None:
     interrupt(options, monkeypatch)
     calibrate(replace(options, **changes))
-    assert "resuming" not in caplog.text and len(kept()) == 1
+    assert "resuming" not in caplog.text and len(checkpoints()) == 1
 
 
 def other_condition(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_bundle(bundle).manifest
     classes = tuple(msgspec.structs.replace(each, low=1) for each in manifest.conditions)
-    changed(bundle, conditions=classes)
+    change_bundle(bundle, conditions=classes)
 
 
 def other_prologue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = prologue()
     graph = replace(graph, constants={**graph.constants, "thousandth": np.float32(2e-3)})
-    changed(bundle, {"graphs/prologue.onnx": content_of(graph)})
+    change_bundle(bundle, {"graphs/prologue.onnx": content_of(graph)})
 
 
 def other_processor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_what_the_inputs_follow_from_is_part_of_what_is_kept(
     interrupt(options, monkeypatch)
     change(options.bundle, monkeypatch)
     calibrate(options)
-    assert "resuming" not in caplog.text and len(kept()) == 1
+    assert "resuming" not in caplog.text and len(checkpoints()) == 1
 
 
 def test_counts_without_a_tensor_start_anew(
@@ -163,14 +163,14 @@ def test_counts_without_a_tensor_start_anew(
         before.setattr(observe, "tensors_to_observe", lambda graph, no_floats=False: tensors_to_observe(graph)[1:])
         interrupt(options, monkeypatch)
     assert calibrate(options).manifest.files == expected.files
-    assert "lacks tensor 'x'" in caplog.text and not kept()
+    assert "lacks tensor 'x'" in caplog.text and not checkpoints()
 
 
 def test_drafts_of_killed_writes_go_with_their_checkpoint_and_what_is_abandoned_after_a_month(
     options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(options, monkeypatch)
-    (own,) = kept()
+    (own,) = checkpoints()
     part, young, old = f"{own.name}-0123", "young", "old"
     for name in (f".{own.name}.77", f".{part}.77", young, old, f".{old}.77"):
         (own.parent / name).write_bytes(b"")
@@ -178,7 +178,7 @@ def test_drafts_of_killed_writes_go_with_their_checkpoint_and_what_is_abandoned_
         os.utime(own.parent / name, (time() - 31 * 86400,) * 2)
     os.utime(own.parent / young, (time() - 29 * 86400,) * 2)
     calibrate(options)
-    assert [path.name for path in kept()] == [young]
+    assert [path.name for path in checkpoints()] == [young]
 
 
 @pytest.mark.parametrize("left", [0, 2, 1000], ids=["empty", "start", "part"])
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_none(
     options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
     interrupt(options, monkeypatch)
-    (path,) = kept()
+    (path,) = checkpoints()
     path.write_bytes(path.read_bytes()[:left])
     calibrate(options)
     assert "is damaged, and is made again" in caplog.text
@@ -199,7 +199,7 @@ def test_own_conditions_are_part_of_what_is_kept(
     for classes in ([0, 1], [1, 1]):
         np.savez(tmp_path / "own.npz", **{"class": np.array(classes)})
         interrupt(own, monkeypatch)
-    assert len(kept()) == 2 and "resuming" not in caplog.text
+    assert len(checkpoints()) == 2 and "resuming" not in caplog.text
 
 
 def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
@@ -234,4 +234,4 @@ def test_what_comes_after_the_counting_does_not_count_again(
         patched.setattr(body_maker, "check_near", Counted(body_maker.check_near, calls=0))
         calibrate(options)
     assert calibrate(options).manifest.files == expected.files
-    assert "unfinished calibration after 12 trajectories" in caplog.text and not kept()
+    assert "unfinished calibration after 12 trajectories" in caplog.text and not checkpoints()

@@ -24,9 +24,9 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import UNCLIPPED, Clip, Rescale, Threshold, as_shaping, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
-from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults
+from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
 from tests.refusals import refuses
 
@@ -43,7 +43,7 @@ def with_scheduler(bundle: Path, **settings: object) -> Path:
     """The bundle with another scheduler."""
     config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
     config |= {"prediction_type": "sample", **settings}
-    return changed(bundle, {"scheduler.json": json.dumps(config).encode()}, scheduler="scheduler.json")
+    return change_bundle(bundle, {"scheduler.json": json.dumps(config).encode()}, scheduler="scheduler.json")
 
 
 def test_the_plan_of_a_clipped_calibration_clips(bundle: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: P
         assert (shaping_of(own), own.guidance) == (None, None)
         judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text(str(file)))
         assert (shaping_of(judged), judged.guidance) == (None, None)
-        of_scheduler = calibrated_defaults(sampler.bundle, sampler.body, parse_plan_text("scheduler:4"))
+        of_scheduler = find_defaults(sampler.bundle, sampler.body, parse_plan_text("scheduler:4"))
         assert of_scheduler == Defaults(Cfg(2.0))
         every = {"seeds": [0, 1], "condition": {"class": [0, 1]}}
         for made in (sampler.sample("ddim:5", **every), sampler.sample_each(["ddim:4", "ddim:5"], **every)):

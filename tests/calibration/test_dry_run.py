@@ -26,7 +26,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import FIRST, run
 from tests.refusals import refuses
 
@@ -35,7 +35,7 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
     """The condition has no range, so values cannot be drawn."""
     manifest = open_bundle(bundle).manifest
     unknown = tuple(msgspec.structs.replace(each, low=None, high=None) for each in manifest.conditions)
-    changed(bundle, conditions=unknown)
+    change_bundle(bundle, conditions=unknown)
     np.savez(tmp_path / "own.npz", **{"class": np.arange(12) % 2})
     own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
     with refuses("'class'"):

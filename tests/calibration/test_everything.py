@@ -16,7 +16,7 @@ from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.refusals import refuses
 
@@ -67,7 +67,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
     """Its codes would clip every other value. Bodies of other targets are written."""
     manifest = open_bundle(bundle).manifest
     label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
-    changed(bundle, conditions=(label,))
+    change_bundle(bundle, conditions=(label,))
     said = r"condition 'class' has its default on every trajectory, and qnn clips other values"
     with pytest.raises(UserError, match=rf"int8-qnn was not made: {said}.*\(in the bundle: int8-cpu-x86\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))

@@ -17,7 +17,7 @@ from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.sampling.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 AT_LEAST = {"early": 0.05, "never": 1.0}  # of time / 1000, for a row to reach the expert
 TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
@@ -39,7 +39,7 @@ def experts() -> Graph:
             NAME_x = Gather(BEFORE, NAME_rows) NAME_y = Conv(NAME_x, NAME_w)
             NAME_index = Unsqueeze(NAME_rows, last) NAME_out = ScatterND(BEFORE, NAME_index, NAME_y)
         }"""
-        nodes += written(text.replace("NAME", name).replace("BEFORE", before)).nodes
+        nodes += graph_of_text(text.replace("NAME", name).replace("BEFORE", before)).nodes
         before = f"{name}_out"
     *head, tail = plain.nodes
     every = (*head, *nodes, replace(tail, inputs=(before, "w2")))

@@ -23,7 +23,7 @@ from fewstep.measure.rollouts.recorded_token_run import record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
-from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import read_calibrated_plan
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import with_manifest_fields
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_calibrated_is_one_line(bundle, changed, said):
 
 def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundle):
     sampler = load(bundle, body="int8-cpu-x86")
-    kept = calibrated_plan(sampler.bundle, sampler.body)
+    kept = read_calibrated_plan(sampler.bundle, sampler.body)
     assert kept.name == "maskgit:8" and kept.vocabulary == 16
     assert read_settings(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
     assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept

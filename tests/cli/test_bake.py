@@ -16,7 +16,7 @@ from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
 from fewstep.runtime.sampling.whole_runs import plan_digest
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
 
@@ -24,7 +24,7 @@ from tests.cli.conftest import Command
 def calibrate_along(bundle: Path, name: str, guidance: float | Guidance) -> None:
     """Name this plan in the manifest as the one along which the int8 body was calibrated."""
     content = encode(compile_plan(name, denoiser_facts(open_bundle(bundle).manifest), guidance))
-    with_body(changed(bundle, {"plan.json": content}, plans={name: "plan.json"}), "int8-cpu-x86", plan=name)
+    with_body(change_bundle(bundle, {"plan.json": content}, plans={name: "plan.json"}), "int8-cpu-x86", plan=name)
 
 
 @pytest.mark.parametrize(

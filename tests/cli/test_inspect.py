@@ -11,7 +11,7 @@ from fewstep.cli.describe.bundle import build_tree
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy, Trial
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 from tests.cli.conftest import Command, Document
 from tests.runtime.sampling.test_fitted_plans import give
 
@@ -31,7 +31,7 @@ def test_a_policy_is_described_by_rhythm_units_and_scheduler(
     policy = Policy(2, 0, 1)
     units = Affine((2.0,) * width, (0.5,) * width)
     config = {"plans/scheduler.json": json.dumps({"_class_name": "DDIMScheduler"}).encode()}
-    changed(tiny_bundle, config, policy=policy, units=units, scheduler="plans/scheduler.json")
+    change_bundle(tiny_bundle, config, policy=policy, units=units, scheduler="plans/scheduler.json")
     printed = lines(tiny_bundle)
     scale, shift = ", ".join(["2"] * width), ", ".join(["0.5"] * width)
     assert [line for line in printed if line.startswith(("policy", "units", "scheduler"))] == [

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.cli.generate import is_argument, options_of
 from fewstep.cli.verbs import VERBS
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 from tests.cli.conftest import Refusal
 from tests.refusals import assert_refusal
 
@@ -38,7 +38,9 @@ def test_a_missing_plan_lists_the_plans_of_the_bundle(tiny_bundle: Path, refusal
     assert_refusal(
         refusal("bake", tiny_bundle, "-o", "run.onnx", code=2), names="--plan", fix=("SOLVER:STEPS", "dpmpp_2m:8")
     )
-    with_body(changed(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
+    with_body(
+        change_bundle(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3"
+    )
     fix = (str(tiny_bundle), "--plan ddim:3", "fewstep plan --list")
     assert_refusal(refusal("bake", tiny_bundle, "-o", "run.onnx", code=2), names="--plan", fix=fix)
 

@@ -23,7 +23,7 @@ from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
 
@@ -88,7 +88,7 @@ def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str
 
 def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -> None:
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8"
-    changed(tiny_bundle, distilled=True)  # whose solver is the user's choice
+    change_bundle(tiny_bundle, distilled=True)  # whose solver is the user's choice
     assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
 
 
@@ -99,7 +99,7 @@ def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -
 def test_epsilon_of_data_in_1_is_calibrated_with_a_clip(
     tiny_bundle: Path, limit: float | None, prediction: str, clip: str
 ) -> None:
-    changed(tiny_bundle, data_limit=limit, prediction=prediction)
+    change_bundle(tiny_bundle, data_limit=limit, prediction=prediction)
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8{clip}"
 
 
@@ -107,7 +107,7 @@ def test_epsilon_of_data_in_1_is_calibrated_with_a_clip(
 def test_a_clip_of_the_scheduler_is_kept_in_the_calibration(tiny_bundle: Path, is_clipping: bool, clip: str) -> None:
     config = {"_class_name": "DDPMScheduler", "clip_sample": is_clipping, "clip_sample_range": 1.5}
     content = msgspec.json.encode({**config, "prediction_type": "v_prediction"})
-    changed(tiny_bundle, {"plans/scheduler.json": content}, scheduler="plans/scheduler.json")
+    change_bundle(tiny_bundle, {"plans/scheduler.json": content}, scheduler="plans/scheduler.json")
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8{clip}"
 
 
@@ -126,7 +126,7 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     label, *_ = open_bundle(tiny_bundle).manifest.conditions
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8")
     assert run_next(tiny_bundle, "--chosen").command == f"fewstep run {tiny_bundle} --chosen -c class=shirt"
-    changed(tiny_bundle, conditions=(label, text))
+    change_bundle(tiny_bundle, conditions=(label, text))
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions FILE")
     assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions FILE"
     fit = Advice("", "fewstep fit b", FitOptions(tiny_bundle))
@@ -153,7 +153,7 @@ def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: 
 
 def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:
     content = msgspec.json.encode({"_class_name": "TCDScheduler"})
-    changed(tiny_bundle, {"plans/scheduler.json": content}, distilled=True, scheduler="plans/scheduler.json")
+    change_bundle(tiny_bundle, {"plans/scheduler.json": content}, distilled=True, scheduler="plans/scheduler.json")
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan scheduler:STEPS"
 
 

@@ -20,7 +20,7 @@ from fewstep.cli.output_flags import OutputOptions
 from fewstep.cli.progress import Lines
 from fewstep.cli.tables import multiline_cell
 from fewstep.cli.tables import table as table_of
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.cli.conftest import Command
 
 EVIL = "evil\x1b[2J\x9b1m\u202eback\nfake: whole; all is well"
@@ -34,18 +34,18 @@ def harmless(text: str) -> bool:
 
 
 def test_the_name_of_a_bundle_moves_no_cursor(tiny_bundle: Path, fewstep: Command) -> None:
-    printed = fewstep("inspect", changed(tiny_bundle, name=EVIL))
+    printed = fewstep("inspect", change_bundle(tiny_bundle, name=EVIL))
     assert harmless(printed.out) and harmless(printed.err) and ESCAPED in printed.out
     assert not any(line.startswith("fake") for line in printed.out.splitlines())
 
 
 def test_a_long_name_is_cut(tiny_bundle: Path, fewstep: Command) -> None:
-    printed = fewstep("inspect", changed(tiny_bundle, name=LONG)).out
+    printed = fewstep("inspect", change_bundle(tiny_bundle, name=LONG)).out
     assert max(map(len, printed.splitlines())) < 3000 and "characters left out" in printed
 
 
 def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(tiny_bundle: Path, fewstep: Command) -> None:
-    printed = fewstep("inspect", changed(tiny_bundle, name=EVIL + LONG), "--json").out
+    printed = fewstep("inspect", change_bundle(tiny_bundle, name=EVIL + LONG), "--json").out
     assert harmless(printed) and json.loads(printed)["manifest"]["name"] == EVIL + LONG
 
 
@@ -81,7 +81,7 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
     tiny_bundle: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a redirect on Windows does."""
-    bundle = changed(tiny_bundle.rename(tiny_bundle.parent / NAME), name=NAME)
+    bundle = change_bundle(tiny_bundle.rename(tiny_bundle.parent / NAME), name=NAME)
 
     def console_text(*arguments: str) -> str:
         stdout = io.TextIOWrapper(io.BytesIO(), encoding)

@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
-from tests.bundles import changed, with_bodies
+from tests.bundles import change_bundle, with_bodies
 from tests.free_size_bundle import free
 from tests.refusals import Words, refuses
 
@@ -87,7 +87,7 @@ def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tin
 
 def test_an_array_that_is_missing_is_asked_for_as_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     label, *_ = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(label, Condition("text", "text", (77, 16), "float32")))
+    change_bundle(tiny_bundle, conditions=(label, Condition("text", "text", (77, 16), "float32")))
     with refuses(names="'text'", fix=("[77, 16]", "--condition text=@FILE.npy")):
         run(RunOptions(tiny_bundle, condition=("class=bag",), output=tmp_path / "x.npy"))
 

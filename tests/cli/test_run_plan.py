@@ -18,7 +18,7 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.sizes import Size
-from fewstep.runtime.sampling.calibrated_plans import Defaults, calibrated_defaults, calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults, read_calibrated_plan
 from fewstep.runtime.sampling.execution import PlanCompiler
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 from tests.bundles import with_manifest_fields
@@ -95,7 +95,7 @@ def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
     tiny_bundle: Path, default_plan_text: Asked, name: str, guided: str, started: str
 ) -> None:
     sampler = kept_along(load(tiny_bundle), name, scheduler="scheduler.json")
-    kept = calibrated_plan(sampler.bundle, sampler.body)
+    kept = read_calibrated_plan(sampler.bundle, sampler.body)
     assert default_plan_text(sampler) == (str(tiny_bundle / "plan.json") if guided == "plan.json" else kept)
     assert str(default_plan_text(sampler, 2.0)).endswith(guided)
     assert default_plan_text(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
@@ -177,10 +177,10 @@ def test_a_verb_without_guidance_has_that_of_the_calibration(
     assert np.abs(own - none).max() > 1e-3
     bundle = open_bundle(tiny_bundle)
     body = bundle.body("float32")
-    assert calibrated_defaults(bundle, body, parse_plan_text("ddim:9")).guidance == as_guidance(2.0)
-    assert calibrated_defaults(bundle, body, parse_plan_text("p.json")) == Defaults()
+    assert find_defaults(bundle, body, parse_plan_text("ddim:9")).guidance == as_guidance(2.0)
+    assert find_defaults(bundle, body, parse_plan_text("p.json")) == Defaults()
     missing = parse_plan_text("fitted:2")  # the error advises a fit at the calibrated guidance
-    assert calibrated_defaults(bundle, body, missing) == Defaults(as_guidance(2.0))
+    assert find_defaults(bundle, body, missing) == Defaults(as_guidance(2.0))
 
 
 def test_a_program_and_the_command_line_draw_the_same_sample(

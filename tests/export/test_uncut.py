@@ -7,12 +7,12 @@ from fewstep.export.graph_warnings import warn_of_repeated_work
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from tests.bundles import node
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def with_row(made: str) -> Graph:
     """x + a layer of one time for all samples (`first`), or of the time of each (`each`), + a layer of a condition."""
-    return written(
+    return graph_of_text(
         f"""(float[batch, 4] x, float[batch] time, float[batch, 1] text) => (float[batch, 4] y) {{
             first = Gather<axis=0>(time, zero) each = Unsqueeze(time, last)
             row = MatMul({made}, w) said = MatMul(text, w) sum = Add(x, row) y = Mul(sum, said)
@@ -45,5 +45,5 @@ def test_what_leaves_the_loop_or_is_no_work_is_not_named(caplog: pytest.LogCaptu
     prepared = prepare(with_row("each"))
     assert prepared.prologue is not None
     warn_of_repeated_work(prepared)
-    warn_of_repeated_work(prepare(written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")))
+    warn_of_repeated_work(prepare(graph_of_text("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")))
     assert not caplog.records

@@ -15,8 +15,8 @@ def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], A
     from tests.families.chain import export_family, families
 
     @cache
-    def made(stem: str) -> Any:
+    def export_once(stem: str) -> Any:
         (family,) = (each for each in families() if each.stem == stem)
         return export_family(family, tmp_path_factory.mktemp(stem))
 
-    return made
+    return export_once

@@ -29,7 +29,7 @@ from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 from tests.runtime.sampling.test_fitted_plans import calibrate_with_clip, give
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words
 
 def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bundle):
     asked = {**FEW, "plan": "dpmpp_2m:2"}
-    changed(tiny_bundle, distilled=True)
+    change_bundle(tiny_bundle, distilled=True)
     with pytest.raises(UserError, match=f"{NO_TEACHER}; run it"):
         open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": None}))
     assert len(open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24
@@ -262,7 +262,7 @@ def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bund
 @pytest.mark.parametrize("plan", [None, "dpmpp_2m:2"])
 def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     (label,) = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
+    change_bundle(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
     words = "guidance 2.0 needs an unconditional branch, which this denoiser lacks; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))

@@ -21,14 +21,14 @@ PLAN, SEEDS = "ddim:10@trailing", 8
 THRESHOLD = 0.05
 
 
-def chosen(bundle: Path, threshold: float = THRESHOLD, guidance: float | None = 2.0):
+def choose(bundle: Path, threshold: float = THRESHOLD, guidance: float | None = 2.0):
     options = FitOptions(bundle, plan=parse_plan_text(PLAN), light=threshold, seeds=SEEDS, guidance=guidance)
     return choose_light_steps(open_light_task(options))
 
 
 def test_the_error_of_a_step_is_that_of_the_features_that_it_would_read(exported_light: Path) -> None:
     """By hand: the features of all steps of the full plan, weighted as the light steps of the new plan read them."""
-    choice, sampler, made = chosen(exported_light), load(exported_light), []
+    choice, sampler, made = choose(exported_light), load(exported_light), []
     watched = replace(sampler, on_call=lambda index, call: made.append(call.returned["next_features"].copy()))
     seeds = FIT_SEEDS[:SEEDS]
     list(watched.steps(sampler.compile(PLAN, 2.0), seeds, draw_conditions(sampler.bundle.manifest, seeds), 2.0))
@@ -44,13 +44,13 @@ def test_the_error_of_a_step_is_that_of_the_features_that_it_would_read(exported
 
 
 def test_a_step_is_light_below_the_threshold_only(exported_light: Path) -> None:
-    choice = chosen(exported_light)
+    choice = choose(exported_light)
     below = [number for number, error in enumerate(choice.errors) if error is not None and error < THRESHOLD]
     assert choice.errors[0] is None and list(choice.light) == below
 
 
 def test_the_cost_counts_light_steps_by_their_share_of_the_work(exported_light: Path) -> None:
-    choice, features = chosen(exported_light), load(exported_light).bundle.manifest.features
+    choice, features = choose(exported_light), load(exported_light).bundle.manifest.features
     assert features is not None
     assert choice.cost == pytest.approx(10 - len(choice.light) * (1 - features.share))
 
@@ -75,7 +75,7 @@ def test_options_that_a_choice_of_light_steps_does_not_read_are_refused(unused: 
 
 
 def test_a_tiny_threshold_leaves_all_steps_full(exported_light: Path) -> None:
-    choice = chosen(exported_light, 1e-9)
+    choice = choose(exported_light, 1e-9)
     assert (choice.plan, choice.light, choice.cost) == (PLAN, (), 10.0)
 
 

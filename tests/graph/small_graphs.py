@@ -11,7 +11,7 @@ from fewstep.graph.session import run
 from tests.bundles import node as node
 from tests.bundles import small as small
 from tests.bundles import value as value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 BATCH_SIZES = (1, 2, 5)
 
@@ -46,7 +46,7 @@ def assert_rewritten(
 
     Returns the result of the pass, without unused nodes.
     """
-    before = written(text, **constants)
+    before = graph_of_text(text, **constants)
     after = rewrite(before)
     if ops is None:
         assert after.nodes == before.nodes

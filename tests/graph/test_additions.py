@@ -9,7 +9,7 @@ from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Array
 from fewstep.graph.prepare import simplify
 from tests.graph.small_graphs import assert_same
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 RNG = np.random.default_rng(0)
 
@@ -19,12 +19,12 @@ def weights(*shape: int) -> Array:
 
 
 def test_a_name_is_given_once() -> None:
-    new = NewNodes(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
+    new = NewNodes(graph_of_text("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
     assert [new.name(wanted) for wanted in ("x", "y", "a", "b", "b", "b")] == ["x_2", "y_2", "a_2", "b", "b_2", "b_3"]
 
 
 def test_constants_are_shared_by_value_and_never_replaced() -> None:
-    new = NewNodes(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
+    new = NewNodes(graph_of_text("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
     one, two, whole = np.float32(1), np.float32(2), np.int64(1)
     wanted = [("a", one), ("a", two), ("a", two), ("a", whole), ("x", one), ("b", one)]
     found = [new.constant(name, np.asarray(array)) for name, array in wanted]
@@ -75,5 +75,5 @@ SIMPLIFIED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("text", "constants"), SIMPLIFIED.values(), ids=SIMPLIFIED)
 def test_names_that_passes_give_change_no_function(text: str, constants: dict[str, Any]) -> None:
-    before = written(text, **constants)
+    before = graph_of_text(text, **constants)
     assert_same(before, simplify(before), rtol=1e-6)

@@ -15,7 +15,7 @@ from fewstep.graph.passes.half import float32_tensors, to_half
 from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 IMAGE = "(float[batch, 4, 6] x) => (float[batch, 4, 6] y)"
 SIZE = "shape = Shape(x) size = Gather(shape, last)"
@@ -93,7 +93,7 @@ ELSEWHERE = {
 
 def graph_of(name: str) -> Graph:
     body, constants = SOURCES[name]
-    return written(f"{IMAGE} {{ {body} }}".replace("'", '"'), **constants)
+    return graph_of_text(f"{IMAGE} {{ {body} }}".replace("'", '"'), **constants)
 
 
 def test_each_operation_of_the_opset_is_tried() -> None:
@@ -142,7 +142,7 @@ NUMBERS = {"one": np.array(1), "zero": 0.0, "step": 1.0}
 @pytest.mark.parametrize("half", [FLOAT16, BFLOAT16], ids=str)
 def test_positions_are_exact_up_to_where_data_reads_them(half: np.dtype[Any]) -> None:
     """4095 has no exact value in either type: in 16 bits an angle would be 1 or 16 radians off."""
-    graph = written(f"{ROW} {{ {PLACES} wave = Sin(places) y = Add(x, wave) }}", **NUMBERS)
+    graph = graph_of_text(f"{ROW} {{ {PLACES} wave = Sin(places) y = Add(x, wave) }}", **NUMBERS)
     assert tensors_without_inputs(graph) == {"number", "places", "wave"}
     found = run(make_runnable(to_half(graph, half)), {"x": np.zeros((1, 4096), np.float32)})["y"]
     np.testing.assert_allclose(found[0], np.sin(np.arange(4096)), rtol=0, atol=4e-3 if half == BFLOAT16 else 5e-4)
@@ -150,21 +150,21 @@ def test_positions_are_exact_up_to_where_data_reads_them(half: np.dtype[Any]) ->
 
 def test_the_lowest_number_of_a_made_mask_stays_finite() -> None:
     body = f"{PLACES} late = Greater(places, limit) number2 = Cast<to=1>(late) mask = Mul(number2, low)"
-    graph = written(f"{ROW} {{ {body} y = Add(x, mask) }}", **NUMBERS, limit=2.0, low=-3.4028235e38)
+    graph = graph_of_text(f"{ROW} {{ {body} y = Add(x, mask) }}", **NUMBERS, limit=2.0, low=-3.4028235e38)
     found = run(to_half(graph, FLOAT16), {"x": np.zeros((1, 6), np.float32)})["y"]
     assert found.tolist() == [[0, 0, 0, -65504, -65504, -65504]]
 
 
 def test_an_infinite_number_of_a_made_mask_stays_infinite() -> None:
     body = f"{PLACES} late = Greater(places, limit) mask = Where(late, low, places)"
-    graph = written(f"{ROW} {{ {body} y = Add(x, mask) }}", **NUMBERS, limit=2.0, low=-np.inf)
+    graph = graph_of_text(f"{ROW} {{ {body} y = Add(x, mask) }}", **NUMBERS, limit=2.0, low=-np.inf)
     found = run(to_half(graph, FLOAT16), {"x": np.zeros((1, 6), np.float32)})["y"]
     assert found.tolist() == [[0, 1, 2, -np.inf, -np.inf, -np.inf]]
 
 
 def test_an_operation_that_may_run_in_int8_reads_positions_in_16_bits() -> None:
     body = f"{PLACES} flat = Reshape(places, rows) h = MatMul(flat, w) sum = ReduceMean(h, axes) y = Add(x, sum)"
-    graph = written(
+    graph = graph_of_text(
         f"{ROW} {{ {body} }}".replace("ReduceMean(", "ReduceMean<keepdims=0>("),
         **NUMBERS,
         rows=np.array([-1, 16]),

@@ -15,7 +15,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 HEIGHT, WIDTH = Extent(usual=64, low=32, high=128, multiple=8), Extent(usual=48, low=16, high=96, multiple=16)
 
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = Extent(usual=64, low=32, high=128, multiple=8), Extent(usual=48,
 def halving(**changes: object) -> Graph:
     """Half the height and width, its tokens, and back; a picture besides x is added at the start."""
     plane = "float[batch, 4, height, width]"
-    graph = written(
+    graph = graph_of_text(
         f"""({plane} x, float[batch] time, {plane} picture) => ({plane} output) {{
             shown = Conv(picture, w1)
             sum = Add(x, shown)

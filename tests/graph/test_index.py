@@ -5,10 +5,10 @@ import pytest
 from fewstep.graph.index import index, sort_topologically
 from fewstep.plans.errors import UserError
 from tests.graph.small_graphs import node
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 PORTS = "(float[batch, 2] x, float[batch, 2] time) => (float[batch, 2] y)"
-GRAPH = written(f"{PORTS} {{ t = Sin(time) a = Relu(x) b = Mul(a, t) y = Add(b, b) unused = Neg(x) }}")
+GRAPH = graph_of_text(f"{PORTS} {{ t = Sin(time) a = Relu(x) b = Mul(a, t) y = Add(b, b) unused = Neg(x) }}")
 
 
 def test_producers_and_consumers() -> None:
@@ -28,7 +28,7 @@ def test_reachability_both_ways() -> None:
 
 
 def test_an_output_left_out_reaches_nothing() -> None:
-    graph = written(f"{PORTS} {{ a, none = MaxPool(x) t = Clip(time, , one) y = Mul(a, t) }}", one=1.0)
+    graph = graph_of_text(f"{PORTS} {{ a, none = MaxPool(x) t = Clip(time, , one) y = Mul(a, t) }}", one=1.0)
     pool, *others = graph.nodes
     graph = graph.with_nodes([replace(pool, outputs=("a", "")), *others])
     assert index(graph).dependents(["x"]) == {"x", "a", "y"}

@@ -15,7 +15,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SHAPES = {f"layer{number}": (16, 16) for number in range(4)}
 
@@ -25,7 +25,7 @@ def chain() -> Graph:
     rng = np.random.default_rng(0)
     body = "y1 = MatMul(x, w0) y2 = MatMul(y1, w1) y3 = MatMul(y2, w2) y4 = MatMul(y3, w3) output = Identity(y4)"
     weights = {f"w{number}": rng.standard_normal((16, 16)) / 4 for number in range(4)}
-    graph = written(f"(float[batch, 16] x) => (float[batch, 16] output) {{ {body} }}", **weights)
+    graph = graph_of_text(f"(float[batch, 16] x) => (float[batch, 16] output) {{ {body} }}", **weights)
     *products, last = graph.nodes
     named = [replace(node, name=f"{layer}/MatMul") for layer, node in zip(SHAPES, products, strict=True)]
     return graph.with_nodes([*named, last])

@@ -4,9 +4,9 @@ import pytest
 
 from fewstep.graph.index import index
 from fewstep.graph.pattern import match
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
-GRAPH = written(
+GRAPH = graph_of_text(
     """(float x) => (float twice) {
         gate = Sigmoid(x) silu = Mul(gate, x) twice = Mul(two, silu) rest = Sub(twice, gate)
         own = com.microsoft.Mul(x, x)

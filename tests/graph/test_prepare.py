@@ -1,7 +1,7 @@
 import numpy as np
 
 from fewstep.graph.prepare import prepare
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SHAPES = {"gain": (4, 1, 1), "bias": (4, 1, 1), "project": (1, 8), "w": (4, 8, 1, 1)}
 
@@ -12,7 +12,7 @@ def test_the_body_holds_what_depends_on_x_and_nothing_else() -> None:
     `test_random_networks.py` tests that prepared graphs compute the same.
     """
     rng = np.random.default_rng(0)
-    block = written(
+    block = graph_of_text(
         """(float[batch, 4, 6, 6] x, float[batch, 1] time) => (float[batch, 4, 6, 6] output) {
             embedding = MatMul(time, project)
             columns = Unsqueeze(embedding, last)

@@ -14,7 +14,7 @@ from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SELECTED, body
 from tests.graph.small_graphs import assert_close, feeds, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
 
@@ -23,7 +23,7 @@ def chain(body: str, first: str = "a = Conv(x, w_first)", last: str = "y = Conv(
     """x -> first -> the body (reading "a", making "b") -> last -> y."""
     constants = {name: np.ones(shape, np.float32) for name, shape in {**OUTER, **shapes}.items()}
     ports = "(float[batch, 3, 4, 4] x, float[batch, 32, 1, 1] time) => (float[batch, 3, 4, 4] y)"
-    return written(f"{ports} {{ {first} {body} {last} }}", **constants)
+    return graph_of_text(f"{ports} {{ {first} {body} {last} }}", **constants)
 
 
 def names(graph: Graph) -> list[str]:
@@ -131,7 +131,7 @@ LAYER = 4 * 16 * 16  # bytes of one weight
 def skipping() -> Graph:
     """Four layers: the last reads the output of the first, and two of them share a weight."""
     rng = np.random.default_rng(0)
-    return written(
+    return graph_of_text(
         """(float[batch, 16] x) => (float[batch, 16] y, float[batch, 16] b)
         { a = MatMul(x, w0) b = MatMul(a, w1) c = MatMul(b, w1) d = MatMul(c, w2) y = Add(d, a) }""",
         **{f"w{i}": rng.standard_normal((16, 16)) / 4 for i in range(3)},
@@ -159,7 +159,7 @@ def test_a_part_returns_what_is_read_later_and_nothing_else() -> None:
 
 def test_a_border_of_unknown_type_is_named() -> None:
     text = "(float[batch, 2] x) => (float[batch, 2] y) { a = NoSuchOperation(x, w) y = Mul(a, v) }"
-    graph = written(text, w=[1.0, 2.0], v=[3.0, 4.0])
+    graph = graph_of_text(text, w=[1.0, 2.0], v=[3.0, 4.0])
     with pytest.raises(UserError, match="'a' cannot be inferred"):
         list(partition_graph(graph, 0))
 

@@ -12,7 +12,7 @@ from fewstep.graph.passes.rounding import make_runnable, round_to
 from fewstep.graph.session import run
 from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
 from fewstep.graph.types import infer_types
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 VECTOR = "(float[batch, 64] x) => (float[batch, 64] y)"
 X = 400 * np.random.default_rng(0).standard_normal((2, 64), np.float32)  # squares reach 1e6
@@ -36,7 +36,7 @@ FORMS = {
 @pytest.mark.parametrize(("half", "step"), [(FLOAT16, 2**-10), (BFLOAT16, 2**-7)], ids=["float16", "bfloat16"])
 def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[Any], step: float) -> None:
     """y = x / sqrt(mean of squares + epsilon)."""
-    graph = written(f"{VECTOR} {{ {squares} {TAIL} }}", **NUMBERS)
+    graph = graph_of_text(f"{VECTOR} {{ {squares} {TAIL} }}", **NUMBERS)
     assert sums_of_squares(graph) == {"square", "mean", "safe", "root"}
     assert inner_tensors(graph, sums_of_squares(graph)) == {"square", "mean", "safe"}
     halved = to_half(graph, half)
@@ -51,13 +51,13 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
     ids=["also-read", "no-square", "never-summed"],
 )
 def test_a_square_that_is_not_summed_alone_is_in_16_bits(body: str) -> None:
-    assert sums_of_squares(written(f"{VECTOR} {{ square = Mul(x, x) {body} }}", **NUMBERS)) == frozenset()
+    assert sums_of_squares(graph_of_text(f"{VECTOR} {{ square = Mul(x, x) {body} }}", **NUMBERS)) == frozenset()
 
 
 def test_the_batch_stays_a_symbol_and_the_rest_are_numbers() -> None:
     text = """(float[batch, 3, 8, 8] x) => (float[batch, 4, 16] y)
     { a = Conv<strides=[2, 2]>(x, w) y = Reshape(a, flat) }"""
-    types = infer_types(written(text, w=np.zeros((4, 3, 2, 2)), flat=np.int64([0, 4, 16])))
+    types = infer_types(graph_of_text(text, w=np.zeros((4, 3, 2, 2)), flat=np.int64([0, 4, 16])))
     assert types.shape("a") == ("batch", 4, 4, 4) and types.rank("a") == 4
     assert types.static("a") is None and types.static("w") == (4, 3, 2, 2)
     assert types.values["a"].dtype == np.float32
@@ -68,17 +68,17 @@ def test_the_batch_stays_a_symbol_and_the_rest_are_numbers() -> None:
 def test_the_batch_survives_a_resize() -> None:
     text = """(float[batch, 3, 4, 4] x) => (float[batch, 3, 8, 8] y)
     { a = Resize<mode="nearest">(x, , scales) y = Relu(a) }"""
-    assert infer_types(written(text, scales=[1.0, 1.0, 2.0, 2.0])).shape("a") == ("batch", 3, 8, 8)
+    assert infer_types(graph_of_text(text, scales=[1.0, 1.0, 2.0, 2.0])).shape("a") == ("batch", 3, 8, 8)
 
 
 def test_large_weights_count_by_their_shape() -> None:
-    graph = written(f"{VECTOR} {{ y = MatMul(x, w) }}", w=np.zeros((64, 64)))
+    graph = graph_of_text(f"{VECTOR} {{ y = MatMul(x, w) }}", w=np.zeros((64, 64)))
     assert infer_types(graph).shape("y") == ("batch", 64)
 
 
 def test_the_batch_is_found_after_a_layout_with_another_axis_first() -> None:
     """As in attention over [tokens, batch * heads, width]; other symbols stay."""
-    graph = written(
+    graph = graph_of_text(
         """(float[batch, 6, 4] x, float[n, 4] other) => (float[batch, 24] y, float[m, 2] z) {
             first = Transpose<perm=[1, 0, 2]>(x) inner = Reshape(first, heads) again = Reshape(inner, back)
             last = Transpose<perm=[1, 0, 2]>(again) y = Reshape(last, flat) z = Reshape(other, halves)

@@ -28,12 +28,12 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from tests.bundles import changed
+from tests.bundles import change_bundle
 
 
 def with_schedule(folder: Path, schedule: ScheduleSpec) -> Sampler:
     """The tiny denoiser with the facts of another schedule."""
-    return load(changed(folder, schedule=schedule, prediction="sample"))
+    return load(change_bundle(folder, schedule=schedule, prediction="sample"))
 
 
 NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not describe
@@ -81,7 +81,7 @@ EDM = ScheduleSpec("edm")
 def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
     tiny_bundle: Path, caplog: pytest.LogCaptureFixture, fields: dict[str, object], plan: str, is_its: bool
 ) -> None:
-    sampler = load(changed(tiny_bundle, **fields))
+    sampler = load(change_bundle(tiny_bundle, **fields))
     judged = sampler.compile(plan)
     found = select_teacher_plan(sampler, None, judged)
     assert (found is None) == is_its == is_distilled(sampler, judged)

@@ -8,7 +8,7 @@ import pytest
 from fewstep.report.float_body import float_reason
 from fewstep.runtime.bundle.manifest import Body, Coverage, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 
 NAME = "int8-cpu-x86"
 
@@ -20,7 +20,7 @@ def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
     with_body(bundle, NAME, graphs=tuple(msgspec.structs.replace(each, coverage=coverage) for each in body.graphs))
     provenance = open_bundle(bundle).manifest.provenance
     command = " ".join(["fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86,tensorrt", *options])
-    changed(bundle, provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)))
+    change_bundle(bundle, provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)))
     manifest = open_bundle(bundle).manifest
     return manifest, manifest.bodies[NAME]
 

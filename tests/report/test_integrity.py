@@ -7,7 +7,7 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Integrity, VerifyOptions, verify
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.measure.test_simulation import with_bfloat16
 
 
@@ -22,7 +22,7 @@ def said(bundle: Path) -> str:
 
 def edit(bundle: Path, file: str, content: bytes) -> None:
     """Replace the content of a file and its hash in the manifest, which no hash can show."""
-    changed(bundle, {file: content})
+    change_bundle(bundle, {file: content})
 
 
 def test_a_whole_bundle_is_whole(tiny_bundle: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
 
 def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
     damaged = {"plans/p.json": b"{}", "ranges/r.safetensors": b"nothing"}
-    changed(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
+    change_bundle(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
     assert "plans/p.json is not a plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
     assert "ranges/r.safetensors is not a table of tensors" in said(tiny_bundle)
 
@@ -75,7 +75,7 @@ def test_a_body_in_bfloat16_is_opened_rounded(tmp_path: Path) -> None:
     assert verify_bundle(bundle.path).is_whole
     entry = bundle.body("bfloat16").graph
     content = (bundle.path / entry.file).read_bytes().replace(b"Relu", b"Rely")
-    (damage,) = verify_bundle(changed(bundle.path, {entry.file: content})).damages
+    (damage,) = verify_bundle(change_bundle(bundle.path, {entry.file: content})).damages
     assert damage.what.startswith("bfloat16: onnxruntime ")
 
 

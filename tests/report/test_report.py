@@ -34,7 +34,7 @@ from fewstep.report.sections.samples import Samples
 from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import MANIFEST, list_files, open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed, with_bodies
+from tests.bundles import change_bundle, with_bodies
 from tests.refusals import refuses
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
@@ -143,7 +143,7 @@ def test_a_known_error_gives_known_figures(made):
 
 def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
     """No long plan is exact, so none is sampled."""
-    before = changed(bundle, distilled=True)
+    before = change_bundle(bundle, distilled=True)
     asked = options(before, teacher=None, output=tmp_path / "page.html")
     measured, task = report(asked), open_report_task(asked)
     assert task.judged is not None
@@ -159,7 +159,7 @@ def test_the_page_has_the_evaluation_that_the_bundle_got_meanwhile(made, bundle,
     """Here one that cannot be read, which a warning says."""
 
     def collect(*_):
-        changed(bundle, {"report/measured.json": b"{}"}, evaluation="report/measured.json")
+        change_bundle(bundle, {"report/measured.json": b"{}"}, evaluation="report/measured.json")
         return made[1], None
 
     monkeypatch.setattr(report_module, "collect_figures", collect)

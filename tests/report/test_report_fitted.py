@@ -29,7 +29,7 @@ from fewstep.report.sections.samples import Samples
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, with_bodies
+from tests.bundles import change_bundle, with_bodies
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 from tests.runtime.sampling.test_fitted_plans import give
 
@@ -63,7 +63,7 @@ def bundle(tmp_path: Path) -> Path:
     path: Path = make_bundle(tmp_path / "tiny")
     bodies = open_bundle(path).manifest.bodies
     own = msgspec.structs.replace(bodies["int8-tensorrt"], target="openvino")
-    return changed(path, bodies={BODY: own, **bodies})
+    return change_bundle(path, bodies={BODY: own, **bodies})
 
 
 def options(bundle: Path) -> ReportOptions:

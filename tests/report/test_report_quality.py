@@ -30,7 +30,7 @@ from fewstep.runtime.bundle.manifest import Difference, FittedPlan, TokenAgreeme
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import make_bundle
 
@@ -50,7 +50,7 @@ def write_report(bundle, *output, **changes):
 
 def store(bundle, content):
     """Store this as the bundle's evaluation."""
-    changed(bundle, {"report/measured-0.json": content}, evaluation="report/measured-0.json")
+    change_bundle(bundle, {"report/measured-0.json": content}, evaluation="report/measured-0.json")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluation, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
     real = report_module.collect_figures
-    changed(bundle, evaluation=None)
+    change_bundle(bundle, evaluation=None)
 
     def meanwhile(*given):
         store(bundle, encode(evaluation[1]))
@@ -318,7 +318,7 @@ def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluation, t
         name = f"plans/fit-{len(fits)}.json"
         plan = compile_plan(f"ddim:{evaluations}", denoiser_facts(open_bundle(path).manifest), guidance)
         fits.append(FittedPlan(evaluations, "float32", name, "ddim", "t", 20.0, psnr, 0.1, 16))
-        changed(path, {name: plan_file.encode(plan)}, fitted=tuple(fits))
+        change_bundle(path, {name: plan_file.encode(plan)}, fitted=tuple(fits))
         return advice(results, open_bundle(path), path).command
 
     guidance = None if results.guidance is None else float(results.guidance)
@@ -341,7 +341,7 @@ def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluation, tmp_pat
     manifest = open_bundle(path).manifest
     plan = compile_plan("ddim:3", denoiser_facts(manifest), 3.0, Clip(-2.0, 2.0))
     bodies = {key: replace(each, plan="mine") if each.plan else each for key, each in manifest.bodies.items()}
-    changed(path, {"plans/mine.json": plan_file.encode(plan)}, bodies=bodies, plans={"mine": "plans/mine.json"})
+    change_bundle(path, {"plans/mine.json": plan_file.encode(plan)}, bodies=bodies, plans={"mine": "plans/mine.json"})
     command = advice(results, open_bundle(path), path).command
     assert command == f"fewstep calibrate {path} --plan {plan.name} --guidance 3 --clip 2 --quality 40dB"
 

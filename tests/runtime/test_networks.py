@@ -20,7 +20,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling import feeds, network
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import changed, with_manifest_fields
+from tests.bundles import change_bundle, with_manifest_fields
 from tests.refusals import refuses
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
@@ -32,7 +32,7 @@ def with_expert(bundle: Path, **fields: Any) -> Path:
     manifest = open_bundle(bundle).manifest
     own = {"until": 0.0, "prediction": manifest.prediction, "inputs": {"class": "label"}, "bodies": manifest.bodies}
     own |= {"source": "tiny", "source_sha256": "0" * 64, "prologue": manifest.prologue}
-    return changed(bundle, networks={"noisy": NetworkEntry(**own | fields)})
+    return change_bundle(bundle, networks={"noisy": NetworkEntry(**own | fields)})
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from fewstep.runtime.sampling import execution, finite_checks
 from fewstep.runtime.sampling.execute import execute, finish
 from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 from tests.runtime.sampling.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
 
@@ -167,7 +167,7 @@ def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tin
     int8, float32 = bodies["int8-cpu-x86"], bodies["float32"].graph
     first, last = (int8.graph, float32) if grouped == "first" else (float32, int8.graph)
     several = replace(int8, graphs=(replace(first, until=int8.groups[0]), last))
-    sampler = fewstep.runtime.load(changed(tiny_bundle, bodies={**bodies, "int8-cpu-x86": several}), "int8")
+    sampler = fewstep.runtime.load(change_bundle(tiny_bundle, bodies={**bodies, "int8-cpu-x86": several}), "int8")
     plan = sampler.compile("ddim:6", 2.0)
     assert [step.group for step in plan.steps] == [0, 0, 0, 0, 1, 1]
     scale = {"first": [GROUP_SCALE[0], 1.0], "body": [1.0, GROUP_SCALE[1]]}[grouped]
@@ -181,7 +181,7 @@ def test_earlier_graphs_run_the_first_groups_whichever_graph_takes_the_group(tin
 
 def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
     """The first time of EDM, log(80) / 4, is outside the schedule after rounding to float32."""
-    sampler = fewstep.runtime.load(changed(tiny_bundle, schedule=ScheduleSpec("edm"), prediction="edm"))
+    sampler = fewstep.runtime.load(change_bundle(tiny_bundle, schedule=ScheduleSpec("edm"), prediction="edm"))
     times = [step.time for step in sampler.compile("ddim:3").steps]
     assert float(np.float32(times[0])) > times[0]
     for time in times:
@@ -213,7 +213,7 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
     expected = fewstep.runtime.load(tiny_bundle).sample("ddim:4", **GIVEN, guidance=2.0)
     (label,) = open_bundle(tiny_bundle).manifest.conditions
     without = msgspec.structs.replace(label, null=None, high=3)
-    sampler = fewstep.runtime.load(changed(tiny_bundle, conditions=(without,)))
+    sampler = fewstep.runtime.load(change_bundle(tiny_bundle, conditions=(without,)))
     np.testing.assert_array_equal(sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches=null), expected)
     np.testing.assert_array_equal(sampler.sample_each(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
     with pytest.raises(UserError, match="needs an unconditional branch"):

@@ -13,7 +13,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.graph_entry import DType
 from fewstep.runtime.text import TextEncoder, load_text_encoder
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
 
 
@@ -95,6 +95,6 @@ def test_without_the_library_the_command_is_named(tiny_bundle: Path, monkeypatch
 )
 def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: bytes, says: str) -> None:
 
-    bundle = changed(with_companions(tiny_bundle), {"graphs/tokenizer.json": content})
+    bundle = change_bundle(with_companions(tiny_bundle), {"graphs/tokenizer.json": content})
     with pytest.raises(UserError, match=says):
         load_text_encoder(bundle)

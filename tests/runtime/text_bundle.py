@@ -9,7 +9,7 @@ from onnx import TensorProto
 from fewstep.graph.graph import Graph
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, TextEncoderEntry, Tokens
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, content_of, entry, node, small, value
+from tests.bundles import change_bundle, content_of, entry, node, small, value
 
 X_SHAPE = (1, 4, 4)  # of the tiny bundle
 LENGTH, PAD = 6, 0
@@ -75,7 +75,7 @@ def with_companions(bundle: Path) -> Path:
     contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
     entries = {name: entry(f"graphs/{name}.onnx", graph, text="condition") for name, graph in graphs.items()}
     (label,) = open_bundle(bundle).manifest.conditions
-    return changed(
+    return change_bundle(
         bundle,
         {**contents, "graphs/tokenizer.json": tokenizer()},
         conditions=(msgspec.structs.replace(label, default=(0.0,)), Condition("text", "text", (LENGTH, 2), "float32")),

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.nvidia.provider.described_cuda import build_described_cuda
 from benchmarks.nvidia.provider.kernels import GraphToOpen, ask_provider, count_kernels
 from fewstep.graph.files import io
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 
@@ -40,7 +40,7 @@ def test_a_library_that_needs_cuda_loads_with_the_described_one(tmp_path: Path) 
 def test_views_are_not_counted_and_domains_are_named(tmp_path: Path) -> None:
     text = """(float[2, 8] x) => (float[2, 8] y) {
         a = Reshape(x, whole) b = Sigmoid(a) c = com.microsoft.QuickGelu(b) y = Sigmoid(c) }"""
-    io.save(written(text, whole=np.int64([2, 8])), tmp_path / "graph.onnx")
+    io.save(graph_of_text(text, whole=np.int64([2, 8])), tmp_path / "graph.onnx")
     assert count_kernels(tmp_path / "graph.onnx") == Counter({"Sigmoid": 2, "QuickGelu": 1})
 
 

@@ -12,7 +12,7 @@ from benchmarks.nvidia.cudnn.executor import check_operations
 from benchmarks.nvidia.cudnn.torch_operations import call_of
 from fewstep.graph.graph import Node
 from fewstep.plans.errors import UserError
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 6, 4)).astype(np.float32)
 POOL = {"kernel_shape": [2, 3], "strides": [2, 1]}
@@ -71,4 +71,4 @@ def test_other_forms_are_refused_by_name(op: str, attributes: dict[str, Any]) ->
 
 def test_a_graph_is_checked_before_it_is_sent_to_a_gpu() -> None:
     with pytest.raises(UserError, match="operation Selu has no form"):
-        check_operations(written("(float[2, 3] x) => (float[2, 3] y) { a = Relu(x) y = Selu(a) }"))
+        check_operations(graph_of_text("(float[2, 3] x) => (float[2, 3] y) { a = Relu(x) y = Selu(a) }"))

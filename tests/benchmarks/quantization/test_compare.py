@@ -124,7 +124,7 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(run: Any, tmp_path: P
     (found,) = run(*only)
     (theirs,) = found.others
     assert (found.denoiser, found.steps, found.first, found.seeds, found.engine) == ("tiny", 3, 1000, 4, "onnxruntime")
-    assert found.code == compare.own_code() and theirs.name == "onnxruntime, defaults"
+    assert found.code == compare.digest_own_code() and theirs.name == "onnxruntime, defaults"
     assert any(version.startswith("onnxruntime ") for version in found.versions)
     assert 100 > found.ours.mean > theirs.quality.mean > 10
     assert found.lead is None and found.above == pytest.approx(found.ours.mean - theirs.quality.mean)

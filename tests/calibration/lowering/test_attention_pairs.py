@@ -12,7 +12,7 @@ from fewstep.calibration.lowering.attention_pairs import (
 )
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SCORES, MIXED = "s", "y"
 LARGEST = {"q": 3.0, "k": 2.0, "p": 0.5, "v": 4.0}
@@ -21,7 +21,7 @@ LARGEST = {"q": 3.0, "k": 2.0, "p": 0.5, "v": 4.0}
 def attention(tokens: int | str, keys: int = 10, between: str = "p = Softmax(s)") -> Graph:
     q, k, v = (f"float[batch, 2, {sizes}]" for sizes in (f"{tokens}, 4", f"4, {keys}", f"{keys}, 4"))
     text = f"({q} q, {k} k, {v} v) => ({q} y) {{ s = MatMul(q, k) {between} y = MatMul(p, v) }}"
-    return written(text, half=0.5, mask=np.zeros((1, keys), np.float32))
+    return graph_of_text(text, half=0.5, mask=np.zeros((1, keys), np.float32))
 
 
 def test_attention_of_many_tokens_is_found_with_its_operands() -> None:
@@ -69,7 +69,7 @@ def test_probabilities_need_no_codes_above_one() -> None:
 
 def test_a_tensor_with_two_roles_is_rounded_once() -> None:
     x = "float[batch, 2, 4, 4]"
-    graph = written(f"({x} q) => ({x} y) {{ s = MatMul(q, q) p = Softmax(s) y = MatMul(p, q) }}")
+    graph = graph_of_text(f"({x} q) => ({x} y) {{ s = MatMul(q, q) p = Softmax(s) y = MatMul(p, q) }}")
     after = quantize_products(graph, Int8Products((SCORES, MIXED), {"q": 3.0, "p": 1.0}))
     assert [node.inputs[0] for node in after.nodes if node.op == "QuantizeLinear"] == ["q", "p"]
 

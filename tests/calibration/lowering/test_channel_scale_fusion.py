@@ -11,7 +11,7 @@ from fewstep.graph.graph import BATCH, Array, Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 CHANNELS, PICTURE = 32, (5, 6)
 
@@ -22,7 +22,7 @@ def affine(
     """GroupNorm(x) * scale + shift, then a sigmoid. "row" is an input per sample, "column" a constant."""
     rng, ones = np.random.default_rng(0), [1] * len(picture)
     plane, row = (f"float[batch, {CHANNELS}, {', '.join(map(str, sizes))}]" for sizes in (picture, ones))
-    return written(
+    return graph_of_text(
         f"""({plane} x, {row} row_a, {row} row_b) => ({plane} output) {{
             grouped = Reshape(x, groups) normal = InstanceNormalization(grouped, unit, zero)
             norm = Reshape(normal, picture) scaled = Mul(norm, {scale}_a) shifted = Add({shift}_b, scaled) {last}
@@ -73,7 +73,7 @@ def test_a_bias_after_codes_is_one_operation() -> None:
         "zero": np.uint8(3),
         "bias": np.random.default_rng(0).standard_normal((1, CHANNELS, 1, 1)),
     }
-    graph = written(f"({plane} x) => ({plane} output) {{ {body} }}", **constants)
+    graph = graph_of_text(f"({plane} x) => ({plane} output) {{ {body} }}", **constants)
     found = fuse_scales(graph)
     assert found.ops() == ("QuantizeLinear", "DequantizeLinear", "BatchNormalization")
     np.testing.assert_array_equal(run(found, feeds(graph))["output"], run(graph, feeds(graph))["output"])
@@ -98,7 +98,7 @@ def graph_of(skip: str, is_read: bool) -> Graph:
     returned = ", ".join(f"{row} {name}" for name in (("scaled", "sum", "norm") if is_read else ("scaled",)))
     text = f"sum = Add(x, {skip}) norm = LayerNormalization<epsilon=1e-5>(sum, a, b) scaled = Mul(norm, m)"
     constants = {name: rng.standard_normal(16) for name in ("a", "b", "m", "constant")}
-    return written(f"({row} x, {row} y) => ({returned}) {{ {text} }}", **constants)
+    return graph_of_text(f"({row} x, {row} y) => ({returned}) {{ {text} }}", **constants)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ def test_multipliers_of_another_axis_are_no_part_of_the_norm() -> None:
     shapes = {"a": (16,), "b": (16,), "m": (1, 16, 1)}
     constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     row, text = "float[batch, 16, 16]", "{ norm = LayerNormalization(x, a, b) scaled = Mul(norm, m) }"
-    graph = written(f"({row} x) => ({row} scaled) {text}", **constants)
+    graph = graph_of_text(f"({row} x) => ({row} scaled) {text}", **constants)
     formed, feeds = fuse_norms(graph, infer_types(graph), {}), {"x": rng.standard_normal((3, 16, 16), np.float32)}
     np.testing.assert_array_equal(run(formed, feeds)["scaled"], run(graph, feeds)["scaled"])

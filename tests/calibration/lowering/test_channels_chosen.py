@@ -27,7 +27,7 @@ from tests.calibration.lowering.bodies.uneven_channels_body import (
     result,
     seen,
 )
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
 
@@ -87,7 +87,7 @@ def shrinking() -> Graph:
     rng, text = np.random.default_rng(0), "(float[batch, 32, 8, 8] x) => (float[batch, 32, 4, 4] output)"
     inner = "a = Conv(x, wa) b = Conv<strides=[2, 2]>(a, wb) b_biased = Add(b, bias) c = Conv(b_biased, wc)"
     weights = {f"w{name}": rng.standard_normal((32, 32, 1, 1)) / 6 for name in ("a", "b", "c", "output")}
-    return written(f"{text} {{ {inner} output = Conv(c, woutput) }}", bias=np.ones((1, 32, 1, 1)), **weights)
+    return graph_of_text(f"{text} {{ {inner} output = Conv(c, woutput) }}", bias=np.ones((1, 32, 1, 1)), **weights)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_operations_that_share_a_weight_have_one_scale_for_all_channels(target: 
     nodes = [node for node in plain.nodes if node.output != "c"]
 
     def of(weight: str) -> Graph:
-        made = written(f"() => () {{ d = MatMul(b, {weight}) e = MatMul(a, own) c = Add(d, e) }}").nodes
+        made = graph_of_text(f"() => () {{ d = MatMul(b, {weight}) e = MatMul(a, own) c = Add(d, e) }}").nodes
         constants = {"own": plain.constants["w"], "another": plain.constants["w"]}
         return plain.with_nodes((*nodes[:2], *made, nodes[2]), constants)
 

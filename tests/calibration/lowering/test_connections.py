@@ -11,7 +11,7 @@ from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.every_target import selective_target
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, feeds, sqnr, table
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 RNG = np.random.default_rng(0)
 
@@ -24,13 +24,13 @@ def image(inner: str, **weights: Array) -> Graph:
     """x [B, 3, 8, 8] -> first -> `inner`, from "a" to "b", 32 channels each -> last -> y."""
     plane, text = "float[batch, 3, 8, 8]", f"{{ a = Conv(x, first) {inner} y = Conv(b, last) }}"
     outer = {"first": random(32, 3, 1, 1), "last": random(3, 32, 1, 1)}
-    return written(f"({plane} x) => ({plane} y) {text}", **outer, **weights)
+    return graph_of_text(f"({plane} x) => ({plane} y) {text}", **outer, **weights)
 
 
 def linear(inner: str, **weights: Array) -> Graph:
     """x [B, 32] -> first -> `inner`, from "a" to "b" -> last -> y."""
     row, text = "float[batch, 32]", f"{{ a = MatMul(x, first) {inner} y = MatMul(b, last) }}"
-    return written(f"({row} x) => ({row} y) {text}", first=random(32, 32), last=random(32, 32), **weights)
+    return graph_of_text(f"({row} x) => ({row} y) {text}", first=random(32, 32), last=random(32, 32), **weights)
 
 
 W, SQUARE = random(32, 32, 1, 1), random(32, 32)

@@ -7,7 +7,7 @@ from fewstep.calibration.lowering.coverage import count_coverage, count_operatio
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SIZE, body
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def test_a_body_counts_its_layers_per_sample() -> None:
@@ -25,7 +25,7 @@ def test_a_body_counts_its_layers_per_sample() -> None:
 def graph(shape: str, body: str, **constants: np.ndarray) -> Graph:
     """x [shape] -> body -> y, with as many axes."""
     sizes = "batch" + ", ?" * shape.count(",")
-    return written(f"(float[{shape}] x) => (float[{sizes}] y) {{ {body} }}", **constants)
+    return graph_of_text(f"(float[{shape}] x) => (float[{sizes}] y) {{ {body} }}", **constants)
 
 
 GROUPED = "y = Conv<group=4, strides=[2, 2], pads=[1, 1, 1, 1]>(x, w)"

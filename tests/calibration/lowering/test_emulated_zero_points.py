@@ -18,7 +18,7 @@ from fewstep.graph.session import run
 from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 from tests.calibration.lowering.bodies.small_body import body, edit_nodes, feeds, open_simulation, sqnr, table
 from tests.graph.random_networks import Writer, network
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 HALF = np.dtype(np.float16)
@@ -131,7 +131,7 @@ def wide(inner: str = "b = MatMul(a, w) sum = Identity(b)") -> Graph:
     eye, text = np.eye(512), f"a = MatMul(x, first) {inner} output = MatMul(sum, last)"
     weights = {"w": np.full((512, 32), 0.5), "small": np.full((512, 32), 1 / 128)}
     ports = "(float[batch, 512] x) => (float[batch, 32] output)"
-    return written(f"{ports} {{ {text} }}", first=eye, last=eye[:32, :32], **weights)
+    return graph_of_text(f"{ports} {{ {text} }}", first=eye, last=eye[:32, :32], **weights)
 
 
 @pytest.mark.parametrize("edges, given", [((), {}), ((0.0,), {GROUP: np.array([1])})])

@@ -16,7 +16,7 @@ from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, edit_nodes, feeds, open_simulation, table
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 
@@ -118,7 +118,7 @@ def linear() -> Graph:
     weight[0] = 127 / 128  # the greatest of every column: its scale is 1/128
     eye = np.eye(32, dtype=np.float32)
     text = "{ a = MatMul(x, first) b = MatMul(a, w) output = MatMul(b, last) }"
-    return written(f"(float[batch, 32] x) => (float[batch, 32] output) {text}", first=eye, w=weight, last=eye)
+    return graph_of_text(f"(float[batch, 32] x) => (float[batch, 32] output) {text}", first=eye, w=weight, last=eye)
 
 
 def reaching(*reach: float, low: float = -1.0) -> Ranges:

@@ -16,7 +16,7 @@ from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.every_target import every_target, selective_target
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 
@@ -100,7 +100,7 @@ def test_weights_that_are_not_finite_are_named(target: Target) -> None:
 
 @every_target
 def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
-    graph = written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")
+    graph = graph_of_text("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")
     with refuses("'small'"):
         lower(graph, table(body()), target)
 

@@ -8,7 +8,7 @@ import numpy as np
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.graph import Graph
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 WIDTH, LAYERS = 16, 4
 
@@ -26,7 +26,7 @@ def deep() -> Graph:
         f"h{i} = {conv}({f'a{i - 1}' if i else 'x'}, w{i}) m{i} = Mul(h{i}, row) a{i} = Tanh(m{i})" for i in range(last)
     ]
     plane, text = "float[batch, 1, 8, 8]", f"{' '.join(parts)} v = {conv}(a{last - 1}, w{last})"
-    return written(f"({plane} x, float[batch, 1, 1, 1] row) => ({plane} v) {{ {text} }}", **weights)
+    return graph_of_text(f"({plane} x, float[batch, 1, 1, 1] row) => ({plane} v) {{ {text} }}", **weights)
 
 
 def run(bundle: Path, **changes: object) -> Calibration:

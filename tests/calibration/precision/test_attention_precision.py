@@ -17,7 +17,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.runtime.bundle.manifest import Trial
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 TOKENS = 16
 
@@ -27,7 +27,7 @@ def network(between: str = "p = Softmax(s)") -> Graph:
     attention's.
     """
     shape, rng = f"float[batch, 2, {TOKENS}, 4]", np.random.default_rng(0)
-    return written(
+    return graph_of_text(
         f"({shape} x) => ({shape} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(x) s = MatMul(x, k) {between}"
         " m = MatMul(p, x) y = MatMul(m, weight) }",
         weight=rng.standard_normal((4, 4)).astype(np.float32),
@@ -67,7 +67,7 @@ def test_the_largest_magnitudes_are_those_of_all_steps(between: str) -> None:
 
 def test_heads_that_share_their_keys_have_the_largest_probability_of_all() -> None:
     queries, keys = f"float[batch, 2, {TOKENS}, 4]", f"float[batch, 1, {TOKENS}, 4]"
-    graph = written(
+    graph = graph_of_text(
         f"({queries} x, {keys} c) => ({queries} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(c) s = MatMul(x, k)"
         " p = Softmax(s) y = MatMul(p, c) }"
     )
@@ -85,7 +85,7 @@ def test_heads_that_share_their_keys_have_the_largest_probability_of_all() -> No
 def test_constant_queries_are_measured_too(samples: int) -> None:
     tensor, rng = f"float[batch, 2, {TOKENS}, 4]", np.random.default_rng(0)
     learned = rng.standard_normal((2, TOKENS, 4)).astype(np.float32)
-    graph = written(
+    graph = graph_of_text(
         f"({tensor} x) => ({tensor} y) {{ k = Transpose<perm=[0, 1, 3, 2]>(x) s = MatMul(learned, k)"
         " p = Softmax(s) y = MatMul(p, x) }",
         learned=learned,

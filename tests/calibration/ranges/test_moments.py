@@ -14,7 +14,7 @@ from fewstep.graph.selection import WeightedOp, match_weighted_op, select_int8_o
 from fewstep.graph.session import run
 from tests.calibration.lowering.bodies.small_body import body, edit_nodes, feeds
 from tests.calibration.lowering.bodies.uneven_channels_body import layer
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 F32 = np.dtype(np.float32)
 
@@ -84,7 +84,7 @@ def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
     """Layers of width x width weights, which take no memory."""
     weight, row = np.broadcast_to(np.float32(0.5), (width, width)), f"float[batch, {width}]"
     body = " ".join(f"h{n + 1} = MatMul(h{n}, w{n})" for n in range(layers))
-    graph = written(f"({row} h0) => ({row} h{layers}) {{ {body} }}", **{f"w{n}": weight for n in range(layers)})
+    graph = graph_of_text(f"({row} h0) => ({row} h{layers}) {{ {body} }}", **{f"w{n}": weight for n in range(layers)})
     return graph, tuple(op for node in graph.nodes if (op := match_weighted_op(node, graph)))
 
 

@@ -14,10 +14,10 @@ from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Step
 from fewstep.runtime.sampling.execute import StepState
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
-GRAPH = written(
+GRAPH = graph_of_text(
     """(float[batch, 2, 4, 4] x) => (float[batch, 2, 4, 4] v) {
         a = Conv(x, first) b = Relu(a) unseen = Mul(b, b) c = Conv(b, second) v = Add(c, unseen)
         constant = Mul(second, first)
@@ -56,7 +56,7 @@ def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
 def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
     """A tensor that two operations read along different axes has none."""
     linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
-    following = written("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
+    following = graph_of_text("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
     both = GRAPH.with_nodes((*GRAPH.nodes, *following.nodes), linear)
     assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
     assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
@@ -130,7 +130,7 @@ def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: p
     """Scores of 4 heads among 6 tokens take 576 bytes. With a limit of 300 there are two parts."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
-    graph = written(
+    graph = graph_of_text(
         """(float[batch, 4, 6, 8] x) => (float[batch, 4, 6, 8] output) {
             q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) columns = Transpose<perm=[0, 1, 3, 2]>(k)
             scores = MatMul(q, columns) shares = Softmax(scores) attended = MatMul(shares, v)

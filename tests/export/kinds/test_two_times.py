@@ -31,7 +31,7 @@ from tests.export.denoisers import X_SHAPE, Tiny
 from tests.export.networks import two_networks_denoiser
 from tests.export.networks.two_networks_denoiser import EARLIEST, LATEST, PICTURE, Edited
 from tests.export.verify_export import verify_source
-from tests.onnx_text import parse_graph, written
+from tests.onnx_text import graph_of_text, parse_graph
 
 LABEL = Condition("class", input="label", low=0, high=2)
 
@@ -123,7 +123,7 @@ SIZE = "size = Shape<start=0, end=1>(x)"
 
 def graph(body: str) -> Graph:
     """y = x + f(t), where the body computes f [B] or [1] from the scalar t, as "made"."""
-    return written(
+    return graph_of_text(
         f"""(float[batch, 2] x, float t) => (float[batch, 2] y)
         {{ {body} column = Unsqueeze(made, end) y = Add(x, column) }}""",
         **{"half": 0.5, "one": [1.0], "axis": np.int64([0]), "flat": np.int64([-1]), "end": np.int64([1])},

@@ -21,7 +21,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names import plugins
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 from tests.runtime.sampling.test_fitted_plans import give
 
@@ -143,7 +143,7 @@ def bundle_with_fit(tiny_bundle, tmp_path, monkeypatch):
     (folder / "float32-3.json").write_bytes(encode_shipped_plan(str(tiny_bundle), 3))
     monkeypatch.setattr(shipped_plans, "files", lambda package: tmp_path / "models")
     monkeypatch.setattr(shipped_plans, "NAMES", ("tiny",))
-    return changed(tiny_bundle, fitted=())
+    return change_bundle(tiny_bundle, fitted=())
 
 
 def add(bundle, **provenance):

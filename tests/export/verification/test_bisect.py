@@ -28,7 +28,7 @@ from tests.bundles import small, value
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
 from tests.export.verify_export import verify, verify_source
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 LENGTH = 1000
@@ -78,7 +78,7 @@ def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pyte
     """In float16 the mask's -1e9 is infinite, but nothing after the softmax. Its result times 1e6 is infinite, and
     so is the output.
     """
-    body = written(
+    body = graph_of_text(
         """(float[batch, 4] x) => (float[batch, 4] output) {
             masked = Add(x, mask) weights = Softmax<axis=1>(masked)
             louder = Mul(weights, thousand) loud = Mul(louder, thousand) output = Mul(loud, loud)

@@ -35,7 +35,7 @@ from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests import onnx_text
-from tests.bundles import changed, content_of, entry
+from tests.bundles import change_bundle, content_of, entry
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, run_file
 from tests.plans.random_plans import random_plans
@@ -136,13 +136,13 @@ def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: 
 
 def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: Path) -> None:
     """With a decoder, here the negative, the file has an input `image` and an output of another name."""
-    graph = onnx_text.written("(float[batch, 1, 4, 4] z) => (float[batch, 1, 4, 4] image) { image = Neg(z) }")
+    graph = onnx_text.graph_of_text("(float[batch, 1, 4, 4] z) => (float[batch, 1, 4, 4] image) { image = Neg(z) }")
     image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
     latents, whole = (BakeOptions(tiny_bundle, "ddim:4", tmp_path / f"{n}.onnx", strength=0.5) for n in ("l", "p"))
     bake(replace(latents, latents=True))
     file = "graphs/decoder.onnx"
     autoencoder = AutoencoderEntry(entry(file, graph, z="latent"))
-    changed(tiny_bundle, {file: content_of(graph)}, autoencoder=autoencoder)
+    change_bundle(tiny_bundle, {file: content_of(graph)}, autoencoder=autoencoder)
     made, _ = bake(whole)
     assert [port.name for port in made.inputs] == ["noise", "class", "image"] and made.output.name == "picture"
     given = {"class": LABELS[:2], "image": image}
@@ -158,7 +158,7 @@ def test_a_condition_with_the_name_of_another_port_is_refused(
     tiny_bundle: Path, tmp_path: Path, name: str, others: tuple[str, str]
 ) -> None:
     (condition,) = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, name=name),))
+    change_bundle(tiny_bundle, conditions=(msgspec.structs.replace(condition, name=name),))
     options = BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx")
     with refuses((f"'{name}'", *(f"its {port}" for port in others)), f"a name other than '{name}'"):
         bake(options)
@@ -172,7 +172,7 @@ def scale_by_a_large_table(bundle: Path, factor: float) -> None:
     nodes = [node for node in body.nodes if node.outputs != ("half",)]
     rest = {name: value for name, value in body.constants.items() if name != "half"}
     made = replace(body, nodes=(Node("Gather", ("table", "place"), ("half",)), *nodes), constants=rest | table)
-    changed(bundle, {"graphs/body.onnx": content_of(made)})
+    change_bundle(bundle, {"graphs/body.onnx": content_of(made)})
 
 
 def test_a_bake_that_fails_leaves_the_previous_file_with_its_weights(
@@ -296,7 +296,7 @@ def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -
 def test_guidance_without_a_null_value_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     plan = written(tiny_bundle, "ddim:2", 2.0)
     (label,) = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
+    change_bundle(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
     with pytest.raises(UserError, match="condition 'class' has no null value"):
         bake(BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx"))
 
@@ -306,7 +306,7 @@ def test_graphs_of_a_precision_map_run_their_steps(tiny_bundle: Path, tmp_path: 
     """The first range group runs the float graph, the second the body's own, each in a Loop."""
     manifest = open_bundle(tiny_bundle).manifest
     several = with_earlier(manifest.bodies["int8-cpu-x86"], manifest.bodies["float32"].graph)
-    changed(tiny_bundle, bodies={**manifest.bodies, "int8-cpu-x86": several})
+    change_bundle(tiny_bundle, bodies={**manifest.bodies, "int8-cpu-x86": several})
     options = BakeOptions(tiny_bundle, "dpmpp_2m:6", tmp_path / "s.onnx", "int8", guidance=2.0, unroll=unroll)
     assert_bitwise(tiny_bundle, options)
     loops = [node for node in onnx.load(options.output).graph.node if node.op_type == "Loop"]

@@ -17,7 +17,7 @@ from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.export.networks import gaussian_denoisers
 
 
@@ -44,7 +44,7 @@ def test_a_baked_file_runs_each_network_on_its_steps(
 
 def test_an_expert_may_have_the_name_of_the_light_network(layers_of_experts: Path, tmp_path: Path) -> None:
     bundle, file = shutil.copytree(layers_of_experts, tmp_path / "bundle"), tmp_path / "run.onnx"
-    changed(bundle, networks={LIGHT: open_bundle(bundle).manifest.networks["noisy"]})
+    change_bundle(bundle, networks={LIGHT: open_bundle(bundle).manifest.networks["noisy"]})
     bake(BakeOptions(bundle, "ddim:6", file))
     with load(bundle) as sampler:
         assert {step.network for step in sampler.compile("ddim:6").steps} == {LIGHT, DENOISER}

@@ -21,21 +21,21 @@ from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import write_graphs
 from tests.cuda_forms import ATTENTION, NORM
 from tests.graph.small_graphs import assert_close
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 PLAN = parse_plan_text("ddim:3")
 
 
 @pytest.fixture
 def attention(tmp_path: Path) -> Path:
-    body = written(ATTENTION, third=np.float32(0.3))
+    body = graph_of_text(ATTENTION, third=np.float32(0.3))
     return write_graphs(tmp_path / "attention", {"body": body}, {"float32": {}})
 
 
 @pytest.fixture
 def norm(tmp_path: Path) -> Path:
     constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
-    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    graph = graph_of_text(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
     return write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}})
 
 

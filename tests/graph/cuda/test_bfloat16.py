@@ -16,7 +16,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 NORM = """(float[batch, 6, 4, 4] x) => (float[batch, 6, 4, 4] y) {
@@ -26,7 +26,7 @@ SIZES = {"groups": np.int64([0, 2, -1]), "whole": np.int64([0, 6, 4, 4])}
 
 
 def in_bfloat16(text: str, **constants: object) -> Graph:
-    return to_half(written(text, **constants), BFLOAT16)
+    return to_half(graph_of_text(text, **constants), BFLOAT16)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.session import run
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.graph.small_graphs import assert_close, assert_same, feeds, node, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SIDES = (6, 5)
 RANDOM = np.random.default_rng(3)
@@ -33,7 +33,7 @@ def network(sides: tuple[int, ...] = SIDES, channels: int = 8, groups: int = 2, 
     """A convolution, the exported GroupNorm `n` of its result, and a tail that ends in `y`."""
     width = channels // groups * int(np.prod(sides))
     ones = (1,) * len(sides)
-    return written(
+    return graph_of_text(
         f"""(float[batch, 3, {", ".join(map(str, sides))}] x, float[batch, {channels}, {", ".join(map(str, ones))}] row)
             => (float[batch, {channels}, {", ".join(map(str, sides))}] y) {{
             c = Conv <pads = [{", ".join(["1"] * 2 * len(sides))}]> (x, weight) b = Add(c, bias)
@@ -206,7 +206,7 @@ PARTS = {"five": np.int64([0, 5, 3, 2, 2]), "whole": np.int64([0, 5, 4]), "zero"
 
 
 def attention_of_parts(between: str = "w = Softmax <axis = -1> (s)") -> Graph:
-    return written(QKV.format(between=between), **PARTS, two=np.int64(2), scale=np.float32(0.7))
+    return graph_of_text(QKV.format(between=between), **PARTS, two=np.int64(2), scale=np.float32(0.7))
 
 
 def test_parts_of_one_product_are_a_split_and_one_attention() -> None:
@@ -235,7 +235,7 @@ def test_attention_is_long_if_half_of_it_has_many_keys(keys: tuple[str, ...], is
         )
         last = f"y{number}"
     text = f"(float[batch, 4, 8] x, {inputs}) => (float[batch, 4, 8] {last}) {{ {' '.join(lines)} }}"
-    graph = written(text)
+    graph = graph_of_text(text)
     assert has_long_attention(graph, cuda_form(graph)) is is_long
 
 
@@ -246,7 +246,7 @@ def test_a_softmax_of_another_axis_stays() -> None:
 
 def test_a_part_of_a_product_is_split_before_the_first_attention_that_reads_it() -> None:
     """The softmax of one attention comes first, and the product of the other."""
-    before = written(
+    before = graph_of_text(
         """(float[batch, 5, 12] x) => (float[batch, 5, 4] y, float[batch, 5, 4] z) {
             r = Reshape(x, five) p = Transpose <perm = [2, 0, 3, 1, 4]> (r)
             q = Gather <axis = 0> (p, zero) k = Gather <axis = 0> (p, one) v = Gather <axis = 0> (p, two)
@@ -272,7 +272,7 @@ def test_a_part_of_a_product_is_split_before_the_first_attention_that_reads_it()
 def test_attention_next_to_a_transpose_without_axes(text: str, ops: int) -> None:
     shapes = {"k": "3, 4, 2, batch"} if "(k)" in text else {"k": "batch, 2, 4, 3"}
     result = "5, 5, 2, batch" if "(o)" in text else "batch, 2, 5, 5"
-    before = written(
+    before = graph_of_text(
         f"""(float[batch, 2, 5, 4] q, float[{shapes["k"]}] k, float[batch, 2, 3, 5] v) => (float[{result}] y)
         {{ {text} }}"""
     )
@@ -286,13 +286,13 @@ CROSS = """(float[batch, 4, 6] x, float[batch, 2, 3, 7] k, float[batch, 2, 7, 3]
 
 def test_keys_and_values_of_another_graph_are_turned() -> None:
     """As rows of a prologue: the keys are already transposed."""
-    before = written(CROSS, apart=np.int64([0, 4, 2, 3]))
+    before = graph_of_text(CROSS, apart=np.int64([0, 4, 2, 3]))
     after = assert_same_form(before)
     assert form_size(after) == FormSize(norms=0, attentions=1, transposes=3, kernels=4)
 
 
 def test_one_head_of_three_axes() -> None:
-    before = written(
+    before = graph_of_text(
         """(float[batch, 4, 6] q, float[batch, 6, 5] k, float[batch, 5, 3] v) => (float[batch, 4, 3] y) {
             a = Div(q, four) s = MatMul(a, k) w = Softmax(s) y = MatMul(w, v) }""",
         four=np.float32(4),
@@ -304,7 +304,7 @@ def test_one_head_of_three_axes() -> None:
 
 def test_queries_of_one_batch_for_all_stay() -> None:
     """MultiHeadAttention has no broadcast."""
-    before = written(
+    before = graph_of_text(
         "(float[1, 4, 6] q, float[batch, 6, 5] k, float[batch, 5, 3] v) => (float[batch, 4, 3] y) "
         "{ s = MatMul(q, k) w = Softmax(s) y = MatMul(w, v) }"
     )

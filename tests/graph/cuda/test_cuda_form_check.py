@@ -24,13 +24,13 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import entry, write_graphs
 from tests.cuda_forms import NORM
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 @pytest.fixture
 def norm(tmp_path: Path) -> Path:
     constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
-    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    graph = graph_of_text(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
     return write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}})
 
 
@@ -88,7 +88,7 @@ def free_sizes() -> Graph:
     """A convolution and a GroupNorm with SiLU of an image with a free height."""
     text = NORM.replace("3, 3]", "height, 3]").replace("whole)", "sizes)").replace(" c =", " sizes = Shape(x) c =")
     constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, -1])}
-    return written(text, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5])
+    return graph_of_text(text, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5])
 
 
 def test_free_sizes_have_their_usual_numbers() -> None:

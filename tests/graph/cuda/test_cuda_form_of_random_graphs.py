@@ -10,7 +10,7 @@ from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, feeds
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 # Each text computes {o} from {x} and {z}, all of the same shape; {p} is unique. A text is picked by its rank.
 BOTH = (
@@ -113,7 +113,7 @@ def random_graph(seed: int) -> Graph:
     }
     text = f"{head.format(**shape)} {{ {text} y = Add({made[-1]}, {choose.choice(made[1:])}) }}"
     words = set(text.replace(",", " ").replace("(", " ").replace(")", " ").split())
-    return written(text, **{name: array for name, array in constants.items() if name in words})
+    return graph_of_text(text, **{name: array for name, array in constants.items() if name in words})
 
 
 @pytest.mark.parametrize("seed", range(50))

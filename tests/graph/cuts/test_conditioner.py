@@ -8,7 +8,7 @@ from fewstep.graph.cuts.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, feeds
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 MACS = 8 * 3 * 25 * 16  # of the convolution below: outputs 8 x 4 x 4, each of 3 x 5 x 5 products
 ENCODER = "maps = Conv<pads=[2, 2, 2, 2], kernel_shape=[5, 5]>(picture, w) seen = ReduceMean<keepdims=0>(maps, space)"
@@ -27,7 +27,7 @@ CONSTANTS = {
 
 
 def prologue(inputs: str, outputs: str, body: str) -> Graph:
-    return written(f"(float[batch] time, {inputs}) => ({outputs}) {{ {body} }}", **CONSTANTS)
+    return graph_of_text(f"(float[batch] time, {inputs}) => ({outputs}) {{ {body} }}", **CONSTANTS)
 
 
 def observing(others: str = "", also: str = "", body: str = TIMED.format("seen")) -> Graph:

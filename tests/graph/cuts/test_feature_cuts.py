@@ -8,7 +8,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from tests.graph.small_graphs import feeds
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 RNG = np.random.default_rng(0)
 UNET = """(float[batch, 4] x) => (float[batch, 4] y) {
@@ -35,7 +35,7 @@ PLAIN = "(float[batch, 4] x) => (float[batch, 4] y) { near = MatMul(x, w44) deep
 
 def body(text: str) -> Graph:
     weights = {f"w{a}{b}": RNG.standard_normal((a, b)).astype(np.float32) / 3 for a in (4, 8) for b in (4, 8)}
-    return written(text, **{name: array for name, array in weights.items() if name in text})
+    return graph_of_text(text, **{name: array for name, array in weights.items() if name in text})
 
 
 def test_cuts_of_a_unet_are_numbered_from_the_cheapest_light_graph() -> None:

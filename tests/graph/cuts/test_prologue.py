@@ -10,7 +10,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, assert_same, feeds
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 W = {"w": [[1.0, 2.0, 3.0, 4.0]]}
 CONDITIONED = """(float[batch, 4, 5] x, float[batch, 1] time) => (float[batch, 4, 5] y)
@@ -27,7 +27,7 @@ def assert_equivalent(whole: Graph, prepared: PreparedDenoiser) -> None:
 
 
 def test_what_does_not_depend_on_x_leaves_the_body() -> None:
-    whole = written(CONDITIONED, **CONSTANTS)
+    whole = graph_of_text(CONDITIONED, **CONSTANTS)
     prepared = cut_prologue(whole)
     assert prepared.prologue is not None
     assert prepared.prologue.ops() == ("MatMul", "Unsqueeze") and prepared.body.ops() == ("Mul", "Add")
@@ -110,7 +110,7 @@ OF_CUTS: dict[str, Any] = {
 
 @pytest.mark.parametrize(("text", "inputs", "ops", "limit"), CUTS.values(), ids=CUTS)
 def test_the_body_takes_and_makes_what_it_has_to(text: str, inputs: str, ops: str, limit: int) -> None:
-    whole = written(text, **CONSTANTS, **OF_CUTS)
+    whole = graph_of_text(text, **CONSTANTS, **OF_CUTS)
     prepared = cut_prologue(whole, row_limit=limit)
     assert [each.name for each in prepared.body.inputs] == inputs.split()
     assert prepared.body.ops() == tuple(ops.split())
@@ -130,7 +130,7 @@ def test_the_body_takes_and_makes_what_it_has_to(text: str, inputs: str, ops: st
     ids=["row-of-unknown-size", "nothing-else-is-read", "no-conditions", "an-integer-would-be-a-row"],
 )
 def test_a_graph_stays_whole_where_nothing_can_be_cut(text: str) -> None:
-    whole = written(text, axis=np.int64([1]))
+    whole = graph_of_text(text, axis=np.int64([1]))
     assert cut_prologue(whole) == PreparedDenoiser(None, whole)
 
 
@@ -143,12 +143,12 @@ def test_a_graph_stays_whole_where_nothing_can_be_cut(text: str) -> None:
     ],
 )
 def test_a_whole_graph_of_tokens_loses_the_time_that_it_does_not_read(x: str, body: str, inputs: list[str]) -> None:
-    whole = written(f"({x}[batch, 4] x, float[batch, 1] time) => (float[batch, 4] y) {{ {body} }}")
+    whole = graph_of_text(f"({x}[batch, 4] x, float[batch, 1] time) => (float[batch, 4] y) {{ {body} }}")
     assert [each.name for each in cut_prologue(whole).body.inputs] == inputs
 
 
 def test_a_row_above_the_limit_is_made_in_the_body_from_something_smaller() -> None:
-    prepared = cut_prologue(written(CONDITIONED, **CONSTANTS), row_limit=15)  # bytes; the row has 16, the time 4
+    prepared = cut_prologue(graph_of_text(CONDITIONED, **CONSTANTS), row_limit=15)  # bytes; the row has 16, the time 4
     assert prepared.body.ops() == ("MatMul", "Unsqueeze", "Mul", "Add")
     assert [v.name for v in prepared.body.inputs] == ["x", "time"]
     assert prepared.prologue is None
@@ -160,12 +160,14 @@ def test_a_large_row_stays_where_making_it_is_more_work_than_carrying_it(width: 
     wide = width + 4
     text = f"""(float[batch, {wide}] x, float[batch, {width}] picture) => (float[batch, {wide}] y)
     {{ row = MatMul(picture, w) y = Add(x, row) }}"""
-    whole = written(text, w=np.ones((width, wide), np.float32))
+    whole = graph_of_text(text, w=np.ones((width, wide), np.float32))
     assert cut_prologue(whole, row_limit=15).body.ops() == ops
 
 
 def test_assert_same_sees_a_difference() -> None:
     """The comparison that these tests use finds a difference."""
-    relu, neg = (written(f"(float[batch, 8] x) => (float[batch, 8] y) {{ y = {op}(x) }}") for op in ("Relu", "Neg"))
+    relu, neg = (
+        graph_of_text(f"(float[batch, 8] x) => (float[batch, 8] y) {{ y = {op}(x) }}") for op in ("Relu", "Neg")
+    )
     with pytest.raises(AssertionError):
         assert_same(relu, neg)

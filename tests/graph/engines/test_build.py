@@ -21,7 +21,7 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 from tests.graph.engines.conftest import COPY
@@ -195,7 +195,7 @@ def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
     graph = bodies["float32"].graph
     group = form.TensorEntry("group", "group", (1,), "int64")
     graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
-    changed(bundle, bodies={**bodies, "int8-tensorrt": with_earlier(bodies["int8-tensorrt"], graph)})
+    change_bundle(bundle, bodies={**bodies, "int8-tensorrt": with_earlier(bodies["int8-tensorrt"], graph)})
     made = build(BuildOptions(bundle, device=("sm89",)))
     assert built_and_kept(made)[0] == ["prologue sm89", "int8-tensorrt sm89", "int8-tensorrt/0 sm89"]
     assert made.built[2].file.startswith("engines/int8-tensorrt-0-sm89-")

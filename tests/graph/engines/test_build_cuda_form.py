@@ -20,9 +20,9 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 )
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
-from tests.bundles import changed, write_graphs
+from tests.bundles import change_bundle, write_graphs
 from tests.cuda_forms import ATTENTION, NORM, write_attention  # noqa: F401 - a fixture
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def test_build_writes_the_form_and_keeps_it(attention: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_command_names_the_form_and_the_rule(attention: Path) -> None:
 def test_by_rule_the_form_runs_where_attention_is_long(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("it would be measured")
-    body = written(ATTENTION.replace("batch, 5,", "batch, 1024,"), third=np.float32(0.3))
+    body = graph_of_text(ATTENTION.replace("batch, 5,", "batch, 1024,"), third=np.float32(0.3))
     path = write_graphs(tmp_path / "long", {"body": body}, {"float32": {}})
     asked = BuildOptions(path, BACKEND, precision="float32")
     assert build(asked).built and not build(asked).built  # the second finds the form up to date
@@ -61,7 +61,7 @@ def test_by_rule_the_form_runs_where_attention_is_long(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_made_again_by_build(attention: Path) -> None:
     (entry,) = open_bundle(attention).manifest.engines
-    changed(attention, {entry.sidecar: b"{}"})
+    change_bundle(attention, {entry.sidecar: b"{}"})
     (damage,) = verify(VerifyOptions(attention)).damages
     assert damage.fix == f"fewstep build {attention} --backend {BACKEND} --precision float32"
 
@@ -77,7 +77,7 @@ def test_a_body_without_gain_gets_no_form(tiny_bundle: Path, caplog: pytest.LogC
 
 def test_the_form_of_a_float16_body_has_norms_with_float32_weights(tmp_path: Path) -> None:
     constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
-    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    graph = graph_of_text(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
     path = write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}})
     (entry,) = build(BuildOptions(path, BACKEND, precision="float16")).manifest.engines
     form, found = io.load(path / entry.file, root=path), find_form(open_bundle(path), "float16")
@@ -90,7 +90,7 @@ def test_the_form_of_a_float16_body_has_norms_with_float32_weights(tmp_path: Pat
 def test_an_outdated_form_is_written_again(attention: Path) -> None:
     old = open_bundle(attention).manifest.engines
     content = (attention / "graphs/body.onnx").read_bytes()
-    changed(attention, {"graphs/body.onnx": content.replace(b"scores", b"points")})
+    change_bundle(attention, {"graphs/body.onnx": content.replace(b"scores", b"points")})
     assert find_form(open_bundle(attention), "float32") is None
     made = build(BuildOptions(attention, BACKEND, precision="float32"))
     assert len(made.built) == 1 and made.manifest.engines == made.built != old
@@ -107,7 +107,7 @@ def test_a_batch_that_is_no_number_is_refused(attention: Path, text: str, reason
 
 
 def test_a_bfloat16_body_without_kernels_is_refused(tmp_path: Path) -> None:
-    graph = written("(float[batch, 5, 8] x) => (float[batch, 5, 8] v) { v = Elu(x) }")
+    graph = graph_of_text("(float[batch, 5, 8] x) => (float[batch, 5, 8] v) { v = Elu(x) }")
     path = write_graphs(tmp_path / "elu", {"body": graph}, {"float32": {}})
     with pytest.raises(UserError, match="onnxruntime-cuda has no bfloat16 kernel for Elu"):
         build(BuildOptions(path, BACKEND, precision="bfloat16"))

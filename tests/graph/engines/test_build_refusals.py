@@ -12,7 +12,7 @@ from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.graph.engines.test_build import content
 
 
@@ -83,7 +83,7 @@ def test_impossible_choices_are_refused(bundle: Path, change: dict[str, object],
 
 
 def test_a_bundle_that_was_not_calibrated_is_refused(bundle: Path, worker: Path) -> None:
-    changed(bundle, bodies={"float32": open_bundle(bundle).manifest.bodies["float32"]})
+    change_bundle(bundle, bodies={"float32": open_bundle(bundle).manifest.bodies["float32"]})
     with pytest.raises(UserError, match="has no body 'int8-tensorrt' to build; fewstep calibrate"):
         build(BuildOptions(bundle))
 

@@ -14,7 +14,7 @@ from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.engines.build_script import script
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 from tests.runtime.test_networks import with_expert
 
@@ -24,7 +24,7 @@ def bundle(tiny_bundle: Path) -> Path:
     """A bundle with a body for TensorRT, in two groups."""
     bodies = open_bundle(tiny_bundle).manifest.bodies
     own = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
-    return changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": own})
+    return change_bundle(tiny_bundle, bodies={**bodies, "int8-tensorrt": own})
 
 
 def commands(text: str) -> list[list[str]]:

@@ -26,9 +26,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, content_of
+from tests.bundles import change_bundle, content_of
 from tests.graph.small_graphs import assert_same, node, small, value
-from tests.onnx_text import parse_graph, written
+from tests.onnx_text import graph_of_text, parse_graph
 from tests.refusals import refuses
 
 
@@ -36,7 +36,7 @@ def large_gemm() -> Graph:
     """A Gemm whose weight (16 KB) is large enough to leave the graph, and whose bias is not."""
     rng = np.random.default_rng(0)
     text = "(float[batch, 64] x) => (float[batch, 64] y) { y = Gemm<transB=1>(x, w, b) }"
-    return written(text, w=rng.standard_normal((64, 64)), b=rng.standard_normal(64))
+    return graph_of_text(text, w=rng.standard_normal((64, 64)), b=rng.standard_normal(64))
 
 
 @pytest.mark.parametrize("limit", [0, io.EXTERNAL_ABOVE])
@@ -270,7 +270,7 @@ def test_a_graph_of_a_bundle_that_is_another_is_named_with_its_ports(tiny_bundle
     """The body's file has other content, and the manifest has the hash of that content."""
     entry = open_bundle(tiny_bundle).body("float32").graph
     other = small([value("a", "batch", 2)], [value("b", "batch", 2)], [node("Neg", "a", "b")])
-    changed(tiny_bundle, {entry.file: content_of(other)})
+    change_bundle(tiny_bundle, {entry.file: content_of(other)})
     message = rf"{entry.file} has the inputs a, but the manifest says .*x.*; copy the bundle again"
     with pytest.raises(UserError, match=message):
         load_stored(open_bundle(tiny_bundle), entry)

@@ -13,9 +13,9 @@ from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed, with_bodies
+from tests.bundles import change_bundle, with_bodies
 from tests.conftest import with_earlier
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 INT8 = ("int8-cpu-x86",)
@@ -29,7 +29,7 @@ def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
         assert manifest is not None
         base, bodies = manifest.bodies["float32"].graph, dict(manifest.bodies)
         for name, array in weights.items():
-            file, data = io.store(writer, written(text, w=array), name)
+            file, data = io.store(writer, graph_of_text(text, w=array), name)
             graph = msgspec.structs.replace(base, file=file, inputs=base.inputs[:1], data=data)
             bodies[name] = Body.from_graph(graph, "int8", "cpu-x86")
         writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
@@ -64,7 +64,7 @@ def test_bodies_share_the_weights_that_are_the_same(tiny_bundle: Path, tmp_path:
 def test_all_graphs_of_a_body_go_along(tiny_bundle: Path, tmp_path: Path) -> None:
     bodies = open_bundle(tiny_bundle).manifest.bodies
     several = with_earlier(bodies[INT8[0]], bodies["float32"].graph)
-    changed(tiny_bundle, bodies={**bodies, INT8[0]: several})
+    change_bundle(tiny_bundle, bodies={**bodies, INT8[0]: several})
     pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     np.testing.assert_array_equal(samples(tmp_path / "device", *INT8), samples(tiny_bundle, *INT8))
 
@@ -92,7 +92,7 @@ def test_what_was_measured_of_a_bundle_stays_behind(tiny_bundle: Path, tmp_path:
         for field in msgspec.structs.fields(Manifest)
         if field.type == str | None and field.name not in ("towards", "grid")
     }
-    changed(tiny_bundle, {file: name.encode() for name, file in optional.items()}, **optional)
+    change_bundle(tiny_bundle, {file: name.encode() for name, file in optional.items()}, **optional)
     manifest = pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     assert {name for name in optional if getattr(manifest, name) is not None} == {"ranges", "scheduler"}
     assert {"report", "results", "evaluation", "precision", "verification"} <= set(optional)

@@ -19,7 +19,7 @@ from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from tests.graph.small_graphs import node, small, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 X = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
 
@@ -213,11 +213,11 @@ def test_passes_move_weights_without_copying_them() -> None:
     text = """(float[64, 64] x1) => (float[32, 32] y) {
         wt = Transpose<perm=[1, 0]>(w) t = MatMul(wt, x1) wtt = Transpose<perm=[1, 0]>(wt) y = MatMul(t, wtt)
     }"""
-    folded = fold_constants(written(text, w=w))
+    folded = fold_constants(graph_of_text(text, w=w))
     assert folded.ops() == ("MatMul", "MatMul")
     assert all(np.shares_memory(folded.constants[name], w) for name in ("wt", "wtt"))
     ports = "(float[batch, 16] a, float[batch, 48] b) => (float[batch, 48] y)"
-    concat = written(f"{ports} {{ c = Concat<axis=1>(a, b) y = MatMul(c, v) }}", v=v)
+    concat = graph_of_text(f"{ports} {{ c = Concat<axis=1>(a, b) y = MatMul(c, v) }}", v=v)
     parts = [array for name, array in split_concat(concat).constants.items() if name != "v"]
     assert len(parts) == 2 and all(np.shares_memory(part, v) for part in parts)
 

@@ -11,7 +11,7 @@ from fewstep.graph.passes.attention import simplify_attention
 from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.prepare import simplify
 from tests.graph.small_graphs import assert_rewritten, assert_same
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def test_attention_has_the_operations_it_needs_and_no_others() -> None:
@@ -75,7 +75,7 @@ def test_weights_are_not_turned_around(heads: str) -> None:
     """As in published EDM networks, on channels by tokens."""
     q, k = f"[batch, {heads}6, 4]", f"[batch, {heads}4, 6]"
     perm = [0, 1, 3, 2] if heads else [0, 2, 1]
-    before = written(
+    before = graph_of_text(
         f"""(float{q} q, float{k} k, float{k} v) => (float{k} y)
         {{ s = MatMul(q, k) w = Softmax<axis=-1>(s) turned = Transpose<perm={perm}>(w) y = MatMul(v, turned) }}"""
     )
@@ -124,7 +124,7 @@ def _engine(graph: Graph, folder: Path) -> bytes:
 
 def test_tensorrt_makes_one_kernel_of_this_form_and_none_of_the_published_one(tmp_path: Path) -> None:
     """Two heads of 32 channels over 256 pixels, merged with the batch, as in networks after Dhariwal & Nichol."""
-    before = written(
+    before = graph_of_text(
         """(float[batch, 64, 16, 16] x) => (float[batch, 64, 16, 16] y) {
             channels = Conv(x, weight)
             merged = Reshape(channels, heads)

@@ -19,7 +19,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.session import run
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.networks import masked
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 RANDOM = np.random.default_rng(0)
 HEADS = """(float[batch, 2, 5, 4] q, {mask} mask) => (float[batch, 2, 5, 4] y) {{
@@ -28,7 +28,7 @@ SUM = "m = Add(s, mask) w = Softmax <axis = -1> (m)"
 
 
 def heads(mask: str, between: str = SUM, **constants: Any) -> Graph:
-    return written(HEADS.format(mask=mask, between=between), **constants)
+    return graph_of_text(HEADS.format(mask=mask, between=between), **constants)
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_a_mask_without_heads_has_one() -> None:
     text = """(float[batch, 5, 4] q, float[batch, 5, 5] mask) => (float[batch, 5, 4] y) {
         k = Transpose <perm = [0, 2, 1]> (q) s = MatMul(q, k) a = Mul(s, half) m = Add(a, mask)
         w = Softmax <axis = -1> (m) y = MatMul(w, q) }"""
-    before = written(text, half=np.float32(0.5))
+    before = graph_of_text(text, half=np.float32(0.5))
     form = cuda_form(before)
     assert form.ops() == ("Unsqueeze", "MultiHeadAttention")
     feeds = {"q": normal(3, 5, 4), "mask": normal(3, 5, 5)}
@@ -72,7 +72,7 @@ def test_two_attentions_share_the_mask_of_one_tensor() -> None:
         k = Transpose <perm = [0, 1, 3, 2]> (q) s = MatMul(q, k) m = Add(s, mask) w = Softmax <axis = -1> (m)
         y = MatMul(w, q) l = Transpose <perm = [0, 1, 3, 2]> (y) t = MatMul(y, l) n = Add(t, mask)
         v = Softmax <axis = -1> (n) z = MatMul(v, y) }"""
-    form = cuda_form(before := written(text))
+    form = cuda_form(before := graph_of_text(text))
     assert [form.ops().count(op) for op in ("MultiHeadAttention", "Expand")] == [2, 1]
     feeds = {"q": normal(3, 2, 5, 4), "mask": normal(3, 1, 1, 5)}
     np.testing.assert_allclose(run(form, feeds)["z"], run(before, feeds)["z"], rtol=1e-5, atol=1e-6)
@@ -121,7 +121,7 @@ def test_a_selection_for_each_head_is_before_the_heads_are_joined(condition: str
     text = f"""(float[batch, 2, 5, 4] q, float[5, 5] mask, {condition} c) => (float[batch, 5, 8] z) {{
         k = Transpose <perm = [0, 1, 3, 2]> (q) s = MatMul(q, k) {SUM} y = MatMul(w, q) b = Greater(c, zero)
         o = Where(b, y, zero) t = Transpose <perm = [0, 2, 1, 3]> (o) z = Reshape(t, whole) }}"""
-    before = written(text, zero=np.float32(0), whole=np.int64([0, 0, 8]))
+    before = graph_of_text(text, zero=np.float32(0), whole=np.int64([0, 0, 8]))
     feeds = {"q": normal(3, 2, 5, 4), "mask": normal(5, 5), "c": normal(3, 2 if "2" in condition else 1, 5, 1)}
     form = cuda_form(before)
     assert form.ops().count("MultiHeadAttention") == 1

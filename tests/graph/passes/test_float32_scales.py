@@ -7,13 +7,13 @@ from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
     """Two activations' codes read one tensor."""
     fine, coarse = np.float16(0.0123), np.float16(0.377)
-    graph = written(
+    graph = graph_of_text(
         """(float[batch, 64] x) => (float[batch, 64] y) {
             half = Cast<to=10>(x)
             a = QuantizeLinear(half, fine, zero) a16 = DequantizeLinear(a, fine, zero)
@@ -43,7 +43,7 @@ def test_scales_of_bfloat16_are_written_so_too() -> None:
     body = """half = Cast<to=16>(x) code = QuantizeLinear(half, scale, zero)
     again = DequantizeLinear(code, scale, zero) y = Cast<to=1>(again)"""
     numbers = {"scale": np.asarray(0.0123, BFLOAT16), "zero": np.int8(0)}
-    graph = written(f"(float[batch, 4] x) => (float[batch, 4] y) {{ {body} }}", **numbers)
+    graph = graph_of_text(f"(float[batch, 4] x) => (float[batch, 4] y) {{ {body} }}", **numbers)
     wide = float32_scales(graph)
     assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
     assert [each.attributes["to"] for each in wide.nodes if each.outputs == ("again",)] == [onnx.TensorProto.BFLOAT16]

@@ -21,7 +21,7 @@ from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.passes.rounding import make_runnable, round_to
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_rewritten, assert_same, node, small, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 VECTOR = "(float[batch, 64] x) => (float[batch, 64] y)"
 FACTORS = "p = Softplus(x) t = Tanh(p)"
@@ -50,7 +50,7 @@ def test_mish_is_the_same_function_by_a_sigmoid(ports: str, body: str, ops: str 
 
 def test_it_is_mish_at_any_size() -> None:
     x = np.concatenate([-np.geomspace(1e-6, 1e4, 32), np.geomspace(1e-6, 1e30, 32)])[None]
-    found = run(expand_mish(written(f"{VECTOR} {{ y = Mish(x) }}")), {"x": x.astype(np.float32)})["y"]
+    found = run(expand_mish(graph_of_text(f"{VECTOR} {{ y = Mish(x) }}")), {"x": x.astype(np.float32)})["y"]
     expected = x * np.tanh(np.logaddexp(0.0, x))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)  # below -18 a sigmoid of onnxruntime is 0
 
@@ -143,7 +143,7 @@ PLANES = "float[batch, 3, 4, 4]"
 
 
 def test_adaptive_scale_and_shift_take_up_those_of_the_normalisation() -> None:
-    before = written(
+    before = graph_of_text(
         f"""({PLANES} x, float[batch, 3, 1, 1] scale, float[batch, 3, 1, 1] shift) => ({PLANES} y)
         {{ n = Tanh(x) a = Mul(n, gain) b = Add(a, bias) c = Mul(b, scale) y = Add(c, shift) }}""",
         **CHANNELS,
@@ -182,7 +182,7 @@ def linear(size: int, scale: float = 0.1) -> tuple[Graph, Array]:
     weight = (scale * RNG.standard_normal((64, size))).astype(np.float32)
     text = f"(float[batch, 64] x) => (float[batch, {size}] y)"
     body = "{ product = MatMul(x, w) kept = Relu(product) y = Mul(kept, three) }"
-    graph = written(f"{text} {body}", w=weight, three=3.0)
+    graph = graph_of_text(f"{text} {body}", w=weight, three=3.0)
     return graph, weight
 
 
@@ -210,13 +210,13 @@ LARGE = f"{VECTOR} {{ huge = Mul(x, large) y = Div(huge, large) }}"
 
 def test_what_overflows_is_seen_to() -> None:
     """In a graph in float16 the CPU provider would compute 3e5 and come back without overflow."""
-    graph = written(LARGE, large=6e4)
+    graph = graph_of_text(LARGE, large=6e4)
     assert np.isinf(run(round_to(graph, FLOAT16), {"x": 5 + abs(X)}, ["huge"])["huge"]).all()
 
 
 def test_a_graph_in_bfloat16_runs_rounded_and_holds_what_float16_cannot() -> None:
     """onnxruntime's CPU has no bfloat16 kernels. The same graph in float32 is rounded, and gives its values."""
-    graph = written(LARGE, large=6e4)
+    graph = graph_of_text(LARGE, large=6e4)
     half = to_half(graph, BFLOAT16)
     assert has_type(half, BFLOAT16)
     found = run(make_runnable(half), {"x": 5 + abs(X)})["y"]
@@ -227,7 +227,7 @@ def test_a_graph_in_bfloat16_runs_rounded_and_holds_what_float16_cannot() -> Non
 
 def test_an_epsilon_does_not_become_zero_nor_a_weight_infinite() -> None:
     body = "{ nothing = Mul(x, zero) sum = Add(nothing, epsilon) y = Div(sum, epsilon) }"
-    graph = written(f"{VECTOR} {body}", zero=0.0, epsilon=1e-12)
+    graph = graph_of_text(f"{VECTOR} {body}", zero=0.0, epsilon=1e-12)
     np.testing.assert_array_equal(run(round_to(graph, FLOAT16), {"x": X})["y"], 1)
     graph, weight = linear(64)
     spoiled = round_to(graph.with_nodes(graph.nodes, {"w": np.where(weight == weight.max(), 1e6, weight)}), FLOAT16)
@@ -236,7 +236,7 @@ def test_an_epsilon_does_not_become_zero_nor_a_weight_infinite() -> None:
 
 def test_integers_and_what_is_float32_by_definition_stay() -> None:
     table = RNG.standard_normal((3, 1, 4, 4)).astype(np.float32)
-    graph = written(
+    graph = graph_of_text(
         """(float[batch, 1, 2, 2] x, int64[batch] label) => (float[batch, 1, 4, 4] y)
         { row = Gather(table, label) wide = Resize<mode="nearest">(x, , scales) y = Add(wide, row) }""",
         table=table,

@@ -9,7 +9,7 @@ from fewstep.graph.graph import Extent, Graph
 from fewstep.graph.passes.group_norm import LEAST, expand_group_norm
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_same, feeds, node, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SHAPE = (6, 40, 50)
 SPREAD = ("ReduceMean", "Reshape", "ReduceMean", "Expand", "Reshape")
@@ -19,7 +19,7 @@ def group_norm(
     shape: tuple[int | str, ...] = SHAPE, scale: float = 1.0, shift: float = 0.0, **attributes: float
 ) -> Graph:
     sizes, epsilon = ", ".join(map(str, shape)), ", ".join(f"{name}={each}" for name, each in attributes.items())
-    return written(
+    return graph_of_text(
         f"""(float[batch, {sizes}] x) => (float[batch, {sizes}] y) {{
             grouped = Reshape(x, groups)
             normal = InstanceNormalization{f"<{epsilon}>" if epsilon else ""}(grouped, scales, shifts)

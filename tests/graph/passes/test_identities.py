@@ -11,7 +11,7 @@ from fewstep.graph.passes.conv_transpose import expand_conv_transpose
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
 from fewstep.graph.prepare import simplify
 from tests.graph.small_graphs import assert_rewritten, assert_same, node, small, value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 ONES = np.ones((3, 1), np.float32)
 CONSTANTS = {"ones": ONES, "zeros": 0 * ONES, "wide": np.ones((3, 2), np.float32)}
@@ -142,7 +142,7 @@ def test_a_node_is_folded_whole_or_not_at_all() -> None:
     """Unique of 800 KB of zeros: the first output has 4 bytes, but the third, with 1.6 MB, is too large for a
     constant.
     """
-    before = written(
+    before = graph_of_text(
         "(int64[batch, 1] x, float[batch, 1] scale) => (int64[batch, 200000] y, float[batch, 1] z)"
         "{ values, first, inverse = Unique(zeros) y = Add(x, inverse) z = Mul(scale, values) }",
         zeros=np.zeros(200_000, np.float32),

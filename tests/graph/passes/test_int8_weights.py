@@ -10,7 +10,7 @@ from fewstep.graph.passes.int8_weights import store_weights_as_int8
 from fewstep.graph.weight_quantization import quantize_weight
 from fewstep.plans.errors import UserError
 from tests.graph.small_graphs import assert_same
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 PORTS = "(float[batch, 3, 4, 4] x) => (float[batch, 3, 4, 4] y)"
 OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
@@ -20,7 +20,7 @@ def chain(body: str, **shapes: tuple[int, ...]) -> Graph:
     """x -> a convolution -> the body (from "a" to "b") -> a convolution -> y, with random weights."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in {**OUTER, **shapes}.items()}
-    return written(f"{PORTS} {{ a = Conv(x, w_first) {body} y = Conv(b, w_last) }}", **weights)
+    return graph_of_text(f"{PORTS} {{ a = Conv(x, w_first) {body} y = Conv(b, w_last) }}", **weights)
 
 
 FORMS = {

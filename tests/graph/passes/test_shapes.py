@@ -14,7 +14,7 @@ from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from tests.graph.small_graphs import assert_rewritten, assert_same
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 def fold(graph: Graph) -> Graph:
@@ -92,7 +92,7 @@ def test_a_constant_that_is_repeated_for_each_sample_keeps_the_batch() -> None:
     ids=["unknown", "dynamic"],
 )
 def test_a_second_dynamic_dimension_keeps_its_arithmetic(text: str) -> None:
-    before = written(text, order=np.int64([0, 2, 1]))
+    before = graph_of_text(text, order=np.int64([0, 2, 1]))
     after = fold(before)
     assert after.ops() == before.ops()
     assert_same(before, after)
@@ -101,7 +101,7 @@ def test_a_second_dynamic_dimension_keeps_its_arithmetic(text: str) -> None:
 def tokens(source: str, reader: str = "time") -> Graph:
     """A learned token next to a projection of the time (or of a condition), then a layer over both, added to x. The
     batch of the token is read off `source`, as exporters write `expand(len(...), 1, 4)`."""
-    return written(
+    return graph_of_text(
         f"""(float[batch, 4] x, float[batch, 1] time, float[batch, 1] text) => (float[batch, 4] y) {{
             squared = Mul(x, x)
             size = Shape<start=0, end=1>({source})
@@ -156,7 +156,7 @@ def assert_reads_the_same(before: Graph) -> None:
 
 def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
     """A prologue that expanded it would give all steps of a plan the first time."""
-    before = written(
+    before = graph_of_text(
         f"""(float[batch, 4] x, float[batch] time) => (float[batch, 4] y) {{
             one = Gather<axis=0>(time, first) {BATCH_OF_X} all = Expand(one, size)
             row = Unsqueeze(all, last) y = Add(x, row)
@@ -170,12 +170,12 @@ def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
 
 def test_sizes_that_its_own_input_lacks_stay() -> None:
     ports = "(float[batch, length] x, float[batch, 1] time) => (float[batch, length] y)"
-    assert_reads_the_same(written(f"{ports} {{ size = Shape(x) wide = Expand(time, size) y = Add(x, wide) }}"))
+    assert_reads_the_same(graph_of_text(f"{ports} {{ size = Shape(x) wide = Expand(time, size) y = Add(x, wide) }}"))
 
 
 def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
     """A length is free, and the time has only the batch: the sizes are half the time's, and stay so."""
-    before = written(
+    before = graph_of_text(
         f"""(float[batch, length, 4] x, float[batch, 1] time) => (float[batch, length, 4] y) {{
             {BATCH_OF_X} long = Shape<start=1, end=2>(x) sizes = Concat<axis=0>(size, long, four)
             learned = Expand(token, sizes)
@@ -197,7 +197,7 @@ MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
 
 def fold_heads(batch: int) -> Graph:
     """Heads are folded into the batch and out of it, as in attention: [B, 4, 3] -> [2 B, 2, 3] -> [B, 4, 3]."""
-    return written(
+    return graph_of_text(
         f"""(float[{batch}, 4, 3] x, float[{batch}] row) => (float[{batch}, 4, 3] y) {{
             heads = Reshape(x, folded) mixed = MatMul(heads, mix) joined = Reshape(mixed, whole)
             shift = Reshape(row, column) sum = Add(joined, shift)

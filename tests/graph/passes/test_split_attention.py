@@ -6,7 +6,7 @@ import pytest
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.split_attention import LARGE, split_attention
 from tests.graph.small_graphs import assert_same
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SCORES = 6 * 10 * 10 * 4  # bytes of a sample, of all heads
 
@@ -14,7 +14,9 @@ SCORES = 6 * 10 * 10 * 4  # bytes of a sample, of all heads
 def attention(between: str, heads: int = 6, tokens: int | str = 10, **constants: object) -> Graph:
     """q times k, then `between`, which ends as "w", then w times v."""
     q, k, v = (f"float[batch, {heads}, {sizes}]" for sizes in (f"{tokens}, 4", "4, 10", "10, 4"))
-    return written(f"({q} q, {k} k, {v} v) => ({q} y) {{ s = MatMul(q, k) {between} y = MatMul(w, v) }}", **constants)
+    return graph_of_text(
+        f"({q} q, {k} k, {v} v) => ({q} y) {{ s = MatMul(q, k) {between} y = MatMul(w, v) }}", **constants
+    )
 
 
 def parts(before: Graph, large: int) -> int:
@@ -69,11 +71,11 @@ def test_one_head_stays_whole_where_a_tensor_has_two_roles(mixed: str) -> None:
     """The queries of a part are some of its rows, and the values all of them. The same holds for rows of a mask."""
     q, v, y = (f"float[batch, 1, 10, {width}]" for width in (4, 10, 4 if mixed == "w, q" else 10))
     body = f"s = MatMul(q, k) masked = Add(s, v) w = Softmax(masked) y = MatMul({mixed})"
-    assert parts(written(f"({q} q, float[batch, 1, 4, 10] k, {v} v) => ({y} y) {{ {body} }}"), 80) == 1
+    assert parts(graph_of_text(f"({q} q, float[batch, 1, 4, 10] k, {v} v) => ({y} y) {{ {body} }}"), 80) == 1
 
 
 def test_values_of_five_axes_leave_attention_whole() -> None:
     values = np.random.default_rng(0).standard_normal((2, 1, 6, 10, 3))
     text = """(float[batch, 6, 10, 4] q, float[batch, 6, 4, 10] k) => (float[2, batch, 6, 10, 3] y)
     { s = MatMul(q, k) w = Softmax(s) y = MatMul(w, values) }"""
-    assert parts(written(text, values=values), SCORES // 3) == 1
+    assert parts(graph_of_text(text, values=values), SCORES // 3) == 1

@@ -19,7 +19,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.claims import claim_lines, claim_ways, scores, settings, systems
 from lab.claims.authors_baselines import AUTHORS
 from lab.claims.claim import ITSELF, Claim, nearest
-from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
+from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, make_page
 from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, select_claims
 from lab.claims.headlines import HEADLINES, headline_table
 from lab.claims.measure_claim import in_turns, judge_claim, time_ways
@@ -93,7 +93,7 @@ def test_samples_that_are_weighed_by_the_law_of_guidance_have_its_shares(monkeyp
     rows = of.particles.copy()
     rows[:, -1] = np.exp((W - 1) * of.reward(rows[:, :-1].reshape(8, 1, 28, 28)))
     np.testing.assert_allclose(lawful(of, rows), [0, 0], atol=1e-12)
-    corrected = claim_ways.drawn(of, corrects=True)
+    corrected = claim_ways.draw_guided_particles(of, corrects=True)
     np.testing.assert_allclose(corrected[:, -1].reshape(2, 4).sum(1), 1)
     assert corrected[:, -1].std() > 0 and (np.abs(lawful(of, corrected) + 0.5) <= 0.5).all()
 
@@ -108,7 +108,7 @@ def test_a_plain_way_of_one_length_has_no_figure_at_equal_time() -> None:
     """A control that never ran has no place in a line; controls of one figure have one row."""
     sure, unsure = line(Gain(1.0, 0.4), None), line(Gain(1.0, 0.6), None)
     assert sure.pays and not unsure.pays
-    page = written(Kept("a machine", (sure, unsure)))
+    page = make_page(Kept("a machine", (sure, unsure)))
     cell = "best of N: 1.000, 8 in 9 ms (ours 10), +1.000 ± 0."
     assert f"| SVDD | more reward | log p | seed | 2.000, 8 | {cell}400; pays<br>{cell}600; not decided |" in page
 
@@ -180,8 +180,8 @@ def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pyt
     first, second = line(Gain(1.0, 0.4), None), line(Gain(0.5, 0.1), Gain(0.5, 0.1))
     claim_lines.keep(first)
     claim_lines.keep(second)
-    assert claim_lines.kept().lines == (second,)
-    page = written(claim_lines.kept())
+    assert claim_lines.load_kept().lines == (second,)
+    page = make_page(claim_lines.load_kept())
     assert "+0.500 ± 0.100; as long 1.500, 9 in 10 ms, +0.500 ± 0.100; pays |" in page
     assert max(len(text) for text in page.split("\n") if not text.startswith("|")) <= 100
 
@@ -276,8 +276,8 @@ def test_a_headline_is_an_authors_baseline_next_to_our_figures() -> None:
 
 
 def test_the_pages_have_what_is_kept() -> None:
-    kept, page = claim_lines.kept(), systems.PAGE.read_text()
-    assert PAGE.read_text() == written(kept)
+    kept, page = claim_lines.load_kept(), systems.PAGE.read_text()
+    assert PAGE.read_text() == make_page(kept)
     assert systems.renew_page(page, kept.lines) == systems.with_headlines(page, kept.lines) == page
     of_rows = {id(each) for row in systems.rows(page) for each in systems.lines_of(systems.name_of(row), kept.lines)}
     assert {each.system for each in kept.lines if id(each) not in of_rows} <= {"RePaint"}  # the survey has it not
@@ -327,4 +327,4 @@ def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: 
     claim_lines.keep(first)
     claim_lines.keep(second)
     claim_lines.drop((first.model, first.system, first.figure, first.control))
-    assert claim_lines.kept().lines == (second,)
+    assert claim_lines.load_kept().lines == (second,)

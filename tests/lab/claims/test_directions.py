@@ -39,7 +39,7 @@ def claim(figure: str = FD.name, network: Network | None = None) -> Claim:
 
 def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
     """On its network, and with its guidance. Each line is of a claim, and each figure of data was measured."""
-    kept, by_name = claim_lines.kept(), {}
+    kept, by_name = claim_lines.load_kept(), {}
     for each in CLAIMS:
         by_name |= {(model, each.system, each.figure, each.control): each for model in each.models}
     assert len(kept.lines) > 100
@@ -102,7 +102,7 @@ def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
     store(Line("tiny", "A", "nearer", "B", FD.name, 5, 2.0, 1.0, Gain(1.0, 0.1), "seed", 10, 9, None))
     for each in (direction, direction, refused, taken):  # a second measurement takes the place of the first
         store(each)
-    assert claim_lines.kept() == Kept("here", (made,), (WRONG,))
+    assert claim_lines.load_kept() == Kept("here", (made,), (WRONG,))
 
 
 def test_the_teacher_of_a_score_has_its_guidance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.bundles import write_graphs
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 MASK = Condition("mask", "hole", (1, 8, 8), "float32", low=0, high=1, shared=True)
 MASKED = Condition("masked", "masked", (1, 8, 8), "float32", typical=(-1.0, 1.0), shared=True)
@@ -28,7 +28,7 @@ def write_inpainting(folder: Path) -> Path:
     prologue = """(float[batch] time) => (float[batch, 1, 1, 1] row)
     { part = Mul(time, thousandth) flat = Add(part, one) row = Reshape(flat, column) }"""
     constants = {"thousandth": 1e-3, "one": 1.0, "column": np.array([-1, 1, 1, 1])}
-    graphs = {"body": written(text, **weights), "prologue": written(prologue, **constants)}
+    graphs = {"body": graph_of_text(text, **weights), "prologue": graph_of_text(prologue, **constants)}
     facts = {"prediction": "sample", "schedule": ScheduleSpec("cosine", timesteps=100)}
     roles = {"conditions": (MASK, MASKED)}
     return write_graphs(folder, graphs, {"float32": {}}, **roles, **facts)

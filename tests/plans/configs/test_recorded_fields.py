@@ -11,7 +11,7 @@ from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.configs.recorded_steps import read_steps
 from fewstep.plans.errors import UserError
-from tests.bundles import changed
+from tests.bundles import change_bundle
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 WRONG = [
@@ -50,7 +50,7 @@ def test_a_malformed_field_is_named(recorded: Any, said: str) -> None:
     ],
 )
 def test_a_file_of_a_bundle_is_named_with_its_field(tiny_bundle: Path, content: bytes, said: str) -> None:
-    changed(tiny_bundle, {"scheduler.json": content}, scheduler="scheduler.json")
+    change_bundle(tiny_bundle, {"scheduler.json": content}, scheduler="scheduler.json")
     with (
         fewstep.runtime.load(tiny_bundle) as sampler,
         pytest.raises(UserError, match=rf"{tiny_bundle / 'scheduler.json'}.*: {said}"),

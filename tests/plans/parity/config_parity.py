@@ -85,7 +85,7 @@ def rounds_to_noise(name, config):
     return is_stochastic and reaches_it and config.get("final_sigmas_type") == "sigma_min"
 
 
-def made(name, config):
+def make_scheduler(name, config):
     """The scheduler, with its float32 table and square root in place of fewstep's, since torch's differ by
     processor.
     """
@@ -128,7 +128,7 @@ def compare(name, config, steps, rows_alone=False):
         with pytest.raises(Exception, match=reason):
             plan_from_scheduler_config(written, steps=steps, arguments=arguments)
         return
-    scheduler, written = made(name, config)
+    scheduler, written = make_scheduler(name, config)
     plan = plan_from_scheduler_config(written, steps=steps, arguments=arguments)
     assert np.isfinite(run_plan(plan, lambda u, time: np.tanh(u), np.ones((80, 3)))).all()
     if broken(name, config, steps) and not gives_a_sample(scheduler, steps, arguments):

@@ -11,7 +11,7 @@ from fewstep.plans.configs.config import SchedulerConfig, resolve
 from fewstep.plans.configs.diffusers import RECIPES, plan_from_scheduler_config
 from fewstep.plans.configs.recipe import ScheduleRequest
 from fewstep.plans.errors import UserError
-from tests.plans.parity.config_parity import compare, lacks_scipy, made
+from tests.plans.parity.config_parity import compare, lacks_scipy, make_scheduler
 from tests.plans.parity.sampler_tables import extract, run_plan, torch
 from tests.refusals import refuses
 
@@ -155,7 +155,7 @@ def test_what_diffusers_alone_cannot_run_has_the_plan_of_its_method(name, config
 def runs(name, config):
     """Return whether diffusers gives a finite sample. Otherwise it raises many kinds of errors."""
     with contextlib.suppress(NotImplementedError, UnboundLocalError, RuntimeError, ValueError):
-        scheduler, _ = made(name, config)
+        scheduler, _ = make_scheduler(name, config)
         return np.isfinite(extract(scheduler, 6).sample).all()
     return False
 
@@ -170,7 +170,7 @@ def test_told_times_are_cut_as_diffusers_cuts_them(name):
     known = CLASSES[name].defaults
     grids = [{**betas, grid: True} for grid in GRIDS if grid in known for betas in ({}, STABLE_DIFFUSION)]
     for config in (each for each in (*grids, *FLOWS) if not lacks_scipy(name, each)):
-        scheduler, written = made(name, config)
+        scheduler, written = make_scheduler(name, config)
         read = resolve("test", written, name, known)
         for steps in (3, 5, 6, 9, 15, 27, 40):
             scheduler.set_timesteps(steps)
@@ -202,7 +202,7 @@ HALVES = {1000: (48, 96, 112), 250: (12, 24, 28, 36), 100: (24, 48)}
 )
 def test_trailing_timesteps_are_rounded_as_numpy_rounds_them(name, T):
     counts = [*range(2, 125), *HALVES[T]] if name == "DDIMScheduler" else HALVES[T]
-    scheduler, written = made(name, {"num_train_timesteps": T, "timestep_spacing": "trailing"})
+    scheduler, written = make_scheduler(name, {"num_train_timesteps": T, "timestep_spacing": "trailing"})
     read = resolve("test", written, name, CLASSES[name].defaults)
     for steps in [count for count in counts if count <= T and count not in TOO_MANY[T]]:
         ours = times_of_steps(read, steps)

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.report.choosing import engines
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_float_of_less_precision_than_was_asked_for_runs_only_what_was_calibra
     int8 = open_bundle(tiny_bundle).manifest.bodies["int8-cpu-x86"]
     for name in ("openvino", "openvino-bf16"):
         body = msgspec.structs.replace(int8, target=name)
-        changed(tiny_bundle, bodies={**open_bundle(tiny_bundle).manifest.bodies, f"int8-{name}": body})
+        change_bundle(tiny_bundle, bodies={**open_bundle(tiny_bundle).manifest.bodies, f"int8-{name}": body})
     bundle, bf16 = open_bundle(tiny_bundle), engines.TimedEngine("openvino-bf16", 0, None)
     runs = [name for name in bundle.manifest.bodies if engines._runs_body(bundle, name, bf16, {"batch": 1})]
     assert runs == ["int8-openvino-bf16"]

@@ -31,7 +31,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.step_call import GraphCall
-from tests.bundles import changed, with_body
+from tests.bundles import change_bundle, with_body
 from tests.cli.test_bake import calibrate_along
 from tests.refusals import refuses
 
@@ -102,7 +102,7 @@ def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle
 
 def test_a_distilled_denoiser_is_chosen_along_its_own_plan(tiny_bundle: Path, calls: list[str]) -> None:
     """Float32 along it is the reference, and no other number of steps is tried."""
-    distilled = changed(tiny_bundle, distilled=True)
+    distilled = change_bundle(tiny_bundle, distilled=True)
     found = choose(ChooseOptions(distilled, seeds=3, at_least="0dB"))
     plan = open_judging(ChooseOptions(distilled, seeds=3)).plan.name
     assert found.teacher == plan and {row.plan for row in found.deployments} == {with_grid(plan)}
@@ -211,7 +211,7 @@ def test_another_null_value_is_measured_again(tiny_bundle: Path, calls: list[str
     asked = options(tiny_bundle, plan=("ddim:2",))
     first = choose(asked).deployments
     (condition,) = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, null=0),))
+    change_bundle(tiny_bundle, conditions=(msgspec.structs.replace(condition, null=0),))
     assert {row.psnr for row in choose(asked).deployments}.isdisjoint(row.psnr for row in first)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.report.choosing import deployment_plans, deployment_times
 from fewstep.report.choosing.choose import open_judging
-from fewstep.report.choosing.deployment_times import undelayed_time
+from fewstep.report.choosing.deployment_times import estimate_call_time
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from tests.runtime.sampling.test_prologue_rows import Split
@@ -76,9 +76,9 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
 def test_a_time_slice_of_another_program_delays_neither_short_nor_long_calls() -> None:
     """Slices of 4 ms: one of 6 short calls is delayed, and most long ones."""
     short, long = [0.5e-3] * 50 + [4.5e-3] * 10, [2e-3] * 5 + [6e-3] * 15
-    assert undelayed_time(short).milliseconds == pytest.approx(0.5)
-    assert undelayed_time(long).milliseconds == pytest.approx(2.0)
-    assert undelayed_time(short).slowdown == pytest.approx(7 / 3)
+    assert estimate_call_time(short).milliseconds == pytest.approx(0.5)
+    assert estimate_call_time(long).milliseconds == pytest.approx(2.0)
+    assert estimate_call_time(short).slowdown == pytest.approx(7 / 3)
 
 
 def test_a_busy_machine_is_named_and_its_times_are_not_kept(

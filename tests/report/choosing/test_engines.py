@@ -24,7 +24,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
-from tests.bundles import changed
+from tests.bundles import change_bundle
 
 CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntime", "openvino") for threads in (0, 1)]
 
@@ -277,7 +277,7 @@ def test_no_package_is_advised_for_a_gpu_that_is_not_there(
     monkeypatch.setattr(measured, "has_gpu", lambda: gpu)
     bodies = open_bundle(tiny_bundle).manifest.bodies
     made = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
-    bundle = open_bundle(changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": made}))
+    bundle = open_bundle(change_bundle(tiny_bundle, bodies={**bodies, "int8-tensorrt": made}))
     absent = UserError("tensorrt cannot be imported", "pip install it")
     assert str(measured._explain_no_engine(bundle, "int8-tensorrt", {"tensorrt": absent})).endswith(said)
 

@@ -12,7 +12,7 @@ from fewstep.report.report import report
 from fewstep.report.sections.precision import ShownMap, precision_section, read_maps, read_shown_maps
 from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
 from tests.conftest import with_earlier
@@ -46,7 +46,7 @@ def bundle(tmp_path):
 
 
 def keep_maps(bundle, content):
-    changed(bundle, {"precision/map-0.json": content}, precision="precision/map-0.json")
+    change_bundle(bundle, {"precision/map-0.json": content}, precision="precision/map-0.json")
 
 
 def drawn(found: PrecisionMap) -> str:
@@ -151,7 +151,7 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
     bodies = open_bundle(bundle).manifest.bodies
     body = bodies["int8-cpu-x86"]
     mapped = with_earlier(body, body.graph, body.graph.coverage)  # the first steps run a graph of their own, the same
-    changed(bundle, bodies={**bodies, "int8-cpu-x86": mapped})
+    change_bundle(bundle, bodies={**bodies, "int8-cpu-x86": mapped})
     keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"),)))
     results = report(ReportOptions(bundle, **FEW))
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]

@@ -20,7 +20,7 @@ from fewstep.runtime.backends.onnxruntime_rows import OnnxRuntimeRows
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.runtime.backends.add_engines import add_engine, feeds
 
 PACKAGES = {  # with the words of the command
@@ -98,7 +98,7 @@ def test_wrong_shapes_and_types_are_named_and_never_rounded_or_taken_from_the_ca
 def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(tiny_bundle: Path, backend: Backend) -> None:
     body = open_bundle(tiny_bundle).manifest.bodies["float32"]
     fewer = msgspec.structs.replace(body, graphs=(msgspec.structs.replace(body.graph, inputs=body.graph.inputs[:1]),))
-    changed(tiny_bundle, bodies={"float32": fewer})
+    change_bundle(tiny_bundle, bodies={"float32": fewer})
     with pytest.raises(UserError, match="'?row'?"):
         backend.load(open_bundle(tiny_bundle), "float32")
 

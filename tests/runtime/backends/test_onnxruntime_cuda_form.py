@@ -30,7 +30,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.gpu import Gpu
 from tests.bundles import write_graphs
 from tests.cuda_forms import ATTENTION, run_on_cpu, write_attention  # noqa: F401 - fixtures
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 
@@ -205,7 +205,7 @@ def test_the_form_of_the_shipped_denoiser_agrees_on_a_gpu(
 
 def test_a_bfloat16_body_runs_as_its_form_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a CUDA graph if the provider cannot record it, since nothing else can run."""
-    graph = {"body": written(ATTENTION, third=np.float32(0.3))}
+    graph = {"body": graph_of_text(ATTENTION, third=np.float32(0.3))}
     path = write_graphs(tmp_path / "attention", graph, {"float32": {}})
     (entry,) = build(BuildOptions(path, BACKEND, precision="bfloat16")).manifest.engines
     opened = list[tuple[Path, str]]()
@@ -222,7 +222,7 @@ def test_a_bfloat16_body_runs_as_its_form_only(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_bfloat16_body_without_a_form_names_the_command(tmp_path: Path, provider: list[dict[str, str]]) -> None:
-    graph = {"body": written(ATTENTION, third=np.float32(0.3))}
+    graph = {"body": graph_of_text(ATTENTION, third=np.float32(0.3))}
     path = write_graphs(tmp_path / "attention", graph, {"float32": {}})
     with_form = build(BuildOptions(path, BACKEND, precision="bfloat16")).manifest
     without = open_bundle(path)

@@ -20,7 +20,7 @@ from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import calibrate
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import sort_topologically
-from fewstep.measure.bodies import excluded_bodies, int8_bodies
+from fewstep.measure.bodies import find_excluded_bodies, int8_bodies
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.report.options import ReportOptions
@@ -30,7 +30,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 
 GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
@@ -215,9 +215,9 @@ def test_the_report_does_not_blame_int8_for_it(int8_bundle: Path) -> None:
 
 def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(int8_bundle: Path) -> None:
     manifest = open_bundle(int8_bundle).manifest
-    assert list(excluded_bodies(open_bundle(int8_bundle))) == ["int8-openvino"]
+    assert list(find_excluded_bodies(open_bundle(int8_bundle))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
-    changed(int8_bundle, bodies=bodies)
+    change_bundle(int8_bundle, bodies=bodies)
     with pytest.raises(UserError, match="incorrectly, probably in Resize"):
         int8_bodies(open_bundle(int8_bundle))
 

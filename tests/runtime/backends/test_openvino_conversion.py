@@ -9,7 +9,7 @@ from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import read_model
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 openvino = pytest.importorskip("openvino")
 
@@ -26,14 +26,14 @@ def refusal(graph: Graph, folder: Path) -> UserError:
 
 
 def test_the_mode_it_lacks_is_named_and_not_what_follows(tmp_path: Path) -> None:
-    graph = written(WRAP, pads=np.array([0, 0, 1, 1, 0, 0, 1, 1]), w=np.zeros((2, 2, 1, 1)))
+    graph = graph_of_text(WRAP, pads=np.array([0, 0, 1, 1, 0, 0, 1, 1]), w=np.zeros((2, 2, 1, 1)))
     error = refusal(graph, tmp_path)
     assert error.what.endswith("cannot read graph.onnx: Pad of node 'padded' (Unsupported padding mode: [wrap])")
     assert error.fix == "replace that operation by others, or run the bundle on ONNX Runtime"
 
 
 def test_the_operation_it_lacks_is_named(tmp_path: Path) -> None:
-    error = refusal(written(SPECTRUM, step=np.array(4), length=np.array(8)), tmp_path)
+    error = refusal(graph_of_text(SPECTRUM, step=np.array(4), length=np.array(8)), tmp_path)
     assert "cannot read graph.onnx: STFT of node 'y' (Shape of signal input must be static" in error.what
 
 

@@ -19,7 +19,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.free_size_bundle import free
 from tests.refusals import refuses
 from tests.runtime.backends.add_engines import BATCHES, add_engine, feeds
@@ -44,7 +44,7 @@ def test_every_step_runs_in_its_range_group(tiny_bundle: Path, tensorrt: Any, cu
     """The engine takes the group as an input of one number; steps of one group follow those of another."""
     bodies = open_bundle(tiny_bundle).manifest.bodies
     grouped = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
-    changed(tiny_bundle, bodies={"float32": bodies["float32"], "int8-tensorrt": grouped})
+    change_bundle(tiny_bundle, bodies={"float32": bodies["float32"], "int8-tensorrt": grouped})
     add_engine(tiny_bundle, "int8-tensorrt")
     options: dict[str, Any] = {"seeds": [0, 1], "condition": {"class": [0, 1]}, "guidance": 2.0}
     exact = fewstep.runtime.load(tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime())

@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.calibrate_command import calibrate_fix, store_refusa
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import changed, with_bodies
+from tests.bundles import change_bundle, with_bodies
 
 PREFERRED = OnnxRuntime().bodies["int8"][0]
 
@@ -42,7 +42,7 @@ def test_the_refusal_of_another_schedule_is_not_given(plain: Path) -> None:
     bundle = open_bundle(plain)
     store_refusal(bundle, PREFERRED, UserError("it is only 3 dB from float32", "give --clip LIMIT"))
     schedule = msgspec.structs.replace(bundle.manifest.schedule, beta_end=0.03)
-    again = open_bundle(changed(plain, schedule=schedule))
+    again = open_bundle(change_bundle(plain, schedule=schedule))
     assert calibrate_fix(again, PREFERRED) == f"fewstep calibrate {plain} --target {target_of(PREFERRED)}"
 
 

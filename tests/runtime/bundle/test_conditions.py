@@ -12,7 +12,7 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.conditions import check, condition_problem, has_unconditional_form, null, read_null
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.sampling.feeds import branch_values
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.refusals import refuses
 
 
@@ -146,7 +146,7 @@ def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
     (label,) = open_bundle(tiny_bundle).manifest.conditions
     content = npy(np.array(int(label.null or 0)))
     label = msgspec.structs.replace(label, null=None, null_file="graphs/null.npy", high=label.null)
-    changed(tiny_bundle, {"graphs/null.npy": content}, conditions=(label,))
+    change_bundle(tiny_bundle, {"graphs/null.npy": content}, conditions=(label,))
     with load(tiny_bundle) as sampler:
         np.testing.assert_array_equal(sampler.sample(**asked), expected)
 

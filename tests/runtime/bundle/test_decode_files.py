@@ -6,7 +6,7 @@ import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.cli.conftest import Refusal, fewstep, refusal  # noqa: F401 - fixtures
 
 
@@ -25,13 +25,13 @@ def test_inspect_names_a_verification_that_it_cannot_read(
     said: str,
     refusal: Refusal,  # noqa: F811
 ) -> None:
-    changed(tiny_bundle, {"verification.json": content}, verification="verification.json")
+    change_bundle(tiny_bundle, {"verification.json": content}, verification="verification.json")
     assert f"{tiny_bundle / 'verification.json'} cannot be read: " in (line := refusal("inspect", tiny_bundle))
     assert said in line
 
 
 def test_a_file_is_decoded_to_its_type(tiny_bundle: Path) -> None:
-    changed(tiny_bundle, {"scheduler.json": b'{"a": [1, 2]}'}, scheduler="scheduler.json")
+    change_bundle(tiny_bundle, {"scheduler.json": b'{"a": [1, 2]}'}, scheduler="scheduler.json")
     bundle = open_bundle(tiny_bundle)
     assert bundle.decode("scheduler.json", dict[str, list[int]]) == {"a": [1, 2]}
     with pytest.raises(UserError, match=r"scheduler.json cannot be read: Expected `str`, got `array` - at `\$\[...\]`"):

@@ -22,7 +22,7 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.fitted_plans import find_unfittable_plan
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.request import denoiser_facts
-from tests.bundles import changed, with_body, with_manifest_fields
+from tests.bundles import change_bundle, with_body, with_manifest_fields
 from tests.refusals import refuses
 
 
@@ -186,7 +186,9 @@ def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bu
 
 def calibrate_with_clip(folder):
     content = encode(compile_plan("ddim:3", denoiser_facts(open_bundle(folder).manifest), 2.0, Clip(-1.0, 1.0)))
-    with_body(changed(folder, {"plan.json": content}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
+    with_body(
+        change_bundle(folder, {"plan.json": content}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3"
+    )
 
 
 def test_a_fit_is_not_advised_where_the_calibration_clips(tiny_bundle):

@@ -24,7 +24,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.plans.execute_plan import sample
 from tests.refusals import refuses
 
@@ -255,7 +255,7 @@ def test_what_no_body_or_engine_is_for_names_what_there_is(
     bodies = {
         name: msgspec.structs.replace(known[name != "float32"], target=target) for name, target in targets.items()
     }
-    changed(tiny_bundle, bodies=bodies)
+    change_bundle(tiny_bundle, bodies=bodies)
     with pytest.raises(UserError, match=named):
         fewstep.runtime.load(tiny_bundle, **asked)
 
@@ -275,7 +275,7 @@ def test_a_body_for_another_engine_is_opened_with_a_warning(
 ) -> None:
     bodies = open_bundle(tiny_bundle).manifest.bodies
     simulated = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
-    changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": simulated})
+    change_bundle(tiny_bundle, bodies={**bodies, "int8-tensorrt": simulated})
     fewstep.runtime.load(tiny_bundle, body="int8-cpu-x86")
     fewstep.runtime.load(
         tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime(fuse_qdq=False)

@@ -26,7 +26,7 @@ from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, read_facts
 from tests.bundles import write_graphs
 from tests.cuda_forms import NORM
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 PLAN = "dpmpp_2m:4"
@@ -258,7 +258,7 @@ def test_a_missing_file_is_named(tiny_bundle: Path) -> None:
 
 def test_a_file_of_the_cuda_provider_is_refused_on_the_cpu(tmp_path: Path) -> None:
     constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
-    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    graph = graph_of_text(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
     bundle, file = write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}}), tmp_path / "run.onnx"
     bake(BakeOptions(bundle, parse_plan_text("ddim:2"), file, batch=2, unroll=True, body="float32-cuda"))
     with refuses("CUDA provider", "backend=OnnxRuntimeCuda"):

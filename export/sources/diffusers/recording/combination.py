@@ -138,7 +138,7 @@ def find_combination(
     known: a change that another recording shows.
     """
     if isinstance(known, ProjectedGuidance):
-        for place, steps in _guided_steps(record):
+        for place, steps in _list_guided_steps(record):
             if (weights := fit_weights(known, steps)) is not None:
                 return _combine(place, known, weights)
     try:
@@ -154,7 +154,7 @@ def find_combination(
 
 def _find_projected(record: CallRecord, small: CallRecord) -> Combination | None:
     """Return the combination of projected guidance, or None if the recordings show none."""
-    for (place, steps), (_, others) in zip(_guided_steps(record), _guided_steps(small), strict=False):
+    for (place, steps), (_, others) in zip(_list_guided_steps(record), _list_guided_steps(small), strict=False):
         if (found := find_projection(steps, others)) is not None:
             return _combine(place, *found)
     return None
@@ -165,7 +165,7 @@ def _combine(place: Place, change: ProjectedGuidance, weights: Sequence[float]) 
     return Combination(place, tuple(pairs), 1, change)
 
 
-def _guided_steps(record: CallRecord) -> Iterator[tuple[Place, list[GuidedStep]]]:
+def _list_guided_steps(record: CallRecord) -> Iterator[tuple[Place, list[GuidedStep]]]:
     """Yield the possible places of the prediction with the outputs of the branches there, for each step."""
     first = record.steps[0]
     if first.model_output.shape != first.sample.shape:

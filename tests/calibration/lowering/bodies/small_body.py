@@ -16,7 +16,7 @@ from fewstep.graph.files.io import save
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.session import GraphSession, run
 from tests.bundles import value
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 SELECTED = ("h2", "shortcut", "mixed", "h3")  # what the rule takes: neither first nor last, 16 channels or more
 SIZE = 8  # of each spatial axis
@@ -83,7 +83,7 @@ def prologue() -> Graph:
     text = (
         "(float[batch] time) => (float[batch, 32, 1, 1] row) { times = Reshape(time, column) row = Mul(times, ones) }"
     )
-    return written(text, column=np.array([-1, 1, 1, 1]), ones=np.ones((1, 32, 1, 1)))
+    return graph_of_text(text, column=np.array([-1, 1, 1, 1]), ones=np.ones((1, 32, 1, 1)))
 
 
 def edit_nodes(

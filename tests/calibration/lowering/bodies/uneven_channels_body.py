@@ -16,7 +16,7 @@ from fewstep.calibration.ranges.table import ChannelRanges, RangesTable
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import open_session, run
 from tests.calibration.lowering.bodies.small_body import open_simulation
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 REACH = np.random.default_rng(2).permutation(2.0 ** -np.arange(6).repeat([2, 6, 6, 6, 6, 6]))  # of 32 channels
 
@@ -46,7 +46,7 @@ def layer(kind: str, reach: Array = REACH) -> Graph:
     text = f"""({plane} x) => ({plane} output) {{
         a = {outer}(x, first) b = {op}{attributes}(a, w{inside}) c = Add(b, outer_bias) output = {outer}(c, last)
     }}"""
-    return written(text, **arrays, **({"inside": bias} if inside else {}))
+    return graph_of_text(text, **arrays, **({"inside": bias} if inside else {}))
 
 
 def given(graph: Graph, batch: int = 16) -> dict[str, Array]:

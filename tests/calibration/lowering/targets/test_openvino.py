@@ -28,7 +28,7 @@ from fewstep.runtime.backends.openvino import OpenVino, read_model
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
         while abs(total := int((codes @ column)[0])) > 200:
             column[rng.integers(size)] -= np.sign(total)
     scale, scales = np.float32(0.0371), rng.uniform(0.003, 0.004, size).astype(np.float32)
-    graph = written(
+    graph = graph_of_text(
         """(float[batch, 32] x) => (float[batch, 32] output) {
             first = MatMul(x, eye) codes = QuantizeLinear(first, scale, zero)
             rounded = DequantizeLinear(codes, scale, zero) right = DequantizeLinear<axis=1>(weights, scales, zeros)

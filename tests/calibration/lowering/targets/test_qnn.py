@@ -16,7 +16,7 @@ from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, edit_nodes, feeds, sqnr, table
-from tests.onnx_text import written
+from tests.onnx_text import graph_of_text
 
 
 @pytest.mark.parametrize("spatial", [1, 2])
@@ -104,7 +104,7 @@ def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
 def test_what_other_targets_leave_in_float_reads_sixteen_bits_next_to_an_inner_operation() -> None:
     plain = body()
     few = np.random.default_rng(4).standard_normal((1, 16, 1, 1)).astype(np.float32)
-    gate = written("() => () { gate = Conv(a1, few) gated = Mul(shortcut, gate) }").nodes
+    gate = graph_of_text("() => () { gate = Conv(a1, few) gated = Mul(shortcut, gate) }").nodes
     at = 1 + next(place for place, node in enumerate(plain.nodes) if node.output == "shortcut")
     following = [
         replace(node, inputs=tuple("gated" if name == "shortcut" else name for name in node.inputs))
@@ -166,7 +166,7 @@ def test_norms_attention_and_transposed_convolutions_have_codes_too() -> None:
     constants = {name: np.array(shape) for name, shape in shapes.items()}
     constants |= {"first": random(16, 3, 1, 1), "last": random(3, 16, 1, 1), "up": random(16, 16, 2, 2)}
     constants |= {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}
-    prepared = written(text, **constants)
+    prepared = graph_of_text(text, **constants)
     lowered = lower(prepared, table(prepared), QNN)
     assert lowered.coverage.int8_ops == ("a", "c", "scores", "mixed", "y")
     assert lowered.graph.constants["int8(up)"].dtype == np.int8
@@ -200,7 +200,7 @@ def test_scale_and_shift_of_a_layer_norm_have_codes_of_their_own() -> None:
     text = """(float[batch, 32] x) => (float[batch, 32] y)
     { a = MatMul(x, first) b = LayerNormalization<axis=-1>(a, scale, shift) y = MatMul(b, last) }"""
     weights = {name: rng.standard_normal((32, 32)).astype(np.float32) for name in ("first", "last")}
-    prepared = written(text, scale=scale, shift=shift, **weights)
+    prepared = graph_of_text(text, scale=scale, shift=shift, **weights)
     graph = lower(prepared, table(prepared), QNN).graph
     constants = graph.constants
     for name, wanted, dtype in (("scale", scale, np.int16), ("shift(b)", shift, np.int32)):

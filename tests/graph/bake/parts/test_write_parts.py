@@ -20,7 +20,7 @@ from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.write_parts import write_parts
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.graph.bake.run_baked import run_file
 from tests.refusals import refuses
@@ -87,7 +87,7 @@ def test_tokens_are_those_of_the_executor(exported_tokens: Path, tmp_path: Path,
 def test_a_condition_with_a_lower_limit(tiny_bundle: Path, tmp_path: Path) -> None:
     """Zeros would be refused by the part before the steps."""
     (condition,) = open_bundle(tiny_bundle).manifest.conditions
-    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, low=1),))
+    change_bundle(tiny_bundle, conditions=(msgspec.structs.replace(condition, low=1),))
     write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=len(SEEDS), parts=True))
     labels = np.array([1, 2, 1])
     with fewstep.runtime.load(tiny_bundle) as sampler:
