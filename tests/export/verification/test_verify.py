@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -205,11 +206,18 @@ class Other(Masked):
         return super().forward(x, time, mask) * torch.where(is_this, self.factor, 1.0)
 
 
-def trace_mask(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, TracedDenoiser]:
-    """The trace of `Masked`, and as its reference `Other` with the same weights."""
+@cache
+def trace_masked(dtype: str) -> tuple[TorchSource, TracedDenoiser]:
+    """The trace of `Masked`, whose mask has this type."""
     low, high = (None, None) if dtype == "bool" else (0, 1)
     made = source(Masked(), Condition("keys", "mask", (4,), dtype, low=low, high=high))  # type: ignore[arg-type]
-    traced, other = made.trace(), Other(mask, factor)
+    return made, made.trace()
+
+
+def trace_mask(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, TracedDenoiser]:
+    """The trace of `Masked`, and as its reference `Other` with the same weights."""
+    made, traced = trace_masked(dtype)
+    other = Other(mask, factor)
     other.load_state_dict(made.module.state_dict())
     return made, replace(traced, reference=replace(traced.reference, module=other))  # type: ignore[type-var]
 

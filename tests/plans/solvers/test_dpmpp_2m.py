@@ -25,7 +25,7 @@ SPECS = [*(ScheduleSpec(kind) for kind in PATHS if kind not in ("betas", "table"
     ScheduleSpec("scaled-linear", zero_terminal_snr=True),
 ]
 NEED_TIMES = {"custom", "table"}
-STEPS = (1, 2, 3, 7, 20)
+STEPS = (1, 2, 3, 8)
 PARAMETERS = tuple(product((True, False), repeat=2))  # midpoint, lower_order_final
 
 
