@@ -10,6 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
 from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import read_default_plan
 
 FILES = frozenset({"conditions", "prompts"})  # options of files, which are recorded without their paths
 LOG = logging.getLogger("fewstep")

@@ -233,7 +233,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"workers": -1}, "--workers is -1"),
         ({"output": "plan.txt"}, "a plan cannot be written to .*plan.txt"),
         ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, but --steps is 2"),
-        ({"plan": "ddim(eta=1):2"}, "adds noise in its steps"),
+        ({"plan": "ddim(eta=1):2"}, "draws noise in its steps"),
         ({"backend": "qnn"}, "has no float32; choose one of int8"),
         (
             {"teacher": "dpmpp_2m:2"},

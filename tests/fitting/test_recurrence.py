@@ -79,7 +79,7 @@ def test_a_lean_is_a_change_of_the_weight_of_its_step():
 
 @pytest.mark.parametrize(
     ("name", "guidance", "words"),
-    [("ddim(eta=0.5):4", None, "adds noise"), ("ddim:4", CfgPlusPlus(0.5), "cannot be fitted")],
+    [("ddim(eta=0.5):4", None, "draws noise"), ("ddim:4", CfgPlusPlus(0.5), "cannot be fitted")],
 )
 def test_plans_that_are_no_recurrence_are_refused_in_one_line(name, guidance, words):
     with pytest.raises(UserError, match=words):
