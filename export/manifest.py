@@ -47,8 +47,8 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
 
 
 def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
-    """Describe what other verbs added to the bundle that is replaced, `previous`, and `new` does not have; "" if that is
-    only a report."""
+    """Describe what other verbs added to the bundle that is replaced, `previous`, and `new` does not have; "" if that
+    is only a report."""
     bodies = [name for name in previous.bodies if name != "float32"]
     engines = [engine.file for engine in previous.engines]
     kept = () if new is None else new.fitted
