@@ -65,7 +65,7 @@ class BodyMaker:
                 " in int8, costs more quality than it saves time, or is kept in float by --keep-float",
                 "use float, or set a limit: --quality 40dB",
             )
-        check_near(body, self.task.sampler.bundle.manifest)
+        check_near(body, self.task.sampler.bundle.manifest, self.runs.judging.is_far)
         return body
 
     def _make_unbounded_body(self, target: Target) -> CalibratedBody:

@@ -55,23 +55,24 @@ def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -
     return structs.replace(trial, **judging_run.details(made, quality, graphs))
 
 
-def check_near(body: CalibratedBody, manifest: Manifest) -> None:
+def check_near(body: CalibratedBody, manifest: Manifest, is_far: bool) -> None:
     """Raise UserError if int8 distorts the guidance difference too much, or if the body's samples are too far from
     float32's. The second check is skipped for token plans, and for a body that was selected by a bound, where the user
-    set the limit."""
+    set the limit. `is_far`: whether float32's own samples leave the range of the data."""
     trial, target = body.trial, body.recipe.target.name
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
+    hint = clip_hint(manifest) if is_far else None
     if trial.guidance is not None and is_lost(trial.guidance):
         fix = "keep more of it in float (--quality 30dB), or calibrate along a plan without guidance at that step"
         raise UserError(
             f"int8 for {target} loses the {GUIDANCE}: {describe_difference(trial.guidance)}",
-            clip_hint(manifest) if near.is_diverged else fix,
+            hint or fix,
         )
     if body.search is not None or trial.tokens is not None or near.is_enough:
         return
-    fix = "ask for a quality (--quality 30dB), use --precision float32, or follow more trajectories"
+    fix = "ask for a quality (--quality 30dB), or use --precision float32"
     raise UserError(
         f"int8 for {target} is {near.describe('float32')}; at least {LEAST_PSNR:g} and {LEAST_SNR:g} dB are"
         f" required, and {len(trial.in_float)} operations in float are not enough to reach them",
-        clip_hint(manifest) if near.is_diverged else fix,
+        hint or fix,
     )

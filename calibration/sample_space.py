@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import beyond_data
+from fewstep.measure.rollouts.nearness import ReferencePower, beyond_data, leaves_range
 from fewstep.measure.rollouts.output_differences import body_differences, float_differences, worst_difference
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
@@ -26,6 +26,10 @@ class JudgingRun(Protocol):
     @property
     def groups(self) -> int:
         """The number of range groups of its plan."""
+
+    @property
+    def is_far(self) -> bool:
+        """Whether float32's own samples leave the range of the data, and the plan does not clip them."""
 
     def run(self, graphs: Sequence[LoadedGraph]) -> Any:
         """Run a body's graphs, one for each range group."""
@@ -49,6 +53,16 @@ class ContinuousJudgingRun:
     def groups(self) -> int:
         return self.recorded.groups
 
+    @property
+    def is_far(self) -> bool:
+        power = ReferencePower()
+        power.add(self.recorded.sample)
+        return leaves_range(power.nearness(0.0), self.manifest, self._is_clipped)
+
+    @property
+    def _is_clipped(self) -> bool:
+        return shaping_of(self.recorded.plan) is not None
+
     def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
         return self.recorded.run(graphs)
 
@@ -58,7 +72,7 @@ class ContinuousJudgingRun:
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
         guidance, condition = (_worst_difference(each) for each in body_differences(self.recorded, graphs))
         snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
-        beyond = beyond_data(quality.nearness, self.manifest, shaping_of(self.recorded.plan) is not None)
+        beyond = beyond_data(quality.nearness, self.manifest, self._is_clipped)
         beyond = None if beyond is None else float(f"{beyond:.3g}")
         return {"snr": snr, "unrelated": unrelated, "guidance": guidance, "condition": condition, "beyond": beyond}
 
@@ -72,6 +86,10 @@ class TokenJudgingRun:
     @property
     def groups(self) -> int:
         return self.recorded.groups
+
+    @property
+    def is_far(self) -> bool:
+        return False
 
     def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
         return self.recorded.run(graphs)

@@ -9,7 +9,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, clip_hint
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, leaves_range
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
@@ -68,7 +68,7 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     if reason is not None:
         again = calibrate_again(bundle, first.body)
         return replace(_advise("", again, quote(str(path))), verdict=f"{word}.")
-    given = _cost(results, bundle, quote(str(path)), lost, beyond is not None)
+    given = _cost(results, bundle, quote(str(path)), lost)
     verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
     return replace(given, verdict=verdict)
 
@@ -79,7 +79,7 @@ def _loses_guidance(results: Results) -> bool:
     return lost is not None and is_lost(lost)
 
 
-def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, leaves_range: bool) -> Advice:
+def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> Advice:
     """Return a sentence on the largest loss, and the command that lowers it.
 
     The sentence is "" if the loss of few steps is unknown.
@@ -88,14 +88,12 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool, lea
     steps, int8 = results.float_against_teacher, first.against_float.mean
     run, choose = f"fewstep run {path} --precision int8", _choose_better(first.against_teacher, bundle)
     calibrate = calibrate_again(bundle, first.body)
-    if results.shaping is None and first.against_float.nearness.is_diverged:
-        said = f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}"
+    near, is_clipped = first.against_float.nearness, results.shaping is not None
+    if leaves_range(near, bundle.manifest, is_clipped) and calibrate.clip is None:
+        said = f"Samples leave the range of the data: {clip_advice(bundle.manifest)}"
         return _with_clip(_advise(said, calibrate, path), bundle)
     if loses_guidance:
         return _advise("", replace(calibrate, quality="30dB"), path)
-    if leaves_range and calibrate.clip is None:
-        said = f"Samples leave the range of the data: {clip_advice(bundle.manifest)}"
-        return _with_clip(_advise(said, calibrate, path), bundle)
     if steps is None:
         return Advice("", run)
     figures = (

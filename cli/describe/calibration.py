@@ -12,7 +12,7 @@ from fewstep.cli.outcome import pluralize
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
 from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import Nearness, clip_hint
+from fewstep.measure.rollouts.nearness import Nearness, clip_hint, leaves_range
 from fewstep.measure.rollouts.output_differences import CONDITION, describe_difference, is_lost
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
@@ -29,8 +29,9 @@ def warn_of_losses(options: CalibrateOptions, calibration: Calibration) -> None:
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.bodies[name].trials:
-                near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-                if near.is_diverged and options.clip is None:
+                near = Nearness(trial.psnr, trial.snr, trial.unrelated, trial.beyond)
+                is_said = trial.beyond is not None  # by the verdict
+                if not is_said and leaves_range(near, calibration.manifest, options.clip is not None):
                     LOG.warning("%s: %s", name, clip_hint(calibration.manifest))
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, describe_difference(trial.condition))

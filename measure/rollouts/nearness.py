@@ -42,11 +42,6 @@ class Nearness:
         """True if few people see a difference."""
         return self.reaches(NEAR_PSNR, NEAR_SNR)
 
-    @property
-    def is_diverged(self) -> bool:
-        """True if the references themselves are far outside model range."""
-        return self.unrelated is not None and self.unrelated < DIVERGED
-
     def reaches(self, least_psnr: float, least_snr: float) -> bool:
         """Return whether the figures reach these limits in dB. If references are larger than the peak of PSNR, the SNR
         is larger than the PSNR, and is compared with both limits."""
@@ -69,8 +64,18 @@ class Nearness:
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 
 
+def leaves_range(near: Nearness, manifest: Manifest, is_clipped: bool) -> bool:
+    """Return whether samples leave the range of the data, and no plan clips them.
+
+    If that range is unknown, they leave it if they are far out of model range.
+    """
+    if sample_limit(manifest) is not None:
+        return beyond_data(near, manifest, is_clipped) is not None
+    return not is_clipped and near.unrelated is not None and near.unrelated < DIVERGED
+
+
 def clip_hint(manifest: Manifest) -> str:
-    """Return the hint for a denoiser whose float32 samples leave the range of the data."""
+    """Return the hint for a denoiser whose samples leave the range of the data."""
     return f"float32's own samples leave the range of the data: {clip_advice(manifest)}"
 
 

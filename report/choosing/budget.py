@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 import numpy as np
 
 from fewstep.measure.cost import max_branches
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, beyond_data, clip_hint
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, clip_hint, leaves_range
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -44,10 +44,8 @@ def _suggest_limits(
         limits.append(f"--at-least {floor(best.psnr)}dB")
     if limits:
         return f"give {' or '.join(limits)}, or try more plans (--plan)"
-    if best is not None and shaping_of(plan) is None:
-        near = best.quality.nearness
-        if near.is_diverged or beyond_data(near, bundle.manifest, is_clipped=False) is not None:
-            return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {clip_option(bundle.manifest)}"
+    if best is not None and leaves_range(best.quality.nearness, bundle.manifest, shaping_of(plan) is not None):
+        return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {clip_option(bundle.manifest)}"
     if budget.within is not None:  # plans that take far longer were not tried
         quality = budget.at_least or f"{LEAST_PSNR:g}dB"
         return f"give --at-least {quality} without --within, which chooses the fastest deployment of this quality"

@@ -16,6 +16,7 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision import mixed_precision
 from fewstep.calibration.precision.operation_errors import OperationErrors
@@ -23,6 +24,7 @@ from fewstep.calibration.precision.recipe import Recipe, open_graphs
 from fewstep.calibration.ranges.methods import mse_ranges
 from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.sample_space import record_judging_run
 from fewstep.graph.files import io
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.graph.graph import Graph
@@ -41,6 +43,7 @@ from fewstep.runtime.sampling import finite_checks
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
+from tests.bundles import changed
 from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.refusals import refuses
@@ -315,26 +318,28 @@ def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypa
     assert "--quality 30" in refused.value.fix and open_bundle(bundle).manifest == before
 
 
-@pytest.mark.parametrize(
-    ("unrelated", "fix"), [(7.0, "--quality 30dB"), (None, "--quality 30dB"), (-81.0, "--clip LIMIT")]
-)
-def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(unrelated: float | None, fix: str) -> None:
-    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=None)
-    recipe = SimpleNamespace(target=SimpleNamespace(name="cpu-x86"))
-    body: Any = SimpleNamespace(trial=trial, recipe=recipe, search=None)
-    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None, data_limit=None)
-    with pytest.raises(UserError, match=fix):
-        calibrated_body.check_near(body, manifest)
-    body.search = SimpleNamespace()
-    calibrated_body.check_near(body, manifest)  # a bound is a floor of the caller's own
+LOST = Difference(step=4, gain=0.32, ratio=-16.2, share=0.001)
 
 
-@pytest.mark.parametrize(("unrelated", "fix"), [(7.0, "--quality 30dB"), (-81.0, "--clip LIMIT")])
-def test_the_fix_for_lost_guidance_is_a_clip_if_samples_leave_the_range_of_the_data(unrelated: float, fix: str) -> None:
-    lost = Difference(step=4, gain=0.32, ratio=-16.2, share=0.001)
-    trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=lost)
-    body: Any = SimpleNamespace(trial=trial, recipe=SimpleNamespace(target=SimpleNamespace(name="cpu-x86")))
-    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None, data_limit=None)
-    with pytest.raises(UserError, match="loses the direction of guidance") as refused:
-        calibrated_body.check_near(body, manifest)
+@pytest.mark.parametrize(("is_far", "fix"), [(False, "--quality 30dB"), (True, "--clip 2.5, the largest")])
+@pytest.mark.parametrize(("guidance", "said"), [(None, "at least 25 and 15 dB"), (LOST, "loses the direction of")])
+def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(
+    is_far: bool, fix: str, guidance: Difference | None, said: str
+) -> None:
+    trial = SimpleNamespace(psnr=9.6, snr=22.2, unrelated=-30.0, tokens=None, in_float=(), guidance=guidance)
+    body: Any = SimpleNamespace(trial=trial, recipe=SimpleNamespace(target=SimpleNamespace(name="qnn")), search=None)
+    manifest: Any = SimpleNamespace(x_shape=(8, 96), autoencoder=None, units=None, data_limit=2.5)
+    with pytest.raises(UserError, match=said) as refused:
+        calibrated_body.check_near(body, manifest, is_far)
     assert fix in refused.value.fix
+    body.trial.guidance, body.search = None, SimpleNamespace()
+    calibrated_body.check_near(body, manifest, is_far)  # a bound is the caller's own limit
+
+
+@pytest.mark.parametrize(("limit", "clip", "is_far"), [(0.25, None, True), (0.25, 1.0, False), (1.0, None, False)])
+def test_float32_is_far_where_its_own_samples_leave_the_range_of_the_data(
+    bundle: Path, limit: float, clip: float | None, is_far: bool
+) -> None:
+    changed(bundle, data_limit=limit)
+    (task,) = open_tasks(replace(OPTIONS, bundle=bundle, trajectories=4, clip=clip)).values()
+    assert record_judging_run(task, task.plan).is_far is is_far

@@ -250,7 +250,7 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     assert said in found.verdict and re.fullmatch(r"fewstep [a-z]+ 'my models/shapes'( .*)?", found.command)
     assert str(found) == f"{found.verdict} Next: {found.command}"
     assert "fewstep fit" not in advice(replace(results, shaping="clipped"), bundle, path).command
-    far = replace(body, against_float=replace(body.against_float, unrelated=-46.0))
+    far = replace(body, against_float=replace(body.against_float, largest=37.4))
     diverged = advice(replace(results, qualities=(far,)), bundle, path)
     assert diverged.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert advice(replace(results, qualities=()), bundle, path) is None

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.measure.rollouts.metrics import PEAK, psnr
-from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, beyond_data, clip_hint
+from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, beyond_data, clip_hint, leaves_range
 from fewstep.measure.tally import PairedSamples
 from fewstep.runtime.sampling.finite_checks import clip_option
 
@@ -28,12 +28,29 @@ def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
     psnr: float, snr: float | None, enough: bool
 ) -> None:
     assert Nearness(psnr, snr).is_enough is enough
-    assert Nearness(45.0, 40.0, -20.1).is_diverged and not Nearness(-62.0, 15.0, -19.9).is_diverged
     assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
 
 
 def manifest_of(shape: tuple[int, ...], fields: dict[str, Any]) -> Any:
     return SimpleNamespace(**{"x_shape": shape, "autoencoder": None, "units": None, "data_limit": None, **fields})
+
+
+@pytest.mark.parametrize(
+    ("unrelated", "largest", "limit", "leaves"),
+    [
+        (-20.1, None, None, True),  # of unknown range
+        (-19.9, 37.0, None, False),
+        (-20.1, 37.0, 10.0, False),  # large data
+        (12.0, 37.0, 2.5, True),
+        (-20.1, None, 2.5, False),
+    ],
+)
+def test_samples_leave_the_known_range_of_the_data_or_a_wide_one(
+    unrelated: float, largest: float | None, limit: float | None, leaves: bool
+) -> None:
+    manifest, near = manifest_of((16, 2), {"data_limit": limit}), Nearness(45.0, 40.0, unrelated, largest)
+    assert leaves_range(near, manifest, is_clipped=False) is leaves
+    assert not leaves_range(near, manifest, is_clipped=True)
 
 
 @pytest.mark.parametrize(

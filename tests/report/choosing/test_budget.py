@@ -42,7 +42,7 @@ def row(milliseconds: float, decibels: float, **figures: float) -> Deployment:
             "give --at-least 25dB without --within, which chooses the fastest deployment",
         ),
         ([row(1, 5.0, snr=2.0)], "2ms", "give --at-least 25dB without --within, which chooses the fastest deployment"),
-        ([row(1, -34.0, snr=5.0, unrelated=-40.0)], None, "clip each clean prediction, with --clip LIMIT"),
+        ([row(1, -34.0, snr=5.0, largest=37.4)], None, "clip each clean prediction, with --clip LIMIT"),
         ([row(1, 5.0, snr=12.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
         ([row(1, 5.0, snr=2.0, unrelated=8.0)], None, "try plans of more steps (--plan SOLVER:STEPS)"),
     ],
