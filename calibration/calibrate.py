@@ -50,15 +50,15 @@ def calibrate(
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        tasks = open_tasks(options)
+        assert writer.opened is not None, "the bundle exists"
+        tasks = open_tasks(writer.opened, options)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
         if after_checks is not None:
             after_checks()
         if not (is_recorded_first := records_first([*tasks.values()])):
             announce_cost([*tasks.values()])
-        assert writer.manifest is not None
-        manifest, calibrated = writer.manifest, dict[str, CalibratedNetwork]()
+        manifest, calibrated = writer.opened.manifest, dict[str, CalibratedNetwork]()
         for name, task in tasks.items():
             shown = prefix_stages(progress, name) if len(tasks) > 1 else progress
             calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown, is_recorded_first)

@@ -16,25 +16,25 @@ from fewstep.measure.rollouts.trajectories import max_seeds_per_size
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load_body
 
 
-def open_tasks(options: CalibrateOptions) -> dict[str, Task]:
+def open_tasks(bundle: Bundle, options: CalibrateOptions) -> dict[str, Task]:
     """Open the task of each network, by name. Raises UserError as `open_task` does, and for a pattern of the options
     that matches no operation."""
-    tasks = {name: open_task(options, name) for name in networks(options.open().manifest)}
+    tasks = {name: open_task(bundle, options, name) for name in networks(bundle.manifest)}
     check_patterns([task.prepared for task in tasks.values()], options.keep_float)
     return tasks
 
 
-def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
-    """Open the task of the options for one network. Raises UserError if it cannot be done.
+def open_task(bundle: Bundle, options: CalibrateOptions, network: str = DENOISER) -> Task:
+    """Open the task of the options for one network of their bundle. Raises UserError if it cannot be done.
 
     A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
     raised.
     """
-    bundle = options.open()
     all_networks = load_body(bundle, "float32", LazyOnnxRuntime(threads=options.threads))
     plan, bound = options.compile(all_networks.plans), options.parse_bound(bundle)
     sizes, conditions = options.parse_sizes(bundle), options.read_conditions(bundle)

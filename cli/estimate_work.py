@@ -32,9 +32,6 @@ def estimate_work(options: LongWork) -> Estimate:
 
 def _estimate_calibration(options: CalibrateOptions) -> Estimate:
     from fewstep.calibration.cost import estimate_cost
-    from fewstep.calibration.open_task import open_task
-    from fewstep.runtime.bundle.networks import networks
-    from fewstep.runtime.bundle.reading import open_bundle
+    from fewstep.calibration.open_task import open_tasks
 
-    names = networks(open_bundle(options.bundle).manifest)
-    return estimate_cost([open_task(options, name) for name in names]).estimate
+    return estimate_cost([*open_tasks(options.open(), options).values()]).estimate

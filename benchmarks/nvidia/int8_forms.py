@@ -143,7 +143,7 @@ def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Coun
     """
     few = FEW if member is BLOCK else CalibrateOptions.trajectories
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
-    seeds, task = min(seeds, few) if member is BLOCK else seeds, open_task(options)
+    seeds, task = min(seeds, few) if member is BLOCK else seeds, open_task(options.open(), options)
     counts, moments = count_activations(task), measure_second_moments(task)
     plan = regroup(task.plan, {DENOISER: counts.edges})
     course = record_run(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))

@@ -48,7 +48,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
 def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        tasks = [*open_tasks(options).values()]
+        assert writer.opened is not None, "the bundle exists"
+        tasks = [*open_tasks(writer.opened, options).values()]
         needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.read_table import load as load_table
+from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -61,6 +63,11 @@ def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
 
 def run(bundle: Path, **changes: object) -> Calibration:
     return calibrate(replace(FIRST, bundle=bundle, **changes))  # type: ignore[arg-type]
+
+
+def task_of(options: CalibrateOptions) -> Task:
+    """The task of the denoiser in the bundle of the options."""
+    return open_task(options.open(), options)
 
 
 def contents(bundle: Path) -> dict[str, bytes]:

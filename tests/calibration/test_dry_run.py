@@ -143,7 +143,7 @@ def test_a_large_network_is_also_opened_and_rounded(
     monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
     monkeypatch.setattr(cost, "weight_bytes", lambda graph: 4 * 10**9)
     found = dry_run(options)
-    evaluations = cost.estimate_cost([*open_tasks(options).values()]).estimate
+    evaluations = cost.estimate_cost([*open_tasks(options.open(), options).values()]).estimate
     assert evaluations.preparation == 4 * 10.0 + 4 * 25  # four sessions: ranges, moments, errors, judging
     assert found.value["about_seconds"] == evaluations.sampling + 140
     assert "opening the network and rounding its weights takes about 2 minutes" in found.shown

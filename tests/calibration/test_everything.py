@@ -9,7 +9,6 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.failed_bodies import select_makeable_targets
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges.histogram import make_histogram
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.read_table import load as load_table
@@ -17,7 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
 from tests.refusals import refuses
 
 
@@ -78,7 +77,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
 
 def test_an_activation_without_values_has_no_code(bundle: Path) -> None:
     counts = Counts(("x",), (), {("x", 0): make_histogram(np.ones(3, np.float32), None)}, unseen=("expert",))
-    task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
+    task = task_of(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     attempts = select_makeable_targets(task, counts)
     assert attempts.made == {"int8-cpu-x86": task.targets[0]} and list(attempts.failed) == ["int8-qnn"]
     with refuses(("'expert'", "qnn")):

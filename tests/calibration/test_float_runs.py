@@ -9,11 +9,10 @@ import pytest
 
 from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration import cost, float_runs
-from fewstep.calibration.open_task import open_task
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
-from tests.calibration.test_calibrate import FIRST, contents, denoiser, run, write_bundle
+from tests.calibration.test_calibrate import FIRST, contents, denoiser, run, task_of, write_bundle
 from tests.refusals import refuses
 
 
@@ -73,7 +72,7 @@ def test_float32_is_closed_before_counting(bundle: Path, monkeypatch: pytest.Mon
 
 
 def test_a_single_large_network_with_two_steps_records_first(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
+    task = task_of(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
     assert not cost.records_first([task])  # small
     monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
     assert cost.records_first([task])

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import row_bytes
 from fewstep.calibration.resource_needs import ALONE, LOWERING_PEAK, WORKER, estimate_needs
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
 
 
 def wide() -> Graph:
@@ -26,7 +25,7 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
     bundle = write_bundle(tmp_path / "bundle", wide())
     before = {path for path in bundle.rglob("*") if path.is_file()}
     options = replace(FIRST, bundle=bundle, target=(target,))
-    stated = estimate_needs(open_task(options))
+    stated = estimate_needs(task_of(options))
     calibrate(options)
     made = [path for path in bundle.rglob("*") if path.is_file() and path not in before]
     assert len(made) == stated.files
@@ -34,7 +33,7 @@ def test_disk_is_what_the_bodies_take(tmp_path: Path, target: str) -> None:
 
 
 def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
-    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide())))
+    task = task_of(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide())))
     alone, three = estimate_needs(task).memory, estimate_needs(task, workers=3).memory
     weights = weight_bytes(task.prepared)
     assert alone > LOWERING_PEAK * weights + ALONE
@@ -44,7 +43,7 @@ def test_each_worker_adds_its_weights(tmp_path: Path) -> None:
 def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones wait for two batches of 4 guided samples."""
     monkeypatch.setattr("fewstep.calibration.resource_needs.BATCH", 4)
-    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), guidance=2.0))
+    task = task_of(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", wide()), guidance=2.0))
     row = row_bytes(task.prepared, tensors_to_observe(task.prepared))
     together = estimate_needs(task).memory
     monkeypatch.setattr("fewstep.calibration.ranges.row_observer.LARGE", 0)

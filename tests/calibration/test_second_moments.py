@@ -9,19 +9,18 @@ import pytest
 
 from fewstep.calibration import second_moments
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges.moments import draw_patches
 from fewstep.calibration.ranges.observe import open_observed
 from fewstep.calibration.second_moments import measure_second_moments as moments_of
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import select_int8_ops
 from fewstep.measure.workers.job import Workers
-from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, contents, denoiser, task_of, write_bundle
 
 
 @pytest.fixture
 def task(bundle: Path) -> Task:
-    return open_task(replace(FIRST, bundle=bundle, trajectories=6, guidance=2.0, threads=1))
+    return task_of(replace(FIRST, bundle=bundle, trajectories=6, guidance=2.0, threads=1))
 
 
 def test_they_are_those_of_all_rows_along_the_plan(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

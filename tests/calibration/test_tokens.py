@@ -10,7 +10,6 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibration_settings import read_settings
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
@@ -26,6 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.calibrated_plans import read_calibrated_plan
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import with_manifest_fields
+from tests.calibration.test_calibrate import task_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def made(bundle):
 def test_a_scheduler_is_asked_for_its_clip_only_where_samples_are_numbers(bundle, monkeypatch):
     asked = []
     monkeypatch.setattr("fewstep.calibration.options._scheduler_clip", lambda sampler: asked.append(sampler))
-    open_task(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
+    task_of(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
     assert asked == []
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.activation_counts import count_activations
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges import row_observer
 from fewstep.calibration.ranges.observe import Counts, open_observed
 from fewstep.calibration.ranges.row_observer import RowObserver, are_large, open_counted, row_bytes
@@ -18,13 +17,13 @@ from fewstep.graph.files import io
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
-from tests.calibration.test_calibrate import FIRST
+from tests.calibration.test_calibrate import FIRST, task_of
 
 
 @pytest.fixture
 def task(bundle: Path) -> Task:
     """Guided: an evaluation of one trajectory has two rows."""
-    found = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=3, guidance=2.0))
+    found = task_of(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=3, guidance=2.0))
     assert len(found.plan.steps[0].branches) == 2
     return found
 

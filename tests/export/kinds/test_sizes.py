@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import export
@@ -33,6 +32,7 @@ from fewstep.measure.rollouts.trajectories import roll_out, split_seeds
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.calibration.test_calibrate import task_of
 from tests.export.networks import free_sizes_network
 from tests.export.verify_export import verify_source
 from tests.onnx_text import parse_graph
@@ -128,21 +128,21 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
 )
 def test_sizes_to_calibrate_at_are_checked_before_anything_runs(bundle_of_sizes: Path, size: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        open_task(CalibrateOptions(bundle_of_sizes, PLAN, size=(size,)))
+        task_of(CalibrateOptions(bundle_of_sizes, PLAN, size=(size,)))
 
 
 def test_sizes_that_no_trajectory_would_have_are_refused(bundle_of_sizes: Path) -> None:
     asked = CalibrateOptions(bundle_of_sizes, PLAN, trajectories=1, size=("8x12", "16x16"))
     said = r"1 trajectory cannot cover all sizes of --size 8x12,16x16; follow at least 2 \(--trajectories 2\), or name"
     with pytest.raises(UserError, match=said):
-        open_task(asked)
-    few, enough = (open_task(replace(asked, trajectories=number)) for number in (4, 5))
+        task_of(asked)
+    few, enough = (task_of(replace(asked, trajectories=number)) for number in (4, 5))
     assert (few.per_size, enough.per_size) == (3, 4)
     assert [len(part) for _, part, _ in split_seeds(few.seeds, 8, few.sizes, few.per_size)] == [2, 2]
 
 
 def test_each_seed_of_a_mixture_has_its_own_size(bundle_of_sizes: Path) -> None:
-    task = open_task(CalibrateOptions(bundle_of_sizes, PLAN, trajectories=12, size=("8x12", "16x16")))
+    task = task_of(CalibrateOptions(bundle_of_sizes, PLAN, trajectories=12, size=("8x12", "16x16")))
     found = {}
     for batch in (1, 3, 8):
         for evaluation in roll_out(task.sampler, task.plan, task.seeds, batch=batch, sizes=task.sizes):

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.open_task import open_task
 from fewstep.measure.rollouts.trajectories import BodyCall
 from lab.claims.ptq4dm_times import LONG, at_drawn_steps, count_at_normal_times, draw_steps
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
 
 
 def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tmp_path: Path) -> None:
@@ -20,7 +19,7 @@ def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tm
     inner = index[(index > 0) & (index < LONG - 1)]
     assert 1 - inner.mean() / LONG == pytest.approx(0.47, abs=0.02)
     assert ((index == LONG - 1).mean(), (index == 0).mean()) == pytest.approx((0.173, 0.073), abs=0.015)
-    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=2.0))
+    task = task_of(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=2.0))
     one = replace(task, edges=())
     drawn = sum(len(draw_steps(seed, len(task.plan.steps), LONG)) for seed in task.seeds)
     assert count_at_normal_times(one).group_histograms("x")[0].stored.sum() == drawn * 2 * 64  # branches, numbers of x

@@ -11,7 +11,6 @@ import pytest
 from fewstep.calibration import activation_counts
 from fewstep.calibration import open_task as opening
 from fewstep.calibration.activation_counts import count_activations, tabulate
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
@@ -20,7 +19,7 @@ from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.sampling.sampler import Sampler
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
 
 F32 = np.dtype(np.float32)
 X, GROUP = Value("x", F32, (BATCH, 2)), Value("group", np.dtype(np.int64), (1,))
@@ -31,7 +30,7 @@ SAMPLES = 16
 def task(tmp_path: Path, fickle: None) -> Task:
     """A task on unstable engines, also for the prologue."""
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    return open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=SAMPLES))
+    return task_of(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=SAMPLES))
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.checkpoint import open_checkpoint
-from fewstep.calibration.open_task import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.measure.workers import setup
 from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.errors import UserError
-from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, task_of, write_bundle
 
 WIDTH = 64
 
@@ -91,7 +90,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
 
 
 def test_counts_of_other_threads_are_not_gone_on_with(tmp_path: Path) -> None:
-    task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", of_one_axis()), target=("cpu-x86",)))
+    task = task_of(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", of_one_axis()), target=("cpu-x86",)))
     assert len({open_checkpoint(task, threads).name for threads in (0, 1, 2)}) == 3
 
 

@@ -8,7 +8,6 @@ from benchmarks.nvidia.int8_forms import engine_of
 from fewstep.calibration.activation_counts import count_activations, tabulate
 from fewstep.calibration.lowering.quantize import lower, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
@@ -16,6 +15,7 @@ from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.passes.half import to_half
 from lab.zoo.members import BY_NAME, SHIPPED
+from tests.calibration.test_calibrate import task_of
 from tests.graph.engines.test_build import needs_tensorrt_rtx
 
 MODELS = BY_NAME | {member.name: member for member in SHIPPED}
@@ -36,7 +36,7 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
     options = CalibrateOptions(
         bundle=tmp_path / "bundle", plan=member.plan, target=("tensorrt",), guidance=member.guidance, trajectories=4
     )
-    task = open_task(options)
+    task = task_of(options)
     ranges = tabulate(task, count_activations(task))
     in_float = TENSORRT.slower(task.prepared, select_measured_ops(task.prepared, ranges, TENSORRT.scheme))
     body = lower(task.prepared, ranges, TENSORRT, in_float).graph
