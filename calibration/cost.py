@@ -15,10 +15,7 @@ from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
-from fewstep.measure.rollouts.trajectories import split_seeds
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.plan_reference import parse_plan_text
-from fewstep.runtime.sampling.execution import NO_SETTINGS
 
 ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
 ATTENTION_BODIES = 2  # bodies with products of attention in int8 that are judged besides a target's first body
@@ -160,11 +157,6 @@ def _search_evaluations(task: Task) -> int | None:
 
 
 def _evaluation_seconds(task: Task) -> float:
-    """Measure the seconds of one evaluation of the first trajectory."""
-    plan = task.plan
-    if len(plan.steps) == 1:
-        plan = task.sampler.plans.compile(parse_plan_text("ddim:2"), plan.guidance, NO_SETTINGS)
-    _, _, size = next(split_seeds(task.seeds, 1, task.sizes, task.per_size))
-    return seconds_per_evaluation(
-        task.sampler.with_options(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1]
-    )
+    """Measure the seconds of one evaluation of the first trajectory, at the first size."""
+    sampler = task.sampler.with_options(adapters=None, **task.sizes[0]) if task.sizes else task.sampler
+    return seconds_per_evaluation(sampler, task.plan, task.conditions, task.seeds[:1])

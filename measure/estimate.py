@@ -1,7 +1,7 @@
 """Estimates of the time that sampling takes, before it starts."""
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
 
 from fewstep.graph.resource_needs import format_duration
@@ -52,12 +52,14 @@ def seconds_per_evaluation(
     over the plan.
 
     Steps run until each network has run two, and the later one is timed, since a first step also allocates memory. A
-    network with a single step is timed at that step.
+    network with a single step is timed at that step, except in a plan with a single step, which runs twice.
     """
     conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
-    runs = [step.network for step in plan.steps]
+    repeats = 2 if len(plan.steps) == 1 else 1
+    runs = [step.network for step in plan.steps] * repeats
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
+    states = chain(*(sampler.steps(plan, seeds, conditions, plan.guidance) for _ in range(repeats)))  # all are begun
     seconds, start = dict[str, float](), perf_counter()
-    for state in islice(sampler.steps(plan, seeds, conditions, plan.guidance), last + 1):
+    for state in islice(states, last + 1):
         seconds[state.step.network], start = perf_counter() - start, perf_counter()
     return sum(seconds[network] for network in runs) / len(runs) / len(seeds)

@@ -48,11 +48,6 @@ class JudgedReference:
         """Return a batch of held-out seeds with their conditions."""
         return SeedBatch.from_manifest(self.bundle.manifest, seeds, self.records)
 
-    def plan_to_time(self) -> Plan:
-        """Return the plan to time. It is the teacher if the judged plan has only one step, since a first step also
-        allocates memory."""
-        return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
-
     def find_teacher(self, count: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """Find the teacher, and check it on the first of its seeds. `sample` is as in `teacher.find_teacher`."""
         seeds = PAIRED[: min(CHECK_SEEDS, count)]

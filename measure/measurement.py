@@ -55,9 +55,7 @@ class MeasureTask:
         if self.judged is None:
             return Estimate(evaluations=0, sampling=0.0, timing=timing)
         task, count = self.judged, self.judged.evaluations
-        return Estimate(
-            count, count * seconds_per_evaluation(task.reference, task.plan_to_time(), task.records), timing
-        )
+        return Estimate(count, count * seconds_per_evaluation(task.reference, task.plan, task.records), timing)
 
 
 def run_measurement(

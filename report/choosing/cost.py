@@ -40,7 +40,7 @@ def estimate(
     An int8 body is assumed to take INT8_TIME of float32's time, and a duel TYPICAL_ROUNDS. What an earlier choice has
     cached takes no time. Plans that a budget in milliseconds leaves out are not counted.
     """
-    each = seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records)
+    each = seconds_per_evaluation(judging.reference, judging.plan, judging.records)
     fewest, most = judging.fewest_rows, judging.most_rows
     tried, fresh = dict[str, dict[str, Plan]](), dict[str, dict[str, Plan]]()
     opened, duels = 1, 0  # the unit of time is always opened
