@@ -15,6 +15,7 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
+from tests.cli.conftest import as_in_a_terminal
 from tests.refusals import refuses
 from tests.runtime.backends.add_engines import feeds
 
@@ -112,5 +113,6 @@ thread.start(); thread.join()
 try: signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt: print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=as_in_a_terminal)
     assert (done.returncode, done.stdout) == (0, "interrupted\n")
