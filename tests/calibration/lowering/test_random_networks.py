@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
@@ -30,6 +30,7 @@ ALWAYS |= {"suppress_health_check": list(HealthCheck)}
 
 @settings(max_examples=8, **ALWAYS)
 @given(networks)
+@example(network([*BLOCKS], seed=0))  # all blocks: few draws have all of them
 def test_what_is_prepared_is_the_same_function(graph: Graph) -> None:
     prepared = prepare(graph)
     rows, body = open_rows(prepared), open_session(prepared.body)
