@@ -43,7 +43,7 @@ from fewstep.runtime.sampling import finite_checks
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from tests.bundles import changed
+from tests.bundles import change_bundle
 from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.refusals import refuses
@@ -340,6 +340,6 @@ def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(
 def test_float32_is_far_where_its_own_samples_leave_the_range_of_the_data(
     bundle: Path, limit: float, clip: float | None, is_far: bool
 ) -> None:
-    changed(bundle, data_limit=limit)
+    change_bundle(bundle, data_limit=limit)
     (task,) = open_tasks(replace(OPTIONS, bundle=bundle, trajectories=4, clip=clip)).values()
     assert record_judging_run(task, task.plan).is_far is is_far
