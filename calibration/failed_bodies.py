@@ -56,16 +56,18 @@ def try_targets(
 
 
 def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[Target], Made]:
-    """Wrap `make` so that the UserErrors that it raises are stored. Later errors about the missing body show them."""
+    """Wrap `make` so that the UserErrors that it raises are stored. Later errors about the missing body show them,
+    until the body is made."""
+    from fewstep.runtime.bundle.calibrate_command import forget_refusal, store_refusal  # only a calibration needs it
 
     def make_or_store(target: Target) -> Made:
         try:
-            return make(target)
+            made = make(target)
         except UserError as error:
-            from fewstep.runtime.bundle.calibrate_command import store_refusal  # only a failure needs it
-
             store_refusal(bundle, target_body_name(target), error)
             raise
+        forget_refusal(bundle, target_body_name(target))
+        return made
 
     return make_or_store
 

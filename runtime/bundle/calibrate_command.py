@@ -27,6 +27,11 @@ def store_refusal(bundle: Bundle, name: str, error: UserError) -> None:
     cache.store(KIND, _key(bundle, name), msgspec.json.encode(Refusal(error.what, error.fix)))
 
 
+def forget_refusal(bundle: Bundle, name: str) -> None:
+    """Forget that a body of a bundle could not be made, since it was made."""
+    cache.remove(KIND, _key(bundle, name))
+
+
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     """Return the command that makes the body of this name, or any int8 body if `name` is None. If the last calibration
     refused that body, return the reason and its fix instead."""

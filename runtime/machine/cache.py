@@ -102,6 +102,12 @@ def store(purpose: Purpose, name: str, *content: bytes) -> None:
         _warn(error, purpose, name)
 
 
+def remove(purpose: Purpose, name: str) -> None:
+    """Remove a stored content, if there is one."""
+    with suppress(OSError):
+        path(purpose, name).unlink(missing_ok=True)
+
+
 def _warn(error: OSError, purpose: Purpose, name: str) -> None:
     """Warn once for each folder and reason, because a run stores many times."""
     try:

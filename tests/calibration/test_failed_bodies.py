@@ -58,6 +58,7 @@ def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
     assert "resuming" in caplog.text and "after 4 trajectories" in caplog.text
     assert not list(cache.path("calibration", "").glob("*"))
     assert set(made.lowered) == {"int8-tensorrt", "int8-cpu-x86"}
+    assert calibrate_fix(open_bundle(bundle), "int8-tensorrt").startswith("fewstep calibrate ")  # no longer refused
 
 
 def test_where_none_can_be_made_the_first_one_says_why_and_nothing_is_written(
