@@ -29,6 +29,8 @@ def parse_conditions(
         if not equals or not name or not value:
             raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
         if value.startswith("@"):
+            if name not in shapes:
+                check(known, {name: []}, 0)  # names the conditions that there are
             values.setdefault(name, []).extend(
                 load_arrays(f"condition {name!r}", Path(value[1:]), shapes.get(name, ()), of_any_size)
             )

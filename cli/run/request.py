@@ -1,5 +1,6 @@
 """The request of `fewstep run`: everything that is checked and read before the denoiser is loaded."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,8 @@ from fewstep.runtime.sampling.adapters import require_slots
 from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults
 from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.loading import choose_body
+
+LOG = logging.getLogger("fewstep")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def open_request(options: RunOptions) -> RunRequest:
     parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
     _check_counts(options)
     options, own, branches = add_records(options, parsed, manifest)
+    _warn_of_repeated_rows(options, own)
     if options.is_picture:
         check_picture(options, find_image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
@@ -97,6 +101,14 @@ def open_request(options: RunOptions) -> RunRequest:
     if options.guidance is None:
         options = replace(options, guidance=defaults.guidance)
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)
+
+
+def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
+    """Warn if a file of several rows has fewer rows than there are samples."""
+    names = dict.fromkeys(text.partition("=")[0] for text in options.condition if "=@" in text)
+    for name in names:
+        if 1 < (rows := len(values[name])) < options.count:
+            LOG.warning("%d rows of condition %r for %d samples: the rows are repeated", rows, name, options.count)
 
 
 def _check_counts(options: RunOptions) -> None:

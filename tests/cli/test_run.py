@@ -13,6 +13,7 @@ from fewstep.cli.conditions import parse_sizes
 from fewstep.cli.run import pictures as drawing
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.pictures import check_picture
+from fewstep.cli.run.request import open_request
 from fewstep.cli.run.sampling import run
 from fewstep.cli.verbs.run import verb
 from fewstep.plans.errors import UserError
@@ -173,6 +174,24 @@ def test_records_of_a_file_are_the_conditions(tiny_bundle: Path, tmp_path: Path)
         branches={"uncond": {"picture": stored["uncond.picture"]}},
     )
     np.testing.assert_array_equal(run(options).x, expected)
+
+
+def test_a_file_for_an_unknown_condition_names_the_conditions(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.zeros((4, 96), np.float32))
+    options = RunOptions(tiny_bundle, condition=(f"pitch=@{tmp_path / 'f.npy'}",), output=tmp_path / "x.npy")
+    with pytest.raises(UserError, match="unknown condition 'pitch'; it takes 'class'"):
+        open_request(options)
+
+
+def test_rows_that_are_repeated_are_reported(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "c.npy", np.array([0, 1, 2, 3]))
+    given = {"condition": (f"class=@{tmp_path / 'c.npy'}",), "output": tmp_path / "x.npy"}
+    open_request(RunOptions(tiny_bundle, samples=4, **given))
+    assert "repeated" not in caplog.text
+    open_request(RunOptions(tiny_bundle, samples=6, **given))
+    assert "4 rows of condition 'class' for 6 samples: the rows are repeated" in caplog.text
 
 
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
