@@ -24,6 +24,7 @@ from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
+SAMPLES = "x"  # the name of samples in a file for `export --check`
 SEPARATOR = "."  # separates branch and condition in the name of an array
 
 
@@ -44,7 +45,7 @@ def random_note(names: Sequence[str]) -> str | None:
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch, and
     for values of other branches of guidance, since those branches get null values here."""
-    arrays = read_arrays(path)
+    arrays = _leave_out_samples(path, read_arrays(path), takes)
     if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
         what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"
         raise UserError(what, "write it without --negative, and give the null value at export: fewstep export --null")
@@ -55,7 +56,7 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
     """Read the records of a file by branch of guidance; those of `COND` have no prefix. A file may lack conditions.
     Raises UserError for an array that belongs to no condition, or of another shape or type."""
     named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
-    arrays = read_arrays(path)
+    arrays = _leave_out_samples(path, read_arrays(path), takes)
     if not arrays:
         raise UserError(f"{path.name} has no arrays", "give an array [N, *shape] for each condition")
     for name, array in arrays.items():
@@ -65,6 +66,14 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
             raise UserError(f"{path.name} has {name!r}, which is not a condition of this denoiser", has)
         branches.setdefault(branch, {})[rest] = array
     return {branch: check_records(path.name, own, [named[name] for name in own]) for branch, own in branches.items()}
+
+
+def _leave_out_samples(path: Path, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
+    """Return the arrays without x, which a file for `export --check` or `verify --data` has besides the conditions."""
+    if SAMPLES not in arrays or any(each.name == SAMPLES for each in takes):
+        return arrays
+    LOG.warning("%s has samples, x: only its conditions are used", path.name)
+    return {name: array for name, array in arrays.items() if name != SAMPLES}
 
 
 def array_name(branch: str, condition: str) -> str:

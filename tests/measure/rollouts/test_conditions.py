@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fewstep.measure.rollouts.conditions_file import digest_records, distribute_records, read_conditions
+from fewstep.measure.rollouts.conditions_file import digest_records, distribute_records, read_branches, read_conditions
 from fewstep.measure.rollouts.seeds import FIRST_SEED, describe_conditions, draw_condition, held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
@@ -30,6 +30,18 @@ def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(rows["class"], GIVEN["class"])
     np.testing.assert_array_equal(rows["image"], GIVEN["image"])
     assert (rows["class"].dtype, rows["image"].dtype) == (np.int64, np.float32)
+
+
+def test_samples_of_a_file_for_check_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((3, 4)), level=np.arange(3.0))
+    level = Condition("level", "level", (), "float32")
+    for read in (read_conditions, lambda *given: read_branches(*given)["cond"]):
+        caplog.clear()
+        found = read(tmp_path / "data.npz", [level])
+        assert found.keys() == {"level"} and found["level"].tolist() == [0.0, 1.0, 2.0]
+        assert caplog.messages == ["data.npz has samples, x: only its conditions are used"]
+    own = Condition("x", "x", (4,), "float32")
+    assert read_conditions(tmp_path / "data.npz", [level, own])["x"].shape == (3, 4)
 
 
 def test_a_digest_is_of_names_types_shapes_and_values() -> None:
