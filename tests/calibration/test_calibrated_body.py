@@ -16,7 +16,6 @@ from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision import mixed_precision
 from fewstep.calibration.precision.operation_errors import OperationErrors
@@ -45,7 +44,7 @@ from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import change_bundle
 from tests.calibration.every_target import change_target
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
 from tests.refusals import refuses
 
 PLANTED = 0.05  # by which the int8 body's output is too small
@@ -341,5 +340,5 @@ def test_float32_is_far_where_its_own_samples_leave_the_range_of_the_data(
     bundle: Path, limit: float, clip: float | None, is_far: bool
 ) -> None:
     change_bundle(bundle, data_limit=limit)
-    (task,) = open_tasks(replace(OPTIONS, bundle=bundle, trajectories=4, clip=clip)).values()
+    task = task_of(replace(OPTIONS, bundle=bundle, trajectories=4, clip=clip))
     assert record_judging_run(task, task.plan).is_far is is_far
