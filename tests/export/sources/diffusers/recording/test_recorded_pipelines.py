@@ -30,6 +30,7 @@ from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
 
+PipelineFolder = Callable[[str], Path]
 Recordings = Callable[[str], RecordedPipeline]
 
 
@@ -41,13 +42,12 @@ def record(folder: Path, name: str) -> RecordedPipeline:
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+def recordings(pipeline_folder: PipelineFolder) -> Recordings:
     """Records a pipeline once."""
 
     @cache
     def make(name: str) -> RecordedPipeline:
-        folder: Path = getattr(recorded_pipelines, name)(tmp_path_factory.mktemp("recorded") / name)
-        return record(folder, name)
+        return record(pipeline_folder(name), name)
 
     return make
 
@@ -150,7 +150,7 @@ def test_an_edit_of_a_picture_is_recorded_from_noise(recordings: Recordings) -> 
 
 def compare_samples(name: str, folder: Path) -> str:
     """Load a pipeline, which compares its samples. Returns its class."""
-    read = Folder(getattr(recorded_pipelines, name)(folder))
+    read = Folder(folder)
     scheduler = read_scheduler(read.path, read.pipeline)
     assert scheduler is not None
     load_recorded_folder(read, scheduler, CALLS[name])
@@ -175,25 +175,22 @@ def compare_samples(name: str, folder: Path) -> str:
     ],
 )
 def test_samples_of_other_forms_are_those_of_the_pipeline(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pipeline = compare_samples(name, tmp_path / name)
+    pipeline = compare_samples(name, pipeline_folder(name))
     assert f"samples of {pipeline} agree within" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["allegro", "cogvideox", "ltx"])
 def test_samples_of_small_pipelines_are_those_of_the_pipeline(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pipeline = compare_samples(name, tmp_path / name)
+    pipeline = compare_samples(name, pipeline_folder(name))
     assert f"samples of {pipeline} agree within" in caplog.text
 
 
-def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = recorded_pipelines.wan(tmp_path / "wan")
-    scheduler = read_scheduler(folder, "WanPipeline")
-    assert scheduler is not None
-    load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+def test_samples_are_those_of_the_pipeline(pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture) -> None:
+    compare_samples("wan", pipeline_folder("wan"))
     assert "samples of WanPipeline agree within" in caplog.text
     assert "the default guidance of its pipeline is --guidance 5" in caplog.text
 
@@ -228,8 +225,10 @@ def test_a_network_that_returns_zeros_makes_the_comparison_empty(
     assert "the network of WanPipeline returns zeros: the comparison of its samples says nothing" in caplog.text
 
 
-def test_steps_that_differ_from_the_rules_are_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = recorded_pipelines.wan(tmp_path / "wan")
+def test_steps_that_differ_from_the_rules_are_stored(
+    pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = pipeline_folder("wan")
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
     source = load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
@@ -249,8 +248,10 @@ def test_a_network_whose_attention_changes_during_the_call_is_refused(tmp_path: 
         record(folder, "perturbed_attention")
 
 
-def test_a_norm_that_guidance_keeps_is_that_of_the_plan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read = Folder(recorded_pipelines.lumina2(tmp_path / "lumina2"))
+def test_a_norm_that_guidance_keeps_is_that_of_the_plan(
+    pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = Folder(pipeline_folder("lumina2"))
     scheduler = read_scheduler(read.path, read.pipeline)
     assert scheduler is not None
     source = load_recorded_folder(read, scheduler, CALLS["lumina2"])
@@ -274,8 +275,8 @@ def test_texts_of_any_length_are_padded_with_a_mask(tmp_path: Path, caplog: pyte
     assert "the default guidance of its pipeline is --guidance 4, scaled to the norm of the" in caplog.text
 
 
-def test_an_argument_that_the_call_does_not_take_is_refused(tmp_path: Path) -> None:
-    read = Folder(recorded_pipelines.wan(tmp_path / "wan"))
+def test_an_argument_that_the_call_does_not_take_is_refused(pipeline_folder: PipelineFolder) -> None:
+    read = Folder(pipeline_folder("wan"))
     with refuses(("WanPipeline", "'size'"), "prompt"):
         record_folder(read, {}, {"size": 4})
 
@@ -289,15 +290,14 @@ def test_a_text_encoder_stored_in_bfloat16_is_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["480p", 0, 2.5])
-def test_a_size_that_is_no_whole_number_is_refused(value: object, tmp_path: Path) -> None:
-    folder = recorded_pipelines.wan(tmp_path / "wan")
-    read = Folder(folder)
+def test_a_size_that_is_no_whole_number_is_refused(value: object, pipeline_folder: PipelineFolder) -> None:
+    read = Folder(pipeline_folder("wan"))
     with pytest.raises(UserError, match="--call height=.*; give height a whole number"):
-        record_folder(read, read_scheduler(folder, read.pipeline) or {}, {**CALLS["wan"], "height": value})
+        record_folder(read, read_scheduler(read.path, read.pipeline) or {}, {**CALLS["wan"], "height": value})
 
 
-def test_free_sizes_of_a_recorded_pipeline_are_refused(tmp_path: Path) -> None:
-    folder = recorded_pipelines.wan(tmp_path / "wan")
+def test_free_sizes_of_a_recorded_pipeline_are_refused(pipeline_folder: PipelineFolder) -> None:
+    folder = pipeline_folder("wan")
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
     source = load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
