@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from benchmarks.pipelines.variants import Variant, find_sides, read_fields
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
-from fewstep.export.options.call_option import FILE
+from fewstep.export.options.call_option import FILE, parse_call
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import is_recorded, read_recorded_scheduler
@@ -85,7 +85,8 @@ def try_pipeline(
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
     try:
         with _limit(seconds):
-            remarks += _export(folder, bundle, settings)
+            remarks += export_pipeline(folder, bundle, settings)
+            remarks += [] if _is_recorded(folder) else _compare_listed(folder, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -101,12 +102,12 @@ def try_pipeline(
     )
 
 
-def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
+def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
     """Export a folder, or load it if there is no bundle. A network that reads the number of tokens gets texts of one
     length. Returns remarks."""
-    if not is_recorded(Folder(folder), [form.__name__ for form in CLASSES]):
+    if not _is_recorded(folder):
         _export_once(folder, bundle, {})  # listed pipelines take no arguments of a call
-        return _compare_listed(folder, settings)
+        return ["listed"]
     try:
         _export_once(folder, bundle, settings)
     except UserError as error:
@@ -118,22 +119,32 @@ def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list
 
 
 def _compare_listed(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """Record a listed pipeline too, so that its samples are compared. Returns a remark if that is refused."""
+    """Record a listed pipeline too, so that its samples are compared. Returns a remark if that fails."""
     try:
-        load_recorded_folder(Folder(folder), read_recorded_scheduler(Folder(folder)), settings)
+        given = parse_call(_write_call({name: value for name, value in settings.items() if value is not None}))
+        load_recorded_folder(Folder(folder), read_recorded_scheduler(Folder(folder)), given)
     except Exception as error:
         what = error.what if isinstance(error, UserError) else _line(error)
-        return [f"listed, not compared: {what}"]
-    return ["listed"]
+        return [f"not compared: {what}"]
+    return []
+
+
+def _is_recorded(folder: Path) -> bool:
+    return is_recorded(Folder(folder), [form.__name__ for form in CLASSES])
 
 
 def _export_once(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
     """Export a folder, or load it if there is no bundle."""
-    call = tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
+    call = _write_call(settings)
     if bundle is None:
         load_source(str(folder), call=call)
     else:
         export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
+
+
+def _write_call(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values of --call."""
+    return tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
 
 
 def _write_value(value: Any) -> str:

@@ -64,6 +64,7 @@ class DummyPipeline:
             for each in pipeline.components.values():
                 if type(each).__module__.startswith("diffusers.models."):
                     randomize(each)  # some begin with zeros, and return zeros
+                    _limit_weights(each)
             pipeline.save_pretrained(folder, safe_serialization=True)
             if (scheduler := getattr(pipeline, "scheduler", None)) is not None:  # one that its class makes is not saved
                 scheduler.save_pretrained(folder / "scheduler")
@@ -75,6 +76,15 @@ class DummyPipeline:
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
         enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline, inputs) else {}
         return {**short, **_plain_settings(inputs), **enough, **_save_arrays(type(pipeline), inputs, folder)}
+
+
+def _limit_weights(network: Any) -> None:
+    """Bound the weights that diffusers does not initialize, such as the pad token of Lumina, which may be NaN."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.nan_to_num_(0.0).clamp_(-100, 100)
 
 
 def _join_guidance(made: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

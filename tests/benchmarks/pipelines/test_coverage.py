@@ -58,7 +58,7 @@ def test_an_export_that_catches_exceptions_is_stopped(tmp_path: Path, monkeypatc
             with suppress(Exception):
                 sum(range(1000))
 
-    monkeypatch.setattr(coverage, "_export", run)
+    monkeypatch.setattr(coverage, "export_pipeline", run)
     outcome = try_pipeline(Pipeline(), tmp_path, 1, True)  # type: ignore[arg-type]
     assert (outcome.result, outcome.reason) == (REFUSED, "more than 1 s of CPU time")
 
