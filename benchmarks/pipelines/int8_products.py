@@ -77,13 +77,16 @@ def calibrate_pipeline(pipeline: DummyPipeline, work: Path) -> Iterator[Products
 
 
 def draw_conditions(manifest: Manifest) -> dict[str, Any]:
-    """Return random conditions without a default, [TRAJECTORIES, ...]: masks of ones, and normal numbers for others."""
+    """Return random conditions without a default, [TRAJECTORIES, ...]: normal numbers, and ones of other types."""
     rng = np.random.default_rng(0)
-    shapes = {each.name: (TRAJECTORIES, *each.shape) for each in manifest.conditions if each.default is None}
-    return {
-        name: np.ones(shape, np.float32) if "mask" in name else rng.standard_normal(shape, np.float32)
-        for name, shape in shapes.items()
-    }
+    needed = [each for each in manifest.conditions if each.default is None]
+    return {each.name: _draw(rng, (TRAJECTORIES, *each.shape), each.dtype, "mask" in each.name) for each in needed}
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, is_mask: bool) -> Any:
+    if is_mask or np.dtype(dtype).kind != "f":
+        return np.ones(shape, dtype)
+    return rng.standard_normal(shape, np.float32)
 
 
 def main() -> None:
