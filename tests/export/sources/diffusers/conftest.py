@@ -1,9 +1,12 @@
-"""A folder of weights that tests copy and change."""
+"""A folder of weights that tests copy and change, and folders of small pipelines, which tests share."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests import recorded_pipelines
 from tests.families.tiny import UNET, randomize
 
 
@@ -15,3 +18,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("weights") / "unet"
     randomize(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
     return home
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the function that writes a pipeline of `recorded_pipelines` once. Tests must not change its folder."""
+
+    @cache
+    def write(name: str) -> Path:
+        folder: Path = getattr(recorded_pipelines, name)(tmp_path_factory.mktemp("pipelines") / name)
+        return folder
+
+    return write
