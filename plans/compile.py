@@ -196,7 +196,9 @@ def _describe_export(names: Sequence[str]) -> str:
     if not names:
         return ""
     options = " ".join(f"--null {name}=VALUE" for name in names)
-    return f", or export with {options} (or with shared=True in the condition, if it is equal in all branches)"
+    shared = "(or with shared=True in the condition, if it is equal in all branches)"
+    prompts = "for encoded prompts, --null NAME=@FILE of the empty one, or `fewstep encode --negative TEXT`"
+    return f", or export with {options} {shared}; {prompts}"
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:

@@ -318,6 +318,12 @@ def test_another_text_is_refused(text):
         from_text(text)
 
 
+def test_refused_guidance_names_what_encoded_prompts_need():
+    denoiser = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False, without_null=("text",))
+    with pytest.raises(UserError, match="--null text=VALUE .*for encoded prompts, --null NAME=@FILE of the empty one"):
+        compile_plan("ddim:4", denoiser, 6.0)
+
+
 def test_perturbed_attention_has_one_weight_of_cfg():
     with pytest.raises(UserError, match="'4,3.pag:2' has several weights with pag:; give one weight, as 2.pag:3"):
         from_text("4,3+pag:2")
