@@ -18,6 +18,7 @@ from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.guidance import describe
+from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import DENOISER
 from fewstep.report.float_body import float_reason
 
@@ -95,7 +96,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
             f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
             f"{100 * share:.1f} % of MACs in int8, "
-            f"{pluralize(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
+            f"{pluralize(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}, "
+            f"{_describe_guidance(options, calibration)}"
         )
         search = calibration.searches.get(name)
         if search is not None:
@@ -106,6 +108,13 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials, reason))
         for note in lowered.notes:
             yield f"  {note}"
+
+
+def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> str:
+    """Return the guidance of the ranges, which later runs take too, and whether it is the default."""
+    guidance = calibration.plan.guidance
+    is_default = options.guidance is None and guidance is not None and not isinstance(options.plan, FileReference)
+    return f"guidance {describe(guidance)}{' by default' * is_default}"
 
 
 def _search_quality(search: SearchResult | None) -> dict[str, float | None]:

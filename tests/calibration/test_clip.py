@@ -178,7 +178,9 @@ def test_a_warning_of_samples_far_out_of_range_names_the_option(
     command = f"calibrate {bundle} --plan ddim:3 --target cpu-x86 --trajectories 4"
     for clip, said in (" --clip 1", 0), ("", 1):
         assert main((command + clip).split()) == 0
-        assert capsys.readouterr().out.count("beyond the range of usual data (--clip LIMIT") == said
+        printed = capsys.readouterr().out
+        assert "groups of ranges along ddim:3, guidance 2 by default" in printed
+        assert printed.count("beyond the range of usual data (--clip LIMIT") == said
 
 
 def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
