@@ -67,8 +67,8 @@ def contenders(weights: str) -> list[Contender]:
         of("int8", 2, fade=FADE),
         of("int8", 2, execute=OFTEN, fade=FADE),
     ]
-    main += [of("float32", steps) for steps in (1, 2, 4)]
-    main += [of("int8", steps) for steps in (1, 4)]
+    main += [of("float32", steps) for steps in (1, 2, 4, 10)]
+    main += [of("int8", steps) for steps in (1, 3, 4)]
     main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
