@@ -37,7 +37,7 @@ NETWORKS = {  # a pipeline of each kind of network
     "SanaPipeline": "linear attention",
     "HunyuanDiTPipeline": "DiT with skips",
     "StableVideoDiffusionPipeline": "spatio-temporal U-Net",
-    "LuminaPipeline": "Next-DiT",
+    "Lumina2Pipeline": "Lumina 2",
 }
 TRAJECTORIES = 4
 
@@ -77,7 +77,7 @@ def calibrate_pipeline(pipeline: DummyPipeline, work: Path) -> Iterator[Products
 
 
 def draw_conditions(manifest: Manifest) -> dict[str, Any]:
-    """Return random conditions without a default, [TRAJECTORIES, ...]: normal numbers, and ones of other types."""
+    """Return random conditions without a default, [TRAJECTORIES, ...]: numbers in [0, 1), and ones of other types."""
     rng = np.random.default_rng(0)
     needed = [each for each in manifest.conditions if each.default is None]
     return {each.name: _draw(rng, (TRAJECTORIES, *each.shape), each.dtype, "mask" in each.name) for each in needed}
@@ -86,7 +86,7 @@ def draw_conditions(manifest: Manifest) -> dict[str, Any]:
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, is_mask: bool) -> Any:
     if is_mask or np.dtype(dtype).kind != "f":
         return np.ones(shape, dtype)
-    return rng.standard_normal(shape, np.float32)
+    return rng.random(shape, np.float32)
 
 
 def main() -> None:
