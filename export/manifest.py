@@ -60,15 +60,19 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
 def suggest_later_commands(previous: Manifest, folder: Path) -> str:
     """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any.
 
-    They are quoted again, since the manifest of another person could end a command and begin one of a shell.
+    They are quoted again, since the manifest of another person could end a command and begin one of a shell. A
+    calibration whose targets were all calibrated again later is left out: none of its bodies was left.
     """
-    again = []
-    for command in previous.provenance.commands:
+    again, later = list[str](), set[str]()
+    for command in reversed(previous.provenance.commands):
         with suppress(ValueError):  # a manifest that was edited
             program, verb, _, *options = split(command)
-            if program == "fewstep" and verb not in ("export", "pack"):  # pack wrote the bundle from another one
+            targets = set(options[options.index("--target") + 1].split(",")) if "--target" in options[:-1] else set()
+            is_replaced = verb == "calibrate" and targets and targets <= later
+            if program == "fewstep" and verb not in ("export", "pack") and not is_replaced:  # pack wrote another bundle
                 again.append(join([program, verb, str(folder), *options]))
-    return f"; to make them again: {' && '.join(again)}" if again else ""
+                later |= targets if verb == "calibrate" else set()
+    return f"; to make them again: {' && '.join(reversed(again))}" if again else ""
 
 
 def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequence[Lora]) -> Manifest:

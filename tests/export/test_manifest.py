@@ -83,3 +83,15 @@ def test_a_command_that_no_verb_recorded_is_not_suggested(tiny_bundle: Path, com
 def test_a_recorded_command_cannot_begin_another_one(tiny_bundle: Path) -> None:
     assert suggest(tiny_bundle, "a", "fewstep fit BUNDLE; rm -rf b").endswith("fewstep fit a rm -rf b")
     assert suggest(tiny_bundle, "a", "fewstep fit BUNDLE --steps 4;rm").endswith("fewstep fit a --steps '4;rm'")
+
+
+def test_a_calibration_whose_targets_were_calibrated_again_is_not_repeated(tiny_bundle: Path) -> None:
+    first, both, last = (
+        f"fewstep calibrate BUNDLE --plan ddim:3 --target {targets}"
+        for targets in ("cpu-x86", "cpu-x86,qnn", "cpu-x86")
+    )
+    said = suggest(tiny_bundle, "a", first, both, f"{last} --clip 2.5")
+    assert said == (
+        "; to make them again: fewstep calibrate a --plan ddim:3 --target cpu-x86,qnn"
+        " && fewstep calibrate a --plan ddim:3 --target cpu-x86 --clip 2.5"
+    )
