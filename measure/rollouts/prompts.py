@@ -63,10 +63,10 @@ HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECT
 class ConditionOptions(Options):
     """Conditions of samples.
 
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Judge on other values than you calibrate on. Default: random values.
-    prompts: A text file of your own prompts, one per line, for a bundle with a text encoder. Judge on other prompts
-        than you calibrate on. Default: prompts that come with fewstep.
+    conditions: Values of the conditions, .npz or .safetensors, with an array [N, *shape] for each by name. Judge on
+        others than you calibrate on. Default: random values.
+    prompts: A text file of prompts, one per line, for a bundle with a text encoder. Judge on others than you calibrate
+        on. Default: prompts that come with fewstep.
     """
 
     conditions: Path | None = None
