@@ -83,7 +83,7 @@ def export_network(
     half = replace(prepared, body=deployed[0]) if options.dtype == "float16" else None
     if isinstance(taken.expected, Verification):
         verification = taken.expected
-        LOG.warning("the old bundle has the same graphs, verified with these versions: they are not run again")
+        LOG.warning("the replaced bundle has the same graphs, verified with the same versions: they are not run again")
     else:
         compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
         verification = msgspec.structs.replace(compared, verified=taken.verified)

@@ -39,11 +39,9 @@ def warn_of_repeated_work(prepared: PreparedDenoiser) -> None:
     value = types.values.get(stuck)
     shape = "of an unknown type" if value is None else f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     LOG.warning(
-        "%d operation%s of times and conditions only run%s at every step: results such as %r (%s) are not float32 "
-        "with one part per sample; let the network compute them as float32 [batch, ...]",
+        "operations that depend only on times and conditions run at every step (%d of them): results such as %r (%s) "
+        "are not float32 with one part per sample; let the network compute them as float32 [batch, ...]",
         len(left),
-        "s" * (len(left) > 1),
-        "s" * (len(left) == 1),
         stuck,
         shape,
     )

@@ -46,7 +46,7 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
         return component.load_component(Path(text), spec)
     if spec is not None:
         fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
-        raise UserError(f"source {text!r} brings its own spec", fix)
+        raise UserError(f"source {text!r} has its own spec", fix)
     if is_folder:
         kind = find_folder_kind(Path(text))
         return diffusers_folder.load_diffusers_folder(Path(text), arguments) if kind is None else kind.load(Path(text))

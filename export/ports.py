@@ -62,7 +62,7 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
                 source = first[-1].output
             graph = freed or graph
         if is_time and own[name].dtype.kind in "iu":
-            LOG.warning("%s takes integer times: others are rounded", file)
+            LOG.warning("%s takes integer times: fractional times are rounded", file)
             first.append(Node("Round", (source,), (new.name("time_whole"),)))
             source = first[-1].output
         if own[name].dtype != port.dtype:

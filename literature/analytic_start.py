@@ -26,7 +26,7 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
     """
     if len(plan.steps) < 2:
         raise UserError(
-            f"plan {plan.name!r} has one evaluation, and an analytic first step leaves it none", "use 2 steps"
+            f"plan {plan.name!r} has one evaluation, and an analytic first step leaves it none", "use 2 steps or more"
         )
     first = plan.steps[0]
     if first.terms or plan.start_terms or first.heads > 1 or isinstance(first.shaping, Rescale):

@@ -90,7 +90,7 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         extractor = open_extractor(name, shape, options.threads, space.dtype)
     if options.data is not None:
         if extractor is None:
-            raise UserError("data without features", "name an extractor with --features, and the column fd")
+            raise UserError("--data without an extractor", "name an extractor with --features, and the column fd")
         data = open_data(options.data, shape, space)
     task = options.judge(bundle, names)
     check_output(task, options.output, ROOM, "figures", ".json")

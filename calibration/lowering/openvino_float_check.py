@@ -43,7 +43,7 @@ def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
     if least is not None:
         difference, where = least
         raise UserError(
-            f"OpenVINO {version()} computes {entry.file} wrong, {where}: it differs from onnxruntime by "
+            f"OpenVINO {version()} computes {entry.file} incorrectly, {where}: it differs from onnxruntime by "
             f"{difference:.2g} of the largest output",
             FIX,
         )

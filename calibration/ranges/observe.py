@@ -164,7 +164,8 @@ class Counts:
         never = tuple(name for name, at_groups in seen.items() if not at_groups)
         if partly:
             LOG.warning(
-                "activations without values at some steps take the ranges of the others: %s", _join_names(tuple(partly))
+                "activations without values at some steps use the ranges of others: %s",
+                _join_names(tuple(partly)),
             )
         if never:
             LOG.warning("activations without values at any step, whose readers stay in float: %s", _join_names(never))

@@ -72,8 +72,11 @@ def place_slots(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
     kept = set[str]().union(*where.values())
     lost = [layer for layer in slots.layers if layer not in kept]
     if not kept:
-        raise UserError(f"{first_few(lost)} have no product in the graph", "choose other layers for --lora-slots")
+        raise UserError(
+            f"{first_few(lost)} have no matrix product or convolution in the graph",
+            "choose other layers for --lora-slots",
+        )
     if lost:
-        LOG.warning("%s have no product in the graph, and get no slot", first_few(lost))
+        LOG.warning("%s have no matrix product or convolution in the graph, and get no slot", first_few(lost))
     layers = {layer: shape for layer, shape in slots.layers.items() if layer in kept}
     return msgspec.structs.replace(slots, layers=layers, graphs={part: own for part, own in where.items() if own})

@@ -62,7 +62,10 @@ def hold_for_plan(plan: AnyPlan, kind: HeldAs) -> HoldInputs | None:
         return None
     plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}", "a hold")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
-        raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
+        raise UserError(
+            f"plan {plan.name!r} starts from {', '.join(plan.given)}",
+            "leave hold out, or choose a plan that starts from noise",
+        )
     rows, alphas, sigmas = zip(*map(x_row, plan.steps), strict=True)
     fresh = tuple(FRESH_DRAW + left for left in range(len(plan.steps), 0, -1))
     draws = {"noised": (HOLD_DRAW,) * len(plan.steps), "fresh": fresh, "clean": ()}[kind]

@@ -81,7 +81,7 @@ def check_spec(
     conditions: the values for each sample, by name. nulls: the values of the unconditional branch, or None.
     """
     if len(data) < 2:
-        raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
+        raise UserError(f"{len(data)} samples do not vary", "give 2 or more, better 64")
     rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be sorted by class
     stated = SpecReading(facts.schedule, facts.prediction)
     errors, first = (_errors(network, stated, data, conditions, part) for part in (rows, rows[:FIRST]))

@@ -239,7 +239,7 @@ def _image_to_image_request(
         )
     others = [name for name in (*OTHER_SIGMAS, "use_flow_sigmas") if config.fields.get(name)]
     if config.scheduler == SA and others:
-        why = "it noises an image as its table of betas says, and not as these sigmas do"
+        why = "it adds noise to an image by its table of betas, which differs from these sigmas"
         raise config.field_error(others[0], why, "name a solver, such as dpmpp_2m:20")
     rules = PipelineRules() if pipeline is None else PIPELINES[pipeline]
     takes_strength = "original_inference_steps" in config.fields  # set_timesteps has an argument strength

@@ -172,7 +172,7 @@ def _refuse_rest(text: str, prefix: str, count: str) -> None:
     """Raise UserError if other text follows the number of a name like `scheduler:8`."""
     digits = count[: len(count) - len(count.lstrip("0123456789"))]
     if _parse_count(digits) and digits != count:
-        what = f"plan {text!r} has {count.removeprefix(digits)!r} after its number, where nothing may follow"
+        what = f"plan {text!r} has {count.removeprefix(digits)!r} after its number"
         raise UserError(what, f"write {prefix}{digits}")
 
 

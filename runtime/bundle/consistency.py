@@ -71,7 +71,7 @@ def _light_problems(manifest: Manifest) -> Problems:
     """Yield faults of the light network, which reads the features that the denoiser returns."""
     for name, network in manifest.networks.items():
         if network.until is None and name != LIGHT:
-            yield f"networks[{name!r}].until", f"it is missing, which it may be only in the network {LIGHT}"
+            yield f"networks[{name!r}].until", f"it is missing, which is allowed only for the network {LIGHT}"
     if manifest.features is not None and manifest.features.is_read:
         return  # the light network by itself
     light = manifest.networks.get(LIGHT)

@@ -90,7 +90,7 @@ def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
     key = sidecar.built_from
     agrees = engine.key == sidecar.key == key.digest and sidecar.sha256 == bundle.manifest.files[engine.file]
     if not agrees or (key.backend, key.device) != (engine.backend, engine.device):
-        raise UserError(f"{bundle.path}: {engine.sidecar} belongs to another engine than {engine.file}", again)
+        raise UserError(f"{bundle.path}: {engine.sidecar} does not belong to {engine.file}", again)
     return sidecar
 
 

@@ -146,7 +146,7 @@ class Vocabulary(Kind, frozen=True):
 
     def file_problem(self, array: NDArray[Any], head: int) -> str | None:
         is_of_ids = array.dtype.kind in "iu" and array.min() >= 0 and array.max() < self.size
-        return None if is_of_ids else "has numbers that are no ids"
+        return None if is_of_ids else "has numbers that are not ids"
 
     def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(np.int64)

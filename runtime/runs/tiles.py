@@ -173,7 +173,7 @@ class _Windows:
         if not whole_axes:
             raise UserError(
                 f"samples {list(shape)} cannot be cut into windows {list(window)} that overlap by {tiles.overlap}",
-                "give a shape with the window's number of axes, each at least as long, and windows above the overlap",
+                "give a shape with a window's axes, each at least as long, and windows larger than the overlap",
             )
         given = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
         follows = [self._ratios(name, value) for name, value in given]

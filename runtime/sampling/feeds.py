@@ -117,12 +117,12 @@ def check_times(has_second: bool, takes_two: bool) -> None:
     """Raise UserError unless plan and network agree: a network that takes two times needs a plan with both."""
     if takes_two and not has_second:
         raise UserError(
-            "this denoiser takes two times, but gets one", "take a plan such as ctm:4, or give `evaluate` the time to="
+            "this denoiser takes two times, but gets one", "use a plan such as ctm:4, or give `evaluate` the time to="
         )
     if has_second and not takes_two:
         raise UserError(
             "this denoiser takes one time, but gets two",
-            "take a plan such as dpmpp_2m:8, or call `evaluate` without to=",
+            "use a plan such as dpmpp_2m:8, or call `evaluate` without to=",
         )
 
 

@@ -101,7 +101,7 @@ def _open_whole_runs(files: Sequence[Path | str], loaded: DenoiserNetworks, back
 
     load_run = getattr(backend, "load_run", None)
     if load_run is None:
-        what = f"backend {type(backend).__name__} runs no whole runs"
+        what = f"backend {type(backend).__name__} does not support whole runs"
         raise UserError(what, "leave whole_runs out, or choose OnnxRuntimeCuda")
     network = loaded.networks[DENOISER]
     return open_runs(files, network.bundle.manifest, network.body, load_run)

@@ -27,7 +27,8 @@ def test_work_that_stays_in_every_step_is_named(caplog: pytest.LogCaptureFixture
     warn_of_repeated_work(prepared)
     (record,) = caplog.records
     assert record.message == (
-        "1 operation of times and conditions only runs at every step: results such as 'row' (float32 [1, 4]) are "
+        "operations that depend only on times and conditions run at every step (1 of them): results such as 'row' "
+        "(float32 [1, 4]) are "
         "not float32 with one part per sample; let the network compute them as float32 [batch, ...]"
     )
 

@@ -123,7 +123,7 @@ def test_what_cannot_be_asked_is_reported_before_anything_is_sampled(bundle, tmp
         ({"samples": 60_000}, "--samples is 60000"),
         ({"resamples": 5}, "--resamples is 5"),
         ({"body": ("int8-other",)}, "has no int8 body 'int8-other'; give some of int8-cpu-x86"),
-        ({"data": tmp_path / "x.npy"}, "data without features"),
+        ({"data": tmp_path / "x.npy"}, "--data without an extractor"),
         ({"output": tmp_path / "no" / "x.json"}, "there is no folder"),
     ):
         with pytest.raises(UserError, match=what):

@@ -58,7 +58,7 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
         raise UserError(what, "leave --call out")
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
-        raise UserError(f"{path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
+        raise UserError(f"{path} has none of {', '.join(DENOISERS)}", GIVE_PIPELINE)
     refuse_pipeline(folder)
     home = path / component
     config = read_json(home / CONFIG)

@@ -199,7 +199,7 @@ def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
 
 
 def test_one_sample_is_refused() -> None:
-    with pytest.raises(UserError, match="1 samples show no spread"):
+    with pytest.raises(UserError, match="1 samples do not vary"):
         check_spec(*exact("cosine", "v"), DATA[:1], CLASSES, None)
 
 

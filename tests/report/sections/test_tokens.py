@@ -76,7 +76,7 @@ def test_distances_are_of_what_an_extractor_makes_of_ids(bundle, means, tmp_path
 def test_what_ids_cannot_be_is_one_line(bundle, means, tmp_path, capsys):
     np.save(tmp_path / "data.npy", np.full((10, 2, 12), 16))
     asked = {"seeds": 4, "samples": 100, "features": str(means)}
-    with refuses("no ids", ("0 to 15", "[N, 2, 12]")):
+    with refuses("not ids", ("0 to 15", "[N, 2, 12]")):
         measure(MeasureOptions(bundle, ("psnr", "fd"), tmp_path / "x.json", data=tmp_path / "data.npy", **asked))
     with pytest.raises(UserError, match="cannot extract features"):
         open_extractor(str(means), (2, 12))

@@ -74,7 +74,7 @@ COMPANIONS = [
 EXPERTS = [
     ("networks.noisy.until", "0", ".until: expected `float | null`"),
     ("networks.noisy.until", GONE, "missing field `until`"),
-    ("networks.noisy.until", float("inf"), "it is missing, which it may be only in the network light"),
+    ("networks.noisy.until", float("inf"), "it is missing, which is allowed only for the network light"),
     ("networks.noisy.inputs", {"colour": "label"}, "networks['noisy'].inputs: the manifest has no condition 'colour'"),
     ("networks.noisy.inputs", {}, "networks['noisy'].prologue: no condition feeds the input 'label'"),
     ("networks.noisy.prologue", None, "networks['noisy'].bodies['float32'].graphs[0]: the prologue does not return"),

@@ -43,9 +43,9 @@ def test_stored_bytes_become_the_model_range() -> None:
     [
         (CONTINUOUS, np.array([[0.0, 1.1]]), "holds values outside [-1, 1]"),
         (CONTINUOUS, np.array([[0, 1]]), "holds int64"),
-        (IDS, np.array([[0, 16]]), "has numbers that are no ids"),
-        (IDS, np.array([[0, -1]]), "has numbers that are no ids"),
-        (IDS, np.array([[0.0, 1.0]]), "has numbers that are no ids"),
+        (IDS, np.array([[0, 16]]), "has numbers that are not ids"),
+        (IDS, np.array([[0, -1]]), "has numbers that are not ids"),
+        (IDS, np.array([[0.0, 1.0]]), "has numbers that are not ids"),
     ],
 )
 def test_other_stored_samples_are_refused(space: SampleSpace, values: np.ndarray, problem: str) -> None:

@@ -87,7 +87,7 @@ def test_a_network_of_two_times_gets_both_from_the_plan_or_the_caller(sampler: S
     for call in (lambda: stated.sample("ddim:3", **GIVEN), lambda: stated.evaluate(IMAGES, 50, {"class": [0, 2]})):
         with pytest.raises(UserError, match="takes two times, but gets one"):
             call()
-    with pytest.raises(UserError, match="takes one time, but gets two; take a plan such as dpmpp_2m:8"):
+    with pytest.raises(UserError, match="takes one time, but gets two; use a plan such as dpmpp_2m:8"):
         sampler.sample(compile_plan("ctm:3", DenoiserFacts(sampler.bundle.manifest.schedule, "v")), **GIVEN)
 
 

@@ -206,8 +206,8 @@ class Recordings:
                 others = [branch for branch, changed in enumerate(changes) if not changed]
                 return conditional, others[0] if len(others) == 1 else None
         raise recording_error(
-            f"{self.name} calls its network for {self.found.branches} branches, of which neither the prompt nor a "
-            "picture changes one alone"
+            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt nor a "
+            "picture changes exactly one of them"
         )
 
     def _changes_with(self, setting: str, branch: int) -> bool:
@@ -283,7 +283,7 @@ class Recordings:
         is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
         if not value.is_floating_point():
             if not is_mask:
-                what = f"{path} of its network has integers whose range no recording shows"
+                what = f"{path} of its network has integers whose range the recordings do not show"
                 raise recording_error(f"{self.name}: {what}")
             return Condition(label, label, shape, "int64", low=0, high=1)
         if is_setting and value.numel() <= MOST_DEFAULTS:

@@ -250,7 +250,7 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
     target, outputs = step.model_output.double(), [each.double() for each in _branch_outputs(step)]
     if target.shape != step.sample.shape:
         shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
-        raise recording_error(f"{name}: its scheduler gets {shapes}")
+        raise recording_error(f"{name} passes its scheduler an output of another shape: {shapes}")
     places = possible_places(tuple(outputs[0].shape[1:]), tuple(target.shape[1:]))
     if not places:
         shapes = f"{tuple(outputs[0].shape)} into {tuple(target.shape)}"

@@ -103,7 +103,7 @@ def _compare(
     name, run = built.name, made.record
     relations = {component: each.found for component, each in modules.modules.items()}
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
-        LOG.warning("the network of %s returns zeros: the comparison of its samples says nothing", name)
+        LOG.warning("the network of %s returns zeros: the comparison of its samples shows nothing", name)
     weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
     plan = _find_plan(built, scheduler, modules.quiet, run, weights, settings.get(STEP_COUNT))
     for step, own in zip(plan.steps, run.steps, strict=True):
@@ -155,7 +155,7 @@ class _RecordedOutputs:
         if not difference <= TOLERANCE:
             raise recording_error(
                 f"the plan of {self.name}'s scheduler feeds its network another x in step {index + 1} of "
-                f"{len(self.run.steps)}, by {difference:.2g} of its range"
+                f"{len(self.run.steps)}: it differs by {difference:.2g} of its range"
             )
         outputs = []
         for branch in step.branches:

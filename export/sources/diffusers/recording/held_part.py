@@ -22,7 +22,7 @@ def find_held_part(name: str, record: CallRecord) -> Tensor | None:
     if not any(bool(each.any()) for each in masks):
         return None
     if not all(torch.equal(each, masks[0]) for each in masks):
-        raise recording_error(f"{name} changes x after its steps, at other places in each step")
+        raise recording_error(f"{name} changes different parts of x after each step")
     if bool(masks[0].all()):
         raise recording_error(
             f"{name} changes all of x after each step, by a mask, a scale or noise that its scheduler does not add"

@@ -183,7 +183,7 @@ def edit_folder(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> P
             "a UNet2DConditionModel with addition_embed_type 'image_hint'; write a function",
         ),
         ("unet/config.json", {"block_out_channels": [16]}, "cannot load .*unet: .*size mismatch"),
-        ("model_index.json", {"unet": None}, "has neither of unet, transformer"),
+        ("model_index.json", {"unet": None}, "has none of unet, transformer"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "of-my-own"}, "of-my-own"),
         ("scheduler/scheduler_config.json", {"prediction_type": "of-my-own"}, "of-my-own"),
     ],

@@ -65,7 +65,7 @@ def check_prediction_of_config(name: str, described: Described, recorded: Record
         found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, recorded.steps[-1], times)]
     if found and prediction not in found:
         raise recording_error(
-            f"the config of {name} says that its network predicts {prediction}, and its last step ends at the x0 of "
+            f"the config of {name} says that its network predicts {prediction}, but its last step ends at the x0 of "
             f"{' or '.join(found)}"
         )
     return bool(found)

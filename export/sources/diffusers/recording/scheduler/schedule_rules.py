@@ -53,7 +53,7 @@ def _list_sigmas(name: str, sigmas_of: Callable[[int], Sequence[float] | None]) 
         sigmas = sigmas_of(count)
         listed.append([] if sigmas is None or len(sigmas) != count else [float(each) for each in sigmas])
     if not any(listed):
-        raise recording_error(f"{name} passes sigmas to its scheduler whose number is not that of the steps")
+        raise recording_error(f"{name} passes a number of sigmas to its scheduler that is not the number of steps")
     return listed
 
 

@@ -222,7 +222,7 @@ def test_a_network_that_returns_zeros_makes_the_comparison_empty(
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
     load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
-    assert "the network of WanPipeline returns zeros: the comparison of its samples says nothing" in caplog.text
+    assert "the network of WanPipeline returns zeros: the comparison of its samples shows nothing" in caplog.text
 
 
 def test_steps_that_differ_from_the_rules_are_stored(
