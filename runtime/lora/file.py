@@ -24,10 +24,14 @@ PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft accepts any regular expr
 METADATA = "lora_adapter_metadata"  # diffusers' key in the file: fields, mostly prefixed with the network's name
 DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # prefixes of networks' names in the metadata
 FORMS = ("LORA", "LOHA", "LOKR")  # values of peft_type in peft's configuration
+# Values of peft's init_lora_weights that leave the trained weights as they are. Others, such as pissa and olora,
+# subtract the initial update from them, so that the file fits changed weights only.
+PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts that each form needs
 NAMED = 3  # how many keys or layers an error names
 LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
 COPY_AGAIN = "copy it again"
+CONVERT = "write it with peft's save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
 KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/changes.md"
 NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
@@ -62,12 +66,17 @@ class AdapterConfig:
     rank: float | None = None
     alphas: Mapping[str, float | None] = field(default_factory=dict)
     is_stabilized: bool = False
+    ranks: Mapping[str, float | None] = field(default_factory=dict)  # for forms whose arrays do not show the rank
 
     def scale(self, layer: str) -> AlphaScale:
         """Return the scale of a layer, by its name in the file."""
-        alphas = (alpha for end, alpha in self.alphas.items() if layer == end or layer.endswith(f".{end}"))
-        alpha = next(alphas, None)
-        return AlphaScale(self.alpha if alpha is None else alpha, self.rank, self.is_stabilized)
+        alpha, rank = _entry(self.alphas, layer), _entry(self.ranks, layer)
+        return AlphaScale(self.alpha if alpha is None else alpha, rank or self.rank, self.is_stabilized)
+
+
+def _entry(pattern: Mapping[str, float | None], layer: str) -> float | None:
+    """Return the number of the first entry that names the layer or its end, or None."""
+    return next((number for end, number in pattern.items() if layer == end or layer.endswith(f".{end}")), None)
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,18 @@ def lora_of(path: Path, strength: float) -> Lora:
             raise UserError(what, COPY_AGAIN)
         if (alpha := parts.get("alpha")) is not None and alpha.size != 1:
             raise UserError(f"{file.name}: the alpha of layer {layer!r} has {alpha.size} numbers, not 1", COPY_AGAIN)
+    if any(key.startswith("base_model.model.") for key in tensors):
+        _check_kronecker_axes(file.name, loaded)
     return Lora(path.name, file_sha256(file), strength, loaded, _config(file, path.is_dir(), metadata))
+
+
+def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Parts]) -> None:
+    """Raise UserError for a full LoKr factor of a one-dimensional convolution in a file of peft. Its Kronecker product
+    has the factors' axes in other places than LyCORIS's."""
+    for (_, layer), parts in updates.items():
+        if (factor := parts.get("lokr_w2")) is not None and factor.ndim == 3:
+            what = f"{name}: {layer!r} has peft's LoKr of a one-dimensional convolution, which differs from LyCORIS's"
+            raise UserError(what, "merge it with peft's merge_and_unload, and export the merged network")
 
 
 def is_whole(parts: Collection[str]) -> bool:
@@ -242,17 +262,27 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
             raise UserError(f"{file.name} has the type {fields['peft_type']}", KNOWN)
         if fields.get("fan_in_fan_out"):
             raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
-        alphas = dict(fields.get("alpha_pattern") or {})
-        if patterns := [name for name in alphas if not PLAIN.fullmatch(name)]:
-            raise ValueError(f"alpha_pattern has {patterns[0]!r:.40}, which is not the name of a layer")
+        if (start := fields.get("init_lora_weights", True)) not in PLAIN_STARTS:
+            raise UserError(f"{file.name} fits the weights that the initialization {start!r:.20} changed", CONVERT)
+        has_ranks = fields.get("peft_type") == "LOKR"  # arrays of the other forms show their rank
         return AdapterConfig(
             _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
             _number("r", fields.get("r") or None),
-            {name: _number(name, alpha) for name, alpha in alphas.items()},
+            _numbers("alpha_pattern", fields),
             bool(fields.get("use_rslora")),
+            _numbers("rank_pattern", fields) if has_ranks else {},
         )
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
+
+
+def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the numbers of layers in a field of the configuration. Raises ValueError for a pattern, or another value
+    than a number."""
+    numbers = dict(fields.get(name) or {})
+    if patterns := [layer for layer in numbers if not PLAIN.fullmatch(layer)]:
+        raise ValueError(f"{name} has {patterns[0]!r:.40}, which is not the name of a layer")
+    return {layer: _number(layer, number) for layer, number in numbers.items()}
 
 
 def _number(name: str, value: Any) -> float | None:

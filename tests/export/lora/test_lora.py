@@ -259,8 +259,9 @@ class Layered(nn.Module):
         ("LoHaConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True}),
         ("LoKrConfig", {"r": 2, "alpha": 5}),
         ("LoKrConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True, "decompose_both": True}),
+        ("LoKrConfig", {"r": 9, "alpha": 5, "rank_pattern": {"blocks.0": 3}}),
     ],
-    ids=["lora", "stabilized", "patterns", "dora", "loha", "loha-core", "lokr", "lokr-core"],
+    ids=["lora", "stabilized", "patterns", "dora", "loha", "loha-core", "lokr", "lokr-core", "lokr-ranks"],
 )
 def test_a_folder_of_peft_is_merged_as_peft_does(kind: str, fields: dict[str, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")

@@ -95,6 +95,21 @@ def test_weights_that_float32_cannot_hold_are_reported(module: nn.Module, tmp_pa
         (lambda folder: config(folder, '{"alpha_pattern": {"(": 1}}'), "", r"is damaged \(alpha_pattern has '\('"),
         (lambda folder: config(folder, PATTERN), "", "not the name of a layer"),
         (lambda folder: many(folder), "a.safetensors", "its header has .* bytes, more than the limit of 4194304"),
+        (
+            lambda folder: config(folder, '{"init_lora_weights": "pissa_niter_4"}'),
+            "",
+            "adapter_model.safetensors fits the weights that the initialization 'pissa_niter_4' changed; write it with",
+        ),
+        (
+            lambda folder: config(folder, '{"peft_type": "LOKR", "rank_pattern": {"^0": 2}}'),
+            "",
+            "rank_pattern has '\\^0', which is not the name of a layer",
+        ),
+        (
+            lambda folder: kronecker(folder),
+            "",
+            "'.*0' has peft's LoKr of a one-dimensional convolution, .*; merge it with peft's",
+        ),
         (lambda folder: config(folder, '{"peft_type": "OFT"}'), "", "adapter_model.safetensors has the type OFT"),
     ],
 )
@@ -126,3 +141,8 @@ def config(folder: Path, text: str) -> None:
     }
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(text)
+
+
+def kronecker(folder: Path) -> None:
+    tensors = {"base_model.model.0.lokr_w1": torch.ones(2, 2), "base_model.model.0.lokr_w2": torch.ones(2, 2, 3)}
+    save_file(tensors, folder / "adapter_model.safetensors")
