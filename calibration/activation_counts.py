@@ -77,7 +77,7 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats:
     """Return the ranges with the least error for the counted activations. Warn of each activation that is constant.
 
     no_floats: for targets without floats. Return the full range of every float tensor, plus an 8-bit range for each
-        activation that inner operations with weights read. False for targets with floats, which need fewer tensors.
+        activation that an operation selected for int8 reads. False for targets with floats, which need fewer tensors.
     """
     least = counts.tensors if no_floats else tensors_to_observe(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)

@@ -87,7 +87,7 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
         if target.scheme.no_floats and counts.unseen:
             raise UserError(
                 f"activation {counts.unseen[0]!r} never had a value, but {target.name} needs a range for each",
-                "follow more trajectories, or leave this target out",
+                "follow more trajectories (--trajectories), or leave this target out",
             )
         wide = widen_target(target, needed)
         refuse_overflow(needed, wide)

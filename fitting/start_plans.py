@@ -115,7 +115,7 @@ def find_best_on_path(
 def _compile_plans(
     sampler: Sampler, names: Sequence[tuple[str, str]], steps: int, guidance: Guidance | None
 ) -> tuple[Plan, ...]:
-    """Return the plans of these solvers and grids that compile and can be fitted."""
+    """Return the plans of these solvers and grids that compile, can be fitted and have `steps` evaluations."""
     plans = []
     for solver, grid in names:
         try:

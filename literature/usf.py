@@ -74,7 +74,7 @@ class _Point:
 def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin]:
     """Return the solver that takes these steps. There must be one time more than steps.
 
-    Rows: x, and one prediction for each of the others that the derivatives of a step use.
+    Rows: x, and the prediction of each earlier evaluation that the derivatives of a step use.
     """
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:

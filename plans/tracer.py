@@ -326,9 +326,11 @@ class Tracer:
         outputs."""
         for each in self.denoiser.networks:
             if (each.prediction, each.heads) != (self.prediction, self.heads):
+                same = each.prediction == self.prediction
+                own = f"predict {each.prediction} and {self.prediction}"
                 raise UserError(
-                    f"{asks}, for networks that predict {each.prediction} and {self.prediction}",
-                    "use another form, or networks of one prediction",
+                    f"{asks}, for networks that {f'return {each.heads} and {self.heads} outputs' if same else own}",
+                    "use another form, or networks with the same prediction and number of outputs",
                 )
 
     def _apply_guidance(self, outputs: dict[str, list[Lin]], weights: dict[str, float], head: int) -> Lin:

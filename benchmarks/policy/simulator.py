@@ -37,7 +37,7 @@ class Simulation:
         self._environment._set_task_called = True
 
     def reset(self, seed: int) -> Float64:
-        """A fresh object and goal. The first observation."""
+        """Place the object and the goal for a seed, and return the first observation."""
         self._environment.seed(seed)
         observation, _ = self._environment.reset()
         return np.asarray(observation, np.float64)

@@ -256,7 +256,7 @@ def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
     """Return the shrink factors with the least error: search a coarse grid over the free ones, then finer grids around
     the best.
 
-    The grids are even in the logarithm of the factors. Factors that are not free stay 1.
+    The grids are evenly spaced in the logarithm of the factors. Factors that are not free stay 1.
     """
     best = np.zeros(len(is_free))
     grid, reach = np.log(COARSE), -np.log(COARSE[-2])

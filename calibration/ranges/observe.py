@@ -189,8 +189,8 @@ class Counts:
         for group in groups:
             if (tensor, group) not in self.histograms:
                 raise UserError(
-                    f"tensor {tensor!r} has no data in lambda group {group} of {len(groups)}",
-                    "follow more trajectories",
+                    f"tensor {tensor!r} has no data in lambda group {group + 1} of {len(groups)}",
+                    "follow more trajectories (--trajectories)",
                 )
         return tuple(self.histograms[tensor, group] for group in groups)
 

@@ -71,8 +71,8 @@ def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
 
 
 def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
-    """Return whether each row is measured before the next. If so, an evaluation has one trajectory, since a histogram
-    cannot be split by seed."""
+    """Return whether one row of `tensors` exceeds the memory limit. Such rows are measured one at a time, and each
+    evaluation has one trajectory, since a histogram cannot be split by seed."""
     return row_bytes(graph, tensors) > (BESIDE_LARGE if io.exceeds_one_file(graph) else LARGE)
 
 

@@ -1,4 +1,4 @@
-"""`fewstep bake`: print the inputs and outputs of the baked file."""
+"""`fewstep bake`: write a sampling run as one ONNX file, or as parts, and print its inputs and outputs."""
 
 from rich.filesize import decimal
 

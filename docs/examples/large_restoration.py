@@ -23,7 +23,7 @@ def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "ressh
         restored = sample_tiles(sampler, sampler.compile(plan), y.shape[1:], tiles, [0], condition={"y": y})
     np.save(restored_file, restored[0])
     most = peak_bytes()
-    memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
+    memory = f"peak memory {'unknown' if most is None else f'{most >> 20} MiB'}"
     print(f"{list(y.shape[1:])} in windows of {list(window)}, {memory}")
 
 

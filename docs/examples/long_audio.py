@@ -32,7 +32,7 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
         enhanced = decode(sound, x[0], len(noisy)) * scale
     write_recording(enhanced_file, enhanced, rate)
     seconds, most = len(noisy) / sound.rate, peak_bytes()
-    memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
+    memory = f"peak memory {'unknown' if most is None else f'{most >> 20} MiB'}"
     print(f"{seconds:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {memory}")
 
 

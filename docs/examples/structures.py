@@ -126,7 +126,8 @@ def main(bundle: str) -> None:
     trunk = np.stack([normal(0, number, (ATOMS, TRUNK)) for number in range(2)])
     with load(bundle) as sampler:
         x = sample(sampler, steps_of(2), [0, 1], {"trunk": trunk})
-    print(f"{bundle}: random weights, {len(x)} structures of {x.shape[1]} atoms in 2 steps, {x.std():.1f} wide")
+    structures = f"{len(x)} structures of {x.shape[1]} atoms in 2 steps, standard deviation {x.std():.1f}"
+    print(f"{bundle}: random weights, {structures}")
 
 
 if __name__ == "__main__":

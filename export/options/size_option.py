@@ -22,8 +22,8 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
         return source
     if RECORDED in (getattr(source, "scheduler", None) or {}):
         raise UserError(
-            "--size: this pipeline was recorded at one size, which its network's other arguments may follow",
-            "leave it out, and export each size by itself, as with --call height=512 --call width=512",
+            "--size: this pipeline was recorded at one size, and other inputs of its network may depend on it",
+            "leave --size out, and export once per size, as with --call height=512 --call width=512",
         )
     spec = source.spec
     by_name = {size.name: size for size in spec.sizes}

@@ -1,5 +1,5 @@
-"""The operations that are written with other operations before torch.onnx writes the graph, because torch.onnx has no
-form for them or one that differs from torch.
+"""Decompositions of operations that torch.onnx cannot export, or exports with results that differ from torch's. They
+are applied before torch.onnx writes the graph.
 
 A decomposition returns NotImplemented to keep the operation.
 """

@@ -37,7 +37,7 @@ def _sort_stably(x: Tensor, *, stable: bool | None, dim: int = -1, descending: b
 
 
 def _select_sorted(x: Tensor, place: Any, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """Return the element of each row at a place of its ascending order, and the index of that element in the row."""
+    """Return the element at index `place` of each row sorted in ascending order, and its index in the unsorted row."""
     values, indices = x.sort(dim)
     found = values.narrow(dim, place, 1), indices.narrow(dim, place, 1)
     return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))

@@ -95,7 +95,7 @@ def _whole_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def _whole_matmul(input: Tensor, other: Tensor) -> Any:
-    """Multiply batches with the same number and sizes of axes. Their derivative needs no sum."""
+    """Multiply batches of matrices whose batch axes are equal. Without broadcasting, the derivative needs no sum."""
     alike = isinstance(other, Tensor) and input.dim() == other.dim() > 2 and input.shape[:-2] == other.shape[:-2]
     return _matmul(input, other) if alike else NotImplemented
 

@@ -96,7 +96,7 @@ def _karras(config: SchedulerConfig, steps: int) -> Array:
     """Return sigmas from sigma_max to sigma_min. Raises UserError for a rho with which they overflow or round to 0."""
     rho, high, low = (float(config[name]) for name in ("rho", "sigma_max", "sigma_min"))
     if not 0.01 <= rho <= 100:
-        raise config.field_error("rho", "sigmas are even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
+        raise config.field_error("rho", "sigmas are evenly spaced in sigma^(1 / rho)", "give a number in 0.01 .. 100")
     with suppress(OverflowError):
         sigmas = karras(high, low, steps, rho)
         if (sigmas > 0).all():

@@ -92,7 +92,7 @@ def check_ends(config: SchedulerConfig, field: str, high: float, low: float) -> 
     """Raise UserError unless 0 < low <= high < infinity, so that sigmas between them exist."""
     if not 0 < low <= high < inf:
         fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "correct sigma_min and sigma_max"
-        raise config.field_error(field, f"it has no sigmas between {high:g} and {low:g}", fix)
+        raise config.field_error(field, f"no sigmas can be spaced from {high:g} down to {low:g}", fix)
 
 
 def karras(high: float, low: float, steps: int, rho: float = 7.0) -> Array:
@@ -102,7 +102,7 @@ def karras(high: float, low: float, steps: int, rho: float = 7.0) -> Array:
 
 
 def exponential(high: float, low: float, steps: int) -> Array:
-    """Return sigmas that are even in the logarithm."""
+    """Return sigmas that are evenly spaced in log(sigma)."""
     return np.exp(np.linspace(log(high), log(low), steps))
 
 

@@ -72,8 +72,8 @@ def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of FlowMatchHeunDiscreteScheduler, which also shifts twice. Its grid is even in sigma, from 1
-    to the smallest sigma."""
+    """Return the recipe of FlowMatchHeunDiscreteScheduler, which also shifts twice. Its grid is evenly spaced in sigma,
+    from 1 to the smallest sigma."""
     return _flow(spec, _shift_sigmas(config, request, spec, dynamic=False), bind_solver("heun"))
 
 

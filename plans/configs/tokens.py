@@ -32,7 +32,7 @@ def blocks(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep
     """Return the steps of BlockRefinementScheduler as LLaDA2's pipeline runs it: `steps` steps per block, at
     temperature 0.
 
-    A shorter last block has the counts of a whole block, until no positions are left.
+    A shorter last block reveals as many tokens per step as a whole block, until no positions are left.
     """
     size, threshold, least = (config[name] for name in ("block_length", "threshold", "minimal_topk"))
     if (config["editing_threshold"] or 0) > 0:

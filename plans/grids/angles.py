@@ -17,7 +17,8 @@ def arctan(
     centre: float = 2.0,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in arctan((sigma / alpha / centre)^(1 / power)), starting at the noisiest time, which may be pure noise.
+    """Evenly spaced in arctan((sigma / alpha / centre)^(1 / power)), starting at the noisiest time, which may be pure
+    noise.
 
     All steps are equally long. The last one ends at the clean end instead of the cleanest time. Power 1 is the angle of
     variance-preserving schedules, in which the cosine schedule is even (Nichol & Dhariwal 2021, arXiv 2102.09672).

@@ -1,4 +1,5 @@
-"""Grids of rectified flows: even in time, then shifted towards the noise. Larger images need a larger shift."""
+"""Grids of rectified flows: evenly spaced in time, then shifted towards the noise. Larger images need a larger
+shift."""
 
 from math import exp
 

@@ -26,8 +26,8 @@ def karras(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is even in sigma, and larger
-    values place more steps at low noise levels."""
+    """Evenly spaced in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is evenly spaced in
+    sigma, and larger values place more steps at low noise levels."""
     _positive("karras", "rho", rho)
 
     def place(low: float, high: float, even: Array) -> Array:
@@ -45,7 +45,8 @@ def exponential(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in log sigma, or polynomial in it with exponent rho (exponential and polyexponential of k-diffusion)."""
+    """Evenly spaced in log sigma, or polynomial in it with exponent rho (exponential and polyexponential of
+    k-diffusion)."""
     _positive("exponential", "rho", rho)
 
     def place(low: float, high: float, even: Array) -> Array:
@@ -62,7 +63,8 @@ def uniform_lambda(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in lambda = log(alpha / sigma), the variable DPM-Solver integrates in: Lu et al. 2022, arXiv 2206.00927."""
+    """Evenly spaced in lambda = log(alpha / sigma), the variable in which DPM-Solver integrates: Lu et al. 2022, arXiv
+    2206.00927."""
     return exponential(schedule, steps, sigma_min=sigma_min, sigma_max=sigma_max, final_sigma=final_sigma)
 
 

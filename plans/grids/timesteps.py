@@ -1,4 +1,4 @@
-"""Grids over the network's time: even in it, or in its square root. For tables, times are whole timesteps."""
+"""Grids over the network's time: evenly spaced in it, or in its square root. For tables, times are whole timesteps."""
 
 import math
 
@@ -13,7 +13,7 @@ def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None =
     """Even from the noisiest time, with all steps equally long: Lin et al. 2024, arXiv 2305.08891, table 2.
 
     It starts at the noisiest trained timestep, as a sampler that starts from pure noise must. For schedules without
-    timesteps it is even in the process's own time. For EDM this is the grid `karras`, which reaches sigma_min.
+    timesteps it is evenly spaced in the process's own time. For EDM this is the grid `karras`, which reaches sigma_min.
     """
     check_steps(schedule, steps)
     T = schedule.timesteps
@@ -64,8 +64,8 @@ def leading(
 def quadratic(
     schedule: NoiseSchedule, steps: int, *, reach: float = 1.0, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
-    """Even in the square root of the timestep (Song, Meng, Ermon 2021, arXiv 2010.02502, appendix D.2), from `reach`
-    times the noisiest timestep (0.8 in the published code) to timestep 0."""
+    """Evenly spaced in the square root of the timestep (Song, Meng, Ermon 2021, arXiv 2010.02502, appendix D.2), from
+    `reach` times the noisiest timestep (0.8 in the published code) to timestep 0."""
     check_steps(schedule, steps)
     T = _timesteps(schedule, "quadratic")
     if not 0 < reach <= 1:

@@ -31,7 +31,7 @@ DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 def dpm_singlestep(
     trace: Tracer, times: Sequence[Time], *, order: int, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
-    """DPM-Solver-2 or -3 in blocks of `order` evaluations, which give its order."""
+    """DPM-Solver-2 or -3: each block of `order` evaluations is one step of that order of accuracy."""
     return _singlestep(trace, times, order, NoisePrediction(), midpoint, lower_order_final)
 
 
@@ -51,7 +51,8 @@ def dpmpp_singlestep(
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """DPM-Solver++(2S) or (3S) in blocks of `order` evaluations, which give its order. With noise the order is 1.
+    """DPM-Solver++(2S) or (3S): each block of `order` evaluations is one step of that order of accuracy. With noise,
+    the order is 1.
 
     `diffusers_sign` repeats the sign error of diffusers at third order with noise and without `midpoint` (see
     `dpmpp_3m_sde`).

@@ -90,7 +90,8 @@ def dream_maskgit(shape: Shape, steps: int, *, temperature: float = 0.2) -> tupl
 
 
 def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[TokenStep, ...]:
-    """int(open (1 - s/t)) positions per step over even times from 1 to 0.001, and all remaining ones at the end."""
+    """int(open (1 - s/t)) positions per step over evenly spaced times from 1 to 0.001, and all remaining ones at the
+    end."""
     opened, plan = math.prod(shape), []
     times = [1 - 0.999 * number / steps for number in range(steps + 1)]
     for number, (t, s) in enumerate(pairwise(times), 1):
@@ -102,14 +103,15 @@ def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[
 
 def mdlm(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
     """Ancestral sampling of MDLM (Sahoo et al. 2024, arXiv 2406.07524) on its log-linear schedule: each open position
-    is revealed with probability (t - s) / t over even times to 0. (The authors end at 1e-5 and take the likeliest token
-    there.) A network without a time input is not evaluated again if nothing was revealed, as in their `ddpm_cache`."""
+    is revealed with probability (t - s) / t over evenly spaced times from 1 to 0. (The authors end at 1e-5 and take the
+    likeliest token there.) A network without a time input is not evaluated again if nothing was revealed, as in their
+    `ddpm_cache`."""
     return tuple(TokenStep(chance=1 / (steps - number)) for number in range(steps))
 
 
 def remdm(shape: Shape, steps: int, *, cap: float = 0.1) -> tuple[TokenStep, ...]:
-    """ReMDM-cap (Wang et al. 2025, arXiv 2503.00307): tokens become open again with probability
-    min(cap, (1 - alpha_s) / alpha_t), and open positions are revealed so that the open share is that of ancestral
+    """ReMDM-cap (Wang et al. 2025, arXiv 2503.00307): revealed tokens are masked again with probability min(cap, (1 -
+    alpha_s) / alpha_t), and masked positions are revealed at a rate that keeps the masked share of ancestral
     sampling."""
     if not 0 <= cap <= 1:
         raise UserError(f"remdm(cap={cap:g}) is out of range", "give a probability from 0 to 1")

@@ -124,5 +124,7 @@ def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the scheduler that a policy was trained with."""
     kind = config["noise_scheduler_type"]
     if kind not in ("DDPM", "DDIM"):
-        raise UserError(f"the policy was trained with the scheduler {kind!r}", "give one of DDPM or DDIM")
+        raise UserError(
+            f"the policy was trained with the scheduler {kind!r}", "give a policy that was trained with DDPM or DDIM"
+        )
     return {"_class_name": f"{kind}Scheduler", **{name: config[name] for name in SCHEDULER}}

@@ -1,4 +1,4 @@
-"""Checks of the conditions that a caller gives, one value per sample, and their arrays."""
+"""Checks the conditions that a caller gives, one value per sample, and converts them to arrays."""
 
 import io
 import math

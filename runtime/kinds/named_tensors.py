@@ -9,7 +9,8 @@ from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class NamedTensor(Kind, frozen=True):
-    """Base class of named tensors with `shape` per sample. The ports of the body have the same names."""
+    """Base class of named tensors with `shape` per sample. The body's ports have these names after a prefix: carried_,
+    next_ or named_."""
 
     name: str
     shape: tuple[int, ...]

@@ -34,7 +34,7 @@ def test_every_solver_and_every_grid_is_listed_with_what_may_be_set(
     assert [each["name"] for each in listed["grids"]] == list(grids.__all__)
     by_name = {each["name"]: each for each in listed["grids"]}
     karras, table = by_name["karras"], by_name["table"]
-    assert karras["about"] == "Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5."
+    assert karras["about"] == "Evenly spaced in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5."
     assert karras["parameters"]["rho"] == 7.0 and karras["aliases"] == ["edm"] and karras["needs"] == []
     assert table["needs"] == ["sigmas"] and all(each["about"] for each in listed["grids"])
     assert [each["name"] for each in listed["grids"] if each["is_default"]] == ["arctan"]

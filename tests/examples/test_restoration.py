@@ -48,7 +48,7 @@ def test_restoration(tmp_path: Path, example: Example, monkeypatch: pytest.Monke
     np.save(tmp_path / "large.npy", large)
     arguments = [tmp_path / "make_resshift", tmp_path / "large.npy", tmp_path / "restored.npy"]
     monkeypatch.setattr("fewstep.runtime.machine.memory.peak_bytes", lambda: None)  # as on a system without /proc
-    said = "[3, 64, 48] in windows of [3, 16, 16], its peak is unknown"
+    said = "[3, 64, 48] in windows of [3, 16, 16], peak memory unknown"
     assert said in example("large_restoration.py", *arguments)[1]
     restored = np.load(tmp_path / "restored.npy")
     assert restored.shape == large.shape and np.corrcoef(restored.ravel(), large.ravel())[0, 1] > 0.5

@@ -214,8 +214,8 @@ def by_the_stock_recurrence(plan, kind, g, delta, sigma_data=0.5, timestep_scali
 @pytest.mark.parametrize(("given", "delta"), [({}, 1.0), ({"delta": 0.8}, 0.8)])
 @pytest.mark.parametrize("kind", ["self", "onetime"])
 def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, given, delta):
-    """Its stored noise is the noise that remains on the frame, except for the difference of c_out + alpha c_skip
-    from 1, the fourth digit at such small times.
+    """Its stored noise is the noise that remains on the frame. The two differ by c_out + alpha c_skip - 1, which at
+    such small times is in the fourth digit.
     """
     plan = compile_plan("lcm:7", LINEAR, Residual(1.4, kind=kind, **given), strength=0.6)
     assert len(plan.steps) == 4 and plan.rows == 2

@@ -274,7 +274,7 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     ],
 )
 def test_a_clipped_plan_that_loses_most_gets_more_steps_or_a_choice_of_more_quality(evaluation, plan, longer):
-    """A fit has no clip. The present body has 26.4 dB against the teacher."""
+    """A fitted plan cannot clip, so the advice is never `fewstep fit`. The body has 26.4 dB against the teacher."""
     path, results = evaluation
     (body,) = results.qualities
     body = replace(

@@ -1,4 +1,4 @@
-"""A convolution or a product of matrices with what one kernel of cuDNN computes after it.
+"""A convolution or matrix product with the epilogue that one cuDNN kernel fuses.
 
 This module, `operation_graphs` and `ask_plans` need nothing but Python and the package that they ask.
 """

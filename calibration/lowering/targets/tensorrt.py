@@ -74,7 +74,7 @@ def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
         if any(lowered.constants[source.inputs[2]].any() for source in sources if source is not None):
             raise UserError(f"{op.name!r} reads 8 bits with a zero point, which an engine does not take", BROKEN)
     for value in float32_tensors(lowered):
-        raise UserError(f"{value.name!r} is still float32, so that an engine would compute it in float32", BROKEN)
+        raise UserError(f"{value.name!r} is still float32: an engine would compute it in float32", BROKEN)
     return count_coverage(prepared, [op.name for op in ops])
 
 

@@ -99,8 +99,8 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
 def read_pipeline(
     folder: Folder, denoiser: str, x_shape: tuple[int, ...], conditions: Sequence[Condition]
 ) -> PipelineNetworks | None:
-    """Read the other networks of a folder, for a denoiser of that class. Return None if fewstep supports none of
-    them."""
+    """Read the text encoder and the autoencoder of a pipeline's folder. Return None if fewstep supports neither.
+    `denoiser` is the class name of its denoiser."""
     warn_of_other_networks(folder)
     text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
     if text is None and autoencoder is None:

@@ -114,7 +114,7 @@ def test_what_a_tensor_reached_is_that_of_all_groups_whatever_its_sign() -> None
 def test_a_group_without_data_is_an_error_with_the_name_of_the_tensor() -> None:
     counts = Counts(("a",), (0.0,))
     counts.add(evaluation(1.0, a=X))
-    with pytest.raises(UserError, match="tensor 'a' has no data in lambda group 0 of 2"):
+    with pytest.raises(UserError, match="tensor 'a' has no data in lambda group 1 of 2"):
         counts.group_histograms("a")
 
 

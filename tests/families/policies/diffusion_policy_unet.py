@@ -1,4 +1,4 @@
-"""diffusion_policy's 1-D U-Net on observations of numbers, in network definitions of this project."""
+"""diffusion_policy's 1-D U-Net with vector observations, as defined in this project."""
 
 import torch
 

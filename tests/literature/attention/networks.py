@@ -1,4 +1,4 @@
-"""Networks that attend, to themselves and to a condition, with weights far from zero."""
+"""Networks with self-attention and with cross-attention to a condition, whose weights are far from zero."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Token denoisers judged by the verbs: agreement of tokens, distances of features of ids, and time."""
+"""Token denoisers in `calibrate`, `measure` and `report`: token agreement, feature distances and timings."""
 
 import shutil
 from math import log

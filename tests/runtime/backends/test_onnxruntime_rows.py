@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="no second thread")
 
 
 def parallel(graph: object, threads: int = 2) -> ParallelRows:
-    """Return the rows of a graph's input x at the same time; every other input is the same for all rows."""
+    """Return a `ParallelRows` that runs the rows of input x in parallel; all rows share the other inputs."""
     return ParallelRows(graph, frozenset("x"), threads, ThreadPoolExecutor(threads - 1))  # type: ignore[arg-type]
 
 

@@ -79,17 +79,17 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     """Check the relations in a recording with other settings. Returns its weights, which guidance may change."""
     check_steps(name, record)
     if _one_component(name, (record,)) != found.component:
-        raise recording_error(f"{name} calls another network with another {setting}")
+        raise recording_error(f"{name} calls a different network when the {setting} changes")
     if _find_x(name, found.x, record) != found.x_place:
-        raise recording_error(f"{name} passes x at another place of {found.x} with another {setting}")
+        raise recording_error(f"{name} passes x at a different place of {found.x} when the {setting} changes")
     for path, line in found.times.items():
         expected = TimeFit(line, found.still_times.get(path))
         if not fit_time(name, path, (record,), expected, path in found.seconds).agrees(line):
-            raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
+            raise recording_error(f"{name}: {path} is a different function of the time when the {setting} changes")
     _check_arguments(name, (found.x, *found.times), found.x_place, record)
     own = find_combination(name, record, known=found.combination.change)
     if not found.combination.agrees(own):
-        raise recording_error(f"{name} reads its network's output differently with another {setting}")
+        raise recording_error(f"{name} reads its network's output differently when the {setting} changes")
     return own.weights
 
 
@@ -168,7 +168,7 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
     """Return the argument that changes with the noise, x, and those that change only with the step, the times."""
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
-        raise recording_error(f"{name} passes other arguments to its network with another seed")
+        raise recording_error(f"{name} passes different arguments to its network with another seed")
     moving = [
         path
         for path, value in first.items()

@@ -48,9 +48,11 @@ def fit_time(
     for row in rows:
         moving = row.flatten() if still is None else row[still.isnan()]
         if still is not None and not torch.equal(row[~still.isnan()], still[~still.isnan()].double()):
-            raise recording_error(f"{name}: {path} has another time for positions whose time does not change elsewhere")
+            raise recording_error(
+                f"{name}: positions of {path} whose time is constant in other recordings have a different time"
+            )
         if not torch.equal(moving, moving[:1].expand_as(moving)):
-            raise recording_error(f"{name}: {path} has another time for some positions")
+            raise recording_error(f"{name}: {path} has different times for different positions")
         values.append(float(moving[0]))
     line = _fit_line(name, path, np.array(pairs), np.array(values), len(records[0].steps), expected)
     return TimeFit(line, still)
@@ -101,7 +103,7 @@ def _read_times(
                 value = torch.as_tensor(leaf).double()
                 value = value if value.dim() else value[None]
                 if not torch.equal(value, value[:1].expand_as(value)):
-                    raise recording_error(f"{name}: {path} has another time for some rows")
+                    raise recording_error(f"{name}: {path} has different times for different rows")
                 times.append(end if is_second else step.time)
                 rows.append(value[0])
     return times, rows

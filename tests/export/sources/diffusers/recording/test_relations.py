@@ -160,7 +160,7 @@ def test_a_guider_is_named_where_outputs_are_combined_in_another_form() -> None:
 def test_x_that_changes_after_one_step_is_refused() -> None:
     base = recording(0)
     blended = replace(base.steps[1], sample=base.steps[1].sample * 0.5)
-    with refuses("Pipe changes x"):
+    with refuses("Pipe changes different parts of x"):
         find_relations("Pipe", replace(base, steps=(base.steps[0], blended, base.steps[2])), recording(1))
 
 
@@ -291,12 +291,12 @@ def test_the_time_of_a_given_frame_is_kept() -> None:
 
 def test_a_given_frame_with_another_time_in_another_recording_is_refused() -> None:
     found = find_relations("Pipe", in_frames(0), in_frames(1))
-    with refuses(("['timestep']", "another time")):
+    with refuses(("['timestep']", "constant in other recordings")):
         check_relations("Pipe", found, in_frames(2, still=5.0), "prompt")
 
 
 def test_times_of_positions_that_change_in_other_ways_are_refused() -> None:
-    with pytest.raises(UserError, match=r"\['timestep'\] has another time for some positions"):
+    with pytest.raises(UserError, match=r"\['timestep'\] has different times for different positions"):
         find_relations("Pipe", in_frames(0, moved=True), in_frames(1, moved=True))
 
 
@@ -307,5 +307,5 @@ def test_rows_with_other_times_are_refused() -> None:
         times = call.leaves["['timestep']"] * torch.tensor([[1.0], [0.5]])
         last = replace(record.steps[-1], calls=(replace(call, leaves={**call.leaves, "['timestep']": times}),))
         records.append(replace(record, steps=(*record.steps[:-1], last)))
-    with pytest.raises(UserError, match=r"\['timestep'\] has another time for some rows"):
+    with pytest.raises(UserError, match=r"\['timestep'\] has different times for different rows"):
         find_relations("Pipe", *records)
