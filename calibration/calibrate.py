@@ -104,7 +104,7 @@ def _calibrate_network(
         usable = select_makeable_targets(task, counts)
         moments = measure_second_moments(task, progress, workers)
     tables = tabulate_targets(task, counts, progress)
-    runs.judging  # noqa: B018 - recorded now, while no body is in memory
+    runs.record_judging()  # now, while no body is in memory
     runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     maker = BodyMaker(task, counts, tables, moments, runs, large, progress)

@@ -62,8 +62,12 @@ class FloatRuns:
         shown = prefix_stages(self.progress, "errors of operations")
         with suppress(UserError):
             vars(self)["of_operations"] = self._record_operations(_time_steps(shown, seeds, announce))
-            self.judging  # noqa: B018 - the property keeps it
+            self.record_judging()
         self.close()
+
+    def record_judging(self) -> None:
+        """Record the run with which all bodies are compared, unless it is recorded already."""
+        self.judging  # noqa: B018 - the property keeps it
 
     def close(self) -> None:
         """Close the network. Float32 and a large int8 body do not fit in memory together."""

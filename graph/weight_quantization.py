@@ -38,10 +38,11 @@ def quantize_weight(
 ) -> QuantizedWeight:
     """Quantize a weight per channel, with the scale of the least squared error.
 
-    Args: weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
+    Args:
+        weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
         scale_dtype: the type in which the scales are stored. The integers are computed with the scales as stored.
-        largest: the maximum magnitude of an integer. is_alike: use one scale for all channels, the best for the whole
-        weight.
+        largest: the maximum magnitude of an integer.
+        is_alike: use one scale for all channels, the best for the whole weight.
 
     A channel of zeros gets scale 1. Raises ValueError if a weight is NaN or infinite.
     """

@@ -53,13 +53,16 @@ def compile_plan(
 ) -> Plan:
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`plan_name.py`), for a denoiser.
 
-    Args: name: as text, split into its parts, or the result of `bind_plan_name` for this denoiser and strength.
+    Args:
+        name: as text, split into its parts, or the result of `bind_plan_name` for this denoiser and strength.
         guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance. With None or 1, only the
-        conditional branch is evaluated. shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`. groups:
-        increasing edges of lambda, which give each step its range group (`manifest.Body.groups`). strength: in (0, 1]:
-        start from the given "image", noised to the time at which this share of the steps remains. A name without a grid
-        then uses `trailing`, on which `strength` is also the share of the training's time range. renoise: in [0, 1]:
-        the share of that noise that is added to the image (`Tracer.start`); None is 1.
+            conditional branch is evaluated.
+        shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
+        groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
+        strength: in (0, 1]: start from the given "image", noised to the time at which this share of the steps remains.
+            A name without a grid then uses `trailing`, on which `strength` is also the share of the training's time
+            range.
+        renoise: in [0, 1]: the share of that noise that is added to the image (`Tracer.start`); None is 1.
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
     """

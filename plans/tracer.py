@@ -251,6 +251,7 @@ class Tracer:
                 "use a solver that starts from noise",
             )
         seen = self.add_share(x, time)
+        # which branches are evaluated
         weights = guide.branch_weights(self.guidance, evaluation, time.lam)
         estimated = guide.is_estimated(self.guidance, evaluation)
         branches = tuple(branch for branch in weights if not (estimated and branch == UNCOND))
@@ -259,12 +260,13 @@ class Tracer:
             for branch in branches
         }
         ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
+        # combine their outputs
         if isinstance(self.guidance, guide.Residual):
             outputs = self._replace_uncond(x, outputs, evaluation, time)
         guided = self._apply_guidance(outputs, weights, 0)
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
-        if isinstance(self.shaping, GUIDED) and len(weights) > 1:
+        if isinstance(self.shaping, GUIDED) and len(weights) > 1:  # shape the combined output, before x0
             form = self.shaping if isinstance(self.shaping, Project) else None
             value = guided if form is None else self._average_difference(form, outputs, evaluation)
             if form is None or evaluation >= form.start:
@@ -272,6 +274,7 @@ class Tracer:
                 result = self._add(Shaped(evaluation))
                 (shaped,) = result.terms
                 guided = result if form is None else _project(form, result, outputs, weights[COND])
+        # convert it to x0, and shape that
         x0 = self._x0(x, guided, time)
         if network.steers and (factor := guide.gradient_factor(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]

@@ -35,14 +35,15 @@ def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int
     """Return the recipe with those operations in float that cause much of the sample error or are slower in int8. At
     most `runs` runs measure their errors."""
     target, prepared = recipe.target, recipe.prepared
-    remembering = recipe if exceeds_one_file(prepared) else recipe.with_float_operations(())  # weights are rounded once
-    quantizer = None if exceeds_one_file(prepared) else remembering.parts[0].quantize
+    is_large = exceeds_one_file(prepared)
+    with_rounded_weights = recipe if is_large else recipe.with_float_operations(())  # they are rounded once, and kept
+    quantizer = None if is_large else with_rounded_weights.parts[0].quantize
     errors = measure_operation_errors(prepared, recipe.table, target, recorded_run, quantizer, runs, policy.remainder)
     slower = keep_slower_in_float(recipe).in_float
     ranking = rank_operations(errors, float_times(prepared, errors.operations, slower, policy))
     in_float = ranking.first_operations(default_float_count(ranking, policy))
     _log_decisions(recipe, ranking, in_float)
-    return replace(remembering, in_float=in_float, ranking=ranking)
+    return replace(with_rounded_weights, in_float=in_float, ranking=ranking)
 
 
 def _log_decisions(recipe: Recipe, ranking: Ranking, in_float: Collection[str]) -> None:
@@ -88,6 +89,7 @@ def default_float_count(ranking: Ranking, policy: CalibrationPolicy = POLICY) ->
     gain = np.where(time <= policy.nearly_free, quality - policy.price * time, -np.inf)
     count = max(ranking.slower_count, int(np.argmax(gain)))
     level = 10 * np.log10(max(ranking.signal, np.finfo(float).tiny) / PEAK**2)  # of the samples, in dB: SNR - PSNR
+    # the minimum PSNR: the limits on PSNR (lower for samples beyond the usual range) and on SNR, as one PSNR
     least = max(LEAST_PSNR - max(level, 0.0), LEAST_SNR - level) + policy.margin
     enough = np.flatnonzero((quality >= least) & (time <= policy.furthest))
     return count if quality[count] >= least or not len(enough) else max(ranking.slower_count, int(enough[0]))

@@ -298,7 +298,7 @@ def _begin_run(
     started = draws if hold is None or hold.fresh else cache(draws)  # a hold reads the start's draw at every step
     if isinstance(network, CarryingNetwork):
         slots, rows, first = network.slots, network.slots.rows(plan), network.slots.first_step(plan)
-        if rows is not None:  # the first step then appends fresh rows, which it does not do in a run from the start
+        if rows is not None:  # a continued run: its first step shifts the state and appends fresh rows (`Step.enters`)
             plan = msgspec.structs.replace(plan, steps=(*plan.steps[:first], *steps_to_run(plan)))
         step = _carrying_step(plan, network, draws, dtype)
     else:

@@ -39,13 +39,17 @@ def load(
 ) -> Sampler:
     """Open a bundle for sampling.
 
-    Args: path: the bundle's folder or file. precision: "float32", "float16", "bfloat16" or "int8". The backend selects
-        the body of this precision that it runs best. body: the name of a body, instead of a precision, for measurements
-        (e.g. "int8-tensorrt", simulated in float). backend: the inference engine and its settings; None is ONNX Runtime
-        on the CPU. resident: for a bundle with several networks, how many to keep in memory at once; None keeps all.
-        Each is opened when it is first used. whole_runs: files of `fewstep bake --unroll --batch N`, on the backends
-        for ONNX Runtime on a CPU and on CUDA. `sample` runs such a file in place of the steps if it was baked for the
-        same plan and number of samples, and if nothing needs the states between steps.
+    Args:
+        path: the bundle's folder or file.
+        precision: "float32", "float16", "bfloat16" or "int8". The backend selects the body of this precision that it
+            runs best.
+        body: the name of a body, instead of a precision, for measurements (e.g. "int8-tensorrt", simulated in float).
+        backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
+        resident: for a bundle with several networks, how many to keep in memory at once; None keeps all. Each is opened
+            when it is first used.
+        whole_runs: files of `fewstep bake --unroll --batch N`, on the backends for ONNX Runtime on a CPU and on CUDA.
+            `sample` runs such a file in place of the steps if it was baked for the same plan and number of samples, and
+            if nothing needs the states between steps.
 
     Raises UserError if the bundle has no such body, or the backend does not run it.
     """

@@ -288,7 +288,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     @cached_property
     def plans(self) -> PlanCompiler:
-        """Compiles plans exactly as given: its `compile` takes nothing from the calibration."""
+        """Compiles plans. Its `compile` takes nothing from the calibration; `compile_as_calibrated` does."""
         networks = self.denoiser.networks
         groups_of_others = {name: each.body.groups for name, each in networks.items() if name != DENOISER}
         return PlanCompiler(self.bundle, self.body, groups_of_others)
