@@ -7,6 +7,7 @@ named.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -37,6 +38,9 @@ SAMPLES = 16  # number of samples that are denoised
 FIRST = 4  # how many of them are used to discard useless corrections
 LEAST_COST = 0.25  # share of the data's variance, summed over times; below it, null values are not judged
 NULL_COST = 0.55  # largest share for a right null value: the mean of the data is half as far as other samples
+LEAST_COST_IN_DATA = 0.1  # the same for null values that samples of the data have
+ANOTHER = "null is another value"
+UNTESTED = "its null values are right"
 SAME = "its output is the same at every time"
 Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  # x, times, conditions -> output
 
@@ -78,7 +82,8 @@ def check_spec(
 ) -> SpecCheck:
     """Check a network against samples [N, *x_shape] of its data, N at least 2.
 
-    conditions: the values for each sample, by name. nulls: the values of the unconditional branch, or None.
+    conditions: the values for each sample, by name. nulls: null values [N, *shape] of conditions in the unconditional
+        branch, by name; conditions that it lacks keep their values there. None: the spec has no such branch.
     """
     if len(data) < 2:
         raise UserError(f"{len(data)} samples do not vary", "give 2 or more, better 64")
@@ -104,14 +109,52 @@ def check_spec(
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
     if not mistake and (score := _score(errors)) > RIGHT:
         mistake = f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
-    elif not mistake and nulls is not None:
-        with_nulls = _errors(network, stated, data, nulls, rows)
-        others, expected = _exchange_conditions(conditions, rows)
-        cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(errors))
-        if _score(with_nulls) > RIGHT or (cost > LEAST_COST and _sum(with_nulls) - _sum(errors) > NULL_COST * cost):
-            mistake = "with the null values of its conditions it does not denoise: null is another value"
-    mistake, unknown = _check_time(network, stated, data, conditions, rows, mistake)
-    return SpecCheck(tuple(errors.values()), len(rows), mistake, (unknown,) if unknown else ())
+    about_nulls = ""
+    if not mistake and nulls:
+        mistake, about_nulls = _check_nulls(partial(_errors, network, stated, data), errors, conditions, nulls, rows)
+    mistake, about_time = _check_time(network, stated, data, conditions, rows, mistake)
+    unknown = tuple(filter(None, (about_nulls, about_time)))
+    return SpecCheck(tuple(errors.values()), len(rows), mistake, unknown)
+
+
+def _check_nulls(
+    errors_of: Callable[[ConditionRecords, NDArray[Any]], ErrorsByLam],
+    errors: ErrorsByLam,
+    conditions: ConditionRecords,
+    nulls: ConditionRecords,
+    rows: NDArray[Any],
+) -> tuple[str, str]:
+    """Return (mistake, unknown) as text: the first if null values are values of real data, the second if it cannot
+    tell.
+
+    A right null value denoises as the mean over all values does: it raises the errors half as much as the values of
+    other samples do. A null value that samples of the file have is a value of real data, unless they are unlabelled.
+    """
+    added = _sum(errors_with_nulls := errors_of({**conditions, **nulls}, rows)) - _sum(errors)
+    if _score(errors_with_nulls) > RIGHT:
+        return f"with the null values of its conditions it does not denoise: {ANOTHER}", ""
+    others, expected = _exchange_conditions({name: conditions[name] for name in nulls}, rows)
+    cost = 0.0 if expected == 0 else expected * (_sum(errors_of({**conditions, **others}, rows)) - _sum(errors))
+    is_far, in_data = added > NULL_COST * cost, _describe_null_in_data(conditions, nulls)
+    if is_far and in_data and cost > LEAST_COST_IN_DATA:
+        return f"{in_data}, and it denoises the others worse: {ANOTHER}", ""
+    if is_far and cost > LEAST_COST:
+        return f"with the null values of its conditions it does not denoise: {ANOTHER}", ""
+    if in_data:
+        return "", f"whether {in_data} because they are unlabelled, or because it is a class"
+    if cost <= LEAST_COST:
+        return "", f"whether {UNTESTED}, since the conditions hardly change the errors"
+    return "", ""
+
+
+def _describe_null_in_data(conditions: ConditionRecords, nulls: ConditionRecords) -> str:
+    """Return, as text, how many samples have the null value of a condition; "" if none has."""
+    for name, null in nulls.items():
+        values = conditions[name].reshape(len(null), -1)
+        if count := int(np.all(values == null.reshape(len(null), -1), axis=1).sum()):
+            number = f" {null.flat[0]:g}" if np.all(null == null.flat[0]) else ""
+            return f"null{number} of {name!r} is the value of {count} of {len(null)} samples"
+    return ""
 
 
 def _check_time(

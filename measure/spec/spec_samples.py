@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_records, read_arrays
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.spec.spec_check import Network, SpecCheck, check_spec
+from fewstep.measure.spec.spec_check import UNTESTED, Network, SpecCheck, check_spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32, as_finite
@@ -29,11 +30,15 @@ class DataSamples:
     def check(self, network: Network, denoiser: Description, null_files: ConditionRecords) -> SpecCheck:
         """Check a network against these samples. `null_files` holds the null values [*shape] that are stored as arrays,
         by condition name."""
-        conditions, nulls = denoiser.conditions, None
-        if conditions and all(each.null is not None or each.name in null_files for each in conditions):
-            nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in conditions}
+        with_null = [each for each in denoiser.conditions if each.null is not None or each.name in null_files]
+        nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in with_null}
+        without = [each.name for each in denoiser.conditions if each.name not in nulls and not each.shared]
         facts = DenoiserFacts(denoiser.schedule, denoiser.prediction)
-        return check_spec(network, facts, self.x, self.conditions, nulls)
+        found = check_spec(network, facts, self.x, self.conditions, None if without else nulls)
+        if nulls and without and not found.mistake:  # there is no unconditional branch
+            reason = f"whether {UNTESTED}, since {', '.join(map(repr, without))} has none"
+            return msgspec.structs.replace(found, unknown=(reason, *found.unknown))
+        return found
 
 
 def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:

@@ -9,11 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from fewstep.cli.main import main
+from fewstep.export.spec import Spec
 from fewstep.measure.spec.spec_check import check_spec
+from fewstep.measure.spec.spec_samples import DataSamples
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
 
 SHAPE = (1, 6, 6)
 RNG = np.random.default_rng(0)
@@ -119,8 +122,59 @@ def test_the_range_of_the_data_is_named(data: np.ndarray, said: str) -> None:
 
 def test_null_values_that_stand_for_a_class_are_named() -> None:
     network, facts = exact("cosine", "v")
-    assert verdict(network, facts, nulls=NULLS) == ""
+    right = check_spec(network, facts, DATA, CLASSES, NULLS)
+    assert (right.mistake, right.unknown) == ("", ())
     assert "null is another value" in verdict(network, facts, nulls={"class": np.zeros(32, int)})
+
+
+def near(share: float) -> Network:
+    """A network whose classes are nearer to their common mean: each class gets a `share` of its own output."""
+    network, _ = exact("cosine", "v")
+
+    def between(x: np.ndarray, times: np.ndarray, given: dict[str, Any]) -> np.ndarray:
+        return share * network(x, times, given) + (1 - share) * network(x, times, NULLS)  # type: ignore[no-any-return]
+
+    return between
+
+
+def test_a_null_value_that_samples_have_is_named_although_classes_change_the_errors_little() -> None:
+    facts = exact("cosine", "v")[1]
+    found = check_spec(near(0.05), facts, DATA, CLASSES, {"class": np.zeros(32, int)})
+    said = "null 0 of 'class' is the value of 16 of 32 samples, and it denoises the others worse: null is another value"
+    assert found.mistake == said
+
+
+def test_null_values_are_not_called_right_if_classes_change_the_errors_little() -> None:
+    facts = exact("cosine", "v")[1]
+    assert check_spec(near(0.05), facts, DATA, CLASSES, NULLS).unknown == (
+        "whether its null values are right, since the conditions hardly change the errors",
+    )
+    found = check_spec(near(0.0), facts, DATA, CLASSES, {"class": np.zeros(32, int)})
+    said = "whether null 0 of 'class' is the value of 16 of 32 samples because they are unlabelled, or because it is a"
+    assert found.mistake == "" and f"the check cannot tell {said} class" in str(found)
+
+
+def test_unlabelled_samples_that_have_the_null_value_are_no_mistake() -> None:
+    network, facts = exact("cosine", "v")
+    labels = np.where(np.arange(32) % 4 < 2, LABELS, 2)
+    found = check_spec(network, facts, DATA, {"class": labels}, NULLS)
+    assert found.mistake == "" and "null 2 of 'class' is the value of 16 of 32 samples because" in str(found)
+
+
+CLASS, CURVE = Condition("class", "class", low=0, high=1, null=0), Condition("f0", "f0", (3,), "float32")
+DENOISER: dict[str, Any] = {"name": "d", "x_shape": SHAPE, "prediction": "v", "schedule": ScheduleSpec("cosine")}
+
+
+def test_a_null_value_is_checked_where_another_condition_keeps_its_value() -> None:
+    samples = DataSamples(DATA, {**CLASSES, "f0": np.zeros((32, 3), np.float32)})
+    shared = Spec(**DENOISER, conditions=(CLASS, replace(CURVE, shared=True)))
+    assert "null is another value" in samples.check(exact("cosine", "v")[0], shared, {}).mistake
+
+
+def test_a_null_value_without_an_unconditional_branch_is_not_called_right() -> None:
+    samples = DataSamples(DATA, {**CLASSES, "f0": np.zeros((32, 3), np.float32)})
+    found = samples.check(exact("cosine", "v")[0], Spec(**DENOISER, conditions=(CLASS, CURVE)), {})
+    assert found.unknown == ("whether its null values are right, since 'f0' has none",)
 
 
 def test_a_network_that_was_hardly_trained_is_like_no_mistake() -> None:
