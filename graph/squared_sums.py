@@ -4,15 +4,29 @@ A square exceeds float16 if |x| > 256, long before x does. TensorRT computes Lay
 InstanceNormalization in float32 by default (INormalizationLayer), so these need no change.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
-from fewstep.graph.graph import Graph, Node
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.half_types import largest_number, smallest_number
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import infer_types
 
 SUMS = ("ReduceMean", "ReduceSum")
 OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
-AFTER_SUM = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants only
+AT_ZERO: Mapping[str, Callable[..., Any]] = {
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Max": max,
+    "Sqrt": np.sqrt,
+    "Pow": np.power,
+    "Reciprocal": lambda value: np.divide(1, value),
+}
+AFTER_SUM = (*AT_ZERO, "Clip")  # with constants only
 
 
 def sums_of_squares(graph: Graph) -> frozenset[str]:
@@ -79,3 +93,47 @@ def inner_tensors(graph: Graph, tensors: frozenset[str]) -> frozenset[str]:
         for name in tensors
         if name not in idx.outputs and all(each.outputs[0] in tensors for each in idx.consumers.get(name, ()))
     )
+
+
+def limit_norms(graph: Graph, half: np.dtype[Any]) -> Graph:
+    """Clip the norms that a 16-bit float type rounds to 0 or infinity where x is 0.
+
+        x / Max(ReduceL2(x), 1e-12)      ==>      x / Clip(Max(ReduceL2(x), 1e-12), 6e-8)
+
+    Otherwise a row of zeros, such as padding, would become 0 / 0 or 0 * infinity, which is NaN.
+    """
+    sums = sums_of_squares(graph)
+    last = sums - inner_tensors(graph, sums)
+    nodes, constants, at_zero = list[Node](), dict[str, Array](), dict[str, float]()
+    for node in graph.nodes:
+        name = node.outputs[0]
+        if name in sums:
+            at_zero[name] = _value_at_zero(node, at_zero, graph)
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(at_zero.get(name, 0.0)).astype(half))
+        is_lost = 0 < at_zero.get(name, 0.0) < np.inf and (rounded == 0 or np.isinf(rounded))
+        if name not in last or not is_lost:
+            nodes.append(node)
+            continue
+        wide, limit = f"unlimited({name})", f"limit({name})"
+        constants[limit] = np.asarray(smallest_number(half) if rounded == 0 else largest_number(half), np.float32)
+        bounds = (limit,) if rounded == 0 else ("", limit)
+        nodes += [replace(node, outputs=(wide,)), Node("Clip", (wide, *bounds), (name,), name=f"clip({name})")]
+    return graph.with_nodes(nodes, constants) if constants else graph
+
+
+def _value_at_zero(node: Node, known: Mapping[str, float], graph: Graph) -> float:
+    """Return the value of a tensor of `sums_of_squares` where x is 0, or NaN if it differs between elements."""
+    if node.op in SUMS or known.keys().isdisjoint(node.inputs):
+        return 0.0  # a sum or a square
+    values = [known[name] if name in known else _number(graph, name) for name in node.inputs if name]
+    with np.errstate(all="ignore"):
+        if node.op == "Clip":
+            has_least = len(node.inputs) > 1 and node.inputs[1] != ""
+            return max(values[:2]) if has_least else values[0]  # an upper limit does not cause a loss
+        return float(AT_ZERO[node.op](*values))
+
+
+def _number(graph: Graph, name: str) -> float:
+    array = graph.constants.get(name)
+    return float(array.item()) if array is not None and array.size == 1 else np.nan

@@ -17,7 +17,7 @@ from fewstep.graph.created_tensors import result_types, tensor_types, tensors_wi
 from fewstep.graph.graph import OPSET, Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
 from fewstep.graph.index import Index, index
-from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
+from fewstep.graph.squared_sums import inner_tensors, limit_norms, sums_of_squares
 from fewstep.graph.types import infer_types
 
 TAKEN = "tensor(float16)"
@@ -32,11 +32,12 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     as the epsilon of a norm, becomes the smallest positive number. These stay float32:
 
     - inputs that an operation accepts only in float32, such as the scales of a Resize
-    - sums of squares, up to their root (`sums_of_squares`)
+    - sums of squares, up to their root (`sums_of_squares`), which `limit_norms` keeps in the type's range
     - positions and other tensors that the graph creates, up to the operation that combines them with data
       (`tensors_without_inputs`)
     - the output of an operation whose attributes or definition require float32. A Cast to 16 bits follows it.
     """
+    graph = limit_norms(graph, half)
     exact = sums_of_squares(graph)
     made = {name for node in graph.nodes for name in node.outputs}
     ports = [v for v in (*graph.inputs, *graph.optional, *graph.outputs) if v.dtype == np.float32]

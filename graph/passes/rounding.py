@@ -12,7 +12,7 @@ from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.passes.half import round_weight, takes_half
-from fewstep.graph.squared_sums import inner_tensors, sums_of_squares
+from fewstep.graph.squared_sums import inner_tensors, limit_norms, sums_of_squares
 from fewstep.graph.types import infer_types
 
 SMALL = 4096  # bytes: larger weights are rounded at run time, so that memory does not hold them twice
@@ -35,6 +35,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
     results of DequantizeLinear, since engines multiply its integers. Weights mapped from files, as in large networks,
     are not rounded: onnxruntime would hold a rounded copy of each.
     """
+    graph = limit_norms(graph, half)
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]

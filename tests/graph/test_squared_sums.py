@@ -45,6 +45,27 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
         np.testing.assert_allclose(run(made, {"x": X})["y"], reference_result(X), rtol=3 * step)
 
 
+ROWS_OF_ZEROS = {
+    "floor": "norm = ReduceL2(x, axes) safe = Max(norm, epsilon) y = Div(x, safe)",
+    "clip": "norm = ReduceL2(x, axes) safe = Clip(norm, epsilon) y = Div(x, safe)",
+    "sum": "square = Mul(x, x) mean = ReduceSum(square, axes) norm = Sqrt(mean) safe = Add(norm, epsilon) "
+    "y = Div(x, safe)",
+    "inverse": "square = Mul(x, x) mean = ReduceMean(square, axes) safe = Add(mean, epsilon) root = Sqrt(safe) "
+    "norm = Reciprocal(root) y = Mul(x, norm)",
+}
+
+
+@pytest.mark.parametrize("body", ROWS_OF_ZEROS.values(), ids=ROWS_OF_ZEROS)
+@pytest.mark.parametrize("half", [FLOAT16, BFLOAT16], ids=["float16", "bfloat16"])
+def test_a_row_of_zeros_stays_zero_in_16_bits(body: str, half: np.dtype[Any]) -> None:
+    """Its norm is 1e-12, which float16 rounds to 0, or 1e6 as an inverse."""
+    graph = graph_of_text(f"{VECTOR} {{ {body} }}", **NUMBERS)
+    x = X * np.float32([[0], [1]])
+    expected = run(graph, {"x": x})["y"]
+    for made in (round_to(graph, half), make_runnable(to_half(graph, half))):
+        np.testing.assert_allclose(run(made, {"x": x})["y"], expected, rtol=0.02)
+
+
 @pytest.mark.parametrize(
     "body",
     ["y = Add(square, x) mean = ReduceMean(square, axes)", "y = ReduceMean(x, axes)", "y = Exp(square)"],
