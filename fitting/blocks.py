@@ -58,8 +58,10 @@ def make_blocks(sampler: Sampler, seeds: range, records: ConditionRecords | None
 
 
 def append_times(plan: Plan, times: Iterable[float]) -> Plan:
-    """Return a plan with the steps of `plan`, followed by the same steps with the network times `times` [N]. It serves
-    to call the network at both sets of times, not to sample."""
+    """Return a plan with the steps of `plan`, followed by the same steps with the network times `times` [N].
+
+    It cannot sample: it only prepares a network for calls at both sets of times.
+    """
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
 
@@ -70,8 +72,8 @@ def flatten_samples(array: Array) -> NDArray[np.float64]:
 
 
 def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
-    """True if the network's output changes with a fraction of a timestep. The output of a network that rounds its time,
-    or looks it up in a table, stays bitwise identical."""
+    """True if a change of the time by a fraction of a timestep changes the network's output. Networks that round the
+    time, or look it up in a table, return bitwise identical outputs."""
     timesteps = sampler.bundle.manifest.schedule.timesteps
     times = np.array([step.time for step in plan.steps])
     span = float(np.ptp(times)) or 1.0

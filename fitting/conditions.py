@@ -27,7 +27,7 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
     """Return user-supplied records in three parts. Without them, use the prompts that come with fewstep: those of the
     calibration for the fit and its choices, and the held-out ones for the judgement.
 
-    If there are fewer user-supplied records than one block for each use, all three share them, with a warning.
+    If the user-supplied records are too few for one block per use, all three uses share them, with a warning.
     """
     records = given_conditions(bundle, conditions, prompts, CALIBRATION).records
     if records is None:

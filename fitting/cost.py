@@ -56,8 +56,8 @@ def count_free_numbers(task: FitTask) -> list[int]:
 
 
 def search_bytes(task: FitTask) -> int:
-    """Return the bytes of memory of the search. These are the bytes of all columns of the Jacobian before and after a
-    correction, or those of the teacher's path if they are more."""
+    """Return the memory of the search in bytes: all columns of the Jacobian before and after a correction, or the
+    teacher's path if that needs more."""
     elements = prod(task.bundle.manifest.x_shape)
     columns = 2 * 4 * task.seeds * sum(count_free_numbers(task)) * elements
     seen = min(FIRST_BLOCKS * BLOCK, task.seeds)

@@ -6,11 +6,11 @@ of a seed's squared error, and a weight times the logarithm of the mean squared 
 decibel of features counts as much as a decibel of PSNR. The Jacobian of the features is found by differences of the
 extractor's outputs along the columns of the samples' Jacobian, so it needs no calls of the denoiser.
 
-Least squares predicts a conditional mean, so its samples have too little energy (mean square about 0). One factor,
-applied to the last row, gives them the teacher's energy. With the mean square about the teacher's mean sample instead,
-on fashion_mnist, the trade cost 0.01 to 0.03 dB more and lowered FD by only 1 %.
+Least squares predicts a conditional mean, so its samples have too little energy, which is the mean of their squared
+values. One factor, applied to the last row, gives them the teacher's energy. With the teacher's mean sample subtracted
+before squaring, the trade cost 0.01 to 0.03 dB more on fashion_mnist, and lowered FD by only 1 %.
 
-The two trades together may lower the mean PSNR by at most COST, and the one for energy by at most a fixed part of that.
+The two trades together may lower the mean PSNR by at most COST, and the trade for energy by at most ENERGY_PART of it.
 A step or a factor that would cost more is shortened.
 """
 
@@ -80,8 +80,10 @@ class TradeOffer:
 
 @dataclass(frozen=True)
 class FeatureTradeoff:
-    """The trade from the numbers `work.origin`, the result of least squares, for at most `cost` dB of the mean PSNR.
-    Without an extractor only energy is traded."""
+    """Trades PSNR for features and energy, starting from `work.origin`, the result of least squares.
+
+    The mean PSNR may fall by at most `cost` dB. Without an extractor, PSNR is traded only for energy.
+    """
 
     work: Refinement
     extractor: Extractor | None

@@ -4,9 +4,9 @@ A change of a number changes the next x. From there on, changes follow the recur
 
     dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + change of row i,   dp_i = D_i dx_i + own change of p_i
 
-Only D_i, the derivative of a prediction with respect to x, needs the network. It is linear, and the dx_i of all numbers
-lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest directions. For the rest of
-dx_i, D_i is approximated by its factor along the weakest of these.
+Only D_i, the derivative of a prediction with respect to x, needs the network. D_i is linear, and for each sample, the
+dx_i of all numbers lie near a few directions. So D_i is measured along at most DIRECTIONS directions, the strongest
+ones. For the rest of dx_i, D_i is approximated by its factor along the weakest measured direction.
 """
 
 from collections.abc import Sequence

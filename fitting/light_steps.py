@@ -59,7 +59,7 @@ class LightTask:
 
     plan: with full steps only.
     features: what the light network reads.
-    records: the conditions of the trajectories; None draws them.
+    records: the conditions of the trajectories; None if each seed draws its own.
     seeds: the number of trajectories.
     threshold: the largest relative difference of features that a light step may have.
     """
@@ -73,7 +73,7 @@ class LightTask:
 
 
 def open_light_task(options: FitOptions) -> LightTask:
-    """Open what `fewstep fit --light` needs.
+    """Open the bundle, compile the plan and read the conditions for `fewstep fit --light`.
 
     Raises UserError for a bundle without a light network, and for a plan that no name with light steps can describe.
     """
@@ -114,7 +114,8 @@ def _measure(
 ) -> tuple[list[int], list[float | None]]:
     """Return the light steps, and the error of the features of each step, mean over seeds and branches.
 
-    All batches advance together, since a step is decided by all seeds. `runs` yield the features of each batch.
+    All batches advance together, since the error of a step is a mean over all seeds. `runs` yield the features of each
+    batch.
     """
     light, errors = list[int](), list[float | None]()
     full, slots = list[Step](), list[list[Features]]()  # the last full steps, and their features in each batch

@@ -34,7 +34,8 @@ class Recurrence:
     start: [given + 1], the coefficients of the given tensors and of the first draw in the first x.
     scales: [N], the coefficient of x in the network's input.
     shown: [N, given], the coefficients of the given tensors in the network's input.
-    base: [N, 1 + given], the coefficients of x and of the given tensors in each prediction, apart from the outputs.
+    base: [N, 1 + given], the coefficients of x and of the given tensors in each prediction. The coefficients of the
+        network's outputs are those of `nominal`.
     """
 
     nominal: Plan

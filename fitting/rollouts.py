@@ -35,7 +35,7 @@ Result = Array | NotFinite  # samples, or the error that replaces them: it must 
 
 @dataclass(frozen=True)
 class RolloutItem:
-    """The request for a plan's samples of a block, from the fitted body or from the teacher's."""
+    """A request for a plan's samples of a block. `by` names the body that samples: the fitted or the teacher's."""
 
     plan: Plan
     block: Block
@@ -50,7 +50,7 @@ class RolloutItem:
 
 @dataclass(frozen=True)
 class JacobianItem:
-    """The request for the Jacobian's columns of some free numbers, on one block of seeds."""
+    """A request for the Jacobian's columns of some free numbers, on one block of seeds."""
 
     numbers: Recurrence
     free: tuple[Number, ...]

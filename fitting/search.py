@@ -1,4 +1,5 @@
-"""Search the best numbers of a plan for a body. All numbers change together, and only final samples are compared."""
+"""Search for the numbers of a plan whose samples are nearest to the teacher's. All numbers change together, and only
+final samples are compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # kinds of free numbers 
 
 @dataclass(frozen=True)
 class SearchedNumbers:
-    """The best numbers so far, the numbers from which the fit started (`origin`), and its seeds.
+    """The state of a search: its best numbers so far, the numbers that it started from (`origin`), and its seeds.
 
     nominal: the plan without fitted numbers over which gains are measured.
     done: the number of steps that gained, including those before an interruption.

@@ -56,8 +56,8 @@ class Starts:
 
     @property
     def path_solvers(self) -> tuple[str, ...]:
-        """The solvers that are tried on times of the teacher's path. Empty if the caller named a plan, or if the plan
-        needs all times that the path offers."""
+        """The solvers that are tried on times of the teacher's path. Empty if the caller named a plan, or if the path
+        does not offer more times (CHOICES) than the plan has steps."""
         return SOLVERS if self.request is None and len(self.nominal[0].steps) < CHOICES else ()
 
 

@@ -26,7 +26,7 @@ class TeacherGate:
 
     replaced: the name of the plan that a new plan would replace: the previous fitted plan, or else the nominal plan.
     before: the check of the teacher against that plan.
-    is_shut: True if the bundle is to keep no plan that is fitted to this teacher.
+    is_shut: True if the bundle must not keep a plan that is fitted to this teacher.
     fix: the fix to print in that case.
     check_against: a function that checks the teacher against any plan.
     """
@@ -45,8 +45,11 @@ class TeacherGate:
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """True if the gate is shut for a fitted plan. `after` is the teacher's check against that plan. A teacher that
-        does not suffice may have led the plan further from the reference than the plan that it would replace."""
+        """True if the gate is shut for a fitted plan. `after` is the teacher's check against that plan.
+
+        It is shut if it was shut before the search, or if the teacher does not suffice and the fitted plan is further
+        from the reference than the plan that it would replace.
+        """
         return self.is_shut or (_is_insufficient(after) and _is_worse(after, self.before))
 
 

@@ -41,7 +41,7 @@ def teacher_states(sampler: Sampler, teacher: Plan, block: Block, steps: Sequenc
     """Return the teacher's x [seeds, elements] at each of the steps, and its sample at the end. `sampler` runs the
     teacher.
 
-    Raises UserError if x has other parts than signal and noise, or is not a single row of the teacher's state.
+    Raises UserError if x is not the sum of signal and noise alone, or is not a single row of the teacher's state.
     """
     return _interpolate_states(teacher, _run_teacher(sampler, teacher, block), steps)
 

@@ -18,7 +18,7 @@ def graph_files(body: Body) -> tuple[str, ...]:
 
 
 def ranges_file(bundle: Bundle, body: Body) -> str | None:
-    """Return the ranges table of a body: its own, or in bundles of earlier versions the bundle's only one."""
+    """Return the file of a body's ranges table: its own, or the bundle's only table in bundles of earlier versions."""
     return body.ranges or bundle.manifest.ranges
 
 
@@ -50,8 +50,8 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
 
 
 def find_excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
-    """Return the int8 bodies whose backend computes float32 wrong, with the error. They are not judged, since the
-    figures would count that error as one of int8."""
+    """Return the int8 bodies whose backend computes float32 wrong, with the error. They are not judged, since their
+    figures would attribute that error to int8."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and FLOAT in bundle.manifest.bodies:

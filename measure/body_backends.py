@@ -1,7 +1,8 @@
 """The backend that computes each body of a bundle on this machine: as deployed, or with its numerics simulated.
 
-The platform of a body names its backend. If this machine has that backend, it runs the body. Otherwise onnxruntime runs
-the body with its Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
+The platform of a body names its backend. If this machine has that backend, the backend runs the body. Otherwise
+onnxruntime runs the body without fusing its Q/DQ pairs: the pairs round values to 8 bits, and everything else is
+computed in float32, or rounded to bfloat16.
 """
 
 from functools import cache

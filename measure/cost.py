@@ -29,7 +29,7 @@ def sampling_needs(
 ) -> Needs:
     """Estimate the needs of sampling a batch with float32 and some bodies, all open at once.
 
-    If `workers` is 0, this process samples. Otherwise that many processes sample, and this one only has float32.
+    If `workers` is 0, this process samples. Otherwise that many processes sample, and this one only opens float32.
     `written` are the bytes of the output files. With `by_rows` the bodies run one row at a time.
     """
     activations = row_bytes(bundle) * (1 if by_rows else batch * max_branches(plan))

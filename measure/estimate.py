@@ -51,8 +51,8 @@ def seconds_per_evaluation(
     """Measure the seconds of one evaluation of one sample with all branches, in a batch of these seeds, as the mean
     over the plan.
 
-    Steps run until each network has run two, and the later one is timed, since a first step also allocates memory. A
-    network with a single step is timed at that step, except in a plan with a single step, which runs twice.
+    Steps run until each network has run two of them. The second is timed, since the first also allocates memory. A
+    network with a single step is timed at that step. A plan with a single step runs twice.
     """
     conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
     repeats = 2 if len(plan.steps) == 1 else 1

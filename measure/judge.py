@@ -53,9 +53,9 @@ def judge(
 ) -> Judgements:
     """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1.
 
-    A contender may use fewer seeds, but must use those whose features are requested, since compared sets have the same
-    seeds. In a space whose judging needs it (`Judging.covers`), one contender must use all seeds. Raises UserError for
-    other numbers of seeds.
+    A contender may use fewer seeds, but at least those whose features are requested, since sets are compared on the
+    same seeds. For tokens, one contender must use all seeds (`Judging.covers`). Raises UserError for other numbers of
+    seeds.
     """
     teacher_count, seeds = (
         want.teacher_sample_count if want.teacher is not None else 0,

@@ -14,7 +14,7 @@ from fewstep.plans.any_plan import AnyPlan
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """The request for the runs of float32 and of contenders from the same seeds, along the judged plan."""
+    """A request for the runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
     contenders: tuple[Contender, ...]

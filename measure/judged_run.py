@@ -40,7 +40,7 @@ JudgedBodies = Callable[[str], Any]  # a function that returns a body by name: a
 
 @dataclass(frozen=True)
 class Contender:
-    """A body to be judged on the first `seeds` seeds. On the first `forced_seeds` of them forced steps run too.
+    """A body to be judged on the first `seeds` seeds. Forced steps also run for the first `forced_seeds` of these.
 
     plan: a separate plan along which the body is compared with float32; None for the judged plan, which token bodies
         always use.
@@ -83,7 +83,8 @@ class JudgedRun:
 
 
 def combine_branches(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """Return the guided output of the branches that step `index` evaluates; for several heads only the prediction."""
+    """Return the guided output of the branches that step `index` evaluates. Of a network with several outputs, only
+    the first one, its prediction, is used."""
     step = plan.steps[index]
     weights = guidance.branch_weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)

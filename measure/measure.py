@@ -53,8 +53,8 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
 
 
 def open_measure_task(options: MeasureOptions) -> MeasureTask:
-    """Open the task of a measurement, after all checks that need no other body than float32. Raises UserError if it
-    cannot be done."""
+    """Open the task of a measurement, after all checks that need only the float32 body. Raises UserError if a check
+    fails."""
     bundle, wanted = options.open(), set(options.columns)
     judged = _open_judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:

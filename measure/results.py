@@ -22,10 +22,10 @@ class StepQuality(Strict, frozen=True):
 
     forced: the ratio of the guided network output, with both networks on the float trajectory (the error of this step
         only). None if no seed has forced steps.
-    guidance, condition: also on the float trajectory, the ratios of cond - uncond and of the change due to another
-        condition. None if there is no such difference, and in results of earlier versions.
-    x0, x: the ratios of the predicted clean sample and of the state after the step, each network on its own trajectory
-        (the accumulated error). A single-step measure misses the difference between the two.
+    guidance, condition: the ratios of cond - uncond, and of the output's change under a different condition, also on
+        the float trajectory. None if there is no such difference, and in results of earlier versions.
+    x0, x: the ratios of the predicted clean sample and of the state after the step, with each network on its own
+        trajectory. They include the errors of earlier steps, which `forced` does not.
     """
 
     index: int
@@ -41,11 +41,11 @@ class StepQuality(Strict, frozen=True):
 
 
 class TokenStepQuality(Strict, frozen=True):
-    """One step of a token plan, at the states of float32's run: the share of open positions whose likeliest token
+    """One step of a token plan, at the states of float32's run: the share of masked positions whose likeliest token
     differs, and the mean KL divergence from float32's probabilities in nats."""
 
     index: int
-    lam: float | None  # None: all positions are open
+    lam: float | None  # None: all positions are masked
     group: int
     disagreement: float
     divergence: float
@@ -78,15 +78,15 @@ class JointError(Strict, frozen=True):
 
     @property
     def share(self) -> float:
-        """The RMS error as a share of the spread; 0 for a joint that does not move and has no error."""
+        """The RMS error as a share of the spread. If the joint does not move (spread 0): 0 without error, else 1."""
         return self.rms / self.spread if self.spread else float(self.rms > 0)
 
 
 class Distance(Strict, frozen=True):
-    """The distance of a set of samples, as a distribution, from a reference set: for one body, and for float32.
+    """The distances of one body's samples and of float32's samples from a reference set, as distributions.
 
-    Both sets of samples come from the same seeds. `noise_floor` is the distance between two disjoint sets of float32
-    samples, i.e. the distance due to chance.
+    The body's and float32's samples come from the same seeds. `noise_floor` is the distance between two disjoint sets
+    of float32 samples, i.e. the distance due to chance.
     """
 
     reference: str  # as text: "float32, dpmpp_2m:8, other seeds", or the name of the data

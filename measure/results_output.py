@@ -27,8 +27,8 @@ def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[Writer]:
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """Raise UserError if the `figures` of a judgement cannot be written. A bundle takes only figures of the calibrated
-    plan, and needs `room` bytes. A file must be writable."""
+    """Raise UserError if the `figures` of a judgement cannot be written: to the file `output`, or if that is None, to
+    the bundle. The bundle keeps only figures of the calibrated plan, and needs `room` bytes of disk space."""
     if output is not None:
         check_writable(output)
         return

@@ -22,14 +22,14 @@ Bodies = Callable[[str], Sampler]  # a function that returns an opened body by i
 
 
 class Question(Protocol[Made]):
-    """A picklable value. Its answer depends only on the bodies, so any process can give it."""
+    """A picklable question. Its answer depends only on the bodies, so any process that has them can answer."""
 
     def answer(self, bodies: Bodies) -> Made: ...
 
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """The request for samples [seeds, *x_shape] of a body along a plan."""
+    """A request for samples [seeds, *x_shape] of a body along a plan."""
 
     body: str
     plan: AnyPlan

@@ -171,7 +171,8 @@ def concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _average_token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
-    """Return the weighted mean over batches: every sample has the same number of open positions at a step."""
+    """Return the mean over batches, weighted by their numbers of samples: at a step, every sample has the same number
+    of masked positions."""
     agreements = [each.agreement for each in parts if each.agreement is not None]
     weights = [len(each.samples) for each in parts]
 

@@ -150,7 +150,7 @@ def find_teacher(
     progress: Progress = SILENT,
     sample: Sample | None = None,
 ) -> Teacher:
-    """Find the teacher of `judged`, and check it on held-out `seeds`. `sample` replaces `sampler` to make the samples.
+    """Find the teacher of `judged`, and check it on held-out `seeds`. If `sample` is given, it makes the samples.
 
     reference: the teacher's plan; a plan file is used unchanged. None is the default, whose steps are doubled until it
         suffices, up to `MOST_STEPS`.

@@ -32,8 +32,7 @@ class Data:
 
 
 def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINUOUS) -> Data:
-    """Open a .npy file without reading it; only token ids are read. Grey images [N, 1, H, W] may have the shape [N, H,
-    W].
+    """Open a .npy file as a memory map. Grey images [N, 1, H, W] may have the shape [N, H, W].
 
     Raises UserError if the file has no such samples, or fewer than 2.
     """

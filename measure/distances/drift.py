@@ -25,7 +25,7 @@ class Moments:
         self.energies: NDArray[np.float64] = np.zeros(BANDS)  # per frequency band
 
     def add(self, samples: Floats) -> None:
-        """Add a batch; all have the same shape after the batch axis."""
+        """Add a batch. All batches must have the same shape after the batch axis."""
         values = samples.astype(np.float64)
         is_image = values.ndim == 4
         channels = values.swapaxes(0, 1) if is_image else values[None]

@@ -68,7 +68,10 @@ def default_extractor(manifest: Manifest) -> str:
 
 
 def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32") -> Extractor | None:
-    """Open the extractor of that name, or in that file; None for "none". Raises UserError if it does not fit."""
+    """Open the shipped extractor `name`, or the one in the file `name`. Returns None for "none".
+
+    Raises UserError if there is no such extractor, or if it cannot extract features of samples [B, *x_shape].
+    """
     if name == NO_EXTRACTOR:
         return None
     shipped = next((each for each in SHIPPED if each.name == name), None)
@@ -84,7 +87,7 @@ def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype:
 
 
 def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: str) -> Extractor:
-    """Open a graph, and try it on two grey samples, or on two of the first id."""
+    """Open a graph, and test it on two samples of zeros: grey images, or tokens of id 0."""
     import onnx
 
     try:

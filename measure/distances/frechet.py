@@ -54,8 +54,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def bias_of_distance(gaussian: Gaussian, count: int, other: int) -> float:
     """Return the expectation of `frechet_distance` between sets of `count` and `other` samples of the same Gaussian.
 
-    To first order in 1/N: the means differ by tr S (1/n + 1/m), and the covariances, whose entries in the eigenbasis
-    have the variances (1 + d_ij) l_i l_j (1/n + 1/m), by sum_ij of these over 2 (l_i + l_j).
+    To first order in 1/N, it is the sum of two terms. The means contribute tr S (1/n + 1/m). In the eigenbasis, the
+    entries of the covariances have the variances v_ij = (1 + d_ij) l_i l_j (1/n + 1/m), and contribute
+    sum_ij v_ij / (2 (l_i + l_j)).
     """
     eigenvalues = np.maximum(np.linalg.eigvalsh(gaussian.covariance), 0)
     sums = eigenvalues[:, None] + eigenvalues[None, :]
@@ -66,8 +67,7 @@ def bias_of_distance(gaussian: Gaussian, count: int, other: int) -> float:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """The distance of a set to a reference, the distance of another set from the same seeds, and the first minus the
-    second.
+    """The distances of two sets from the same seeds to a reference set, and the first distance minus the second.
 
     error, low, high: the standard error of the difference and its 95 % interval, from sets resampled with replacement
     (bootstrap: Efron 1979). The interval is centred on the measured difference, since duplicates in the resampled sets

@@ -31,7 +31,7 @@ SEPARATOR = "."  # separates branch and condition in the name of an array
 @dataclass(frozen=True)
 class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
-    whose values are drawn, and do not represent the user's (`seeds.random_conditions`)."""
+    with drawn values that do not represent the user's data (`seeds.random_conditions`)."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
@@ -53,7 +53,8 @@ def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
 
 
 def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, ConditionRecords]:
-    """Read the records of a file by branch of guidance; those of `COND` have no prefix. A file may lack conditions.
+    """Return the records in a file for each branch of guidance. Arrays of `COND` have no prefix. Conditions may be
+    missing.
     Raises UserError for an array that belongs to no condition, or of another shape or type."""
     named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
     arrays = _leave_out_samples(path, read_arrays(path), takes)
@@ -77,7 +78,7 @@ def _leave_out_samples(path: Path, arrays: ConditionRecords, takes: Sequence[Con
 
 
 def array_name(branch: str, condition: str) -> str:
-    """Return the name in a file of a condition's array for a branch other than `COND`."""
+    """Return the name that a file gives the array of a condition's values in a branch other than `COND`."""
     return f"{branch}{SEPARATOR}{condition}"
 
 

@@ -24,7 +24,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Drift:
-    """Statistics of samples relative to references; (0, 1, 1, 0, all 1) if there is no drift."""
+    """Statistics of samples relative to references. Without drift, differences are 0 and ratios are 1."""
 
     mean: float  # mean(samples) - mean(references), in units of model range
     energy: float  # ratio of the variances about the mean, over all elements

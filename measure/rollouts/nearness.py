@@ -39,7 +39,7 @@ class Nearness:
 
     @property
     def is_near(self) -> bool:
-        """True if few people see a difference."""
+        """True if samples reach the limits beyond which few people see a difference."""
         return self.reaches(NEAR_PSNR, NEAR_SNR)
 
     def reaches(self, least_psnr: float, least_snr: float) -> bool:
@@ -67,7 +67,7 @@ class Nearness:
 def leaves_range(near: Nearness, manifest: Manifest, is_clipped: bool) -> bool:
     """Return whether samples leave the range of the data, and no plan clips them.
 
-    If that range is unknown, they leave it if they are far out of model range.
+    If that range is unknown, they leave it if samples of different seeds differ by more than ten times the peak.
     """
     if sample_limit(manifest) is not None:
         return beyond_data(near, manifest, is_clipped) is not None
@@ -98,7 +98,8 @@ class ReferencePower:
         self._largest = 0.0
 
     def add(self, references: Floats, samples: Floats | None = None) -> None:
-        """Add a batch. Each reference is compared with the previous one. Of samples only the largest number counts."""
+        """Add a batch. Each reference is compared with the previous one. Only the largest magnitude in `samples` is
+        used."""
         if not len(references):
             return
         values = references.astype(np.float64)

@@ -38,9 +38,9 @@ def roll_batch(u: Array) -> Array:
 
 
 def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Array]) -> Array:
-    """Return the output's part in x0 under each sample's condition, its guidance difference, and its change under the
-    next sample's condition. The guidance difference is the branch cond minus the other branch, or minus the mean of
-    several other branches.
+    """Return three terms of x0: the output under each sample's condition, the guidance difference, and the change of
+    the output under the next sample's condition. The guidance difference is the branch cond minus the other branch, or
+    minus the mean of several other branches.
 
     outputs, outputs_moved: the network's outputs at a step, for its inputs and for `roll_batch` of them, [B, *x_shape]
         each. Returns [3, B, *x_shape]. Missing differences are 0: the guidance difference at a step without guidance,
@@ -54,8 +54,8 @@ def output_differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequ
 
 
 def _x0_gain(step: Step) -> float:
-    """Return the change of x0 if the prediction of each branch changes by 1. It is x0 for a state of 0 and predictions
-    of 1."""
+    """Return the change of x0 if the prediction of each branch changes by 1. Since x0 is linear, this is x0 for a state
+    of 0 and predictions of 1."""
     columns = [0.0] * len(step.input) + [1.0, *[0.0] * (step.heads - 1)] * len(step.branches)
     if step.shaping is not None:  # the shaping's result is a column too; here it is treated as if it changed nothing
         columns.append(sum(a * b for a, b in zip(step.shaping_of[0], columns, strict=True)))
@@ -143,5 +143,5 @@ def describe_difference(difference: Difference) -> str:
 
 
 def _run_graph(recorded_run: RecordedRun, graph: LoadedGraph, state: StepState, u: Array) -> list[Array]:
-    """Return a graph's outputs [B, *x_shape] at a step of float32's run, for another input u [B, *x_shape]."""
+    """Return a graph's outputs [B, *x_shape] at a step of float32's run, for the input u [B, *x_shape]."""
     return split_outputs(graph(recorded_run.body_feeds(state, u))[recorded_run.ports[1]], state.step)

@@ -67,7 +67,8 @@ def _is_recompiled(bundle: Bundle, settings: PlanSettings) -> bool:
 
 
 def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
-    """Return the names of a plan: with its grid, and without it if the bundle has no default `grid`."""
+    """Return the names by which a plan can be requested: with its grid, and as it is written if the bundle has no
+    default `grid`, which a name without a grid would mean."""
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(plan.name)

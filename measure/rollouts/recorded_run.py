@@ -33,7 +33,7 @@ RUNS = 4  # runs of a denoiser that carries tensors: the first starts with zeros
 
 
 def runs_per_trajectory(plan: AnyPlan) -> int:
-    """Return the number of runs of a plan in a trajectory, each of which continues the previous one."""
+    """Return how often a plan runs in one trajectory. Each run continues the previous one."""
     return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
@@ -67,8 +67,8 @@ class RecordedRun(ReferenceRun):
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
     def body_feeds(self, state: StepState, u: Array | None = None) -> Arrays:
-        """Return all inputs of a body at a step of the reference, or for another u, [branches * B, ...]: branch by
-        branch."""
+        """Return all inputs of a body at a step of float32's run, [branches * B, ...], branch by branch. `u` replaces
+        the x of that step."""
         before = self.states[state.index - 1].slots if state.index else self.slots
         taken = {} if before is None else carry_in(self.plan, state.step, before)
         carried = {CARRIED + name: array for name, array in taken.items()}
@@ -76,7 +76,7 @@ class RecordedRun(ReferenceRun):
         return {**self.feeds[state.index], **carried, self.ports[0]: x}
 
     def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
-        """Run a body's graphs, one for each range group, and return every state. States may be not finite."""
+        """Run a body's graphs, one for each range group, and return every state. States may contain NaN or infinity."""
         body = StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
         if self.float32 is not None:
             body = _route_by_network(self.network, self.plan, body, self.float32)
@@ -98,7 +98,8 @@ def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCal
 def record_search_runs(
     sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-    """Record the run on which to search a map, and the runs on which to judge it. Arguments are as in `record_run`."""
+    """Record the run on which mixed precision is searched, and the runs on which the result is judged. Arguments are as
+    in `record_run`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
         record_run(sampler, plan, seeds, records, partial(_report_progress, progress, number, len(parts)))

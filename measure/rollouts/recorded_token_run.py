@@ -1,7 +1,7 @@
 """Judge the graphs of a token denoiser, at the states of float32's run and by separate runs.
 
 One different token changes all that follow, so a separate run says little about a body's error. Therefore logits are
-compared at float32's states. The figures are the share of open positions whose likeliest token differs, and the
+compared at float32's states. The figures are the share of masked positions whose likeliest token differs, and the
 divergence of the probabilities.
 """
 
@@ -52,7 +52,7 @@ class RecordedTokenRun:
     """A float32 run along a token plan with range groups, made by `record_token_run`.
 
     seeds: the seeds of its samples.
-    mask: the id of an open position.
+    mask: the id of a masked position.
     feeds: a body's inputs except x at each step.
     ports: names of the body's x and output.
     float_states: float32's states at each step.
@@ -109,7 +109,8 @@ class RecordedTokenRun:
         return TokenAgreement(round(changed / opened, 5), round(same, 4), tuple(steps))
 
     def _pairs(self, run: TokenOutputs) -> list[tuple[TokenState, NDArray[np.float64], NDArray[np.float64]]]:
-        """Return float32's states, each with log-probabilities [M, V] at open positions, of float32 and the graphs."""
+        """Return float32's states, each with the log-probabilities [M, V] of float32 and of the graphs at masked
+        positions."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
             for state, exact, other in zip(self.float_states, self.reference.logits, run.logits, strict=True)

@@ -56,7 +56,7 @@ class SeedBatch:
         return cls(seeds, manifest.x_shape, held_out_conditions(manifest, seeds, records))
 
     def select(self: Same, place: slice) -> Same:
-        """Return some of the samples."""
+        """Return the samples of a slice."""
         conditions = {name: each[place] for name, each in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=conditions)
 

@@ -1,1 +1,1 @@
-"""Does a spec agree with samples of the training data? The likely mistake is named."""
+"""Check whether a spec agrees with samples of the training data, and name the likely mistake."""

@@ -46,7 +46,7 @@ Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  #
 
 
 class ErrorsAtTime(msgspec.Struct, frozen=True):
-    """The squared error of the denoised samples at a time, and the linear denoiser's, over the variance of the data."""
+    """The squared errors of the network and of the linear denoiser at a time, both divided by the data's variance."""
 
     time: float
     error: float
@@ -55,7 +55,7 @@ class ErrorsAtTime(msgspec.Struct, frozen=True):
 
 class SpecCheck(msgspec.Struct, frozen=True):
     """The errors of the spec as stated. `mistake` names the likely mistake; "" if the spec seems right. `unknown` are
-    facts, as text, that these samples do not show."""
+    facts, as text, that cannot be checked on these samples."""
 
     errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
     samples: int
@@ -167,7 +167,8 @@ def _check_time(
 ) -> tuple[str, str]:
     """Check what the errors hardly show: whether the network reads its time, and the noisy end of the schedule.
 
-    `mistake` is the one that was found so far. Returns it or another one, and what cannot be checked; "" for none.
+    `mistake` is the mistake found so far, or "". Returns the likely mistake, and the facts that cannot be checked, as
+    text; "" for none.
     """
     if _ignores_time(network, stated, data, conditions, rows[:FIRST]):
         if mistake:

@@ -1,4 +1,4 @@
-"""Common mistakes in a spec. Each is given as the reading of a network that corrects it."""
+"""Common mistakes in a spec. Each is represented by a corrected interpretation (reading) of the network."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most net
 
 @dataclass(frozen=True)
 class SpecReading:
-    """A reading of a network: its schedule, the time that it receives, and the meaning of its output."""
+    """An interpretation of a network: its schedule, the time that it receives, and the meaning of its output."""
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -78,7 +78,8 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
 
 
 def _describe_schedule(spec: ScheduleSpec, other: ScheduleSpec) -> str:
-    """Describe a schedule by its kind, and by the fields that differ from another of its kind, or from the defaults."""
+    """Describe a schedule by its kind, and by the fields that differ from `other`, or from the defaults if `other` has
+    a different kind."""
     like = other if other.kind == spec.kind else ScheduleSpec(spec.kind)
     fields = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing_fields(spec, like))
     return f"{spec.kind!r} of {fields}" if fields else repr(spec.kind)
@@ -89,7 +90,7 @@ def _differing_fields(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
 
 
 def _time_fix(spec: ScheduleSpec, factor: float) -> str:
-    """Return, as text, how to give a network another multiple of the time."""
+    """Return, as text, how to multiply the time that a network receives by `factor`."""
     if spec.kind == "flow" and spec.timesteps * factor >= 1:
         return f"give the schedule timesteps={spec.timesteps * factor:.0f}"
     is_table = spec.kind == "flow" or NoiseSchedule(spec).timesteps is not None

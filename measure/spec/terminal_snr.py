@@ -29,7 +29,8 @@ CLEAR = 0.35  # largest distance from a flag's expected slopes, as a share of th
 def check_terminal_snr(
     evaluate: Callable[[Float32, float], Float32], facts: DenoiserFacts, data: Float32, x0: Float32
 ) -> tuple[str, str]:
-    """Return (mistake, unknown) as text: the first if the network contradicts the flag, the second if it cannot tell.
+    """Return (mistake, unknown) as text, "" for none. A mistake is named if the network contradicts the flag
+    `zero_terminal_snr`, and the flag is unknown if the network's outputs cannot decide.
 
     evaluate: a function from x [B, *x_shape], with B = len(x0), and a time to the output. data: all samples, [N,
         *x_shape]. x0: the samples that are noised. Both texts are empty if the flag is right, or hardly changes the

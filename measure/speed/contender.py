@@ -12,7 +12,7 @@ from fewstep.plans.plan import DENOISER
 
 @dataclass(frozen=True)
 class OnBackend:
-    """A body of a bundle as loaded by a named backend, for a contender that is not onnxruntime on the CPU."""
+    """A body of a bundle that a named backend loads, for a contender that does not run in onnxruntime on the CPU."""
 
     backend: str
     bundle: Path

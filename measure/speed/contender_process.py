@@ -23,7 +23,7 @@ _CALLS: dict[str, Call] = {}
 
 
 def open_calls(opener: Opener) -> float:
-    """Open the calls of this process, and return the seconds that it took."""
+    """Open the calls of this process, and return the duration in seconds."""
     start = perf_counter()
     _CALLS.update(opener())
     return perf_counter() - start
@@ -48,9 +48,10 @@ def run_turn(name: str, seconds: float, warm_up: float = WARM_UP) -> list[Second
 
 
 def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mapping[str, Call]:
-    """Return calls of the graphs that run the steps of a plan: "" for all, and one for each network.
+    """Open the graphs that run the steps of a plan, and return calls by name: "" runs the graphs of all networks, the
+    name of a network runs that network's graphs, and PROFILES returns the seconds of each call by operation type.
 
-    graphs: the network of each, how often a call runs it, and its opener.
+    graphs: for each graph, the name of its network, how often a call runs it, and the function that opens it.
     """
     opened = [(network, times, opener()) for network, times, opener in graphs]
     names = ("", *dict.fromkeys(network for network, _, _ in opened))
@@ -71,7 +72,7 @@ def _run_all(runs: Sequence[Call]) -> None:
 
 
 def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return seconds of a call by operation type; empty if those of a graph are unknown."""
+    """Return the seconds of a call by operation type; empty if they are unknown for one of its graphs."""
     total = defaultdict[str, float](float)
     for times, seconds in parts if all(seconds for _, seconds in parts) else ():
         for kind, each in seconds.items():

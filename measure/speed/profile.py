@@ -1,7 +1,7 @@
 """The profile of a step's time: shares by operation type, from onnxruntime's own profile.
 
-The types are those that a performance engineer can act on: products that int8 makes faster and those that stayed in
-float, the conversions between both, and work that has no int8 form.
+The types are those that a performance engineer can act on: products in int8, products that stayed in float, conversions
+between the two, and operations that are not computed in int8.
 """
 
 import json
@@ -34,7 +34,7 @@ _KIND_OF = {operation: kind for kind, operations in KINDS.items() for operation 
 
 
 def profile_graph(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
-    """Return seconds of each type in a run of a graph, the longest first, with these `options` of onnxruntime."""
+    """Return the seconds of each operation type in a run of a graph, the longest first. `options`: onnxruntime's."""
     import onnxruntime
 
     with TemporaryDirectory() as folder:
@@ -46,8 +46,8 @@ def profile_graph(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str
 
 
 def seconds_by_kind(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Return seconds of each type in the events of onnxruntime's profile, the longest first: of each node the median
-    over its runs."""
+    """Return the seconds of each operation type in the events of onnxruntime's profile, the longest first. Each node
+    counts with the median over its runs."""
     nodes = sorted(
         (event["name"], event["args"]["op_name"], event["dur"])
         for event in events

@@ -33,8 +33,8 @@ class Turns:
     """The turns in which contenders are timed. Raises UserError for invalid values.
 
     batches: samples in one call, with a race for each. rounds: turns of each contender. seconds: duration of a turn.
-    threads: of a call, 0 for the cores that this process may use. spinning: whether waiting threads spin inside a call;
-    they never spin between calls.
+    threads: threads of a call; 0 for one per core that this process may use. spinning: whether waiting threads spin
+    inside a call; they never spin between calls.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -119,8 +119,8 @@ def run_race(
 
 
 def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
-    """Return the shares of each call by type, the largest first; none if the profile fails, e.g. without disk space
-    for its file. Times are kept."""
+    """Return the shares of each call's time by operation type, the largest first. Empty if the profile fails, e.g.
+    without disk space for its file; the measured times are kept."""
     try:
         by_call: Mapping[str, Mapping[str, float]] = process.run_call(contender_process.PROFILES)
     except UserError as error:

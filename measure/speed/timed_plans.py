@@ -18,9 +18,11 @@ def select_timed_plans(
     guidance: float | Guidance | None,
     threads: int,
 ) -> dict[str, Plan]:
-    """Return a plan for each body of the bundle. Calibrated bodies among `names` get that of `select_plans`. Other
-    bodies get the plan of the first of these; if there are none, the plan of the bundle's first calibrated body, or
-    that of float32."""
+    """Return a plan for each body of the bundle.
+
+    `select_plans` selects the plans of the calibrated bodies in `names`, or else of the bundle's first calibrated body,
+    or else of float32. All other bodies get the first of these plans.
+    """
     bodies = bundle.manifest.bodies
     opened = open_body(bundle, FLOAT if FLOAT in bodies else names[0], threads)
     calibrated = [name for name, body in bodies.items() if body.plan is not None]

@@ -1,8 +1,8 @@
-"""A worker process: it reads calls from stdin until it ends, and writes their results or errors to stdout.
+"""A worker process: it reads calls until stdin ends, and writes their results or errors to stdout.
 
     python worker_process.py PATHS
 
-PATHS is the parent's `sys.path` as JSON. A message is its length, 8 bytes, and a pickle.
+PATHS is the parent's `sys.path` as JSON. A message is a pickle, preceded by its length in 8 bytes.
 """
 
 import json
