@@ -93,7 +93,7 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
         refuse_overflow(needed, wide)
         return wide
 
-    return try_targets(task.targets, check_target, task.refused)
+    return try_targets(task.targets, store_refusals(check_target, task.sampler.bundle), task.refused)
 
 
 def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:

@@ -107,10 +107,13 @@ def test_an_activation_beyond_every_type_costs_the_body_for_tensorrt_alone(bundl
         )
         calibrate(replace(FIRST, bundle=path, target=BOTH))
     assert set(open_bundle(path).manifest.bodies) == {"float32", "int8-cpu-x86"}
+    refused = "the last calibration refused int8-tensorrt, because activation "
+    assert calibrate_fix(open_bundle(path), "int8-tensorrt").startswith(refused)
 
 
-def test_an_activation_that_integers_alone_code_costs_no_body_with_floats() -> None:
-    task = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={})
+def test_an_activation_that_integers_alone_code_costs_no_body_with_floats(bundle: Path) -> None:
+    sampler = SimpleNamespace(bundle=open_bundle(bundle))
+    task = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={}, sampler=sampler)
     attempts = select_makeable_targets(task, SimpleNamespace(max_magnitudes=lambda: {"further": 1e39}, unseen=()))  # type: ignore[arg-type]
     assert attempts.made == {"int8-tensorrt": TENSORRT} and attempts.failed.keys() == {"int8-qnn"}
 
