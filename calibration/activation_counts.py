@@ -31,8 +31,8 @@ def count_activations(
 ) -> Counts:
     """Count the activations of the prepared graph into histograms, by lambda group.
 
-    `checkpoint` is that of the task. If `workers` are given, each follows one trajectory at a time; otherwise this
-    process follows all of them.
+    `checkpoint` is the task's checkpoint, from which counting resumes. If `workers` are given, each follows one
+    trajectory at a time; otherwise this process follows all of them.
 
     To count your own evaluations, use `Counts.empty`, `add` and `fill_unseen_groups`.
     """
@@ -104,7 +104,7 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats:
 
 def tabulate_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:
     """Return the ranges for a graph that serves only some groups, given the table of all groups. The remaining groups
-    take the ranges of the nearest group in `part`. They do not affect pooled ranges or channel scales."""
+    get the ranges of the nearest group in `part`, and do not affect pooled ranges or channel scales."""
     readers = find_readers(prepared)
 
     def search_ranges(name: str) -> Ranges:

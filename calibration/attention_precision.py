@@ -1,9 +1,9 @@
 """Choose whether the products of large attention run in int8, by the error of samples and an estimate of time.
 
 The ranges table has a range for the input of each operation with a weight, but none for the operands of attention. The
-probabilities of attention may also be too flat or too peaked for 8 bits. So whole bodies are judged: with the scores in
-int8, then with the second products as well. Products stay in int8 if the lost quality is worth less than the saved
-time, at the price of `CalibrationPolicy`.
+probabilities of attention may also be too flat or too peaked for 8 bits. So whole bodies are judged: first with the
+product of queries and keys (the scores) in int8, then also with the product of probabilities and values. A product
+stays in int8 if the lost quality is worth less than the saved time; `CalibrationPolicy.price` converts time to dB.
 """
 
 import logging
@@ -40,7 +40,8 @@ def quantize_attention(
     judge: Callable[[Recipe], CalibratedBody],
     policy: CalibrationPolicy,
 ) -> CalibratedBody:
-    """Return the body with the products of its large attention in int8, as far as samples allow.
+    """Return the body with those products of its large attention in int8 whose loss of sample quality is worth the
+    saved time.
 
     recorded_run: a run of float32 on which the operands are measured. `judge` returns the body of a recipe, with the
     quality of its samples.
@@ -81,8 +82,8 @@ def measure_largest(
 ) -> Mapping[str, float]:
     """Return the largest magnitude of each operand over the steps of a recorded run, by tensor.
 
-    Probabilities are computed again from queries and keys, for one head at a time: a network that returned them would
-    hold those of all its layers.
+    Probabilities are computed again from queries and keys, for one head at a time: a network that returned the
+    probabilities would hold those of all layers in memory.
     """
     fed = tuple(dict.fromkeys(name for each in attention for name in (each.query, each.key, each.value)))
     fixed = {name: prepared.constants[name] for name in fed if name in prepared.constants}  # such as learned queries

@@ -71,9 +71,9 @@ class BodyMaker:
     def _make_unbounded_body(self, target: Target) -> CalibratedBody:
         """Return the body with the fewest graphs whose sample quality is high enough, or close to the best.
 
-        More graphs do not move more bytes in a step, but each graph has its own weights, so a large network keeps one
-        graph. So does a body of a sample space without squared errors (tokens), whose quality is not a PSNR of samples,
-        and a body of a target without floats, which has one range for all steps.
+        Each graph has its own weights, so a large network always keeps one graph. A body also keeps one graph if its
+        sample space has no squared error (tokens), because its quality is then not a PSNR, and if its target has no
+        floats, because it then has one range for all steps.
         """
         policy, bodies = self.task.policy, [self._make_single_graph_body(target)]
         is_one = self.writer is not None or not self._has_squared_error or target.scheme.no_floats
@@ -97,8 +97,8 @@ class BodyMaker:
         return self._quantize_attention(self._judge(self._select_float_operations(recipe)))
 
     def _quantize_attention(self, body: CalibratedBody) -> CalibratedBody:
-        """Return the body with large attention in int8 as far as its samples allow. A bound leaves attention in
-        float, since its search moves only operations with weights."""
+        """Return the body with large attention in int8 where `quantize_attention` allows it. Attention stays in float
+        if a bound applies to the target, since the search moves only operations with weights."""
         target, bound = body.recipe.target, self.task.bound
         is_searched = bound is not None and bound_applies(target, bound)
         if not target.scheme.int8_attention or not self._has_squared_error or is_searched or body.recipe.is_float:

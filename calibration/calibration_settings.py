@@ -2,8 +2,8 @@
 be compared only if their settings are equal.
 
 A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
-body. Its bound and its other targets are ignored, since they do not concern the body of every target. Plans are
-compared by name and by guidance weight.
+body. Its bound (--quality or --speed) and its other targets are not compared, since a bound need not apply to every
+target. Plans are compared by name and by guidance weight.
 """
 
 from collections.abc import Collection, Mapping
@@ -59,8 +59,9 @@ def parse_command_options(command: str) -> dict[str, str]:
 def describe_differences(
     bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str
 ) -> tuple[str, ...]:
-    """Return up to two clauses: one names the bodies that were calibrated along another plan than expected, and one
-    those along the expected plan whose options differ from the `reference`."""
+    """Return up to two clauses: one names the bodies that were calibrated along a different plan than expected; the
+    other names the bodies that were calibrated along the expected plan, but with options that differ from the
+    `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -75,8 +76,8 @@ def describe_differences(
 
 
 def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan: AnyPlan) -> tuple[str, ...]:
-    """Return sentences for a report along `plan`: one for judged int8 bodies that were calibrated along another plan,
-    and one for those whose options differ from the first body of this plan."""
+    """Return sentences for a report along `plan`: one for judged int8 bodies that were calibrated along a different
+    plan, and one for bodies whose options differ from those of the first body that was calibrated along `plan`."""
     bodies = {name: read_settings(bundle, body) for name, body in judged.items() if body.plan}
     if not bodies:
         return ()

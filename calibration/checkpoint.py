@@ -77,7 +77,7 @@ class Checkpoint:
             self.written = monotonic()
 
     def drop(self) -> None:
-        """Remove the checkpoint, once the bundle is written."""
+        """Remove the checkpoint. Call this after the bundle is written."""
         try:
             for path in (cache.folder() / "calibration").glob(f"*{self.name}*"):  # drafts of killed writes, too
                 path.unlink(missing_ok=True)
@@ -113,7 +113,8 @@ def _remove_abandoned() -> None:
 
 
 def _input_facts(task: Task) -> tuple[object, ...]:
-    """Return the sources of the body's inputs besides the plan: x, conditions, and hashes of the encoding graphs."""
+    """Return what the body's inputs depend on besides the plan: the shape of x, sizes, conditions, the conditioner and
+    the prologue with their hashes, and the bodies of other networks."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     others = []  # the other networks, whose steps the trajectories also run; names of graphs follow from their content

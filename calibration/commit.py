@@ -37,7 +37,7 @@ class CalibratedNetwork:
     plan: the task's plan, divided into the range groups of the counts.
     table: the ranges that the bundle stores for the network.
     bodies: manifest entries by name.
-    lowered: the bodies in memory.
+    lowered: the lowered graph of each body, by body name; if a body has several, the graph of its cleanest steps.
     searches: precision searches of the bodies that a bound selected.
     failed: errors of the bodies that were not made.
     checkpoint: the checkpoint of the counts, obsolete once the bundle is committed.

@@ -28,7 +28,7 @@ class Cost:
     counted: evaluations of one sample to find ranges.
     moments: evaluations of one sample to round weights.
     errors: evaluations of one sample to measure the errors of operations.
-    references: evaluations of one sample by float32, with which bodies are compared.
+    references: float32 evaluations of one sample, for the samples with which bodies are compared.
     judged: evaluations of one sample to judge each body.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
@@ -81,10 +81,9 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
 def operation_error_runs(task: Task) -> int:
     """Return the maximum number of runs that measure the errors of a network's operations for one target.
 
-    The runs of a large network are a small part of a calibration along many trajectories, but far more than the rest of
-    a calibration along few. For a large network they therefore take no more evaluations than the other stages together,
-    but are at least `CalibrationPolicy.fewest_error_runs`. For other networks the number of trajectories has no
-    influence.
+    For a large network, these runs take at most as many evaluations as all other stages together, so that they do not
+    dominate a calibration along few trajectories. Their number is at least `CalibrationPolicy.fewest_error_runs`. For
+    other networks it is `CalibrationPolicy.most_error_runs`, whatever the number of trajectories.
     """
     policy = task.policy
     if not exceeds_one_file(task.prepared):
@@ -98,8 +97,8 @@ def operation_error_runs(task: Task) -> int:
 
 
 def _attention_bodies(task: Task) -> int:
-    """Return how many bodies with attention in int8 are judged for all targets together. A bound leaves attention in
-    float."""
+    """Return how many bodies with attention in int8 are judged for all targets together. With a bound there are none,
+    since attention then stays in float."""
     targets = [each for each in task.targets if each.scheme.int8_attention]
     if not targets or task.bound is not None:
         return 0
@@ -121,8 +120,9 @@ def _reference_calls(task: Task) -> int:
 
 
 def records_first(tasks: Sequence[Task]) -> bool:
-    """Return whether the runs with float32 are recorded before counting, and time an evaluation for the estimate: for a
-    single large network, whose session takes long to open."""
+    """Return whether the float32 runs are recorded before counting, so that one of their evaluations can be timed for
+    the estimate. This is so for a single large network, whose session takes long to open, if the plan has at least
+    TIMED_STEPS steps, the samples have a squared error, and no target is without floats."""
     task = tasks[-1]
     if len(tasks) > 1 or len(task.plan.steps) < TIMED_STEPS:
         return False

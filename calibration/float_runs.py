@@ -55,8 +55,9 @@ class FloatRuns:
     def record_all(self, announce: Callable[[float], object]) -> None:
         """Record both runs in one session, and close it.
 
-        `announce` receives the seconds of one evaluation of one sample after two steps. An error is ignored here,
-        since the counting of activations names the tensor. A missing run is recorded when it is read.
+        `announce` receives the seconds of one evaluation of one sample after two steps. A UserError is ignored here:
+        counting activations raises it again and names the tensor. A run that is then missing is recorded at its first
+        use.
         """
         seeds = len(OPERATION_SEEDS[: len(self.task.seeds)])
         shown = prefix_stages(self.progress, "errors of operations")
@@ -80,7 +81,7 @@ class FloatRuns:
 
 
 def _time_steps(progress: Progress, samples: int, announce: Callable[[float], object]) -> Progress:
-    """Return a Progress that passes the seconds of the second of TIMED_STEPS steps, for one sample, to `announce`."""
+    """Return a Progress that times step number TIMED_STEPS and passes its seconds per sample to `announce`."""
     before = perf_counter()
 
     def report(stage: str, done: int, total: int) -> None:

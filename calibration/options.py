@@ -81,8 +81,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     keep_float: tuple[str, ...] = ()
 
     def compile(self, compiler: PlanCompiler) -> AnyPlan:
-        """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of
-        its plan. Clips of earlier calibrations are not used."""
+        """Compile the plan with one range group, which `calibrate` splits later. A plan file keeps its own guidance.
+        Clips of earlier calibrations are not used."""
         manifest = compiler.bundle.manifest
         reference = self.plan or parse_plan_text(calibration_plan(manifest))
         is_file = isinstance(reference, FileReference)
@@ -188,7 +188,8 @@ def check_options(options: CalibrateOptions) -> None:
 
 
 def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
-    """Return the targets by their names, without duplicates. Raises UserError for an unknown name, or none."""
+    """Return the targets by their names, without duplicates. Raises UserError for an unknown name, and if there are no
+    names."""
     if not options.target:
         raise UserError("no target is given", f"choose from {', '.join(target_names())}")
     chosen = tuple(load_target(name) for name in dict.fromkeys(options.target))

@@ -10,11 +10,11 @@ from fewstep.runtime.kinds.sample_space import LARGEST
 
 
 def suggest_clip(bundle: Bundle) -> float | None:
-    """Return the limit of a clip: for an epsilon denoiser of data in [-1, 1], or else the clip of the scheduler that
-    came with the denoiser.
+    """Return the limit of the suggested clip: the clip of the scheduler that came with the denoiser, or else 1 for an
+    epsilon denoiser of data in [-1, 1].
 
-    The error of an epsilon prediction is divided by alpha, which is small at the first steps. None if there is neither,
-    and for data without a sharp limit, such as latents.
+    An epsilon denoiser needs a clip because the error of its prediction is divided by alpha, which is small at the
+    first steps. Return None in all other cases, such as latents, which have no sharp limit.
     """
     manifest = bundle.manifest
     if manifest.scheduler is not None and manifest.space.has_squared_error:

@@ -32,19 +32,26 @@ MEMORY = 2**26  # bytes of activations at once
 class Task:
     """A bundle's float denoiser, the plan that it will run, and the targets to lower for.
 
-    Attributes: sampler: the sampler of the float32 body of one network. prepared: the graph of that body. plan: the
-        plan to calibrate along. It has one range group until the counts are known. edges: the values of lambda between
-        the range groups. targets: the targets to lower for. seeds: one for each trajectory. operations: names of the
-        operations that will be lowered. conditions: one record for each seed; None to draw them. sizes: the sizes of x,
-        which alternate over the seeds; empty for the default size. per_size: number of successive seeds with the same
-        size. threads: the threads of one evaluation; 0 means one per core, or, with workers, one per worker. bound: the
-        bound that the search for a precision map has to meet. command: returns the command line that repeats this
-        calibration for the targets of these names. refused: errors of bodies that cannot be made, by body name.
-        network: the name of the network whose steps of the plan are followed. all_networks: the sampler of all
-        networks; None if there is only one. random: names of conditions with random values
-        (`conditions_file.GivenConditions`). kept_operations: names of operations that the user keeps in float. policy:
-        the numbers by which calibration decides. no_floats: whether every float tensor is counted, as targets without
-        floats require.
+    sampler: the sampler of the float32 body of one network.
+    prepared: the graph of that body.
+    plan: the plan to calibrate along. It has one range group until the counts are known.
+    edges: the values of lambda between the range groups.
+    targets: the targets to lower for.
+    seeds: one for each trajectory.
+    operations: names of the operations that will be lowered.
+    conditions: one record for each seed; None to draw them.
+    sizes: the sizes of x, which alternate over the seeds; empty for the default size.
+    per_size: number of successive seeds with the same size.
+    threads: the threads of one evaluation; 0 means one per core, or, with workers, one per worker.
+    bound: the bound that the search for a precision map has to meet.
+    command: returns the command line that repeats this calibration for the targets of these names.
+    refused: errors of bodies that cannot be made, by body name.
+    network: the name of the network whose steps of the plan are followed.
+    all_networks: the sampler of all networks; None if there is only one.
+    random: names of conditions with random values (`conditions_file.GivenConditions`).
+    kept_operations: names of operations that the user keeps in float.
+    policy: the numbers by which calibration decides.
+    no_floats: whether every float tensor is counted, as targets without floats require.
     """
 
     sampler: Sampler

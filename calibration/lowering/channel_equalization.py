@@ -107,7 +107,8 @@ def _output_multipliers(op: WeightedOp, codes: Mapping[str, Encoding], scheme: S
 
 
 def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
-    """Return the operation with the names of its input and output inside the multipliers."""
+    """Return the operation between its multipliers: it reads the multiplied input, and writes the output before its
+    division."""
     x = op.x if codes[op.x].multipliers is None else name_after_equalization(op.x)
     y = op.name if _output_multipliers(op, codes, scheme) is None else name_after_equalization(op.name)
     return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))

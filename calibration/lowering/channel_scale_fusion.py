@@ -15,11 +15,12 @@ Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and varianc
 divisions fused an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
 sums fused it takes 0.87 to 0.90 on the shipped denoisers (benchmarks/races/cpu_forms.py of commit f965803).
 
-The best form of a division depends on the axes. In 1-D channels are short: BatchNormalization takes 1.06 of the time
-for its fixed cost, and per-channel scales take 0.97. In 2-D per-channel scales take 1.08 to 1.13, because onnxruntime
-uses the channels-last layout there, in which DequantizeLinear processes channels one at a time. QuantizeLinear reads
-channels first in both. A bias directly after DequantizeLinear becomes BatchNormalization too. Otherwise onnxruntime
-would move the Add before the Transpose to channels first, which would then move floats instead of codes.
+The best form of a division depends on the axes. In 1-D channels are short: a step takes 1.06 of the time with
+BatchNormalization, because of its fixed cost, and 0.97 with per-channel scales. In 2-D per-channel scales take 1.08 to
+1.13, because onnxruntime uses the channels-last layout there, in which DequantizeLinear processes channels one at a
+time. QuantizeLinear reads channels first in both. A bias directly after DequantizeLinear becomes BatchNormalization
+too. Otherwise onnxruntime would move the Add before the Transpose to channels first, which would then move floats
+instead of codes.
 
 Scales that change with the range group are rows of one packed table for each number of channels.
 """
@@ -44,8 +45,9 @@ Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes that replace its n
 
 
 def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """Return the lowered graph in these forms. Nodes that are no longer read stay in the graph. `types` are those of
-    the prepared graph, whose names the lowered graph kept; `encodings` are the codes of the integers, by tensor."""
+    """Return the lowered graph after these fusions. Nodes that are no longer read stay in the graph. `types` are the
+    types of the prepared graph, whose tensor names the lowered graph keeps; `encodings` are the codes of quantized
+    tensors, by name."""
     codes = {
         integer_name(name): code for name, code in encodings.items() if code.multipliers is not None
     }  # keys: names of the integers
@@ -89,7 +91,8 @@ class _Division:
 
 @dataclass(frozen=True)
 class _Coded:
-    """A QuantizeLinear or DequantizeLinear whose per-channel scales replace it and a multiplication."""
+    """A QuantizeLinear or DequantizeLinear with per-channel scales. It replaces one that has a single scale, and the
+    multiplication next to it."""
 
     node: Node
     code: ChannelCode
@@ -195,7 +198,8 @@ def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
 
 
 def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """Match a sum of pictures, and a product before it, as scale and shift; None if a node is not such a sum."""
+    """Match x * scale + shift or x + shift of pictures, with one scale and shift per channel. `add` is the node of the
+    sum. Return None if it is not such a sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
         return None
@@ -229,7 +233,8 @@ def _match_product(node: Node, channels: int, rank: int, lowered: _Lowered) -> t
 
 
 def _channel_operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | None:
-    """Return a tensor with one number for each channel as an operand; None for other tensors."""
+    """Return a tensor with one number per channel as an operand: a constant as its values [C], a graph input [B, C, 1,
+    ...] as its name. Return None for other tensors."""
     column = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:

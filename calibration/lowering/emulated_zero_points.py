@@ -1,7 +1,7 @@
 """Zero points for engines without them: the graph subtracts an offset from the activation, and corrects the output.
 
 The outputs of SiLU are in [-0.28, high]. A symmetric code spends half of its values below zero, where hardly any values
-are. With c the middle of the code's range, -zero point * scale:
+are. With c = -zero_point * scale, the middle of the code's range:
 
     op(x, W) + bias      ==>      op(x - c, W) + (bias + c * sum of W)
 
@@ -96,7 +96,8 @@ def _pads(op: WeightedOp) -> tuple[int, ...] | None:
 
 
 def _subtract_zero_point(x: str, pads: tuple[int, ...], middle: float, new: NewNodes) -> tuple[Node, ...]:
-    """Return the nodes that produce the shifted input, which is the last node's output."""
+    """Return the nodes that pad the input, if there are pads, and subtract `middle`. The last node's output is the
+    shifted input."""
     number = new.constant(f"{x}_middle", np.array(middle, np.float32))
     if not pads:
         return (Node("Sub", (x, number), (new.name(f"{x}_centred"),), name=f"centre({x})"),)

@@ -70,9 +70,10 @@ def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
 
 def choose_int8(ranges: Ranges, grouped: bool) -> Encoding:
     """Return `asymmetric_int8` if its scales are finer by LEAST_FINER in the geometric mean, else `symmetric_int8`.
-    They are finer after a SiLU, whose outputs are hardly negative.
+    Asymmetric scales are finer after a SiLU, whose outputs are hardly negative.
 
-    For targets where a zero point costs operations. Sums of residuals are centred on zero, and would gain nothing.
+    This is the code of targets for which a zero point costs additional operations. Sums of residuals are centred on
+    zero, and would gain nothing from one.
     """
     moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
     gain = np.exp(np.log(symmetric.scales / moved.scales).mean())

@@ -49,9 +49,9 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
 
 def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
-    """Open a graph that also returns inner `tensors`, in OpenVINO. It is compiled once for each set of shapes, in
-    float32 unless `backend` differs. Feeds without an input are ignored. Calling the graph raises UserError if the
-    plugin fails."""
+    """Open a graph that also returns inner `tensors`, in OpenVINO. It is compiled once for each set of input shapes, in
+    the float type of `backend` (default: float32). Feeds without an input are ignored. Calling the graph raises
+    UserError if the plugin fails."""
     shown = expose_openvino_tensors(graph, tensors) if tensors else graph
     compiled = _make_compiler(shown, replace(backend or OpenVino(), cached=False))
     held: dict[tuple[tuple[int, ...], ...], Any] = {}
@@ -97,7 +97,8 @@ def _negative_name(name: str) -> str:
 
 
 def _products_by_weight(graph: Graph) -> dict[str, str]:
-    """Return the products by the name of the int8 constant that they read through a DequantizeLinear."""
+    """Return the outputs of multiplying operations, by the name of the int8 constant that the operation reads through a
+    DequantizeLinear."""
     idx = index(graph)
     pattern = f"({' | '.join(MULTIPLY)})(x, DequantizeLinear(codes))"
     return {found["codes"]: node.output for node in graph.nodes if (found := match(node, pattern, idx)) is not None}
@@ -131,5 +132,6 @@ def _integer_constants(layer: Any) -> list[str]:
 
 
 def _source_operations(layer: Any) -> Iterator[str]:
-    """Yield the names of the operations fused into a layer; OpenVINO marks parts of one by a slash and a suffix."""
+    """Yield the names of the operations fused into a layer. If OpenVINO splits an operation, it appends a slash and a
+    suffix to the name, which are removed."""
     yield from (name.partition("/")[0] for name in layer.get_rt_info()["originalLayersNames"].astype(str).split(","))

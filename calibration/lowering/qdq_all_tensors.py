@@ -50,7 +50,7 @@ SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are no
 
 
 def qdq_all_tensors_form() -> Form:
-    """Return the form of operations on rounded weights; `add_pairs_to_all_tensors` then adds the activations' pairs."""
+    """Return the `Form` that quantizes only weights; `add_pairs_to_all_tensors` then adds the pairs of activations."""
     return Form(quantize=lambda tensor: (), operation=_emit_operation, encodes_output=lambda op: True)
 
 
@@ -231,7 +231,8 @@ class _Pairs:
 
 
 def _constant_name(node: Node, place: int) -> str:
-    """Return the name of a constant. The code of a summand follows from the other summand, so each sum has its own."""
+    """Return the name of a constant. The code of a constant that is added depends on the other summand, so the name is
+    different for each sum."""
     is_added = node.op == "Add" or node.op in (*NORMS, *WEIGHTED) and place == SHIFT
     return f"shift({node.output})" if is_added else node.inputs[place]
 

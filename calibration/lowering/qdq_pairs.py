@@ -62,8 +62,8 @@ def emit_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]
 
 
 def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
-    """Return nodes as `emit_operation` does, but with the largest scale in the weight's pair, and the ratios of the
-    channels' scales to it in a product after the operation.
+    """Return the nodes of `emit_operation` with a single scale in the weight's pair, the largest of all channels. A
+    product after the operation multiplies each channel by the ratio of its scale to the largest.
 
     If all channels have one scale, no product is needed. Convolutions need such weights: in an engine, a convolution
     writes float32 if its weight has per-channel scales, and float16 if the weight has one scale (tensorrt-rtx 1.7).

@@ -58,8 +58,8 @@ class LoweredGraph(NamedTuple):
 
 @dataclass(frozen=True)
 class LoweredBody:
-    """An int8 graph to be deployed, with its coverage by operations that really run in int8. `groups` are the edges of
-    lambda between its groups; empty if its scales are constant."""
+    """An int8 graph to be deployed. `coverage` counts the operations that really run in int8. `groups` are the edges of
+    lambda between its range groups; empty if its scales are constant."""
 
     graph: Graph
     coverage: Coverage
@@ -202,8 +202,9 @@ def _weights_by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeigh
 def choose_encodings(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
-    """Return the code of every activation, which does not depend on the other operations lowered. Operations that share
-    a weight have no per-channel scales: it would have to compensate for the multipliers of all of them."""
+    """Return the code of every activation. A code does not depend on which other operations are lowered. Operations
+    that share a weight have no per-channel scales: the weight would have to compensate for the multipliers of all of
+    them."""
     weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those read the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
@@ -231,8 +232,9 @@ def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp])
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
     """Return a function that maps a tensor to the least gain, in dB, at which it gets per-channel scales. For the
-    largest tensor this is `Scheme.least_gain`. A positive value decreases in proportion to a tensor's size, as does the
-    time of the product. For quantized outputs it is 0, since they need no product."""
+    largest tensor this is `Scheme.least_gain`. If that is positive, a smaller tensor needs less gain in proportion to
+    its size, because multiplying it takes less time. For quantized outputs the least gain is 0, since they are not
+    multiplied."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
     selected = select_int8_ops(prepared)

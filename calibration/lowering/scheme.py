@@ -42,7 +42,7 @@ class Form:
 
 
 class Arithmetic(Protocol):
-    """Emulation of a part of the codes by nodes of the graph."""
+    """A function that emulates parts of the codes, such as zero points, by nodes of the graph."""
 
     def __call__(
         self,
@@ -53,8 +53,9 @@ class Arithmetic(Protocol):
         dtype: np.dtype[Any],
         /,
     ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-        """Return the graph with the added nodes, and the operations between them and the remaining codes with which it
-        is to be lowered. `weights` are by operation; `dtype` is the compute type of the lowered graph."""
+        """Return the graph with the added nodes, and the operations and codes with which it is to be lowered: the
+        operations read and write the tensors between the added nodes, and the codes lack the emulated parts. `weights`
+        are by operation; `dtype` is the compute type of the lowered graph."""
         ...
 
 
@@ -83,9 +84,9 @@ class Scheme:
         in dB), for the graph's largest activation. Smaller activations need less, in proportion to their size, because
         the product may take time. A negative value is for engines that fuse the product, and is the same for all sizes.
     no_floats: True if engines take no floats: every tensor has a code for its full range, and every weight is int8.
-    narrow: True if inner operations with weights (`select_int8_ops`) read 8 bits, and everything else has 16.
+    narrow: True if the operations that `select_int8_ops` chooses read 8 bits, and all other tensors have 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
-    one_scale: the operations whose weights have one scale for all output channels, e.g. "Conv".
+    one_scale: the ONNX operators whose weights have one scale for all output channels, e.g. "Conv".
     int8_attention: whether engines multiply the operands of large attention in int8, if pairs precede its products.
     """
 
@@ -128,7 +129,7 @@ class Target:
         operations that may be int8.
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
     check: returns the coverage by operations that really run in int8, given the prepared graph, the lowered one and the
-        operations selected. Raises UserError naming an operation that does not.
+        operations selected. Raises UserError naming an operation that does not run in int8.
     runs: opens the lowered graph for judging, as close to deployment as this machine allows: on its engine, or
         simulated (`open_simulated`). Feeds without an input are ignored.
     needs: imports what the check or the engine requires besides onnxruntime, and raises UserError if it is not

@@ -83,7 +83,7 @@ def measure_operation_errors(
 
 
 def _fuse_attention(graph: Graph) -> Graph:
-    """Return the graph with attention in one kernel, which holds no scores."""
+    """Return the graph with attention in one kernel, which does not store the scores."""
     from fewstep.graph.passes.contrib_attention import fuse_unmasked_attention  # for large networks alone
 
     return fuse_unmasked_attention(graph)
@@ -118,7 +118,8 @@ def attribute_errors(
 def round_weight(
     op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
 ) -> NDArray[np.float32]:
-    """Return a weight, rounded to int8 and back, for an input whose channels are not multiplied."""
+    """Return a weight after rounding to int8 and back. Its division by the input's multipliers is undone, since the
+    gated operation reads an input that is not multiplied."""
     numbers = codes[op.x].multipliers
     weight = quantize(op, equalize_weight(op, prepared, codes), numbers).dequantize()
     return weight if numbers is None else scale_inputs(np.multiply, weight, op, numbers)

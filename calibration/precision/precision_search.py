@@ -163,7 +163,7 @@ def search_precision(
     progress: Progress = SILENT,
     policy: CalibrationPolicy = POLICY,
 ) -> SearchResult:
-    """Search a body that meets a bound, on the seeds of `recorded_run`, and judge it on `judges`.
+    """Search for a body that meets a bound, on the seeds of `recorded_run`, and judge it on `judges`.
 
     Raises UserError if no body meets the bound.
     """

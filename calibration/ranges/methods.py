@@ -41,9 +41,9 @@ Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # shrink factors [
 def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
     """Return edges that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
 
-    Lambdas that differ only by rounding are merged: ancestral solvers return to a time with other last digits. Next to
-    an infinite lambda (pure noise of a flow) the edge is half the nearest step away, or 1 if there is only one finite
-    lambda.
+    Lambdas that differ only by rounding are merged: ancestral solvers return to a time whose last digits differ. Next
+    to an infinite lambda (pure noise of a flow) the edge is half the nearest step away, or 1 if there is only one
+    finite lambda.
     """
     distinct: list[float] = []
     for lam in sorted(lams):

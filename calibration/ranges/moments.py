@@ -27,6 +27,7 @@ Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [block
 class InputBlocks:
     """The inputs of a weight, split into blocks: `spans` of at most `width` inputs. An input is a tap of a channel.
 
+    groups: number of groups of a convolution; 1 for a matrix product.
     outputs: number of outputs of one group of a convolution.
     inputs: number of inputs of all groups.
     taps: number of taps of a channel.
@@ -124,7 +125,8 @@ def draw_patches(
     op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
 ) -> NDArray[np.float32]:
     """Return the inputs of the weights at `count` random positions, or at all positions if there are no more:
-    [positions, inputs * taps], in the order of the weight's axes after the first. For a convolution, of all groups."""
+    [positions, inputs * taps], in the order of the weight's axes after the first. For a convolution, they are the
+    inputs of all groups."""
     if op.node.op != "Conv":
         rows: NDArray[np.float32] = x.reshape(-1, x.shape[-1])
         return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]

@@ -155,9 +155,9 @@ class Counts:
             self.histograms[key] = seen if before is None else merge_histograms(before, seen)
 
     def fill_unseen_groups(self) -> "Counts":
-        """Return counts in which every tensor has values in every group. A tensor without values in some groups takes
-        those of its other groups. One that never had a value is dropped, and its readers stay in float. A warning names
-        both."""
+        """Return counts in which every tensor has values in every group. If a tensor has no values in some groups,
+        these groups get the merged values of its other groups. A tensor that never had a value is dropped, and the
+        operations that read it stay in float. Warnings name the tensors of both cases."""
         groups = range(len(self.edges) + 1)
         seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
         partly = {name: at_groups for name, at_groups in seen.items() if 0 < len(at_groups) < len(groups)}

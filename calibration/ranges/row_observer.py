@@ -57,7 +57,7 @@ class RowObserver:
         return returned
 
     def _inputs_to_observe(self, feeds: Arrays) -> set[str]:
-        """Return the counted tensors that are inputs, which may have no rows."""
+        """Return the names of the counted tensors that are inputs of the graph."""
         return feeds.keys() & set(self.counts.tensors)
 
     def _measure(self, name: str, values: NDArray[np.float32]) -> Histogram | Fault | None:

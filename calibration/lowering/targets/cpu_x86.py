@@ -82,7 +82,7 @@ def _scale_and_zero_point(tensor: str) -> tuple[str, str]:
 
 
 def _weight_constants(op: WeightedOp, weight: QuantizedWeight) -> dict[str, Array]:
-    """Return integers, scales and zero points, in this order."""
+    """Return the integers, scales and zero points of a weight by name, in this order."""
     return {
         integer_name(op.code): weight.values,
         scale_name(op.code): weight.scales,

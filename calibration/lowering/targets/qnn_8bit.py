@@ -1,5 +1,5 @@
-"""Qualcomm's Hexagon through QNN, as in `qnn.py`, except that inner operations with weights read 8 bits. Their ranges
-are those with the least error."""
+"""Qualcomm's Hexagon through QNN, as in `qnn.py`, except that the operations that `select_int8_ops` chooses read 8
+bits. The 8-bit ranges are those with the least squared error."""
 
 from dataclasses import replace
 

@@ -61,8 +61,8 @@ BROKEN = "report this with the graph: a lowering of fewstep is wrong"
 
 
 def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Check the structure that engines need: both inputs of each operation quantized symmetrically, and 16-bit
-    floats."""
+    """Check the structure that engines need: both inputs of each operation are quantized symmetrically, and no float
+    has 32 bits. Return the coverage."""
     idx = index(lowered)
     for op in ops:
         node = idx.producers.get(product_name(op.name)) or idx.producers[op.name]
