@@ -1,6 +1,7 @@
 """The batch sizes for which the upsampling of diffusers takes the same branch as in a trace.
 
-From 64 rows on it makes its input contiguous, which changes no values. So the traced graph serves any batch.
+From 64 rows on, the upsampling makes its input contiguous, which changes no values. The traced graph therefore serves
+any batch.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ UPSAMPLING = ("diffusers.models.resnet", "diffusers.models.upsampling")
 def batch_range(network: "torch.nn.Module", x_shape: Sequence[int]) -> tuple[int | None, int | None]:
     """Return the smallest and the largest batch of the traced branch. None means no limit.
 
-    A network of videos joins the frames of x [channels, frames, height, width] and the batch to rows.
+    A video network merges the frames of x [channels, frames, height, width] into the batch, so each sample has `frames`
+    rows.
     """
     if not any(type(each).__module__ in UPSAMPLING for each in network.modules()):
         return None, None

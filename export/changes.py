@@ -1,4 +1,4 @@
-"""Change a denoiser before it is traced: merge LoRA files, and apply functions that a text names."""
+"""Change a denoiser before it is traced: merge LoRA files, and apply the functions that `--change` names."""
 
 import hashlib
 import json
@@ -28,7 +28,8 @@ RETURNS = "let it return (module, spec)"
 
 
 def read_change(text: str) -> NamedCall:
-    """Return the change that a text names, a function `(module, spec, *arguments) -> (module, spec)`."""
+    """Return the change that a value of `--change` names: a function `(module, spec, *arguments) -> (module, spec)` and
+    its arguments."""
     return resolve_call("change", text, 2)
 
 
@@ -87,7 +88,7 @@ def apply_changes(
 
 
 def refuse_changed(source: Source) -> None:
-    """Raise UserError for a module that options have changed before, in whole or in part. This happens if the user's
+    """Raise UserError if options have already changed the module or one of its submodules. This happens if the user's
     function returns or wraps the same module in every call."""
     if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _modules_with_weights(source.module)):
         raise UserError(
@@ -102,7 +103,8 @@ def _mark(module: "nn.Module") -> None:
 
 
 def _modules_with_weights(module: "nn.Module") -> list["nn.Module"]:
-    """Return the submodules with own weights. Networks may share modules without weights, such as an activation."""
+    """Return the modules that have weights of their own. Others, such as activations, may be shared between
+    networks."""
     return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
 
 

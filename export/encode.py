@@ -87,7 +87,7 @@ def _has_exported_encoders(folder: "Folder") -> bool:
 
 
 def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:
-    """Return the pictures of FILE and NAME=FILE by the argument of the call."""
+    """Parse FILE and NAME=FILE, and return the picture files by the name of the call's argument."""
     pictures: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")

@@ -12,8 +12,8 @@ OWN = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
 class MissingForm(Exception):
-    """An operation that no ONNX operations compute as torch does. `detail` follows its name in messages, and `node` is
-    its node, once it is known."""
+    """Raised for an operation that cannot be expressed in ONNX operations with torch's results. `detail` follows the
+    operation's name in messages, and `node` is the operation's FX node, once it is known."""
 
     def __init__(self, detail: str = "", node: torch.fx.Node | None = None) -> None:
         super().__init__(detail)

@@ -54,7 +54,8 @@ def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Seq
 
 
 def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
-    """Raise UserError if an expert's samples differ in form from the denoiser's."""
+    """Raise UserError if an expert's spec differs from the denoiser's in the shape of x, the sizes, the schedule or the
+    inputs, or if a property of either does not allow experts."""
     specs = spec, denoiser
     fields = {
         field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards", "self_condition")

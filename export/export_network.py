@@ -38,7 +38,8 @@ LOG = logging.getLogger("fewstep")
 class ExportedNetwork:
     """A network whose graphs and verification table are files of the bundle.
 
-    graphs: "conditioner", "prologue", "body", and "light" with a cut for feature caching, those that it has.
+    graphs: by name: "body", and those of "conditioner", "prologue" and (with a cut for feature caching) "light" that
+    the network has.
     features: the inner features that the body returns and the light graph reads.
     """
 

@@ -120,7 +120,8 @@ def _find_fixing_lines(
 
 
 def _file_name(number: object) -> str:
-    """Return "network.py:" for the number of a file in torch's report, or "line " if this torch numbers none."""
+    """Return "network.py:" for the number of a file in torch's report, or "line " if this version of torch does not
+    number files."""
     try:
         from torch._logging.structured import INTERN_TABLE  # private to torch
     except ImportError:

@@ -26,9 +26,9 @@ def warn_of_operations(prepared: PreparedDenoiser) -> None:
 
 
 def warn_of_repeated_work(prepared: PreparedDenoiser) -> None:
-    """Warn of Conv, Gemm and MatMul that depend only on times and conditions but stay in the body. The warning names
-    the tensor that cannot become a row. It does not name work that stays in the body because a row would be larger than
-    its sources."""
+    """Warn of Conv, Gemm and MatMul nodes that depend only on times and conditions, but cannot be computed before the
+    first step, since a result is not float32 with one part per sample. The warning names the first such result. There
+    is no warning for nodes that stay in the body because their results are larger than their inputs."""
     body = prepared.body
     types, outside = infer_types(body), x_independent_tensors(body)
     working = [node for node in body.nodes if node.output in outside and estimate_macs(node, types)]

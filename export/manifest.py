@@ -47,8 +47,8 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
 
 
 def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
-    """Describe what other verbs added to the bundle that is replaced, `previous`, and `new` does not have; "" if that
-    is only a report."""
+    """Describe what other verbs added to `previous`, the bundle that is replaced. Fitted plans that `new` also has are
+    left out. Return "" if nothing but a report was added."""
     bodies = [name for name in previous.bodies if name != "float32"]
     engines = [engine.file for engine in previous.engines]
     kept = () if new is None else new.fitted
@@ -60,8 +60,8 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
 def suggest_later_commands(previous: Manifest, folder: Path) -> str:
     """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any.
 
-    They are quoted again, since the manifest of another person could end a command and begin one of a shell. A
-    calibration whose targets were all calibrated again later is left out: none of its bodies was left.
+    Words are quoted again, since a manifest from another person could contain shell syntax. A calibration whose targets
+    were all calibrated again later is left out, since all of its bodies were replaced.
     """
     again, later = list[str](), set[str]()
     for command in reversed(previous.provenance.commands):

@@ -79,7 +79,7 @@ class Spec(Description, frozen=True):
 
     A token denoiser predicts "logits" on the schedule "flow", whose sigma is the share of masked tokens: `forward(ids
     int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is [length], or
-    [codebooks, length]. The share of open positions implies the time, so most such networks do not read it.
+    [codebooks, length]. The share of masked positions implies the time, so most such networks do not read it.
 
     A network with a separate time for each position, `positions`, takes time [B, places] (`plans.continuation`).
 

@@ -1,4 +1,4 @@
-"""The update of a LoRA for one weight [out, in, *kernel]: the arithmetic of its forms, in float32; r is the rank.
+"""The update of a LoRA for one weight [out, in, *kernel]: the arithmetic of each variant, in float32; r is the rank.
 
 LoRA    (Hu et al. 2021)        up [out, r] @ down [r, in]; of a convolution up [out, r, 1, 1], down [r, in, *kernel]
 LoCon   (Yeh et al. 2023)       LoRA, with a convolution [r, r, *kernel], `mid`, between two of 1x1

@@ -60,7 +60,8 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Tensors"
 def _updates(
     layers: "Sequence[Any]", parts: "Tensors", scale: AlphaScale, strength: float = 1.0
 ) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
-    """Return (parameter, new value) of layers whose outputs are concatenated in the file."""
+    """Return (parameter, new value) for the weights of `layers`, and for the bias of a single layer. The file holds one
+    update for several layers, with their outputs concatenated in this order."""
     import torch
 
     from fewstep.export.lora.delta import apply_update

@@ -106,8 +106,8 @@ def _check_file(condition: Condition, value: str, text: str) -> None:
 
 
 def _set_null(condition: Condition, value: str, text: str) -> Condition:
-    """Return the condition with this null value. An integer at an end of the condition's range leaves that range, so
-    that users cannot choose it."""
+    """Return the condition with this null value. If it is the smallest or the largest integer of the condition's range,
+    the range is shortened by it, so that users cannot choose it."""
     try:
         null = int(value) if "int" in condition.dtype else float(value)
     except ValueError:

@@ -27,5 +27,5 @@ def refuse_checkpoint(text: str) -> NoReturn:
 
 
 def _is_source(folder: Path) -> bool:
-    """Return True if a folder is one that export reads: of diffusers, or of a plugin."""
+    """Return True if export can read a folder: a diffusers folder, or one that a plugin reads."""
     return (folder / INDEX).is_file() or find_folder_kind(folder) is not None

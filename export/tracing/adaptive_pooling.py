@@ -1,7 +1,7 @@
 """Adaptive pooling between fixed sizes of which one is not a multiple of the other.
 
 Output i of n reads the inputs from floor(i size / n) to ceil((i + 1) size / n), as in torch. Windows differ in length,
-and may overlap, which no pooling of ONNX describes.
+and may overlap. No pooling operation of ONNX computes this.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,5 @@
-"""Attention in the cases in which ONNX's form differs from torch's: rows for which a mask leaves no key, and tensors
-whose rank is not 4.
+"""Attention in the cases in which torch.onnx exports it with different results: rows for which a mask leaves no key,
+and tensors whose rank is not 4.
 
 torch's scaled_dot_product_attention returns 0 for a query without a key. A softmax in ONNX gives the mean of all values
 if the numbers of the mask are finite, and NaN if they are infinite.

@@ -31,8 +31,9 @@ WHERE = torch.ops.aten.where.self
 
 
 def _has_no_form(*args: Any, **options: Any) -> NoReturn:
-    """Refuse an operation whose form in torch.onnx differs from torch. For erfcx, and so for log_ndtr, it multiplies
-    exp(x^2) and erfc(x): infinity and 0 for x above 9. Its histc places numbers on an edge in the next bin."""
+    """Refuse an operation that torch.onnx exports with different results. It exports erfcx, and thus log_ndtr, as the
+    product of exp(x^2) and erfc(x), which is infinity times 0 for x above 9. Its histc counts numbers on an edge in the
+    next bin."""
     raise MissingForm
 
 
@@ -87,7 +88,7 @@ def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
 
 
 def _where_number(condition: torch.Tensor, a: Any, b: Any) -> Any:
-    """Return `_where` for booleans, of which one side or both are a single True or False."""
+    """Return `_where` for booleans, if one side or both are a single True or False."""
     if not all(
         each.dtype == torch.bool if isinstance(each, torch.Tensor) else isinstance(each, bool) for each in (a, b)
     ):
@@ -158,8 +159,8 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
 
 
 def is_decomposed(node: torch.fx.Node) -> bool:
-    """Return True if the decomposition of a node's operation differs from the operation. Raises MissingForm with the
-    node for an operation without a form."""
+    """Return True if the decomposition of a node's operation differs from the operation. Raises MissingForm, with the
+    node, for an operation that cannot be exported."""
     if node.target == WHERE and node.meta["val"].dtype == torch.bool:
         return True
     if node.target in ON_PAIRS and not is_circular(node):

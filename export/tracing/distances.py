@@ -1,4 +1,4 @@
-"""Distances for which torch.onnx has no form: hypot, and cdist between all pairs of rows."""
+"""Distances that torch.onnx cannot export: hypot, and cdist between all pairs of rows."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
-"""Elementwise operations for which torch.onnx has no form, or one that overflows or is wrong at zeros: fmax and fmin,
-which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2, shifts of bytes, and
-clamps with one limit."""
+"""Elementwise operations that torch.onnx cannot export, or exports with results that overflow or are wrong at zeros:
+fmax and fmin, which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2, shifts of
+bytes, and clamps with one limit."""
 
 import math
 from collections.abc import Callable

@@ -199,9 +199,9 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
 
 
 def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.ExportedProgram) -> UserError:
-    """Return the error of an operation whose ONNX form has an attribute, such as `group` of Conv, that follows the
-    batch or a size. The operation is the first convolution with such a number of groups or roll by such a number, if
-    there is one."""
+    """Return the error of an operation that becomes an ONNX node with an attribute, such as `group` of Conv, that
+    depends on the batch or a size. The operation is the first convolution with such a number of groups or roll by such
+    a number, if there is one."""
     convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
     found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
     rolls = (node for node in captured.graph.nodes if str(node.target).startswith("aten.roll"))
@@ -224,7 +224,7 @@ def _groups(convolution: torch.fx.Node) -> Any:
 
 
 def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
-    """Return the node of a program from which an operation without an ONNX form comes: the operation itself, or one
+    """Return the node of a program from which an operation that ONNX cannot express comes: the operation itself, or one
     that torch.onnx decomposes into it, as it decomposes hypot into prims.hypot. None if it is unknown."""
     for nodes in (program, program.run_decompositions()):
         if (own := _find_by_name(nodes, operation)) is not None:
@@ -235,8 +235,8 @@ def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch
 
 
 def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:
-    """Return the decompositions that torch.onnx applies before it looks for ONNX forms. The table is private to torch.
-    If it is missing, None is returned, and the error names neither module nor line."""
+    """Return the decompositions that torch.onnx applies before it translates operations to ONNX. The table is private
+    to torch. If it is missing, None is returned, and the error names neither module nor line."""
     try:
         from torch.onnx._internal.exporter import _decomp, _registration
 

@@ -34,9 +34,9 @@ def list_operations_once() -> Iterator[None]:
 
     Each of the retracings of an export reads the list for each of 27 namespaces, and overrides some 600 operations.
     torch 2.13 evaluates the annotations of a nested function for each override. Together this took 0.3 of the 0.7 s of
-    processor time of the export of a single operation. An operation that is registered meanwhile is still found: the
-    list is only read so that all operations become attributes of `torch.ops`, as an operation that is used is already.
-    Both names are private. If a release lacks one, nothing is changed.
+    processor time of the export of a single operation. An operation that is registered meanwhile is still found: torch
+    reads the list only to make all operations attributes of `torch.ops`, and the first use of an operation makes it one
+    too. Both names are private. If a release lacks one, nothing is changed.
     """
     with ExitStack() as stack:
         with suppress(ImportError):

@@ -1,7 +1,7 @@
 """Remainders and floor division of floats, as torch computes them: from the exact remainder, that of C's fmod.
 
-torch.onnx writes floor(a / b), whose rounded quotient may reach the next whole number: 1 // 0.1 was 10, and torch's is
-9, since 0.1 is a little more than a tenth in float32.
+torch.onnx writes floor(a / b), whose rounded quotient may reach the next whole number: it computes 1 // 0.1 as 10.
+torch's result is 9, since 0.1 in float32 is a little more than a tenth.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,8 @@ def _remainder(a: Any, b: Any) -> Any:
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
-    """Return floor(a / b) of the exact quotient. Without its remainder, a quotient is a whole number up to rounding."""
+    """Return floor(a / b) of the exact quotient. The remainder is subtracted from a before the division, so the
+    quotient is a whole number up to rounding."""
     if _is_exact(a, b):
         return NotImplemented
     a, b = _as_tensors(a, b)
@@ -57,7 +58,8 @@ def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def _is_below(rest: Tensor, b: Tensor) -> Tensor:
-    """Return whether the quotient that leaves a rest is rounded down: the rest has the other sign than b."""
+    """Return whether the floor is one below the truncated quotient: the remainder `rest` is not 0, and its sign differs
+    from b's."""
     return (rest != 0) & ((rest < 0) != (b < 0))
 
 

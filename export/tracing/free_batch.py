@@ -22,7 +22,8 @@ class FreeBatch(TorchFunctionMode):
 
 
 def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, out: None = None) -> Tensor:
-    """Return the elements of `input` at `indices` of an axis; the other axes are broadcast. Without `dim`, of all."""
+    """Return the elements of `input` at `indices` along the axis `dim`; the other axes are broadcast. Without `dim`,
+    both tensors are flattened."""
     if dim is None:
         return input.flatten().gather(0, indices.flatten())
     dim %= input.dim()
@@ -36,8 +37,8 @@ def _gradient(
 ) -> tuple[Tensor, ...]:
     """Return the derivative along each axis of `dim`.
 
-    spacing: a step for all axes, or a list of a step or of the coordinates [size] of each axis. edge_order: that of the
-    one-sided differences at both ends.
+    spacing: a step for all axes, or a list with a step or the coordinates [size] for each axis. edge_order: the order
+    of accuracy, 1 or 2, of the one-sided differences at both ends.
     """
     axes = range(input.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
     given = spacing if isinstance(spacing, list | tuple) else [1.0 if spacing is None else spacing] * len(axes)

@@ -1,6 +1,6 @@
-"""Operations on the order of elements for which torch.onnx has no form, or one that places NaN anywhere.
+"""Operations on the order of elements that torch.onnx cannot export, or exports with NaN in arbitrary places.
 
-sort places NaN last, as the largest number. kthvalue, median and nanmedian select an element of the sorted rows. mode
+sort treats NaN as larger than any number. kthvalue, median and nanmedian select an element of the sorted rows. mode
 counts equal elements. searchsorted counts the edges below x.
 """
 
@@ -14,8 +14,8 @@ ATEN = torch.ops.aten
 
 
 def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
-    """Return the sorted rows and the index of each element. Equal elements keep their order. In a row with NaN and
-    infinity, the indices of these may be exchanged."""
+    """Return the sorted rows and the index of each element. Equal elements keep their order. In a row with both NaN and
+    infinity, their indices may be exchanged."""
     if not x.dim() or not isinstance(x.shape[dim], int) or x.is_complex():
         return NotImplemented
     if x.dtype == torch.bool:

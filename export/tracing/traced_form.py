@@ -1,5 +1,5 @@
-"""Modules that are traced in another form than the one in which they run. An example is a module that contains its
-backward pass."""
+"""Modules that are replaced by an equivalent module for tracing. An example is a module that contains its backward
+pass."""
 
 from abc import ABC, abstractmethod
 
@@ -14,12 +14,12 @@ class TracedForm(nn.Module, ABC):
 
     @abstractmethod
     def check_spec(self, spec: Spec) -> None:
-        """Raise UserError for a spec that the traced form does not support."""
+        """Raise UserError for a spec that the traced module does not support."""
 
     @abstractmethod
     def make_traceable(self, example: tuple[Tensor, ...]) -> nn.Module:
-        """Return the module in the form to trace, for any batch; `example` are valid inputs."""
+        """Return the equivalent module that is traced, for any batch. `example` are valid inputs."""
 
     @abstractmethod
     def explain_refusal(self, example: tuple[Tensor, ...], operation: str) -> UserError:
-        """Return the error for an operation without an ONNX form, such as "grid_sampler_2d"."""
+        """Return the error for an operation that ONNX cannot express, such as "grid_sampler_2d"."""

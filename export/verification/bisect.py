@@ -41,7 +41,8 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
 
     Only `candidates` are checked. Each round checks some sources of the current wrong tensor, evenly spaced in the
     order of computation, and continues upstream of the first wrong one. Tensors that are reached only through correct
-    tensors are skipped. So is a wrong tensor that causes no other tensor to be wrong, such as the infinities of a mask.
+    tensors are skipped. A wrong tensor that causes no other tensor to be wrong, such as the infinities of a mask, is
+    skipped too.
     """
     idx = index(graph)
     order = [output for node in graph.nodes for output in node.outputs if output in candidates]

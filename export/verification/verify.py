@@ -83,8 +83,8 @@ class ReferenceOutputs:
     """The outputs of a denoiser at every point, kept in memory after the denoiser is released.
 
     `scope` selects the points. `other_outputs` are the named outputs and the carried tensors at each. `mixed` are the
-    feeds of the last point with different times in the batch, and the denoiser's output for each sample alone.
-    `dependence` is the error that samples depend on others of their batch, if they do. It is raised after the graphs
+    feeds of the last point with different times in the batch, and the denoiser's output for each sample alone. If
+    samples depend on others of their batch, `dependence` is the error that says so. It is raised only after the graphs
     agree with the denoiser.
     """
 

@@ -79,7 +79,7 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
 
 
 def _pixels_per_latent(config: Mapping[str, Any]) -> int:
-    """Return the image pixels per latent pixel along each axis: one doubling between two blocks."""
+    """Return the image pixels per latent pixel along each axis: a factor of 2 between consecutive blocks."""
     blocks = config["block_out_channels" if config["_class_name"] == "AutoencoderKL" else "decoder_block_out_channels"]
     return int(2 ** (len(blocks) - 1))
 

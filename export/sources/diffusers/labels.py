@@ -8,8 +8,8 @@ from fewstep.export.sources.diffusers.files import INDEX, Folder
 def read_labels(folder: Folder, count: int) -> tuple[str, ...]:
     """Return a name for each class from 0 to `count` - 1; none if the folder does not name all of them.
 
-    A class may have several names, separated by commas: the first is used. If two classes share it, as the two cranes
-    of ImageNet do, their numbers follow it.
+    A class may have several names, separated by commas: the first is used. If several classes have the same first name,
+    as the two cranes of ImageNet do, the number of the class is appended to it.
     """
     named = folder.index.get("id2label") if (folder.path / INDEX).is_file() else None
     texts = [named.get(str(number)) for number in range(count)] if isinstance(named, dict) else []

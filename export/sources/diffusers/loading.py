@@ -101,7 +101,7 @@ def _load_renamed(
 @contextmanager
 def _release_copied_weights() -> Iterator[None]:
     """Release half-precision weights as soon as they are copied. Such files are mapped, and copied to float32 layer by
-    layer; otherwise both forms would be in memory at the end."""
+    layer; otherwise both copies would be in memory at the end."""
     load = nn.Module._load_from_state_dict
 
     def load_and_release(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *more: Any) -> None:

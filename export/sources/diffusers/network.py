@@ -14,8 +14,8 @@ HUNYUAN_LATENT = 64  # latent size of a 512-pixel picture; positions of other si
 
 
 class ConditionedNetwork(nn.Module):
-    """Passes conditions to a network under its argument names, and returns as many output channels as x has. The other
-    channels are a learned variance."""
+    """Passes conditions to a network under its argument names, and returns only as many of its output channels as x
+    has: further channels are a learned variance."""
 
     def __init__(self, network: nn.Module, interface: Interface) -> None:
         super().__init__()

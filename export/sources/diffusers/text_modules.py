@@ -99,7 +99,7 @@ class Encoder(nn.Module):
 
 
 class LatentScale(nn.Module):
-    """Converts between an autoencoder's latents z and x = (z - shift) * factor; both may differ by channel."""
+    """Converts between an autoencoder's latents z and x = (z - shift) * factor; both may have one value per channel."""
 
     factor: Tensor
     shift: Tensor

@@ -12,7 +12,8 @@ from fewstep.export.sources.diffusers.recording.relations import Relations
 
 
 class RecordedNetwork(nn.Module):
-    """Calls a network as its pipeline does, for one branch of guidance. Constants are those of the recording."""
+    """Calls a network as its pipeline does, for one branch of guidance. Constant arguments have the values of the
+    recording."""
 
     def __init__(self, network: nn.Module, found: Relations, arguments: NetworkArguments) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class RecordedNetwork(nn.Module):
         return time if still is None else torch.where(still.isnan(), time, still)
 
     def _join(self, x: Tensor, given: dict[str, Tensor]) -> Tensor:
-        """Return the network's input: x with the parts before and after it."""
+        """Return the network's input: x, with the other channels or tokens before and after it."""
         path = self.found.x
         sides = [
             [self._value(prefix + path, given, x.shape[0])] if prefix + path in self.arguments.arguments else []

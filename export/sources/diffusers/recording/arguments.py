@@ -30,7 +30,7 @@ class Argument:
     """An argument of the network that is neither x nor the time.
 
     value: if `repeats` is set, the value of one sample; otherwise the whole argument.
-    repeats: how often the row of each sample recurs.
+    repeats: the number of times that each sample's row is repeated; None if the argument has no rows.
     condition: None for a constant.
     """
 
@@ -50,7 +50,7 @@ class NetworkArguments:
 
     paths: the paths of the leaves, in order, from which `structure` rebuilds the arguments.
     time_shapes: the shapes of the times of one sample.
-    repeats: the arguments with rows, and the number of times that each row recurs.
+    repeats: for each argument with rows, the number of consecutive equal rows that it has for each row of x.
     """
 
     paths: tuple[str, ...]
@@ -115,9 +115,9 @@ def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int
 
 
 def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
-    """Return how many rows an argument has for each row of x, by argument: 1, or more if these are equal, as a text
-    that is repeated for each frame. Other arguments are left out. Raises UserError for an argument whose shape depends
-    on the number of samples in another way.
+    """Return how many rows each argument has for each row of x: 1, or more if these rows are equal, such as a text that
+    is repeated for each frame. Arguments without rows are left out. Raises UserError for an argument whose shape
+    depends on the number of samples in another way.
 
     larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
         each.
@@ -308,7 +308,8 @@ class Recordings:
 
 
 def is_part(path: str) -> bool:
-    """Return True for a part of an argument that has x in another part, such as an encoded picture."""
+    """Return True for the path of a part of an argument whose other part is x, such as the channels of an encoded
+    picture."""
     return path.startswith((BEFORE, AFTER)) or is_around_x(path)
 
 

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 @dataclass(frozen=True)
 class NetworkCall:
     """A call of a denoiser. `leaves` are its arguments by path, such as "['hidden_states']"; `structure` rebuilds the
-    nested arguments from them. `output` is the tensor that it returned: a probe, or the real one. A network may return
-    several, of which `more` are the others. A list of tensors with one for each row is stacked (`is_list`)."""
+    nested arguments from them. `output` is the tensor that the network returned, or the random probe that replaced it.
+    `more` are further tensors that it returned. A list of tensors, one for each row, is stacked (`is_list`)."""
 
     component: str
     leaves: Mapping[str, Any]
@@ -32,8 +32,8 @@ class NetworkCall:
 @dataclass(frozen=True)
 class SchedulerStep:
     """A call of the scheduler's `step`, with the denoiser's calls since the previous one. `eta` is its argument of that
-    name, or None. Several calls of `step` without a call of the denoiser between them are one step of joined tensors,
-    each [rows, elements] and flat: `joined` is their number."""
+    name, or None. Several calls of `step` without a call of the denoiser between them are recorded as one step. Its
+    tensors are flattened to [rows, elements] and concatenated, and `joined` is the number of these calls."""
 
     calls: tuple[NetworkCall, ...]
     model_output: Tensor

@@ -2,9 +2,9 @@
 
     model_output = sign (w_1 o_1 + ... + w_k o_k), where o_j are the outputs of the branches and the weights sum to 1
 
-or this sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or this sum in the first
-channels and one branch's output in the others (`plans.shaping.GuideChannels`), or a sum whose weights grow along the
-frames (`plans.shaping.GuideFrames`), or projected guidance (`plans.shaping.Project`).
+or this sum, rescaled to the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or this sum in the
+first channels and one branch's output in the others (`plans.shaping.GuideChannels`), or a sum whose weights grow along
+the frames (`plans.shaping.GuideFrames`), or projected guidance (`plans.shaping.Project`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ TOLERANCE = 1e-5  # largest error of a relation, relative to the largest value
 
 
 class CombinationError(UserError):
-    """The network's outputs are combined in no known form."""
+    """The pipeline combines the network's outputs in a way that fewstep does not know."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class _StepCombination:
 def find_combination(
     name: str, record: CallRecord, small: CallRecord | None = None, known: Change | None = None
 ) -> Combination:
-    """Find the combination in a recording. Raises UserError if the recording shows no combination of these forms, or
-    not the same one in each step.
+    """Find the combination in a recording. Raises UserError if the recording shows none of the combinations that this
+    module describes, or if its steps show different ones.
 
-    small: a recording with the same settings and small outputs, without which projected guidance is not found.
+    small: a recording with the same settings and small outputs. Projected guidance is found only if it is given.
     known: a change that another recording shows.
     """
     if isinstance(known, ProjectedGuidance):
@@ -246,7 +246,7 @@ def _fit_with_x(step: SchedulerStep) -> tuple[float, float] | None:
 
 
 def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
-    """Return the combination of one step. Raises UserError if it is of no known form."""
+    """Return the combination of one step. Raises UserError for a combination that fewstep does not know."""
     target, outputs = step.model_output.double(), [each.double() for each in _branch_outputs(step)]
     if target.shape != step.sample.shape:
         shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
@@ -274,7 +274,8 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
 
 
 def _fit_sum(columns: Sequence[Tensor], target: Tensor) -> list[float]:
-    """Return the weights of a sum of tensors that is nearest to the target, and the residual relative to it."""
+    """Return the weights with which the sum of `columns` is nearest to the target in least squares, followed by the
+    largest absolute residual relative to the largest absolute value of the target."""
     rows = torch.stack([each.flatten() for each in columns])  # of random numbers, so that their products are regular
     weights = torch.linalg.lstsq(rows @ rows.T, (rows @ target.flatten())[:, None], driver="gelsd").solution.squeeze(1)
     residual = (weights @ rows - target.flatten()).abs().max() / target.abs().max()
@@ -282,10 +283,11 @@ def _fit_sum(columns: Sequence[Tensor], target: Tensor) -> list[float]:
 
 
 def _fit_norm(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], MatchedNorm] | None:
-    """Return the weights, and the norm that their sum gets, or None if there is none.
+    """Return the weights, and the branch and axis whose norm the weighted sum has, or None if no norm fits.
 
-    Each vector of the target is a multiple of the same sum. So without their parts along the target, outputs sum to 0
-    with the weights, which are the right singular vector of the smallest value.
+    Each vector of the target along the axis is a multiple of the weighted sum of the outputs. The components of the
+    outputs orthogonal to the target, weighted in the same way, therefore sum to 0, so the weights are the eigenvector
+    of their Gram matrix with the smallest eigenvalue.
     """
     if len(outputs) < 2:
         return None
@@ -308,7 +310,8 @@ def _fit_norm(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, .
 
 
 def _fit_channels(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], GuidedChannels] | None:
-    """Return the weights, and the number of the first channels that the sum makes, or None if there is none."""
+    """Return the weights, and how many of the first channels are the weighted sum, or None if no number of channels
+    fits."""
     for branch, output in enumerate(outputs):
         for sign in (1.0, -1.0):
             differs = (sign * output - target).abs() > TOLERANCE * target.abs().max()
@@ -348,8 +351,8 @@ def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:
 
 
 def possible_places(shape: tuple[int, ...], x_shape: tuple[int, ...]) -> list[Place]:
-    """Return the places where a tensor of one shape can be a part of a tensor of another: first, then last, along each
-    axis that is longer."""
+    """Return the places where a tensor of `x_shape` can be a part of a tensor of `shape`. If one axis is longer, these
+    are its start and its end. If several are, these are all combinations of their starts and ends."""
     if shape == x_shape:
         return [Place()]
     if len(shape) != len(x_shape):

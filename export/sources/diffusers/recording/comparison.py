@@ -200,7 +200,8 @@ class _StepNetwork:
 
 
 def _call_network(module: nn.Module, given: Sequence[Tensor]) -> Array:
-    """Return a network's output. Raises UserError if its code fails, since it needs other arguments for this batch."""
+    """Return a network's output. Raises UserError if its code fails, as it does if it needs different arguments for
+    this batch."""
     try:
         output: Array = module(*given).numpy()
     except Exception as error:
@@ -305,8 +306,9 @@ def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNet
 
 
 def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks, noise: Array) -> Hold | None:
-    """Return the hold of a pipeline that overwrites a part of x after each step; None for other pipelines. The picture
-    that it noises in this part is found from the last step, and then compared with the other steps."""
+    """Return the hold of a pipeline that overwrites a part of x after each step; None for other pipelines. The clean
+    picture in this part is computed from the input of the last step. The comparison with the plan then tests it at the
+    other steps."""
     mask = find_held_part(name, run)
     if mask is None:
         return None
@@ -318,8 +320,8 @@ def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks
 
 
 def _final_x(run: CallRecord, hold: Hold | None) -> Array:
-    """Return the pipeline's final x. It sets a held part after its scheduler's last step, which only the result of its
-    call shows, if that is x."""
+    """Return the pipeline's final x. A held part is overwritten once more after the scheduler's last step. That is seen
+    in the result of the call if the result is x; otherwise the held value of the last step is used."""
     result: Array = run.steps[-1].result.numpy()
     returned = run.returned[0] if isinstance(run.returned, tuple) else None
     if hold is None:

@@ -35,8 +35,8 @@ class BuiltPipeline:
     """A pipeline whose networks are stand-ins. `denoisers` are its networks that may be called in the loop, by name,
     with the shapes of their outputs.
 
-    form: the form in which they get x, None for one tensor like x.
-    converts: the pipeline adds a multiple of x to their outputs, which recordings leave out.
+    form: how the networks receive x if it is not one tensor with the scheduler's shape of x; otherwise None.
+    converts: the pipeline adds a multiple of x to the networks' outputs. Recordings are rewritten without it.
     """
 
     pipeline: Any
@@ -122,8 +122,8 @@ def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
 
 
 def _is_component(entry: Any) -> bool:
-    """Return True for the library and the class of a component, which are null for one that is absent. A setting may be
-    a list too, of numbers."""
+    """Return True for an entry [library, class] of a component, which is [null, null] if the component is absent. The
+    value of a setting may also be a list, but of numbers."""
     return isinstance(entry, list) and len(entry) == 2 and all(each is None or isinstance(each, str) for each in entry)
 
 

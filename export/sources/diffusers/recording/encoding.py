@@ -49,8 +49,8 @@ def encode_conditions(
 
     The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser. negative: a text
     for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: picture files by the arguments of
-    the call. Raises UserError for a prompt or a picture that the call does not take or that it lacks, and if anything
-    except the conditions reaches the denoiser in another form than in the recording.
+    the call. Raises UserError for a prompt or a picture that the call does not take or that it lacks, and if an
+    argument of the denoiser that is not a condition differs from the recording, or a condition has a different shape.
     """
     _check_inputs(recorded, prompts, negative, pictures)
     call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}

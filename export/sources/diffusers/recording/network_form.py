@@ -172,7 +172,7 @@ def _codes(value: Tensor, other: Tensor) -> Tensor:
 
 
 def _find(codes: Tensor, among: Tensor) -> Tensor:
-    """Return the index in `codes` of each of the others, or -1."""
+    """Return the index in `codes` of each element of `among`, or -1 if it is not there."""
     ordered, index = codes.sort()
     place = torch.searchsorted(ordered, among).clamp(max=len(codes) - 1)
     return torch.where(ordered[place] == among, index[place], -1)

@@ -18,8 +18,8 @@ RATIO = "boundary_ratio"  # the pipeline's setting: the time of the last noisy s
 
 @dataclass(frozen=True)
 class RecordedNetworks:
-    """The networks of a pipeline by component, from noisy to quiet. `until` is the lambda below which the first of two
-    runs, None for one network."""
+    """The networks of a pipeline by component; the one for the noisiest steps is the first. With two networks, the
+    first runs below lambda `until`. For one network, `until` is None."""
 
     modules: Mapping[str, RecordedNetwork]
     until: float | None = None

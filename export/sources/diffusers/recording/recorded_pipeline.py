@@ -84,7 +84,7 @@ class RecordedPipeline:
         scheduler: Mapping[str, Any],
         first: CallRecord | None = None,
     ) -> None:
-        """Record the call of a pipeline with all settings. Raises UserError for what no relation describes.
+        """Record the call of a pipeline with all settings. Raises UserError for behaviour that no relation describes.
 
         other: the same pipeline, with encoders that return other values. first: the recording of the usual call.
         """
@@ -257,7 +257,7 @@ def record_pipeline(
 def _record_settings(
     built: BuiltPipeline, other: BuiltPipeline, settings: CallSettings, scheduler: Mapping[str, Any], first: CallRecord
 ) -> RecordedPipeline:
-    """Record a pipeline with these settings, of which `first` is the usual call."""
+    """Record a pipeline with these settings. `first` is the recording of the usual call."""
     if not gets_x(first):
         built = find_form(built, first, record(built, settings.of(), 1))
         first = first if built.form is None else built.form.rewrite(built.name, first)
@@ -277,8 +277,9 @@ def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
 
 
 def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> BuiltPipeline:
-    """Return a pipeline with the form in which its network gets x, or without one if x is in none of its arguments. The
-    recordings differ in their seed only. Raises UserError if no form explains its steps."""
+    """Return the pipeline with the `NetworkForm` that describes how its network receives x, or without one if no
+    argument of the network contains x. The recordings differ in their seed only. Raises UserError if no form explains
+    its steps."""
     if not base.steps[0].calls or not reseeded.steps[0].calls:
         return built
     error: UserError | None = None

@@ -45,10 +45,10 @@ USUAL = {  # arguments that each recording passes to a call that takes them
 class Forms:
     """What is special about the usual call of a pipeline.
 
-    has_pictures: it receives a random picture for each argument that may be one. An edit runs at strength 1, from
+    has_pictures: it receives a random picture for each argument that accepts one. An edit runs at strength 1, from
         noise.
     is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
-    guided_by: the guidance weight that it receives, by name, if the pipeline has no guidance without it.
+    guided_by: the name and value of the guidance weight that it receives, if it would have no guidance by default.
     steps: the number of its steps, unless the user chose one.
     has_one_length: all its texts are the user's prompt, or this with its words in another order, since the network's
         arguments depend on the number of tokens.
@@ -71,9 +71,9 @@ class CallSettings:
     usual: the arguments of the usual call.
     variants: arguments that replace some of them, by what they change.
     batches: arguments for more samples; a pipeline may accept only some of these.
-    without: pictures that the call takes, but does not need.
+    without: names of the picture arguments that the call accepts, but does not need.
     forms: what is special about the call.
-    texts: arguments of calls with each of its padded texts alone.
+    texts: arguments of further calls, one for each padded text of the usual call, with this text alone.
     """
 
     usual: Mapping[str, Any]

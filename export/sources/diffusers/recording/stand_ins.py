@@ -117,7 +117,8 @@ ENTRIES = ("encode", "decode", "get_text_features", "get_image_features")  # met
 def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
     """Let a network on the device "meta" return random tensors that are functions of its inputs and of a seed.
 
-    So does each of its modules that receives tensors with values, since pipelines also call parts of their encoders.
+    Each of its modules that receives tensors with values does the same, since pipelines also call parts of their
+    encoders.
     """
     network.__class__ = _on_cpu(type(network))
     for path, module in network.named_modules():
@@ -130,7 +131,7 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
 
 def build_small(build: Callable[[], nn.Module], name: str, seed: int) -> nn.Module:
     """Build a small encoder on the CPU, with random weights. It computes its outputs, except for an autoencoder, which
-    takes seconds for a large picture: its outputs are random tensors, as those of a large one."""
+    takes seconds for a large picture: its outputs are random tensors, like those of a large encoder."""
     network = build_on_cpu(build, seed)
     if not type(network).__module__.startswith(AUTOENCODERS):
         return remember_outputs(network)

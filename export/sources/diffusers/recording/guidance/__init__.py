@@ -1,1 +1,1 @@
-"""Guidance in recordings, of forms that several steps show."""
+"""Find types of guidance that depend on earlier steps, such as guidance with momentum, in recordings."""

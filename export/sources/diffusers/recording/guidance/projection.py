@@ -22,7 +22,8 @@ SMALL = 2.0**-12  # the deviation of small outputs
 
 @dataclass(frozen=True)
 class ProjectedGuidance:
-    """The outputs of two branches are combined by a form. `branch` is the number of the conditional one."""
+    """Projected guidance of two branches. `form` has its settings, and `branch` is the number of the conditional
+    branch."""
 
     form: Project
     branch: int
@@ -60,7 +61,7 @@ def find_projection(
 
 
 def fit_weights(guidance: ProjectedGuidance, steps: Sequence[GuidedStep]) -> tuple[float, ...] | None:
-    """Return the weight of guidance of each step, or None if the steps do not have this form."""
+    """Return the weight of guidance of each step, or None if a step does not agree with this guidance."""
     weights = []
     for index, step in enumerate(steps):
         if len(step.outputs) != 2:

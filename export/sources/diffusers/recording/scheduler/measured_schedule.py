@@ -147,7 +147,8 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
 
 
 def _is_alone(step: RecordedStep) -> bool:
-    """Return whether a step reads only x and its own output."""
+    """Return whether a step reads only x and the output of its own evaluation, without noise, earlier outputs or the
+    first x."""
     return len(step.outputs) == 1 and not step.noise and not step.first
 
 

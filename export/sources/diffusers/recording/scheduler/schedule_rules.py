@@ -20,8 +20,8 @@ def find_rules(
 ) -> dict[str, Any]:
     """Return the fields that `plans.configs.pipelines.read_recorded` reads: `even`, `mu`, `eta` and `sigmas`.
 
-    mu is [a, b] of a + b N for N steps. Sigmas that are not even are listed for each number of steps up to `LISTED`,
-    from `sigmas_of`. Raises UserError if a pipeline passes other times.
+    mu is [a, b] of a + b N for N steps. Sigmas that are not evenly spaced are listed for each number of steps up to
+    `LISTED`, from `sigmas_of`. Raises UserError if a pipeline passes other times.
     """
     even, mus, listed = set(), [], None
     for record in records:

@@ -2,7 +2,7 @@
 
 Each step is a sum of x, the guided outputs of this step and of earlier ones, and the noise that the scheduler draws
 (`plans.configs.recorded_steps`). A scheduler that clips, that measures its outputs, or that draws noise by other means
-than `randn_tensor` does not have this form, and is refused.
+than `randn_tensor` cannot be written as such a sum, and is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,1 +1,2 @@
-"""The times of a recorded pipeline: as those of a flow, and as functions of its scheduler's times."""
+"""The times of a recorded pipeline: conversion to the times of a flow, and the network's times as functions of the
+scheduler's."""

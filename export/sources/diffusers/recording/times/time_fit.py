@@ -40,7 +40,7 @@ def fit_time(
     """Return the network's time. Raises UserError if it is not a linear function of the scheduler's time.
 
     expected: the time in other recordings. Its positions that do not change have to be the same.
-    is_second: a function of the time at which the step ends instead, which is that of the next step, or 0.
+    is_second: whether to fit a function of the time at which the step ends, which is the time of the next step, or 0.
     """
     pairs, rows = _read_times(name, path, records, is_second)
     still = _find_still(rows) if expected is None else expected.still
