@@ -58,8 +58,8 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
 
 
 def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, variance: ArrayLike) -> Plan:
-    """Return the plan from a later start, at the x that Gaussian data of this mean and variance would have reached from
-    the schedule's noisiest time ("teleportation": Wang & Vastola 2024, arXiv 2412.09726).
+    """Return the plan with a start at its first time instead of the schedule's noisiest time: x is moved there along
+    the trajectory of Gaussian data of this mean and variance ("teleportation": Wang & Vastola 2024, arXiv 2412.09726).
 
     With a_T, s_T at the noisiest time and a, s at the plan's first evaluation,
 
@@ -70,8 +70,8 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
     need a product with its eigenvectors, which a plan cannot contain.
 
     Args:
-        plan: a plan that starts from one draw. Its first time is the one from which the network is evaluated.
-        mean, variance: of the data, as numbers or with the shape of a sample.
+        plan: a plan that starts from one draw. The network is first evaluated at its first time.
+        mean, variance: those of the data, as numbers or with the shape of a sample.
     """
     row, first, noisiest, start = check_start(plan), noise_levels(plan)[0], schedule.noisiest, np.array(plan.start)
     mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)

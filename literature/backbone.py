@@ -151,11 +151,10 @@ def _check(run: BakedRun, backbone: Graph) -> None:
 
 
 def _check_rules(graph: Graph) -> None:
-    """Raise UserError for a graph that breaks the rules of ONNX and that onnxruntime refuses: its author made a
-    mistake.
+    """Raise UserError for a graph that breaks the rules of ONNX and that onnxruntime refuses.
 
-    A valid ONNX graph that onnxruntime cannot run, such as one with operations of another engine, is accepted. Weights
-    are not checked, since they may have gigabytes.
+    A valid ONNX graph that onnxruntime cannot run, such as one with operations of a different engine, is accepted.
+    Weights are not checked, since they may have gigabytes.
     """
     large = weights.large_constants(graph)
     given = tuple(Value(each, array.dtype, array.shape) for each, array in large.items())
@@ -180,7 +179,7 @@ def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
 
 
 def _port(value: Value, sample: Shape) -> BakedPort:
-    """Return the input of the file that the backbone reads, with the batch axis of the head's sample."""
+    """Return the port of the file for an input of the backbone, with the batch axis of the head's sample."""
     meaning = X if value.name == X else PORT if value.name.startswith(CARRIED) else "condition"
     known = (sample[0] if size == BATCH else size for size in value.shape)
     shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(known))
@@ -188,7 +187,7 @@ def _port(value: Value, sample: Shape) -> BakedPort:
 
 
 def _axis(port: BakedPort) -> int:
-    """Return the axis of the rounds in an input. It is before the batch axis."""
+    """Return the index of the rounds' axis in an input. This axis is directly before the batch axis."""
     return int(port.name == DRAWS)
 
 

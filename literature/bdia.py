@@ -43,9 +43,9 @@ def bdia(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
 
 @Published(PAPER, order=None, rows=2)
 def bdia_inverse(trace: Tracer, times: Sequence[Time], *, gamma: float = 1.0) -> Lin:
-    """Compute the x that `bdia` with the same times and gamma started from, from the last two x of that run. The given
-    tensor "x" is its sample, and "x_before" is the last x that it evaluated. One evaluation for each time between the
-    first and the last.
+    """Compute the first x of a `bdia` run with the same times and gamma from the last two x of that run. The given
+    tensor "x" is the run's sample, and "x_before" is the last x that it evaluated. The network is evaluated once at
+    each time between the first and the last.
 
     The result is exact up to rounding errors, which 1 / gamma amplifies at every step. In float32, use gamma 1.
 

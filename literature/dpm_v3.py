@@ -186,8 +186,7 @@ def _f(trace: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
 
 
 def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis]) -> list[_Integrals]:
-    """Return the exact solution of the step for each set of nodes and form of curve, where g is the curve through the
-    nodes:
+    """Return the exact solution of the step for each curve g, which is given by its nodes and its basis:
 
         x_t = alpha_t / alpha_s E(s) x_s - alpha_t int E(lambda) (g(lambda) + B(lambda) - B(s)) d lambda
 

@@ -1,5 +1,5 @@
-"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118), of PLMS, of
-DPM-Solver++(2M) and of UniPC, and Nesterov's momentum of PLMS. The paper's generalised form is
+"""Heavy-ball momentum (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv 2307.11118) for PLMS,
+DPM-Solver++(2M) and UniPC, and Nesterov's momentum for PLMS. The paper's generalised heavy-ball method is
 `fewstep.plans.solvers.momentum`."""
 
 from collections.abc import Sequence
@@ -57,8 +57,8 @@ def _plms(trace: Tracer, times: Sequence[Time], beta: float, order: int, has_loo
 
 @Published(PAPER, order=1, rows=3)
 def hb_dpmpp_2m(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8) -> Lin:
-    """DPM-Solver++(2M) with heavy ball, v <- (1 - beta) v + beta (x0 + h / (2 h') (x0 - x0')), where h' and x0' are of
-    the step before, and x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) v. The order is 1 for beta < 1.
+    """Sample with DPM-Solver++(2M) and heavy-ball momentum: v <- (1 - beta) v + beta (x0 + h / (2 h') (x0 - x0')),
+    x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) v, with h' and x0' of the previous step. The order is 1 for beta < 1.
 
     As in the authors' code, v begins at the first step of order 2, and a step to the clean end has no momentum.
 
@@ -84,9 +84,9 @@ def hb_dpmpp_2m(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8) -> L
 
 @Published(PAPER, order=None, rows=5)
 def hb_unipc(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
-    """UniPC with heavy ball in its corrector, v <- (1 - beta) v + beta m / sigma_t, where m is the mean x0 by which the
-    corrector goes from s to t, and x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) sigma_t v. Plans have `order` + 3
-    rows.
+    """Sample with UniPC and heavy-ball momentum in its corrector: v <- (1 - beta) v + beta m / sigma_t,
+    x <- sigma_t / sigma_s x - alpha_t (e^-h - 1) sigma_t v. Here m is the constant x0 that would give the corrector's
+    step from s to t. Plans have `order` + 3 rows.
 
     Two things are as in the authors' code. The predictor has no momentum: a velocity is computed there, and overwritten
     by the value without momentum. And v is divided by sigma_t, so its weights do not add up to 1, and the error falls
@@ -94,7 +94,7 @@ def hb_unipc(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: 
 
     Args:
         beta: in (0, 1]; smaller values damp more, and 1 is `unipc`.
-        order: 1 to 4, of the predictor.
+        order: order of the predictor, 1 to 4.
     """
     check_momentum("hb_unipc", beta, order)
     velocity: Lin | None = None

@@ -76,7 +76,7 @@ class _Layer:
 
 
 def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Sequence[Rewrite]) -> Spec:
-    """Change the module's calls of a kind, each rewrite around the previous ones; return the spec with their
+    """Apply rewrites to the module's calls of a kind, each around the previous ones, and return the spec with their
     conditions.
 
     If the module computes a gradient, the calls of its denoiser are changed, and the gradient includes the changes.
@@ -103,7 +103,8 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
 
 @contextmanager
 def suspend_rewrites(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> Iterator[Spec]:
-    """Restore the module as it was before its rewrites of a kind, if these were the last ones; yield its spec."""
+    """Within this context, the module is as it was before its rewrites of a kind, if nothing was changed after them.
+    Yield its spec."""
     layer, computes = _last(module, spec, kind), _computes(module)
     if layer is None:
         yield spec

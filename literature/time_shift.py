@@ -28,8 +28,8 @@ def estimate_shift(
     plan: Plan, schedule: NoiseSchedule, variances: Sequence[float], window: float = 40.0, cutoff: float = 200.0
 ) -> tuple[float, ...]:
     """Return times for `shift_times`. For each evaluation this is the integer timestep, at most half a window away,
-    whose sigma^2 is closest to the variance of x. The first evaluation keeps its time, and so do those at or below the
-    cutoff, where x contains more data than noise.
+    whose sigma^2 is closest to the variance of x. The first evaluation keeps its time. Evaluations at or
+    below the cutoff, where x contains more data than noise, keep theirs too.
 
     Args:
         variances: variance of the network's input at each evaluation, over the elements of a sample, averaged over

@@ -18,9 +18,9 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     """Return the plan with each block of `jump` steps repeated `repeats` times. Noise is added at the end of a block to
     return to its start.
 
-    Repeats harmonise a held part with its surroundings (RePaint: Lugmayr et al. 2022, arXiv 2201.09865, Algorithm 1 and
-    appendix B; cyclic one-way diffusion: Wang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e) to the noisier
-    (alpha_s, sigma_s), with a = alpha_s / alpha_e:
+    Repeats harmonise a held part of x, as in inpainting, with the rest (RePaint: Lugmayr et al. 2022, arXiv 2201.09865,
+    Algorithm 1 and appendix B; cyclic one-way diffusion: Wang et al. 2023, arXiv 2306.08247). From (alpha_e, sigma_e)
+    to the noisier (alpha_s, sigma_s), with a = alpha_s / alpha_e:
 
         x_s = a x_e + sqrt(sigma_s^2 - a^2 sigma_e^2) z,  with a new draw each time.
 

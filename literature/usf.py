@@ -6,8 +6,8 @@ between earlier predictions. The decisions are: the order of the expansion, whet
 the number of predictions for each derivative, a factor that relaxes the first derivative, and a corrector. DDIM,
 DPM-Solver and DPM-Solver++ (single- and multistep) and UniPC are special cases; the tests reproduce them.
 
-The paper's third form of prediction, that of DPM-Solver-v3, is in `dpm_v3`. Its coefficients of skip connections for
-each step change the network, not the plan.
+The paper's third type of prediction, used by DPM-Solver-v3, is in `dpm_v3`. The paper's coefficients of skip
+connections are not included, since they change the network, not the plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,14 @@ Relaxation = Callable[[float], float]
 
 
 def bh1(z: float) -> float:
-    """UniPC's B1(h) = h: the exact weight of the first derivative, z^2 phi_2(z), becomes z^2 / 2."""
+    """Return the relaxation of UniPC's B1(h) = h. It changes the weight of the first derivative from the exact value,
+    z^2 phi_2(z), to z^2 / 2."""
     return 1 / (2 * phi(2, z))
 
 
 def bh2(z: float) -> float:
-    """UniPC's B2(h) = e^h - 1, also used by DPM-Solver-2 and the midpoint form of DPM-Solver++: z (e^z - 1) / 2."""
+    """Return the relaxation of UniPC's B2(h) = e^h - 1, which DPM-Solver-2 and the midpoint version of DPM-Solver++
+    also use. It changes the weight of the first derivative to z (e^z - 1) / 2."""
     return expm1(z) / (2 * z * phi(2, z))
 
 

@@ -1,1 +1,1 @@
-"""Replace attention computations of a network by others, which conditions control."""
+"""Changes of a network's attention, controlled by conditions."""

@@ -76,8 +76,9 @@ def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> 
     """Return the attention calls whose queries depend on x, for a module that is called as `forward(x, time,
     *conditions)`.
 
-    The module runs at one point, again with another x, and again with another value of each condition. `of_x` leaves
-    out the runs for conditions. Calls that were already rewritten are listed as in the original module.
+    The module runs once, again with a different x, and again with a different value of each condition; the differences
+    show the inputs that a call depends on. `of_x` omits the runs for conditions. Calls that were already rewritten are
+    listed as in the original module.
     """
     with suspend_rewrites(module, spec, AttentionCalls) as own:
         network = module.eval().cpu().float()

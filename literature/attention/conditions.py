@@ -7,7 +7,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 def number_condition(name: str, high: float, default: float = 0.0) -> Condition:
     """Return a condition that is a number from 0 to `high`. All branches of guidance use the same number, unless a
-    branch sets another."""
+    branch has its own."""
     return Condition(name, name, (), "float32", low=0, high=high, shared=True, default=(default,))
 
 

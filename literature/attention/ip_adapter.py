@@ -55,8 +55,8 @@ def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spe
 
 
 def read_ip_adapter(path: Path) -> IpAdapter:
-    """Read the adapter in a safetensors file. Raises UserError for a pickle, another file, or a projection of another
-    form."""
+    """Read the adapter in a safetensors file. Raises UserError for a pickle, and for a file that is not an IP-Adapter
+    with one projected embedding."""
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path after ip_adapter:")
     if path.suffix != ".safetensors":

@@ -32,11 +32,11 @@ def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Sp
 
 def mutual_attention_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
     """Return the rewrite for mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries
-    attend to the keys and values of another sample of the same batch.
+    attend to the keys and values of an earlier sample of the same batch.
 
     The condition "source" is the number of places between the sample and that earlier sample; 0, the default, is the
-    sample itself. A place before the first sample is replaced by the first. With guidance, each branch attends to its
-    own samples only.
+    sample itself. A number that points before the first sample selects the first. With guidance, each branch attends
+    only to its own samples.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:

@@ -36,8 +36,8 @@ def negative_attention_rewrite(calls: Sequence[AttentionCall], spec: Spec) -> Re
     a call returns softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
     a is the condition "negative_scale", 0 by default. Each condition that the keys depend on gets a second condition
-    with the prefix "negative_". k' and v' come from a run of the module with these values instead. The other results of
-    that run are unused, so no graph contains them.
+    with the prefix "negative_". k' and v' come from a second run of the module, with the values of these conditions.
+    The other results of that run are unused, so no graph contains them.
     """
     numbers = {call.number for call in calls}
     follows = frozenset[str]().union(*(call.follows for call in calls))

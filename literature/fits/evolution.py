@@ -36,9 +36,9 @@ def evolve(
 ) -> Candidate:
     """Return the best of all candidates that were tried, at most population (1 + generations).
 
-    A fifth of a population are parents. Of the next population, a half are mutated parents, a fifth are crossed, and
-    the rest are random. These are AutoDiffusion's shares, with 50 candidates in 10 generations. AutoDiffusion scores by
-    FID and S3 by a predictor of FID; here the caller provides the score.
+    The best fifth of a population are parents. Of the next population, one half are mutated parents, one fifth are
+    crossed parents, and the rest are random. These are AutoDiffusion's shares, with 50 candidates in 10 generations.
+    AutoDiffusion scores by FID and S3 by a predictor of FID; here the caller provides the score.
 
     Args:
         first: initial candidates, at least one of which has a quality.

@@ -1,4 +1,4 @@
-"""Data-dependent guidance in a static form: its decision is measured on trajectories and written into plans.
+"""Data-dependent guidance in static plans: its decisions are made in advance, from measurements on trajectories.
 
 Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
 sampling, where it agrees with the conditional one. On the measured model, full guidance in fewer steps was better at

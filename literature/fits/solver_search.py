@@ -50,8 +50,8 @@ def fit_plan(setting: FitSetting) -> Plan:
 
 
 def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
-    """Return decisions with order 2 wherever two predictions at finite lambda are available, and order 1 before and at
-    the end. `corrected` adds UniPC's corrector."""
+    """Return decisions with order 2 wherever two predictions at finite lambda are available. Earlier steps and the last
+    one have order 1. `corrected` adds UniPC's corrector."""
     relaxed = Expansion(2, relaxation=bh2)
     middle = Decision(relaxed, corrector=replace(relaxed, start=2) if corrected else None)
     ends = min(1 + infinite, steps)

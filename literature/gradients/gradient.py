@@ -74,13 +74,13 @@ def with_gradient(
         of: "x" differentiates through the denoiser: h = J^T (-dE/dx0) + ..., which takes two to three times as long as
             the prediction (DPS: Chung et al. 2023, arXiv 2209.14687). "x0" treats the prediction as constant, so only
             the energy is added to the cost (EluCD: Ma et al. 2024, arXiv 2310.11311).
-        normalise: "residual" divides by sqrt(2 E), as DPS does; this is the norm of the residual if E is half its
-            square. "unit" divides by the root mean square of h. Both apply to each sample separately.
+        normalise: "residual" divides h by sqrt(2 E), as DPS does; this is the norm of the residual if E is half its
+            square. "unit" divides h by its root mean square. Both apply to each sample separately.
 
     In an unconditional branch, a condition of the energy keeps the sample's value, unless it has a null value.
 
     Raises UserError for free sizes, carried tensors, a denoiser that restores or takes its previous x0, and an energy
-    that takes other arguments.
+    that cannot be called with these arguments.
     """
     for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
         if choice not in choices:
@@ -276,7 +276,7 @@ class Heads(nn.Module):
 def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> BackwardGraph:
     """Return the module with its backward pass as plain operations, for any batch. `example` are valid inputs.
 
-    Raises UserError if an operation has no derivative, and if the operations compute something else than the module.
+    Raises UserError if an operation has no derivative, and if the operations do not compute the same as the module.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
 
@@ -312,8 +312,8 @@ def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> 
 
 
 def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
-    """Return inputs for another batch size. Float inputs are the first sample plus noise, so that no two samples are
-    equal."""
+    """Return inputs with `size` samples. Float inputs are the first sample of `example` plus noise, so that no two
+    samples are equal."""
     generator = torch.Generator().manual_seed(size)
     spread = [each[:1].expand(size, *each.shape[1:]).clone() for each in example]
     return tuple(
@@ -322,8 +322,8 @@ def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
 
 
 def _check_replay(written: nn.Module, module: GradientModule, example: tuple[Tensor, ...]) -> None:
-    """Raise UserError if the written operations compute something else than the module. Later steps could not
-    distinguish this from an error of ONNX."""
+    """Raise UserError if the written operations do not compute the same as the module. Later steps could not
+    distinguish this from an error of the ONNX export."""
     for size in REPLAYED_BATCHES:
         inputs = _batch(example, size)
         with torch.no_grad():

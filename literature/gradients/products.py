@@ -1,4 +1,4 @@
-"""Matrix products, attention and upsampling in forms that remain single operations in a traced backward pass.
+"""Matrix products, attention and upsampling that remain single operations in a traced backward pass.
 
 With autograd, torch decomposes `linear` and `matmul` before they can be recorded, repeats weights for the whole batch,
 and writes upsampling as indexing. Inside `keep_products_whole` they are single operations with a derivative.
@@ -72,7 +72,7 @@ def _keep_factors(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) ->
 
 
 def _enlarge_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    """Return the sum over each block that a value was repeated in."""
+    """Return the derivative of upsampling: the sum over each block in which a value was repeated."""
     parts = [number for pair in zip(ctx.sizes, ctx.factors, strict=True) for number in pair]
     return slope.reshape(*slope.shape[:2], *parts).sum(dim=list(range(3, 3 + len(parts), 2))), None
 
@@ -155,8 +155,9 @@ ENLARGEMENTS = {
 
 @contextmanager
 def keep_products_whole() -> Iterator[None]:
-    """Within this context, products are single operations, and attention consists of them. Attention of another form is
-    computed by torch's formula, since a fused kernel has no derivative that can be written out."""
+    """Within this context, matrix products are single operations, and attention consists of them. Causal attention,
+    grouped queries and masks of type bool use torch's own formula instead of a fused kernel, whose derivative cannot be
+    written out."""
     with sdpa_kernel(SDPBackend.MATH), _Whole():
         yield
 

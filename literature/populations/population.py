@@ -199,8 +199,8 @@ def evolve(
 
 
 def _check_hook(weigh: Weigh, plan: Plan) -> None:
-    """Raise UserError if the hook is not a function, or was made for another plan, since its weights depend on the
-    plan's steps. The range groups of the plans may differ."""
+    """Raise UserError if the hook is not a function, or was made for a different plan: its weights depend on the
+    plan's steps. The range groups of the two plans may differ."""
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is not a function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)

@@ -83,7 +83,7 @@ class Steering:
 
 @dataclass(frozen=True)
 class GuidanceCorrection:
-    """A hook for one plan. `population` refuses it with another plan."""
+    """The hook of `guidance_corrector` for one plan. `population` refuses it with a different plan."""
 
     plan: Plan
     weigh: Callable[[StepEvaluation], Floats]

@@ -1,7 +1,7 @@
 """Find the skip connections of a U-Net by watching the module run once.
 
-The structure of the module need not be known: a skip connection is a concatenation of a tensor with another tensor that
-was computed from it, around the bottleneck.
+The structure of the module need not be known: a skip connection is a concatenation of a tensor with a second tensor
+that was computed from it through the bottleneck.
 """
 
 import functools
@@ -60,8 +60,8 @@ class _Origin:
 
 @dataclass(frozen=True)
 class _Bridge:
-    """A concatenation of a tensor, which was computed by operation `start`, with one that was computed from it up to
-    operation `end`."""
+    """A concatenation of two tensors: operation `start` computed the first, and the second was computed from it by
+    later operations up to `end`."""
 
     start: int
     end: int

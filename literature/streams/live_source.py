@@ -17,9 +17,9 @@ def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[
 
     A waiting frame is dropped if `queue` newer ones arrive. A frame with masked values, NaN or infinity is also
     dropped; `Stream.stats` counts both. Indices count all frames of the source, and continue after the stream's earlier
-    frames. An error of the source is raised after the frames before it have been returned. A frame of another shape is
-    an error of the program: it ends the run with a UserError, and `Stream.flush` returns the frames in progress. The
-    thread starts when the first frame is requested, and ends with its source.
+    frames. An error of the source is raised after the frames before it have been returned. A frame of a different
+    shape is an error of the program: it ends the run with a UserError, and `Stream.flush` returns the frames in
+    progress. The thread starts when the first frame is requested, and ends with its source.
 
     Args:
         source: yields arrays that do not change afterwards; a camera that reuses its buffer must yield copies.

@@ -13,7 +13,7 @@ class Stats:
     """Counts since a stream began. Percentiles are over the last 1024 frames that were returned.
 
     frames: frames that were pushed.
-    out: frames that were returned. skipped: those of them that the filter skipped.
+    out: frames that were returned. skipped: returned frames that the filter skipped.
     dropped: frames that were never sampled, because their source left them out, or because of `set(now=True)` or an
         error.
     calls: calls of the network.

@@ -91,7 +91,7 @@ class FrameLane:
 
 @dataclass(frozen=True)
 class _Passed:
-    """A frame as the filter compares it: its given tensors in one row, and its checked conditions."""
+    """The parts of a frame that the filter compares: its given tensors in one row, and its checked conditions."""
 
     given: Float32
     conditions: Mapping[str, NDArray[Any]]

@@ -27,7 +27,8 @@ Continuity = Literal["none", "hard", "trained"]
 class SequenceRequest:
     """A request for a sequence that begins at the tick of the window.
 
-    former: the actions [k, ...] of the previous sequence from that tick on, in units; None at the start of an episode.
+    former: the actions [k, ...] of the previous sequence from that tick on, in the robot's units; None at the start of
+        an episode.
     decided: the number of former actions that the robot executes while this sequence is sampled.
     """
 
@@ -47,11 +48,11 @@ def sample_actions(
     continuity: Continuity | None = None,
     **others: Any,
 ) -> Float32:
-    """Sample actions [n, ...] in units, from the tick of the window on. The robot executes the first
+    """Sample actions [n, ...] in the robot's units, from the tick of the window on. The robot executes the first
     `policy.actions` (manifest) of them. The rest is the policy's prediction for later ticks.
 
     Args:
-        former: the actions [k, ...] of the previous sequence from this tick on, in units.
+        former: the actions [k, ...] of the previous sequence from this tick on, in the robot's units.
         decided: the number of former actions that will be executed in any case.
         continuity: how the sequence continues the previous one.
             "trained" passes the decided actions to a network that was trained to continue them, and holds them.
@@ -77,7 +78,7 @@ def sample_sequences(
     continuity: Continuity | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> tuple[Float32, int]:
-    """Sample sequences [len(requests), n, ...] in units as one batch. Return them and the number of steps.
+    """Sample sequences [len(requests), n, ...] in the robot's units as one batch. Return them and the number of steps.
 
     `enough` is called after each step. If it returns True, sampling ends with the clean sequences predicted there.
     """

@@ -11,9 +11,9 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Actions [n, ...] in units; the first is for the tick `origin`. The last action also serves all later ticks.
+    """Actions [n, ...] in the robot's units; the first is for the tick `origin`. The last is used for all later ticks.
 
-    Zeros instead would be another pose of the robot, and cause a jerk.
+    Zeros instead of the last action would be a different pose of the robot, and cause a jerk.
     """
 
     actions: Float32

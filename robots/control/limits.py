@@ -57,7 +57,8 @@ class Limits:
     beyond: Beyond = "clip"
 
     def make_bounds(self, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
-        """Return the limits for actions of a shape at `rate` ticks a second. Raises UserError if no action is left."""
+        """Return the limits for actions of a shape at `rate` ticks a second. Raises UserError if they exclude every
+        action."""
         if self.beyond not in get_args(Beyond):
             raise UserError(
                 f"limits have an unknown value of beyond, {self.beyond!r}",

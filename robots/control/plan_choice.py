@@ -18,8 +18,8 @@ PATIENCE = 200  # calls without this plan after which its warm-up time is assume
 
 
 class PlanTimes:
-    """The times of a plan's last calls, which begin with those of its warm-up. `usual` are the seconds that are assumed
-    for a call after the plan was not chosen for PATIENCE calls."""
+    """The times of a plan's last calls. The first of them are those of its warm-up. After PATIENCE calls for which the
+    plan was not chosen, a call is assumed to take `usual` seconds."""
 
     def __init__(self, seconds: Sequence[float], usual: float, is_warm: bool) -> None:
         self.usual, self.is_warm = usual, is_warm

@@ -230,8 +230,8 @@ class PolicyRunner:
     ) -> LoopStatistics:
         """Run ticks at the rate for `seconds` (may be inf), or until `stop` returns True.
 
-        Each tick passes the result of `observe` to `act`, and the action, if there is one, to `send`. After a late tick
-        the following ones keep their distance.
+        Each tick passes the result of `observe` to `act`, and the action, if there is one, to `send`. If a tick begins
+        late, all later ticks are delayed by the same time.
         """
         fix = "give 0 or more; inf lasts until `stop` returns True"
         seconds = arguments.check_seconds("seconds", seconds, fix, infinite=True)
@@ -281,8 +281,8 @@ class PolicyRunner:
         return now
 
     def _action_source(self) -> Source:
-        """Return the source of this tick's action. It is "late" if the next sequence is missing although it would
-        exist, had its call started in time and taken no longer than expected."""
+        """Return the source of this tick's action. It is "late" if the next sequence is missing at a tick by which a
+        call that started in time and took no longer than expected would have finished."""
         chunk = self._chunk
         if chunk is None:
             return "waiting"
@@ -359,7 +359,8 @@ class PolicyRunner:
         return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
 
     def _call(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
-        """Wait for a call without a deadline, and return its actions [n, ...] in units and its seconds."""
+        """Make a call without a deadline, wait for it, and return its actions [n, ...] in the robot's units and its
+        duration in seconds."""
         self._sampler.forget()  # in use, the pictures change with each call; the warm-up repeats one observation
         job = dataclasses.replace(self._make_job(plan, request), deadline=math.inf)
         result = self._clock.start(job).result()

@@ -17,7 +17,8 @@ class Safety:
     """The safety settings of a `PolicyRunner`.
 
     limits: limits of the actions; no limits by default. The change to the idle action is not limited.
-    idle: the action in units that is sent while no sequence exists or the runner has stopped; None sends nothing.
+    idle: the action, in the robot's units, that is sent while no sequence exists or the runner has stopped; None sends
+        nothing.
     most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops. Set
         a number for a robot that is controlled by velocities, since it keeps moving while an action is repeated. The
         runner resumes with the next sequence.

@@ -46,7 +46,8 @@ class LoopStatistics:
     plans, steps: number of uses of each plan, and of each number of steps.
     seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 means no seam. NaN while
         either is missing.
-    jerk_contrast: the second difference of the actions where sequences meet, minus that elsewhere, in units.
+    jerk_contrast: the second difference of the actions where sequences meet, minus the second difference elsewhere, in
+        the robot's units.
     """
 
     sampling: Quantiles
@@ -135,8 +136,8 @@ def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Colle
     """Return (seam, jerk contrast) of actions in order, with None between two episodes.
 
     The seam is the root mean square, over the elements of an action, of the change where sequences meet relative to the
-    change elsewhere. The jerk contrast is the mean norm of second differences where sequences meet, minus that
-    elsewhere (arXiv 2603.11642). Discrete elements are left out.
+    change elsewhere. The jerk contrast is the mean norm of second differences where sequences meet, minus their mean
+    norm elsewhere (arXiv 2603.11642). Discrete elements are left out.
     """
     changes: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
     jerks: dict[bool, list[float]] = {True: [], False: []}

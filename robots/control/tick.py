@@ -12,8 +12,8 @@ Source = Literal["planned", "late", "held", "stopped", "waiting"]
 class Action:
     """The action at a tick.
 
-    value: in units, a copy that the caller may change. None if nothing is to be sent: while `source` is "waiting" or
-        "stopped" and the runner has no `idle` action, or if the limits refuse the action.
+    value: the action in the robot's units, a copy that the caller may change. None if nothing is to be sent: while
+        `source` is "waiting" or "stopped" and the runner has no `idle` action, or if the limits refuse the action.
     source: "planned": the action that the policy sampled for this tick. "late": the next sequence is overdue, and the
         current one continues. "held": the current sequence has ended, and its last action is repeated. "stopped": it
         was repeated `most_held` times. "waiting": no sequence exists yet.

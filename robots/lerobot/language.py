@@ -1,4 +1,4 @@
-"""Text prompts of a policy: its tokenizer, LeRobot's form of the prompt, and the network that encodes the tokens.
+"""Text prompts of a policy: its tokenizer, LeRobot's prompt format, and the network that encodes the tokens.
 
 LeRobot's folders only name a tokenizer. Export looks for it in the subfolder `tokenizer` of the policy's folder, in the
 policy's folder, at the name as a path, and in the cache of huggingface_hub. It downloads nothing.
@@ -30,7 +30,7 @@ IDS, MASK = "ids", "mask"
 
 @dataclass(frozen=True)
 class Language:
-    """The conversion of tasks to token ids: the tokenizer, the number of ids, and the form of the prompt."""
+    """The conversion of tasks to token ids: the tokenizer with the number of ids (`tokens`), and the prompt format."""
 
     tokens: TokenInput
     form: PromptForm

@@ -42,7 +42,8 @@ Numbers = dict[tuple[str, str, str], tuple[float, ...]]  # by data set ("": with
 
 @dataclass(frozen=True)
 class StatisticsPlace:
-    """A place of statistics: the state of a step of the pipeline in `file`, or, in older folders, buffers."""
+    """Where a folder stores statistics: in the state of `step` of the pipeline in `file`, or, in older folders, in
+    buffers of the policy whose names begin with `buffers`."""
 
     file: str
     step: str
@@ -281,7 +282,7 @@ def check_steps(folder: Path) -> None:
 
 
 def read_robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:
-    """Return the robot's names of the observations that steps of the preprocessor rename, by the policy's names.
+    """Return the robot's names for the observations that the preprocessor renames, by the policy's names.
 
     The steps are applied in order. Raises UserError for a step that gives one name to two observations, or a name that
     is not a feature of the policy.

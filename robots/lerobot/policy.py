@@ -48,7 +48,7 @@ Shapes = dict[str, tuple[int, ...]]  # by feature
 class PolicyFolder:
     """The contents of a policy's files: its config, its weights without statistics, and its normalisers.
 
-    robot_names: the robot's names of the observations that the preprocessor renames, by the policy's names.
+    robot_names: the robot's names for the observations that the preprocessor renames, by the policy's names.
     """
 
     home: Path
@@ -100,7 +100,7 @@ class PolicyFolder:
         return vector_length(name, shape)
 
     def robot_name(self, name: str) -> str:
-        """Return the robot's name of an observation, before the preprocessor renames it."""
+        """Return the robot's name for an observation, before the preprocessor renames it."""
         return self.robot_names.get(name, name)
 
     def observation_statistics(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:

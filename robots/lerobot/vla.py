@@ -234,7 +234,7 @@ def _vision_shape(weights: NamedWeights, size: tuple[int, int], centred: bool) -
 
 
 def _state_prompt_form(folder: PolicyFolder) -> PromptForm:
-    """Return pi0.5's form of the prompt: each number of the normalised state is one of 256 bins from -1 to 1."""
+    """Return pi0.5's prompt format, in which each number of the normalised state is one of 256 bins from -1 to 1."""
     stats = folder.observation_statistics(STATE, "STATE", (folder.state,))
     shift = tuple(
         base - centre * scale for base, centre, scale in zip(stats.base, stats.centre, stats.scale, strict=True)

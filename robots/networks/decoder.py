@@ -24,7 +24,7 @@ class DecoderShape:
     heads: number of query heads of width `head`, which share `groups` heads of keys and values.
     hidden: width of the feed-forward layer.
     condition: width of the condition of adaptive norms; 0 without adaptive norms.
-    memory: width of the other layers' keys and values, for a layer that attends only to them; 0 for other layers.
+    memory: for a layer that attends only to keys and values of other layers, the width of these; otherwise 0.
     """
 
     width: int
@@ -51,7 +51,7 @@ def apply_rotary_embedding(x: Tensor, by: Rotation) -> Tensor:
 
 
 class RmsNorm(nn.Module):
-    """RMSNorm. It returns no gate."""
+    """RMSNorm with the interface of `AdaptiveRmsNorm`. `forward` ignores the condition and returns None as the gate."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class DiffusionPolicy(nn.Module):
         model: a `ConditionalUnet1d`, which takes all observations as one condition, or a `PolicyTransformer`.
         seen: the observations by name. A low-dimensional policy has a single vector named "obs".
         observations: number of steps of each observation.
-        backbone: of the picture encoder.
+        backbone: the ResNet of the picture encoder.
         group_norm: the backbone has GroupNorm instead of BatchNorm.
         shared: use one encoder for all pictures.
         imagenet: normalise pictures with the statistics of ImageNet after the crop.

@@ -84,11 +84,11 @@ class PolicyTransformer(nn.Module):
         horizon: actions of a sequence.
         observations: number of observations; 0 if they are part of x instead of a condition.
         observation: elements of one observation.
-        layers, heads, width: of the transformer.
+        layers, heads, width: sizes of the transformer.
         condition_layers: layers of the observation encoder; 0 for two linear layers.
         is_causal: an action attends to earlier actions, and to observations up to its own time.
-        time: the timestep is a token of the "condition", or the first token of the "sequence". The latter has no
-            observations.
+        time: the timestep is the first token of the "condition", or the first token of the "sequence" of actions. With
+            "sequence", there is no condition, so `observations` is 0.
     """
 
     mask: Tensor | None

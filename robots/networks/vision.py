@@ -13,7 +13,7 @@ class Resize(nn.Module):
     """Bilinear resize to a fixed size, as two matrix products.
 
     It equals torch's `interpolate`, with or without antialiasing, which is linear and separable. Not every engine
-    supports the ONNX form of `interpolate`.
+    supports ONNX's Resize, the operation that `interpolate` is exported as.
     """
 
     rows: Tensor
@@ -30,7 +30,7 @@ class Resize(nn.Module):
 
 
 def _resize_matrix(before: int, after: int, antialias: bool) -> Tensor:
-    """Return the weights [after, before] of old pixels in new pixels."""
+    """Return the matrix [after, before] that computes new pixels from old ones."""
     unit = torch.eye(before, device="cpu")[None, None]  # on the CPU even if weights are on the meta device
     how: dict[str, Any] = {"mode": "bilinear", "antialias": antialias, "align_corners": False}
     resized: Tensor = F.interpolate(unit, (after, before), **how)[0, 0]

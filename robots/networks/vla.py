@@ -37,7 +37,8 @@ class CameraShape:
 
 @dataclass(frozen=True)
 class Experts:
-    """The layers of the language model, which have one shape, and the expert's layer for each; None without one.
+    """The layers of the language model, which have one shape (`language`), and the layers of the action expert, one for
+    each layer of the language model; None for a layer without one.
 
     `gemma`: use the activation and epsilon of Gemma, whose picture embeddings are not scaled; otherwise SmolLM2's.
     """
