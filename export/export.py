@@ -14,7 +14,13 @@ from fewstep.export.export_network import NetworkOptions, export_network, packag
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.light_network import add_light_network
 from fewstep.export.load_source import load_source
-from fewstep.export.manifest import add_expert, describe_additions, make_manifest, suggest_later_commands
+from fewstep.export.manifest import (
+    add_expert,
+    describe_additions,
+    keep_data_limit,
+    make_manifest,
+    suggest_later_commands,
+)
 from fewstep.export.network_sources import check_named_files, load_changed_source, load_sources, read_loras
 from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
@@ -60,6 +66,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             from fewstep.measure.spec.spec_samples import largest_magnitude  # imports onnxruntime
 
             entry = msgspec.structs.replace(entry, data_limit=largest_magnitude(options.check, origin.spec))
+        if writer.manifest is not None:
+            entry = keep_data_limit(writer.manifest, entry)
         for expert in (*others, *origin.experts):
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))

@@ -1,5 +1,6 @@
 """The manifest of a new bundle, from what was exported."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,8 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest,
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.lora.file import Lora
+
+LOG = logging.getLogger("fewstep")
 
 
 def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
@@ -55,6 +58,23 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
     fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in previous.fitted if each not in kept]
     added = list(dict.fromkeys([*bodies, *engines, *fitted]))
     return ", ".join([*added, *["the report"] * (previous.report is not None)]) if added else ""
+
+
+def keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
+    """Return the manifest of an export that replaces the bundle of `previous`, with that bundle's limit of the data if
+    the new export found none, and its graphs are the same. Otherwise warn that the limit is lost."""
+    limit = previous.data_limit
+    if new.data_limit is not None or limit is None:
+        return new
+    if all(name in previous.bodies and previous.bodies[name].graphs == new.bodies[name].graphs for name in new.bodies):
+        LOG.warning("the data limit of the replaced bundle, %g, is kept, since the graphs are the same", limit)
+        return msgspec.structs.replace(new, data_limit=limit)
+    LOG.warning(
+        "the data limit of the replaced bundle, %g, is not kept, since the graphs differ: give --check FILE again, or "
+        "data_limit in the Spec",
+        limit,
+    )
+    return new
 
 
 def suggest_later_commands(previous: Manifest, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """`export --check` refuses a spec that contradicts samples of the data, and names the mistake."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     assert "the spec seems right: 16 samples are denoised as a trained network does" in caplog.text
     assert manifest.data_limit == pytest.approx(np.abs(np.load(data)["x"]).max(), rel=1e-6)
     assert "--check" not in manifest.provenance.commands[0]
+
+
+@pytest.mark.slow
+def test_a_new_export_of_the_same_graphs_keeps_the_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, source = tmp_path / "data.npz", tmp_path / "net.py"
+    np.savez(data, x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
+    source.write_text(f"SIGN, TIMESTEPS = 1, 1\n{GAUSSIAN}")
+    options = ExportOptions(f"{source}:make", tmp_path / "bundle", verify="quick")
+    limit = export(replace(options, check=data)).data_limit
+    assert limit is not None and export(options).data_limit == limit
+    assert f"the data limit of the replaced bundle, {limit:g}, is kept" in caplog.text
+    source.write_text(f"SIGN, TIMESTEPS = -1, 1\n{GAUSSIAN}")
+    assert export(options).data_limit is None
+    assert f"the data limit of the replaced bundle, {limit:g}, is not kept, since the graphs differ" in caplog.text
 
 
 @pytest.mark.slow
