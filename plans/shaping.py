@@ -194,8 +194,8 @@ def _quantile(values: Array, quantile: float) -> Array:
 
 
 def _norm(value: Array, axis: int) -> Array:
-    """Return the Euclidean norms along an axis, which becomes 1. Each sum is that of a contiguous vector, whose order
-    does not depend on the other axes."""
+    """Return the Euclidean norms along an axis, whose size becomes 1. Each sum is over a contiguous vector, so that its
+    order does not depend on the other axes."""
     norm: Array = np.moveaxis(_last_norm(_vectors(value, axis)), -1, axis)
     return norm
 
@@ -222,14 +222,14 @@ def _project(shaping: Project, update: Array, conditional: Array) -> Array:
 
 
 def _vectors(value: Array, axis: int | None) -> Array:
-    """Return the vectors along an axis as the last one, or whole samples [B, elements]."""
+    """Return the array with this axis moved to the end, or whole samples [B, elements]."""
     if axis is None:
         return value.reshape(len(value), -1)
     return np.ascontiguousarray(np.moveaxis(value, axis, -1))
 
 
 def _last_norm(vectors: Array) -> Array:
-    """Return the Euclidean norms of contiguous vectors, whose last axis becomes 1."""
+    """Return the Euclidean norms along the last axis of contiguous vectors. The size of that axis becomes 1."""
     norms: Array = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
     return norms
 

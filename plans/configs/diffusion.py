@@ -191,8 +191,8 @@ def _recipe(config: SchedulerConfig, times: Sequence[Time], solver: Solver) -> S
 
 
 def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of IPNDMScheduler: v on a trigonometric schedule, with sigma = sin^2 of even steps. In its
-    first step, from pure noise, x0 is 0 in diffusers, so x is the noise."""
+    """Return the recipe of IPNDMScheduler: v on a trigonometric schedule, with sigma = sin^2 of evenly spaced angles.
+    In its first step, from pure noise, x0 is 0 in diffusers, so x is the noise."""
     if config["trained_betas"] is not None:
         raise config.field_error("trained_betas", "this class would need one for each step", "leave them out")
     sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]

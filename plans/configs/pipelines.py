@@ -33,7 +33,7 @@ class PipelineRules:
     max_shift: the maximum of a dynamic shift, if the config has none.
     shortens: all steps run, whatever the strength. The strength shortens the range of the distillation's timesteps
         instead.
-    rounds_up: of N steps a strength runs N - int(N - N x strength), instead of int(N x strength).
+    rounds_up: of N steps, a strength runs N - int(N - N x strength) instead of int(N x strength).
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
     """
 

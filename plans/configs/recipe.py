@@ -60,7 +60,7 @@ class SchedulerRecipe:
     """The plan of a scheduler, before it is traced.
 
     start: standard deviation of the first x; None means the schedule's sigma there.
-    scale: factor of the sample, for schedulers whose x is x / alpha of a plan.
+    scale: factor of the sample, for schedulers whose x is a plan's x / alpha.
     """
 
     times: Sequence[Time]
@@ -138,7 +138,7 @@ class _FromSample(Tracer):
 
 
 def invert_solver(solver: Solver) -> Solver:
-    """Return the solver run from the clean end to the noise, starting from a given sample."""
+    """Return a solver that runs from the clean end to the noise, and starts from a given sample."""
 
     def inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
         return solver(_FromSample(**vars(trace)), times[::-1])

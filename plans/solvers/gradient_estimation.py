@@ -21,9 +21,8 @@ def gradient_estimation(trace: Tracer, times: Sequence[Time], *, gamma: float = 
 
     The first step is `ddim`, as are steps from pure noise and to the clean end.
 
-    Args:
-        gamma: weight of the newest noise. 1 is `ddim`. 1.5 is second-order Adams-Bashforth with the weights of even
-            steps. 2, the default of published code, has first order: its leading error is the negative of `ddim`'s.
+    Args: gamma: weight of the newest noise. 1 is `ddim`. 1.5 is second-order Adams-Bashforth with the weights of equal
+        steps. 2, the default of published code, has first order: its leading error is the negative of `ddim`'s.
     """
     x, before = trace.start(), None
     for s, t in pairwise(times):

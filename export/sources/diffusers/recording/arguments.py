@@ -75,7 +75,7 @@ def sort_arguments(
     """
     paths = _common_paths(name, found, base)
     if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
-        raise recording_error(f"{name} passes other arguments to its network for two samples")
+        raise recording_error(f"{name} passes different arguments to its network for two samples")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
     recordings = Recordings(name, found, base, variants, repeats)
     conditional, unconditional = recordings.name_branches()
@@ -166,7 +166,7 @@ def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, .
     for call in calls[1:]:
         if call.structure != calls[0].structure:
             other = sorted(set(call.leaves) ^ set(calls[0].leaves))
-            raise recording_error(f"{name} passes other arguments in some calls of its network: {', '.join(other)}")
+            raise recording_error(f"{name} passes different arguments to its network in some calls: {', '.join(other)}")
     return tuple(calls[0].leaves)
 
 
@@ -224,12 +224,12 @@ class Recordings:
         """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
         if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
             raise recording_error(
-                f"{self.name}: {path} of its network is {value!r}, and changes with the number of samples"
+                f"{self.name}: the network's argument {path} is {value!r}, and changes with the number of samples"
             )
         for branch, own in enumerate(self.values(self.base, path)):
             for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
                 if not same(own, other):
-                    what = f"{path} of its network is {own!r}, and changes with the {setting}"
+                    what = f"the network's argument {path} is {own!r}, and changes with the {setting}"
                     raise recording_error(f"{self.name}: {what}")
         return Argument(path, value)
 
@@ -239,17 +239,19 @@ class Recordings:
         values = self.values(self.base, path)
         value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
         if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
-            raise recording_error(f"{self.name}: {path} of its network is a tensor in some calls only")
+            raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
         for setting in (LENGTH, SHORTNESS):
             if setting in others and others[setting].shape != value.shape:
-                raise length_error(f"{self.name}: the length of {path} of its network follows that of the prompt")
+                raise length_error(
+                    f"{self.name}: the length of the network's argument {path} follows that of the prompt"
+                )
         changing = [setting for setting, other in others.items() if not same(value, other)]
         self._check_number_of_steps(path, changing)
         if not changing and all(same(value, other) for other in values):
             return Argument(path, value[:1] if repeats else value, repeats)
         if not repeats:
             by = changing[0] if changing else "branch of guidance"
-            what = f"{path} of its network has one value for all samples, and changes with the {by}"
+            what = f"the network's argument {path} has one value for all samples, and changes with the {by}"
             raise recording_error(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
         condition = self._condition(path, value[0], [*values, *others.values()], is_setting)
@@ -265,25 +267,25 @@ class Recordings:
             return  # an encoded picture has noise of its own in each recording
         pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
         if not all(same(own, other) for own, other in pairs):
-            raise recording_error(f"{self.name}: {path} of its network changes with the {STEP_NUMBER}")
+            raise recording_error(f"{self.name}: the network's argument {path} changes with the {STEP_NUMBER}")
 
     def _check_shared(self, path: str, setting: str) -> None:
         """Raise UserError if an argument that changes only with a setting differs between branches."""
         for record in (self.base, *self.variants.values()):
             first, *others = self.values(record, path)
             if not all(same(first, other) for other in others):
-                what = f"{path} of its network changes with the {setting}, and between the branches of guidance"
+                what = f"the network's argument {path} changes with the {setting}, and between the branches of guidance"
                 raise recording_error(f"{self.name}: {what}")
 
     def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
         """Return the condition of an argument, from the values that recordings have shown."""
         label, shape = condition_name(path), tuple(value.shape)
         if value.numel() > MOST_VALUES:
-            raise recording_error(f"{self.name}: {path} of its network has {value.numel()} elements")
+            raise recording_error(f"{self.name}: the network's argument {path} has {value.numel()} elements")
         is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
         if not value.is_floating_point():
             if not is_mask:
-                what = f"{path} of its network has integers whose range the recordings do not show"
+                what = f"the network's argument {path} has integers whose range the recordings do not show"
                 raise recording_error(f"{self.name}: {what}")
             return Condition(label, label, shape, "int64", low=0, high=1)
         if is_setting and value.numel() <= MOST_DEFAULTS:

@@ -250,7 +250,7 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
     target, outputs = step.model_output.double(), [each.double() for each in _branch_outputs(step)]
     if target.shape != step.sample.shape:
         shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
-        raise recording_error(f"{name} passes its scheduler an output of another shape: {shapes}")
+        raise recording_error(f"{name} passes its scheduler an output of a different shape: {shapes}")
     places = possible_places(tuple(outputs[0].shape[1:]), tuple(target.shape[1:]))
     if not places:
         shapes = f"{tuple(outputs[0].shape)} into {tuple(target.shape)}"
@@ -260,7 +260,7 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
         parts = [place.select(each) for each in outputs]
         *weights, of_x, residual = _fit_sum([*parts, step.sample.double()], target)
         if residual <= TOLERANCE and abs(of_x) > TOLERANCE:
-            raise recording_error(f"{name} adds {of_x:.4g} x to its network's output")
+            raise recording_error(f"{name} adds {of_x:.4g} times x to its network's output")
         if residual <= TOLERANCE:
             return _StepCombination(place, tuple(weights))
         if found := _fit_norm(parts, target) or _fit_channels(parts, target) or _fit_frames(parts, target):

@@ -104,7 +104,7 @@ def _encode_one(
         raise UserError(error.what, fix) from error
     step = shorten_lists(made, recorded.row_lists).steps[0]
     if any(each.structure != arguments.structure for each in step.calls):
-        raise UserError(f"{built.name} passes other arguments to its network than when it was recorded", fix)
+        raise UserError(f"{built.name} passes different arguments to its network than when it was recorded", fix)
     names = branch_names(found.branches, arguments)
     values: Conditions = {}
     for path, argument in arguments.arguments.items():
@@ -131,7 +131,9 @@ def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix:
     for each in branches:
         own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
         if not same(own, argument.value):
-            raise UserError(f"{name}: {argument.path} of its network differs from its value in the recording", fix)
+            raise UserError(
+                f"{name}: the network's argument {argument.path} differs from its value in the recording", fix
+            )
 
 
 def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, fix: str = SAME_CALL) -> NDArray[Any]:

@@ -64,7 +64,7 @@ class NetworkForm:
         for path, elements in self.inputs.items():
             leaf = leaves.get(path)
             if not isinstance(leaf, Tensor) or tuple(leaf.shape) != (rows, *elements.shape):
-                raise recording_error(f"{name} passes {path} to its network in another form in some calls")
+                raise recording_error(f"{name} passes {path} to its network in a different form in some calls")
             is_x = elements.order >= 0
             own, places = leaf.flatten(1)[:, is_x].float(), elements.order[is_x]
             if not torch.equal(own[:, is_set[places]], x[:, places[is_set[places]]]):

@@ -72,7 +72,7 @@ def check_parts(
     weights: tuple[tuple[float, ...], ...] = ()
     for component, own in split_record(name, record).items():
         if component not in found:
-            raise recording_error(f"{name} calls {component} only with another {setting}")
+            raise recording_error(f"{name} calls {component} only if the {setting} changes")
         weights += check_relations(name, found[component], own, setting)
     return weights
 

@@ -203,7 +203,7 @@ class RecordedPipeline:
         if all(starts_alike(base, each) for each in same_seed) or base.starts_from_picture:
             return
         if starts_alike(base, record(self.built, self.settings.of(), 0)):
-            raise recording_error(f"{self.built.name} starts from another x with another prompt or picture")
+            raise recording_error(f"{self.built.name} starts from a different x when the prompt or picture changes")
 
     def _record_batch(
         self, base: CallRecord, found: Mapping[str, Relations]

@@ -136,7 +136,11 @@ def _check_arguments(name: str, moving: Sequence[str], x_place: Place, record: C
             own = constant(call)
             for path in sorted(own.keys() | expected.keys()):
                 if path not in own or path not in expected or not same(own[path], expected[path]):
-                    what = f"the part of {x} that is not x" if path.startswith(f"{x} ") else f"{path} of its network"
+                    what = (
+                        f"the part of {x} that is not x"
+                        if path.startswith(f"{x} ")
+                        else f"the network's argument {path}"
+                    )
                     raise recording_error(f"{name} changes {what} in step {number} of {count}")
 
 

@@ -46,7 +46,7 @@ def test_the_rows_of_a_padded_batch_have_the_value_of_a_constant() -> None:
     ("repeats", "value"), [(1, torch.tensor([[3.0], [4.0]])), (0, torch.tensor([[3.0], [3.0]])), (1, None)]
 )
 def test_another_value_of_a_constant_is_refused(repeats: int, value: torch.Tensor | None) -> None:
-    with pytest.raises(UserError, match=r"Wan: \['added'\] of its network differs"):
+    with pytest.raises(UserError, match=r"Wan: the network's argument \['added'\] differs"):
         _check_constant("Wan", Argument(PATH, torch.tensor([[3.0]]), repeats=repeats), [value])
 
 

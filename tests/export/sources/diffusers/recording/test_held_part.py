@@ -63,7 +63,7 @@ def test_samples_with_a_held_part_are_those_of_the_pipeline(caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("form", "says"),
     [
-        (WithOtherNoise, "the plan of WithOtherNoise's scheduler feeds its network another x in step 2 of 8"),
+        (WithOtherNoise, "the plan of WithOtherNoise's scheduler feeds its network a different x in step 2 of 8"),
         (WithOtherPicture, "the samples of WithOtherPicture and of its scheduler's plan differ by"),
         (Doubling, "Doubling changes all of x after each step"),
     ],
@@ -90,7 +90,7 @@ def test_nothing_is_held_if_each_step_begins_where_the_last_one_ended() -> None:
 
 
 def test_a_part_that_changes_with_the_step_is_refused() -> None:
-    with refuses("Pipe changes x"):
+    with refuses("Pipe changes different parts of x"):
         find_held_part("Pipe", steps(LEFT, ~LEFT))
 
 

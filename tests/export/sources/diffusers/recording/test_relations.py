@@ -138,7 +138,7 @@ def test_channels_before_x_are_found() -> None:
             {"combine": lambda a, b, x: torch.cat([b[:, :1], guide(a, b, x)[:, 1:]], dim=1)},
             "neither with fixed weights nor in a known form",
         ),
-        ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 x to its network's output"),
+        ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 times x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
         ({"time": lambda t: t**2}, r"\['timestep'\] is not a linear function of the scheduler's time"),
         ({"feed": lambda x: x**3}, r"network's input \['sample'\] is not a multiple of x"),
