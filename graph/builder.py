@@ -14,8 +14,8 @@ Coefficient = float | str  # a number, or the name of a tensor of one element
 
 @dataclass
 class Builder:
-    """The nodes and constants that were added so far. New tensors are named PREFIX/NAME, which cannot collide with a
-    bundle's graphs, since their names have no slash."""
+    """The nodes and constants that were added so far. New tensors are named PREFIX/NAME. Such names do not collide with
+    those in a bundle's graphs, which have no slash."""
 
     prefix: str
     nodes: list[Node] = field(default_factory=list)

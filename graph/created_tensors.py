@@ -18,10 +18,10 @@ AS_A_CONSTANT = frozenset({"Constant", "ConstantOfShape"})  # a single number, r
 
 
 def tensors_without_inputs(graph: Graph) -> frozenset[str]:
-    """Return the float32 tensors computed only from sizes, attributes and constants. They start at the operation that
-    creates the first float: Range, EyeLike, a window, random numbers, or a Cast of integers.
+    """Return the float32 tensors computed only from sizes, attributes and constants. A chain of such tensors starts at
+    the operation that creates the first float: Range, EyeLike, a window, random numbers, or a Cast of integers.
 
-    They end at the graph's outputs, and at an operation with a weight that may run in int8.
+    The chain ends at the graph's outputs, and at an operation with a weight that may run in int8.
     """
     varying = {value.name for value in (*graph.inputs, *graph.optional)}
     types = tensor_types(graph)

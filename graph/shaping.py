@@ -27,7 +27,7 @@ LANES, BLOCK = 8, 128  # number of partial sums, and values per block, of numpy'
 
 
 def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
-    """Raise UserError if a shaping has no ONNX form for samples of this shape."""
+    """Raise UserError if a shaping cannot be written in ONNX for samples of this shape."""
     free = [size for size in sample if isinstance(size, str)]
     if free and shaping is not None and not isinstance(shaping, Clip):
         raise UserError(
@@ -119,7 +119,7 @@ def _add_guided_frames(table: Builder, shaping: GuideFrames, values: Sequence[st
 
 
 def _add_matched_norm(table: Builder, shaping: MatchNorm, values: Sequence[str], sizes: Sequence[int]) -> str:
-    """Append the guided output [B, *sizes] with the norm of the conditional output along an axis."""
+    """Append the guided output [B, *sizes], rescaled to the norm of the conditional output along an axis."""
     flat, count = _add_vectors(table, shaping.axis, values, sizes), sizes[shaping.axis]
     guided, conditional = (_norm(table, vector, count, f"norm_{i}") for i, vector in enumerate(flat))
     ratio = table.node("Div", (conditional, guided), "norm_ratio")

@@ -36,7 +36,7 @@ def quantize_weight(
     largest: int = LARGEST_WEIGHT,
     is_alike: bool = False,
 ) -> QuantizedWeight:
-    """Quantize a weight per channel, with the scale of the least squared error.
+    """Quantize a weight per channel, with the scales that have the least squared error.
 
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).

@@ -52,8 +52,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run, and the meanings of its inputs. `sizes` are sizes for the test vector, by axis, for the axes
-    whose size must not be 1 there."""
+    """The graph of a run, and the meanings of its inputs. `sizes` gives, by axis name, the sizes of those axes that
+    must not have size 1 in the test vector."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]
@@ -169,7 +169,7 @@ def _ports(
     held: HoldInputs | None,
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
-    """Return the inputs of the file, except those from which a sample of the space starts."""
+    """Return the inputs of the file, except the noise, draws or tokens from which a sample starts."""
     ports = list[BakedPort]()
     encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
     for each in manifest.conditions:

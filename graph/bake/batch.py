@@ -21,11 +21,11 @@ class RunBatch:
 
     @property
     def size(self) -> str:
-        """Return the name of int64 [1]: B."""
+        """Return the name of the int64 tensor [1] with the value B."""
         return self.times(1)
 
     def times(self, count: int) -> str:
-        """Return the name of int64 [1]: count * B."""
+        """Return the name of the int64 tensor [1] with the value count * B."""
         name = "batch" if count == 1 else f"batch_times_{count}"
         if name not in self._made:
             self._made[name] = self._times(count, name)
@@ -40,7 +40,7 @@ class RunBatch:
         return self._made[name]
 
     def places(self, count: int) -> str:
-        """Return the name of int64 [count * B]: 0, 1, ..."""
+        """Return the name of the int64 tensor [count * B] with the values 0, 1, ..."""
         name = f"places_{count}"
         if name not in self._made:
             zero, one = (self.builder.constant(np.array(number, np.int64), str(number)) for number in (0, 1))

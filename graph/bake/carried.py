@@ -62,7 +62,7 @@ class CarriedBank:
         return into.node("Reshape", (rows, shape), f"{name}_now")
 
     def split_branches(self, into: Builder, made: str, branches: int, name: str) -> str:
-        """Add the network's output of the bank, [branches, B, *shape]."""
+        """Add a Reshape of the network's output for this bank to [branches, B, *shape]; return its name."""
         shape = into.constant(np.array([branches, -1, *self.tensor.shape], np.int64), f"{name}_apart_shape")
         return into.node("Reshape", (made, shape), f"{name}_apart")
 
@@ -83,8 +83,8 @@ class CarriedBank:
 
 
 def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """Return the banks of a plan with the layout of `plans.continuation`, which features do not have. Raises UserError
-    for other layouts, such as mixed slots or positions."""
+    """Return the banks of a plan; none if they hold the inner features of light steps. Raises UserError if their layout
+    is not that of `plans.continuation`, for example if slots are mixed."""
     if not plan.banks or features_of(plan) is not None:
         return []
     plan = check_compiled(plan)

@@ -39,7 +39,7 @@ class Draws:
     rest: str = DRAWS
 
     def add_draw(self, outer: Builder, number: int) -> str:
-        """Add one draw [B, ...]."""
+        """Add one draw [B, ...]; return its name."""
         if number == START:
             return self.noise
         place = outer.constant(np.array(self.later.index(number), np.int64), f"place_{number}")

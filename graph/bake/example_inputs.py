@@ -25,8 +25,9 @@ def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
 
 
 def choose_fill(port: BakedPort, baked: Baked) -> float:
-    """Return the number that fills an input: 1 for booleans, the lowest valid integer, otherwise FILL within the limits
-    of the condition. Inputs of known tokens are filled with -1, so that all positions are open."""
+    """Return the number that fills an input: 0 for carried tensors, -1 for known tokens (no token is known), 1 for
+    booleans and masks of ids, the lowest valid integer (0 without a limit) for other integers, otherwise FILL within
+    the limits of the condition."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):

@@ -22,7 +22,7 @@ Slot = tuple[tuple[str, ...], str]  # the branches of a slot, and the tensor [br
 
 @dataclass
 class FeatureSlots:
-    """The features of a run under construction. `slots` are those after the steps that were added so far."""
+    """The features of a run under construction. `slots` holds the features after the steps that were added so far."""
 
     name: str
     slots: list[Slot | None] = field(default_factory=list)

@@ -1,7 +1,8 @@
 """Run aligned steps as an ONNX Loop: one body, which looks up its numbers by the number of the step.
 
 For tokens, the update is in `reveal.py`. For other plans it is Mul and Add in float32, term by term, as in
-`fewstep.runtime.sampling.execute`. It is not a MatMul, which engines may compute in a shorter type (TF32, bfloat16).
+`fewstep.runtime.sampling.execute`. It is not a MatMul, because engines may compute a MatMul in a less precise type
+(TF32, bfloat16).
 
 The coefficients are not constants of the body. Otherwise an engine could fold them into the network's first or last
 layer, which would change bits. For the same reason the network's output is multiplied by its coefficient even if that
@@ -160,7 +161,7 @@ class _Step:
         return nexts
 
     def _apply_hold(self, rows: Sequence[str], held: HoldInputs) -> list[str]:
-        """Return the rows, with the row of x held."""
+        """Return the rows of the state, with the known part restored in the row of x."""
         draws = self.run.draws
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""

@@ -23,7 +23,7 @@ CUDA_FORMS = tuple(name + CUDA for name in (SOURCE, *HALF_FORMS))
 
 
 class BodyForm(NamedTuple):
-    """The name of a body of the bundle, and the form in which its network is written; "" is the stored form."""
+    """The name of a body of the bundle, and the form in which its network is written; "" for the network as stored."""
 
     body: str
     form: str = ""
@@ -48,8 +48,8 @@ def lossy_form(named: BodyForm) -> str:
 def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
     """Return a network in this form. Its inputs and outputs stay float32.
 
-    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider does not
-        compute what the network computes.
+    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider differs from
+        the network by more than rounding.
     """
     if form.endswith(CUDA):
         name = form.removesuffix(CUDA)

@@ -27,22 +27,22 @@ BEGINS_OPEN = "begins_open"  # tensor of the outer graph: the positions that are
 
 def align_token_steps(steps: Sequence[TokenStep]) -> StepRange | None:
     """Return token steps as one range if all have the same rule and their branches in the same order, otherwise None.
-    Such a range has no columns, since all its steps read the same numbers."""
+    Such a range needs no common columns, since all its steps read the same tensors."""
     branches, first, count = branch_ranges(steps)
     is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
     return StepRange(tuple(steps), branches, first, count, 1) if is_one else None
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """Return the properties of a token step that change the operations of its graph. Steps that only differ in numbers
-    have the same ones."""
+    """Return the properties of a token step that change the operations of its graph. They are equal for steps that
+    differ only in numbers."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
-    """Add the ids [B, *shape] before the first step, from known tokens with -1 at open positions. The mask id is not a
-    valid known token, and is refused like any other invalid id."""
+    """Add the ids [B, *shape] before the first step, from known tokens, with -1 at the positions to be revealed. The
+    mask id is not a valid known token, and is refused like any other invalid id."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
     no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
     tokens = add_limit_check(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
@@ -60,7 +60,7 @@ def add_chance_check(outer: Builder, draws: str) -> str:
 
 
 def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
-    """Add the ids after the last step. The file fails if a position is still open, in the same way as
+    """Add the ids after the last step. The call fails if a position is still masked, in the same way as for
     `add_limit_check`."""
     mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
     return add_refusal(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
@@ -238,7 +238,7 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """Add the minimum number of positions that the step reveals, [B, 1], as
+        """Add the minimum number of positions that the step reveals, [B, 1], by the rule of
         `fewstep.runtime.sampling.tokens._counts`."""
         node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]

@@ -92,8 +92,8 @@ def _branches(plan: AnyPlan) -> tuple[str, ...]:
 
 
 def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
-    """Add a check of a condition [B, ...] that refuses values beyond its limits, except the null value. A class of -1
-    would index the network's table from its end."""
+    """Add a check of a condition [B, ...] that refuses values beyond its limits, except the null value. Without it, a
+    class of -1 would index the network's table from its end."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
         outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),

@@ -124,7 +124,8 @@ class TokenBuilder:
 
 
 def _draws_ports(draws: Draws, meaning: str, sample: Shape, dtype: str) -> list[BakedPort]:
-    """Return the input of the later draws, which has the same name in either space; none if no step reads one."""
+    """Return the port of all draws after draw 0, which has the same name in both sample spaces; an empty list if no
+    step reads such a draw."""
     return [BakedPort(DRAWS, meaning, (len(draws.later), *sample), dtype)] if draws.later else []
 
 

@@ -111,7 +111,7 @@ def align(plan: Plan, steps: Sequence[Step]) -> AlignedSteps | None:
 
 
 def stretches(plan: AnyPlan, breaks: Sequence[bool], align_steps: AlignSteps) -> list[StepRange]:
-    """Return the plan's steps as few ranges, each made by `align_steps`. A new range starts at each step in
+    """Return the plan's steps, divided into few ranges, each made by `align_steps`. A new range starts at each step in
     `breaks`."""
     parts: list[list[Any]] = []
     for step, is_break in zip(plan.steps, breaks, strict=True):
@@ -131,7 +131,8 @@ def _align_halves(plan: AnyPlan, steps: list[Any], align_steps: AlignSteps) -> l
 
 
 def branch_ranges(steps: Sequence[AnyStep]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-    """Return all branches of some steps, and for each step the index of its first branch and their number."""
+    """Return all branches of some steps, and for each step the index of its first branch and the number of its
+    branches."""
     branches = max((step.branches for step in steps), key=len)
     first = tuple(branch_offset(step.branches, branches) for step in steps)
     return branches, first, tuple(len(step.branches) for step in steps)

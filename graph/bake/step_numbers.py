@@ -26,19 +26,19 @@ class StepNumbers:
         return f"{self.inner.prefix}/number"
 
     def float(self, values: Values) -> str:
-        """Return float32 [1]: this step's number of values [S]."""
+        """Return the name of a float32 tensor [1]: the element of `values` [S] for the current step."""
         return self._column(values, "float32")
 
     def double(self, values: Values) -> str:
-        """Return float64 [1]: this step's number of values [S]."""
+        """Return the name of a float64 tensor [1]: the element of `values` [S] for the current step."""
         return self._column(values, "float64")
 
     def integer(self, values: Values) -> str:
-        """Return int64 [1]: this step's number of values [S]."""
+        """Return the name of an int64 tensor [1]: the element of `values` [S] for the current step."""
         return self._column(values, "int64")
 
     def scalar(self, values: Values) -> str:
-        """Return int64 []: this step's number of values [S]."""
+        """Return the name of an int64 scalar: the element of `values` [S] for the current step."""
         number = self.integer(values)
         return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
 

@@ -64,7 +64,8 @@ def bfloat16_form(graph: Graph, types: Types) -> Graph:
 
 
 def _is_bfloat16(name: str, graph: Graph, types: Types) -> bool:
-    """Return whether a tensor has this type. A tensor without a known type belongs to an operation that supports it."""
+    """Return whether a tensor is known to be bfloat16. A tensor of unknown type belongs to an operation that supports
+    bfloat16."""
     typed = graph.constants.get(name, types.values.get(name))
     return typed is not None and bool(typed.dtype == BFLOAT16)
 

@@ -53,8 +53,8 @@ class FormSize:
 def form_size(graph: Graph) -> FormSize:
     """Count the operations of a graph that the provider computes with channels-last convolutions.
 
-    Views are not counted. Nor are Transposes between channels first and last next to a convolution: they cancel those
-    that onnxruntime adds around it.
+    Views are not counted. Transposes between channels first and last next to a convolution are not counted either,
+    because they cancel the Transposes that onnxruntime adds around it.
     """
     idx = index(graph)
 

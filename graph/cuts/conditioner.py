@@ -30,8 +30,7 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
         row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
 
     An observation encoder, or the keys and values of a text, then runs once per call, not once per step. Rows that do
-    not depend on time leave the prologue. If the cut would pass tensors that cannot be rows, the nodes that compute
-    them stay.
+    not depend on time leave the prologue. Nodes whose outputs cannot be passed as rows stay in the prologue.
 
     Conditions with little work, such as a label in addition to pictures, stay in the prologue. They take little time
     there, and branches of guidance that differ only in them share one run of the conditioner.
@@ -62,8 +61,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
 
 def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
-    """Return the tensors that the prologue computes: all that depend on `moving`, and those that it needs but that
-    cannot be rows, with their sources."""
+    """Return the tensors that the prologue computes: all that depend on `moving`, and the tensors that these need but
+    that cannot be passed as rows."""
     reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:

@@ -2,7 +2,7 @@
 reads them instead of computing them.
 
 Inner features change slowly from step to step. So a *light* step computes only the part of the network close to x and
-to the output, and reads the features of an earlier step, which was *full*. There are two forms of cut:
+to the output, and reads the features of an earlier step, which was *full*. There are two kinds of cuts:
 
 - A cut at one tensor. The light graph still depends on x by a skip connection, as in U-Nets (DeepCache: Ma et al. 2023,
   arXiv 2312.00858). These cuts are named `depth1`, `depth2`, ... from the cheapest light graph on.
@@ -107,7 +107,7 @@ def split_body(body: Graph, cut: Cut, features: str) -> SplitBody:
 
 @dataclass(frozen=True)
 class _Search:
-    """The search for cuts of one body, with the facts that its parts share."""
+    """Searches for the cuts of one body, and caches the facts about it that several methods need."""
 
     body: Graph
 
@@ -149,8 +149,8 @@ class _Search:
 
     @cached_property
     def depth_cuts(self) -> list[Cut]:
-        """The cuts at one tensor. Of several with the same work, the one with the fewest bytes, and of these the
-        last."""
+        """The cuts at one tensor. If several have the same work, only the one with the fewest bytes is kept; if these
+        are equal too, the last one."""
         found: dict[float, Cut] = {}
         for node in self.body.nodes:
             cut = self.cut_at(node.output, node.output)
@@ -161,8 +161,8 @@ class _Search:
         return [replace(found[share], name=f"depth{number}") for number, share in enumerate(sorted(found), 1)]
 
     def usual_block_cuts(self) -> list[Cut]:
-        """Return the cuts of a chain of blocks that are worth a choice: few blocks at its start, one or none at its
-        end."""
+        """Return the cuts of a chain of blocks that are offered to users: the light graph keeps few blocks at the start
+        of the chain, and at most one at its end."""
         firsts = sorted({0, 1, 2, max(len(self._chain) - 1, 0) // 4})
         cuts = [self.block_cut(first, last) for last in (0, 1) for first in firsts]
         return [cut for cut in cuts if cut is not None and cut.share <= MOST_WORK]

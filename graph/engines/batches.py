@@ -52,7 +52,8 @@ def parse_batch(text: str, graph: GraphEntry, sizes: Sequence[Size], x_shape: Se
 
 
 def _agrees(dim: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
-    """Return True if a size fits the graph's `dim`. The builder checks sizes that follow from several others."""
+    """Return True if a size fits the graph's `dim`, or if `dim` depends on a size that is not known; the builder checks
+    that later."""
     try:
         return resolve_dimension(dim, free_sizes) == size
     except KeyError:

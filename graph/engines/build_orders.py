@@ -44,7 +44,8 @@ def _has_bfloat16(part: NetworkBody) -> bool:
 def list_orders(
     options: BuildOptions, builder: EngineBuilder, part: NetworkBody, hashes: Mapping[str, str]
 ) -> tuple[BuildOrder, ...]:
-    """Return all engines to build: for each device, those of the prologue and of the body's graphs."""
+    """Return all engines to build: for each device, the engines of the graphs that run before the first step, and of
+    the body's graphs."""
     if builder.writes_forms and part.body is not None and options.opt_batch is not None:
         parse_batch(options.opt_batch, part.body.graph, part.bundle.manifest.sizes, part.bundle.manifest.x_shape)
     if builder.module is None or part.body is None:

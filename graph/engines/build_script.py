@@ -95,7 +95,7 @@ def _polygraphy(
 
 
 def _range(tensor: TensorEntry, body: Body, conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
-    """Yield the range of an integer input."""
+    """Yield the range of an integer input; nothing for other inputs."""
     if tensor.role == "group":
         yield 0, len(body.groups)
     for condition in conditions:

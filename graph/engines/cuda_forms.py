@@ -23,8 +23,8 @@ ANY_BATCH = (1, 1, 1)  # a form takes every batch
 
 
 def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, ...]:
-    """Return the keys that a graph's form may have: with convolutions as they are, with channels last, and with long
-    attention and convolutions as they are.
+    """Return the keys that a graph's form may have: without a flag, with the flag for channels-last convolutions, and
+    with the flag for long attention.
 
     hashes: sha256 of the bundle's files.
     """
@@ -41,8 +41,8 @@ def write_form(
 
     keys: from `form_keys`.
 
-    Large weights stay in the files of the graph, which the form reads too. A bfloat16 body runs in its form only, so a
-    UserError says why it has none.
+    Large weights stay in the files of the graph, which the form reads too. A bfloat16 body runs only in this form. If
+    the form is wrong, a UserError is therefore raised, which gives the reason.
     """
     portable = io.load(bundle / graph.file, root=bundle)
     form = cuda_form(portable)

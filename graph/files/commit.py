@@ -156,7 +156,7 @@ class Writer:
         return relative
 
     def add_copy(self, path: Path, folder: str, name: str, suffix: str) -> str:
-        """Add a copy of a file, under a name like that of `add`."""
+        """Add a copy of a file, named as in `add`."""
         with _report_write_errors(self.bundle, self.instead):
             self.reserve(path.stat().st_size)
             with self.draft(f"{name}{suffix}") as draft, path.open("rb") as stream:
@@ -325,7 +325,7 @@ def _may_become_a_bundle(folder: Path) -> bool:
 
 
 def _is_of_content(folder: Path) -> bool:
-    """Return True if a folder is empty or holds only files with names as `add` gives them."""
+    """Return True if a folder is empty or holds only files that `Writer.add` named."""
     with suppress(FileNotFoundError):  # another writer is active
         return folder.is_dir() and all(CONTENT_NAME.fullmatch(path.name) for path in folder.iterdir())
     return True

@@ -102,8 +102,8 @@ def store(
 ) -> tuple[str, tuple[str, ...]]:
     """Add a graph to a bundle under a content-hashed name; return its path and the paths of its weight files.
 
-    Weights already in a weight file of the bundle stay there. The other weights go to a separate file if the graph has
-    such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE). `others` are weight files of other
+    Weights already in a weight file of the bundle stay there. If the graph has any, or more bytes of weights than the
+    limit (default: EXTERNAL_ABOVE), its remaining weights go to a separate file. `others` are weight files of other
     bodies. If the graph reads little of such a file (`weights.seldom_read`), that part is copied to a file of the
     graph, since every load of a graph hashes its weight files.
     """

@@ -32,7 +32,8 @@ def check_writable(path: Path) -> None:
 
 
 def _refuse_special(path: Path) -> None:
-    """Raise UserError for a device, a pipe or a socket. Replacing it by a file would remove it: as root, /dev/null."""
+    """Raise UserError for a device, a pipe or a socket. Replacing it by a file would remove it; root could lose
+    /dev/null that way."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is a device, a pipe or a socket", "give the path of a file")
 

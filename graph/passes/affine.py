@@ -25,7 +25,7 @@ def merge_affine(graph: Graph) -> Graph:
 
 
 def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: NewNodes) -> tuple[Node, ...]:
-    """Return the nodes that replace one, or none if it stays. `moving` are the tensors that depend on x."""
+    """Return the nodes that replace a node; an empty tuple if it stays. `moving` are the tensors that depend on x."""
     if node.op not in ("Mul", "Add") or node.domain:
         return ()
     main, term = _split_operands(node, moving)

@@ -47,8 +47,8 @@ def _gather_slice(squeeze: Node, graph: Graph, idx: Index, new: NewNodes) -> Nod
 
 
 def _transpose_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
-    """Return the Transpose of the last two axes that replaces a Reshape; None unless the leading axes were merged for
-    it."""
+    """Return the Transpose of the last two axes that replaces Reshape(Transpose(Reshape(keys))); None unless the two
+    Reshapes only merge the leading axes and separate them again."""
     found = match(reshape, "Reshape(Transpose(Reshape(keys)))", idx)
     if found is None or list(found.nodes[1].attributes.get("perm", ())) != [0, 2, 1]:
         return None

@@ -1,4 +1,4 @@
-"""The mask of an attention as MultiHeadAttention takes it, and the selection of queries that have a key."""
+"""Convert the mask of an attention for MultiHeadAttention, and find the selection of queries that have a key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ def split_mask(attention: AttentionNodes) -> tuple[Sequence[Node], str] | None:
 
 @dataclass(frozen=True)
 class MaskConverter:
-    """Writes masks in the form that the kernel takes. A mask that several attentions read is written once.
+    """Writes masks in the shape that the kernel reads. A mask that several attentions read is written once.
 
     written: names of the written masks, by the original mask and the sizes of the scores.
     """

@@ -13,8 +13,8 @@ def separate_bias(graph: Graph) -> Graph:
 
         Conv(x, W, b)      ==>      Conv(x, W) + b[:, None, None]
 
-    An int8 convolution returns 8 bits of its sums. With a separate bias, the measured range and these bits describe the
-    products only, and the bias stays float. An int32 bias would have to change with the scales of each range group.
+    An int8 convolution rounds its output to 8 bits. With a separate bias, the rounded output and its measured range do
+    not include the bias, which stays float. An int32 bias would have to change with the scales of each range group.
     Engines fuse the two again if both are float.
     """
     new = NewNodes(graph)

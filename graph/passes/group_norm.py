@@ -58,7 +58,7 @@ def _expand(found: Match, graph: Graph, types: Types, new: NewNodes) -> dict[str
 def _nodes(
     x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: NewNodes
 ) -> tuple[Node, ...]:
-    """Return the nodes of the form, from x [B, C, ...] of this shape to the output of `after`."""
+    """Return the nodes of the expanded GroupNorm, from x [B, C, ...] of this shape to the output of `after`."""
     y, rank = after.output, len(shape)
     positions = new.constant("positions", np.arange(2, rank))
     epsilon = new.constant("epsilon", np.array(norm.attributes.get("epsilon", 1e-5), np.float32))
@@ -80,7 +80,7 @@ def _nodes(
         return Node(op, (of, positions), (by_channel,), {"keepdims": 1}, by_channel)
 
     def squares(of: str) -> tuple[Node, ...]:
-        """Return the nodes of the mean of squares over positions, its result last."""
+        """Return the nodes that compute the mean of squares over positions. The last node returns the mean."""
         squared = new.name(f"{y}_squared")
         sizes = [size for size in shape[2:] if isinstance(size, int)]
         if len(sizes) < rank - 2:

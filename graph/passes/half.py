@@ -106,8 +106,8 @@ class _Conversion:
         return {node.output: TensorProto.FLOAT for node in casts.values()}
 
     def _in_float32(self, name: str, node: Node, casts: dict[str, Node]) -> str:
-        """Return the float32 form of a node's input. If it does not exist yet, a Cast is added to `casts`. Inputs of
-        other types are returned unchanged."""
+        """Return the name of a node's input in float32. If that tensor does not exist yet, a Cast is added to `casts`.
+        Inputs of other types are returned unchanged."""
         if name in self.created:
             return _float32_of(name) if name in self.shared else name
         source = self.names.get(name, name)

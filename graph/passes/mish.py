@@ -32,7 +32,7 @@ def expand_mish(graph: Graph) -> Graph:
 
 
 def _expand(x: str, node: Node, new: NewNodes) -> tuple[Node, ...]:
-    """Return the form with a sigmoid that replaces the node for Mish of x."""
+    """Return the nodes that compute Mish of x with a sigmoid. They replace `node`."""
     two = new.constant("mish_two", np.array(2, np.float32))
     names = [new.name(f"{node.output}_{part}") for part in ("s", "two_less_s", "q", "two_less_q", "tanh")]
     s, two_less_s, q, two_less_q, tanh = names

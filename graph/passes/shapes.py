@@ -62,8 +62,8 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
 
 
 def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tuple[int, ...] | None:
-    """Return the target of a Reshape that keeps the batch and leaves one dimension open, which shape inference does not
-    follow."""
+    """Return the target of a Reshape that keeps the batch and infers one dimension (-1). Shape inference does not find
+    it."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Reshape" and not node.domain else None
     before = types.shape(node.inputs[0])
     if concat is None or not before or not _is_batch(concat.inputs[0], graph, idx, types):
