@@ -1,4 +1,5 @@
-"""The options of `fewstep bake` on the command line, which may take a run from the saved choice of this machine."""
+"""The options of `fewstep bake` on the command line, which can take plan and body from the saved choice of this
+machine."""
 
 from dataclasses import dataclass, fields
 from typing import Any

@@ -1,7 +1,7 @@
 """Run one command line. Only this module turns an error into a line of text and an exit code.
 
-Exit codes: 0 success, 1 a UserError (or a negative answer), 2 an invalid command line, 70 a bug in fewstep,
-130 interrupted. The module imports none of the extras, so that it can name a missing one.
+Exit codes: 0 success, 1 a UserError (or a negative answer), 2 an invalid command line, 70 a bug in fewstep, 130
+interrupted. The module imports no optional library, so that it can name a missing one.
 """
 
 import errno

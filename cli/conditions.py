@@ -64,7 +64,7 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 
 def required_arguments(manifest: Manifest, conditions: Path | None = None) -> list[str]:
-    """Return command line words that give the file of conditions, or else an example value to each required
+    """Return command line words that give the file of conditions or, without a file, an example value for each required
     condition."""
     if conditions is not None:
         return ["--conditions", quote(str(conditions))]

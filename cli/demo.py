@@ -49,7 +49,8 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
 
 
 def check_demo(options: DemoOptions) -> CalibrateOptions:
-    """Raise now the UserErrors that later verbs would raise after minutes. Return the options of `calibrate`."""
+    """Raise, before any work is done, the UserErrors that later verbs would raise after minutes. Return the options of
+    `calibrate`."""
     check_reference(options.plan)
     to_calibrate = CalibrateOptions(
         bundle=options.bundle, plan=options.plan, target=options.targets, guidance=options.guidance

@@ -60,7 +60,7 @@ class DemoOptions(Options):
 
     @property
     def duration(self) -> str:
-        """The expected time, as text, by a probe of this machine."""
+        """The expected duration as text, from a short measurement of this machine's speed."""
         seconds = FULL_SECONDS if self.full else SECONDS
         expected = format_duration(seconds * measure_slowdown())
         return f"the demo takes about {expected} at the current speed: {seconds:.0f} seconds of processor time"
@@ -69,7 +69,7 @@ class DemoOptions(Options):
 def measure_slowdown() -> float:
     """Measure the median wall time of a fixed piece of work, as a multiple of PROBE_SECONDS.
 
-    Most of the demo runs on one thread, so that it takes about its processor time on an idle machine.
+    Most of the demo runs on one thread, so on an idle machine its wall time is about its CPU time.
     """
     import numpy as np  # the command's help does not need it
 

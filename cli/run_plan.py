@@ -109,7 +109,8 @@ def _own_plan(bundle: Bundle) -> SchedulerReference:
 
 
 def _names_solver(name: str) -> bool:
-    """Return whether a name compiles without the plugin of another package, which a bundle may not import."""
+    """Return whether a name is a valid plan name that needs no plugin. The name is from a bundle, and a bundle must not
+    cause plugins of other packages to be imported."""
     if plugin_of_name(name) is not None:
         return False
     with suppress(UserError):
@@ -137,7 +138,8 @@ def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
 def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """Return a warning if int8 was calibrated with another plan, guidance or shaping; else None.
 
-    The warning names both plans. For other bodies, there is one if only the calibrated plan clips.
+    The warning names both plans. For bodies that are not int8, the only mismatch is that the bundle's default plan
+    clips and this plan does not.
     """
     if body.precision != "int8":
         return _describe_missing_clip(read_default_plan(bundle, body), plan)

@@ -54,8 +54,8 @@ class Advice:
 
 def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     """Return the verdict on the first body, which runs on this machine, and the largest loss of quality between the
-    teacher's samples and int8's: by few steps, by int8, by a lost guidance difference, or none. `path` is the bundle's
-    path in the command. Returns None if no quality was measured.
+    teacher's samples and int8's. It is due to few steps, to int8, or to a lost guidance difference, or there is none.
+    `path` is the bundle's path in the command. Returns None if no quality was measured.
     """
     if not results.qualities:
         return None
@@ -132,7 +132,7 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
 
 
 def _with_clip(given: Advice, bundle: Bundle) -> Advice:
-    """Return an advice to calibrate with a clip to the range of the data."""
+    """Return the advice with an option that clips to the range of the data added to its command."""
     return replace(given, command=f"{given.command} {clip_option(bundle.manifest)}")
 
 
@@ -146,7 +146,8 @@ def _longer_plan(name: str) -> TextReference | None:
 
 
 def _choose_better(now: EndQuality | None, bundle: Bundle) -> ChooseOptions:
-    """Return a choice of at least 1 dB more than the present body has against the teacher."""
+    """Return options of `choose` that require more dB against the teacher than the present body has: the next whole
+    number, or LEAST_PSNR if that is higher."""
     least = LEAST_PSNR if now is None else max(LEAST_PSNR, floor(now.mean) + 1)
     return ChooseOptions(bundle.path, at_least=f"{least:g}dB")
 

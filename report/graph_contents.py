@@ -36,7 +36,8 @@ class GraphContents(Struct, frozen=True):
     """A graph as stored, and as optimized by onnxruntime on this machine.
 
     optimized: nodes by operation; None if another engine runs the graph.
-    fused: onnxruntime's own operations that only the optimized graph has: fusions, or faster forms.
+    fused: operations that only the optimized graph has, and only onnxruntime defines: fusions, or faster versions of
+        single operations.
     engine: the oldest TensorRT that parses the graph, or the operations that no TensorRT parses; None for a graph that
         is for another engine.
     """
@@ -71,7 +72,7 @@ class StepGraphContents(Struct, frozen=True):
 
 
 class BodyContents(Struct, frozen=True):
-    """The graphs of one deployable form of the denoiser, in addition to its entry in the manifest.
+    """The graphs of a body (the denoiser in one precision), in addition to the body's entry in the manifest.
 
     multiplying: its matrix products and convolutions, in order, with their types. uncounted: the reason why they are
     missing, or empty.

@@ -62,7 +62,8 @@ def describe_distances(results: Results) -> Iterator[str]:
 
 
 def describe_distance(fd: Distance) -> str:
-    """Describe the difference between int8 and float32. A smaller distance is a change, not an improvement."""
+    """Describe how int8's distance to the references differs from float32's. A smaller distance is called a change, not
+    an improvement, since int8 is to reproduce float32."""
     figures = f"({fd.difference:+.3g} [{fd.low:+.3g}, {fd.high:+.3g}], noise floor {fd.noise_floor:.3g})"
     way = "further away" if fd.difference > 0 else "closer, which is a change but no improvement"
     if fd.detectable:

@@ -82,7 +82,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
 
 
 def _describe_x(manifest: Manifest) -> str:
-    """Return the line of x."""
+    """Return the line on the samples: the shape of x, the prediction and the schedule."""
     also = " with its last x0 after it" if manifest.self_condition else ""
     return f"x {list(manifest.x_shape)}{also}, predicts {manifest.prediction}, schedule {manifest.schedule.kind}"
 
@@ -95,14 +95,15 @@ def _describe_steps(network: NetworkEntry) -> str:
 
 
 def _describe_scheduler_plans(contents: Contents) -> str:
-    """Return the plans of the scheduler as the end of its line."""
+    """Return the end of the line on the scheduler: the plans that it provides."""
     if not contents.scheduler_steps:
         return " of diffusers, for the plan scheduler:STEPS"
     return f", with recorded steps: {', '.join(f'scheduler:{steps}' for steps in contents.scheduler_steps)}"
 
 
 def _describe_engine(engine: EngineEntry, size: str) -> str:
-    """Return the line of an engine, or of a form, which is for any device."""
+    """Return the line on an engine for one device, or on a form: a graph rewritten for one backend, which runs on any
+    device."""
     name = "form for" if engine.device == ANY_DEVICE else f"engine for {engine.device},"
     return f"{name} {engine.backend}, of body {engine.body}: {size}"
 
@@ -197,7 +198,7 @@ def _add_share(branch: Tree, share: Share, total: int) -> None:
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
-    """Return the most frequent operations, and the number of other kinds."""
+    """Return, as text, the counts of the most frequent operations, and the number of other kinds."""
     named = [f"{op} {count}" for op, count in list(counts.items())[:OPERATIONS_SHOWN]]
     more = len(counts) - OPERATIONS_SHOWN
     return ", ".join(named) + (f", {more} other kinds" if more > 0 else "")

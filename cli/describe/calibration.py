@@ -26,7 +26,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def warn_of_losses(options: CalibrateOptions, calibration: Calibration) -> None:
-    """Warn of bodies whose samples diverge, which a clip may prevent, or lose a condition."""
+    """Warn of bodies whose samples leave the range of the data, which a clip may prevent, and of bodies that lose the
+    effect of a condition."""
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.bodies[name].trials:
@@ -76,7 +77,8 @@ def describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
 
 
 def describe_preparation(estimate: Estimate) -> Iterator[str]:
-    """Yield the time between the evaluations of a large network."""
+    """Yield a line on the time that opening a large network and rounding its weights takes, in addition to its
+    evaluations."""
     if estimate.preparation:
         yield f"opening the network and rounding its weights takes about {format_duration(estimate.preparation)}"
 
@@ -111,7 +113,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
 
 
 def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> str:
-    """Return the guidance of the ranges, which later runs take too, and whether it is the default."""
+    """Return, as text, the guidance with which ranges were measured, which later runs use by default, and whether it
+    was itself the default."""
     guidance = calibration.plan.guidance
     is_default = options.guidance is None and guidance is not None and not isinstance(options.plan, FileReference)
     return f"guidance {describe(guidance)}{' by default' * is_default}"

@@ -30,7 +30,8 @@ def fit_table(result: FitResult) -> Table:
 
 
 def describe_rejection(options: FitOptions, result: FitResult) -> str:
-    """Describe the gain for which the plan was rejected, and its seeds."""
+    """Describe why the plan was rejected: no change improved it, its gain is too small (with the seeds that show it),
+    or it is worse than the previous fit."""
     kept = result.nominal if result.over_previous is None else f"the previous {FittedReference(options.steps)}"
     gates = (
         (result.on_selection, "the selection seeds", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),

@@ -83,8 +83,8 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
 
 
 def suggest_after_measure(results: Results, bundle: Path, given: ConditionOptions | None = None) -> NextCommand:
-    """Return the command that lowers the largest cost, or `report` if no quality was measured. `given` are the options
-    of the measurement."""
+    """Return the command that reduces the largest loss of quality, or `report` if no quality was measured. `given` are
+    the options of the measurement."""
     advised = advice(results, open_bundle(bundle), bundle)
     return report_next(bundle, given) if advised is None else suggest_advice(advised, bundle, given)
 

@@ -11,7 +11,8 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) -> Iterator[str]:
-    """Yield the verdict on the deployed body, its scale, and a line for each of guidance and condition.
+    """Yield the verdict on the deployed body, the number of seeds that it is based on, the share of changed tokens for
+    a token denoiser, and a line each on how guidance and condition are preserved.
 
     float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None.
     """

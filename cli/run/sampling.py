@@ -98,7 +98,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
 
 
 def batch_size(options: RunOptions, manifest: Manifest) -> int:
-    """Return the number of samples in a batch. For tokens the logits count: many numbers per token."""
+    """Return the number of samples in a batch. It is limited by the size of the network's output, which for tokens is
+    that of the logits: many numbers per token."""
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 

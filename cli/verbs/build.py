@@ -1,4 +1,4 @@
-"""`fewstep build`: print the engines that were built, and those that were up to date."""
+"""`fewstep build`: build engines, and print those that were built and those that were up to date."""
 
 from pathlib import Path
 
@@ -75,7 +75,8 @@ def dry_run(options: BuildOptions) -> Outcome:
 
 
 def _engine_bytes(folder: Path, request: EngineRequest) -> int:
-    """Estimate the size of an engine: that of its graph, or half of float32's if there is no float16 graph yet."""
+    """Estimate the bytes of an engine: the size of its graph or, if there is no float16 graph yet, half the size of
+    float32's."""
     bundle, name = open_bundle(folder).select_network(request.network), request.body
     half = name not in RUN_ONCE and name.partition("/")[0] not in bundle.manifest.bodies
     graph = find_graph(bundle, "float32" if half else name)

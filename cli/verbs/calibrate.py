@@ -1,4 +1,4 @@
-"""`fewstep calibrate`: print the operations in int8, and their measured quality."""
+"""`fewstep calibrate`: make int8 bodies, and print how many operations are in int8, and the quality of the samples."""
 
 import logging
 from functools import cache, partial

@@ -1,4 +1,5 @@
-"""`fewstep choose`: print a table of deployments with the Pareto front, and the command line that runs the winner."""
+"""`fewstep choose`: compare deployments, and print a table with the Pareto front, and the command line that runs the
+winner."""
 
 from rich.table import Table
 
@@ -61,9 +62,10 @@ def dry_run(options: ChooseOptions) -> Outcome:
 
 
 def _check_bound(options: ChooseOptions) -> None:
-    """Raise UserError without a bound, since most choices take minutes, and for a bundle that cannot be judged.
+    """Raise UserError for a token bundle, which `choose` cannot judge, and if the options give no limit on time or
+    quality.
 
-    Plans that --plan names can be compared without a bound.
+    Without a limit there is no winner. Plans that --plan names can be compared without one.
     """
     options.open().check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:

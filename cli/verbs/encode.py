@@ -1,4 +1,4 @@
-"""`fewstep encode`: print the arrays that were written, with their shapes."""
+"""`fewstep encode`: write encoded prompts to a file, and print its arrays with their shapes."""
 
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.export.encode import EncodeOptions, encode

@@ -1,4 +1,4 @@
-"""`fewstep export`: print how closely the bundle reproduces its source."""
+"""`fewstep export`: export a denoiser to a bundle, and print how closely the bundle reproduces its source."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""`fewstep fit`: print the gain of a fitted plan, and the command that runs it."""
+"""`fewstep fit`: fit a plan, and print its gain, and the command that runs it."""
 
 from dataclasses import replace
 

@@ -1,4 +1,5 @@
-"""`fewstep measure`: print the figures as a table, one timing table per batch size, and the conclusions."""
+"""`fewstep measure`: measure quality and speed, and print the figures as a table, one timing table per batch size, and
+the conclusions."""
 
 from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`fewstep pack`: print the packed bodies and their size."""
+"""`fewstep pack`: write a smaller bundle for deployment, and print the packed bodies and their size."""
 
 from rich.filesize import decimal
 

@@ -1,4 +1,5 @@
-"""`fewstep verify`: print one line if the bundle is intact, otherwise one line per damage."""
+"""`fewstep verify`: check a bundle or a baked file, and print one line if it is intact, otherwise one line for each
+fault."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The facts on which a choice depends, by name, so that a choice that no longer holds says what changed."""
+"""The facts on which a choice depends, by name, so that the error about an outdated choice can say what changed."""
 
 from collections.abc import Iterator
 from hashlib import sha256

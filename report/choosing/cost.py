@@ -90,7 +90,8 @@ def _time_of(judging: DeploymentJudge, body: str) -> float:
 
 
 def _turn_seconds(call: float) -> float:
-    """Return the seconds of a turn of calls of this duration: some before it that are not counted, then the turn."""
+    """Return the seconds of one turn of a duel. `call` is the duration of a call in seconds. A turn makes calls for at
+    least TURN_SECONDS, after calls for at least WARM_UP that are not counted."""
     return max(WARM_UP, call) + max(TURN_SECONDS, call)
 
 

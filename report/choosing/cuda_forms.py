@@ -1,4 +1,5 @@
-"""Measure on this machine's GPU whether the form of a body is faster than the portable graph.
+"""Measure on this machine's GPU whether the form of a body, which is its graph rewritten for ONNX Runtime's CUDA
+provider, is faster than the portable graph.
 
 Both run in separate processes, in turns, as in `engines.py`. Their outputs must agree. The result is stored in the
 user's cache folder, where the backend reads it (`runtime/backends/onnxruntime_cuda_form.py`).
@@ -38,7 +39,7 @@ DEVICE = 0  # the GPU that `fewstep build` measures
 def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterator[FormMeasurement]:
     """Measure the forms of a body's graphs for calls on `rows` rows, and store which is faster.
 
-    Without the provider nothing is measured, and each result has the reason.
+    If onnxruntime has no CUDA provider here, nothing is measured, and each result has the reason.
     """
     own, here = bundle.select_network(network), this_onnxruntime()
     has_provider = here is not None and PROVIDER in here.providers
@@ -91,7 +92,7 @@ def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> 
 
 
 def open_calls(path: Path, network: str, name: str, is_form: bool, rows: int) -> Mapping[str, Call]:
-    """Return a call of a graph, or of its form. It runs in a separate process."""
+    """Return a function that runs a graph, or its form, on random inputs. It is called in a separate process."""
     bundle = open_bundle(path).select_network(network)
     backend = OnnxRuntimeCuda(DEVICE, form=False)
     loaded = backend.load_form(bundle, name) if is_form else backend.load(bundle, name)

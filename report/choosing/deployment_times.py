@@ -142,7 +142,7 @@ def make_sampler_calls(
     seeds: Sequence[int],
     conditions: Mapping[str, NDArray[np.generic]],
 ) -> dict[str, Call]:
-    """Return a call for each plan, from noise to samples. It runs in a separate process."""
+    """Return a function for each plan that samples from noise. It is called in a separate process."""
     sampler = load_body(bundle, body, make_backend(engine, rows))
 
     def call(plan: Plan) -> Floats:

@@ -213,10 +213,10 @@ def open_process(
 
 
 def open_lean_process(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> TimedProcess:
-    """Start the process of an engine that holds a network once, and call it once.
+    """Start the process of an engine that holds each network only once in memory, and call it once.
 
-    OpenVINO's results are not compared with onnxruntime's, for which it would load the float network too, and its
-    compiled graph is not cached, since it maps the cached file in addition to the weights.
+    OpenVINO's results are not compared with onnxruntime's, because the comparison loads the float network too. Its
+    compiled graph is not cached, because OpenVINO would map the cached file in addition to the weights.
     """
     return _start_process(bundle, body, engine, sizes, True, None)
 

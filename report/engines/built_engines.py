@@ -1,4 +1,5 @@
-"""Checks of engines that were built on this machine: outputs compared with onnxruntime, and times of forms."""
+"""Checks of engines that were built on this machine: their outputs compared with onnxruntime's, and the times of forms
+(graphs rewritten for ONNX Runtime's CUDA provider)."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec

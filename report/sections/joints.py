@@ -47,7 +47,8 @@ def _to_actions(manifest: Manifest, samples: Array) -> Array:
 
 
 def joints_section(results: Results) -> Html | None:
-    """Return a table for each body, with a separate table for joints with levels; None if samples are not actions."""
+    """Return a table for each body, with a separate table for joints that take discrete levels, such as grippers; None
+    if samples are not actions."""
     parts = [part for quality in results.qualities if quality.joints for part in _body(quality)]
     if not parts:
         return None

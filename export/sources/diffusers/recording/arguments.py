@@ -30,7 +30,7 @@ class Argument:
     """An argument of the network that is neither x nor the time.
 
     value: if `repeats` is set, the value of one sample; otherwise the whole argument.
-    repeats: the number of times that each sample's row is repeated; None if the argument has no rows.
+    repeats: the number of times that each sample's row is repeated; 0 if the argument has no rows.
     condition: None for a constant.
     """
 
