@@ -81,7 +81,7 @@ class Spec(Description, frozen=True):
     int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is [length], or
     [codebooks, length]. The share of masked positions implies the time, so most such networks do not read it.
 
-    A network with a separate time for each position, `positions`, takes time [B, places] (`plans.continuation`).
+    A network with a separate time for each position, `positions`, takes time [B, positions] (`plans.continuation`).
 
     `self_condition` is for networks that also take the x0 that their previous evaluation predicted, zeros at first.
     They receive x [B, 2 C, ...], which is x and then that x0.

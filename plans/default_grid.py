@@ -11,7 +11,7 @@ FEW = 80  # timesteps; with fewer, times between them are too far from the train
 
 
 def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
-    """Return the default grid: `arctan`, or `trailing` (even steps of the training's time) in four cases.
+    """Return the default grid: `arctan`, or `trailing` (equal steps of the training's time) in four cases.
 
     `trailing` is for:
 

@@ -105,8 +105,8 @@ def _drop_linear_ag(raw: Any) -> Any:
 
 
 def _restore_tail(plan: Plan) -> Plan:
-    """Set `tail_of` and `first_step` of a tail from an older file, from its name. The name of a whole plan may contain
-    the same words, but only a tail starts from given rows."""
+    """Set `tail_of` and `first_step` of a tail that an older version wrote, by parsing its name. The name of a whole
+    plan may contain the same words, but only a tail starts from given rows."""
     if plan.tail_of is not None or not _starts_from_rows(plan) or not (steps := re.findall(FROM_STEP, plan.name)):
         return plan
     return msgspec.structs.replace(plan, tail_of=re.sub(FROM_STEP, "", plan.name), first_step=sum(map(int, steps)))

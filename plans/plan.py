@@ -84,16 +84,16 @@ class Bank(Strict, frozen=True, omit_defaults=True):
 
 
 class CarryIn(Strict, frozen=True):
-    """A carried tensor that a step feeds to the network: the combination with the coefficients `row` of the slots of
-    bank number `bank`."""
+    """A carried tensor that a step feeds to the network: the sum of the slots of bank number `bank`, weighted by
+    `row`."""
 
     bank: int
     row: Row
 
 
 class Carry(Strict, frozen=True):
-    """The content of a slot after a step: the combination with the coefficients `row` of the slots of its bank before
-    the step, and of the network's output.
+    """The content of a slot after a step: the sum, weighted by `row`, of the slots of its bank before the step and of
+    the network's output.
 
     A slot without an entry keeps its content.
     """

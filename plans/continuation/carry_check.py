@@ -53,7 +53,7 @@ def light_problem(plan: Plan) -> str | None:
 
 def fits_stairs(plan: Plan, stairs: Stairs | None) -> bool:
     """Return True if a plan's positions fit those of a denoiser: the same number of times, and the same number of
-    places that leave in each run."""
+    positions that finish in each run."""
     times = {plan.tensors[step.times].shape for step in plan.steps if step.times is not None}
     if stairs is None or stairs.leaves == stairs.places:
         return plan.rolling_bank is None and not times

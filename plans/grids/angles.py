@@ -1,4 +1,4 @@
-"""A grid with even steps in an angle, in which the distance from pure noise to the clean sample is finite."""
+"""A grid of equal steps in an angle. In it, the distance from pure noise to the clean sample is finite."""
 
 import math
 
@@ -21,8 +21,8 @@ def arctan(
     noise.
 
     All steps are equally long. The last one ends at the clean end instead of the cleanest time. Power 1 is the angle of
-    variance-preserving schedules, in which the cosine schedule is even (Nichol & Dhariwal 2021, arXiv 2102.09672).
-    Large powers approach `uniform_lambda`. In lambda, times are densest where sigma / alpha is `centre`.
+    variance-preserving schedules, in which the cosine schedule is evenly spaced (Nichol & Dhariwal 2021, arXiv
+    2102.09672). Large powers approach `uniform_lambda`. In lambda, times are densest where sigma / alpha is `centre`.
     """
     check_steps(schedule, steps, distinct=False)
     for name, value in (("power", power), ("centre", centre)):

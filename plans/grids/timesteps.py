@@ -10,7 +10,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 
 
 def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None = None) -> tuple[Time, ...]:
-    """Even from the noisiest time, with all steps equally long: Lin et al. 2024, arXiv 2305.08891, table 2.
+    """Evenly spaced from the noisiest time, with all steps equally long: Lin et al. 2024, arXiv 2305.08891, table 2.
 
     It starts at the noisiest trained timestep, as a sampler that starts from pure noise must. For schedules without
     timesteps it is evenly spaced in the process's own time. For EDM this is the grid `karras`, which reaches sigma_min.
@@ -29,7 +29,7 @@ def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None =
 def linspace(
     schedule: NoiseSchedule, steps: int, *, last: float | None = None, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
-    """Even from the noisiest time to the cleanest (Nichol & Dhariwal 2021, arXiv 2102.09672), both evaluated.
+    """Evenly spaced from the noisiest time to the cleanest (Nichol & Dhariwal 2021, arXiv 2102.09672), both evaluated.
 
     `last` is the network time of the last evaluation. None is timestep 0 of a table, a thousandth of the time range of
     a flow, 3 / 100 for an OU process (Richter et al. 2023), and sigma_min for other schedules.
@@ -50,7 +50,7 @@ def linspace(
 def leading(
     schedule: NoiseSchedule, steps: int, *, offset: int = 0, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
-    """Even from `offset` up, T // steps apart: the grid of DDPM and DDIM, which does not reach the noisiest time.
+    """Timesteps from `offset` up, T // steps apart: the grid of DDPM and DDIM, which does not reach the noisiest time.
 
     Samplers that start from pure noise should not use it (Lin et al. 2024, arXiv 2305.08891). It is for parity with
     other libraries.

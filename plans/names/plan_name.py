@@ -9,7 +9,7 @@ parentheses set their parameters after the first two. `ALIASES` of those modules
 which the canonical form replaces.
 
 A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). With a solver for distilled denoisers, it
-uses the grid of the distillation if the spec names one, otherwise even steps, which are near the times of the
+uses the grid of the distillation if the spec names one, otherwise `trailing`, whose times are near those of the
 distillation (`default_grid.py`).
 
 Plugins add names (`plugins.py`). For user-supplied code the file or module precedes the function's name, as in

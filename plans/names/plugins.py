@@ -49,7 +49,8 @@ def is_own(plugin: EntryPoint) -> bool:
 
 
 def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return all plugins of a kind by name, fewstep's own first. Using a name that several have raises UserError."""
+    """Return all plugins of a kind by name, fewstep's own first. Using a name that several packages register raises
+    UserError."""
     found: dict[str, list[EntryPoint]] = {}
     for each in sorted(read_entry_points(), key=lambda each: not is_own(each)):
         if each.name.startswith(f"{kind}."):

@@ -23,8 +23,8 @@ from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 
 @dataclass(frozen=True)
 class OnnxRuntimeRows:
-    """The CPU provider with one thread per row of a body. Each row's result is bitwise that of a call with this row
-    alone on one thread.
+    """The CPU provider with one thread per row of a body. Each row's result is bitwise identical to that of a call with
+    this row alone on one thread.
 
     threads: how many rows run at once; 0 means one per physical core. Conditioner and prologue have as many threads
         for the whole call.
@@ -51,7 +51,7 @@ class OnnxRuntimeRows:
 
 @dataclass(frozen=True, eq=False)
 class ParallelRows:
-    """A graph that computes the rows of a call at the same time. Several threads may call it at once.
+    """A graph that computes the rows of a call in parallel. Several threads may call it at once.
 
     graph: computes a row, in the thread that calls it.
     split: the inputs with a batch axis, whose rows are computed one by one. Other inputs are the same for all rows.

@@ -1,5 +1,5 @@
-"""A pool of resources that threads share and of which each serves one call at a time. Such a resource (a context, a
-stream, buffers) is called a lane."""
+"""A pool of resources that threads share. Such a resource (a context, a stream, buffers) is called a lane, and serves
+one call at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

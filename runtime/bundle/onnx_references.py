@@ -72,7 +72,7 @@ def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """Decode a number in base 128, least significant digit first. Returns it and the place after it."""
+    """Decode a number in base 128, least significant digit first. Returns it and the index after it."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:

@@ -47,7 +47,7 @@ class UnitsAxis(Protocol):
 
 
 class PositionAxis(Protocol):
-    """The axis of x whose places have separate times."""
+    """The axis of x whose positions have separate times."""
 
     def places(self, of: "DescriptionProtocol") -> int: ...
 

@@ -73,7 +73,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         )
 
     def snap_discrete(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Round the discrete places of actions [..., places], in units, to the nearest allowed value."""
+        """Round the discrete elements of actions [..., elements], in units, to the nearest allowed value."""
         rounded = actions.copy() if self.discrete else actions
         for place, levels in self.discrete.items():
             values = np.asarray(levels, np.float32)

@@ -7,11 +7,11 @@ from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class Positions(Kind, frozen=True, omit_defaults=True):
-    """Places along an axis of x, each with a separate time. The network's time is [B, places].
+    """Positions along an axis of x, each with a separate time. The network's time is [B, positions].
 
-    A run of a plan finishes the first `leaves` places, and the next run continues with the places after them
-    (`plans.continuation`). If `leaves` is all places, a run is a whole sample. The first `kept` places were finished by
-    earlier runs; the network still sees them, at the cleanest time.
+    A run of a plan finishes the first `leaves` positions, and the next run continues with the positions after them
+    (`plans.continuation`). If `leaves` is the number of positions, a run is a whole sample. The first `kept` positions
+    were finished by earlier runs; the network still sees them, at the cleanest time.
     """
 
     FIX: ClassVar = "give Positions(axis, leaves), where leaves and kept divide the places of x along the axis"

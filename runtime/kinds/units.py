@@ -18,9 +18,9 @@ EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
 
 class Affine(Kind, frozen=True):
-    """The map from model range to units: value = scale * x + shift, with one pair for each place along an axis of x.
+    """The map from model range to units: value = scale * x + shift, with one pair for each index along an axis of x.
 
-    A scale of 0 marks a place at which the training data were constant. There, x was always `constant` in training.
+    A scale of 0 marks an index at which the training data were constant. There, x was always `constant` in training.
     """
 
     FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x"

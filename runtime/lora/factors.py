@@ -1,7 +1,7 @@
 """The update that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
 
 Each form of `export/lora/delta.py` is exactly such a product. The Hadamard product or the Kronecker product of two such
-products has rank r1 r2. Magnitudes (DoRA) have no such form.
+products has rank r1 r2. An update with magnitudes (DoRA) is not such a product.
 """
 
 from typing import NamedTuple

@@ -152,7 +152,7 @@ def lora_of(path: Path, strength: float) -> Lora:
 
 def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Parts]) -> None:
     """Raise UserError for a full LoKr factor of a one-dimensional convolution in a file of peft. Its Kronecker product
-    has the factors' axes in other places than LyCORIS's."""
+    orders the factors' axes differently from LyCORIS's."""
     for (_, layer), parts in updates.items():
         if (factor := parts.get("lokr_w2")) is not None and factor.ndim == 3:
             what = f"{name}: {layer!r} has peft's LoKr of a one-dimensional convolution, which differs from LyCORIS's"
@@ -160,7 +160,7 @@ def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Par
 
 
 def is_whole(parts: Collection[str]) -> bool:
-    """Return True if the parts are exactly one update: none is missing, and none belongs to another form."""
+    """Return True if the parts are exactly one update: none is missing, and none belongs to another form of LoRA."""
     forms = [needed for needed in NEEDED if set(needed) & set(parts)]
     complete = [needed for needed in forms if set(needed) <= set(parts)]
     kronecker = any(part.startswith("lokr") for part in parts)

@@ -1,8 +1,8 @@
 """Parse the keys of a LoRA file: the part, its layer and its network.
 
 Trainers name layers in many ways, but most names are the same once their punctuation is removed (`flatten_name`). A
-name that is not found exactly is therefore looked up in this form, also among the names that the network has in other
-code (`aliases.py`). Readers of a file report every key that cannot be parsed.
+name that is not found exactly is therefore looked up without punctuation, also among the names that the network has in
+other code (`aliases.py`). Readers of a file report every key that cannot be parsed.
 """
 
 import re
