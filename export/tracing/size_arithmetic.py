@@ -1,8 +1,9 @@
-"""Arithmetic on symbolic sizes while torch traces: a quotient that does not depend on a size becomes a number, and
-sizes have roots."""
+"""Arithmetic on symbolic sizes while torch traces: a quotient that does not depend on a size becomes a number, sizes
+have roots, and a list of one tuple can be repeated by a size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -14,12 +15,14 @@ from onnxscript import opset20 as op
 
 @contextmanager
 def simplify_sizes() -> Iterator[None]:
-    """Inside the block, let torch's symbolic sizes support quotients and roots like numbers.
+    """Inside the block, let torch's symbolic sizes support quotients, roots and repeated lists like numbers.
 
     torch keeps `norm.numel() / x.numel()` as a quotient of symbols, although the batch cancels, and a root of it would
-    then fix the batch. numpy takes the root of an object by its method `sqrt`, which torch's symbols lack.
+    then fix the batch. numpy takes the root of an object by its method `sqrt`, which torch's symbols lack. Python
+    repeats a list by an integer, so that `[(height, width)] * x.shape[0]` would fix the batch too.
     """
     with (
+        patch.object(torch.SymInt, "__rmul__", _make_product(torch.SymInt.__rmul__)),
         patch.object(torch.SymInt, "__truediv__", _make_quotient(torch.SymInt.__truediv__)),
         patch.object(torch.SymInt, "sqrt", torch.sym_sqrt, create=True),
         patch.object(torch.SymFloat, "sqrt", torch.sym_sqrt, create=True),
@@ -36,6 +39,39 @@ def _make_quotient(divided: Any) -> Any:
         return divided(size, other)
 
     return quotient
+
+
+@dataclass(frozen=True)
+class _Repeated(Sequence[Any]):
+    """A list of one tuple, repeated by a symbolic size. Its first entry does not fix the size; all other uses do."""
+
+    entry: tuple[Any, ...]
+    size: torch.SymInt
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entry if isinstance(index, int) and index == 0 else self._expand()[index]
+
+    def __len__(self) -> int:
+        return int(self.size)
+
+    def __add__(self, other: list[Any]) -> list[Any]:
+        return self._expand() + list(other)
+
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        return other + self._expand()
+
+    def _expand(self) -> list[Any]:
+        return [self.entry] * int(self.size)
+
+
+def _make_product(multiplied: Any) -> Any:
+    def product(size: torch.SymInt, other: Any) -> Any:
+        is_one = type(other) is list and len(other) == 1 and isinstance(other[0], tuple)
+        if is_one and size.node.maybe_as_int() is None:
+            return _Repeated(other[0], size)
+        return multiplied(size, other)
+
+    return product
 
 
 def _root(size: FLOAT) -> FLOAT:

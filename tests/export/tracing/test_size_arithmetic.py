@@ -1,4 +1,4 @@
-"""Numbers that forward computes from sizes: without the batch if it cancels, and from free sizes."""
+"""What forward computes from sizes: numbers without the batch if it cancels, from free sizes, and lists."""
 
 import math
 from typing import Any
@@ -37,6 +37,22 @@ class OfHeight(nn.Module):
         return x / np.sqrt(x.shape[2]) + np.sqrt(x.shape[2] / 3)
 
 
+class ListedSizes(nn.Module):
+    """Lumina lists the size of each picture, and reads that of the first one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = ([(x.shape[2], x.shape[3])] * x.shape[0])[0]
+        return x.flatten(2).view(x.shape[0], -1, width, height) * 2
+
+
+class EachSize(Tiny):
+    """Code that reads the entry of each sample, which fixes the batch."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        sizes = [(8, 8)] * x.shape[0] + [(1, 1)]
+        return x * torch.tensor([height for height, _ in sizes[:-1]], dtype=torch.float32).view(-1, 1, 1, 1)
+
+
 class Logarithm(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return super().forward(x, time) * np.log(x.numel())
@@ -62,6 +78,16 @@ def test_a_quotient_that_the_batch_cancels_from_is_a_number(module: nn.Module) -
 def test_the_root_of_a_free_size_follows_it() -> None:
     graph, x = capture_graph(OfHeight(), height=4 * torch.export.Dim("quarter", max=8)), torch.randn(2, 4, 20, 8)
     np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], OfHeight()(x).numpy(), atol=1e-6)
+
+
+def test_the_first_entry_of_a_list_repeated_by_the_batch_leaves_the_batch_free() -> None:
+    graph, x = capture_graph(ListedSizes()), torch.randn(5, 4, 8, 8)
+    np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], ListedSizes()(x).numpy())
+
+
+def test_reading_all_entries_of_such_a_list_fixes_the_batch() -> None:
+    with refuses(("EachSize", "fixes the batch")):
+        source(EachSize()).trace()
 
 
 def test_numpy_on_sizes_is_named() -> None:
