@@ -62,7 +62,7 @@ class BodyMaker:
         elif body.recipe.is_float:
             raise UserError(
                 f"no operation of graph {self.task.prepared.name!r} can run in int8 for {target.name}: each is slower"
-                " in int8, costs more quality than it saves time, or is kept in float by --keep-float",
+                " in int8, loses more quality than its saved time is worth, or is kept in float by --keep-float",
                 "use float, or set a limit: --quality 40dB",
             )
         check_near(body, self.task.sampler.bundle.manifest, self.runs.judging.is_far)

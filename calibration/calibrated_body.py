@@ -63,7 +63,7 @@ def check_near(body: CalibratedBody, manifest: Manifest, is_far: bool) -> None:
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     hint = clip_hint(manifest) if is_far else None
     if trial.guidance is not None and is_lost(trial.guidance):
-        fix = "keep more of it in float (--quality 30dB), or calibrate along a plan without guidance at that step"
+        fix = "keep more operations in float (--quality 30dB), or calibrate along a plan without guidance at that step"
         raise UserError(
             f"int8 for {target} loses the {GUIDANCE}: {describe_difference(trial.guidance)}",
             hint or fix,

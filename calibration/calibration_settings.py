@@ -69,7 +69,7 @@ def describe_differences(
         if each.plan == expected.plan and (differences := each.differences(expected))
     ]
     clauses = (
-        (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
+        (f"along a plan other than {expected.plan}, so that their {MISFIT}", elsewhere),
         (f"with other options than {reference}", otherwise),
     )
     return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)

@@ -86,7 +86,7 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
         needed = reached if target.scheme.no_floats else of_floats
         if target.scheme.no_floats and counts.unseen:
             raise UserError(
-                f"activation {counts.unseen[0]!r} never had a value, but {target.name} needs a range for each",
+                f"activation {counts.unseen[0]!r} never had a value, but {target.name} needs the range of each",
                 "follow more trajectories (--trajectories), or leave this target out",
             )
         wide = widen_target(target, needed)

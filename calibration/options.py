@@ -164,7 +164,7 @@ def warn_of_few(options: CalibrateOptions) -> None:
     """Warn if there are too few trajectories to show the range of the activations."""
     if options.trajectories < FEW:
         LOG.warning(
-            "the range of activations is hardly known after %s: int8 may clip those of other samples; follow 64"
+            "the range of activations is uncertain after %s: int8 may clip activations of other samples; use 64"
             " (--trajectories 64)",
             trajectories_text(options.trajectories),
         )
@@ -199,9 +199,9 @@ def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
 def trajectory_seeds(options: CalibrateOptions) -> range:
     """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if they are held out."""
     if options.trajectories < 1:
-        raise UserError(f"{options.trajectories} trajectories are too few", "follow at least 1, better 64")
+        raise UserError(f"{options.trajectories} trajectories are too few", "use at least 1, preferably 64")
     if options.trajectories > MOST_TRAJECTORIES:
-        raise UserError(f"{options.trajectories} trajectories are too many", "follow 64, or some hundred")
+        raise UserError(f"{options.trajectories} trajectories are too many", "use 64, or a few hundred")
     if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
         raise UserError(
             f"calibration seeds from {options.seed} overlap those held out for evaluation, or exceed 64 bits",

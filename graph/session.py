@@ -124,7 +124,7 @@ def _no_place(array: Array) -> weights.FilePlace | None:
 
 
 @contextmanager
-def report_ort_errors(verb: str, fix: str = "write the operation it names differently, in float32") -> Iterator[None]:
+def report_ort_errors(verb: str, fix: str = "rewrite the operation that the error names, in float32") -> Iterator[None]:
     """Raise an error of onnxruntime as a one-line UserError. Its exceptions share no base class but Exception."""
     try:
         yield

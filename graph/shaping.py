@@ -31,7 +31,7 @@ def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
     free = [size for size in sample if isinstance(size, str)]
     if free and shaping is not None and not isinstance(shaping, Clip):
         raise UserError(
-            f"the shaping {shaping} needs a whole sample, but its size {free[0]} is free",
+            f"the shaping {shaping} needs samples of a fixed size, but {free[0]} is free",
             "use clip, or export the model with fixed sizes",
         )
 

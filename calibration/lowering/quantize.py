@@ -155,7 +155,8 @@ def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[Weigh
     if not ops:
         raise UserError(
             f"no operation of graph {prepared.name!r} can run in int8",
-            f"int8 needs inner Conv, MatMul or Gemm layers with {LEAST_CHANNELS} channels or more; use float",
+            "use float: int8 needs Conv, MatMul or Gemm layers between the first and the last one, with"
+            f" {LEAST_CHANNELS} channels or more",
         )
     return ops
 
@@ -165,7 +166,7 @@ def _check_constants(prepared: Graph) -> None:
     for name, array in prepared.constants.items():
         if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
-                f"constant {name!r} reaches {np.abs(array).max():g}, too large for a 16-bit code with other numbers",
+                f"constant {name!r} reaches {np.abs(array).max():g}, too large for a 16-bit code with smaller numbers",
                 "mask with -1e4, or leave this target out",
             )
 
@@ -181,7 +182,7 @@ def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> 
     )
     if not ops:
         raise UserError(
-            f"no activation of graph {prepared.name!r} that int8 needs had a value",
+            f"no activation of graph {prepared.name!r} that int8 would quantize had a value",
             "calibrate with more trajectories, or use float",
         )
     return ops

@@ -23,7 +23,7 @@ def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
     """Parse a quality, e.g. "44dB", or a speed, e.g. "1.5x". Raises UserError if both are given, or one is
     malformed."""
     if quality is not None and speed is not None:
-        raise UserError("--quality and --speed exclude each other", "give one: the other is optimized")
+        raise UserError("--quality and --speed cannot be combined", "give one: the other is optimized")
     if quality is not None:
         return Bound(quality=_parse_number(quality, "db", "quality", "44dB"))
     return None if speed is None else Bound(speed=_parse_number(speed, "x", "speed", "1.5x"))

@@ -194,7 +194,7 @@ def _count_for_quality(search: Search, quality: float | None) -> int:
     """Return the fewest operations in float that reach a quality in dB, on the search seeds and the judging seeds."""
     assert quality is not None
     if quality > CEILING:
-        raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "ask for less")
+        raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "choose a lower quality")
     wanted, least = quality, search.ranking.slower_count - 1
     while True:
         count = find_crossing(search.measure_quality, search.ranking.quality, wanted, least, search.all)
@@ -216,7 +216,8 @@ def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
     if search.measure_time(least) > most:
         fastest = float_time / search.measure_time(least)
         raise UserError(
-            f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times", "ask for less"
+            f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times",
+            "choose a lower speed",
         )
     return find_crossing(search.measure_time, search.time_estimates, most, least, search.all) - 1
 

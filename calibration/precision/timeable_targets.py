@@ -38,4 +38,4 @@ def check_targets(targets: Sequence[Target], bound: Bound) -> None:
             f"--quality does not apply to {others}, whose engines run all operations in integers", "leave --quality out"
         )
     if others:
-        LOG.warning("the bound applies only to %s; without a bound: %s", ", ".join(bound_for), others)
+        LOG.warning("the bound applies only to %s; targets calibrated without it: %s", ", ".join(bound_for), others)

@@ -164,11 +164,14 @@ class Counts:
         never = tuple(name for name, at_groups in seen.items() if not at_groups)
         if partly:
             LOG.warning(
-                "activations without values at some steps use the ranges of others: %s",
+                "activations without values at some steps use the ranges of other steps: %s",
                 _join_names(tuple(partly)),
             )
         if never:
-            LOG.warning("activations without values at any step, whose readers stay in float: %s", _join_names(never))
+            LOG.warning(
+                "activations without values at any step; the operations that read them stay in float: %s",
+                _join_names(never),
+            )
         taken: dict[tuple[str, int], Histogram] = {}
         for name, at_groups in partly.items():
             merged = reduce(merge_histograms, (self.histograms[name, group] for group in at_groups))

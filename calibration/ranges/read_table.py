@@ -64,9 +64,9 @@ def _read_ranges(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
     if factors is None and rows is None:
         return ranges
     if factors is None or rows is None or factors.dtype != np.float64 or factors.ndim != 1:
-        raise ValueError(f"tensor {name!r} has no factors, or no ranges, by channel")
+        raise ValueError(f"tensor {name!r} lacks per-channel factors or per-channel ranges")
     if len(factors) < 2 or not (np.isfinite(factors) & (factors > 0)).all():
-        raise ValueError(f"tensor {name!r} has a factor by channel that is not positive and finite")
+        raise ValueError(f"tensor {name!r} has a per-channel factor that is not positive and finite")
     by_channel = ChannelRanges(tuple(factors.tolist()), _to_ranges(by_channel_of(name), rows, groups))
     return replace(ranges, by_channel=by_channel)
 
@@ -76,6 +76,6 @@ def _to_ranges(name: str, rows: Array, groups: int) -> Ranges:
         raise ValueError(f"tensor {name!r} is {rows.dtype} {list(rows.shape)}, not float64 [{1 + groups}, 3]")
     low, high, amax = rows.T
     if not np.isfinite(rows).all() or not ((low <= 0) & (high >= 0) & (low < high) & (amax > 0)).all():
-        raise ValueError(f"tensor {name!r} has a range without zero or without width")
+        raise ValueError(f"tensor {name!r} has a range that is empty or does not contain zero")
     ends = [Range(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return Ranges(ends[0], tuple(ends[1:]), float(amax[0]), tuple(amax[1:].tolist()))

@@ -102,7 +102,7 @@ def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
         if tensor.bank == "sample":
             first, count = tuple(branch_offset(step.branches, last.branches) for step in plan.steps), len(last.branches)
         if -1 in first:
-            what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than it writes them"
+            what = f"plan {plan.name!r} reads branches of {bank.name!r} in a different order than it writes them"
             raise UserError(what, "run the bundle: a baked file cannot do that")
         banks.append(CarriedBank(tensor, count, first, tuple(bool(writes) for _, writes in rows)))
     return banks

@@ -70,7 +70,7 @@ def _add_branches(into: Builder, batch: RunBatch, slot: Slot, branches: tuple[st
     if there == branches:
         return tensor
     if (first := branch_offset(branches, there)) < 0:
-        what = f"a light step reads the branches {', '.join(branches)} of {', '.join(there)}, in another order"
+        what = f"a light step reads the branches {', '.join(branches)} of {', '.join(there)} in a different order"
         raise UserError(what, "run the bundle: a baked file cannot do that")
     ends = (batch.times(first), batch.times(first + len(branches)))
     axis = into.constant(np.array([0], np.int64), f"{name}_axis")

@@ -58,7 +58,7 @@ def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
         problem = form_problem(network, converted, entry)
         if problem:
             fix = "bake --body float32" if name == FORM_ONLY else f"bake --body {name}"
-            raise UserError(f"{entry.file} has no form {form}: {problem}", fix)
+            raise UserError(f"{entry.file} cannot be written in the form {form}: {problem}", fix)
         return converted
     half = HALF_FORMS.get(form)
     if half is not None:

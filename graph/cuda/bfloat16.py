@@ -91,7 +91,7 @@ def _layer_norm(node: Node, graph: Graph, types: Types, new: NewNodes) -> list[N
     sizes = [] if shape is None else [size for size in shape[2:] if isinstance(size, int)]
     if shape is None or len(sizes) < len(shape) - 2:
         raise UserError(
-            f"onnxruntime-cuda has no bfloat16 form of {node.output}, which normalizes a free size",
+            f"onnxruntime-cuda has no bfloat16 kernel for {node.output}, a norm over a free size",
             "export with fixed sizes, or choose float16 or float32",
         )
     scale, shift = (graph.constants[name] for name in node.inputs[1:])

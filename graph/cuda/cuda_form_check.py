@@ -39,20 +39,20 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
     known = (*form.constants, *(value.name for value in (*form.inputs, *form.optional)))
     try:
         if sort_topologically(form.nodes, known) != form.nodes:
-            return "a node of it reads a tensor before it is computed"
+            return "one of its nodes reads a tensor that a later node computes"
         if entry.data:
-            LOG.info("the form of %s is not compared with it: its weights are large", entry.file)
+            LOG.info("the CUDA form of %s is not compared with the original graph: its weights are large", entry.file)
             return ""
         if unknown := _sizes_of(entry) - {BATCH, *graph.extents}:
-            return f"{entry.file} does not say the range of {min(unknown)!r}"
+            return f"{entry.file} does not give the range of {min(unknown)!r}"
         expected, found = (_outputs(each, entry) for each in (graph, expand_contrib_norms(form)))
     except UserError as error:
         return error.what
     if not all(np.isfinite(array).all() for array in expected.values()):
-        LOG.info("the form of %s is not compared with it: random inputs overflow", entry.file)
+        LOG.info("the CUDA form of %s is not compared with the original graph: random inputs overflow", entry.file)
         return ""
     if any(array.shape != found[name].shape for name, array in expected.items()):
-        return "its outputs have other shapes"
+        return "its outputs have different shapes"
     difference = relative_difference(expected, found)
     largest = next((limit for half, limit in LARGEST_HALF.items() if has_type(graph, half)), LARGEST)
     return f"its outputs differ by {difference:.2g} of the largest output" if difference > largest else ""

@@ -11,7 +11,7 @@ from fewstep.runtime.kinds.sizes import resolve_dimension
 BATCH = "batch"
 USUAL_BATCH = 4  # the preferred batch by default
 LARGEST = 10**9
-IN_ORDER = "give --min-batch, --opt-batch and --max-batch in this order"
+IN_ORDER = "choose values with --min-batch <= --opt-batch <= --max-batch"
 SHAPE = re.compile(r"\s*([^\s:,\[\]]+)\s*:\s*(?:\[([\d\s,]+)\]|(\d+(?:x\d+)*))\s*(?:,|$)", re.ASCII)
 NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
@@ -42,7 +42,7 @@ def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
             choices.setdefault(size, set()).add(value)
     for size, values in choices.items():
         if len(values) != 1:
-            raise UserError(f"{option} {text!r} does not give one {size}", FORMS)
+            raise UserError(f"{option} {text!r} gives no {size}, or several", FORMS)
     return {size: values.pop() for size, values in choices.items()}
 
 

@@ -167,7 +167,7 @@ def run_worker(
     code = child.returncode
     if code < 0 or code > 0xFF:  # a signal, or its equivalent on Windows
         death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-        raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {other}")
+        raise UserError(f"{backend} died ({death}) while building {what}", f"free memory, or {other}")
     if code:
         output = child.stderr + child.stdout
         if other == OTHER and REFUSED in output and "dequantize" in output:

@@ -393,7 +393,7 @@ def _value(info: onnx.ValueInfoProto, path: Path, leading: str | None = None) ->
     it."""
     tensor = info.type.tensor_type
     if not tensor.elem_type:
-        raise UserError(f"{path.name}: {info.name!r} is not a tensor", "let the module take and return tensors")
+        raise UserError(f"{path.name}: {info.name!r} is not a tensor", "make the module take and return only tensors")
     dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     if leading is not None and dims and isinstance(dims[0], str):
         dims[0] = leading

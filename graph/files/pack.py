@@ -155,7 +155,7 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
     bundle.graph(graph)
     for name in graph.data:
         if _copy_file(writer, bundle, name) != name:
-            raise UserError(f"weight file {name!r} is not named after its content", "export the bundle again")
+            raise UserError(f"weight file {name!r} does not carry its hash in its name", "export the bundle again")
     return msgspec.structs.replace(graph, file=_copy_file(writer, bundle, graph.file))
 
 

@@ -76,7 +76,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     del converted.graph.input[:]
     converted.graph.input.extend(kept)
     converted.graph.initializer.extend(large)
-    LOG.warning("%s: opset %d, converted to %d", name, version, OPSET)
+    LOG.warning("%s: converted from opset %d to %d", name, version, OPSET)
     return converted
 
 

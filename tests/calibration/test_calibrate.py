@@ -212,7 +212,7 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
-        ({"trajectories": 0}, "0 trajectories are too few; follow at least 1"),
+        ({"trajectories": 0}, "0 trajectories are too few; use at least 1"),
         ({"seed": 200}, "from 200 overlap those held out"),
         ({"seed": 2**64}, "exceed 64 bits"),
         ({"seed": 499_997}, "overlap those that judge bodies and precision maps; start from 1000000"),

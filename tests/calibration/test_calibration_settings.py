@@ -23,7 +23,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.report.judged_bundle import make_bundle
 
 BOTH = replace(FIRST, target=("cpu-x86", "tensorrt"), guidance=2.0)
-ELSEWHERE = "along another plan than {}, so that their ranges may not fit: "
+ELSEWHERE = "along a plan other than {}, so that their ranges may not fit: "
 FEW = {"seeds": 2, "forced_seeds": 1, "teacher_seeds": 1, "simulated_seeds": 1, "batches": (1,), "rounds": 1}
 
 

@@ -156,7 +156,7 @@ def test_few_trajectories_are_warned_of(bundle: Path, caplog: pytest.LogCaptureF
     assert trial.seeds == trajectories
     warned = [each for each in caplog.messages if "trajector" in each]
     assert len(warned) == (trajectories < 4)
-    assert all(re.search(rf"after {trajectories} traject.*; follow 64 \(--trajectories 64\)$", each) for each in warned)
+    assert all(re.search(rf"after {trajectories} traject.*; use 64 \(--trajectories 64\)$", each) for each in warned)
     caplog.clear()
     would = dry_run(replace(FIRST, bundle=bundle, trajectories=trajectories))
     assert set(warned) <= set(caplog.messages)

@@ -52,8 +52,10 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
 ) -> None:
     bundle = write_bundle(tmp_path / "bundle", experts())
     made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS))
-    assert "activations without values at some steps use the ranges of others: 'early_x', 'early_y'" in caplog.text
-    assert "without values at any step, whose readers stay in float: 'never_x', 'never_y'" in caplog.text
+    assert "activations without values at some steps use the ranges of other steps: 'early_x', 'early_y'" in caplog.text
+    assert (
+        "without values at any step; the operations that read them stay in float: 'never_x', 'never_y'" in caplog.text
+    )
     assert made.table.unseen == ("never_x", "never_y") and "never_x" not in made.table.tensors
     first, second, third = made.table["early_x"].per_group  # by lambda: the last step, at time 33, is the third
     assert third == Range(min(first.low, second.low), max(first.high, second.high)) == made.table["early_x"].pooled

@@ -47,8 +47,8 @@ def _emit_convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """Return QLinearConv, which rounds its output to 8 bits, and the conversion back to float."""
     if op.bias:
         raise UserError(
-            f"convolution {op.name!r} has a bias inside",
-            "export the model again, so that its graphs keep the bias outside",
+            f"convolution {op.name!r} has its bias as an input, which this target does not support",
+            "export the model again: this version exports the bias as a separate Add",
         )
     constants = _weight_constants(op, weight)
     integer, scales, zeros = constants

@@ -72,7 +72,7 @@ def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
         if any(source is None or not lowered.is_constant(source.inputs[1]) for source in sources):
             raise UserError(f"{op.name!r} does not read 8 bits with constant scales", BROKEN)
         if any(lowered.constants[source.inputs[2]].any() for source in sources if source is not None):
-            raise UserError(f"{op.name!r} reads 8 bits with a zero point, which an engine does not take", BROKEN)
+            raise UserError(f"{op.name!r} reads 8 bits with a zero point, which engines do not support", BROKEN)
     for value in float32_tensors(lowered):
         raise UserError(f"{value.name!r} is still float32: an engine would compute it in float32", BROKEN)
     return count_coverage(prepared, [op.name for op in ops])

@@ -158,7 +158,7 @@ def test_a_body_that_is_no_faster_than_float32_is_not_deployed(
 
 
 def test_more_than_float32_has_is_refused(fake_search: Faked) -> None:
-    with refuses("250 dB", "ask for less"):
+    with refuses("250 dB", "choose a lower quality"):
         fake_search.found(Bound(quality=250.0))
 
 

@@ -77,13 +77,13 @@ def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytes
     check_targets(targets("tensorrt", here, other), SPEED)
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
-    assert said.getMessage() == f"the bound applies only to {here}; without a bound: tensorrt, {other}"
+    assert said.getMessage() == f"the bound applies only to {here}; targets calibrated without it: tensorrt, {other}"
 
 
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
     made = run(bundle, target=(timeable_targets()[0], "tensorrt"), speed="0.1x")
-    assert "without a bound: tensorrt" in caplog.text and set(made.searches) == {f"int8-{timeable_targets()[0]}"}
+    assert "calibrated without it: tensorrt" in caplog.text and set(made.searches) == {f"int8-{timeable_targets()[0]}"}
     caplog.clear()
     run(bundle, target=(timeable_targets()[0], "tensorrt"))
     assert "the bound" not in caplog.text

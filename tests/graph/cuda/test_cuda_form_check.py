@@ -63,7 +63,7 @@ def test_a_node_before_its_input_is_a_problem(norm: Path) -> None:
     graph, stored = load(norm)
     form = cuda_form(graph)
     assert form_problem(graph, form.with_nodes(reversed(form.nodes)), stored) == (
-        "a node of it reads a tensor before it is computed"
+        "one of its nodes reads a tensor that a later node computes"
     )
 
 
@@ -81,7 +81,9 @@ def test_a_graph_with_weights_in_files_is_not_compared(norm: Path, caplog: pytes
     stored = msgspec.structs.replace(stored, data=("graphs/body.onnx.data",))
     with caplog.at_level(logging.INFO, "fewstep"):
         assert form_problem(graph, without_silu(graph), stored) == ""
-    assert caplog.messages == [f"the form of {stored.file} is not compared with it: its weights are large"]
+    assert caplog.messages == [
+        f"the CUDA form of {stored.file} is not compared with the original graph: its weights are large"
+    ]
 
 
 def free_sizes() -> Graph:
@@ -101,7 +103,7 @@ def test_free_sizes_have_their_usual_numbers() -> None:
 def test_a_size_without_a_range_is_a_problem() -> None:
     graph = free_sizes()
     problem = form_problem(graph, graph, entry("graphs/body.onnx", graph))
-    assert problem == "graphs/body.onnx does not say the range of 'height'"
+    assert problem == "graphs/body.onnx does not give the range of 'height'"
 
 
 def test_build_writes_no_form_with_other_outputs(
@@ -118,6 +120,6 @@ def test_build_writes_no_form_with_other_outputs(
 def test_bake_refuses_a_form_with_other_outputs(norm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_form, "cuda_form", without_silu)
     file = norm.with_name("run.onnx")
-    with pytest.raises(UserError, match="has no form float32-cuda: its outputs differ by ") as raised:
+    with pytest.raises(UserError, match="cannot be written in the form float32-cuda: its outputs differ by ") as raised:
         bake(BakeOptions(norm, parse_plan_text("ddim:2"), file, body="float32-cuda", batch=2, unroll=True))
     assert raised.value.fix == "bake --body float32" and not file.exists()

@@ -52,9 +52,9 @@ def test_a_number_and_both_forms_of_shapes_are_read(graph: GraphEntry, text: str
         (GRAPH, "y:4x4", "the graph has no input 'y'; choose from x, row"),
         (GRAPH, "x:4x4x32x32", r"x is \['batch', 4, 64, 64\], not \[4, 4, 32, 32\]; only the batch"),
         (GRAPH, "x:4x4x64", r"not \[4, 4, 64\]"),
-        (GRAPH, "x:4x4x64x64,row:2x32", "does not give one batch"),
+        (GRAPH, "x:4x4x64x64,row:2x32", "gives no batch, or several"),
         (FREE, "x:4x3x96x64", "not .4, 3, 96, 64.; batch, height, width can be chosen"),
-        (FREE, "x:4x4x96x64,row:4x8x32x32", "does not give one height"),
+        (FREE, "x:4x4x96x64,row:4x8x32x32", "gives no height, or several"),
     ],
 )
 def test_what_means_no_batch_is_one_line(graph: GraphEntry, text: str, message: str) -> None:

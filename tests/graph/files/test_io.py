@@ -169,7 +169,7 @@ def test_the_values_stay(opset: int, caplog: pytest.LogCaptureFixture) -> None:
     graph = graph_of(model(opset))
     np.testing.assert_allclose(run(graph, {"x": X})["y"], X @ LARGE, rtol=1e-5, atol=1e-5)
     assert [value.name for value in graph.inputs] == ["x"]
-    assert (f"model.onnx: opset {opset}, converted to {OPSET}" in caplog.text) == (opset != OPSET)
+    assert (f"model.onnx: converted from opset {opset} to {OPSET}" in caplog.text) == (opset != OPSET)
 
 
 def test_weights_in_another_file_need_not_be_read(tmp_path: Path) -> None:

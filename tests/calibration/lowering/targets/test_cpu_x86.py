@@ -91,7 +91,7 @@ def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:
 def test_a_bias_inside_a_convolution_is_refused() -> None:
     prepared = body()
     biased = edit_nodes(prepared, "h2", "inner", constants={"inner": np.ones(32, np.float32)})
-    with pytest.raises(UserError, match="'h2' has a bias inside"):
+    with pytest.raises(UserError, match="'h2' has its bias as an input"):
         lower(biased, table(prepared), CPU_X86)
 
 
