@@ -96,7 +96,7 @@ def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     variance = config["variance_type"]
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
         is_log = variance == "fixed_large_log"
-        why = "diffusers takes the square root of a logarithm" if is_log else "the network predicts it"
+        why = "diffusers takes the square root of a logarithm" if is_log else "plans cannot use a predicted one"
         raise config.field_error("variance_type", why, "set fixed_small or fixed_large")
     points = _points(
         config,

@@ -1,7 +1,7 @@
 """Momentum for the probability-flow ODE (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv
 2307.11118). It damps the divergence of multistep methods with few steps, for one more row and no more evaluations.
 
-It integrates dy / d rho = eps for y = x / alpha and rho = sigma / alpha, with the coefficients of even steps in rho.
+It integrates dy / d rho = eps for y = x / alpha and rho = sigma / alpha, with the coefficients of equal steps in rho.
 With beta = 1 it is Adams-Bashforth (PLMS). A step from pure noise, where rho is infinite, has first order. The paper's
 plain heavy ball is `fewstep.literature.momentum`.
 """
@@ -23,7 +23,7 @@ PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
 def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
     """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j.
 
-    The c keep the order of Adams-Bashforth in spite of the momentum: `order` on even steps, and at most 2 on uneven
+    The c keep the order of Adams-Bashforth in spite of the momentum: `order` on equal steps, and at most 2 on uneven
     steps, which grids have. It has max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
 
     Args:
@@ -44,7 +44,7 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
 
 
 def combine_velocities(values: Sequence[Lin], b: float = 1.0) -> Lin:
-    """Combine up to four velocities of momentum b, newest first, with the Adams-Bashforth weights of even steps. b = 1
+    """Combine up to four velocities of momentum b, newest first, with the Adams-Bashforth weights of equal steps. b = 1
     is plain Adams-Bashforth."""
     weights = (
         (1.0,),

@@ -1,9 +1,10 @@
-"""PNDM (Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778): Adams-Bashforth for even steps on the predicted noise, then a DDIM
-step with the combination. The variants differ in their first steps. iPNDM is from Zhang & Chen 2023 (arXiv 2204.13902).
+"""PNDM (Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778): Adams-Bashforth for equal steps on the predicted noise, then a
+DDIM step with the combination. The variants differ in their first steps. iPNDM is from Zhang & Chen 2023 (arXiv
+2204.13902).
 
-The weights are those of even steps in sigma / alpha, which grids do not have, so the order is 2. `lms_4` costs the same
-and uses the weights of the actual steps. A step from pure noise (sigma / alpha infinite) has first order. As published,
-the step to the clean end combines as many values as the other steps.
+The weights are those of equal steps in sigma / alpha, which no grid has, so the order is 2. `lms_4` costs the same and
+uses the weights of the actual steps. A step from pure noise (sigma / alpha infinite) has first order. As published, the
+step to the clean end combines as many values as the other steps.
 """
 
 from collections.abc import Callable, Sequence

@@ -127,7 +127,7 @@ def block_dynamic(
     shape: Shape, steps: int, *, size: int = 32, threshold: float = 0.9, temperature: float = 1.0
 ) -> tuple[TokenStep, ...]:
     """The dynamic sampler of TraDo and SDAR (Wang et al. 2025, arXiv 2509.06949), also of Fast-dLLM: a step reveals all
-    candidates of its block above a probability, and at least as many as even steps would. A block that finishes early
+    candidates of its block above a probability, and at least as many as equal steps would. A block that finishes early
     needs no more evaluations."""
     return _block_steps(shape, steps, size, TokenStep(score="drawn", threshold=threshold), temperature)
 
@@ -137,7 +137,7 @@ def block_entropy(
 ) -> tuple[TokenStep, ...]:
     """The sampler "entropy_bounded" of TraDo's code (Ben-Hamu et al. 2025, arXiv 2505.24857): a step reveals the
     positions of its block with the lowest entropies, as long as these sum to less than `bound` nats. It reveals at
-    least as many as even steps would."""
+    least as many as equal steps would."""
     return _block_steps(shape, steps, size, TokenStep(score="entropy", bound=bound), temperature)
 
 

@@ -115,7 +115,7 @@ def _self_condition_problem(of: Description) -> str | None:
         "carried tensors of the sample": any(each.bank == "sample" for each in of.carried),
         "a free first axis": any(each.axis == 0 for each in of.sizes),
     }
-    return next((f"it does not go with {what}" for what, has in others.items() if has), None)
+    return next((f"it cannot be combined with {what}" for what, has in others.items() if has), None)
 
 
 def _row_problems(manifest: Manifest) -> Problems:

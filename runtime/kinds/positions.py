@@ -36,7 +36,9 @@ class Positions(Kind, frozen=True, omit_defaults=True):
             "sizes": of.sizes,
             "towards": of.towards,
         }
-        return next((f"a time for each position does not go with {what}" for what, has in others.items() if has), None)
+        return next(
+            (f"a time for each position cannot be combined with {what}" for what, has in others.items() if has), None
+        )
 
     def places(self, of: DescriptionProtocol) -> int:
         """Return the number of positions."""

@@ -131,7 +131,7 @@ def test_fit_is_refused(bundle):
 )
 def test_combinations_without_a_meaning(fields, reason):
     given = {"prediction": "flow", **fields}
-    with pytest.raises(UserError, match=f"'self_condition'.*it does not go with {reason}"):
+    with pytest.raises(UserError, match=f"'self_condition'.*it cannot be combined with {reason}"):
         Spec("both", (2, 8), (), schedule=FLOW, self_condition=True, **given)
 
 
