@@ -1,8 +1,10 @@
 """Transformers of diffusers. One function per class, with the name of the class, reads the interface from a config.
 
 Texts have the default length of the class's pipeline. Where the folder lacks the text encoder, its tokenizer may make
-them shorter.
+them shorter, which is named.
 """
+
+import logging
 
 from fewstep.export.sources.diffusers.files import Config, Folder
 from fewstep.export.sources.diffusers.interface import (
@@ -23,6 +25,7 @@ from fewstep.export.sources.diffusers.labels import read_labels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
+LOG = logging.getLogger("fewstep")
 FLUX_SIZE = 128  # size of a latent, unless the folder's autoencoder defines it
 FLUX_PATCH = 2  # side of the squares of latents that are packed into one token
 PIXELS, RATIOS = (256.0, 2048.0), (0.25, 4.0)
@@ -125,10 +128,19 @@ def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def _text_length(folder: Folder, tokenizer: str, default: int) -> int:
-    """Return the number of tokens of a text. A pipeline with a text encoder pads to its default `max_sequence_length`,
-    whatever its tokenizer's maximum."""
+    """Return the number of tokens of a text. A pipeline pads to its default `max_sequence_length`, whatever its
+    tokenizer's maximum. Without a text encoder, texts may have been encoded with that maximum: it is used, and named if
+    it is lower."""
     encoder = tokenizer.replace("tokenizer", "text_encoder")
-    return default if folder.has(encoder) else folder.token_length(tokenizer, default)
+    length = default if folder.has(encoder) else folder.token_length(tokenizer, default)
+    if length < default:
+        LOG.warning(
+            "texts of this bundle have %d tokens, as %s says, since the folder has no %s: %s pads them to %d by "
+            "default, which changes samples; for texts of that length, set model_max_length in "
+            "%s/tokenizer_config.json to %d",
+            *(length, tokenizer, encoder, folder.pipeline or "the pipeline", default, tokenizer, default),
+        )
+    return length
 
 
 def _text_and_mask(tokens: int, width: int) -> list[NamedCondition]:

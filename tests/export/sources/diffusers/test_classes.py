@@ -260,6 +260,18 @@ def test_a_pipeline_with_a_text_encoder_pads_to_its_default_length(
     assert next(each.shape for each in taken if each.name == "text")[0] == length
 
 
+@pytest.mark.parametrize(("length", "is_named"), [(256, True), (512, False), (1024, False)])
+def test_a_length_below_the_default_of_the_pipeline_is_named(
+    length: int, is_named: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = {"_class_name": "FluxPipeline"}
+    read("FluxTransformer2DModel", FLUX, folder(tmp_path, index, tokenizer(length, "_2")))
+    said = (
+        f"texts of this bundle have {length} tokens, as tokenizer_2 says, since the folder has no text_encoder_2: Flux"
+    )
+    assert (f"{said}Pipeline pads them to 512 by default" in caplog.text) == is_named
+
+
 @pytest.mark.parametrize(
     ("named", "kind"),
     [(["transformers", "CLIPTextModel"], "CLIPTextModel"), ({"a": 1}, "{'a': 1}"), (-1, "-1"), ([], "[]")],
