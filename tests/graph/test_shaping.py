@@ -62,5 +62,5 @@ def test_bits_are_those_of_the_executor(kind: Shaping, shape: tuple[int, ...]) -
 def test_over_a_free_size_there_is_no_form(kind: Shaping) -> None:
     check_shaping(kind, (1, 8, 8))
     check_shaping(Clip(-1, 1), (1, "height", 8))
-    with pytest.raises(UserError, match="its size height is free; use clip, or export"):
+    with pytest.raises(UserError, match="fixed size, but height is free; use clip, or export"):
         check_shaping(kind, (1, "height", 8))
