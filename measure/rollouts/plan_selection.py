@@ -5,11 +5,7 @@ from typing import cast
 
 from fewstep.plans.any_plan import AnyPlan, check_compiled, regroup, shaping_of
 from fewstep.plans.guidance import Guidance, as_guidance, describe
-from fewstep.plans.names.plan_reference import (
-    FittedReference,
-    TextReference,
-    parse_plan_text,
-)
+from fewstep.plans.names.plan_reference import FittedReference, TextReference, parse_plan_text
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
@@ -54,6 +50,7 @@ def select_plan(
     if asked is None:
         name = body.plan or bundle.manifest.space.default_plan if kept is None else _names_of(kept)[0]
         asked = _of_bundle(name)
+        defaults = find_defaults(bundle, body, asked)  # the name of a scheduler takes the shaping of its config only
     if settings.get("shaping") is None:
         settings = {**settings, "shaping": defaults.shaping}
     return cast(Plan, compiler.compile(asked, guidance, settings))

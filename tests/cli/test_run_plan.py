@@ -11,9 +11,11 @@ import pytest
 
 from fewstep.cli.run_plan import check_reference, default_plan, describe_calibration_mismatch
 from fewstep.measure.rollouts.plan_selection import select_plan
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches, Cfg, Guidance, as_guidance
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
+from fewstep.plans.shaping import Clip
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
@@ -21,7 +23,7 @@ from fewstep.runtime.kinds.sizes import Size
 from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults, read_calibrated_plan
 from fewstep.runtime.sampling.execution import PlanCompiler
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
-from tests.bundles import with_manifest_fields
+from tests.bundles import change_bundle, with_body, with_manifest_fields
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
 from tests.refusals import refuses
@@ -101,6 +103,19 @@ def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
     assert default_plan_text(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
     wide = with_manifest_fields(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
     assert str(default_plan_text(wide)).endswith(guided)  # a schedule may follow from the size
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_scheduler_that_clips_is_recompiled_at_another_guidance(tiny_bundle: Path, guidance: float) -> None:
+    config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
+    config |= {"prediction_type": "v_prediction", "clip_sample": True, "clip_sample_range": 0.5}
+    bundle = change_bundle(tiny_bundle, {"s.json": msgspec.json.encode(config)}, scheduler="s.json")
+    content = encode(load(bundle).compile("scheduler:6", 2.0))
+    change_bundle(bundle, {"plan.json": content}, plans={"scheduler:6": "plan.json"})
+    sampler = load(with_body(bundle, "int8-cpu-x86", plan="scheduler:6"))
+    assert default_plan(sampler).guidance == Cfg(2.0)
+    changed = default_plan(sampler, guidance)
+    assert (changed.guidance, shaping_of(changed)) == (as_guidance(guidance), Clip(-0.5, 0.5))
 
 
 def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
