@@ -10,7 +10,13 @@ from fewstep.calibration.body_maker import BodyMaker
 from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
 from fewstep.calibration.cost import announce_cost, announce_evaluations, records_first
-from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, store_refusals, try_targets
+from fewstep.calibration.failed_bodies import (
+    combine_errors,
+    forget_refusals,
+    select_makeable_targets,
+    store_refusals,
+    try_targets,
+)
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
@@ -64,6 +70,7 @@ def calibrate(
             calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown, is_recorded_first)
             manifest = add_bodies(writer, manifest, task, calibrated[name])
         manifest = writer.commit(manifest)
+    forget_refusals(writer.opened, calibrated.values())
     failed = {
         label_with_network(name, body): error
         for name, each in calibrated.items()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fewstep.calibration.commit import CalibratedNetwork
 from fewstep.calibration.lowering.quantize import refuse_overflow, select_ops_to_lower, widen_target
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.observe import Counts, tensors_to_observe
@@ -57,19 +58,26 @@ def try_targets(
 
 def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[Target], Made]:
     """Wrap `make` so that the UserErrors that it raises are stored. Later errors about the missing body show them,
-    until the body is made."""
-    from fewstep.runtime.bundle.calibrate_command import forget_refusal, store_refusal  # only a calibration needs it
+    until all networks have the body (`forget_refusals`)."""
+    from fewstep.runtime.bundle.calibrate_command import store_refusal  # only a failure needs it
 
     def make_or_store(target: Target) -> Made:
         try:
-            made = make(target)
+            return make(target)
         except UserError as error:
             store_refusal(bundle, target_body_name(target), error)
             raise
-        forget_refusal(bundle, target_body_name(target))
-        return made
 
     return make_or_store
+
+
+def forget_refusals(bundle: Bundle, calibrated: Collection[CalibratedNetwork]) -> None:
+    """Forget the stored refusals of the bodies that a calibration has committed for all networks."""
+    from fewstep.runtime.bundle.calibrate_command import forget_refusal  # only a calibration needs it
+
+    failed = {name for network in calibrated for name in network.failed}
+    for name in {name for network in calibrated for name in network.bodies} - failed:
+        forget_refusal(bundle, name)
 
 
 def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.failed_bodies import select_makeable_targets
+from fewstep.calibration.commit import CalibratedNetwork
+from fewstep.calibration.failed_bodies import forget_refusals, select_makeable_targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.qnn import QNN
@@ -17,7 +19,7 @@ from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.calibrate_command import calibrate_fix
+from fewstep.runtime.bundle.calibrate_command import calibrate_fix, store_refusal
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.sampling.loading import load
@@ -59,6 +61,16 @@ def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
     assert not list(cache.path("calibration", "").glob("*"))
     assert set(made.lowered) == {"int8-tensorrt", "int8-cpu-x86"}
     assert calibrate_fix(open_bundle(bundle), "int8-tensorrt").startswith("fewstep calibrate ")  # no longer refused
+
+
+def test_a_refusal_is_kept_until_no_network_has_it(bundle: Path) -> None:
+    """One network's body does not replace another network's refusal."""
+    opened, name, error = open_bundle(bundle), "int8-cpu-x86", UserError("it overflows", "take another")
+    made, refused = SimpleNamespace(bodies={name: None}, failed={}), SimpleNamespace(bodies={}, failed={name: error})
+    store_refusal(opened, name, error)
+    for networks, is_kept in (((refused, made), True), ((made, refused), True), ((made, made), False)):
+        forget_refusals(opened, cast(tuple[CalibratedNetwork, ...], networks))
+        assert ("it overflows" in calibrate_fix(opened, name)) is is_kept
 
 
 def test_where_none_can_be_made_the_first_one_says_why_and_nothing_is_written(
