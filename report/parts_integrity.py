@@ -49,6 +49,9 @@ def verify_parts(folder: Path, runs: bool = True) -> PartsIntegrity:
         _run_first_step(folder, parts)
     except UserError as error:
         damages.append(Damage(error.what, error.fix))
+    except (LookupError, TypeError, ValueError) as error:  # a tensor, a step or a number that the graphs do not have
+        what = f"{folder / DESCRIPTION} does not fit the graphs: {type(error).__name__}: {first_line(error)}"
+        damages.append(Damage(what, BAKE_AGAIN))
     return PartsIntegrity(str(folder), len(parts.sha256), len(named), tuple(damages), notes)
 
 
@@ -63,8 +66,10 @@ def _read(folder: Path) -> PartsFile:
 def _find_damage(folder: Path, named: list[str], hashes: Mapping[str, str]) -> Iterator[str]:
     """Yield the files that are missing or that changed since the folder was written."""
     for name in dict.fromkeys([*named, *hashes]):
-        file = folder / Path(name).name
-        if not file.is_file():
+        file = folder / name
+        if name != file.name:
+            yield f"{DESCRIPTION} names {name!r}, which is not a file of {folder}"
+        elif not file.is_file():
             yield f"{file} is missing"
         elif hashes and file_sha256(file) != hashes.get(name):
             yield f"{file} changed since it was baked: its SHA-256 is not the one in {DESCRIPTION}"

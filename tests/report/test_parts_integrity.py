@@ -59,6 +59,34 @@ def test_a_row_that_is_not_finite_is_a_damage(folder: Path) -> None:
     assert "numbers that are not finite" in verify_parts(folder).damages[0].what
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about["steps"].clear(),
+        lambda about: about["steps"][0]["rows"].clear(),
+        lambda about: about["steps"][0]["rows"][0].pop(),
+        lambda about: about["steps"][0]["state"][0].update(start="absent"),
+        lambda about: about["steps"][0]["state"][0].update(output="absent"),
+        lambda about: about["steps"][0]["row_inputs"][0].update(dtype="absent"),
+        lambda about: about["steps"][0]["row_inputs"][0].update(shape=[2, 3, 5]),
+    ],
+)
+def test_a_description_that_does_not_fit_the_graphs_is_a_damage(
+    folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    change_description(folder, change)
+    (damage,) = verify_parts(folder).damages
+    assert "run.json does not fit the graphs: " in damage.what and "bake it again" in damage.fix
+
+
+def test_a_file_outside_the_folder_is_not_opened(folder: Path) -> None:
+    (folder / "after.onnx").rename(folder.parent / "after.onnx")
+    change_description(folder, lambda about: about.update(after="../after.onnx", sha256={}))
+    assert [each.what for each in verify_parts(folder).damages] == [
+        f"run.json names '../after.onnx', which is not a file of {folder}"
+    ]
+
+
 def test_another_description_is_refused(folder: Path) -> None:
     (folder / "run.json").write_text("{}")
     with pytest.raises(UserError, match="does not describe parts of `fewstep bake --parts`"):
