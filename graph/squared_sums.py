@@ -21,7 +21,7 @@ AT_ZERO: Mapping[str, Callable[..., Any]] = {
     "Add": np.add,
     "Mul": np.multiply,
     "Div": np.divide,
-    "Max": max,
+    "Max": lambda *values: max(values),  # it may have one input
     "Sqrt": np.sqrt,
     "Pow": np.power,
     "Reciprocal": lambda value: np.divide(1, value),

@@ -46,6 +46,7 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
 
 
 ROWS_OF_ZEROS = {
+    "one input": "norm = ReduceL2(x, axes) same = Max(norm) safe = Max(same, epsilon) y = Div(x, safe)",
     "floor": "norm = ReduceL2(x, axes) safe = Max(norm, epsilon) y = Div(x, safe)",
     "clip": "norm = ReduceL2(x, axes) safe = Clip(norm, epsilon) y = Div(x, safe)",
     "sum": "square = Mul(x, x) mean = ReduceSum(square, axes) norm = Sqrt(mean) safe = Add(norm, epsilon) "
