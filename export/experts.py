@@ -66,7 +66,7 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
         if value != expected:
             raise UserError(
                 f"expert {expert.name} has {field} {value}, but the denoiser has {expected}",
-                "give networks of one process",
+                "give an expert that samples the same x on the same noise schedule",
             )
     for _, kind in (found for each in specs for found in kinds(each)):
         if kind.EXPERTS == "none":

@@ -56,7 +56,7 @@ def trace(
         written = module.make_traceable(example) if isinstance(module, TracedForm) else module
         graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.other_outputs])
     except UserError as error:
-        operation = re.match(r"aten\.(\w+)\b.* has no ONNX form", error.what)
+        operation = re.match(r"aten\.(\w+)\b.* has no ONNX equivalent", error.what)
         if operation is not None and isinstance(module, TracedForm):
             raise module.explain_refusal(example, operation[1]) from error
         raise free_sizes.explain_fixed_size(error, module, spec, example, dynamic) from error.__cause__

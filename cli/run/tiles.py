@@ -30,7 +30,7 @@ def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Til
     axes = free or NAMES.get(len(manifest.x_shape), {"length": len(manifest.x_shape) - 1})
     if not sizes or not set(sizes) <= set(axes):
         raise UserError(
-            f"--tiles does not know the size of the whole sample (--size gives {dict(sizes)})",
+            f"--tiles needs the size of the whole sample (--size gives {dict(sizes)})",
             f"give it by --size {'=N --size '.join(axes)}=N",
         )
     parts = {name: int(window) for name in sizes} if free else {}

@@ -29,7 +29,7 @@ def whole_run_sizes(
         called = (min(size, options.count), *shape)
         if runs.find(plan, called) is not run:
             unlike = "; ".join(run.differences(plan, called))
-            raise UserError(f"{run.name} computes another run: {unlike}", "bake one for this run, or leave it out")
+            raise UserError(f"{run.name} computes a different run: {unlike}", "bake one for this run, or leave it out")
         sizes.add(size)
     return tuple(sorted(sizes, reverse=True))
 

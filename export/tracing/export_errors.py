@@ -21,7 +21,7 @@ SYMBOLS = ("'SymInt'", "'SymFloat'")  # types of sizes while torch traces; numpy
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
-NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX form"
+NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX equivalent"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 FIXES_BATCH = " fixes the batch"  # the end of a message
 ANY_BATCH = "use x.shape[0] instead of a number"
@@ -126,10 +126,10 @@ def explain_export_error(
     root = causes[-1]
     if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
         who = watch.describe_module(_module_of(flex))
-        return UserError(f"flex_attention in {who} has no ONNX form{_code_location(flex)}", NO_FLEX_ATTENTION)
+        return UserError(f"flex_attention in {who} has no ONNX equivalent{_code_location(flex)}", NO_FLEX_ATTENTION)
     if isinstance(error, MissingForm) and error.node is not None:
         name = f"{_operation_name(error.node)}{error.detail} in {watch.describe_module(_module_of(error.node))}"
-        return UserError(f"{name} has no ONNX form{_code_location(error.node)}", OTHER_OPERATIONS)
+        return UserError(f"{name} has no ONNX equivalent{_code_location(error.node)}", OTHER_OPERATIONS)
     where = next((at for cause in causes if (at := error_location(cause))), "")
     if "No ONNX function found" in str(root):
         return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
@@ -193,9 +193,9 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
     name, line = ("", "") if node is None else (_module_of(node), _code_location(node))
     operation = operation if node is None else _operation_name(node)
     if node is not None and has_complex_input(node):
-        what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX form{line}"
+        what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX equivalent{line}"
         return UserError(what, IN_PAIRS)
-    return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+    return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX equivalent{line}", OTHER_OPERATIONS)
 
 
 def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.ExportedProgram) -> UserError:

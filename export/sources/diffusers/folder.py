@@ -54,7 +54,7 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     if is_recorded(folder, [form.__name__ for form in CLASSES]):
         return _record(folder, call or {})
     if call:
-        what = f"{path}: fewstep reads the network of {folder.pipeline or 'its pipeline'} without a recording"
+        what = f"{path}: --call is for recorded pipelines, and {folder.pipeline or 'this one'} needs no recording"
         raise UserError(what, "leave --call out")
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:

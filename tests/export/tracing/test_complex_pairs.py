@@ -85,7 +85,7 @@ def test_what_has_no_form_says_that_it_is_complex(network: Tiny, said: str) -> N
     network.requires_grad_(True)  # as in training
     with pytest.raises(UserError) as failure:
         made.trace()
-    assert said in failure.value.what and "has no ONNX form (test_complex_pairs.py:" in failure.value.what
+    assert said in failure.value.what and "has no ONNX equivalent (test_complex_pairs.py:" in failure.value.what
     assert "docs/restoration.md" in failure.value.fix
 
 

@@ -44,7 +44,7 @@ def test_a_product_of_later_elements_may_overflow() -> None:
 
 def test_a_product_of_very_many_elements_is_refused_by_name() -> None:
     x = torch.ones(3, LONGEST_PRODUCT + 1)
-    with pytest.raises(UserError, match=r"aten.cumprod in AllOf has no ONNX form"):
+    with pytest.raises(UserError, match=r"aten.cumprod in AllOf has no ONNX equivalent"):
         assert_equal_to_torch({"product": lambda x: x.cumprod(1)}, x, 1e-6)
 
 
@@ -59,6 +59,6 @@ def test_running_sums_of_exponentials_are_torchs_for_large_numbers() -> None:
 
 
 def test_a_running_sum_along_a_free_axis_is_refused() -> None:
-    said = r"aten.logcumsumexp along an axis of free size in AllOf has no ONNX form"
+    said = r"aten.logcumsumexp along an axis of free size in AllOf has no ONNX equivalent"
     with pytest.raises(UserError, match=said):
         assert_equal_to_torch({"y": lambda x: x.logcumsumexp(0)}, torch.zeros(4, 2), 0.0)

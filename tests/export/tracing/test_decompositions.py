@@ -38,5 +38,5 @@ def test_a_diagonal_has_no_part_of_the_other_elements() -> None:
 def test_an_operation_whose_form_differs_from_torch_is_refused_by_name(
     name: str, function: Callable[[Tensor], Tensor]
 ) -> None:
-    with pytest.raises(UserError, match=f"aten.{name} in AllOf has no ONNX form"):
+    with pytest.raises(UserError, match=f"aten.{name} in AllOf has no ONNX equivalent"):
         assert_equal_to_torch({"y": function}, torch.ones(3, 2), 0.0)

@@ -217,15 +217,15 @@ SAID = [
     (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
     (Changing, "block (Changing) of First changes its input in place; create a new tensor, like x = x"),
     (ThreeOnly, f"blocks.1 (ThreeOnly) of Net fixes the batch ({HERE}: return self.conv(x).reshape(3, 2, 4, 4)); use"),
-    (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
-    (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX equivalent (test_export_errors.py:N){NO_FORM}"),
+    (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX equivalent (test_export_errors.py:N){NO_FORM}"),
     (
         LogNdtr,
-        f"aten.special_log_ndtr in blocks.1 (LogNdtr) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}",
+        f"aten.special_log_ndtr in blocks.1 (LogNdtr) of Net has no ONNX equivalent (test_export_errors.py:N){NO_FORM}",
     ),
     (
         CeilPool,
-        "aten.avg_pool2d with ceil_mode and divisor_override in blocks.1 (CeilPool) of Net has no ONNX form (test_",
+        "aten.avg_pool2d with ceil_mode and divisor_override in blocks.1 (CeilPool) of Net has no ONNX equivalent",
     ),
     (
         SlopeOfBatch,
@@ -246,8 +246,8 @@ SAID = [
     (InFloat16, "; it computes in float16, which engines round at different points: compute it in float32"),
     (Address, "blocks.1 (Address) of Net cannot be exported: "),
     (Hooked, "(test_export_errors.py:N); export it without its hook look_at_address (on blocks.1.conv)"),
-    (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX form (test_export_errors.py:N); use scaled_dot"),
-    (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
+    (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX equivalent (test_export_errors.py:N); use scaled_dot"),
+    (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX equivalent (test_"),
 ]
 QUICK = (Branching, ThreeOnly, Eigen, Hooked, InFloat16)
 

@@ -75,7 +75,7 @@ def sort_arguments(
     """
     paths = _common_paths(name, found, base)
     if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
-        raise recording_error(f"{name} passes different arguments to its network for two samples")
+        raise recording_error(f"{name} passes different arguments to its network for two samples than for one")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
     recordings = Recordings(name, found, base, variants, repeats)
     conditional, unconditional = recordings.name_branches()
@@ -281,7 +281,9 @@ class Recordings:
         """Return the condition of an argument, from the values that recordings have shown."""
         label, shape = condition_name(path), tuple(value.shape)
         if value.numel() > MOST_VALUES:
-            raise recording_error(f"{self.name}: the network's argument {path} has {value.numel()} elements")
+            raise recording_error(
+                f"{self.name}: the network's argument {path} has {value.numel()} elements, more than {MOST_VALUES}"
+            )
         is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
         if not value.is_floating_point():
             if not is_mask:

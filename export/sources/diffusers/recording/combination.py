@@ -267,7 +267,7 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
             return _StepCombination(place, *found)
         residuals.append(residual)
     raise CombinationError(
-        f"{name} combines its network's outputs neither with fixed weights nor in a known form "
+        f"{name} combines its network's outputs neither with fixed weights nor in another way that fewstep knows "
         f"(residual {min(residuals):.1g})",
         UNRECORDED,
     )

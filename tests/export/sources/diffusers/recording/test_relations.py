@@ -108,7 +108,7 @@ def test_guidance_that_grows_along_the_frames_is_found(first: float) -> None:
 
 def test_guidance_by_other_weights_of_frames_is_refused() -> None:
     weights = torch.tensor([1.0, 2.0, 2.5, 3.0]).reshape(1, 4, 1, 1)
-    with pytest.raises(CombinationError, match="neither with fixed weights nor in a known form"):
+    with pytest.raises(CombinationError, match="neither with fixed weights nor in another way that fewstep knows"):
         find(combine=lambda one, two, x: one + weights * (two - one))
 
 
@@ -132,11 +132,11 @@ def test_channels_before_x_are_found() -> None:
     [
         (
             {"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)},
-            "neither with fixed weights nor in a known form",
+            "neither with fixed weights nor in another way that fewstep knows",
         ),
         (
             {"combine": lambda a, b, x: torch.cat([b[:, :1], guide(a, b, x)[:, 1:]], dim=1)},
-            "neither with fixed weights nor in a known form",
+            "neither with fixed weights nor in another way that fewstep knows",
         ),
         ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 times x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
