@@ -84,7 +84,7 @@ def open_light_task(options: FitOptions) -> LightTask:
         raise UserError(f"{options.bundle} has no light network", "export it with --cache")
     reference = options.plan
     if not isinstance(reference, NamedReference) or reference.parts.light is not None:
-        of = "without a plan" if reference is None else f"for the plan {reference}"
+        of = "without a plan" if reference is None else f"cannot choose the light steps of {reference}"
         raise UserError(f"--light {of}", "give --plan SOLVER:STEPS, without light steps")
     plan = sampler.compile(reference, options.guidance)
     records = options.calibration_conditions(sampler.bundle).records

@@ -82,7 +82,7 @@ def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
         reads = update[:, plan.rows :]
         shares = reads @ prediction / (prediction @ prediction)
         if np.abs(reads - np.outer(shares, prediction)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
-            raise _refuse_plan(plan, "reads outputs of the network and its prediction")
+            raise _refuse_plan(plan, "updates x with the network's outputs in addition to its prediction")
         state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - previous)
     xs.append(np.array(plan.output) @ state)
     columns = [_solve_combination(before, after, given) for before, after in zip(xs, xs[1:], strict=False)]
@@ -218,7 +218,7 @@ def _decompose_row(plan: Plan, previous: Array, x: Array, units: Array) -> Array
     of_x = float(previous[free] @ x[free] / (x[free] @ x[free]))
     left = previous - of_x * x
     if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(previous).max()):
-        raise _refuse_plan(plan, "predicts from more than the x that its network receives")
+        raise _refuse_plan(plan, "computes its prediction from more than the network's input and outputs")
     return np.concatenate([[of_x], left[:given]])
 
 

@@ -23,10 +23,10 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)
         what = f"{bundle.path} carries {name!r} from run to run"
-        raise UserError(what, "run a plan by its name: only denoisers that carry nothing can be fitted")
+        raise UserError(what, "run a plan by its name: plans of denoisers that carry tensors cannot be fitted")
     if bundle.manifest.self_condition:
         what = f"{bundle.path} takes its last prediction of x0, so a step changes the outputs of the next one"
-        raise UserError(what, "run a plan by its name: only denoisers that take x alone can be fitted")
+        raise UserError(what, "run a plan by its name: plans of denoisers with self-conditioning cannot be fitted")
     if BODY not in bundle.manifest.bodies:
         what = f"{bundle.path} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
@@ -61,6 +61,6 @@ def set_default_guidance(options: FitOptions) -> FitOptions:
         return options
     guidance = find_defaults(bundle, bundle.body(BODY), options.plan).guidance
     if guidance is not None and weight_of(guidance) is None:
-        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, and a fit is for one weight"
-        raise UserError(what, "give it: --guidance WEIGHT")
+        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, but a fit needs a single weight"
+        raise UserError(what, "give one: --guidance WEIGHT")
     return replace(options, guidance=weight_of(guidance))

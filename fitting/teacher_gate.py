@@ -41,8 +41,8 @@ class TeacherGate:
     @property
     def reason(self) -> str:
         """The reason why the gate is shut."""
-        nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
-        return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
+        own = f"compared with twice as many steps, the teacher {self.teacher.name} has {self.before.exactness:.1f} dB"
+        return f"{own}, less than {TEACHER_MARGIN:g} dB above the {self.before.judged:.1f} dB of {self.replaced}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
         """True if the gate is shut for a fitted plan. `after` is the teacher's check against that plan.

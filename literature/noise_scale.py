@@ -31,8 +31,8 @@ def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[fl
     each = [float(scales)] * len(plan.steps) if isinstance(scales, int | float) else [float(c) for c in scales]
     if len(each) != len(plan.steps) or not all(c > 0 for c in each):
         raise UserError(
-            f"{len(each)} noise scales from {min(each, default=0):g} up do not fit {len(plan.steps)} evaluations",
-            "give one positive number for each, or one for all",
+            f"{len(each)} noise scales, the smallest {min(each, default=0):g}, for {len(plan.steps)} evaluations",
+            "give one positive number for each evaluation, or one for all",
         )
     steps = zip(plan.steps, noise_levels(plan), each, strict=True)
     return msgspec.structs.replace(plan, steps=tuple(_scale_step(plan, *step, denoiser) for step in steps))
@@ -46,7 +46,7 @@ def _scale_step(plan: Plan, step: Step, time: Time, c: float, denoiser: Denoiser
     if step.heads > 1 or any(term.column in outputs for term in step.terms):
         raise UserError(
             f"plan {plan.name!r} uses several outputs of the network, or tensors as their coefficients",
-            "give another plan",
+            "give a plan whose steps use one output, with numbers as its coefficients",
         )
     a, b = x0_coefficients(plan.prediction, time, denoiser.schedule)
     x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)

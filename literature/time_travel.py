@@ -37,7 +37,8 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
         raise UserError(f"plan {plan.name!r} remembers earlier steps", "use a solver of one row, such as ddim or ddpm")
     if plan.banks:
         raise UserError(
-            f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no steps: they would read their own values"
+            f"plan {plan.name!r} carries {plan.banks[0].name!r}",
+            "repeat no steps: repeated steps would read values that they stored themselves",
         )
     times = noise_levels(plan)
     repeats, jump = check_integer("repeats", repeats, 1), check_integer("jump", jump, 1)

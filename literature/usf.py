@@ -81,7 +81,7 @@ def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         if len(times) != len(decisions) + 1:
-            raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision a step")
+            raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision per step")
         points = [_evaluate(trace, trace.start(), times[0])]
         for i, (decision, t) in enumerate(zip(decisions, times[1:], strict=True)):
             is_last = i == len(decisions) - 1

@@ -90,12 +90,12 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         extractor = open_extractor(name, shape, options.threads, space.dtype)
     if options.data is not None:
         if extractor is None:
-            raise UserError("--data without an extractor", "name an extractor with --features, and the column fd")
+            raise UserError("--data without an extractor", "name an extractor with --features, and add the column fd")
         data = open_data(options.data, shape, space)
     task = options.judge(bundle, names)
     check_output(task, options.output, ROOM, "figures", ".json")
     if others := [name for name, plan in task.plans.items() if plan != task.plan]:
-        what = f"plan {task.plan.name} is another one for {', '.join(others)}"
+        what = f"{task.plan.name} is a different plan for {', '.join(others)}"
         raise UserError(what, f"measure each body separately: --body {others[0]}")
     return replace(task, featured=options.samples, resamples=options.resamples, extractor=extractor, data=data)
 

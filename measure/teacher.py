@@ -36,7 +36,7 @@ FIRST_STEPS = 80  # steps of the default plan, before they are doubled
 MOST_STEPS = 320  # maximum steps; with more, float32 rounding is as large as the difference
 CHECK_SEEDS = 4
 TEACHER_MARGIN = 10.0  # dB: a teacher that is this much more exact adds a tenth to the judged plan's error
-NO_TEACHER = "was distilled to few steps, so that no plan is its teacher"
+NO_TEACHER = "was distilled to few steps, so no plan can be its teacher"
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 LOG = logging.getLogger("fewstep")
@@ -64,12 +64,12 @@ class TeacherCheck(Strict, frozen=True):
         """Return the check as a sentence."""
         if self.exactness is None or self.judged is None:
             return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
-        distance = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
+        distance = f"Compared with twice as many steps, the teacher {self.teacher} has {self.exactness:.1f} dB"
         if self.suffices:
-            return f"{distance}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
+            return f"{distance}, and the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
         return (
-            f"{distance}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
-            f"figures against it include its error. Give --teacher more steps."
+            f"{distance}, less than {TEACHER_MARGIN:g} dB above the judged plan's {self.judged:.1f} dB: "
+            f"figures against this teacher include its error. Give --teacher more steps."
         )
 
 

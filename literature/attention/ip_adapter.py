@@ -33,7 +33,7 @@ from fewstep.runtime.lora.file import read_tensors
 
 PROJECTION = ("image_proj.proj.weight", "image_proj.proj.bias", "image_proj.norm.weight", "image_proj.norm.bias")
 PARTS = ("to_k_ip.weight", "to_v_ip.weight")
-GIVE_PLAIN = "give the adapter of an image's embedding, such as ip-adapter_sd15.safetensors"
+GIVE_PLAIN = "give an adapter for the embedding of an image, such as ip-adapter_sd15.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def read_ip_adapter(path: Path) -> IpAdapter:
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path after ip_adapter:")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
+        what = f"{path.name} is not a safetensors file, and a pickle may run any code"
+        raise UserError(what, "convert it to safetensors")
     arrays, _ = read_tensors(path)
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     lacking = [key for key in PROJECTION if key not in tensors]
@@ -69,8 +70,8 @@ def read_ip_adapter(path: Path) -> IpAdapter:
     lacking += [key for pair in keys for key in pair if key not in tensors]
     unknown = [key for key in tensors if key not in {*PROJECTION, *(key for pair in keys for key in pair)}]
     if lacking or unknown or not keys:
-        said = f"has no {lacking[0]}" if lacking else f"holds {unknown[0]}" if unknown else "has no layers"
-        raise UserError(f"{path.name} is not an IP-Adapter of one projected embedding: it {said}", GIVE_PLAIN)
+        said = f"has no {lacking[0]}" if lacking else f"also has {unknown[0]}" if unknown else "has no layers"
+        raise UserError(f"{path.name} is not an IP-Adapter with one projected embedding: it {said}", GIVE_PLAIN)
     layers = tuple((tensors[k], tensors[v]) for k, v in keys)
     return IpAdapter(path.name, tuple(tensors[key] for key in PROJECTION), layers)
 
@@ -103,7 +104,8 @@ def ip_adapter_rewrite(calls: Sequence[AttentionCall], module: nn.Module, adapte
     calls = sorted(calls, key=lambda call: order.index(call.layer))
     widths = [(each.channels, each.channels) for each in calls]
     if widths != [(k.shape[0], v.shape[0]) for k, v in adapter.layers]:
-        what = f"{adapter.name} has {len(adapter.layers)} layers, and {module_name(module)} has {len(calls)} others"
+        own = f"the {len(calls)} cross-attention layers of {module_name(module)}"
+        what = f"{adapter.name} has {len(adapter.layers)} layers, which do not fit {own}"
         raise UserError(what, "give an adapter that was trained for this network")
     tokens = ImageTokens(adapter).requires_grad_(False).eval()
     module.image_tokens = tokens

@@ -39,7 +39,7 @@ REPLAYED_BATCHES = (1, 3)
 REPLAYED = 1e-4  # largest difference between the written-out module and autograd, relative to the largest value
 LARGEST = 100.0  # largest factor of x in x0 (1 / alpha for epsilon) at which float32 can represent the gradient
 SMALLEST = 1e-12  # least divisor of a gradient, so that none is divided by 0
-DERIVATIVE = "make a forward pass that torch.autograd.grad can go back through"
+DERIVATIVE = "write a forward pass that torch.autograd.grad can differentiate"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def with_gradient(
     check_sizes(spec)
     if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
-        raise UserError(f"a denoiser with {what} cannot have a gradient", "export the form without them")
+        raise UserError(f"a denoiser with {what} cannot have a gradient", "export the denoiser without them")
     if spec.self_condition:
         raise UserError(
             "a denoiser that takes its previous x0 cannot have a gradient", "export it without the gradient"

@@ -270,7 +270,7 @@ def _resampling_steps(
     )
     if at and particles > 1 and not any(plan.steps[index].draws for index in range(min(at), len(plan.steps))):
         raise UserError(
-            f"plan {plan.name!r} draws no noise after its start, so that copies of a particle stay equal",
+            f"plan {plan.name!r} draws no noise after its start, so copies of a particle stay equal",
             "use ddpm, dpmpp_2m_sde, renoise or flow_ancestral, or give at=[] for the best of N",
         )
     return at

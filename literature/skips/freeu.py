@@ -35,7 +35,8 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
         if stage >= RESOLUTIONS:
             continue
         if len(skip.shape) != CHANNELS + 3:
-            what = f"change freeu is for images, and {module_name(module)} hands over {list(skip.shape[1:])}"
+            own = f"{module_name(module)} has skip connections of {list(skip.shape[1:])}"
+            what = f"change freeu is for images [C, H, W], but {own}"
             raise UserError(what, "leave the change out")
         applied[skip.number] = partial(_join_amplified, skip, (b1, b2)[stage], (s1, s2)[stage])
     return module, rewrite(module, spec, ConcatCalls, [Rewrite((), lambda *_: applied)])

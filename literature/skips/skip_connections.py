@@ -136,7 +136,7 @@ def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     crossing = [[bridge for bridge in watch.bridges if bridge.start <= start < bridge.end] for start in starts]
     widest = max(crossing, key=lambda bridges: (len(bridges), sum(b.end - b.start for b in bridges)), default=[])
     if not widest:
-        raise UserError(f"{module_name(module)} has no skip connections that it concatenates", NO_SKIPS)
+        raise UserError(f"{module_name(module)} concatenates no skip connections", NO_SKIPS)
     return tuple(bridge.skip for bridge in widest)
 
 

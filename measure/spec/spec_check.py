@@ -86,7 +86,9 @@ def check_spec(
         branch, by name; conditions that it lacks keep their values there. None: the spec has no such branch.
     """
     if len(data) < 2:
-        raise UserError(f"{len(data)} samples do not vary", "give 2 or more, better 64")
+        raise UserError(
+            f"too few samples to check the spec: {len(data)}", "give at least 2 different ones; 64 are better"
+        )
     rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be sorted by class
     stated = SpecReading(facts.schedule, facts.prediction)
     errors, first = (_errors(network, stated, data, conditions, part) for part in (rows, rows[:FIRST]))
@@ -104,7 +106,7 @@ def check_spec(
         )
         if is_nearer and (score := _score(corrected)) <= RIGHT:
             of_zeros = _score(_errors(lambda x, *_: 0 * x, reading, data, conditions, rows))  # v's are linear denoisers
-            said = "" if score <= FITS and FITS * score <= of_zeros else "no reading fits well, at best "
+            said = "" if score <= FITS and FITS * score <= of_zeros else "no correction fits well; the best: "
             found.append((factor / PER_CHANGE ** (reading.count_changes(stated) - 1), said + reading.mistake))
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
     if not mistake and (score := _score(errors)) > RIGHT:

@@ -49,7 +49,8 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
     """
     arrays = dict(read_arrays(file))
     if denoiser.towards or denoiser.carried or denoiser.heads > 1 or denoiser.prediction == "logits" or not is_one:
-        raise UserError("samples cannot check this spec: it is not of a plain denoiser", "compare samples by eye")
+        what = "samples can only check the spec of one network with one time and one output, without carried tensors"
+        raise UserError(what, "compare samples by eye")
     data = arrays.pop("x", None)
     if data is None or data.shape[1:] != denoiser.x_shape or data.dtype.kind not in "fiu":
         shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"

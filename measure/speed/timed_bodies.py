@@ -110,7 +110,7 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
         from fewstep.runtime.backends.qnn import Qnn  # only needed to time it
 
         if Qnn().is_emulated():
-            yield f"{QNN.name}: this CPU emulates an NPU, so its time says nothing about one"
+            yield f"{QNN.name}: this CPU emulates an NPU, so the time says nothing about a real one"
     for backend in backends:
         if backend != ONNXRUNTIME and backend not in found:
             yield f"{backend}: nothing to time, the bundle has no body for it"

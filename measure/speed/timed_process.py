@@ -83,7 +83,8 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             is_done, answer = self._child.ask(function, *arguments)
         except (EOFError, OSError):
             self._is_open, self.has_failed = False, True
-            raise ContenderDied(f"the process of {self.name} {self._child.end()}", "run it alone to see more") from None
+            what, fix = f"the process of {self.name} {self._child.end()}", "run it alone to see the whole error"
+            raise ContenderDied(what, fix) from None
         if is_done:
             return answer
         self.has_failed = True
@@ -91,4 +92,4 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             raise answer
         if isinstance(answer, MemoryError):
             raise UserError(f"{self.name} ran out of memory", "end other programs, or give smaller batches") from answer
-        raise UserError(f"{self.name} failed: {first_line(answer)}", "run it alone to see more") from answer
+        raise UserError(f"{self.name} failed: {first_line(answer)}", "run it alone to see the whole error") from answer

@@ -73,7 +73,7 @@ def map_in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers
             yield futures.popleft().result()
     except (BrokenExecutor, CancelledError) as error:
         reason = str(error) or type(error).__name__
-        raise UserError(f"the workers are gone ({reason})", "start them, and run the command again") from error
+        raise UserError(f"the workers have ended ({reason})", "start new ones, and run the command again") from error
     finally:
         for answer in futures:
             answer.cancel()

@@ -58,7 +58,7 @@ class ProcessPool(ThreadPoolExecutor):
             except (EOFError, OSError):
                 why = self._end(worker)
                 if self._is_open:
-                    LOG.warning("a worker %s: another one takes its place and repeats its call", why)
+                    LOG.warning("a worker %s: a new worker repeats its call", why)
                 continue
             except Exception:  # the worker may have been interrupted in the middle of a message
                 self._end(worker)
@@ -67,7 +67,7 @@ class ProcessPool(ThreadPoolExecutor):
                 return result
             raise result
         fix = "give fewer workers, if memory is short; otherwise run without --workers to see the error"
-        raise UserError(f"a worker {why}, {TRIES} times at the same place", fix)
+        raise UserError(f"a worker {why}, {TRIES} times in the same call", fix)
 
     def _worker(self) -> Child:
         """Return the worker of this thread. Raises UserError if none can be started."""

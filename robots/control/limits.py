@@ -32,9 +32,8 @@ class ActionBounds:
         if not len(beyond):
             return action, None
         place = tuple(beyond[0])
-        problem = (
-            f"element {', '.join(map(str, place))} of the action is {action[place]:g}, and the limit {allowed[place]:g}"
-        )
+        value, limit = action[place], allowed[place]
+        problem = f"element {', '.join(map(str, place))} of the action is {value:g}, and its limit is {limit:g}"
         sent = {"clip": allowed, "hold": before, "refuse": None}[self.beyond]
         return sent, problem
 

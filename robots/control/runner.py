@@ -325,7 +325,9 @@ class PolicyRunner:
             self._problem = result.failure
         elif self._tick - flight.origin >= len(result.actions):
             counts["dropped"] += 1
-            self._problem = f"a sequence was finished only {self._tick - flight.origin} ticks after its observation"
+            self._problem = (
+                f"a sequence was finished too late: {self._tick - flight.origin} ticks after its observation"
+            )
         else:
             chunk = Chunk(result.actions, flight.origin)
             former = None if self._last_source == "stopped" else self._chunk

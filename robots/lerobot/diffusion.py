@@ -94,7 +94,7 @@ def common_size(pictures: Shapes) -> "Size":
     if any(other != first for other in others):
         raise UserError(
             f"the policy's cameras differ in size: {[list(each) for each in pictures.values()]}",
-            "give a policy whose cameras have one size",
+            "give a policy whose cameras have the same size",
         )
     return first[1], first[2]
 

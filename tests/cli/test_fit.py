@@ -49,7 +49,7 @@ def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> Non
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance 2 as calibrated"
     calibrate_along(tiny_bundle, "ddim:3", Cfg((2.0, 1.0)))
-    with pytest.raises(UserError, match="guidance 2,1, and a fit is for one weight; give it: --guidance WEIGHT"):
+    with pytest.raises(UserError, match="guidance 2,1, but a fit needs a single weight; give one: --guidance WEIGHT"):
         dry_run(FitOptions(tiny_bundle, **FEW))
     named = dry_run(replace(options, plan="dpmpp_2m:2"))
     assert named.shown[0] == "would fit dpmpp_2m:2 with 2 evaluations to float32"

@@ -52,12 +52,12 @@ def test_the_teacher_is_checked_with_the_fitted_plan(tiny_bundle):
 def test_a_teacher_that_is_too_near_to_the_nominal_plan_is_refused_before_the_fit(tiny_bundle, tmp_path, monkeypatch):
     given = {**FEW, "teacher": "ddim:3"}
     monkeypatch.setattr(verb, "search", lambda *_: pytest.fail("it was fitted"))
-    words = "ddim:3 is .* dB from twice as many steps, less than 10 dB nearer than dpmpp_2m:2 with .* dB; "
+    words = "twice as many steps, the teacher ddim:3 has .* dB, less than 10 dB above the .* dB of dpmpp_2m:2; "
     with pytest.raises(UserError, match=words + "leave --teacher out, which takes dpmpp_2m:80@arctan or more steps"):
         fit(FitOptions(tiny_bundle, guidance=2.0, **given))
     monkeypatch.setattr(verb, "search", search)
     result = fit(FitOptions(tiny_bundle, guidance=2.0, output=tmp_path / "plan.json", **given))
-    assert result.on_judge.mean > 10 and not result.is_kept and "the teacher ddim:3 is " in result.weak_teacher
+    assert result.on_judge.mean > 10 and not result.is_kept and "the teacher ddim:3 has " in result.weak_teacher
     assert decode((tmp_path / "plan.json").read_bytes(), "") == result.plan
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
@@ -94,9 +94,11 @@ def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behi
     assert result.plan is not None and result.is_kept == (is_kept or not has_previous)
     assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)
     if not result.is_kept:
-        words = "60.0 dB from twice as many steps, less than 10 dB nearer than fitted:2 with 58.0 dB"
+        words = "has 60.0 dB, less than 10 dB above the 58.0 dB of fitted:2"
         fix = "give --teacher dpmpp_2m:160@arctan"
-        assert result.weak_teacher == f"the teacher dpmpp_2m:80@arctan is {words}; {fix}"
+        assert (
+            result.weak_teacher == f"compared with twice as many steps, the teacher dpmpp_2m:80@arctan {words}; {fix}"
+        )
 
 
 FAMILIES = [("cosine", "v"), ("flow", "flow"), ("edm", "edm")]

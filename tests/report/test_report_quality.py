@@ -94,7 +94,7 @@ def test_single_samples_have_ssim_spectrum_and_channels():
     text = quality_section(results).markup
     ssim = results.qualities[0].against_float.ssim
     assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
-    assert "The teacher p:200 is 50.0 dB from twice as many steps, the judged plan 30.0 dB" in text
+    assert "Compared with twice as many steps, the teacher p:200 has 50.0 dB, and the judged plan 30.0 dB" in text
     assert "Channel by channel" in text and "int8-cpu-x86, channel 1" in text and ">0.2500<" in text
     assert "Frequencies at which int8" in text
 

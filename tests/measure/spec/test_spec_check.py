@@ -184,7 +184,7 @@ def test_a_network_that_was_hardly_trained_is_like_no_mistake() -> None:
     for scale in (0, 0.4):  # 0: read as v or edm, no output at all is as near as a linear denoiser
         network = lambda x, times, _: (scale * x + 1e-6 * times[0]).astype(np.float32)  # noqa: B023, E731
         found = verdict(network, exact("cosine", "epsilon")[1])
-        assert found.startswith("no reading fits well, at best prediction is ")
+        assert found.startswith("no correction fits well; the best: prediction is ")
 
 
 ZERO = replace(STABLE, zero_terminal_snr=True)
@@ -253,7 +253,7 @@ def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
 
 
 def test_one_sample_is_refused() -> None:
-    with pytest.raises(UserError, match="1 samples do not vary"):
+    with pytest.raises(UserError, match="too few samples to check the spec: 1; give at least 2"):
         check_spec(*exact("cosine", "v"), DATA[:1], CLASSES, None)
 
 

@@ -96,14 +96,14 @@ def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
     assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
     assert {threads for _, threads, _ in found} == {workers.threads}
     assert len({process for _, _, process in found}) <= 3  # two, and one in the place of the one that died
-    assert caplog.messages == ["a worker was killed (signal 9): another one takes its place and repeats its call"]
+    assert caplog.messages == ["a worker was killed (signal 9): a new worker repeats its call"]
 
 
 @pytest.mark.slow
 def test_an_item_that_kills_each_worker_is_an_error(tmp_path: Path) -> None:
     with (
         ProcessPool(1) as workers,
-        pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times at the same place"),
+        pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times in the same call"),
     ):
         done(tmp_path, [1, "die", 2], workers)
 

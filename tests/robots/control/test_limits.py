@@ -19,7 +19,7 @@ def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list
     actions = acts(runner, clock, EXECUTED)
     assert [None if each.value is None else round(100 * float(each.value[0])) for each in actions] == sent
     assert actions[2].problem is None
-    assert actions[3].problem == "element 0 of the action is 0.03, and the limit 0.02"
+    assert actions[3].problem == "element 0 of the action is 0.03, and its limit is 0.02"
     assert runner.statistics.limited == 1
 
 

@@ -79,7 +79,7 @@ def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle:
     assert all(np.array_equal(each.value, actions[HORIZON - EXECUTED].value) for each in actions[12:])
     assert runner.statistics.held == 18
     late = act(runner, clock)  # what came at last is older than it is long: it is of no use
-    assert late.source == "held" and "was finished only 30 ticks after its observation" in (late.problem or "")
+    assert late.source == "held" and "was finished too late: 30 ticks after its observation" in (late.problem or "")
     assert runner.statistics.dropped == 1
 
 

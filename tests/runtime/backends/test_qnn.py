@@ -194,4 +194,4 @@ def test_verify_compares_a_true_step_and_bench_says_that_times_mean_nothing(
     assert "at most 0.001 of the output's standard deviation" in capsys.readouterr().out
     few = {"batches": (1,), "rounds": 1, "turn_seconds": 0.01}
     made = measure(MeasureOptions(bundle, ("ms",), backend=("qnn",), **few))  # type: ignore[arg-type]
-    assert "qnn: this CPU emulates an NPU, so its time says nothing about one" in made.notes
+    assert "qnn: this CPU emulates an NPU, so the time says nothing about a real one" in made.notes
