@@ -19,12 +19,12 @@ from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
 from fewstep.export.tracing.exact_constants import fold_as_torch, match_exact_constants
 from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
-from fewstep.export.tracing.free_batch import FreeBatch
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.mapped_weights import find_mapped
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
+from fewstep.export.tracing.torch_functions import TraceableFunctions
 from fewstep.graph.files.io import from_model
 from fewstep.graph.graph import OPSET, Array, Graph
 
@@ -48,7 +48,7 @@ def capture(
         _silence_exporter(),
         simplify_sizes(),
         FreeSteps(),
-        FreeBatch(),
+        TraceableFunctions(),
         skip_impossible_matches(),
         match_exact_constants(),
         fold_as_torch(),

@@ -1,4 +1,4 @@
-"""take_along_dim and gradient keep the batch free, and are equal to torch's."""
+"""take_along_dim, gradient and tensor.data keep the batch free, and are equal to torch's."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.tracing.free_batch import FreeBatch
+from fewstep.export.tracing.torch_functions import TraceableFunctions
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -34,6 +34,19 @@ def derivatives(x: Tensor, **options: Any) -> Tensor:
     return torch.stack(torch.gradient(x, **options))
 
 
+def write_to_data(x: Tensor) -> Tensor:
+    """Return x after a row of zeros, as CogVideoX's position embeddings at a size that is not its configuration's."""
+    padded = x.new_zeros(x.shape[0], 1 + x.shape[1], *x.shape[2:])
+    padded.data[:, 1:].copy_(x)
+    return padded
+
+
+def test_data_is_read_and_written_as_in_torch() -> None:
+    functions: Functions = {"written": write_to_data, "read": lambda x: 2 * x.data}
+    assert_equal_to_torch(functions, X, 0.0)
+    assert_equal_in_16_bits(functions, X, 0.0)
+
+
 def test_derivatives_are_equal_to_torch() -> None:
     functions = {f"option_{number}": partial(derivatives, **options) for number, options in enumerate(OPTIONS)}
     assert_equal_to_torch(functions, X, 1e-6)
@@ -50,7 +63,7 @@ def test_derivatives_in_16_bits_are_equal_to_torch() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"spacing": 0.5}, {"spacing": AXES}, {"edge_order": 2}], ids=str)
 def test_a_derivative_along_all_axes_has_one_tensor_for_each(options: dict[str, Any]) -> None:
-    with FreeBatch():
+    with TraceableFunctions():
         found = torch.gradient(X, **options)
     for each, wanted in zip(found, torch.gradient(X, **options), strict=True):
         torch.testing.assert_close(each, wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()))

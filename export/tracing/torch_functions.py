@@ -1,4 +1,8 @@
-"""Functions of torch that compute with the sizes of their arguments as plain integers, and so would fix the batch."""
+"""Functions of torch that torch.export cannot trace for any batch, and what replaces them.
+
+take_along_dim and gradient compute with the sizes of their arguments as plain integers, and so would fix the batch.
+Reading `tensor.data` returns a tensor that is not traced, so that what is computed with it would be lost.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from fewstep.plans.errors import UserError
 
 
-class FreeBatch(TorchFunctionMode):
-    """While active, take_along_dim and gradient are replaced by operations that keep free sizes."""
+class TraceableFunctions(TorchFunctionMode):
+    """While active, take_along_dim, gradient and reading `tensor.data` are replaced by operations that can be traced
+    with free sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,7 +77,9 @@ def _end(x: Sequence[Tensor], h: Any, k: Any) -> Tensor:
     return slope if len(x) == 2 else slope + h / (h + k) * (slope - (x[2] - x[1]) / k)
 
 
+DATA: Any = Tensor.data  # a descriptor, which torch declares as the tensor that it returns
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
+    DATA.__get__: Tensor.detach,  # shares its memory too: what is written to it is written to the tensor
     torch.take_along_dim: _take_along_dim,
     Tensor.take_along_dim: _take_along_dim,
     torch.gradient: _gradient,
