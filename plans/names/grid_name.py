@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from fewstep.plans import grids
@@ -19,6 +20,8 @@ def _check_times(label: str, made: Any) -> tuple[Time, ...]:
         raise UserError(f"{label} did not return times", fix)
     for each in made:
         numbers = (each.network, each.alpha, each.sigma)
+        if others := [number for number in numbers if not isinstance(number, Real)]:
+            raise UserError(f"{label} returned a time with {others[0]!r:.20}, which is not a number", fix)
         if not all(map(math.isfinite, numbers)) or min(each.alpha, each.sigma) < 0:
             raise UserError(f"{label} returned a time with alpha {each.alpha:g} and sigma {each.sigma:g}", fix)
     return tuple(made)

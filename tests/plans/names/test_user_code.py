@@ -46,6 +46,13 @@ def beyond(schedule, steps):
     from fewstep.plans.schedule import Time
     return tuple(Time(1e7, 0.5, 0.9 - 0.1 * number) for number in range(steps + 1))
 
+def text(schedule, steps):
+    from fewstep.plans.schedule import Time
+    return (Time("500", 0.6, 0.8), Time(0.0, 1.0, 0.0), Time(0.0, 1.0, 0.0))
+
+def silent(trace, times):
+    return trace.denoise(0.0 * trace.start(), times[0])[1]
+
 def editing(trace, times):
     x, x0 = trace.denoise(trace.start(), times[0])
     x0.terms[999] = 1.0
@@ -138,10 +145,12 @@ def test_a_changed_file_is_run_again(file: Path) -> None:
         ("euler", "does not have a number of steps"),
         ("wrong:2", "returned float"),
         ("failing:2", r"my_solver.py:failing failed: AttributeError: .* \(line 15\)"),
-        ("editing:2", r"my_solver.py:editing failed: TypeError: .* does not support item assignment \(line 33\)"),
+        ("editing:2", r"my_solver.py:editing failed: TypeError: .* does not support item assignment \(line 40\)"),
         ("euler:2@{file}:beyond", r"returned the network time 1e\+07, outside 0 .. 999 of schedule cosine-1000"),
         ("euler:2@{file}:half", "did not return times"),
         ("euler:2@{file}:negative", "returned a time with alpha 2 and sigma -0.5"),
+        ("euler:2@{file}:text", "returned a time with '500', which is not a number"),
+        ("silent:2", "the solver of plan .* does not use its noise; let it begin with trace.start"),
     ],
 )
 def test_what_code_lacks_is_one_line(file: Path, rest: str, said: str) -> None:
