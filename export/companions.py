@@ -19,7 +19,7 @@ from fewstep.graph.graph import BATCH, Array, Graph
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import TensorEntry
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 TOLERANCE = 1e-4  # relative to the largest absolute value of an output
+FITS = "give a folder whose components belong together"
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,23 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
-    """Return torch's outputs for the feeds."""
+    """Return torch's outputs for the feeds. Raises UserError naming the companion whose module fails."""
     import torch
 
-    with torch.no_grad():
-        outputs = module(*(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs))
+    from fewstep.export.error_text import error_location
+
+    inputs = [torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs]
+    try:
+        with torch.no_grad():
+            outputs = module(*inputs)
+    except UserError:  # already complete
+        raise
+    except Exception as error:
+        shapes = " and ".join(
+            f"{tensor.name} {list(x.shape)}" for tensor, x in zip(companion.inputs, inputs, strict=True)
+        )
+        what = f"{companion.name} fails in torch with {shapes}: {first_line(error)}{error_location(error)}"
+        raise UserError(what, FITS) from error
     return [value.numpy() for value in outputs]
 
 
@@ -126,6 +139,6 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
                 raise UserError(
                     f"{companion.name} {kind} {tensor.name!r} of shape {list(value.shape)}, but the denoiser needs "
                     f"{list(tensor.shape)}",
-                    "give a folder whose components belong together",
+                    FITS,
                 )
     return drop_unused(fold_shapes(fold_constants(graph)))
