@@ -1,7 +1,8 @@
-"""Functions of torch that torch.export cannot trace for any batch, and what replaces them.
+"""Functions of torch that cannot be exported as they are for any batch, and what replaces them.
 
 take_along_dim and gradient compute with the sizes of their arguments as plain integers, and so would fix the batch.
 Reading `tensor.data` returns a tensor that is not traced, so that what is computed with it would be lost.
+torch.onnx writes `x.copy_(source)` with the shape of the source, even if the source is broadcast.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
 from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, take_along_dim, gradient and reading `tensor.data` are replaced by operations that can be traced
-    with free sizes."""
+    """While active, take_along_dim, gradient, copy_ and reading `tensor.data` are replaced by operations that can be
+    exported with free sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -77,9 +79,17 @@ def _end(x: Sequence[Tensor], h: Any, k: Any) -> Tensor:
     return slope if len(x) == 2 else slope + h / (h + k) * (slope - (x[2] - x[1]) / k)
 
 
+def _copy(x: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Write `src` to x, and return x. Sizes are compared without fixing them."""
+    pairs = zip(src.shape, x.shape, strict=False)
+    is_same = src.dim() == x.dim() and all(statically_known_true(mine == theirs) for mine, theirs in pairs)
+    return x.copy_(src if is_same else src.expand_as(x))
+
+
 DATA: Any = Tensor.data  # a descriptor, which torch declares as the tensor that it returns
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     DATA.__get__: Tensor.detach,  # shares its memory too: what is written to it is written to the tensor
+    Tensor.copy_: _copy,
     torch.take_along_dim: _take_along_dim,
     Tensor.take_along_dim: _take_along_dim,
     torch.gradient: _gradient,

@@ -1,4 +1,4 @@
-"""take_along_dim, gradient and tensor.data keep the batch free, and are equal to torch's."""
+"""take_along_dim, gradient, copy_ and tensor.data keep the batch free, and are equal to torch's."""
 
 from functools import partial
 from typing import Any
@@ -39,6 +39,24 @@ def write_to_data(x: Tensor) -> Tensor:
     padded = x.new_zeros(x.shape[0], 1 + x.shape[1], *x.shape[2:])
     padded.data[:, 1:].copy_(x)
     return padded
+
+
+def copy_to_rows(x: Tensor, source: Tensor) -> Tensor:
+    """Return x, whose rows after the first are those of the source, broadcast."""
+    copied = x.clone()
+    copied[:, 1:].copy_(source)
+    return copied
+
+
+def test_a_copy_is_broadcast_as_in_torch() -> None:
+    functions: Functions = {
+        "fewer_axes": lambda x: copy_to_rows(x, torch.arange(6.0)),
+        "one_row": lambda x: copy_to_rows(x, x[:, :1]),
+        "same": lambda x: copy_to_rows(x, x[:, :-1]),
+        "integers": lambda x: copy_to_rows(x, torch.arange(7)[:, None]),
+    }
+    assert_equal_to_torch(functions, X, 0.0)
+    assert_equal_in_16_bits(functions, X, 0.0)
 
 
 def test_data_is_read_and_written_as_in_torch() -> None:
