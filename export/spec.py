@@ -191,7 +191,7 @@ def _check_kinds(spec: Spec) -> None:
 def _check_second_time(spec: Spec) -> None:
     lone = next((kind for _, kind in kinds(spec) if not kind.SECOND_TIME), None)
     if spec.to is not None and lone is not None:
-        raise UserError(f"spec {spec.name!r} has {lone.NOUN} and a second time", lone.FIX)
+        raise UserError(f"spec {spec.name!r}: a denoiser with {lone.NOUN} cannot have a second time", "leave out `to`")
 
 
 def _check_conditions(spec: Spec) -> None:

@@ -127,9 +127,11 @@ def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
         extents = msgspec.json.decode(metadata.get(METADATA, "{}"), type=dict[str, Extent])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"metadata {METADATA!r} is not a list of sizes") from error
+    if len(extents) > LIMIT:
+        raise ValueError(f"metadata {METADATA!r} lists {len(extents)} sizes, more than {LIMIT}")
     for name, each in extents.items():
-        if len(extents) > LIMIT or not 1 <= each.low <= each.usual <= each.high or each.multiple < 1:
-            raise ValueError(f"size {name!r} has the range {each}")
+        if not 1 <= each.low <= each.usual <= each.high or each.multiple < 1:
+            raise ValueError(f"size {name!r} has an invalid range: {each}")
     return extents
 
 

@@ -33,9 +33,10 @@ ROOM = 2**20  # bytes reserved for the figures, which rarely take more
 def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
     """Measure a bundle, and store the figures of quality in it as JSON, or all figures in a file.
 
-    Sampling takes minutes and does not hold the bundle's lock. If the bodies change meanwhile, nothing is written. If
-    only times and bytes are measured, they are not stored in the bundle: a report measures both itself. `workers`, if
-    given, sample instead of those that the options name.
+    Sampling takes minutes and does not hold the bundle's lock. If the bundle's graphs change meanwhile, nothing is
+    stored in it, and UserError is raised; the file of `--output` is written in any case. If only times and bytes are
+    measured, they are not stored in the bundle: a report measures both itself. `workers`, if given, sample instead of
+    those that the options name.
     """
     task = open_measure_task(options)
     if task.judged is not None:

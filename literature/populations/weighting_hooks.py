@@ -105,10 +105,11 @@ def guidance_corrector(plan: Plan) -> GuidanceCorrection:
             lack alpha and sigma of their steps, and are refused.
     """
     check_compiled(plan)
-    if not isinstance(plan.guidance, Cfg) or any(step.heads > 1 or step.shaping is not None for step in plan.steps):
-        raise UserError(
-            f"plan {plan.name!r} has nothing to correct", "compile it with a weight of guidance, and without shaping"
-        )
+    if not isinstance(plan.guidance, Cfg):
+        raise UserError(f"plan {plan.name!r} has no guidance of the form Cfg", "compile it with a guidance weight")
+    if any(step.heads > 1 or step.shaping is not None for step in plan.steps):
+        what = f"plan {plan.name!r} has shaping or several heads, which the corrector does not support"
+        raise UserError(what, "compile it without them")
     rho = np.array([time.rho for time in noise_levels(plan)])
     with np.errstate(all="ignore"):
         between = -np.diff(np.log(rho)) / 2

@@ -154,7 +154,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
         {"outputs": (NamedOutput("depth", (4,)),), "sizes": ()},
         "a token denoiser cannot have named outputs",
     ),
-    (token_denoiser.spec, {"to": "to"}, "has a vocabulary and a second time"),
+    (token_denoiser.spec, {"to": "to"}, "a denoiser with a vocabulary cannot have a second time; leave out"),
     (token_denoiser.spec, {"grid": "trailing"}, "spec 'coded' predicts logits and has a grid; leave the grid out"),
     (policy, {"shapes": [(2, 6)]}, r"no condition has 3 observations along its first axis: 'seen0' \[2, 6\]"),
     (policy, {"shapes": [(2, 6), (6, 3, 4, 4)]}, "no condition has 3 observations along its first axis: 'seen0'"),

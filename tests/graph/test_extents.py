@@ -138,6 +138,11 @@ def test_metadata_without_end_is_no_range() -> None:
         decode({METADATA: "[" * 100_000})
 
 
+def test_too_many_sizes_are_counted() -> None:
+    with pytest.raises(ValueError, match="lists 9 sizes, more than 8"):
+        decode(encode({f"size{number}": HEIGHT for number in range(9)}))
+
+
 def test_what_is_written_is_read() -> None:
     extents = {"height": HEIGHT, "width": WIDTH}
     assert decode(encode(extents)) == extents and encode({}) == {} and decode({}) == {}

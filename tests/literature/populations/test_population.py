@@ -156,8 +156,8 @@ def test_a_corrector_starts_at_pure_noise() -> None:
     made = evolve(plan, network, weigh, [0], 16, (2,), at=[])
     assert np.isfinite(made.log_weights).all() and made.log_weights.std() > 0
     for wrong, named in (
-        (compile_plan("ddpm:4", FACTS), "has nothing to correct"),
-        (compile_plan("ddpm:4", GUIDED, 2.0, Clip(-1, 1)), "has nothing to correct"),
+        (compile_plan("ddpm:4", FACTS), "has no guidance of the form Cfg; compile it with a guidance weight"),
+        (compile_plan("ddpm:4", GUIDED, 2.0, Clip(-1, 1)), "heads, which the corrector does not support; compile it"),
         ("ddpm:4", "plan 'ddpm:4' is not compiled; give sampler.compile"),
     ):
         with pytest.raises(UserError, match=named):

@@ -344,7 +344,10 @@ def _check_noise(name: str, noise: Array) -> None:
     repeated values and correlations along its axes show."""
     size = noise.size
     if abs(noise.mean()) > 6 / np.sqrt(size) or abs(noise.std() - 1) > 6 / np.sqrt(2 * size):
-        raise recording_error(f"{name} does not start from noise of standard deviation 1, but of {noise.std():.3g}")
+        raise recording_error(
+            f"{name} does not start from standard normal noise: it has mean {noise.mean():.3g} and standard deviation "
+            f"{noise.std():.3g}"
+        )
     # 10^7 independent draws in float32 have about 10% of equal ones
     if size <= 10**7 and noise.dtype.itemsize >= 4 and len(np.unique(noise)) < 0.75 * size:
         raise recording_error(f"{name} does not start from independent noise: many of its values are equal")
