@@ -94,7 +94,8 @@ def column_energies(jacobian: Jacobian) -> Array:
 
 
 def normal_equations(jacobian: Jacobian) -> tuple[Array, Array]:
-    """Return H [P, P] and g [P] of a step: the weighted means of the seeds' Gram matrices and slopes."""
+    """Return H [P, P] and g [P] of the normal equations H d = g: the weighted means over seeds of J^T J and J^T r,
+    where r is the targets minus the samples."""
     weights = seed_weights(jacobian)
     return np.tensordot(weights, jacobian.gram, 1), weights @ jacobian.slope
 

@@ -1,5 +1,5 @@
-"""Search for the numbers of a plan whose samples are nearest to the teacher's. All numbers change together, and only
-final samples are compared."""
+"""Optimize the coefficients and times of a plan so that its samples are as close as possible to the teacher's. All are
+optimized jointly, and only final samples are compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

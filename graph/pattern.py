@@ -35,8 +35,8 @@ class NodePattern:
 
 
 def match(node: Node | None, pattern: str, idx: Index) -> Match | None:
-    """Match a pattern to a node and the nodes before it. The node is the outermost operation of the pattern's text,
-    which comes first. Return None if there is no match.
+    """Match a pattern to a node and the nodes that produce its inputs. The node matches the outermost operation, the
+    first in the pattern's text. Return None if there is no match.
 
     "Add(*MatMul(x, W), bias)" is the sum of any tensor and a product with a constant. "*" means that nothing else reads
     the product. Add and Mul match in both orders. "(Mul | Div)(x, y)" is either of the two.

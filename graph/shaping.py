@@ -161,7 +161,8 @@ def _add_vectors(table: Builder, axis: int, values: Sequence[str], sizes: Sequen
 
 
 def _axis_last(axis: int, sizes: Sequence[int]) -> list[int]:
-    """Return the axes of a tensor [B, *sizes] with one of them as the last."""
+    """Return the permutation that moves `axis` of a tensor [B, *sizes] to the end. `axis` is negative, counted from the
+    end."""
     axes = [*range(len(sizes) + 1)]
     return [each for each in axes if each != len(axes) + axis] + [len(axes) + axis]
 

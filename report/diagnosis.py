@@ -191,7 +191,8 @@ def _has_jetson_runtime(seen: Diagnosis) -> bool:
 
 
 def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Yield the findings on an unused GPU, and on a TensorRT that does not fit its JetPack."""
+    """Yield the findings on GPU packages: TensorRT without the CUDA package, a GPU without a GPU backend,
+    onnxruntime-gpu without a GPU, and a TensorRT that does not fit its JetPack."""
     engines = [name for name in TENSORRTS if name in seen.packages]
     if seen.gpus and engines and CUDA not in seen.packages:
         fix = f"pip install '{CUDA}=={seen.gpus[0].cuda}.*'"

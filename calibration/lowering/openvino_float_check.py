@@ -50,7 +50,8 @@ def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
 
 
 def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[float, str] | None:
-    """Return the largest difference of all parts, and the nodes of that part; None if the float graph is not finite."""
+    """Return the largest relative difference between the outputs of OpenVINO and of onnxruntime over all parts, and
+    the nodes of that part. Return None if an output of onnxruntime is not finite."""
     held, worst = dict(feeds), (0.0, "")
     for number, cut in enumerate(pieces):
         piece = _fix_shape_inputs(cut, held, feeds)

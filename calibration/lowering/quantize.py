@@ -307,7 +307,12 @@ def widen_target(target: Target, reached: Mapping[str, float]) -> Target:
         return target
     wider = target.wider.scheme.scale_dtype.name
     LOG.warning(
-        "%s uses %s around int8: activation %r reaches %g, beyond %s", target.name, wider, most, reached[most], dtype
+        "%s uses %s for operations that are not int8: activation %r reaches %g, which %s cannot represent",
+        target.name,
+        wider,
+        most,
+        reached[most],
+        dtype,
     )
     return target.wider
 

@@ -1,8 +1,9 @@
 """Second moments of the inputs of weighted operations: the sums of x x^T that error-minimizing rounding (GPTQ) needs.
 
 Weights are shared by all steps of a plan, so moments are pooled over the plan. Moments of a whole layer would have
-(inputs x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So they are split into blocks of a few input channels. With
-256 inputs a block, samples are as close to float32 as with whole layers (lab/trials.md).
+(input channels x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So they are split into blocks of a few input
+channels. With blocks of 256 inputs (each is one tap of a channel), samples are as close to float32 as with whole layers
+(lab/trials.md).
 """
 
 from collections.abc import Mapping, Sequence

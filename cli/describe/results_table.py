@@ -139,7 +139,8 @@ def _coverage(results: Results, body: str) -> str:
 
 
 def _speeds(results: Results, body: str) -> list[str]:
-    """Return, per race, the speedup over float32 and the milliseconds; empty if the body does not run here."""
+    """Return one table cell per race: the speedup over float32 and the median time in milliseconds, or "" if the body
+    was not timed in it."""
     cells = []
     for each in results.races:
         timing = next((timing for timing in each.timings if timing.name == body), None)

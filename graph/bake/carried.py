@@ -84,7 +84,7 @@ class CarriedBank:
 
 def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
     """Return the banks of a plan; none if they hold the inner features of light steps. Raises UserError if their layout
-    is not that of `plans.continuation`, for example if slots are mixed."""
+    is not that of `plans.continuation`, for example if slots are combined."""
     if not plan.banks or features_of(plan) is not None:
         return []
     plan = check_compiled(plan)
@@ -95,9 +95,8 @@ def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
     for number, bank in enumerate(plan.banks):
         tensor, rows = tensors.get(bank.name), [entries_of(step, number) for step in plan.steps]
         if tensor is None or rows != bank_rows(number, tensor.bank, len(rows)):
-            raise UserError(
-                f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: a baked file cannot do that"
-            )
+            what = f"plan {plan.name!r} combines, scales or reorders the stored tensors of {bank.name!r}"
+            raise UserError(what, "run the bundle: a baked file cannot do that")
         first, count = tuple(accumulate(counts[:-1], initial=0)), sum(counts)
         if tensor.bank == "sample":
             first, count = tuple(branch_offset(step.branches, last.branches) for step in plan.steps), len(last.branches)

@@ -58,9 +58,8 @@ def features_of(plan: AnyPlan) -> FeatureSlots | None:
         return None
     (bank,) = plan.banks
     if any(sum(map(bool, each.row)) != 1 or max(each.row) != 1 for step in plan.steps for each in step.carry):
-        raise UserError(
-            f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: a baked file cannot do that"
-        )
+        what = f"plan {plan.name!r} combines or scales the stored tensors of {bank.name!r}"
+        raise UserError(what, "run the bundle: a baked file cannot do that")
     return FeatureSlots(bank.name, [None] * bank.slots)
 
 
@@ -70,7 +69,10 @@ def _add_branches(into: Builder, batch: RunBatch, slot: Slot, branches: tuple[st
     if there == branches:
         return tensor
     if (first := branch_offset(branches, there)) < 0:
-        what = f"a light step reads the branches {', '.join(branches)} of {', '.join(there)} in a different order"
+        what = (
+            f"a light step reads the branches {', '.join(branches)}, which are not consecutive in this order among the "
+            f"stored branches {', '.join(there)}"
+        )
         raise UserError(what, "run the bundle: a baked file cannot do that")
     ends = (batch.times(first), batch.times(first + len(branches)))
     axis = into.constant(np.array([0], np.int64), f"{name}_axis")

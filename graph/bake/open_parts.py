@@ -61,7 +61,8 @@ def check_run(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -
         raise UserError(f"batch {options.batch} is not a number of samples", "give 1 or more")
     execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
     if options.parts and features_of(plan) is not None:
-        raise UserError(f"plan {plan.name!r} has light steps, so no one step repeats", "bake one file, without --parts")
+        what = f"plan {plan.name!r} has light steps, so its steps cannot be baked as one repeated step"
+        raise UserError(what, "bake one file, without --parts")
     for step in plan.steps:
         check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)

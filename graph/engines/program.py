@@ -108,7 +108,7 @@ def program_of(engine: bytes) -> EngineProgram | None:
 
 
 def _program(lines: list[tuple[str, str]]) -> tuple[bool, EngineProgram]:
-    """Return one program, and whether the device generates it."""
+    """Return whether the device generates the code of this program, and the program."""
     is_generated = any(kind == DEVICES and rest.startswith(GENERATED) for kind, rest in lines)
     tensors = dict(_tensors(lines))
     return is_generated, EngineProgram(tensors, tuple(_instructions(lines)))

@@ -220,7 +220,9 @@ def _increments(weigh: Weigh, state: StepEvaluation, groups: int, particles: int
     endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
     if increments.shape != (groups * particles,) or endless:
         raise UserError(
-            f"weigh returned {list(increments.shape)} at step {state.index}" + " with NaN or inf" * endless, fix
+            f"weigh returned an array of shape {list(increments.shape)}{' with NaN or +inf' * endless} at step "
+            f"{state.index}",
+            fix,
         )
     return increments.reshape(groups, particles)
 

@@ -255,8 +255,8 @@ def _score(errors: ErrorsByLam) -> float:
 
 
 def _improvement(stated: ErrorsByLam, corrected: ErrorsByLam) -> tuple[float, float]:
-    """Return the factor by which the errors of a reading are lower than those of the stated spec at their common times:
-    its geometric mean, and its maximum. Both are 0 if there is no common time."""
+    """Return the geometric mean and the maximum of the ratios of errors, stated spec over corrected spec, at the
+    log-SNRs that both have. Both are 0 if they share none, or if a corrected error is not finite."""
     both = [lam for lam in stated if lam in corrected]
     before, after = (np.array([_ratio(errors[lam]) for lam in both]) for errors in (stated, corrected))
     if not both or not np.isfinite(after).all():

@@ -31,7 +31,8 @@ PREDICTIONS: dict[str, Prediction] = {
 
 
 def table_schedule(config: SchedulerConfig) -> Described:
-    """Return the table of timesteps, or the flow with `use_flow_sigmas`, and the prediction."""
+    """Return the noise schedule of the config's betas, or the flow schedule if `use_flow_sigmas` is set, and the
+    prediction."""
     prediction = PREDICTIONS[config["prediction_type"]]
     T = config["num_train_timesteps"]
     if config.fields.get("use_flow_sigmas"):

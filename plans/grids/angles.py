@@ -20,7 +20,9 @@ def arctan(
     """Evenly spaced in arctan((sigma / alpha / centre)^(1 / power)), starting at the noisiest time, which may be pure
     noise.
 
-    All steps are equally long. The last one ends at the clean end instead of the cleanest time. Power 1 is the angle of
+    Steps have equal length in this angle, down to the schedule's smallest sigma or to `final_sigma`. Without
+    `final_sigma`, the last step continues to sigma = 0. If the last evaluation would be below the cleanest time at
+    which networks are evaluated, the evaluations are spaced evenly down to that time instead. Power 1 is the angle of
     variance-preserving schedules, in which the cosine schedule is evenly spaced (Nichol & Dhariwal 2021, arXiv
     2102.09672). Large powers approach `uniform_lambda`. In lambda, times are densest where sigma / alpha is `centre`.
     """

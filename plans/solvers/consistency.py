@@ -80,8 +80,9 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     """Trajectory consistency distillation (Zheng, Hu, Fan, Wang, Ding, Cao, Song 2024, arXiv 2402.19159): strategic
     stochastic sampling.
 
-    A DDIM step to the network's time (1 - gamma) t, which tables round down to a whole timestep, then noise up to t.
-    `gamma` is in [0, 1]: 0 is `ddim`. With 1 every step goes to time 0 and back, which is nearly `renoise`.
+    A DDIM step to the network's time (1 - gamma) t, rounded down to a whole timestep on discrete schedules. Then noise
+    is added up to t. `gamma` is in [0, 1]: 0 is `ddim`. With 1 every step goes to time 0 and back, which is nearly
+    `renoise`.
     """
     check_share("gamma", gamma)
     _check_timesteps("tcd", trace)

@@ -68,9 +68,9 @@ def first_hitting(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
 
 
 def likeliest(shape: Shape, steps: int, *, temperature: float = 1.0) -> tuple[TokenStep, ...]:
-    """Equally many positions per step, those whose likeliest token has the highest probability. The order does not
-    depend on the drawn tokens, so one position per step gives the network's own distribution. An order by the
-    candidates effectively lowers the temperature."""
+    """The same number of positions per step, those with the highest maximum token probability first. The order does not
+    depend on the drawn tokens, so one position per step gives the network's own distribution. Ordering by the
+    probability of the drawn tokens instead would effectively lower the temperature."""
     return _block_steps(shape, steps, None, TokenStep(score="probability", temperature=temperature))
 
 

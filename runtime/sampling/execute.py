@@ -164,7 +164,7 @@ def x_row(step: Step) -> tuple[int, float, float]:
     rows = [k for k, coefficient in enumerate(step.input) if coefficient != 0.0]
     if len(rows) != 1:
         raise UserError(
-            f"the network's input at time {step.time:g} combines {len(rows)} rows, so hold cannot set x",
+            f"the network's input at time {step.time:g} combines {len(rows)} state tensors, so hold cannot set x",
             "leave hold out, or use a plan whose network takes x itself",
         )
     return rows[0], step.alpha, step.sigma

@@ -66,7 +66,7 @@ def finite_states(states: Iterator[Checked], plan: AnyPlan) -> Iterator[Checked]
 def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None) -> NDArray[Any]:
     """Run the steps of `states` to their end, and return the sample [B, *x_shape]. Each state is checked.
 
-    Raises NotFinite for the first that is not finite, and UserError for open tokens.
+    Raises NotFinite for the first that is not finite, and UserError if token positions are still open.
     """
     last = None
     with np.errstate(all="ignore"):
@@ -79,7 +79,7 @@ def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None
 def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
     """Return the sample [B, *x_shape] of a run's last state.
 
-    Raises NotFinite for values that are not finite, and UserError for open tokens.
+    Raises NotFinite for values that are not finite, and UserError if token positions are still open.
     """
     (last,) = deque(states, maxlen=1)
     with np.errstate(all="ignore"):

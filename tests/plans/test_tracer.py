@@ -224,5 +224,5 @@ def test_a_solver_that_divides_by_zero_is_named():
 
 def test_nothing_is_held_where_no_row_is_x():
     towards = compile_plan("ddim:3", DenoiserFacts(COSINE, "sample", towards="y"))
-    with pytest.raises(UserError, match="network's input at time .* combines 2 rows"):
+    with pytest.raises(UserError, match="network's input at time .* combines 2 state tensors"):
         sample(towards, lambda i, step, u: [u], lambda draw: X, np.float64, {"y": Y}, Hold(Y, np.ones_like(Y)))

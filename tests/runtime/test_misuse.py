@@ -157,5 +157,5 @@ def test_a_plan_that_starts_from_rows_or_whose_network_sees_none_is_asked_for_wh
     with pytest.raises(UserError, match="the plan starts from 'row1'"):
         sampler.sample(tail(plan, 2), **given, given={"row0": SCALED})
     blind = msgspec.structs.replace(plan.steps[0], input=(0.0,) * plan.rows)
-    with pytest.raises(UserError, match="combines 0 rows"):
+    with pytest.raises(UserError, match="combines 0 state tensors"):
         sampler.sample(msgspec.structs.replace(plan, steps=(blind, *plan.steps[1:])), **given, hold=Hold(SCALED, 1))

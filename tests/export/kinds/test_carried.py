@@ -215,7 +215,7 @@ def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     half = tuple(msgspec.structs.replace(read, row=(*[0.0] * 3, 0.5)) for read in plan.steps[3].carry_in[:1])
     last = msgspec.structs.replace(plan.steps[3], carry_in=(*half, *plan.steps[3].carry_in[1:]))
     (tmp_path / "mixed.json").write_bytes(encode(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last))))
-    with pytest.raises(UserError, match="mixes slots of 'past'; run the bundle"):
+    with pytest.raises(UserError, match="combines, scales or reorders the stored tensors of 'past'; run the bundle"):
         bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
     blind = msgspec.structs.replace(last, carry_in=half)
     with refuses(("'count'", "step 3")):

@@ -62,7 +62,9 @@ def test_a_light_step_is_written_as_the_light_network(int8_bundle: Path, tmp_pat
 
 
 def test_a_run_with_light_steps_has_no_parts(int8_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has light steps, so no one step repeats; bake one file"):
+    with pytest.raises(
+        UserError, match="has light steps, so its steps cannot be baked as one repeated step; bake one file"
+    ):
         bake(BakeOptions(int8_bundle, parse_plan_text(PLAN), tmp_path / "parts", "float32", parts=True))
 
 
@@ -74,5 +76,5 @@ def test_a_plan_file_that_mixes_slots_is_not_baked(int8_bundle: Path, tmp_path: 
         for step in plan.steps
     ]  # fmt: skip
     (tmp_path / "mixed.json").write_bytes(encode(msgspec.structs.replace(plan, steps=tuple(steps))))
-    with pytest.raises(UserError, match="mixes slots of 'features'"):
+    with pytest.raises(UserError, match="combines or scales the stored tensors of 'features'; run the bundle"):
         bake(BakeOptions(int8_bundle, parse_plan_text(str(tmp_path / "mixed.json")), tmp_path / "run.onnx"))

@@ -310,9 +310,9 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, two_groups: Sampler)
         ({"particles": 0}, "particles 0; give a whole number from 1 up"),
         ({"batch": 0}, "batch 0; give a whole number from 1 up"),
         ({"at": [5]}, "has no step 5"),
-        ({"weigh": lambda state: np.zeros(1)}, r"weigh returned \[1\] at step 0"),
-        ({"weigh": lambda state: np.array([0, np.nan])}, "with NaN or inf"),
-        ({"weigh": lambda state: np.array([0, np.inf])}, "with NaN or inf"),
+        ({"weigh": lambda state: np.zeros(1)}, r"weigh returned an array of shape \[1\] at step 0"),
+        ({"weigh": lambda state: np.array([0, np.nan])}, r"with NaN or \+inf at step 0"),
+        ({"weigh": lambda state: np.array([0, np.inf])}, r"with NaN or \+inf at step 0"),
         (
             {"weigh": lambda state: np.repeat([0, -np.inf], 2), "seeds": [2, 3], "condition": {"class": [0, 1]}},
             "the log weight of each particle of seed 3 is -inf after step 0",

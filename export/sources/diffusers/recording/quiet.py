@@ -1,4 +1,5 @@
-"""Suppress what diffusers and transformers write while a pipeline is recorded: cut prompts, missing packages."""
+"""Suppress the warnings of diffusers and transformers while a pipeline is recorded, such as those about truncated
+prompts or missing packages."""
 
 import logging
 import warnings
