@@ -1,16 +1,11 @@
 """Checks of the bundle and of the teacher of a fit, before the first call of the network."""
 
-from dataclasses import replace
-
-from fewstep.fitting.options import FitOptions
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.fitted_plans import find_unfittable_plan
 from fewstep.runtime.sampling.loading import choose_body
 
@@ -49,18 +44,3 @@ def check_teacher(teacher: Plan, steps: int) -> None:
         evaluations = "1 evaluation" if count == 1 else f"{count} evaluations"
         fix = f"name one with many more than {steps}, leave --teacher out, or give fewer --steps"
         raise UserError(f"{what}: it has {evaluations}, and the fitted plan has {steps}", fix)
-
-
-def set_default_guidance(options: FitOptions) -> FitOptions:
-    """Return the options with the default guidance filled in, if they have none.
-
-    Raises UserError for a calibrated guidance that is no single weight.
-    """
-    bundle = options.open()
-    if options.guidance is not None or BODY not in bundle.manifest.bodies:
-        return options
-    guidance = find_defaults(bundle, bundle.body(BODY), options.plan).guidance
-    if guidance is not None and weight_of(guidance) is None:
-        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, but a fit needs a single weight"
-        raise UserError(what, "give one: --guidance WEIGHT")
-    return replace(options, guidance=weight_of(guidance))

@@ -1,6 +1,6 @@
 """The task of a fit: everything that is opened and checked before the first call of the network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewstep.fitting.conditions import FitConditions, fit_conditions
 from fewstep.fitting.options import FitOptions
@@ -15,10 +15,11 @@ from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
 from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.guidance import Guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import find_defaults
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 from fewstep.runtime.sampling.request import denoiser_facts
 
@@ -55,6 +56,21 @@ class FitTask:
     selection_seeds: int
     judge_seeds: int
     iterations: int
+
+
+def set_default_guidance(options: FitOptions) -> FitOptions:
+    """Return the options with the default guidance filled in, if they have none.
+
+    Raises UserError for a calibrated guidance that is no single weight.
+    """
+    bundle = options.open()
+    if options.guidance is not None or BODY not in bundle.manifest.bodies:
+        return options
+    guidance = find_defaults(bundle, bundle.body(BODY), options.plan).guidance
+    if guidance is not None and weight_of(guidance) is None:
+        what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, but a fit needs a single weight"
+        raise UserError(what, "give one: --guidance WEIGHT")
+    return replace(options, guidance=weight_of(guidance))
 
 
 def open_fit_task(options: FitOptions) -> FitTask:

@@ -17,8 +17,8 @@ from fewstep.fitting.cost import count_evaluations, estimate_fit, search_bytes
 from fewstep.fitting.fit import fit
 from fewstep.fitting.light_steps import choose_light_steps, open_light_task
 from fewstep.fitting.options import FitOptions
-from fewstep.fitting.requirements import BODY, set_default_guidance
-from fewstep.fitting.task import ROOM, open_fit_task
+from fewstep.fitting.requirements import BODY
+from fewstep.fitting.task import ROOM, open_fit_task, set_default_guidance
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.workers.setup import warn_of_workers

@@ -8,7 +8,6 @@ import pytest
 
 from fewstep.cli.generate import is_argument, options_of
 from fewstep.cli.verbs import VERBS
-from tests.bundles import change_bundle, with_body
 from tests.cli.conftest import Refusal
 from tests.refusals import assert_refusal
 
@@ -34,16 +33,5 @@ def test_a_missing_parameter_is_named_with_its_meaning_and_a_fix(
     assert_refusal(line, names=f"{verb} needs {flag}", fix=fix)
 
 
-def test_a_missing_plan_lists_the_plans_of_the_bundle(tiny_bundle: Path, refusal: Refusal) -> None:
-    assert_refusal(
-        refusal("bake", tiny_bundle, "-o", "run.onnx", code=2), names="--plan", fix=("SOLVER:STEPS", "dpmpp_2m:8")
-    )
-    with_body(
-        change_bundle(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3"
-    )
-    fix = (str(tiny_bundle), "--plan ddim:3", "fewstep plan --list")
-    assert_refusal(refusal("bake", tiny_bundle, "-o", "run.onnx", code=2), names="--plan", fix=fix)
-
-
-def test_a_missing_plan_of_no_bundle_names_the_folder(tmp_path: Path, refusal: Refusal) -> None:
+def test_a_bake_of_no_bundle_names_the_folder(tmp_path: Path, refusal: Refusal) -> None:
     assert_refusal(refusal("bake", tmp_path / "gone", "-o", "run.onnx"), names=str(tmp_path / "gone"))

@@ -351,7 +351,8 @@ def test_a_lost_direction_of_guidance_comes_first(evaluation):
     (body,) = results.qualities
     lost = Difference(step=1, gain=0.2, ratio=-1.0, share=0.2)
     steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
-    results = replace(results, qualities=(replace(body, steps=steps),))
+    body = replace(body, steps=steps, against_float=replace(body.against_float, largest=None))
+    results = replace(results, qualities=(body,))
     found = advice(results, open_bundle(evaluation[0]), evaluation[0])
     assert found.verdict.startswith("Not usable: int8-cpu-x86 has ")
     assert "dB, and loses the direction of guidance." in found.verdict

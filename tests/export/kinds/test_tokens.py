@@ -89,7 +89,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"plan": "dpmpp_2m:8"}, "is for continuous samples, .*; take"),
+        ({"plan": "dpmpp_2m:8"}, "is for continuous samples, .*; use"),
         ({"given": {"ids": np.full((1, 2, 12), 16)}}, "contains 16, an id outside the vocabulary; give whole"),
         ({"given": {"ids": np.ma.array(np.zeros((2, 12), int), mask=np.eye(2, 12))}}, "'ids' holds masked values"),
         ({"given": {"ids": 1}}, r"given 'ids' has the shape \[\], not \[1, 2, 12\]"),

@@ -19,7 +19,7 @@ from tests.graph.engines.test_build import content
 @pytest.mark.parametrize(
     "script, message",
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"died \(SIGKILL\) building 'prologue'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"died \(SIGKILL\) while building 'prologue'"),
         ("import time; time.sleep(60)", "took more than 0.5 s to build 'prologue' for sm89"),
         ("import sys; print('[W] odd\\n[E] no kernel for op\\nmore', file=sys.stderr); sys.exit(1)", "no kernel for"),
         (
