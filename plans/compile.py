@@ -146,6 +146,8 @@ def trace_plan(
         raise UserError(f"the solver of plan {name!r} has no steps", "let it evaluate the denoiser: trace.denoise")
     plan = build_plan(name, tracer, sample, guidance, strength, renoise, groups)
     if not plan.start_draws and not plan.given:
+        if denoiser.schedule.kind == "bridge":
+            raise UserError("a bridge starts from a given tensor, and the spec names none", "set towards in the Spec")
         raise UserError(f"the solver of plan {name!r} does not use its noise", "let it begin with trace.start()")
     if strength is not None and IMAGE not in plan.given:
         raise UserError(f"the solver of plan {name!r} does not start from an image", "leave strength out")

@@ -39,7 +39,13 @@ def with_schedule(folder: Path, schedule: ScheduleSpec) -> Sampler:
 NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not describe
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PATHS if kind not in (*NUMBERS, "residual-shift")])
+def test_a_bridge_without_a_given_tensor_is_refused(tiny_bundle: Path) -> None:
+    sampler = with_schedule(tiny_bundle, ScheduleSpec("bridge", 1000))
+    with pytest.raises(UserError, match="a bridge starts from a given tensor.*; set towards in the Spec"):
+        sampler.compile("ddim:2")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PATHS if kind not in (*NUMBERS, "residual-shift", "bridge")])
 def test_it_has_eighty_steps_on_every_schedule(tiny_bundle: Path, kind: str) -> None:
     sampler = with_schedule(tiny_bundle, ScheduleSpec(kind, 1000))  # type: ignore[arg-type]
     judged = sampler.compile("ddim:2")
