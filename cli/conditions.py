@@ -63,7 +63,7 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def required_arguments(manifest: Manifest, conditions: Path | None = None) -> list[str]:
+def list_required_arguments(manifest: Manifest, conditions: Path | None = None) -> list[str]:
     """Return command line words that give the file of conditions or, without a file, an example value for each required
     condition."""
     if conditions is not None:

@@ -101,11 +101,11 @@ def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str
 
 def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -> str:
     """Return a `run` command with the file of conditions, or with an example value of each required condition."""
-    from fewstep.cli.conditions import required_arguments
+    from fewstep.cli.conditions import list_required_arguments
     from fewstep.runtime.bundle.reading import open_bundle
 
     file = None if given is None else given.conditions
-    return " ".join([command, *required_arguments(open_bundle(bundle).manifest, file)])
+    return " ".join([command, *list_required_arguments(open_bundle(bundle).manifest, file)])
 
 
 def _with_conditions(command: str, bundle: Path, given: "ConditionOptions | None" = None) -> str:

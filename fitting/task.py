@@ -67,10 +67,11 @@ def set_default_guidance(options: FitOptions) -> FitOptions:
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
     guidance = find_defaults(bundle, bundle.body(BODY), options.plan).guidance
-    if guidance is not None and weight_of(guidance) is None:
+    weight = weight_of(guidance)
+    if guidance is not None and weight is None:
         what = f"{options.bundle} is calibrated at guidance {describe(guidance)}, but a fit needs a single weight"
         raise UserError(what, "give one: --guidance WEIGHT")
-    return replace(options, guidance=weight_of(guidance))
+    return replace(options, guidance=weight)
 
 
 def open_fit_task(options: FitOptions) -> FitTask:

@@ -4,7 +4,7 @@ from shlex import quote
 
 from rich.table import Table
 
-from fewstep.cli.conditions import required_arguments
+from fewstep.cli.conditions import list_required_arguments
 from fewstep.cli.tables import table
 from fewstep.fitting.feature_tradeoff import Trade
 from fewstep.fitting.fit_result import FitResult
@@ -81,4 +81,4 @@ def sampling_command(options: FitOptions, plan: str, weight: float | None) -> st
     words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     words += [] if weight is None else [f"--guidance {weight:g}"]
-    return " ".join([*words, *required_arguments(options.open().manifest, options.conditions)])
+    return " ".join([*words, *list_required_arguments(options.open().manifest, options.conditions)])

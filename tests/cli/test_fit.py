@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.conditions import required_arguments
+from fewstep.cli.conditions import list_required_arguments
 from fewstep.cli.main import main
 from fewstep.cli.verbs.fit import dry_run, verb
 from fewstep.fitting.feature_tradeoff import Trade
@@ -127,7 +127,7 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
 )
 def test_an_example_of_each_condition_without_a_default(tiny_bundle: Path, condition: Condition, words: list) -> None:
     manifest = msgspec.structs.replace(open_bundle(tiny_bundle).manifest, conditions=(condition,))
-    assert required_arguments(manifest) == words
+    assert list_required_arguments(manifest) == words
 
 
 def test_a_bundle_with_a_text_encoder_needs_a_prompt(tiny_bundle: Path) -> None:
@@ -135,6 +135,6 @@ def test_a_bundle_with_a_text_encoder_needs_a_prompt(tiny_bundle: Path) -> None:
     from tests.runtime.text_bundle import with_companions
 
     manifest = open_bundle(with_companions(tiny_bundle)).manifest
-    assert required_arguments(manifest)[:2] == ["--prompt", '"..."'] and "text=" not in " ".join(
-        required_arguments(manifest)
+    assert list_required_arguments(manifest)[:2] == ["--prompt", '"..."'] and "text=" not in " ".join(
+        list_required_arguments(manifest)
     )

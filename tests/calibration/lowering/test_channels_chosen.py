@@ -41,8 +41,8 @@ def channels_of(prepared: Graph) -> dict[str, int]:
 
 
 def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
-    """Return ranges that are so much smaller for all but an eighth of the channels that per-channel scales gain this
-    many dB."""
+    """Return ranges with which per-channel scales gain this many dB: one eighth of the channels has the whole range,
+    and the others a smaller one."""
     quiet = np.sqrt((8 * 10 ** (-decibels / 10) - 1) / 7)
     factors = (1.0,) * (channels // 8) + (float(quiet),) * (channels - channels // 8)
     made = replace(ranges, by_channel=ChannelRanges(factors, replace(ranges, by_channel=None)))

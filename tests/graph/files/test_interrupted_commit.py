@@ -39,11 +39,11 @@ def dying(function, fatal, after):
                 die()
     return call
 
-def interrupted():
+def interrupt():
     raise KeyboardInterrupt
 
 bundle, old = Path(sys.argv[2]), sys.argv[3].encode()
-die = interrupted if sys.argv[4] == "interrupt" else lambda: os._exit(9)
+die = interrupt if sys.argv[4] == "interrupt" else lambda: os._exit(9)
 for fatal in range(1, 1000):
     for after in (False, True):
         if old:
