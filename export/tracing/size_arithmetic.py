@@ -1,5 +1,5 @@
 """Arithmetic on symbolic sizes while torch traces: a quotient that does not depend on a size becomes a number, sizes
-have roots, and a list of one tuple can be repeated by a size."""
+have roots, and a list of one number or tuple can be repeated by a size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,33 +42,35 @@ def _make_quotient(divided: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Repeated(Sequence[Any]):
-    """A list of one tuple, repeated by a symbolic size. Its first entry does not fix the size; all other uses do."""
+class RepeatedEntry(Sequence[Any]):
+    """A list of one number or tuple, repeated by a symbolic size. Its first entry does not fix the size, nor does a
+    tensor made of it (`torch_functions`); all other uses do."""
 
-    entry: tuple[Any, ...]
+    entry: float | tuple[Any, ...]
     size: torch.SymInt
 
     def __getitem__(self, index: Any) -> Any:
-        return self.entry if isinstance(index, int) and index == 0 else self._expand()[index]
+        return self.entry if isinstance(index, int) and index == 0 else self.expand()[index]
 
     def __len__(self) -> int:
         return int(self.size)
 
     def __add__(self, other: list[Any]) -> list[Any]:
-        return self._expand() + list(other)
+        return self.expand() + list(other)
 
     def __radd__(self, other: list[Any]) -> list[Any]:
-        return other + self._expand()
+        return other + self.expand()
 
-    def _expand(self) -> list[Any]:
+    def expand(self) -> list[Any]:
+        """Return the list, which fixes the size."""
         return [self.entry] * int(self.size)
 
 
 def _make_product(multiplied: Any) -> Any:
     def product(size: torch.SymInt, other: Any) -> Any:
-        is_one = type(other) is list and len(other) == 1 and isinstance(other[0], tuple)
+        is_one = type(other) is list and len(other) == 1 and isinstance(other[0], float | int | tuple)
         if is_one and size.node.maybe_as_int() is None:
-            return _Repeated(other[0], size)
+            return RepeatedEntry(other[0], size)
         return multiplied(size, other)
 
     return product

@@ -3,6 +3,7 @@
 take_along_dim and gradient compute with the sizes of their arguments as plain integers, and so would fix the batch.
 Reading `tensor.data` returns a tensor that is not traced, so that what is computed with it would be lost.
 torch.onnx writes `x.copy_(source)` with the shape of the source, even if the source is broadcast.
+`torch.tensor([0] * x.shape[0])` reads a list, whose length is a plain integer.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,19 +14,34 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
+from fewstep.export.tracing.size_arithmetic import RepeatedEntry
 from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, take_along_dim, gradient, copy_ and reading `tensor.data` are replaced by operations that can be
-    exported with free sizes."""
+    """While active, take_along_dim, gradient, copy_, tensor and reading `tensor.data` are replaced by operations that
+    can be exported with free sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
+        named = {name: _expand(value) for name, value in (kwargs or {}).items()}
+        if func is not torch.tensor:
+            args = tuple(map(_expand, args))
         form = FORMS.get(func) if named.get("out") is None else None
         return (form or func)(*args, **named)
+
+
+def _expand(value: Any) -> Any:
+    """Return a list for a RepeatedEntry."""
+    return value.expand() if isinstance(value, RepeatedEntry) else value
+
+
+def _tensor(data: Any, **options: Any) -> Tensor:
+    """Return a tensor of these values. The length of a list of one number, repeated by a size, is not fixed."""
+    if not isinstance(data, RepeatedEntry) or isinstance(data.entry, tuple):
+        return torch.tensor(_expand(data), **options)
+    return torch.tensor(data.entry, **options).expand(data.size)
 
 
 def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, out: None = None) -> Tensor:
@@ -93,4 +109,5 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.take_along_dim: _take_along_dim,
     Tensor.take_along_dim: _take_along_dim,
     torch.gradient: _gradient,
+    torch.tensor: _tensor,
 }

@@ -45,6 +45,13 @@ class ListedSizes(nn.Module):
         return x.flatten(2).view(x.shape[0], -1, width, height) * 2
 
 
+class ListedNumbers(nn.Module):
+    """Chroma lists a time of 0 for each sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.tensor([0.5] * x.shape[0]).view(-1, 1, 1, 1)
+
+
 class EachSize(Tiny):
     """Code that reads the entry of each sample, which fixes the batch."""
 
@@ -83,6 +90,11 @@ def test_the_root_of_a_free_size_follows_it() -> None:
 def test_the_first_entry_of_a_list_repeated_by_the_batch_leaves_the_batch_free() -> None:
     graph, x = capture_graph(ListedSizes()), torch.randn(5, 4, 8, 8)
     np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], ListedSizes()(x).numpy())
+
+
+def test_a_tensor_of_a_number_repeated_by_the_batch_leaves_the_batch_free() -> None:
+    graph, x = capture_graph(ListedNumbers()), torch.randn(5, 4, 8, 8)
+    np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], x.numpy() + np.float32(0.5))
 
 
 def test_reading_all_entries_of_such_a_list_fixes_the_batch() -> None:
