@@ -29,6 +29,7 @@ MEANS: Functions = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [X, EDGES], ids=["random", "edges"])
 @pytest.mark.parametrize("functions", [MAXIMA, PLACES], ids=["maxima", "places"])
 def test_maxima_and_their_first_places_are_equal_to_torch(functions: Functions, x: torch.Tensor) -> None:
@@ -36,6 +37,7 @@ def test_maxima_and_their_first_places_are_equal_to_torch(functions: Functions, 
     assert_equal_in_16_bits(functions, x, 0.0)
 
 
+@pytest.mark.slow
 def test_means_are_equal_to_torch() -> None:
     assert_equal_to_torch(MEANS, X, 1e-6)
     assert_equal_in_16_bits(MEANS, X, 2e-2)

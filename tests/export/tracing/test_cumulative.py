@@ -26,12 +26,14 @@ PRODUCTS: Functions = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [X, EDGES], ids=["random", "edges"])
 def test_extremes_and_their_places_are_equal_to_torch(x: torch.Tensor) -> None:
     assert_equal_to_torch(EXTREMES, x, 0.0)
     assert_equal_in_16_bits(EXTREMES, x, 0.0)
 
 
+@pytest.mark.slow
 def test_products_are_equal_to_torch() -> None:
     assert_equal_to_torch(PRODUCTS, X, 1e-6)
     assert_equal_in_16_bits({"product": PRODUCTS["product"]}, X, 2e-2)

@@ -1,5 +1,6 @@
 """Order statistics and searches are equal to torch's."""
 
+import pytest
 import torch
 
 from tests.export.tracing.operations import assert_equal_in_16_bits, assert_equal_to_torch
@@ -20,6 +21,7 @@ def test_order_statistics_are_equal_to_torch() -> None:
     assert_equal_to_torch(statistics, X, 0.0)
 
 
+@pytest.mark.slow
 def test_the_most_frequent_element_is_torchs() -> None:
     modes = {
         "mode": lambda x: x.mode(2)[0],
@@ -35,6 +37,7 @@ def test_the_most_frequent_element_is_torchs() -> None:
         assert_equal_in_16_bits(modes, x, 0.0)
 
 
+@pytest.mark.slow
 def test_a_median_without_nan_is_torchs() -> None:
     medians = {
         "median": lambda x: x.nanmedian(2)[0],
@@ -61,6 +64,7 @@ def test_searches_are_equal_to_torch_on_the_edges_too() -> None:
     assert_equal_to_torch(searches, torch.cat([X.flatten(1), EDGES.tile(4, 3)], 1), 0.0)
 
 
+@pytest.mark.slow
 def test_the_place_of_a_median_or_mode_is_not_that_of_a_nan() -> None:
     nan = float("nan")
     rows = torch.tensor([[nan, 4.0, 4.0, -1.0], [nan, -3.0, -5.0, -5.0], [nan, nan, 2.0, 2.0], [-1.0, -1.0, nan, nan]])

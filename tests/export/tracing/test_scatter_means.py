@@ -32,6 +32,7 @@ FUNCTIONS: Functions = {
 }
 
 
+@pytest.mark.slow
 def test_they_are_equal_to_torch() -> None:
     assert_equal_to_torch(FUNCTIONS, X, 1e-6)
 
@@ -49,6 +50,7 @@ def test_a_mean_is_that_of_its_elements() -> None:
     assert_equal_to_torch(means, x.expand(3, -1), 1e-6)
 
 
+@pytest.mark.slow
 def test_means_of_integers_are_rounded_down() -> None:
     x = torch.tensor([[-1.0, -2.0, 4.0, 5.0], [2.0, 1.0, -3.0, 0.0]])
     places = torch.tensor([[0, 0, 2]])

@@ -48,6 +48,7 @@ def copy_to_rows(x: Tensor, source: Tensor) -> Tensor:
     return copied
 
 
+@pytest.mark.slow
 def test_a_copy_is_broadcast_as_in_torch() -> None:
     functions: Functions = {
         "fewer_axes": lambda x: copy_to_rows(x, torch.arange(6.0)),
@@ -65,6 +66,7 @@ def test_data_is_read_and_written_as_in_torch() -> None:
     assert_equal_in_16_bits(functions, X, 0.0)
 
 
+@pytest.mark.slow
 def test_derivatives_are_equal_to_torch() -> None:
     functions = {f"option_{number}": partial(derivatives, **options) for number, options in enumerate(OPTIONS)}
     assert_equal_to_torch(functions, X, 1e-6)
