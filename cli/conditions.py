@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.bundle.conditions import check, random_range
 from fewstep.runtime.bundle.manifest import Condition, Manifest
 from fewstep.runtime.kinds.sizes import LARGEST, NAME
@@ -67,7 +67,7 @@ def list_required_arguments(manifest: Manifest, conditions: Path | None = None) 
     """Return command line words that give the file of conditions or, without a file, an example value for each required
     condition."""
     if conditions is not None:
-        return ["--conditions", quote(str(conditions))]
+        return ["--conditions", quote_path(conditions)]
     encoded = () if manifest.text is None else manifest.text.graph.outputs
     words = ["--prompt", '"..."'] if encoded else []
     for condition in manifest.conditions:

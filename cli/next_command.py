@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
+from fewstep.plans.errors import quote_path
 
 if TYPE_CHECKING:
     from fewstep.measure.rollouts.prompts import ConditionOptions
@@ -35,7 +36,9 @@ class NextCommand:
 
 def next_command(*words: object) -> NextCommand:
     """Return the `fewstep` command with these words, each quoted for a shell."""
-    return NextCommand(" ".join(["fewstep", *(quote(str(word)) for word in words)]))
+    return NextCommand(
+        " ".join(["fewstep", *(quote_path(word) if isinstance(word, Path) else quote(str(word)) for word in words)])
+    )
 
 
 def calibrate_next(bundle: Path) -> NextCommand:
@@ -49,7 +52,7 @@ def calibrate_next(bundle: Path) -> NextCommand:
     manifest = open_bundle(bundle).manifest
     if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
-        return NextCommand(_with_conditions(f"fewstep calibrate {quote(str(bundle))} --plan {plan}", bundle))
+        return NextCommand(_with_conditions(f"fewstep calibrate {quote_path(bundle)} --plan {plan}", bundle))
     plan, clip = calibration_plan(manifest), suggest_clip(open_bundle(bundle))
     options = CalibrateOptions(bundle, clip=clip)
     clipped = () if clip is None else ("--clip", f"{clip:g}")
@@ -115,7 +118,7 @@ def _with_conditions(command: str, bundle: Path, given: "ConditionOptions | None
     from fewstep.runtime.bundle.reading import open_bundle
 
     files = () if given is None else (("--conditions", given.conditions), ("--prompts", given.prompts))
-    if words := [f"{option} {quote(str(file))}" for option, file in files if file is not None]:
+    if words := [f"{option} {quote_path(file)}" for option, file in files if file is not None]:
         return " ".join([command, *words])
     return f"{command} --conditions FILE" if needs_records(open_bundle(bundle).manifest) else command
 

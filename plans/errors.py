@@ -1,7 +1,9 @@
 """The two exceptions for callers, `UserError` and `Cancelled`, and functions that make text safe to print."""
 
 import traceback
+from os import PathLike
 from pathlib import Path
+from shlex import quote
 
 LONGEST = 2000  # characters of a printed text, since the names of a bundle may have millions
 END = 400  # characters kept at the end of a text, where a message usually states the problem
@@ -40,6 +42,13 @@ def printable(text: str) -> str:
         left_out = f" [{len(text) - LONGEST} characters left out] "
         text = text[: LONGEST - END] + left_out + text[-END:]
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def quote_path(path: str | PathLike[str]) -> str:
+    """Return a path as a word of a command line in a POSIX shell. A path that begins with a dash gets ./ before it,
+    since it would be read as an option."""
+    text = str(path)
+    return quote(f"./{text}" if text.startswith("-") else text)
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from pathlib import Path
-from shlex import quote
 
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
@@ -13,6 +12,7 @@ from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, leaves_ra
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
+from fewstep.plans.errors import quote_path
 from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_name import is_plan_name
 from fewstep.plans.names.plan_reference import (
@@ -67,8 +67,8 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond, reason)
     if reason is not None:
         again = calibrate_again(bundle, first.body)
-        return replace(_advise("", again, quote(str(path))), verdict=f"{word}.")
-    given = _cost(results, bundle, quote(str(path)), lost)
+        return replace(_advise("", again, quote_path(path)), verdict=f"{word}.")
+    given = _cost(results, bundle, quote_path(path), lost)
     verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
     return replace(given, verdict=verdict)
 

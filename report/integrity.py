@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fewstep.plans.errors import UserError, first_line, join_fix
+from fewstep.plans.errors import UserError, first_line, join_fix, quote_path
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.report.engines.differences import EngineComparison, NotCompared
@@ -168,7 +169,10 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Yield the plans that cannot be read, or that are for another schedule or prediction."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
-    again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
+    again = {
+        file: f"fewstep calibrate {quote_path(bundle.path)} --plan {quote(name)}"
+        for name, file in manifest.plans.items()
+    }
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
         again[each.file] = refit_command(bundle.path, manifest, each.evaluations, weight)
@@ -193,7 +197,9 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
             try:
                 load_file(bundle.path / file)
             except (SafetensorError, ValueError) as error:
-                yield Damage(f"{file} is not a table of tensors ({error})", f"fewstep calibrate {bundle.path}")
+                yield Damage(
+                    f"{file} is not a table of tensors ({error})", f"fewstep calibrate {quote_path(bundle.path)}"
+                )
     for condition in manifest.conditions:
         if condition.null_file is not None and condition.null_file in sound:
             try:
@@ -203,7 +209,7 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
     for engine in manifest.engines:
         if engine.sidecar in sound and not _describes_engine(bundle, engine):
             device = f"--precision {engine.body}" if engine.device == ANY_DEVICE else f"--device {engine.device}"
-            again = f"fewstep build {bundle.path} --backend {engine.backend} {device}"
+            again = f"fewstep build {quote_path(bundle.path)} --backend {engine.backend} {device}"
             yield Damage(f"{engine.sidecar} does not describe the engine {engine.file}", again)
 
 

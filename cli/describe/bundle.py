@@ -8,6 +8,7 @@ from rich.tree import Tree
 
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.graph.engines.engine_costs import cost_lines
+from fewstep.plans.errors import quote_path
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.bundle_contents import Contents, NetworkContents
 from fewstep.report.float_body import float_reason
@@ -126,9 +127,10 @@ def _report_commands(contents: Contents) -> str:
     """Return the commands that make a report of a bundle."""
     if "float32" not in contents.bodies:
         return "int8 is judged against float32, which only the bundle before `fewstep pack` has"
+    path = quote_path(contents.path)
     if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
-        return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
-    return f"fewstep report {contents.path}"
+        return f"fewstep calibrate {path}, then fewstep report {path}"
+    return f"fewstep report {path}"
 
 
 def _describe_condition(condition: Condition) -> str:

@@ -11,6 +11,7 @@ from fewstep.fitting.fit_result import FitResult
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
+from fewstep.plans.errors import quote_path
 from fewstep.plans.guidance import weight_of
 from fewstep.plans.names.plan_reference import FittedReference
 
@@ -78,7 +79,7 @@ def command_of(options: FitOptions, result: FitResult) -> str:
 def sampling_command(options: FitOptions, plan: str, weight: float | None) -> str:
     """Return the command that samples along a plan, with the file of conditions or an example value of each required
     condition."""
-    words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
+    words = [f"fewstep run {quote_path(options.bundle)} --plan {quote(plan)}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     words += [] if weight is None else [f"--guidance {weight:g}"]
     return " ".join([*words, *list_required_arguments(options.open().manifest, options.conditions)])

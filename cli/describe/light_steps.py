@@ -1,7 +1,5 @@
 """The outcome of `fewstep fit --light`: the plan with light steps, and the command that samples along it."""
 
-from shlex import quote
-
 from fewstep.cli.describe.fit import sampling_command
 from fewstep.cli.next_command import NextCommand
 from fewstep.cli.outcome import Outcome
@@ -16,7 +14,7 @@ def light_outcome(options: FitOptions, choice: LightChoice) -> Outcome:
     lines = [f"{choice.plan}: {counts}: {choice.cost:.1f} full evaluations by multiply-adds"]
     if known := [error for error in choice.errors if error is not None]:
         lines.append(f"relative errors of features that light steps would read: {min(known):.3g} to {max(known):.3g}")
-    then = NextCommand(sampling_command(options, quote(choice.plan), options.guidance))
+    then = NextCommand(sampling_command(options, choice.plan, options.guidance))
     return Outcome(choice, tuple(lines), then=then)
 
 

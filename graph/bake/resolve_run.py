@@ -6,7 +6,7 @@ from fewstep.graph.bake.network_form import body_form, precision_in
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.commit import refuse_inside_bundle
 from fewstep.plans.any_plan import AnyPlan, PlanReference, regroup
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.file import read_plan
 from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.shaping import clip_to
@@ -39,7 +39,7 @@ def resolve_run(options: BakeOptions) -> Planned:
     name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)
     if name not in common_bodies(bundle.manifest):
-        fix = f"fewstep calibrate {bundle.path}"
+        fix = f"fewstep calibrate {quote_path(bundle.path)}"
         raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
     precision = precision_in(form, body.precision)
     if options.precision not in (None, precision):

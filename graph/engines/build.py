@@ -22,7 +22,7 @@ from fewstep.graph.engines.build_script import HEAD, script
 from fewstep.graph.engines.cuda_forms import form_keys, write_form
 from fewstep.graph.engines.network_body import NetworkBody, make_body, network_bodies
 from fewstep.graph.files.commit import Writer, open_for_update
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import graph_names
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND as FORM_BACKEND
@@ -109,7 +109,7 @@ def build_script(options: BuildOptions) -> str:
     for part in network_bodies(options, builder):
         manifest, body = part.bundle.manifest, part.body
         if body is None:
-            fix = f"create it with fewstep build {options.bundle} --precision {options.precision}"
+            fix = f"create it with fewstep build {quote_path(options.bundle)} --precision {options.precision}"
             raise UserError(f"{options.bundle} has no body {options.precision!r}", fix)
         graphs = {**setup_graphs(manifest), **graph_names(part.name, body)}
         profile = size_profile(options, body.graph, manifest)

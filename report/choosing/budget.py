@@ -10,7 +10,7 @@ import numpy as np
 from fewstep.measure.cost import max_branches
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, clip_hint, leaves_range
 from fewstep.plans.any_plan import shaping_of
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment
 from fewstep.runtime.bundle.reading import Bundle
@@ -45,7 +45,9 @@ def _suggest_limits(
     if limits:
         return f"give {' or '.join(limits)}, or try more plans (--plan)"
     if best is not None and leaves_range(best.quality.nearness, bundle.manifest, shaping_of(plan) is not None):
-        return f"{clip_hint(bundle.manifest)}: fewstep calibrate {bundle.path} {clip_option(bundle.manifest)}"
+        return (
+            f"{clip_hint(bundle.manifest)}: fewstep calibrate {quote_path(bundle.path)} {clip_option(bundle.manifest)}"
+        )
     if budget.within is not None:  # plans that take far longer were not tried
         quality = budget.at_least or f"{LEAST_PSNR:g}dB"
         return f"give --at-least {quality} without --within, which chooses the fastest deployment of this quality"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.duel import run_duel
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.report.choosing.engines import (
     BF16,
     ON_CPU,
@@ -41,7 +41,8 @@ def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch
     gain = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
     return (
         f"{gain}: float32 in bf16 on OpenVINO needs no calibration, and takes {ratio:.2f} times as"
-        f" long as {body} ({engine_name(engine)}); compare its samples: fewstep run {bundle.path} --backend {BF16}"
+        f" long as {body} ({engine_name(engine)}); compare its samples: "
+        f"fewstep run {quote_path(bundle.path)} --backend {BF16}"
     )
 
 
@@ -91,7 +92,7 @@ def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
     if milliseconds is not None:
         LOG.warning(
             "float32 in bf16 on OpenVINO takes %.0f ms a step here without a calibration: fewstep run %s --backend %s",
-            *(milliseconds, bundle.path, BF16),
+            *(milliseconds, quote_path(bundle.path), BF16),
         )
     return milliseconds
 
@@ -113,7 +114,7 @@ def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, thr
     body = min(known, key=known.__getitem__)
     ratio = bf16 / known[body]
     wins = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
-    hint = "" if ratio >= WORTH else f"; compare samples: fewstep run {bundle.path} --backend {BF16}"
+    hint = "" if ratio >= WORTH else f"; compare samples: fewstep run {quote_path(bundle.path)} --backend {BF16}"
     return (
         f"{wins}: a step of {body} takes {known[body]:.0f} ms, and of float32 in bf16 on OpenVINO {bf16:.0f} ms{hint}",
     )

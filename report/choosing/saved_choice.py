@@ -12,7 +12,7 @@ from typing import Any
 
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.sampling import FLOAT
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
 from fewstep.plans.shaping import UNCLIPPED, Shaping
@@ -99,7 +99,9 @@ def load_choice(path: Path | str) -> SavedChoice:
     choice = read_cached(_choice_name(bundle), SavedChoice)
     if choice is None:
         what = describe_changes(bundle) or f"no choice is stored for {path} and the current state of this machine"
-        raise UserError(what, f"fewstep choose {path} --within 20ms" if FLOAT in bundle.manifest.bodies else UNPACK)
+        raise UserError(
+            what, f"fewstep choose {quote_path(path)} --within 20ms" if FLOAT in bundle.manifest.bodies else UNPACK
+        )
     return choice
 
 

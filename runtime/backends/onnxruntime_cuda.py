@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.errors import UserError, first_line, quote_path
 from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.device_lock import device_lock
@@ -84,7 +84,7 @@ class OnnxRuntimeCuda:
         """Return the form of a body. Raises UserError if the body has none."""
         form = find_form(bundle, name)
         if form is None:
-            fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
+            fix = f"fewstep build {quote_path(bundle.path)} --backend {BACKEND} --precision {name}"
             raise UserError(f"{name} has no form for {BACKEND}", fix)
         return form
 

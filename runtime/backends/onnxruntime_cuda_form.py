@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.errors import UserError, first_line, quote_path
 from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.bundle import engine_files
@@ -82,7 +82,7 @@ def _check_form(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
     key: EngineKey = engine_files.read_sidecar(bundle, entry).built_from
     problem = key_difference(key, hashes[graph.file], tuple(hashes[file] for file in graph.data), FACTS)
     if problem is not None:
-        fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
+        fix = f"fewstep build {quote_path(bundle.path)} --backend {BACKEND} --precision {name}"
         raise UserError(f"its form for {BACKEND} does not fit ({problem})", fix)
     for file in graph.data:
         bundle.file(file)  # the form reads the same weights

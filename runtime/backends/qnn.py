@@ -19,7 +19,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.errors import UserError, first_line, quote_path
 from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
@@ -71,7 +71,7 @@ class Qnn:
         if body.target not in (QNN.name, QNN_8BIT.name):
             raise UserError(
                 f"body {name!r} computes in float, but HTP runs only integers",
-                f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",
+                f"fewstep calibrate {quote_path(bundle.path)} --target {QNN.name}, and run --precision int8",
             )
         graph, here = find_graph(bundle, name), self.engine_facts()
         network = ShapeCache(graph, lambda sizes: self.open(graph.file, path_text(bundle.graph(graph)), sizes))

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fewstep.plans.argument_checks import check_integer
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, cuda, find_graph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.checks import import_package
@@ -82,7 +82,7 @@ class TensorRt:
             LOG.info("%s: the %s has no engine for %s, and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engine_files.find(bundle, name, here, self.trust_engines)
-        build = f"fewstep build {bundle.path} --backend {self.name}"
+        build = f"fewstep build {quote_path(bundle.path)} --backend {self.name}"
         brings = bool(program.key.flags.get("version_compatible"))
         with device_lock("cuda", self.device).share():  # it allocates
             network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)

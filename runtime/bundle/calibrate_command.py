@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import msgspec
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.platforms import PLATFORMS, body_name, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -39,7 +39,7 @@ def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     for each in names:
         if (refusal := _read_refusal(bundle, each)) is not None:
             return f"the last calibration refused {each}, because {refusal.what}; {refusal.fix}"
-    return f"fewstep calibrate {bundle.path}" + ("" if name is None else f" --target {target_of(name)}")
+    return f"fewstep calibrate {quote_path(bundle.path)}" + ("" if name is None else f" --target {target_of(name)}")
 
 
 def _read_refusal(bundle: Bundle, name: str) -> Refusal | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.backends import find_graph
 from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineFacts, EngineKey, Sidecar, key_difference
 from fewstep.runtime.bundle.manifest import EngineEntry
@@ -44,7 +44,7 @@ def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
 
     `trust` allows engines from other machines. Raises UserError that names what is missing or differs.
     """
-    build = f"fewstep build {bundle.path} --backend {here.backend}{_precision(bundle, name)}"
+    build = f"fewstep build {quote_path(bundle.path)} --backend {here.backend}{_precision(bundle, name)}"
     candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
     if not candidates:
         raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
@@ -74,7 +74,7 @@ def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
 
     Raises UserError if it cannot be read or does not match the manifest.
     """
-    again = f"fewstep build {bundle.path} --backend {engine.backend}"
+    again = f"fewstep build {quote_path(bundle.path)} --backend {engine.backend}"
     path = bundle.file(engine.sidecar)
     if path.stat().st_size > SIDECAR_LIMIT:
         raise UserError(f"{bundle.path}: {engine.sidecar} is larger than {SIDECAR_LIMIT} bytes", again)

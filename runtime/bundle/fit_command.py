@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import as_guidance, weight_of
 from fewstep.runtime.bundle.conditions import has_unconditional_form
@@ -23,7 +23,9 @@ def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | No
     is_calibrated = any(body.plan is not None for body in manifest.bodies.values())
     if weight is None and is_calibrated and has_unconditional_form(manifest.conditions):
         weight = 1.0
-    return f"{lead}fewstep fit {path} --steps {steps}" + ("" if weight is None else f" --guidance {weight:g}")
+    return f"{lead}fewstep fit {quote_path(path)} --steps {steps}" + (
+        "" if weight is None else f" --guidance {weight:g}"
+    )
 
 
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:

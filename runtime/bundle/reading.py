@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.consistency import manifest_problems
@@ -141,21 +141,21 @@ def open_bundle(path: Path | str) -> Bundle:
     with _report_read_errors(path):
         if not path.exists():
             fix = (
-                f"fewstep bake BUNDLE --plan dpmpp_2m:8 -o {path}"
+                f"fewstep bake BUNDLE --plan dpmpp_2m:8 -o {quote_path(path)}"
                 if path.suffix == ".onnx"
-                else f"fewstep export SOURCE -o {path}"
+                else f"fewstep export SOURCE -o {quote_path(path)}"
             )
             raise UserError(f"there is no {'file' if path.suffix == '.onnx' else 'bundle'} {path}", f"make one: {fix}")
         if path.is_file():
             folder = str(path.parent) if path.name == MANIFEST else f"that holds {MANIFEST}"
-            baked = f"; fewstep inspect {path} describes a baked file" if path.suffix == ".onnx" else ""
+            baked = f"; fewstep inspect {quote_path(path)} describes a baked file" if path.suffix == ".onnx" else ""
             raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}{baked}")
         if not manifest_path.is_file() and (path / LOCK).is_file():
             what = f"{path} is not a bundle yet: the command that makes it is still running, or was killed"
             raise UserError(what, "wait until that command ends, or run it again")
         if not manifest_path.is_file():
             what = f"{path} is not a bundle: it has no {MANIFEST}"
-            raise UserError(what, f"make one: fewstep export SOURCE -o {path}")
+            raise UserError(what, f"make one: fewstep export SOURCE -o {quote_path(path)}")
         return Bundle(path, read_manifest(_resolve_inside(path, MANIFEST), path))
 
 

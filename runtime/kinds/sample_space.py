@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
@@ -153,7 +153,7 @@ class Vocabulary(Kind, frozen=True):
 
     def check_continuous(self, path: Path, verb: str) -> None:
         what = f"{path} is a token denoiser, and {verb} supports only continuous samples"
-        fix = f"compare bodies with fewstep report {path}, and plans with fewstep measure, --plan and -o"
+        fix = f"compare bodies with fewstep report {quote_path(path)}, and plans with fewstep measure, --plan and -o"
         raise UserError(what, fix)
 
     def problem(self, of: DescriptionProtocol) -> str | None:

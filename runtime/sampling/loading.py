@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 from fewstep.plans.argument_checks import check_integer
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -154,7 +154,9 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
         fix = calibrate_fix(bundle, wanted)
     elif precision in ("float16", "bfloat16"):
         engine = getattr(backend, "name", None)  # a backend of the caller may have none
-        fix = f"fewstep build {bundle.path}{f' --backend {engine}' if engine else ''} --precision {precision}"
+        fix = (
+            f"fewstep build {quote_path(bundle.path)}{f' --backend {engine}' if engine else ''} --precision {precision}"
+        )
     if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out, so no body can be made from it
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))

@@ -41,6 +41,9 @@ def test_a_duration_over_a_minute_is_said(sampling: float, timing: float, said: 
 
 def test_words_are_quoted_for_a_shell() -> None:
     assert str(next_command("report", Path("my models/a"))) == "Next: fewstep report 'my models/a'"
+    assert next_command("report", Path("-b"), "--plan", "ddim(eta=1):4").command == (
+        "fewstep report ./-b --plan 'ddim(eta=1):4'"
+    )
 
 
 def test_what_cannot_be_estimated_is_left_out_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:

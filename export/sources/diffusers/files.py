@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.graph.files import io
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.bundle.reading import MANIFEST, file_sha256
 
 Config = Mapping[str, Any]
@@ -37,7 +37,7 @@ class Folder:
         """The components of the folder and their classes. Raises UserError if this is not a diffusers folder."""
         if not (self.path / INDEX).is_file():
             if (self.path / MANIFEST).is_file():
-                fix = f"give its original source, or run it: fewstep run {self.path}"
+                fix = f"give its original source, or run it: fewstep run {quote_path(self.path)}"
                 raise UserError(f"{self.path} is a bundle, the output of an export", fix)
             fix = f"{GIVE_PIPELINE}, or a checkpoint's of LeRobot (checkpoints/last)"
             raise UserError(f"{self.path} is not a diffusers folder: it has no {INDEX}", fix)
