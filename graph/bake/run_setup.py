@@ -87,8 +87,10 @@ def add_setup(
 
 
 def _branches(plan: AnyPlan) -> tuple[str, ...]:
-    """Return the branches of the step with the most branches."""
-    return max((step.branches for step in plan.steps), key=len)
+    """Return the branches of all steps: those of the step with the most, then those that only other steps have, as with
+    the guidance weights (0, 1)."""
+    most = max((step.branches for step in plan.steps), key=len)
+    return tuple(dict.fromkeys((*most, *(branch for step in plan.steps for branch in step.branches))))
 
 
 def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
@@ -142,8 +144,8 @@ def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: 
 def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
     """Raise UserError if the file cannot provide the conditions of a branch of the plan. The error names the branch."""
     everything = _branches(plan)
-    for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
-        if branch not in (COND, UNCOND, PERTURBED) or branch not in everything:
+    for branch in everything:
+        if branch not in (COND, UNCOND, PERTURBED):
             raise UserError(
                 f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only the caller knows",
                 "bake a plan with guidance by a weight or pag:SCALE, whose branches are cond, uncond and perturbed",

@@ -287,6 +287,12 @@ def test_a_body_implies_its_precision(tiny_bundle: Path, tmp_path: Path, body: s
     assert made.precision == precision
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_no_step_needs_all_branches(tiny_bundle: Path, tmp_path: Path, unroll: bool) -> None:
+    plan = written(tiny_bundle, "ddim:3", Cfg((0.0, 1.0)))
+    assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", unroll=unroll))
+
+
 def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
     with pytest.raises(UserError, match="branch 'other', whose conditions only the caller knows"):
