@@ -3,18 +3,42 @@ known."""
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fewstep.cli.main import main
 from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_name import parse_plan_name
 from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
+from fewstep.runtime import load
 from fewstep.runtime.sampling.request import RunSettings
 from tests.docs import verbs_page
+from tests.export.sources.diffusers import test_picture_first as picture_first
 
 PAGE = Path(__file__).parents[2] / "lab/compositions.md"
+ZOO = PAGE.parent / "zoo"
+UNTRAINED = f"""
+import sys
+sys.path.append({str(ZOO)!r})
+import consistency_edm, guided
+
+def make_guided():
+    return guided.make.network(), guided.SPEC
+
+def make_consistency():
+    return consistency_edm.make.network(), consistency_edm.SPEC
+"""
+SOURCES = {  # what `bundle` is an export of, by the first words of a method
+    "CFG++": (f"{ZOO}/dit_flow.py:make",),
+    "distillation": ("untrained.py:make_guided",),
+    "a student of one step": (f"{ZOO}/dit_flow.py:make",),
+    "a student of two": (f"{ZOO}/dit_flow.py:make", "--lora-slots", "*", "--rank", "8"),
+    "a consistency model": ("untrained.py:make_consistency",),
+}
 ROWS = [
     [cell.strip() for cell in line[1:-1].split("|")]
     for line in PAGE.read_text().partition("## Published methods")[2].partition("\n## ")[0].splitlines()
@@ -52,3 +76,62 @@ def test_lotus_d_in_python_has_arguments_of_sample() -> None:
     (text,) = (row[1] for row in ROWS if row[0].startswith("Lotus-D"))
     named = re.findall(r"(\w+)=", text)
     assert named == ["given", "strength", "renoise"] and {*named} <= {*RunSettings.__annotations__}
+
+
+def run_commands(method: str) -> None:
+    commands = [shlex.split(command)[1:] for each, command in COMMANDS if each.startswith(method)]
+    assert commands and [main(command) for command in commands] == [0] * len(commands)
+
+
+def write_latents(folder: Path) -> None:
+    """Write the arrays of Lotus and Marigold, for a tiny U-Net."""
+    latents = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
+    arrays = {"latents": latents, "text": picture_first.TEXT, "task": picture_first.DEPTH}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SOURCES)
+def test_a_command_of_a_method_runs(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("untrained.py").write_text(UNTRAINED)
+    shutil.copy(ZOO / "consistency_lora.safetensors", "student.safetensors")
+    assert main(["export", *SOURCES[method], "-o", "bundle", "-q"]) == 0
+    run_commands(method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "pipeline", "takes_task"),
+    [("Lotus-G", "LotusGPipeline", True), ("Marigold", "MarigoldDepthPipeline", False)],
+)
+def test_a_command_of_depth_runs(
+    method: str, pipeline: str, takes_task: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_latents(tmp_path)
+    picture_first.open_folder(tmp_path, pipeline, 8, takes_task=takes_task)
+    run_commands(method)
+    assert np.isfinite(np.load("depth.npy")).all()
+
+
+@pytest.mark.slow
+def test_the_line_of_lotus_d_runs(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    picture_first.open_folder(tmp_path, "LotusDPipeline", 4)
+    (text,) = (row[1] for row in ROWS if row[0].startswith("Lotus-D"))
+    (line,) = re.findall(r"`(sampler[^`]+)`", text)
+    arrays = {name: np.load(tmp_path / f"{name}.npy") for name in ("text", "task", "latents")}
+    made = eval(line, {"sampler": load(tmp_path / "bundle"), **arrays})
+    assert made.shape == (1, 4, 8, 8)
+
+
+@pytest.mark.slow
+def test_the_commands_of_storm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("noisy.npy", np.random.default_rng(0).standard_normal((1, 2, 64, 32)).astype(np.float32))
+    for function, bundle in (("predictor", "predictor"), ("make", "score")):
+        assert main(["export", f"{ZOO}/storm.py:{function}", "-o", bundle, "-q"]) == 0
+    run_commands("StoRM")
+    assert np.isfinite(np.load("clean.npy")).all()

@@ -18,18 +18,17 @@ TEXT = np.random.default_rng(0).standard_normal((1, 7, 12)).astype(np.float32)
 DEPTH = np.concatenate([np.sin([[1.0, 0.0]]), np.cos([[1.0, 0.0]])], 1).astype(np.float32)  # Lotus's task, encoded
 
 
-def open_folder(folder: Path, pipeline: str, channels: int) -> tuple[Any, Sampler]:
-    """The network of such a folder, and its bundle. It gets a task as input, and predicts the sample."""
+def open_folder(folder: Path, pipeline: str, channels: int, takes_task: bool = True) -> tuple[Any, Sampler]:
+    """The network of such a folder, and its bundle. It predicts the sample, and takes a task like Lotus or none."""
+    task = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4} if takes_task else {}
     made = diffusers.UNet2DConditionModel(
         in_channels=channels,
         out_channels=4,
         cross_attention_dim=12,
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=4,
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("UpBlock2D",),
         mid_block_type=None,
-        **UNET | {"block_out_channels": (16,)},
+        **UNET | {"block_out_channels": (16,)} | task,
     )
     scheduler = diffusers.DDIMScheduler(
         prediction_type="sample", beta_schedule="scaled_linear", timestep_spacing="trailing", clip_sample=False
