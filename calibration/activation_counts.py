@@ -29,10 +29,10 @@ LOG = logging.getLogger("fewstep")
 def count_activations(
     task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
 ) -> Counts:
-    """Count the activations of the prepared graph into histograms, by lambda group.
+    """Count the activations of the prepared graph in histograms, separately for each range group.
 
-    `checkpoint` is the task's checkpoint, from which counting resumes. If `workers` are given, each follows one
-    trajectory at a time; otherwise this process follows all of them.
+    checkpoint: the checkpoint of the task, from which counting resumes. workers: processes that each follow one
+        trajectory at a time; without them, this process follows all.
 
     To count your own evaluations, use `Counts.empty`, `add` and `fill_unseen_groups`.
     """
@@ -66,8 +66,8 @@ def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]
 
 
 def tabulate_targets(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
-    """Return the ranges table of each target of a task, by target name, including targets that failed. All targets with
-    floats share one table and come first; all targets without floats share another."""
+    """Return the table of activation ranges of each target of a task, by target name, including targets that failed.
+    Targets that keep some operations in float share one table, and so do targets without float operations."""
     table = cache(partial(tabulate, task, counts, progress))
     by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
     return {target.name: table(target.scheme.no_floats) for target in by_floats}

@@ -40,11 +40,11 @@ def quantize_attention(
     judge: Callable[[Recipe], CalibratedBody],
     policy: CalibrationPolicy,
 ) -> CalibratedBody:
-    """Return the body with those products of its large attention in int8 whose loss of sample quality is worth the
-    saved time.
+    """Return the body with some matrix products of its large attention in int8: those that save enough time for the
+    quality that they lose.
 
-    recorded_run: a run of float32 on which the operands are measured. `judge` returns the body of a recipe, with the
-    quality of its samples.
+    recorded_run: a float32 run on which the ranges of the products' inputs are measured.
+    judge: returns the body made from a recipe, with the quality of its samples.
     """
     prepared = body.recipe.prepared
     attention = find_large_attention(prepared)
@@ -80,7 +80,8 @@ def _is_usable(body: CalibratedBody) -> bool:
 def measure_largest(
     prepared: Graph, attention: Sequence[LargeAttention], recorded_run: RecordedRun
 ) -> Mapping[str, float]:
-    """Return the largest magnitude of each operand over the steps of a recorded run, by tensor.
+    """Return the largest magnitude of each input of the attention's matrix products over the steps of a recorded run,
+    by tensor name.
 
     Probabilities are computed again from queries and keys, for one head at a time: a network that returned the
     probabilities would hold those of all layers in memory.

@@ -1,4 +1,5 @@
-"""Make the bodies of a network: lower each, judge it by its samples, and search its precision if there is a bound."""
+"""Make the int8 bodies of a network: lower each, compare its samples with float32, and search its precision if there is
+a bound."""
 
 import logging
 from collections.abc import Mapping
@@ -33,13 +34,13 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class BodyMaker:
-    """Makes the bodies of one network. Every target's body is made and judged in the same way.
+    """Makes the int8 bodies of one network. Every target's body is made, and compared with float32, in the same way.
 
     counts: activation counts.
     tables: ranges by target name.
-    moments: the result of `measure_second_moments`, by which weights are rounded.
+    moments: the result of `measure_second_moments`, which determine how weights are rounded.
     runs: the float32 runs with which bodies are compared.
-    writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
+    writer: the writer of the bundle, which stores the weights of large bodies in files; None to keep weights in memory.
     """
 
     task: Task
@@ -108,7 +109,8 @@ class BodyMaker:
         return quantize_attention(body, self.runs.of_operations, self._judge, self.task.policy)
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
-        """Return the body split into `count` graphs, each with the ranges of its own steps."""
+        """Return the body split into `count` graphs, each for an equal number of range groups and with ranges of these
+        groups alone."""
         ends = [round(self.runs.judging.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)

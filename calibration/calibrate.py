@@ -97,8 +97,9 @@ def _calibrate_network(
 ) -> CalibratedNetwork:
     """Return the int8 bodies of a task's network: count activations, choose ranges, lower, judge, and write files.
 
-    Targets fail independently: in `open_task`, after counting (`select_makeable_targets`), or when their body is made
-    and judged. `is_recorded_first`: see `records_first`. Raises UserError if no body can be made.
+    Targets fail independently: in `open_task`, after counting (`select_makeable_targets`), or while their body is
+        written and compared with float32. `is_recorded_first`: see `records_first`. Raises UserError if no body can be
+        made.
     """
     runs = FloatRuns(task, regroup(task.plan, {task.network: task.edges}), progress)
     if is_recorded_first:

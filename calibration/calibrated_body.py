@@ -57,8 +57,11 @@ def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -
 
 def check_near(body: CalibratedBody, manifest: Manifest, is_far: bool) -> None:
     """Raise UserError if int8 distorts the guidance difference too much, or if the body's samples are too far from
-    float32's. The second check is skipped for token plans, and for a body that was selected by a bound, where the user
-    set the limit. `is_far`: whether float32's own samples leave the range of the data."""
+    those of float32. The second check is skipped for token plans, and for a body that was selected by a bound, where
+    the user set the limit.
+
+    is_far: whether the samples of float32 itself leave the range of the data.
+    """
     trial, target = body.trial, body.recipe.target.name
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     hint = clip_hint(manifest) if is_far else None

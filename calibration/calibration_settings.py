@@ -29,7 +29,8 @@ class CalibrationSettings:
     options: Mapping[str, str] | None
 
     def differences(self, other: "CalibrationSettings") -> str:
-        """Return the options that differ from another body's, as text; empty if none differ. Plans are ignored."""
+        """Return, as text, the options that differ from those of another body; "" if none differ or those of one body
+        are unknown. Plans are not compared."""
         if self.options is None or other.options is None:
             return ""
         these, others = self.options, other.options
@@ -38,7 +39,8 @@ class CalibrationSettings:
 
 
 def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
-    """Return the settings of one int8 body of a bundle."""
+    """Return the settings with which one int8 body of a bundle was calibrated. Its options are None if the recorded
+    commands do not contain that calibration."""
     commands = bundle.manifest.provenance.commands
     calibrations = (parse_command_options(command) for command in commands if command.startswith(CALIBRATE))
     made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
@@ -59,9 +61,9 @@ def parse_command_options(command: str) -> dict[str, str]:
 def describe_differences(
     bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str
 ) -> tuple[str, ...]:
-    """Return up to two clauses: one names the bodies that were calibrated along a different plan than expected; the
-    other names the bodies that were calibrated along the expected plan, but with options that differ from the
-    `reference`."""
+    """Return up to two clauses. One names the bodies that were calibrated along a plan other than the expected one. The
+    other names those that were calibrated along the expected plan, but with options that differ from the expected ones,
+    which are those of `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -76,8 +78,9 @@ def describe_differences(
 
 
 def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan: AnyPlan) -> tuple[str, ...]:
-    """Return sentences for a report along `plan`: one for judged int8 bodies that were calibrated along a different
-    plan, and one for bodies whose options differ from those of the first body that was calibrated along `plan`."""
+    """Return sentences for a report along `plan` about differences between the calibrations of its int8 bodies. One
+    names the bodies that were calibrated along another plan; one names those whose options differ from those of the
+    first body that was calibrated along `plan`. Empty if there are none."""
     bodies = {name: read_settings(bundle, body) for name, body in judged.items() if body.plan}
     if not bodies:
         return ()
@@ -87,8 +90,9 @@ def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan
 
 
 def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPlan, command: str) -> tuple[str, ...]:
-    """Return clauses that name the int8 bodies which stay in the bundle (those not in `new`) and whose settings differ
-    from a calibration along `plan` by `command`. Raises UserError if the plan of such a body cannot be read."""
+    """Return clauses that name int8 bodies which stay in the bundle (they are not in `new`) although they were
+    calibrated with other settings than along `plan` by `command`. Raises UserError if the plan of such a body cannot be
+    read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
     return describe_differences(

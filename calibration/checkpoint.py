@@ -52,13 +52,15 @@ class StoredCounts(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """The stored counts of one task. Created by `open_checkpoint`."""
+    """The activation counts of an unfinished calibration, stored so that it can be resumed. Created by
+    `open_checkpoint`."""
 
     name: str
     written: float = field(default_factory=monotonic)
 
     def load(self, empty: Counts) -> tuple[Counts, int]:
-        """Return the counts and the number of trajectories in them; `empty` and 0 if there is no file."""
+        """Return the stored counts and the number of trajectories that they include; `empty` and 0 if nothing is
+        stored."""
         content = cache.read_intact("calibration", self.name)
         if content is None:
             return empty, 0

@@ -32,12 +32,12 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class CalibratedNetwork:
-    """The int8 bodies of one network. Their files are written; committing the manifest adds them to the bundle.
+    """The int8 bodies of one network. Their files are already written; committing the manifest adds them to the bundle.
 
-    plan: the task's plan, divided into the range groups of the counts.
+    plan: the task's plan, whose steps are assigned to range groups.
     table: the ranges that the bundle stores for the network.
     bodies: manifest entries by name.
-    lowered: the lowered graph of each body, by body name; if a body has several, the graph of its cleanest steps.
+    lowered: the int8 graph of each body, by body name; if a body has several, the graph of its least noisy steps.
     searches: precision searches of the bodies that a bound selected.
     failed: errors of the bodies that were not made.
     checkpoint: the checkpoint of the counts, obsolete once the bundle is committed.
@@ -116,8 +116,8 @@ def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
-    """Write a body's graphs and ranges to files, and return its manifest entry. A graph has the float body's inputs,
-    plus "group" if its scales differ by group."""
+    """Write the graphs and the ranges of a body to files, and return its manifest entry. A graph has the inputs of the
+    float body, and the input "group" if its scales differ between range groups."""
     base, parts, table = task.sampler.body.graph, body.recipe.graphs, body.recipe.table
     edges = table.groups if len(parts) > 1 else ()
     groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
@@ -136,9 +136,10 @@ def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan
 
 
 def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """Return the lowered graph with its weights mapped from files of the bundle, so that only used pages are in memory.
+    """Move the weights of an int8 graph to files of the bundle. Return the graph with its weights mapped from these
+    files, so that only used pages are in memory.
 
-    The graph's own file is written too, so that the next graph finds the weights that both share.
+    The file of the graph itself is written too, so that the next graph finds the weights that both share.
     """
     (mapped,) = io.store_weights(writer, graph)
     io.store(writer, mapped, name)

@@ -97,8 +97,8 @@ def operation_error_runs(task: Task) -> int:
 
 
 def _attention_bodies(task: Task) -> int:
-    """Return how many bodies with attention in int8 are judged for all targets together. With a bound there are none,
-    since attention then stays in float."""
+    """Return how many bodies with attention in int8 are compared with float32, for all targets together. With a bound
+    on quality or speed there are none, since attention then stays in float."""
     targets = [each for each in task.targets if each.scheme.int8_attention]
     if not targets or task.bound is not None:
         return 0
@@ -108,21 +108,22 @@ def _attention_bodies(task: Task) -> int:
 
 
 def _judging_calls(task: Task) -> int:
-    """Return the number of evaluations that judging a body needs at one step of one sample: along its own run and, if
-    there are conditions, at float32's states and with other conditions."""
+    """Return the number of evaluations of an int8 body per step and sample that its comparison with float32 needs: one
+    along its own trajectory and, if the denoiser takes conditions, two at the states of the float32 trajectory, with
+    the same and with other conditions."""
     return 3 if task.sampler.bundle.manifest.conditions else 1
 
 
 def _reference_calls(task: Task) -> int:
-    """Return the number of float32 evaluations that judging bodies needs at one step of one sample: along float32's run
-    and, if there are conditions, with other conditions."""
+    """Return the number of float32 evaluations per step and sample that the comparison with int8 bodies needs: one on
+    the float32 trajectory and, if the denoiser takes conditions, one with other conditions."""
     return 2 if task.sampler.bundle.manifest.conditions else 1
 
 
 def records_first(tasks: Sequence[Task]) -> bool:
-    """Return whether the float32 runs are recorded before counting, so that one of their evaluations can be timed for
-    the estimate. This is so for a single large network, whose session takes long to open, if the plan has at least
-    TIMED_STEPS steps, the samples have a squared error, and no target is without floats."""
+    """Return whether the float32 runs are recorded before activations are counted, so that one of their evaluations can
+    be timed for the estimate. This is the case for a single large network, whose session takes long to open, if the
+    plan has at least TIMED_STEPS steps, the samples have a squared error, and no target is without floats."""
     task = tasks[-1]
     if len(tasks) > 1 or len(task.plan.steps) < TIMED_STEPS:
         return False
@@ -136,8 +137,9 @@ def announce_evaluations(tasks: Sequence[Task], seconds: float) -> None:
 
 
 def announce_cost(tasks: Sequence[Task]) -> None:
-    """Announce the duration of a calibration if it is long. An evaluation that fails is ignored here, since counting
-    will name the tensor. The graphs that the estimate opened are closed, since counting opens its own."""
+    """Announce the duration of a calibration if it is long. The error of an evaluation that fails is ignored here,
+    because the calibration will raise it again and name the tensor. The graphs opened for the estimate are closed,
+    because the calibration opens its own."""
     with suppress(UserError):
         estimate_cost(tasks).estimate.announce()
     for task in tasks:

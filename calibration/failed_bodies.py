@@ -1,4 +1,4 @@
-"""Names and errors of the bodies of several targets. A body that cannot be made does not stop the others."""
+"""Results and errors of several targets. The failure of one target does not stop the others."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class TargetResults(Generic[Made]):
-    """Results for some targets and errors for the others, both by body name."""
+    """The results for the targets that succeeded, and the errors of those that failed, both by body name."""
 
     made: Mapping[str, Made]
     failed: Mapping[str, UserError]
@@ -57,8 +57,8 @@ def try_targets(
 
 
 def store_refusals(make: Callable[[Target], Made], bundle: Bundle) -> Callable[[Target], Made]:
-    """Wrap `make` so that the UserErrors that it raises are stored. Later errors about the missing body show them,
-    until all networks have the body (`forget_refusals`)."""
+    """Wrap `make` so that a UserError that it raises is also stored for the bundle. Later errors about the missing body
+    quote it, until all networks have the body (`forget_refusals`)."""
     from fewstep.runtime.bundle.calibrate_command import store_refusal  # only a failure needs it
 
     def make_or_store(target: Target) -> Made:
@@ -94,8 +94,8 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
         needed = reached if target.scheme.no_floats else of_floats
         if target.scheme.no_floats and counts.unseen:
             raise UserError(
-                f"activation {counts.unseen[0]!r} never had a value, but {target.name} needs the range of each",
-                "follow more trajectories (--trajectories), or leave this target out",
+                f"no trajectory computed activation {counts.unseen[0]!r}, but {target.name} needs its range",
+                "raise --trajectories, or leave this target out",
             )
         wide = widen_target(target, needed)
         refuse_overflow(needed, wide)
@@ -115,8 +115,9 @@ def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) ->
 def check_usable_targets(
     targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
 ) -> TargetResults[Target]:
-    """Return the targets that have operations to lower and an engine that computes the float32 body correctly, and the
-    errors of the others. Raises UserError if no target is left."""
+    """Return the targets for which an int8 body can be made, and the errors of the others. A target needs operations
+    that can be in int8, and an engine that computes the float32 body correctly. Raises UserError if no target is
+    left."""
 
     def check_target(target: Target) -> Target:
         select_ops_to_lower(prepared, target.scheme.no_floats)

@@ -25,7 +25,8 @@ TIMED_STEPS = 2  # the first one also opens the session and allocates memory
 
 @dataclass(frozen=True)
 class FloatRuns:
-    """The recorded runs of a task along `plan`, which has the range groups of the counts. All targets share them.
+    """The recorded float32 runs of a task along `plan`, whose steps are assigned to the range groups of the
+    calibration. All targets share these runs.
 
     The network stays open after a run is recorded: call `close` before anything else needs memory.
     """
@@ -36,17 +37,18 @@ class FloatRuns:
 
     @cached_property
     def judging(self) -> JudgingRun:
-        """The run with which all bodies are compared."""
+        """The recorded float32 run with which all int8 bodies are compared."""
         return record_judging_run(self.task, self.plan, self.progress)
 
     @cached_property
     def of_operations(self) -> RecordedRun:
-        """The run on which the errors of operations are measured."""
+        """The recorded float32 run on which the error of each operation in int8 is measured."""
         return self._record_operations(prefix_stages(self.progress, "errors of operations"))
 
     @cached_property
     def of_search(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-        """The run for the search of a precision, and those for judging it. The network is closed afterwards."""
+        """The recorded float32 run on which precisions are searched, and the runs on which the result is judged. The
+        network is closed afterwards."""
         shown = prefix_stages(self.progress, "search")
         runs = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
         self.close()
@@ -71,7 +73,7 @@ class FloatRuns:
         self.judging  # noqa: B018 - the property keeps it
 
     def close(self) -> None:
-        """Close the network. Float32 and a large int8 body do not fit in memory together."""
+        """Unload the float32 network, because it and a large int8 body do not fit in memory together."""
         close(self.task.sampler.network().graph)
 
     def _record_operations(self, progress: Progress) -> RecordedRun:

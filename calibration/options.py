@@ -128,7 +128,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         has_own = self.conditions is not None or self.prompts is not None
         if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
             raise UserError(
-                "--size cannot resize your own conditions, some of which follow the size of x", "leave one of them out"
+                "--size cannot be used with your own conditions, because the shape of some depends on the size",
+                "leave out --size, or the conditions",
             )
         if self.trajectories < len(chosen):
             raise UserError(
@@ -138,8 +139,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         return tuple(chosen)
 
     def parse_bound(self, bundle: Bundle) -> Bound | None:
-        """Parse the bound. Raises UserError for token denoisers and for several networks: a bound is for one
-        network."""
+        """Parse --quality or --speed. Return None if neither is given. Raises UserError for token denoisers, and for
+        bundles of several networks, because a bound is met by choosing the precision of one network."""
         bound, count = parse_bound(self.quality, self.speed), len(networks(bundle.manifest))
         if bound is not None and (count > 1 or not bundle.manifest.space.has_squared_error):
             what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
@@ -161,7 +162,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
 
 
 def warn_of_few(options: CalibrateOptions) -> None:
-    """Warn if there are too few trajectories to show the range of the activations."""
+    """Log a warning if there are too few trajectories to measure the ranges of activations reliably."""
     if options.trajectories < FEW:
         LOG.warning(
             "the range of activations is uncertain after %s: int8 may clip activations of other samples; use 64"

@@ -1,6 +1,7 @@
-"""The numbers by which calibration decides: which operations stay in float, how many graphs a body has, when to stop.
+"""The thresholds by which calibration decides which operations stay in float, how many graphs a body has, and when to
+stop.
 
-The limits below which a body is refused are in `measure/rollouts/nearness.py`, since other verbs have them too.
+The limits below which a body is refused are in `measure/rollouts/nearness.py`, since other commands have them too.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The options of the calibration that made a body, from the command that the bundle records."""
+"""The options of the calibration that made a body, parsed from the command that is recorded in the bundle."""
 
 from shlex import split
 from typing import Any

@@ -44,8 +44,9 @@ def _list_recorded_files(commands: Sequence[str]) -> list[str]:
 
 
 def list_options_to_keep(previous: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:
-    """Return the options that keep the plan, guidance and clip of the previous calibration, for those that the caller
-    did not give and that the new plan changes. A value that no option can express is left out."""
+    """Return the options with which a new calibration keeps the plan, guidance and clip of the previous one. Only those
+    are listed that the caller did not give and that the new plan would change. A value that no option can express is
+    left out."""
     found: list[str] = []
     if "plan" not in given and previous.name != plan.name:
         found.append(f"--plan {shlex.quote(previous.name)}")

@@ -36,7 +36,8 @@ def estimate_needs(task: Task, workers: int = 0) -> Needs:
 
 
 def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:
-    """Return the approximate bytes of a lowered body's weights: 8 bits where an operation is lowered."""
+    """Return the approximate size in bytes of the weights of an int8 graph: 1 byte per weight of the operations in
+    `operations`, and the size of the target's float type for all others."""
     lowered = {name for node in prepared.nodes if node.output in operations for name in node.inputs[1:2]}
     float_size = target.scheme.scale_dtype.itemsize
     return sum(

@@ -29,7 +29,8 @@ class JudgingRun(Protocol):
 
     @property
     def is_far(self) -> bool:
-        """Whether float32's own samples leave the range of the data, and the plan does not clip them."""
+        """Whether the samples of float32 itself leave the range of the data, which the plan does not prevent by
+        clipping."""
 
     def run(self, graphs: Sequence[LoadedGraph]) -> Any:
         """Run a body's graphs, one for each range group."""
@@ -43,8 +44,8 @@ class JudgingRun(Protocol):
 
 @dataclass(frozen=True)
 class ContinuousJudgingRun:
-    """A judging run of continuous samples. It compares samples, and how they differ between branches and between
-    conditions."""
+    """A recorded float32 run with which int8 bodies are compared: their samples, and the differences between branches
+    and between conditions."""
 
     recorded: RecordedRun
     manifest: Manifest
@@ -102,7 +103,8 @@ class TokenJudgingRun:
 
 
 def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> JudgingRun:
-    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts.
+    """Record the float32 run with which all bodies are compared. The steps of `plan` are assigned to the range groups
+    of the calibration.
 
     A `LazyGraph` of the network stays open.
     """

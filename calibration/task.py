@@ -77,7 +77,7 @@ class Task:
 
     @cached_property
     def graph_sha256(self) -> str:
-        """The hash of the float32 body's graph, which ranges and checkpoints refer to."""
+        """The SHA-256 of the float32 body's graph, by which ranges and checkpoints identify it."""
         return io.sha256(self.sampler.bundle.graph(self.sampler.body.graph))
 
     @cached_property
@@ -98,8 +98,9 @@ class Task:
 
     @cached_property
     def ops_with_weights(self) -> tuple[tuple[WeightedOp, ...], ...]:
-        """The operations whose weights are rounded, in two parts: those that the selection rules choose, then those
-        that only targets without floats lower. So the weights of the first part do not depend on such a target."""
+        """The operations whose weights are rounded, in two parts: those selected for all targets, then those that only
+        targets without float operations quantize. The weights of the first part are thus the same whether or not there
+        is such a target."""
         usual: tuple[WeightedOp, ...] = ()
         with suppress(UserError):  # a task without operations is refused where a target needs one
             usual = select_ops_to_lower(self.prepared)

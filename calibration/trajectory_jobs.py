@@ -37,7 +37,7 @@ class TrajectoryJob(Generic[Result]):
         return self.work(self.load_task(threads))
 
     def load_task(self, threads: int) -> Task:
-        """Load the task in this process, without its trajectories."""
+        """Load the task in this worker process, without its trajectories."""
         folder = self.bundle.check_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
         sampler = all_networks.select_network(self.network)
@@ -59,8 +59,8 @@ class TrajectoryJob(Generic[Result]):
 def map_trajectories(
     task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
 ) -> Iterator[Result]:
-    """Yield the result of each part of the trajectories, in order. With `workers`, each takes one part at a time;
-    otherwise this process runs all of them."""
+    """Apply `work` to each part of the trajectories, and yield the results in the order of the parts. With `workers`,
+    each process takes one part at a time; without, this process does all of them."""
     if workers is None:
         return map(work(task), trajectories)
     bundle = pin_bundle(task.sampler.bundle.path)

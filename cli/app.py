@@ -128,7 +128,8 @@ def _log_level(manner: OutputOptions) -> int:
 
 
 class _Stderr(logging.Handler):
-    """Write to the current `sys.stderr`, which progress bars replace so that lines do not break the bars."""
+    """Writes log messages to the current `sys.stderr`, which progress bars replace so that messages do not break the
+    bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(printable(self.format(record)), file=sys.stderr)

@@ -58,7 +58,8 @@ def _select_default(options: BakeCommandOptions) -> TextReference:
 
 
 def _clip_of(shaping: Shaping | None) -> float | None:
-    """Return the value of --clip for a shaping."""
+    """Return the value of --clip that gives this shaping, or None for no shaping. Raises UserError for a shaping that
+    --clip cannot express."""
     if shaping is None:
         return None
     if not isinstance(shaping, Clip) or shaping.low != -shaping.high:

@@ -47,7 +47,7 @@ def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int
 
 
 def _run(arguments: list[str], manner: OutputOptions) -> int | Failure:
-    """Return the exit code, or the failure."""
+    """Run the command line. Return its exit code, or the failure to report."""
     from fewstep.plans.errors import UserError, printable  # imports numpy, during which an interrupt may arrive
 
     try:

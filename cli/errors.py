@@ -4,6 +4,6 @@ from fewstep.plans.errors import UserError
 
 
 class CommandLineError(UserError):
-    """An invalid command line."""
+    """An error in the command line itself, such as an unknown option. Its exit code is 2."""
 
     code = 2

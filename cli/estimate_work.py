@@ -9,7 +9,7 @@ from fewstep.report.choosing.options import ChooseOptions
 
 
 def estimate_work(options: LongWork) -> Estimate:
-    """Estimate a calibration, a choice or a fit."""
+    """Estimate the duration of a calibration, a choice or a fit."""
     if isinstance(options, CalibrateOptions):
         return _estimate_calibration(options)
     if isinstance(options, ChooseOptions):

@@ -67,7 +67,7 @@ def make_command(
 
 
 def set_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
-    """Set the signature of a function, which typer reads, to these parameters, and return the function."""
+    """Set the parameters of a function's signature, which typer reads. Returns the function."""
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
@@ -168,7 +168,8 @@ def option_flags(field: "dataclasses.Field[Any]") -> list[str]:
 
 
 def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
-    """Return the help and the metavar of an option. If the text does not name all words of a choice, append them."""
+    """Return the help and the metavar (None for the default) of an option with this type and help text. If the text
+    does not name every allowed word, a list of them is appended."""
     parts = (hint, *get_args(hint))
     words = next((get_args(part) for part in parts if get_origin(part) is Literal), ())
     if words:

@@ -42,7 +42,7 @@ def next_command(*words: object) -> NextCommand:
 
 
 def calibrate_next(bundle: Path) -> NextCommand:
-    """Return the `fewstep calibrate` command with the default plan."""
+    """Return the `fewstep calibrate` command to suggest after an export, with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.calibration.suggested_clip import suggest_clip
     from fewstep.cli.estimate_work import estimate_work
@@ -124,7 +124,7 @@ def _with_conditions(command: str, bundle: Path, given: "ConditionOptions | None
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:
-    """Return the estimate, or None for a large bundle, which takes long to open."""
+    """Return `estimate` itself, or None if the bundle is so large that opening it for an estimate would take long."""
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     return estimate if size < LARGE else None
 

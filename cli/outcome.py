@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a verb.
+    """The result of a command.
 
     value: the document of --json: structs, dataclasses, dicts and their contents.
     shown: the text output: lines, tables and trees. A string is one line.

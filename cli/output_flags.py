@@ -29,7 +29,8 @@ class OutputOptions:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[OutputOptions, list[str]]:
-    """Split the output flags from the rest of a command line. Words after `--` are never flags."""
+    """Split a command line into the options for output, such as --json, and all other arguments. Words after `--` are
+    never options."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     asked = {FIELDS[argument] for argument in arguments[:end] if argument in FIELDS}
     rest = [argument for index, argument in enumerate(arguments) if index >= end or argument not in FIELDS]

@@ -17,7 +17,7 @@ LINE_SECONDS = 10.0  # between two plain lines of one stage
 
 
 class Bars:
-    """One progress bar per stage, on a terminal."""
+    """Progress bars on a terminal, one for each stage of the work."""
 
     def __init__(self) -> None:
         from rich import progress  # not for --help

@@ -154,14 +154,16 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
 
 
 def warn_of_mismatch(bundle: Bundle, body: Body, plan: AnyPlan, clip: float | None) -> None:
-    """Log `describe_calibration_mismatch` for a run with the option --clip, which may ask a float body not to clip."""
+    """Log how a run's plan differs from the calibration of its body. With --clip, nothing is logged for a float body,
+    because the user then decides about clipping."""
     unlike = describe_calibration_mismatch(bundle, body, plan)
     if unlike is not None and (clip is None or body.precision == "int8"):
         LOG.warning("%s", unlike)
 
 
 def _describe_missing_clip(calibrated: Any, plan: Any) -> str | None:
-    """Return a warning for a plan that does not clip, in a bundle whose calibrated plan does."""
+    """Return a warning if the plan does not clip x0 although the bundle was calibrated along a plan that does.
+    Otherwise return None."""
     if calibrated is None or shaping_of(plan) is not None or not isinstance(shaping_of(calibrated), Clip):
         return None
     what = f"the bundle was calibrated along {describe_plan(calibrated)}, and {plan.name} does not clip"
@@ -175,7 +177,8 @@ def _clip_remedy(name: str, shaping: Shaping | None) -> str:
 
 
 def _clip_option(shaping: Shaping | None) -> str:
-    """Return the option for a clip, or for none; "" for another shaping, which has no option."""
+    """Return the option that gives this shaping on the command line and in Python; "" for a shaping that has no
+    option."""
     if shaping is None:
         return "--clip inf, in Python shaping=UNCLIPPED"
     if not isinstance(shaping, Clip) or shaping.low != -shaping.high:

@@ -1,4 +1,4 @@
-"""Tables, printed wide enough that no figure is cut off."""
+"""Tables for the terminal, printed so wide that no number is truncated."""
 
 import os
 import sys
@@ -22,10 +22,11 @@ def table(
     title: str = "",
     caption: str = "",
 ) -> Table:
-    """Return a table of figures, except in the columns whose headings are in `text`. Title and caption align left.
+    """Return a table of right-aligned numbers, with left-aligned text in the columns whose headings are in `text`.
+    Title and caption are left-aligned.
 
-    If there is no room, the unit of a figure wraps to the next line. Neither a word of a figure nor a name in the first
-    column is broken.
+    If there is not enough room, a number's unit wraps to the next line. Numbers, units and the names in the first
+    column are never split.
     """
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     made.caption, made.caption_justify = caption or None, "left"
@@ -45,9 +46,10 @@ def multiline_cell(texts: Iterable[str]) -> Text:
 
 
 def print_table(part: RenderableType) -> None:
-    """Print to stdout, as wide as the terminal or COLUMNS, but at least as wide as the longest word of each column.
+    """Print a table to stdout, as wide as the terminal or the variable COLUMNS, but at least as wide as the longest
+    word of each column.
 
-    A file or a pipe has no width, so nothing wraps there.
+    If stdout is a file or a pipe, nothing wraps.
     """
     _make_printable(part)
     needed = Console(width=WIDE).measure(part)
@@ -57,7 +59,7 @@ def print_table(part: RenderableType) -> None:
 
 
 def _make_printable(part: RenderableType) -> None:
-    """Escape unprintable characters in the texts of a table or a tree, in place. Each text is one line; see
+    """Escape unprintable characters in the texts of a table or a tree, in place. Each text must be a single line; see
     `multiline_cell` for several lines."""
     if isinstance(part, Tree):
         part.label = printable(str(part.label))

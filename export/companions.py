@@ -116,7 +116,7 @@ def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[s
 
 
 def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
-    """Return the network as a graph with a dynamic batch."""
+    """Return a text encoder or autoencoder as a graph whose batch size is free."""
     import torch
 
     from fewstep.export.trace import check_weights

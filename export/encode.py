@@ -48,7 +48,7 @@ class EncodeOptions(Options):
 
 
 def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
-    """Encode prompts and pictures, write the file, and return its arrays [N, *shape] by name. Raises UserError for a
+    """Encode prompts and images, write the file, and return its arrays [N, *shape] by name. Raises UserError for a
     folder whose pipeline export does not record."""
     from fewstep.export.sources.diffusers.classes import CLASSES
     from fewstep.export.sources.diffusers.files import Folder
@@ -87,7 +87,7 @@ def _has_exported_encoders(folder: "Folder") -> bool:
 
 
 def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:
-    """Parse FILE and NAME=FILE, and return the picture files by the name of the call's argument."""
+    """Parse the values of --image, FILE or NAME=FILE. Return the image files by the name of the pipeline's argument."""
     pictures: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")

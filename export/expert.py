@@ -8,7 +8,7 @@ from fewstep.export.spec import Source
 
 @dataclass(frozen=True)
 class Expert:
-    """A network with its own source. It runs the steps with lambda below `until`."""
+    """A network with its own source that runs the steps with log-SNR below `until`."""
 
     name: str
     until: float

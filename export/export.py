@@ -88,7 +88,10 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
 
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
-    """Raise UserError if the samples of a file contradict the spec."""
+    """Raise UserError if the samples in a file contradict the spec.
+
+    evaluate: runs the network.
+    """
     from fewstep.measure.spec.spec_samples import read_samples  # imports onnxruntime, which --help does not need
 
     def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:

@@ -38,9 +38,8 @@ LOG = logging.getLogger("fewstep")
 class ExportedNetwork:
     """A network whose graphs and verification table are files of the bundle.
 
-    graphs: by name: "body", and those of "conditioner", "prologue" and (with a cut for feature caching) "light" that
-    the network has.
-    features: the inner features that the body returns and the light graph reads.
+    graphs: by name, "body" and those of "conditioner", "prologue" and "light" that the network has.
+    features: the inner features that the body returns and the light graph reads; None without feature caching.
     """
 
     origin: "Origin"
@@ -67,7 +66,12 @@ def export_network(
     progress: Progress,
     check: "Callable[[Spec, Evaluate], None] | None" = None,
 ) -> ExportedNetwork:
-    """Trace, rewrite and verify a network, and write its graphs."""
+    """Trace, rewrite and verify a network, and write its graphs to the bundle.
+
+    load: returns the network to export.
+    check: called with the network's spec and a function that evaluates it; raises UserError if they contradict the data
+        given by the user.
+    """
     from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
     from fewstep.export.verification.verify import Verification, compare
 

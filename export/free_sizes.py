@@ -1,6 +1,6 @@
 """Keep axes of x and of conditions dynamic in the graph of a torch module, and name the module that fixes one.
 
-torch.export gets axes as multiples, such as `8 * height_steps`. It then needs no proof that sizes match after a picture
+torch.export gets axes as multiples, such as `8 * height_steps`. It then needs no proof that sizes match after an image
 is halved three times and upsampled again.
 """
 

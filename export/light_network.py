@@ -22,21 +22,22 @@ ALONE = "leave --cache out"
 
 
 def refuse_cache(spec: Spec, experts: Sequence[str], lora_slots: Sequence[str]) -> None:
-    """Raise UserError for a denoiser that cannot have a light network."""
+    """Raise UserError for a denoiser that cannot reuse cached features between steps."""
     if experts:
-        raise UserError("--cache with --expert: a denoiser with experts has no light network", ALONE)
+        raise UserError("--cache (feature caching) cannot be used with --expert", ALONE)
     if lora_slots:
         raise UserError("--cache with --lora-slots: only a bundle of one network takes LoRA files at run time", ALONE)
     for _, kind in kinds(spec):
         if kind.EXPERTS == "none":
-            raise UserError(f"--cache: a denoiser with {kind.NOUN} has no light network", ALONE)
+            raise UserError(f"--cache (feature caching) cannot be used for a denoiser with {kind.NOUN}", ALONE)
 
 
 def cut_features(prepared: PreparedDenoiser, name: str, spec: Spec) -> tuple[PreparedDenoiser, Graph, Features]:
-    """Split the body of a prepared denoiser at the cut of a name. Return the denoiser with the full body, the light
-    body, and the description of the features.
+    """Split the body of a prepared denoiser at the cut `name`. Return the denoiser with the full body, the light body,
+    and the description of the features that pass from one to the other.
 
-    Raises UserError for an unknown cut, and if the light body with fresh features does not return the full output.
+    Raises UserError for an unknown cut, and if the light body, given the features of the same step, does not return the
+    output of the full body.
     """
     cut = choose_cut(prepared.body, name)
     parts = split_body(prepared.body, cut, FEATURES)

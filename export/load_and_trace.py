@@ -32,7 +32,7 @@ STAGES = 3  # stages: load, trace, prepare; verification then counts its points
 
 @dataclass(frozen=True)
 class Origin:
-    """What a bundle stores about its source."""
+    """What a bundle stores about the source that it was exported from."""
 
     spec: Spec
     label: str

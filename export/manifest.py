@@ -31,7 +31,7 @@ LOG = logging.getLogger("fewstep")
 
 
 def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
-    """Return the manifest with an expert added after the noisier ones."""
+    """Return the manifest with an expert added. Experts are in the order of their intervals, noisiest first."""
     conditions, inputs = join_conditions(entry.conditions, expert, own.origin.spec.conditions)
     network = manifest.NetworkEntry(
         until=expert.until,
@@ -78,10 +78,11 @@ def keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
 
 
 def suggest_later_commands(previous: Manifest, folder: Path) -> str:
-    """Return the recorded commands that later verbs ran on a bundle, as "; to make them again: ..."; "" without any.
+    """Return the commands that were run on the previous bundle after its export, as recorded there, in the form "; to
+    make them again: ...", or "" if there are none.
 
-    Words are quoted again, since a manifest from another person could contain shell syntax. A calibration whose targets
-    were all calibrated again later is left out, since all of its bodies were replaced.
+    Words are quoted again, since a manifest from another person could contain shell syntax. A calibration is left out
+    if all its targets were calibrated again later, since all of its bodies were replaced.
     """
     again, later = list[str](), set[str]()
     for command in reversed(previous.provenance.commands):

@@ -28,8 +28,8 @@ ELEMENTWISE = ("Cast", "Identity", "Mul", "Div", "Add", "Sub", "Neg")  # operati
 
 
 def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
-    """Return the graph with fewstep's ports. Raises UserError naming the port of `file` that the spec does not
-    describe."""
+    """Return the graph with its inputs and outputs renamed to fewstep's names. Raises UserError, which names the input
+    or output of `file`, if the spec does not describe it."""
     if spec.other_outputs:
         what = "carries tensors" if spec.carried else "has named outputs"
         raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module with FILE.py:FUNCTION")
@@ -174,7 +174,7 @@ def _check_port(own: Value, port: Value, file: str) -> None:
 
 
 def _infer_open_sizes(output: Value, graph: Graph) -> Value:
-    """Return an output with the sizes that the file leaves open, as far as they can be inferred."""
+    """Return an output of a graph with its unknown sizes filled in, as far as shape inference finds them."""
     inferred = infer_types(replace(graph, outputs=())).shape(output.name)
     if inferred is None or len(inferred) != len(output.shape):
         return output

@@ -77,9 +77,9 @@ class Spec(Description, frozen=True):
     A network may also return tensors that no step reads, such as a depth or the logits of a class. These `outputs`
     follow the prediction and precede carried tensors: (prediction, *outputs, *carried).
 
-    A token denoiser predicts "logits" on the schedule "flow", whose sigma is the share of masked tokens: `forward(ids
-    int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is [length], or
-    [codebooks, length]. The share of masked positions implies the time, so most such networks do not read it.
+    A token denoiser predicts "logits" on the schedule "flow", whose sigma is the fraction of masked tokens:
+    `forward(ids int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is
+    [length], or [codebooks, length]. The masked fraction implies the time, so most such networks do not read it.
 
     A network with a separate time for each position, `positions`, takes time [B, positions] (`plans.continuation`).
 
@@ -109,12 +109,12 @@ class Spec(Description, frozen=True):
 
     @property
     def carried_inputs(self) -> dict[str, Carried]:
-        """The graph's input ports for carried tensors."""
+        """The carried tensors, by the names of the graph inputs that take them."""
         return {CARRIED + each.name: each for each in self.carried}
 
     @property
     def other_outputs(self) -> dict[str, Carried | NamedOutput]:
-        """The outputs besides the prediction, by the port of the graph, in order."""
+        """The network's outputs other than the prediction, in order, by the names of the graph's outputs."""
         return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
 
     @property
@@ -359,11 +359,11 @@ class CompanionSource(Protocol):
         ...
 
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
-        """Return these networks with the updates that the LoRA files hold for them."""
+        """Return these networks with the weight updates that the LoRA files contain for them."""
         ...
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export, verify and add them to a bundle; return the manifest with their entries."""
+        """Export and verify these networks, and add them to a bundle. Return the manifest with their entries."""
         ...
 
 
@@ -381,12 +381,12 @@ class Source(Protocol):
 
     @property
     def scheduler(self) -> Mapping[str, Any] | None:
-        """The scheduler config of the source, for plan "scheduler:STEPS"."""
+        """The fields of the source's scheduler config, for plans named "scheduler:STEPS". None without a scheduler."""
         ...
 
     @property
     def companions(self) -> CompanionSource | None:
-        """The networks that accompany the denoiser, if any."""
+        """The other networks of the pipeline, such as its text encoder and autoencoder. None if there are none."""
         ...
 
     def trace(self) -> TracedDenoiser:

@@ -14,7 +14,8 @@ LOG = logging.getLogger("fewstep")
 
 
 class BestNumbers(msgspec.Struct, frozen=True):
-    """The times, guidance changes (`lean`) and rows of a `Recurrence`, after `done` steps of the search."""
+    """The best coefficients and times found in the first `done` steps of a search. The fields are those of
+    `Recurrence`."""
 
     done: int
     times: tuple[float, ...]
@@ -30,7 +31,7 @@ class FitCheckpoint:
 
     @property
     def is_saved(self) -> bool:
-        """True if an earlier fit saved numbers."""
+        """Whether an earlier, unfinished fit saved its coefficients and times."""
         return cache.read_intact("fitting", self.name) is not None
 
     def save(self, numbers: Recurrence, done: int) -> None:
@@ -57,7 +58,7 @@ class FitCheckpoint:
 
 
 def open_fit_checkpoint(*facts: bytes) -> FitCheckpoint:
-    """Return the checkpoint of the fit that these facts identify. Each fact is the bytes of one input of the fit."""
+    """Return the checkpoint of a fit. The fit is identified by `facts`, the bytes of each of its inputs."""
     digest = sha256()
     for fact in facts:
         digest.update(sha256(fact).digest())

@@ -24,10 +24,11 @@ class FitConditions:
 
 
 def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> FitConditions:
-    """Return user-supplied records in three parts. Without them, use the prompts that come with fewstep: those of the
-    calibration for the fit and its choices, and the held-out ones for the judgement.
+    """Split the user-supplied records into three parts: for the fit, for selecting plans, and for judging the result.
+    Without records, the prompts that come with fewstep are used: the calibration prompts for the first two, and the
+    held-out prompts for the third.
 
-    If the user-supplied records are too few for one block per use, all three uses share them, with a warning.
+    If there are fewer records than one block for each use, all three uses share them, with a warning.
     """
     records = given_conditions(bundle, conditions, prompts, CALIBRATION).records
     if records is None:

@@ -15,11 +15,11 @@ from fewstep.measure.teacher import CHECK_SEEDS
 
 
 def count_evaluations(task: FitTask) -> tuple[int, int]:
-    """Return two maximum numbers of evaluations, each counted for one sample: those of the body that is fitted, and
-    those of the float32 body by the teacher and its checks.
+    """Return the maximum numbers of network evaluations of a fit, counted for one sample at a time: (of the body that
+    is fitted, of the float32 body for the teacher and its checks).
 
-    The numbers assume that the first teacher suffices. It is checked against a start plan, the previous fitted plan and
-    the best plan.
+    It is assumed that the first teacher suffices. It is checked against a start plan, the previous fitted plan and the
+    best plan.
     """
     steps, seeds, choices, judges = task.steps, task.seeds, task.selection_seeds, task.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.path_solvers)
@@ -49,7 +49,7 @@ def _count_search_rollouts(task: FitTask) -> int:
 
 
 def count_free_numbers(task: FitTask) -> list[int]:
-    """Return the maximum number of free numbers of each step."""
+    """Return, for each step, the maximum number of coefficients and times that a fit changes."""
     given = max(len(plan.given) for plan in task.starts.plans)
     scalars = 1 + (task.guidance is not None)  # the time, and the guidance weight
     return [scalars + min(i + 2, HISTORY + 1) + given for i in range(task.steps)]

@@ -1,7 +1,7 @@
 """The last stage of a fit: it trades a little PSNR for features nearer to the teacher's, and for the teacher's energy.
 
 When least squares on pixels continues beyond the point where the features of samples are nearest to the teacher's,
-pictures become too similar to each other. Further steps of a fit therefore lower a sum of two terms: the mean logarithm
+images become too similar to each other. Further steps of a fit therefore lower a sum of two terms: the mean logarithm
 of a seed's squared error, and a weight times the logarithm of the mean squared distance of features. With weight 1, a
 decibel of features counts as much as a decibel of PSNR. The Jacobian of the features is found by differences of the
 extractor's outputs along the columns of the samples' Jacobian, so it needs no calls of the denoiser.
@@ -90,8 +90,8 @@ class FeatureTradeoff:
     cost: float = COST
 
     def trade(self) -> tuple[Recurrence, Trade]:
-        """Return the allowed numbers whose features are nearest to the teacher's, scaled towards the teacher's energy,
-        and their `Trade`."""
+        """Return the allowed coefficients and times whose samples have features nearest to the teacher's, with the
+        samples scaled towards the teacher's energy, and a description of what was traded for what."""
         begin = self.make_offer(self.work.origin)
         if begin is None:
             raise NotFinite("samples of the fitted numbers are not finite", "fit with --features none")
@@ -126,8 +126,9 @@ class FeatureTradeoff:
         )
 
     def _improve_features(self, begin: TradeOffer, extractor: Extractor) -> tuple[TradeOffer, float]:
-        """Return the allowed numbers whose features are nearest to the teacher's, and the weight that led to them. For
-        each weight, steps continue until one is not allowed; then shares of that step are tried."""
+        """Return the allowed plan whose features are nearest to the teacher's, and the weight of the features in the
+        loss that led to it. For each weight, steps are made until one is not allowed; then fractions of that step are
+        tried."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:
@@ -223,7 +224,8 @@ def feature_distances(extractor: Extractor, samples: Samples, targets: Samples) 
 
 
 def interpolate_numbers(origin: Recurrence, numbers: Recurrence, share: float) -> Recurrence:
-    """Interpolate linearly between `origin` (share 0) and `numbers` (share 1)."""
+    """Interpolate linearly between the coefficients and times of two recurrences: `share` 0 is `origin`, and 1 is
+    `numbers`."""
     return replace(
         numbers,
         times=origin.times + share * (numbers.times - origin.times),
@@ -244,5 +246,5 @@ def _sum_of_squares(samples: Samples) -> float:
 
 
 def _root_mean_squares(rows: Samples) -> Array:
-    """Return the root mean square of each row [seeds, 1]."""
+    """Return the root mean square of each row, [seeds, 1]."""
     return np.asarray(np.sqrt(np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)))

@@ -31,7 +31,7 @@ NOTHING = 1e-30  # lower bound of a length, so that none is 0
 
 
 def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Jacobian:
-    """Return the Jacobian's columns of the free numbers, on one block of seeds."""
+    """Return the Jacobian of a block's samples with respect to the coefficients and times in `free`."""
     plan, count = build_plan(numbers), numbers.steps
     nudged = numbers.times.copy()
     for number in free:
@@ -73,7 +73,8 @@ def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Numbe
 
 
 def count_calls(numbers: Sequence[int]) -> int:
-    """Return the maximum number of evaluations for the columns of one sample, with `numbers` free numbers per step."""
+    """Return the maximum number of network evaluations needed for the Jacobian of one sample. `numbers` has the number
+    of free coefficients and times of each step."""
     return 2 * len(numbers) + sum(min(sum(numbers[:k]), DIRECTIONS) for k in range(len(numbers)))
 
 

@@ -32,14 +32,15 @@ from fewstep.runtime.progress import SILENT, Progress
 
 
 def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | None = None) -> FitResult:
-    """Fit a plan and keep it in its bundle. The caller's `workers`, if given, replace those of the options.
+    """Fit a plan and store it in its bundle. The caller's `workers`, if given, are used instead of those that the
+    options request.
 
-    The teacher of `options.teacher` must be nearer to the exact trajectory than the plan that a new plan would replace.
-    Otherwise the bundle keeps no plan, and UserError is raised before the fit, unless `options.output` names a file for
-    the plan.
+    The teacher `options.teacher` must be nearer to the exact trajectory than the stored plan that the new one would
+    replace. Otherwise UserError is raised before the fit, and nothing is stored, unless `options.output` names a file
+    for the plan.
 
-    An interrupted fit resumes from its best numbers when the same command runs again. The fit does not hold the
-    bundle's lock. If the body changes meanwhile, nothing is written.
+    An interrupted fit resumes from the best coefficients and times found when the same command runs again. The fit does
+    not hold the bundle's lock. If the body changes meanwhile, nothing is written.
     """
     started = perf_counter()
     task = open_fit_task(options)
@@ -49,7 +50,8 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
 
 
 def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
-    """Run a fit in three steps: check the teacher, search the numbers, judge the plan."""
+    """Run a fit in three steps: check the teacher, search for the coefficients and times, compare the resulting plan
+    with the teacher."""
     gate = check_teacher(task, progress)
     if gate.is_shut and options.output is None:
         raise UserError(gate.reason, gate.fix)

@@ -21,7 +21,8 @@ LEAN_NUDGE = 0.02  # change of a guidance weight
 
 @dataclass(frozen=True)
 class Number:
-    """One free number: its `kind` and place in the recurrence, and the `size` of its change in a finite difference."""
+    """One coefficient or time that a fit changes: its `kind`, its place in the recurrence, and the `size` of the step
+    by which finite differences change it."""
 
     kind: Freedom
     step: int
@@ -53,7 +54,7 @@ def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) ->
 
 
 def add_to_numbers(numbers: Recurrence, free: Sequence[Number], by: Array) -> Recurrence:
-    """Return the recurrence with `by` [numbers], in the units of the numbers, added to the free numbers."""
+    """Return a recurrence in which `by` is added to the free coefficients and times, in the order of `free`."""
     times, lean, rows = numbers.times.copy(), numbers.lean.copy(), numbers.rows.copy()
     for number, change in zip(free, by, strict=True):
         if number.kind == "rows":
@@ -66,7 +67,7 @@ def add_to_numbers(numbers: Recurrence, free: Sequence[Number], by: Array) -> Re
 
 
 def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Number]) -> Array:
-    """Return the difference of the free numbers from `origin` to `numbers`, as a vector."""
+    """Return `numbers` minus `origin` for the free coefficients and times, as a vector in the order of `free`."""
 
     def value(of: Recurrence, number: Number) -> float:
         if number.kind == "rows":

@@ -1,4 +1,5 @@
-"""Derivatives of samples with respect to the free numbers. `fewstep.fitting.finite_differences` measures them."""
+"""The Jacobian of samples with respect to the free coefficients and times of a plan.
+`fewstep.fitting.finite_differences` measures it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Jacobian:
-    """The derivatives of the samples of some seeds with respect to each free number.
+    """The derivatives of the samples of some seeds with respect to P free coefficients and times.
 
-    columns: [seeds, P, elements], the derivatives, in units of the numbers' sizes.
+    columns: [seeds, P, elements], the derivatives, each multiplied by the `size` of its coefficient or time.
     samples, targets: [seeds, elements].
 
     Sums over elements are computed in float64, one seed at a time.

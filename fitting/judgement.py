@@ -1,4 +1,5 @@
-"""The judgement of a fitted plan, on seeds that neither the numbers nor the choices of the fit have used."""
+"""The comparison of a fitted plan with the teacher, on seeds that were not used for fitting or for choosing the
+plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -112,9 +112,9 @@ def solve_step(H: Array, slope: Array, energies: Array, so_far: Array, damping: 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The inputs that all steps of a refinement share. The anchor is at `origin`.
+    """The inputs that all steps of a refinement share. The regularization pulls towards `origin`.
 
-    measure: a function that returns the columns of the free numbers on some blocks.
+    measure: a function that returns the Jacobian of the samples of some blocks.
     """
 
     rolled: FitSampler

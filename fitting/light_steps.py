@@ -104,7 +104,8 @@ def choose_light_steps(task: LightTask, progress: Progress = SILENT) -> LightCho
 
 
 def _conditions_of(sampler: Sampler, seeds: Sequence[int], records: ConditionRecords | None) -> ConditionRecords:
-    """Return the conditions of some seeds: seed i takes record i mod N, or draws its own without records."""
+    """Return the conditions of some seeds. With records, seed i has record i mod N; without, conditions are random and
+    follow from the seed."""
     manifest = sampler.bundle.manifest
     return draw_conditions(manifest, seeds) if records is None else held_out_conditions(manifest, seeds, records)
 
@@ -112,10 +113,11 @@ def _conditions_of(sampler: Sampler, seeds: Sequence[int], records: ConditionRec
 def _measure(
     plan: Plan, runs: Sequence[Iterator[Features]], threshold: float, progress: Progress
 ) -> tuple[list[int], list[float | None]]:
-    """Return the light steps, and the error of the features of each step, mean over seeds and branches.
+    """Return the indices of the steps that can be light, and for each step the error of the features that a light step
+    would reuse: the mean over seeds and branches, or None for a step without earlier features.
 
-    All batches advance together, since the error of a step is a mean over all seeds. `runs` yield the features of each
-    batch.
+    A step is light if its error is below `threshold`. `runs` yield the features of each batch, step by step. All
+    batches advance together, because the error of a step is a mean over all seeds.
     """
     light, errors = list[int](), list[float | None]()
     full, slots = list[Step](), list[list[Features]]()  # the last full steps, and their features in each batch
@@ -148,7 +150,8 @@ def _keep_features(keep: Callable[[Features], None], port: str, index: int, call
 
 
 def _error(own: Features, held: Sequence[Features], weights: Sequence[float]) -> float:
-    """Return mean |read - own| / mean |own|, where `read` are the weighted features of the last full steps."""
+    """Return the relative error, mean |read - own| / mean |own|, of the features that a light step would read: the
+    weighted sum of the features of the last full steps."""
     if any(each.shape != own.shape for each in held):
         return float("inf")  # of other branches: the step is full
     read = sum(weight * each for weight, each in zip(weights, held, strict=False))

@@ -22,7 +22,8 @@ class PreviousFit(NamedTuple):
 
 
 def find_previous_fit(bundle: Bundle, graph: str, plan: Plan) -> PreviousFit | None:
-    """Return the plan of a bundle that was fitted to the same graph for the same use as `plan`, or None.
+    """Return the stored plan that was fitted to the same graph for the same use (body, evaluations and guidance) as
+    `plan`. None if there is none.
 
     graph: the digest of the fitted body's graph, from `graph_of_fit`.
     """

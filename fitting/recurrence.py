@@ -58,9 +58,11 @@ class Recurrence:
 
 
 def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
-    """Return the numbers of a plan. Each row reads `history` predictions, or more if the plan needs more.
+    """Return the coefficients and times of a plan. Each step reads `history` earlier predictions, or more if the plan
+    needs more.
 
-    Raises UserError for plans that draw noise during steps, contain tensors, or do not have the form of this module.
+    Raises UserError for plans that draw noise during steps, contain tensors, or cannot be written in the form that this
+    module describes.
     """
     _check(plan)
     given, steps = len(plan.given), len(plan.steps)
@@ -107,7 +109,8 @@ def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
 
 
 def build_plan(numbers: Recurrence, name: str | None = None) -> Plan:
-    """Return the plan with these numbers. Its state rows are x, stored predictions, and the given tensors."""
+    """Return the plan with the coefficients and times of `numbers`. Its state rows are x, the stored predictions, and
+    the given tensors."""
     plan, history, given = numbers.nominal, numbers.history, len(numbers.nominal.given)
     start = np.zeros((history + given, given + 1))
     start[0] = numbers.start
@@ -125,7 +128,7 @@ def build_plan(numbers: Recurrence, name: str | None = None) -> Plan:
 
 
 def _build_step(numbers: Recurrence, i: int) -> Step:
-    """Return step i over the rows of `build_plan`."""
+    """Return step i as `build_plan` writes it, with its coefficients converted to the state rows of that plan."""
     step, old_rows = numbers.nominal.steps[i], numbers.nominal.rows
     base, lean = _expand_shares(numbers, numbers.base[i]), _guidance_shares(step, numbers.lean[i])
 
@@ -148,7 +151,8 @@ def _build_step(numbers: Recurrence, i: int) -> Step:
 
 
 def _expand_shares(numbers: Recurrence, shares: Sequence[float] | Array) -> Array:
-    """Expand coefficients of x and of the given tensors to all rows of the state."""
+    """Expand the coefficients of x and of the given tensors to a row over all state rows, with zeros for the stored
+    predictions."""
     return np.concatenate([shares[:1], np.zeros(numbers.history - 1), shares[1:]])
 
 
@@ -162,8 +166,8 @@ def _guidance_shares(step: Step, by: float) -> Array:
 
 
 def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
-    """Return the update of step i, whose prediction is `x0`. Stored predictions move to the next row, and the rows of
-    given tensors stay unchanged."""
+    """Return the state, as linear combinations, after step i, whose prediction is `x0`. Stored predictions move to the
+    next row, and the rows of given tensors stay unchanged."""
     history, row = numbers.history, numbers.rows[i]
     rows = history + len(numbers.nominal.given)
     update = np.zeros((rows, len(x0)))
@@ -196,8 +200,8 @@ def _refuse_plan(plan: Plan, reason: str) -> UserError:
 
 
 def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Array, Array]:
-    """Return the coefficient of x in the network's input, x as a combination of the basis `units`, and the coefficients
-    of the given tensors in the input."""
+    """Express the network's input as a multiple of x plus the given tensors. Return the coefficient of x, x as a
+    combination of the basis `units`, and the coefficients of the given tensors."""
     rows = [row for row, number in enumerate(step.input) if number]
     held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
     moving = [row for row in rows if row not in held]

@@ -13,7 +13,8 @@ BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trial
 
 
 def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
-    """Raise UserError for a bundle whose plans cannot be fitted, or whose body does not run on the backend."""
+    """Raise UserError for a bundle of a kind to which no plan can be fitted, or whose body does not run on the
+    backend."""
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)

@@ -1,6 +1,6 @@
-"""Rollouts of plans in this process or by workers, with bitwise identical results.
+"""Rollouts of plans in this process or in worker processes, with bitwise identical results.
 
-A rollout is a function of a body, a plan and a block. Results are in the order of the items.
+A rollout samples one block of seeds along a plan. Results are in the order of the items.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,8 @@ Result = Array | NotFinite  # samples, or the error that replaces them: it must 
 
 @dataclass(frozen=True)
 class RolloutItem:
-    """A request for a plan's samples of a block. `by` names the body that samples: the fitted or the teacher's."""
+    """A request to sample one block of seeds along a plan. `by` names the network that samples: BODY for the one that
+    is fitted, TEACHER for the float32 network of the teacher."""
 
     plan: Plan
     block: Block
@@ -50,7 +51,7 @@ class RolloutItem:
 
 @dataclass(frozen=True)
 class JacobianItem:
-    """A request for the Jacobian's columns of some free numbers, on one block of seeds."""
+    """A request for the Jacobian of a block's samples with respect to the coefficients and times in `free`."""
 
     numbers: Recurrence
     free: tuple[Number, ...]
@@ -62,10 +63,10 @@ class JacobianItem:
 
 @dataclass(frozen=True)
 class RolloutJob:
-    """The job that answers the items of a fit.
+    """The job of worker processes that sample and measure Jacobians for a fit.
 
     bundle: the bundle of the float32 body to which a plan is fitted.
-    backend: the engine's name, as in options.
+    backend: the name of the engine, as in the options.
     """
 
     bundle: PinnedBundle
@@ -114,7 +115,7 @@ class FitSampler:
     def measure_columns(
         self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]
     ) -> Iterator[Jacobian]:
-        """Yield the columns of all free numbers on each block."""
+        """Yield the Jacobian of each block's samples with respect to the coefficients and times in `free`."""
         return self._sampling.answers(JacobianItem(numbers, tuple(free), block) for block in blocks)
 
     @property
@@ -123,7 +124,8 @@ class FitSampler:
 
 
 def _make_items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[RolloutItem]:
-    """Yield the requests for a plan's samples of each block. Targets are left out, since workers do not need them."""
+    """Yield a request to sample each block along a plan. The blocks' targets are left out, because worker processes do
+    not need them."""
     return (RolloutItem(plan, replace(block, target=None), by) for block in blocks)
 
 

@@ -59,9 +59,10 @@ class SearchedNumbers:
 
 
 def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
-    """Yield the numbers that a fit starts from, then increasingly better ones, and finally the numbers of the trade.
+    """Yield the coefficients and times from which a fit starts, then increasingly better ones, and finally those after
+    the trade between PSNR and features.
 
-    A checkpoint stores the best numbers, from which an interrupted search resumes. The caller drops the checkpoint.
+    A checkpoint stores the best ones, from which an interrupted search resumes. The caller removes the checkpoint.
     """
     conditions = task.conditions
     seeds = FitSeeds(
@@ -162,7 +163,7 @@ def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheck
 def _measure_columns(
     rolled: FitSampler, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
 ) -> Jacobian:
-    """Return the columns of all free numbers on some blocks."""
+    """Return the Jacobian of the samples of some blocks with respect to the free coefficients and times."""
     parts = []
     for part in rolled.measure_columns(numbers, free, blocks):
         parts.append(part)

@@ -1,4 +1,5 @@
-"""The plan that a fit starts from: the one that the caller names, or the best of some known plans on a few seeds."""
+"""The plan from which a fit starts: the one that the caller names, or the best of several known plans on a few
+seeds."""
 
 import logging
 from collections.abc import Sequence

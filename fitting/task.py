@@ -1,4 +1,4 @@
-"""The task of a fit: everything that is opened and checked before the first call of the network."""
+"""The inputs of a fit: everything that is loaded and checked before the first call of the network."""
 
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,7 @@ ROOM = 2**20  # bytes that are reserved for a plan, which seldom needs more
 
 @dataclass(frozen=True)
 class FitTask:
-    """The opened inputs of a fit.
+    """The inputs of a fit, loaded and checked.
 
     rolled: the samplers of the fitted body and of the float32 body, for the teacher.
     conditions: the records for each use.
@@ -36,8 +36,9 @@ class FitTask:
     teacher_reference: the teacher that the caller named; None for the default.
     graph: the digest of the body's graph, from `graph_of_fit`.
     previous: the previous fitted plan, which a new one would replace; None if there is none.
-    steps: the plan's evaluations.
-    seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
+    steps: the number of evaluations of the plan.
+    seeds, selection_seeds, judge_seeds: the numbers of seeds for fitting, for selecting the best plan, and for judging
+        it.
     iterations: the maximum number of iterations.
     """
 

@@ -54,10 +54,11 @@ class TeacherGate:
 
 
 def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
-    """Return the gate before the search. If the caller named a teacher that does not suffice, the gate is shut.
+    """Check whether the teacher is good enough to fit a plan to it. If it is not, and the caller named it, the gate
+    that is returned is shut: the fit must not begin.
 
-    The default teacher gets more steps until it suffices. The gate stays open if the previous fitted plan was judged by
-    the same teacher, since both figures then contain the teacher's error.
+    The default teacher gets more steps until it suffices. The gate stays open if the previous fitted plan was compared
+    with the same teacher, since both results then contain the teacher's error.
     """
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 

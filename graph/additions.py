@@ -49,7 +49,7 @@ def number_names(name: str) -> Iterator[str]:
 
 
 def unique_node_names(graph: Graph) -> Iterator[str]:
-    """Yield the nodes' names, made unique, since onnxruntime refuses duplicates."""
+    """Yield a unique name for each node, since onnxruntime refuses duplicate names."""
     used: set[str] = set()
     for node in graph.nodes:
         name = next(name for name in number_names(node.name or node.output) if name not in used)

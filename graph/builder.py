@@ -60,8 +60,9 @@ class Builder:
         return self.constant(tensor_values(tensor).astype(np.float32), f"tensor_{number}")
 
     def combine(self, row: Sequence[Coefficient], tensors: Sequence[str], name: str) -> str:
-        """Append sum_j row[j] * tensors[j], in order, like `runtime.sampling.execute.combine`. Zero coefficients are
-        skipped, and coefficients of one need no Mul."""
+        """Add the nodes that compute sum_j row[j] * tensors[j], in this order, as `runtime.sampling.execute.combine`
+        does. Return the name of the sum. Terms with coefficient 0 are left out, and those with coefficient 1 need no
+        Mul."""
         total = ""
         for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
             if coefficient == 0.0:

@@ -39,7 +39,7 @@ def tensors_without_inputs(graph: Graph) -> frozenset[str]:
 
 
 def tensor_types(graph: Graph) -> dict[str, int | None]:
-    """Return the element types of inputs and constants, as ONNX numbers."""
+    """Return the ONNX element type (an integer of TensorProto.DataType) of each input and constant."""
     types: dict[str, int | None] = {name: onnx_type(array.dtype) for name, array in graph.constants.items()}
     return types | {value.name: onnx_type(value.dtype) for value in (*graph.inputs, *graph.optional)}
 
@@ -66,7 +66,8 @@ def result_types(node: Node, types: Mapping[str, int | None]) -> Sequence[int | 
 
 
 def _infer(node: Node, schema: onnx.defs.OpSchema, types: Mapping[str, int | None]) -> dict[str, int | None]:
-    """Return the types that ONNX's inference finds from attributes; none if the type of an input is unknown.
+    """Return the element types that ONNX infers for a node's outputs from its inputs and attributes. The result is
+    empty if the type of an input is unknown.
 
     Opset 20 defines bfloat16 for fewer operations than float16, so inference uses float16 in place of bfloat16.
     """

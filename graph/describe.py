@@ -7,8 +7,8 @@ from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, GraphEntry, 
 
 
 def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> GraphEntry:
-    """Return the manifest entry of a graph stored in `file`. Inputs that are not named here or in `conditions` are
-    rows.
+    """Return the manifest entry of a graph stored in `file`. Inputs that are neither standard inputs (such as x and
+    time) nor in `conditions` are prologue rows.
 
     The outputs of a graph without the input x (a prologue or a conditioner) are rows. Those of other graphs are the
     denoiser's outputs and carried tensors.

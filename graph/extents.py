@@ -37,7 +37,8 @@ def extents_of(takes: Description) -> dict[str, Extent]:
 
 
 def free_ports(graph: Graph, takes: Description) -> Graph:
-    """Return a denoiser's graph whose ports have fewstep's names of free axes instead of the exporter's."""
+    """Return a denoiser's graph with the free axes of its inputs and outputs named as in fewstep, instead of by the
+    exporter."""
     if not takes.sizes:
         return graph
     shapes = {X: input_shape(takes, free_x_shape(takes))} | {
@@ -52,7 +53,8 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
 
 
 def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
-    """Return the graph for one choice of sizes (None: the default sizes), with numbers in place of names."""
+    """Return the graph for one choice of the free sizes, with numbers in place of their names. `sizes` None stands for
+    the default sizes."""
     if not graph.extents:
         return graph
     chosen = {name: extent.usual for name, extent in graph.extents.items()} | dict(sizes or {})
@@ -64,7 +66,7 @@ def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
 
 
 def fix_batch(graph: Graph, batch: int) -> Graph:
-    """Return the graph for one batch size. Shapes become numbers even where the batch is merged with another axis."""
+    """Return the graph for one batch size. All shapes become numbers, even if the batch is merged with another axis."""
 
     def fix_value(value: Value) -> Value:
         return replace(value, shape=tuple(batch if size == BATCH else size for size in value.shape))
@@ -73,8 +75,8 @@ def fix_batch(graph: Graph, batch: int) -> Graph:
 
 
 def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
-    """Return choices of all sizes that show which size a dimension follows: the default sizes, then each size changed
-    alone, then all changed together."""
+    """Return several choices of all free sizes: the defaults, one choice for each size in which only that size is
+    changed, and one in which all are changed. They suffice to determine which size each dimension depends on."""
     usual = {name: extent.usual for name, extent in extents.items()}
     others = {name: list(_other_numbers(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]

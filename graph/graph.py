@@ -108,7 +108,7 @@ class Graph:
                     yield from attribute.walk_graphs()
 
     def ops(self) -> tuple[str, ...]:
-        """Return the operation types in order, for tests and reports."""
+        """Return the operation types of the nodes in order, for tests and reports."""
         return tuple(node.op for node in self.nodes)
 
 

@@ -59,8 +59,8 @@ def index(graph: Graph) -> Index:
 
 
 def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
-    """Return the nodes ordered so that each follows its producers; ties keep their order. `known` are inputs and
-    constants."""
+    """Sort nodes so that each comes after the nodes whose outputs it reads. Otherwise the order is kept. `known` are
+    the names of inputs and constants."""
     places = list(nodes)
     ready = set(known) | {""}
     missing = [set(node.inputs) - ready for node in places]

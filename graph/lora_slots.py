@@ -20,10 +20,11 @@ OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # attr
 
 
 def add_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:
-    """Return the graph with a slot at each operation of the given layers. `layers` has the shape [out, in, *kernel] of
-    each layer's weight.
+    """Return the graph with inputs for LoRA weights (a slot) at each operation of the given layers. `layers` has the
+    shape [out, in, *kernel] of each layer's weight.
 
-    Nodes are named by their layers, like "down28.conv1/Conv". A layer that runs several times reads one slot.
+    Nodes are named by their layers, like "down28.conv1/Conv". A layer that runs several times reads the same slot each
+    time.
     """
     new, nodes, optional = NewNodes(graph), list[Node](), dict[str, Value]()
     for node in graph.nodes:

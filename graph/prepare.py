@@ -48,8 +48,8 @@ def simplify(graph: Graph) -> Graph:
 
 
 def prepare(graph: Graph) -> PreparedDenoiser:
-    """Simplify a graph, cut off its prologue, and cut the conditioner off the prologue. Each part is simplified again,
-    since a cut creates new chains of nodes to merge."""
+    """Simplify a graph, cut the prologue off it, and the conditioner off the prologue. Each part is then simplified
+    again, because a cut can make two nodes adjacent that can be merged."""
     prepared = cut_prologue(simplify(graph))
     prepared = replace(prepared, body=simplify(prepared.body))
     if prepared.prologue is None:

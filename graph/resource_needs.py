@@ -21,7 +21,7 @@ class Needs:
     files: int
 
     def describe(self, folder: Path) -> str:
-        """Return one line with the needs and the free resources."""
+        """Return one line that states the memory and disk space needed, and what is free."""
         free = memory_free(folder)
         memory = "" if free is None else f" ({_format_gb(free)} free)"
         return (
@@ -59,8 +59,8 @@ def format_duration(seconds: float) -> str:
 
 
 def memory_free(folder: Path) -> int | None:
-    """Return the bytes that this process may use in all, including those it holds; None if the system does not report
-    them."""
+    """Return the bytes that this process could use in total: those that are free, and those that it uses already. None
+    if the system does not report them."""
     free = this_space(folder, folder).memory_free
     return None if free is None else free + resident_bytes()
 

@@ -115,11 +115,12 @@ def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
-    """Return the first of the operations `names`, which read x itself, and the last ones, which reach the prediction.
+    """Return which operations of `names` are first layers, which read x itself, or last layers, which compute the
+    prediction.
 
     Transposed convolutions count as layers. An operation that follows a first layer on the same path is not a first
-    layer, and one that precedes a last layer is not a last layer. Tokens enter through an embedding, which is their
-    first layer and stays float.
+    layer, and one that precedes a last layer is not a last layer. The first layer of a token denoiser is its embedding,
+    which stays float.
     """
     optional = {value.name for value in graph.optional}  # a layer's LoRA runs in parallel with it
     layers = {
@@ -183,8 +184,10 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
 def _find_first_ops(
     start: Iterable[str], steps: Iterable[tuple[str, Collection[str], Collection[str]]], ops: Collection[str]
 ) -> frozenset[str]:
-    """Return the operations of `ops` that come first on each path from the tensors `start`. Each step is the name of an
-    operation, the tensors that it reads, and those that it makes reachable; steps are in order."""
+    """Return those of `ops` that are the first on a path from the tensors `start`.
+
+    steps: (name of an operation, tensors that it reads, tensors that depend on it), in topological order.
+    """
     reached, first = set(start), set()
     for name, before, after in steps:
         if reached.isdisjoint(before):

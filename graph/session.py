@@ -102,8 +102,8 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
 
 
 def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:
-    """Return the graph without constants that nothing reads. onnxruntime drops them while loading, then refuses
-    external values for them."""
+    """Return the graph without constants that no node reads. onnxruntime would drop them while loading, and then refuse
+    the external values passed for them."""
     read = {name for node in graph.nodes for name in node.inputs} | {value.name for value in graph.outputs} | {*also}
     return replace(graph, constants={name: array for name, array in graph.constants.items() if name in read})
 

@@ -39,10 +39,11 @@ def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
 def lay_shaping(
     table: Builder, shaping: Shaping, values: Sequence[str], bounds: Sequence[str], sample: Sequence[int | str]
 ) -> str:
-    """Append a shaping to `table` and return p [B, *sample], like `plans.shaping.apply`.
+    """Add the nodes of a shaping to `table`, with the arithmetic of `plans.shaping.apply`. Return the name of the
+    result [B, *sample].
 
-    values: the tensors [B, *sample] that the shaping reads.
-    bounds: the bounds of a clip, tensors of one element.
+    values: the names of the tensors [B, *sample] that the shaping reads.
+    bounds: the names of the bounds of a clip, tensors of one element.
     sample: the shape of one sample.
     """
     if isinstance(shaping, Clip):
@@ -105,7 +106,8 @@ def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: i
 
 
 def _add_guided_channels(table: Builder, shaping: GuideChannels, values: Sequence[str], sizes: Sequence[int]) -> str:
-    """Append the guided output [B, *sizes] in its first channels, and the conditional output in the others."""
+    """Add a Where that takes the guided output [B, *sizes] in the first channels, and the conditional output in the
+    others. Return its name."""
     is_guided = (np.arange(sizes[0]) < shaping.count).reshape(-1, *(1 for _ in sizes[1:]))
     return table.node("Where", (table.constant(is_guided, "guided_channels"), *values), "guided_and_conditional")
 
@@ -151,7 +153,8 @@ def _add_projection(table: Builder, shaping: Project, values: Sequence[str], siz
 
 
 def _add_vectors(table: Builder, axis: int, values: Sequence[str], sizes: Sequence[int]) -> list[str]:
-    """Append the vectors [B, count] of tensors [B, *sizes] along an axis, which is counted from the last."""
+    """Add the nodes that convert tensors [B, *sizes] to their vectors along `axis` (negative, counted from the last),
+    each [vectors, sizes[axis]]. Return the names of the results."""
     vectors = table.constant(np.array([-1, sizes[axis]], np.int64), "shape_of_vectors")
     flat = []
     for i, value in enumerate(values):

@@ -1,7 +1,7 @@
 """Element types and shapes of every tensor of a graph, by ONNX's inference, with the batch as a symbol.
 
-ONNX's inference loses other free axes at the first convolution. So a graph with free sizes is inferred at several
-sizes, and the numbers show which dimension follows which size.
+ONNX's inference loses free axes other than the batch at the first convolution. So inference is run with several choices
+of numbers for the free sizes, and the results show how each dimension depends on them.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,10 @@ KEEP_BELOW = 1024  # elements; of larger constants only the shape matters, so th
 
 @dataclass(frozen=True)
 class Types:
-    """The types and shapes of one graph's tensors. A dimension is a number, a symbol such as "batch", or "?".
+    """The dtypes and shapes of one graph's tensors, by name. A dimension is a number, a symbol such as "batch", or "?"
+    if it is unknown.
 
-    `usual` has the same types with the default numbers in place of free sizes.
+    `usual` has the same types with the default sizes in place of symbols.
     """
 
     values: Mapping[str, Value]
@@ -35,7 +36,7 @@ class Types:
         return value.shape if value else None
 
     def static(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape if all its dimensions are numbers, otherwise None."""
+        """Return the shape of a tensor if all its dimensions are numbers, otherwise None."""
         shape = self.shape(name)
         return None if shape is None or any(isinstance(dim, str) for dim in shape) else tuple(map(int, shape))
 
@@ -61,7 +62,7 @@ class Types:
 
 
 def infer_types(graph: Graph) -> Types:
-    """Return the types of all tensors that inference can find."""
+    """Return the dtypes and shapes of all tensors for which ONNX's shape inference finds them."""
     if not graph.extents:
         inferred = _infer_free_batch(graph)
         return Types(inferred, inferred)
@@ -79,10 +80,10 @@ def infer_types(graph: Graph) -> Types:
 
 
 def _infer_free_batch(graph: Graph) -> dict[str, Value]:
-    """Return the types in a graph in which only the batch is free.
+    """Return the dtypes and shapes in a graph whose only free size is the batch.
 
-    If the batch moves to another axis, ONNX's inference invents symbols. Inference at two batch sizes then shows what
-    each symbol stands for.
+    If the batch moves to another axis, ONNX's shape inference invents a symbol for it. Inference at two batch sizes
+    then shows which expression of the batch the symbol stands for.
     """
     values = _infer_once(graph)
     lost = [name for name, value in values.items() if any(_is_made_up(size) for size in value.shape)]
@@ -111,7 +112,7 @@ def _is_made_up(size: int | str) -> bool:
 
 
 def _infer_once(graph: Graph) -> dict[str, Value]:
-    """Return the types that one run of ONNX's inference finds."""
+    """Return the dtypes and shapes of tensors, by name, that one run of ONNX's shape inference finds."""
     large = {name: array for name, array in graph.constants.items() if array.size >= KEEP_BELOW}
     small = {name: array for name, array in graph.constants.items() if name not in large}
     given = tuple(Value(name, array.dtype, array.shape) for name, array in large.items())
@@ -130,8 +131,8 @@ def _infer_once(graph: Graph) -> dict[str, Value]:
 
 
 def _probe_size(size: int | str) -> int:
-    """Return a number to stand for a dimension of an optional input. It is small, since the free axis of such an input
-    (the rank of a LoRA) usually is."""
+    """Return the size to assume for a dimension of an optional input while shapes are inferred: 1 for a free dimension
+    (such as the rank of a LoRA), which is usually small."""
     return 1 if isinstance(size, str) else size
 
 

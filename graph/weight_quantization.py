@@ -106,7 +106,8 @@ def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArra
 def _round(
     rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, out: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Return the nearest integers, ties to even, as in ONNX QuantizeLinear, written into `out` if given."""
+    """Return rows / scales rounded to the nearest integers, ties to even as in ONNX QuantizeLinear, and clipped to
+    [-largest, largest]. The result is written into `out` if given."""
     rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
     np.rint(rounded, out=rounded)
     return np.clip(rounded, -largest, largest, out=rounded)

@@ -94,7 +94,8 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
 def _constants(
     shares: Matrix, value: Matrix, tensors: tuple[Tensor, ...]
 ) -> tuple[tuple[Term, ...], tuple[Tensor, ...]]:
-    """Return terms that add shares[row] * value to each row, and the tensors extended by those of the terms."""
+    """Return terms that add shares[row] * value to each row of the start, and `tensors` extended by the tensors to
+    which the terms refer."""
     terms = []
     for row in np.flatnonzero(shares):
         if value.any():

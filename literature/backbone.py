@@ -106,7 +106,7 @@ def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[
 
 
 def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """Return the graph with some tensors renamed, also in the bodies of its loops."""
+    """Return the graph with some tensors renamed, in nested graphs too. `names` maps old to new names."""
 
     def rename_node(node: Node) -> Node:
         inputs, outputs = (tuple(names.get(each, each) for each in tensors) for tensors in (node.inputs, node.outputs))
@@ -119,7 +119,7 @@ def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 
 def _check(run: BakedRun, backbone: Graph) -> None:
-    """Raise UserError if a backbone does not fit a head."""
+    """Raise UserError if the outputs of a backbone graph cannot become the inputs of a baked run."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
         raise UserError(
             "a run that carries tensors or begins without noise cannot have a backbone", "leave the backbone out"
@@ -179,7 +179,8 @@ def _check_value(value: Value, dtype: str, shape: Shape, verb: str) -> None:
 
 
 def _port(value: Value, sample: Shape) -> BakedPort:
-    """Return the port of the file for an input of the backbone, with the batch axis of the head's sample."""
+    """Return the file's input for an input of the backbone, with the batch axis named as in the samples of the baked
+    run."""
     meaning = X if value.name == X else PORT if value.name.startswith(CARRIED) else "condition"
     known = (sample[0] if size == BATCH else size for size in value.shape)
     shape = tuple(f"{value.name}_{axis}" if size == "?" else size for axis, size in enumerate(known))
@@ -192,8 +193,8 @@ def _axis(port: BakedPort) -> int:
 
 
 def _add_round_axis(port: BakedPort) -> BakedPort:
-    """Return a port of noise or samples with an axis for the rounds. Other ports, which are equal in all rounds, are
-    returned unchanged."""
+    """Return an input or output of noise or samples with an additional axis for the rounds. Others, which are equal in
+    all rounds, are returned unchanged."""
     if port.meaning not in (NOISE, DRAWS, SAMPLE, PICTURE):
         return port
     at = _axis(port)

@@ -48,7 +48,7 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
 @Published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """Compute the two states at the start of `edict` with the same times and p, from the states at its end. These are
-    the given tensors "x" and "y"; to edit a picture, both are the picture.
+    the given tensors "x" and "y"; to edit an image, both are the image.
 
     `edict` starts both states from the same noise, so an edit cannot start from the states returned here. It continues
     from the rows before the last evaluation of this plan: their `tail_inputs` are the given tensors of `tail(plan, 1)`

@@ -27,11 +27,11 @@ LAYER = "_rewritten_by_fewstep"  # name of an attribute of a module
 
 
 class Calls(TorchFunctionMode, ABC):
-    """A context in which `change(number)` replaces the calls that `computed` makes. It counts calls, so each run needs
-    a new one.
+    """A context in which the calls of some torch functions are counted and replaced by `change(number)`. Since it
+    counts calls, each run of the module needs a new context.
 
-    A subclass defines a kind of calls: `functions` are the functions of torch, and `compute` evaluates them by
-    `change`.
+    A subclass defines which calls: `functions` are the torch functions, and `compute` evaluates a call with its
+        replacement.
     """
 
     functions: tuple[Any, ...] = ()
@@ -47,7 +47,7 @@ class Calls(TorchFunctionMode, ABC):
 
     @abstractmethod
     def compute(self, func: Any, *args: Any, **named: Any) -> Any:
-        """Return the result of one of the functions."""
+        """Return the result of one of `functions`, computed by its replacement."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         compute = partial(self.compute, func) if func in self.functions else func
@@ -118,7 +118,8 @@ def suspend_rewrites(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> 
 
 
 def _last(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> _Layer | None:
-    """Return the rewrites of a kind, if nothing was changed after them, so that a further one can join them."""
+    """Return the latest rewrite of a module if it is of this kind and has the same conditions, so that a new rewrite
+    can be merged into it. Otherwise return None."""
     layer: _Layer | None = vars(module).get(LAYER)
     return None if layer is None or (layer.kind, layer.conditions) != (kind, spec.conditions) else layer
 

@@ -13,9 +13,9 @@ from fewstep.plans.tracer import Tracer
 
 @Published("Meng et al. 2023, arXiv 2210.03142", order=None, rows=1, distilled=True)
 def stochastic_distilled(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Sample with DDIM steps over two intervals and noise that goes back over the second one, so that each evaluation
-    advances by one interval. The last interval is a plain DDIM step. The network takes the weight of guidance as a
-    condition."""
+    """Sample with DDIM steps over two intervals, each followed by noise that goes back over the second interval, so
+    that each evaluation advances by one interval. The last interval is a DDIM step without noise. The network takes the
+    guidance weight as a condition."""
     x = trace.start()
     for s, t, beyond in zip(times, times[1:], [*times[2:], None], strict=False):
         x, x0 = trace.denoise(x, s)

@@ -107,7 +107,8 @@ def _evaluate(trace: Tracer, x: Lin, time: Time) -> _Point:
 
 
 def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:
-    """Return x at t."""
+    """Return x at time t by a Taylor expansion whose derivatives are finite differences between the predictions at
+    `points`. Raises UserError if there are too few points for the orders of `expansion`."""
     order, differences = expansion.order, expansion.differences or (expansion.order - 1,) * (expansion.order - 1)
     if not 1 <= order <= 4 or not 1 <= expansion.start <= len(points) or len(differences) != order - 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The bodies of a bundle to be judged, and the files that they were made from."""
+"""The bodies of a bundle to be compared with float32, and the files from which they were made."""
 
 from functools import cache
 from pathlib import Path
@@ -18,12 +18,14 @@ def graph_files(body: Body) -> tuple[str, ...]:
 
 
 def ranges_file(bundle: Bundle, body: Body) -> str | None:
-    """Return the file of a body's ranges table: its own, or the bundle's only table in bundles of earlier versions."""
+    """Return the file of a body's table of activation ranges. Bundles of earlier versions have one table for all
+    bodies. None for a body without ranges."""
     return body.ranges or bundle.manifest.ranges
 
 
 def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
-    """Return the ranges tables of a bundle, each with the int8 bodies lowered by it, in the order of the bodies."""
+    """Return the files of activation ranges in a bundle, each with the names of the int8 bodies made from it, in the
+    order of the bodies."""
     bodies: dict[str, tuple[str, ...]] = {}
     for name, body in bundle.manifest.bodies.items():
         file = ranges_file(bundle, body) if body.precision == "int8" else None
@@ -33,9 +35,10 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """Return the int8 bodies to judge: first those native to onnxruntime, then other backends', then simulated ones.
+    """Return the int8 bodies to compare with float32, by name: first those that onnxruntime runs, then those of other
+    backends, then simulated ones.
 
-    `find_excluded_bodies` are omitted. Raises UserError if no body is left.
+    The bodies of `find_excluded_bodies` are left out. Raises UserError if no body is left.
     """
     bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.precision == "int8"}
     refused = {name: error for name, error in find_excluded_bodies(bundle).items() if name in bodies}
@@ -45,13 +48,13 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     if not bodies:
         from fewstep.runtime.bundle.calibrate_command import calibrate_fix  # only this error needs it
 
-        raise UserError(f"{bundle.path} has no int8 body to judge", calibrate_fix(bundle))
+        raise UserError(f"{bundle.path} has no int8 body to compare with float32", calibrate_fix(bundle))
     return dict(sorted(bodies.items(), key=lambda item: (is_simulated(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
 
 def find_excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
-    """Return the int8 bodies whose backend computes float32 wrong, with the error. They are not judged, since their
-    figures would attribute that error to int8."""
+    """Return the int8 bodies whose backend does not compute float32 correctly, each with the error. They are not
+    compared with float32, because the backend's error would be attributed to int8."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and FLOAT in bundle.manifest.bodies:
@@ -63,8 +66,8 @@ def find_excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
 
 @cache
 def _float_error(path: Path, graph: str, backend: str) -> UserError | None:
-    """Return the error if a backend does not run the float32 body as onnxruntime does. The file name `graph` identifies
-    its content, for the cache."""
+    """Return the error if a backend does not compute the float32 body as onnxruntime does, and None if it does, or if
+    it needs no check. The file name `graph` identifies the graph's content in the cache."""
     if backend not in CHECKED_BACKENDS:
         return None
     from fewstep.runtime.backends.openvino import OpenVino

@@ -41,7 +41,7 @@ def backend_of(body: Body) -> str:
 
 
 def inference_engine_of(body: Body) -> str:
-    """Return the name, for readers, of the inference engine that computes a body here, or `SIMULATION`."""
+    """Return the display name of the inference engine that runs a body on this machine, or `SIMULATION`."""
     platform = _platform_here(body)
     if platform is not None:
         return platform.label
@@ -49,7 +49,8 @@ def inference_engine_of(body: Body) -> str:
 
 
 def _platform_here(body: Body) -> Platform | None:
-    """Return the platform of a body if this machine has its backend. A plugin's backend is assumed to be installed."""
+    """Return the platform of a body if this machine has the backend to run it. Otherwise return None. The backend of a
+    plugin's platform is assumed to be installed."""
     platform = platform_of(body.target, body.platform)
     if platform is None or platform.simulated or platform.backend in CHECKED_BACKENDS and not _has_openvino():
         return None

@@ -27,18 +27,19 @@ def sampling_needs(
     workers: int = 0,
     by_rows: bool = False,
 ) -> Needs:
-    """Estimate the needs of sampling a batch with float32 and some bodies, all open at once.
+    """Estimate the memory and disk space needed to sample a batch with float32 and some bodies, all open at once.
 
     If `workers` is 0, this process samples. Otherwise that many processes sample, and this one only opens float32.
-    `written` are the bytes of the output files. With `by_rows` the bodies run one row at a time.
+    `written` are the bytes of the output files. With `by_rows` the bodies run one row of the batch at a time.
     """
     activations = row_bytes(bundle) * (1 if by_rows else batch * max_branches(plan))
     return Needs(round(_total_memory(bundle, bodies, activations, workers)), sum(written), len(written))
 
 
 def needs_row_by_row(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
-    """Return whether judged bodies should run one sample at a time: the activations of a batch are large, or free
-    memory is short. The batches themselves do not change, so figures are summed in the same order."""
+    """Return whether bodies should run one sample at a time while they are compared: because the activations of a batch
+    are large, or free memory is short. The batches themselves do not change, so measurements are summed in the same
+    order."""
     activations, free = row_bytes(bundle) * BATCH * max_branches(plan), memory_free(bundle.path)
     is_short = free is not None and _total_memory(bundle, bodies, activations, workers) > free
     return activations > MOST_ACTIVATIONS or is_short
@@ -84,9 +85,9 @@ def peak_activation_bytes(graph: Graph) -> int:
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Return the bytes of a body's graphs in all networks, and of their external weights, each counted once.
+    """Return the total size in bytes of a body's graphs in all networks and of their weight files, each counted once.
 
-    Bodies share such files: int8 reads the few weights that stay float from float32's files.
+    Bodies share such files: an int8 body reads the few weights that stay float from float32's files.
     """
     graphs = [graph for each in networks(bundle.manifest) for graph in bundle.select_network(each).body(name).graphs]
     read = {

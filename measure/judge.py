@@ -1,8 +1,9 @@
-"""Judge bodies: float32 and contenders sample the same held-out seeds, and are compared sample by sample and as sets.
+"""Compare bodies with float32: float32 and contenders sample the same held-out seeds, and are compared sample by sample
+and as sets.
 
 Work is split into `Question`s, each about a batch of seeds. The process that has the bodies open answers them: this
-process, or workers. Figures are added in the order of the batches, so they do not depend on which process answers. Only
-one batch of samples is in memory, unless all samples are requested.
+process, or worker processes. Results are added in the order of the batches, so they do not depend on which process
+answers. Only one batch of samples is in memory, unless all samples are requested.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,8 +33,9 @@ BatchOf = Callable[[range], SeedBatch]  # a function that returns a batch of see
 
 @dataclass(frozen=True)
 class Judgements:
-    """The result of `judge`: the teacher's samples, float32 along the judged plan, and each contender. `apart` holds
-    the features of float32 samples from other seeds. Fields that were not requested are empty."""
+    """The result of `judge`: the teacher's samples, the judgement of float32 along the plan of the comparison, and that
+    of each contender. `apart` holds the features of float32 samples from other seeds. Fields that were not requested
+    are empty."""
 
     teacher: Array
     reference: Judgement
@@ -95,7 +97,7 @@ def judge(
 def _sample_bodies(
     ask: Ask, batch_of: BatchOf, progress: Progress, plans: Mapping[str, AnyPlan], seeds: range, batch: int, stage: str
 ) -> Iterator[tuple[str, Array]]:
-    """Yield samples of each body along its plan, one batch of seeds at a time, with the name of the body."""
+    """Yield (body name, samples) for each body, sampled along its own plan, one batch of seeds at a time."""
     asked = list(product(_split_seeds(seeds, batch), plans))
     answers = ask(SampledBatch(name, plans[name], batch_of(part)) for part, name in asked)
     for (part, name), samples in zip(asked, answers, strict=True):

@@ -1,4 +1,4 @@
-"""One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
+"""One batch of a comparison with float32: every body samples the same held-out seeds along the same plan.
 
 A batch is a picklable question, which is answered in a process that has the bodies open.
 """

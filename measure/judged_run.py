@@ -27,8 +27,8 @@ from fewstep.runtime.sampling.step_call import StepCall
 
 
 class JudgedBody(Protocol):
-    """The interface of a body that is judged; `Sampler` has it. `step_call` takes a compiled plan, the number of
-    samples in a batch, and the values of each condition."""
+    """The interface of a body that can be compared with float32; `Sampler` has it. `step_call` takes a compiled plan,
+    the number of samples in a batch, and the values of each condition."""
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
@@ -40,10 +40,11 @@ JudgedBodies = Callable[[str], Any]  # a function that returns a body by name: a
 
 @dataclass(frozen=True)
 class Contender:
-    """A body to be judged on the first `seeds` seeds. Forced steps also run for the first `forced_seeds` of these.
+    """A body to be compared with float32 on the first `seeds` seeds. On the first `forced_seeds` of these, it is also
+    compared step by step, from the states of the float32 trajectory.
 
-    plan: a separate plan along which the body is compared with float32; None for the judged plan, which token bodies
-        always use.
+    plan: a separate plan along which body and float32 are sampled; None for the plan of the comparison, which token
+        bodies always use.
     """
 
     name: str
@@ -145,8 +146,8 @@ def _compare_forced_steps(
 
 
 def _single_step_network(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:
-    """Return the network for single steps. Each step gets the tensors that float32 carried at that step, since several
-    steps of a plan file may share a slot."""
+    """Return the network for single steps from the states of the float32 trajectory. At each step it receives the
+    carried tensors of the float32 run at that step, because several steps of a plan file may share a slot."""
 
     def network(index: int, step: Step, u: Array) -> Sequence[Array]:
         if (before := exact.states[index - 1].slots if index else call.slots) is None:

@@ -1,4 +1,4 @@
-"""The task of a judgement, shared by `measure` and `report`: float32, int8 bodies, their plans."""
+"""The inputs of a comparison with float32, shared by `measure` and `report`: float32, int8 bodies, and their plans."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,8 +56,9 @@ class JudgedTask(JudgedReference):
 
     @property
     def evaluations(self) -> int:
-        """The number of evaluations, counted for one sample: those of all bodies and of float32, of the teacher and its
-        check (assuming that the first teacher suffices), and of other seeds."""
+        """The number of evaluations of the comparison, counted for one sample at a time: of all bodies and of float32,
+        of the teacher and its check (assuming that the first teacher suffices), and of the further seeds for
+        features."""
         steps, bodies = len(self.plan.steps), len(self.contenders)
         apart = self.featured if self.extractor else 0
         further = max(0, apart - self.count) * (1 + bodies)  # seeds that are sampled only for their features
@@ -73,7 +74,8 @@ class JudgedTask(JudgedReference):
         )
 
     def open_sampling(self, workers: Workers | None) -> Sampling:
-        """Open the samplers or workers. This process opens bodies only if there are no workers."""
+        """Open the samplers of all bodies. With workers, the worker processes open them, and this process opens only
+        float32."""
         held = () if workers else self.bodies
         here = {name: open_body(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pin_bundle(self.bundle.path), self.by_rows)

@@ -1,4 +1,4 @@
-"""The options of a judgement, which `measure` and `report` share."""
+"""The options for comparing bodies with float32, which `measure` and `report` share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,11 +59,12 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
         return min(self.MOST_TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
     def turns(self) -> Turns:
-        """The turns in which bodies are timed."""
+        """How bodies are timed: batch sizes, rounds, seconds per turn, and threads."""
         return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
     def judge(self, bundle: Bundle, names: Sequence[str]) -> JudgedTask:
-        """Open the task of judging these int8 bodies on all seeds. Raises UserError if it cannot be done."""
+        """Prepare the comparison of these int8 bodies with float32 on all seeds. Raises UserError if it is
+        impossible."""
         reference, bodies = open_body(bundle, FLOAT, self.threads), {name: bundle.body(name) for name in names}
         plans = select_plans(reference.plans, bodies, self.plan, self.guidance)
         plan = plans[names[0]]

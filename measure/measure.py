@@ -31,12 +31,13 @@ ROOM = 2**20  # bytes reserved for the figures, which rarely take more
 
 
 def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
-    """Measure a bundle, and store the figures of quality in it as JSON, or all figures in a file.
+    """Measure a bundle. The measured quality is stored in the bundle as JSON; with --output, all results are written to
+    a file instead.
 
     Sampling takes minutes and does not hold the bundle's lock. If the bundle's graphs change meanwhile, nothing is
     stored in it, and UserError is raised; the file of `--output` is written in any case. If only times and bytes are
-    measured, they are not stored in the bundle: a report measures both itself. `workers`, if given, sample instead of
-    those that the options name.
+    measured, they are not stored in the bundle: a report measures both itself. workers: worker processes to use instead
+    of those that the options request.
     """
     task = open_measure_task(options)
     if task.judged is not None:
@@ -81,8 +82,8 @@ def open_measure_task(options: MeasureOptions) -> MeasureTask:
 
 
 def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
-    """Open the task of judging bodies by sample and, for the column fd, as sets. Raises UserError if figures cannot be
-    written."""
+    """Prepare the comparison of bodies sample by sample and, for the column fd, as sets of samples. Raises UserError if
+    the results could not be written afterwards."""
     manifest, extractor, data = bundle.manifest, None, None
     names = _select_names(bundle, options.body)
     shape, space = manifest.x_shape, manifest.space
@@ -111,8 +112,8 @@ def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping
 
 
 def _select_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Return the names of the bodies to judge: the given ones, else the int8 bodies that are not simulated, else
-    all."""
+    """Return the names of the bodies to compare with float32: those given by the user; without them, the int8 bodies
+    that are not simulated, or all int8 bodies if all are simulated."""
     bodies = int8_bodies(bundle)
     if not names:
         deployed = [name for name, body in bodies.items() if not is_simulated(body)]

@@ -31,13 +31,13 @@ from fewstep.runtime.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """The task of a measurement, after all checks.
+    """The inputs of a measurement, after all checks.
 
     command: the command line that requests it.
-    setup: the workers that sample.
-    judged, timed: the tasks of judging and of timing; None if no column needs them.
+    setup: the worker processes that sample.
+    judged, timed: the inputs of the comparison with float32 and of timing; None if no column needs them.
     sizes: bytes of the bodies.
-    notes: sentences for readers of the figures.
+    notes: sentences that explain the measurements.
     """
 
     bundle: Bundle
@@ -61,8 +61,8 @@ class MeasureTask:
 def run_measurement(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Judgements | None]:
-    """Measure the figures of a task. Also return the judgements (with samples, if the task keeps them), or None if
-    nothing is judged.
+    """Measure quality and speed as the task requests. Return the results, and the judgements (with samples, if the task
+    keeps them) or None if nothing is judged.
 
     `workers`, if given, sample instead of the task's own. The task's own workers end before bodies are timed.
     """

@@ -35,7 +35,8 @@ def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) ->
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """A job that answers questions to a bundle's bodies. `by_rows` says whether bodies run one row at a time."""
+    """A job of worker processes that answers questions by sampling a bundle's bodies. If `by_rows`, the bodies run one
+    row of a batch at a time."""
 
     bundle: PinnedBundle
     by_rows: bool

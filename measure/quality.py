@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def measure_quality(
     results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
 ) -> tuple[Results, Judgements]:
-    """Return the results with the quality of each body, and the judgements from which it is computed."""
+    """Compare each body with float32. Return `results` with the quality of each body filled in, and the judgements from
+    which it is computed."""
     sampling, extractor = task.open_sampling(workers), task.extractor
     teacher = (
         None

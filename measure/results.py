@@ -41,8 +41,8 @@ class StepQuality(Strict, frozen=True):
 
 
 class TokenStepQuality(Strict, frozen=True):
-    """One step of a token plan, at the states of float32's run: the share of masked positions whose likeliest token
-    differs, and the mean KL divergence from float32's probabilities in nats."""
+    """One step of a token plan, at the states of float32's run: the fraction of masked positions whose most likely
+    token differs, and the mean KL divergence from float32's probabilities in nats."""
 
     index: int
     lam: float | None  # None: all positions are masked
@@ -53,8 +53,8 @@ class TokenStepQuality(Strict, frozen=True):
 
 
 class TokenQuality(Strict, frozen=True):
-    """The agreement of a body's tokens with float32's. `disagreement` is over all steps; `same` is the share of equal
-    tokens at the end of separate runs."""
+    """The agreement of a body's tokens with float32's. `disagreement` is over all steps; `same` is the fraction of
+    equal tokens at the end of separate runs."""
 
     disagreement: float
     same: float
@@ -65,7 +65,7 @@ class JointError(Strict, frozen=True):
     """The errors of one joint of a policy's actions against float32's, in the robot's units.
 
     `spread` is the standard deviation of float32's actions. `levels` is the number of values that the joint can take, 0
-    for a continuous joint. `moved` is the share of actions that are rounded to another of these values.
+    for a continuous joint. `moved` is the fraction of actions that are rounded to another of these values.
     """
 
     place: int  # index of the joint in an action
@@ -111,11 +111,11 @@ class ExtractorFacts(Strict, frozen=True):
 
 
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and its distance from float32, by sample and as a set.
+    """The quality of one int8 body: how it was run, and its distance from float32, by sample and as a set.
 
-    `joints` are for policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need an
-    extractor. `graphs` are the measured files. If the body of that name now has other files, these figures are out of
-    date.
+    `joints` are for policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need a
+    feature extractor. `graphs` are the files that were measured. If the body of that name now has other files, these
+    results are out of date.
     """
 
     body: str
@@ -132,7 +132,7 @@ class Quality(Strict, frozen=True):
 
 
 class Operation(Strict, frozen=True):
-    """One multiplying operation of the body: its share of the work, and its precision with the reason."""
+    """A multiplying operation of a body: the work that it does, and its precision with the reason for it."""
 
     name: str
     kind: str
@@ -143,10 +143,10 @@ class Operation(Strict, frozen=True):
 
 
 class BodyCoverage(Strict, frozen=True):
-    """Coverage of one body in one network, by operation.
+    """The coverage by int8 of one body in one network, in total and by operation.
 
-    `coverage` and `operations` are of its main graph, which runs the last steps if the body has several graphs. `share`
-    is over all steps of the plan that the network runs.
+    If the body has several graphs, `coverage` and `operations` are those of the main graph, which runs the last steps.
+    `share` is over all steps of the plan that the network runs.
     """
 
     body: str
@@ -184,11 +184,13 @@ class Results(Strict, frozen=True):
     spinning: bool = True  # whether waiting threads spin while bodies are timed
 
     def worst_ratio(self, body: str) -> float | None:
-        """Return the speed of a body relative to the first contender, at the batch size where it gains least."""
+        """Return the lowest speedup of a body over the first timed body, over all batch sizes. None if the body was not
+        timed."""
         return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
 
     def int8_share(self, body: str) -> float | None:
-        """Return the int8 share of a run's multiply-accumulates, over a body's networks; None if it is not known."""
+        """Return the fraction of a run's multiply-accumulates that a body computes in int8, over all its networks. None
+        if it is unknown."""
         parts = [each for each in self.covered if each.body == body]
         return sum(each.share * each.work for each in parts) / sum(each.work for each in parts) if parts else None
 

@@ -1,4 +1,4 @@
-"""Write a judgement's figures to the judged bundle, or to a file that the user names."""
+"""Write the results of a measurement to its bundle, or to a file that the user names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +27,9 @@ def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[Writer]:
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """Raise UserError if the `figures` of a judgement cannot be written: to the file `output`, or if that is None, to
-    the bundle. The bundle keeps only figures of the calibrated plan, and needs `room` bytes of disk space."""
+    """Raise UserError if the results of a comparison cannot be written: to the file `output` or, if that is None, to
+    the bundle. A bundle stores only results of the calibrated plan, and needs `room` bytes of disk space. `figures`
+    names the results in the message."""
     if output is not None:
         check_writable(output)
         return

@@ -34,18 +34,19 @@ class Judging(Protocol):
         """Return the number of seeds of a batch, at most `batch`."""
 
     def covers(self, count: int, seeds: Sequence[int]) -> bool:
-        """Return whether judging contenders with these numbers of seeds also runs float32 on all `count` seeds."""
+        """Return whether the comparison of contenders that have these numbers of seeds already includes float32 samples
+        of all `count` seeds."""
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
         """Return the number of runs of the network along the plan, of float32 on `count` seeds and of contenders."""
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
-        """Return whether plans of more steps are nearer to an exact result, so that there is a teacher. Raises
-        UserError for a plan along which no body can be judged, and if the user names a teacher where there is none."""
+        """Return whether plans of more steps come closer to an exact result, so that a teacher exists. Raises UserError
+        for a plan along which no body can be compared, and if the user names a teacher although none can exist."""
 
 
 class ContinuousJudging:
-    """The judging of continuous samples."""
+    """Compares continuous samples of int8 bodies with those of float32."""
 
     def judge(
         self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
@@ -65,7 +66,8 @@ class ContinuousJudging:
         return True
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
-        """Return the number of runs. Each forced seed adds runs of both bodies under another condition."""
+        """Return the number of runs. Each seed that is also compared step by step adds runs of both bodies with other
+        conditions."""
         return count + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
@@ -101,7 +103,8 @@ class TokenJudging:
         return count in seeds
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
-        """Return the number of runs. Each body runs at float32's states, and along its own run."""
+        """Return the number of runs for the comparison. Each body runs at the states of float32, and along a run of its
+        own."""
         return 3 * sum(each.seeds for each in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:

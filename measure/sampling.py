@@ -1,4 +1,5 @@
-"""Questions to the bodies of a bundle, such as the samples of a batch, which any worker can answer."""
+"""Requests to the bodies of a bundle (called questions), such as for the samples of a batch, which any worker process
+can answer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ Bodies = Callable[[str], Sampler]  # a function that returns an opened body by i
 
 
 class Question(Protocol[Made]):
-    """A picklable question. Its answer depends only on the bodies, so any process that has them can answer."""
+    """A picklable request for a result. The result depends only on the bodies of a bundle, so any process that can open
+    them can compute it."""
 
     def answer(self, bodies: Bodies) -> Made: ...
 
@@ -48,7 +50,8 @@ class Sampling:
     workers: Workers | None = None
 
     def answers(self, questions: Iterable[Question[Answer]]) -> Iterator[Answer]:
-        """Yield the answer to each question, in order."""
+        """Yield the answer to each question, in the order of the questions. They are computed by worker processes, if
+        there are any."""
         if self.workers is not None and self.job is not None:
             yield from map_in_order(self.job, questions, self.workers)
             return

@@ -40,7 +40,7 @@ class Simulation:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty, since bodies are opened by name here, and none is chosen by its precision."""
+        """Always empty, because simulated bodies are opened by their names and not selected by precision."""
         return {}
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:

@@ -1,5 +1,5 @@
-"""The figures of one judged body, accumulated batch by batch. Memory holds one figure per sample, unless samples are
-requested."""
+"""The quality measures of one judged body, accumulated batch by batch. Only one value per measure and sample is kept in
+memory, unless samples are requested."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class PairedSamples:
         self._signal = ReferencePower()
 
     def add(self, samples: Floats, references: Floats) -> None:
-        """Add a batch, which may be empty."""
+        """Add a batch of samples and the references with the same seeds. The batch may be empty."""
         if not len(samples):
             return
         self._psnr.append(psnr(samples, references))
@@ -85,7 +85,8 @@ class PairedSamples:
         self._signal.add(references, samples)
 
     def quality(self, reference: str) -> EndQuality:
-        """Return the figures so far, against the reference of that name. At least one sample must have been added."""
+        """Return the quality of the samples added so far, compared with the references, which have the name
+        `reference`. At least one sample must have been added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
         return end_quality(
             np.concatenate(self._psnr), reference, self._signal, measure_drift(self._ours, self._theirs), similar
@@ -94,10 +95,10 @@ class PairedSamples:
 
 @dataclass
 class Tally:
-    """The figures of a body over the batches so far.
+    """The quality measures of a body over the batches so far.
 
     teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape].
-    plan: the body's plan, divided into its range groups.
+    plan: the body's plan, whose steps are assigned to the body's range groups.
     is_float: whether the body is float32, which is only compared with the teacher.
     seen: the number of seeds so far.
     steps: the sums at each step; empty for tokens and for float32.
@@ -139,7 +140,7 @@ class Tally:
         self.seen += len(samples)
 
     def judgement(self) -> Judgement:
-        """Return all figures so far."""
+        """Return the judgement of all samples accumulated so far."""
         name = f"float32, {self.plan.name}"
         teacher, tokens, against_float = self.want.teacher, None, None
         if self.tokens:

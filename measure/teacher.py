@@ -75,7 +75,8 @@ class TeacherCheck(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Teacher:
-    """A plan of many steps, and its check. `check.suffices` tells whether figures against it can be trusted."""
+    """A plan of many steps, and the check that it is close enough to the exact result. `check.suffices` says whether
+    comparisons with it can be trusted."""
 
     plan: Plan
     check: TeacherCheck
@@ -110,9 +111,9 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
 
 
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
-    """Return whether a denoiser was distilled to few steps: by its spec, because it is a consistency function, or
-    because the judged plan's solver is for such denoisers. A network that takes two times does not count as distilled,
-    unless its spec says so."""
+    """Return whether a denoiser was distilled to few steps: because its spec says so, because it is a consistency
+    function, or because the solver of `judged` is for such denoisers. A network that takes two times does not count as
+    distilled unless its spec says so."""
     from fewstep.plans.names.plan_name import parse_plan_name  # imports all solvers; not needed to only run plans
     from fewstep.plans.publication import facts_of
 

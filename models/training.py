@@ -101,7 +101,7 @@ def generator_of(seed: int, step: int, device: str | torch.device = "cpu") -> to
 
 
 def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor:
-    """Return labels [B] of which, on average, a share of NULL_FRACTION is replaced by `null`."""
+    """Return labels [B] of which, on average, a fraction NULL_FRACTION is replaced by `null`."""
     return labels.masked_fill(_chances(len(labels), generator) < NULL_FRACTION, null)
 
 
@@ -153,7 +153,7 @@ def train(
 
 
 def _step(run: Run, compiled: nn.Module, loss: Loss, recipe: Recipe, device: str) -> Tensor:
-    """Make one optimizer step. Returns its loss as a tensor on the device, since reading it would wait for the
+    """Make one optimizer step. Return the loss as a tensor on the device, since reading its value would wait for the
     device."""
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         value = loss(compiled, generator_of(recipe.seed, run.step, device))

@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, buffers: Collection[str] = ()) -> None:
-    """Write tensors as float16, except those named in `buffers`, which keep their type."""
+    """Write tensors to a safetensors file as float16, except those named in `buffers`, which keep their type."""
     from safetensors.torch import save_file
 
     stored = {name: tensor if name in buffers else tensor.half() for name, tensor in tensors.items()}

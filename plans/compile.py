@@ -60,9 +60,9 @@ def compile_plan(
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
         strength: in (0, 1]: start from the given "image", noised to the time at which this share of the steps remains.
-            A name without a grid then uses `trailing`, on which `strength` is also the share of the training's time
+            A name without a grid then uses `trailing`, on which `strength` is also the fraction of the training's time
             range.
-        renoise: in [0, 1]: the share of that noise that is added to the image (`Tracer.start`); None is 1.
+        renoise: in [0, 1]: the fraction of that noise that is added to the image (`Tracer.start`); None is 1.
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
     """
@@ -86,8 +86,8 @@ def compile_plan(
 
 
 def _compute_times(parsed: "PlanName", schedule: NoiseSchedule) -> Sequence[Time]:
-    """Return the times of a plan's grid. Raises UserError for another number of times, which only a user-supplied grid
-    returns, and for network times that the schedule never has."""
+    """Return the times of a plan's grid. Raises UserError if their number is wrong, which only user-supplied grids can
+    cause, and for times outside the schedule."""
     with _require_finite(
         f"the grid of plan {parsed.reference.text!r} has times that are not finite",
         "choose parameters nearer to the usual ones",
@@ -169,7 +169,8 @@ def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Seque
 
 def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
     """Raise UserError if a step of a consistency function starts at sigma_min. The function returns x itself there, so
-    the step would do nothing. Other distilled denoisers are treated as such functions on any grid except their own."""
+    the step would have no effect. Other distilled denoisers are treated as such functions on any grid except their
+    own."""
     end, parts = schedule.cleanest.lam - 1e-9, split_plan_name(plan.name)
     for step in plan.steps:
         if step.lam is not None and step.lam >= end and schedule.timesteps is None:
@@ -209,7 +210,8 @@ def _describe_export(names: Sequence[str]) -> str:
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
-    """Return the form of guidance. Raises UserError for a form that needs outputs which the denoiser lacks."""
+    """Convert guidance to a `Guidance` value, or None for none. Raises UserError if it needs outputs that the denoiser
+    lacks, such as an unconditional branch."""
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(

@@ -28,10 +28,10 @@ def compile_tokens(
 
     Args:
         name: as text, split into its parts, or parsed.
-        guidance: a form that is a sum over branches, or the weight w of classifier-free guidance.
+        guidance: the weight w of classifier-free guidance, or guidance that is a weighted sum over branches.
         groups: increasing edges of lambda, which give each step its range group.
 
-    Raises UserError for any other form of guidance, and for numbers that give no valid plan.
+    Raises UserError for any other guidance, and for numbers that give no valid plan.
     """
     from fewstep.plans.grids.ends import check_steps  # loads all solvers and grids, which running a plan does not need
     from fewstep.plans.names.token_plan_name import parse_token_plan_name

@@ -12,7 +12,8 @@ NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become 
 
 
 class UserError(Exception):
-    """A failure with a known cause. `what` says what is wrong with which object, and `fix` says what to do about it.
+    """A failure that the user can understand and resolve. `what` says what is wrong with which object, and `fix` says
+    what to do about it.
 
     `fix` is "" if no remedy is known. The message is always one printable line, even if it quotes a damaged file.
     """
@@ -22,12 +23,12 @@ class UserError(Exception):
         super().__init__(join_fix(self.what, self.fix))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
-        """Support pickling: workers raise it in other processes."""
+        """Support pickling, because worker processes raise this error."""
         return type(self), (self.what, self.fix)
 
 
 class Cancelled(Exception):
-    """The caller stopped a run."""
+    """Raised when the caller stops a run before its end."""
 
 
 def join_fix(what: str, fix: str) -> str:

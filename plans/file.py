@@ -127,7 +127,7 @@ def _tail_problem(plan: Plan) -> str | None:
 
 
 def _problem(plan: Plan) -> str | None:
-    """The problem with a plan's tables, or None."""
+    """Return what is wrong with a plan's tables, as text that follows the plan's name, or None if nothing is."""
     K = plan.rows
     if split_code(plan.name) is not None:
         return f"its name {plan.name!r} refers to code, which a file may not do"
@@ -190,7 +190,8 @@ def _step_problem(step: Step, tensors: int) -> str | None:
 
 
 def _rolls_problem(plan: Plan, count: int) -> str | None:
-    """The problem with the rolling bank of a plan that has `count` of them, or None."""
+    """Return what is wrong with the bank of a plan that keeps its state from run to run, as text, or None if nothing
+    is. `count` is the number of such banks."""
     bank = plan.rolling_bank
     if bank is None or (roll := bank.rolls) is None:
         return None
@@ -202,7 +203,7 @@ def _rolls_problem(plan: Plan, count: int) -> str | None:
 
 
 def _banks_problem(step: Step, plan: Plan) -> str | None:
-    """The problem with the banks and slots that a step reads and writes, or None."""
+    """Return what is wrong with the carried tensors that a step reads and writes, as text, or None if nothing is."""
     banks, reads = len(plan.banks), [entry.bank for entry in step.carry_in]
     writes = [(entry.bank, entry.slot) for entry in step.carry]
     if len(set(reads)) < len(reads) or not all(0 <= bank < banks for bank in reads):
@@ -215,7 +216,7 @@ def _banks_problem(step: Step, plan: Plan) -> str | None:
 
 
 def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], int, int]]:
-    """Yield (name, table, its terms, number of lines, number of columns) of each table of a plan."""
+    """Yield each table of a plan as (name, table, its tensor terms, number of lines, number of columns)."""
     K = plan.rows
     yield "start", plan.start, plan.start_terms, K, len(plan.given) + len(plan.start_draws)
     yield "output", (plan.output,), (), 1, K

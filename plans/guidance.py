@@ -114,9 +114,10 @@ Guidance = Cfg | CfgPlusPlus | Branches | Pag | Residual | Steer
 
 
 def as_guidance(value: float | Guidance | None) -> Guidance | None:
-    """Return the form of guidance: `Cfg(number)` for a number, None (only the conditional branch) for None and 1.
+    """Convert a number to `Cfg(number)`. Return None (only the conditional branch is evaluated) for None and 1, and any
+    other Guidance in its canonical form.
 
-    Raises UserError for any other value, and for a form with invalid numbers.
+    Raises UserError for any other value, and for guidance with invalid numbers.
     """
     if value is None:
         return None
@@ -131,7 +132,7 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
 
 
 def to_text(guidance: Guidance | None) -> str | None:
-    """Return the text that `guidance_text.from_text` parses, or None if the form has no text."""
+    """Return the text that `guidance_text.from_text` parses to this guidance, or None if no text can express it."""
     if isinstance(guidance, Steer):
         besides = None if guidance.guidance is None else to_text(guidance.guidance)
         if guidance != Steer(guidance.weight, guidance=guidance.guidance):
@@ -158,7 +159,7 @@ def _format_number(number: float) -> str:
 
 
 def guidance_problem(guidance: Guidance) -> str | None:
-    """The problem with the numbers of a guidance, or None."""
+    """Return what is wrong with the numbers of a guidance, as text, or None if nothing is."""
     if not all(map(isfinite, _numbers(guidance))):
         return "holds a number that is not finite"
     if isinstance(guidance, Steer):
@@ -192,8 +193,8 @@ def describe(guidance: Guidance | None) -> str:
 
 
 def weight_of(guidance: Guidance | None) -> float | None:
-    """Return the weight that defines this guidance, or None without guidance and for forms that need more than one
-    number."""
+    """Return the guidance weight if it alone defines the guidance. None without guidance, and for guidance with several
+    weights or an interval."""
     if isinstance(guidance, Cfg) and not isinstance(guidance.weight, tuple) and guidance.interval is None:
         return guidance.weight
     return None
@@ -220,8 +221,8 @@ def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
 
 
 def branch_weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
-    """Return the weight of each branch in the guided output of an evaluation at `lam`. A branch of weight 0 is left
-    out, unless the form also reads it outside of the sum."""
+    """Return the weight of each branch in the guided output of an evaluation at log-SNR `lam`. A branch of weight 0 is
+    left out, unless the guidance also reads it otherwise."""
     if isinstance(guidance, Steer):
         weights = branch_weights(guidance.guidance, evaluation, lam)
         return {COND: 0.0} | weights  # Steer reads the gradient of COND, whatever its weight
@@ -249,7 +250,8 @@ def _weight(guidance: Cfg | CfgPlusPlus | Residual, evaluation: int, lam: float)
 
 
 def respread_weights(guidance: Guidance | None, evaluations: int, count: int) -> Guidance | None:
-    """Resample the weights of a plan of `evaluations` evaluations for a plan of `count`, by share of the run."""
+    """Return guidance for a plan of `count` evaluations. Weights that were listed per evaluation, for a plan of
+    `evaluations`, are resampled at the same relative position in the run; single weights stay as they are."""
 
     def spread(weight: float | tuple[float, ...]) -> float | tuple[float, ...]:
         if not isinstance(weight, tuple):
@@ -272,7 +274,8 @@ def _weight_at(weight: float | tuple[float, ...], evaluation: int) -> float:
 
 
 def fill_steer_scale(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
-    """Return the guidance with the scale for gradients by x or by x0 filled in, if it is a `Steer` without a scale."""
+    """Return guidance whose `Steer` has a scale. If none was given, it is the usual one for gradients with respect to
+    x0 or x, whichever the network returns. Other guidance is returned unchanged."""
     if not isinstance(guidance, Steer) or guidance.scale is not None:
         return guidance
     return msgspec.structs.replace(guidance, scale="variance" if "x0" in gradients else "sigma2/alpha")
@@ -289,7 +292,7 @@ def gradient_factor(guidance: Guidance | None, evaluation: int, alpha: float, si
 
 
 def _numbers(value: object) -> Iterator[float]:
-    """Yield all numbers of a form, at any depth."""
+    """Yield all numbers in a guidance, including those of guidance nested in it."""
     if isinstance(value, msgspec.Struct):
         value = msgspec.structs.astuple(value)
     if isinstance(value, dict | tuple):

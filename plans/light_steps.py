@@ -33,7 +33,7 @@ def every(plan: Plan, features: str, *, interval: int = 2, first: int = 1, linea
 
 
 def light(plan: Plan, features: str, *, at: tuple[float, ...], linear: bool = False) -> Plan:
-    """Light steps at these numbers, counted from 0; all other steps are full."""
+    """Replace the steps with the numbers in `at`, counted from 0, by light steps. All other steps stay full."""
     if wrong := [step for step in at if not step.is_integer()]:
         raise UserError(f"light(at=...) has the step {wrong[0]:g}", "give whole numbers, counted from 0")
     return _replace_steps(plan, [int(step) for step in at], features, linear)
@@ -99,6 +99,7 @@ def slot_weights(step: Step, full: list[Step], slots: int) -> Row:
 
 
 def _writes(bank: int, slots: int, is_first: bool) -> tuple[Carry, ...]:
-    """Return what a full step writes: its features in slot 0, and those of the full step before it in slot 1."""
+    """Return what a full step writes to the bank: its own features to slot 0, and the features of the preceding full
+    step to slot 1, if there are two slots and it is not the first."""
     made = Carry(bank, 0, (*[0.0] * slots, 1.0))
     return (made,) if slots == 1 or is_first else (made, Carry(bank, 1, (1.0, 0.0, 0.0)))

@@ -116,11 +116,11 @@ def grid_listings() -> tuple[GridListing, ...]:
 
 @dataclass(frozen=True)
 class PluginListing:
-    """A plugin of another package.
+    """A plugin that another package defines.
 
     kind: "solver" or "grid".
     value: the value of its entry point.
-    is_refused: whether fewstep or another package has the same name, so that a plan with this name is refused.
+    is_refused: whether fewstep or another package defines the same name, so that a plan with this name is refused.
     """
 
     kind: str
@@ -162,6 +162,6 @@ def _about(function: Function) -> str:
 
 
 def _defaults(function: Function) -> dict[str, Value | None]:
-    """Return the defaults of the parameters that have one."""
+    """Return the default values of a function's parameters, by name. Parameters without a default are left out."""
     settable = parameters(function).items()
     return {key: each.default for key, each in settable if each.default is not inspect.Parameter.empty}

@@ -117,8 +117,7 @@ def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
 
 
 def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]:
-    """Return uniform numbers in (0, 1) for the positions of each seed, [len(seeds), count], with 52 bits of each pair
-    of words."""
+    """Return uniform random numbers in (0, 1), [len(seeds), count]. Each uses 52 random bits."""
     numbers = np.array(seeds, np.uint64)
     words = _words(numbers, (count + 1) // 2, draw, np.full(len(numbers), POSITIONS, np.uint64))
     pairs = np.stack([words[0] << _SHIFT | words[1], words[2] << _SHIFT | words[3]], -1).reshape(len(numbers), -1)

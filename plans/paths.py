@@ -198,11 +198,12 @@ def trigonometric(spec: ScheduleSpec) -> Path:
 
 
 def interpolate_path(spec: ScheduleSpec) -> Path:
-    """Return the linear interpolation of alpha and sigma that are given at evenly spaced times, t in [0, 1].
+    """Return a schedule that interpolates given alphas and sigmas linearly between evenly spaced times, t in [0, 1].
 
     With `shares`, x is alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden
     2023 (arXiv 2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Then sigma^2
-    is interpolated instead of sigma, which may grow like a square root at both ends."""
+    is interpolated instead of sigma, which may grow like a square root at both ends.
+    """
     ways, scale, power = np.linspace(0, 1, len(spec.alphas)), spec.time_scale, 2 if spec.shares else 1
     powers = np.array(spec.sigmas) ** power
 

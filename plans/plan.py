@@ -70,11 +70,11 @@ class Roll(Strict, frozen=True):
 
 
 class Bank(Strict, frozen=True, omit_defaults=True):
-    """The slots of a carried tensor, or, if `rolls` is set, of the state's rows. Steps do not read or write the slots
-    of the state's rows.
+    """The slots of a carried tensor. If `rolls` is set, they are the rows of the state instead, and steps neither read
+    nor write them.
 
-    is_kept: a run begins with the slots of the previous run, or with zeros. Other slots are empty until a step writes
-        them.
+    is_kept: whether a run begins with the slots of the previous run (zeros in the first run). Otherwise a slot is empty
+        until a step writes it.
     """
 
     name: str
@@ -84,18 +84,18 @@ class Bank(Strict, frozen=True, omit_defaults=True):
 
 
 class CarryIn(Strict, frozen=True):
-    """A carried tensor that a step feeds to the network: the sum of the slots of bank number `bank`, weighted by
-    `row`."""
+    """A carried tensor that a step feeds to the network: the sum of the values stored in bank number `bank`, weighted
+    by `row`."""
 
     bank: int
     row: Row
 
 
 class Carry(Strict, frozen=True):
-    """The content of a slot after a step: the sum, weighted by `row`, of the slots of its bank before the step and of
+    """What a step writes to a slot of a bank: the sum, weighted by `row`, of the bank's slots before the step and of
     the network's output.
 
-    A slot without an entry keeps its content.
+    A slot that no step writes keeps its value.
     """
 
     bank: int
@@ -145,9 +145,9 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
 
 class Fitted(Strict, frozen=True):
-    """The origin of fitted numbers: the plan from which the fit started, and the body to which it was fitted.
+    """The origin of a fitted plan: the plan from which the fit started, and the body to which it was fitted.
 
-    nominal: the name of that plan.
+    nominal: the name of the plan from which the fit started.
     graph: SHA-256 of the body's graph.
     source: SHA-256 of the source that the denoiser was exported from.
     method: the method of the fit.
@@ -164,8 +164,8 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     """A compiled sampler. `schedule` is the fingerprint of the noise schedule it was compiled for.
 
     given: names of the tensors [B, *x_shape] that the caller passes.
-    strength: the share of the steps that is run from a given image; None starts from noise.
-    renoise: the share of the noise that is added to the given image; None is all of it.
+    strength: the fraction of the steps that is run from a given image; None starts from noise.
+    renoise: the fraction of the noise that is added to the given image; None is all of it.
     fitted: the origin of numbers that were fitted to a denoiser; None for the numbers of a solver.
     banks: the banks of carried tensors.
     tail_of: the name of the whole plan, if this plan is a tail (`transforms/tail.py`). A tail's own name only describes
@@ -224,7 +224,7 @@ def tensor_values(tensor: Tensor) -> NDArray[np.float64]:
 
 
 def make_tensor(values: ArrayLike) -> Tensor:
-    """Return an array of numbers as a tensor of a plan."""
+    """Convert an array of numbers to a tensor of a plan, stored as little-endian float64."""
     array = np.asarray(values, "<f8")
     return Tensor(array.shape, array.tobytes())
 

@@ -53,7 +53,8 @@ UNPUBLISHED = Published("", order=None, rows=0)
 
 
 def published_orders(orders: Mapping[int, Published]) -> Callable[[Function], Function]:
-    """Decorate a family of solvers. Its function takes one of these orders as `order`, which has no default."""
+    """Decorate a function that implements several published solvers, one for each value of its argument `order`. The
+    argument has no default."""
     return partial(_attach_facts, dict(orders))
 
 

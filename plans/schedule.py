@@ -88,7 +88,8 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
 
 
 def _numbers_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """Return (field, problem) for a schedule that is given as lists of numbers, or None."""
+    """Return (field, what is wrong with it) for a schedule that is given as lists of alphas and sigmas, or None if
+    nothing is wrong."""
     count = len(spec.alphas)
     for field, wanted in (("alphas", count), ("sigmas", count), ("shares", count * (spec.kind == "interpolant"))):
         values = getattr(spec, field)
@@ -120,7 +121,8 @@ class NoiseSchedule:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that identify the schedule. Plans store them, so that no plan runs on another schedule."""
+        """16 hexadecimal digits that identify the schedule. Plans store the fingerprint, so that no plan is run with
+        another schedule."""
         import hashlib  # loads OpenSSL, which importing the runtime does not need
 
         named: dict[str, object] = {name: getattr(self.spec, name) for name in ALWAYS}
@@ -179,7 +181,7 @@ class NoiseSchedule:
         return self.path.time_of(lam)
 
     def share(self, time: Time) -> float:
-        """Return the share of y in x at a time, for schedules of x - y."""
+        """Return the fraction of y in x at a time, for schedules of x - y."""
         return 1 - time.alpha if self.path.share is None else self.path.share(time.network)
 
     @cached_property

@@ -105,7 +105,7 @@ GUIDED = (Rescale, MatchNorm, GuideChannels, GuideFrames, Project)  # change the
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
-    """The problem with the numbers of a shaping, or None."""
+    """Return what is wrong with the numbers of a shaping, as text, or None if nothing is."""
     if isinstance(shaping, Clip):
         fine, numbers = -math.inf < shaping.low < shaping.high < math.inf, f"clips to [{shaping.low}, {shaping.high}]"
     elif isinstance(shaping, Threshold):
@@ -128,8 +128,8 @@ def shaping_problem(shaping: Shaping) -> str | None:
 
 
 def as_shaping(value: Shaping | None) -> Shaping | None:
-    """Return a caller's shaping, checked; None for UNCLIPPED. Raises UserError for another value, and for invalid
-    numbers."""
+    """Return a shaping given by the caller, or None for UNCLIPPED. Raises UserError for any other value, and for
+    invalid numbers."""
     if value is None or value == UNCLIPPED:
         return None
     if not isinstance(value, Shaping):

@@ -1,4 +1,4 @@
-"""A denoiser's noise schedule, prediction type and other facts, as plans and manifests store them."""
+"""A denoiser's noise schedule, prediction type and other properties, as plans and manifests store them."""
 
 import sys
 from collections.abc import Callable
@@ -68,8 +68,7 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """The facts about a tensor carried from run to run that compiling a plan needs (from
-    `runtime.kinds.named_tensors.Carried`)."""
+    """The properties of a carried tensor that plan compilation needs (from `runtime.kinds.named_tensors.Carried`)."""
 
     @property
     def name(self) -> str: ...
@@ -79,8 +78,8 @@ class BankedTensor(Protocol):
 
 @dataclass(frozen=True)
 class Stairs:
-    """Positions that are denoised in blocks of `leaves`, each block later than the one before it
-    (`runtime.kinds.positions.Positions`).
+    """Positions that are denoised in blocks of `leaves` positions, each block one stage noisier than the block before
+    it (`runtime.kinds.positions.Positions`).
 
     axis: the axis of a sample that has `places` positions, negative (counted from the end).
     kept: the number of positions at the front that are finished already.

@@ -151,7 +151,7 @@ def _assign_rows(live: list[set[int]]) -> list[dict[int, int]]:
 
 
 def _draws(tracer: Tracer, values: Iterable[Lin]) -> tuple[int, ...]:
-    """Return the draws that some values read, without duplicates."""
+    """Return the numbers of the draws that some values contain, sorted and without duplicates."""
     return tuple(sorted({b for value in values for b in value.terms if isinstance(tracer.buffers[b], Draw)}))
 
 
@@ -172,7 +172,7 @@ def _row(value: Lin, columns: Mapping[int, int], width: int) -> Row:
 
 @dataclass
 class _Tensors:
-    """The tensors that tables refer to, without duplicates."""
+    """The tensor coefficients of a plan, each stored once. Its tables refer to them by number."""
 
     tracer: Tracer
     items: dict[Tensor, int] = field(default_factory=dict)  # tensor -> its number
@@ -180,8 +180,8 @@ class _Tensors:
     def table(
         self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int
     ) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
-        """Return one line of numbers per state row, which is zero for an unused row, and the terms whose coefficient is
-        a tensor."""
+        """Return the coefficients as a table, and the terms whose coefficient is a tensor. The table has one line per
+        state row; it is zero for an unused row."""
         lines = [[0.0] * width for _ in range(rows)]
         terms = []
         for row, value in sorted(values.items()):

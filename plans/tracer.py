@@ -23,7 +23,7 @@ from fewstep.plans.symbol import Lin, weighted_sum
 
 
 class Draw(msgspec.Struct, frozen=True):
-    """Standard normal noise number `draw`, generated again each time that it is read."""
+    """Standard normal noise with the number `draw`. It is generated again whenever it is read, with the same values."""
 
     draw: int
 
@@ -47,7 +47,8 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Raw network output of one evaluation, branch and head. It exists until that evaluation's update."""
+    """The raw network output of one evaluation, branch and head. It can be used only in the update of that evaluation's
+    step."""
 
     evaluation: int
     branch: str
@@ -55,7 +56,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Shaped(msgspec.Struct, frozen=True):
-    """The prediction of an evaluation after its shaping."""
+    """The prediction of evaluation number `evaluation` after its shaping, as a buffer."""
 
     evaluation: int
 
@@ -128,7 +129,8 @@ class Tracer:
 
     @property
     def towards(self) -> str | None:
-        """The name of the given tensor y that noising reverts to (see `start`), or None."""
+        """The name of the given tensor y to which the noising process reverts (see `start`); None if it ends in pure
+        noise."""
         return self.denoiser.towards
 
     def network(self, time: Time) -> NetworkFacts:
@@ -170,7 +172,7 @@ class Tracer:
         return self._reverts_to
 
     def add_share(self, x: Lin, time: Time) -> Lin:
-        """Return the network's x for a solver's x at a time: the share of y is added if noising reverts to y."""
+        """Return the network's x for a solver's x at a time: the fraction of y is added if noising reverts to y."""
         return x if self._reverts_to is None else x + self.schedule.share(time) * self._reverts_to
 
     def given(self, name: str) -> Lin:
@@ -209,7 +211,7 @@ class Tracer:
         """
         if self._reverts_to is not None and self.network(time).prediction == "velocity":
             raise UserError(
-                "this solver needs x0, which a velocity between a sample y and the data does not determine",
+                "this solver needs x0, which cannot be computed from a predicted velocity from a sample y to the data",
                 "use the solver interpolant",
             )
         x, outputs, x0 = self._evaluate(x, time, to)
@@ -239,8 +241,8 @@ class Tracer:
         return x, tuple(self._add(Predicted(evaluation, head)) for head in heads)
 
     def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
-        """Record an evaluation. Return x as a row, the outputs by branch, and x0 (from the shaping's result if there is
-        a shaping)."""
+        """Record an evaluation. Return x as stored in a state row, the network's outputs by branch, and x0. With
+        shaping, x0 is computed from the result of the shaping."""
         network = self.network(time)
         prediction.check_prediction(network.prediction, time, self.schedule.spec)
         evaluation = len(self.evaluations)
@@ -292,7 +294,7 @@ class Tracer:
         return x, outputs, x0
 
     def _conditional(self, outputs: dict[str, list[Lin]]) -> Lin:
-        """Return the conditional output, which the shaping of a guided output reads. Raises UserError if there is no
+        """Return the output of the conditional branch, which the shaping needs. Raises UserError if the guidance has no
         such branch."""
         if COND not in outputs:
             name = type(self.shaping).__name__
@@ -365,7 +367,8 @@ class Tracer:
         return x0 if self.denoiser.self_condition else self._add(Predicted(evaluation, x0))
 
     def _store_input(self, x: Lin, evaluation: int) -> Lin:
-        """Return x if it is a row already written for this evaluation (by `start` or `store`), else store it."""
+        """Return x as a state row: x itself if it was already written for this evaluation (by `start` or `store`),
+        otherwise a new row."""
         if len(x.terms) == 1:
             ((only, coefficient),) = x.terms.items()
             buffer = self.buffers[only]

@@ -52,8 +52,8 @@ class RangesContents(Struct, frozen=True):
 
 
 class FittedContents(FittedPlan, frozen=True):
-    """A fitted plan, with its guidance as text, and the command that fits it again (or a text that says in which
-    bundle)."""
+    """A fitted plan with its guidance as text, and the command that fits it again. If the command is for another
+    bundle, `command` is a sentence that says so."""
 
     guidance: str
     command: str
@@ -71,13 +71,13 @@ class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
 
 
 class VerifiedStages(Struct, frozen=True, forbid_unknown_fields=False):
-    """The verification table of a bundle."""
+    """The table of comparisons made when the bundle was verified."""
 
     comparisons: tuple[VerifiedStage, ...]
 
 
 class NetworkContents(Struct, frozen=True):
-    """The graphs of one network. All other facts are in the manifest."""
+    """The graphs of one network. Everything else about it is in the manifest."""
 
     conditioner: GraphContents | None
     prologue: GraphContents | None
@@ -104,7 +104,7 @@ class Contents(NetworkContents, frozen=True):
 
 
 def inspect(options: InspectOptions) -> Contents:
-    """Return the contents of a bundle. Every graph is read, and opened once if onnxruntime runs it."""
+    """Return the contents of a bundle. Every graph is read; a graph that onnxruntime can run is also loaded once."""
     bundle = options.open()
     manifest = bundle.manifest
     files, unreadable = _files(bundle)

@@ -1,4 +1,4 @@
-"""The calibration that made a body, as options for the commands that a report prints."""
+"""Commands that a report prints to calibrate again, with the options of the calibration that made a body."""
 
 from fewstep.calibration.options import GUIDANCE, CalibrateOptions
 from fewstep.calibration.recorded_options import find_recorded_options

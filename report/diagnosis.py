@@ -1,4 +1,4 @@
-"""`fewstep doctor`: the facts of this machine, and findings, each with the command that fixes it."""
+"""`fewstep doctor`: what is installed on this machine, what is missing, and the command that fixes each problem."""
 
 import platform
 import re
@@ -65,7 +65,8 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The facts of this machine. `fewstep` is its version; None if it runs from a folder without installation."""
+    """What `fewstep doctor` found out about this machine. `fewstep` is the installed version; None if it runs from a
+    folder without installation."""
 
     fewstep: str | None
     python: str
@@ -88,7 +89,8 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def diagnose(options: DoctorOptions) -> Diagnosis:
-    """Return the facts of this machine. It installs and changes nothing, and loads only onnxruntime."""
+    """Return what was found out about this machine: packages, processor, memory, GPUs and disk space. Nothing is
+    installed or changed, and only onnxruntime is loaded."""
     packages, engine, jetson = package_versions(), this_onnxruntime(), this_jetson()
     code = cuda_code_of_engines()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
@@ -157,7 +159,8 @@ def lacks_code(code: CudaCode, gpu: Gpu) -> bool:
 
 
 def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Yield the findings on onnxruntime, which every bundle needs."""
+    """Yield findings about the installed packages of onnxruntime: two that overwrite each other, none, or one that does
+    not suit the machine."""
     both = [name for name in RUNTIMES if name in seen.packages]
     extra = "gpu" if seen.gpus else "cpu"
     if len(both) == 2:
@@ -249,7 +252,7 @@ def _packages_of(engine: str) -> tuple[str, ...]:
 
 
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Yield the findings on the processor, memory and disk."""
+    """Yield findings about the processor, memory and disk space."""
     cpu, space = seen.cpu, seen.space
     if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
         target = rank_platforms(ONNXRUNTIME, "x86", saturating=True)[0].name

@@ -29,7 +29,7 @@ def join(parts: Iterable[Content], separator: str = "") -> Html:
 
 
 def data(value: float, text: str) -> Html:
-    """Return a figure: `text` for the reader, the exact value for programs."""
+    """Return a number in HTML: `text` for the reader, and the exact value for programs."""
     return Html(f'<data value="{value!r}">{escape(text)}</data>')
 
 
@@ -68,7 +68,8 @@ def paragraph(*parts: Content, kind: str = "") -> Html:
 
 
 def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], text_columns: int = 1) -> Html:
-    """Return a table. The first `text_columns` columns are text; the others are figures, which align right."""
+    """Return an HTML table. The first `text_columns` columns are left-aligned text, the others right-aligned
+    numbers."""
 
     def row(cells: Sequence[Content], tag: str) -> str:
         kinds = ["" if index < text_columns else "n" for index in range(len(cells))]
@@ -80,7 +81,7 @@ def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], text_colum
 
 
 def card(title: Content, figure: Content, note: Content) -> Html:
-    """Return a card with a headline figure."""
+    """Return an HTML card with a title, one prominent figure, and a note."""
     parts = f"<dt>{markup(title)}</dt><dd>{markup(figure)}</dd><dd class='note'>{markup(note)}</dd>"
     return Html(f'<dl class="card">{parts}</dl>')
 
@@ -92,14 +93,14 @@ def picture(png: bytes, description: str) -> Html:
 
 
 def figure(content: Html, caption: Content) -> Html:
-    """Return a figure with its caption. A wide figure scrolls; its caption does not."""
+    """Return an HTML figure with its caption. A figure wider than the page scrolls; its caption does not."""
     return Html(
         f'<figure><div class="scroll">{content.markup}</div><figcaption>{markup(caption)}</figcaption></figure>'
     )
 
 
 def details(summary: str, content: Html) -> Html:
-    """Return content that is folded until the reader opens it. It needs no script."""
+    """Return content that is hidden until the reader opens it. It needs no script."""
     return Html(f"<details><summary>{escape(summary)}</summary>{content.markup}</details>")
 
 

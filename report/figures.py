@@ -1,4 +1,4 @@
-"""The figures of a page: those of `measure`, and the results of calibration for each body."""
+"""The measurements on a page: those of `measure`, and the results of calibration for each body."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,9 +33,9 @@ LOG = logging.getLogger("fewstep")
 def collect_figures(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Samples | None]:
-    """Measure all figures of a bundle's report. Return them and the samples, or None for tokens.
+    """Measure everything that a bundle's report shows. Return the results, and the samples, or None for tokens.
 
-    `workers` of the caller, if given, sample instead of the workers that the task would start.
+    workers: the caller's worker processes, to use instead of those that the task would start.
     """
     bundle, manifest, judged = task.bundle, task.bundle.manifest, task.judged
     results, judgements = run_measurement(task, progress, workers)
@@ -65,7 +65,8 @@ def collect_figures(
 
 
 def list_excluded_bodies(bundle: Bundle) -> Iterator[str]:
-    """Yield a sentence for each body that is not judged, and log it as a warning."""
+    """Yield a sentence for each body that was not compared with float32, with the reason. It is also logged as a
+    warning."""
     for name, error in find_excluded_bodies(bundle).items():
         # a page may be published, so it contains no path of this machine
         sentence = f"Not judged: {name}, because {error.what.replace(f'{bundle.path}: ', '')}."
@@ -89,7 +90,7 @@ def network_coverages(bundle: Bundle, prepared: Mapping[str, Graph], name: str, 
 
 
 def machine_notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
-    """Yield notes on the bodies and on this machine without which the figures would mislead."""
+    """Yield notes about the bodies and about this machine that are needed to interpret the measurements correctly."""
     for platform in filter(None, (platform_of(body.target, body.platform) for body in bodies)):
         for note in platform.notes:
             yield f"{platform.name}: {note}."

@@ -5,9 +5,10 @@ from fewstep.runtime.bundle.manifest import Body, Manifest
 
 
 def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> str | None:
-    """Return why a body runs in float32, and what to do. None if some operations are in int8, or if it is unknown.
+    """Return why an int8 body has no operation in int8, and what to do. None if it has some, if the number is unknown,
+    or if the body is not an int8 body.
 
-    share: the share of multiply-accumulates in int8 along the plan of interest; None if it is unknown.
+    share: the fraction of multiply-accumulates in int8 along the plan of interest; None if it is unknown.
     """
     covered = [graph.coverage for graph in body.graphs]
     is_float = share == 0 or all(each is not None and each.int8_macs == 0 for each in covered)

@@ -29,7 +29,7 @@ LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # operations that change
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the structs of this file."""
+    """Base class of the structs in this module."""
 
 
 class GraphContents(Struct, frozen=True):
@@ -74,8 +74,8 @@ class StepGraphContents(Struct, frozen=True):
 class BodyContents(Struct, frozen=True):
     """The graphs of a body (the denoiser in one precision), in addition to the body's entry in the manifest.
 
-    multiplying: its matrix products and convolutions, in order, with their types. uncounted: the reason why they are
-    missing, or empty.
+    multiplying: its matrix products and convolutions in graph order, with their types. uncounted: the reason why they
+        could not be listed, or "".
     """
 
     graph: GraphContents
@@ -111,7 +111,8 @@ def read_graph_contents(
 
 
 def _kind(node: onnx.NodeProto) -> str:
-    """Return the kind of a node in an optimized graph. Convolutions in onnxruntime's own layout are a separate kind."""
+    """Return the operation type of a node in an optimized graph. Convolutions in onnxruntime's NCHWc layout are a type
+    of their own."""
     return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
 
 
@@ -123,8 +124,8 @@ def _engine_requirement(graph: Graph) -> str:
 def read_body_contents(
     bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreadable: Collection[str]
 ) -> BodyContents:
-    """Return the contents of a body. `prepared` is the float32 body's graph, in which operations are counted; files
-    named `unreadable` are not read."""
+    """Return the contents of a body. Its operations are counted in `prepared`, the float32 body's graph. Files named in
+    `unreadable` are not read."""
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = read_graph_contents(bundle, body.graph, runs_here, _is_for_engines(body))
     earlier = tuple(
@@ -171,7 +172,8 @@ def _why_uncounted(prepared: Graph | None) -> str:
 def _make_uncounted_body(
     body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
 ) -> BodyContents:
-    """Return the contents of a body with only the counts of calibration, if it is int8."""
+    """Return the contents of a body whose operations could not be counted in the optimized graph. If it is int8, they
+    include the counts made by the calibration."""
     shares: tuple[Share, ...] = ()
     if (counted := body.graph.coverage) is not None:
         in_float = counted.total_macs - counted.int8_macs

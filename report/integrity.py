@@ -166,7 +166,8 @@ def _check_hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Dam
 
 
 def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Yield the plans that cannot be read, or that are for another schedule or prediction."""
+    """Yield each plan that cannot be read, or that was compiled for another schedule or prediction than the bundle's,
+    with the command that makes it again."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
     again = {

@@ -73,7 +73,8 @@ def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | Non
 
 
 def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
-    """Return the limit in dB that figures do not reach: first that of the PSNR, then that of the signal to error."""
+    """Return a clause about the limit in dB that a body does not reach: that of the PSNR or, if the PSNR suffices, that
+    of the signal-to-noise ratio."""
     if near.snr is not None and near.snr > near.psnr:
         return f"{_describe_loud(near)}, where {needs} {psnr:g} dB"
     if near.snr is None or not near.psnr >= psnr:
@@ -82,7 +83,8 @@ def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
 
 
 def _describe_loud(near: Nearness) -> str:
-    """Return the figure that counts for samples that are louder than the peak of PSNR."""
+    """Return the signal-to-noise ratio as text. It is reported instead of PSNR if samples exceed the peak that PSNR
+    assumes."""
     return f"; its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
 
 

@@ -96,7 +96,7 @@ def header(results: Results) -> Html:
 
 
 def headline(results: Results) -> Html:
-    """Return the four headline figures of the body that runs on this machine."""
+    """Return the figures at the top of the page: quality, speed and coverage of the body that runs on this machine."""
     first = results.qualities[0]
     end = first.against_float
     covered = [each for each in results.covered if each.body == first.body]
@@ -188,7 +188,7 @@ def coverage_section(results: Results) -> Html:
 
 
 def _coverage(alike: Sequence[BodyCoverage]) -> Html:
-    """Return one table for these bodies, whose operations have the same types."""
+    """Return one table of the operations, for bodies whose operations have the same types."""
     covered = alike[0]
     total = covered.coverage.total_macs
     head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]

@@ -21,9 +21,10 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 
 class PartsIntegrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The checks of a folder of parts.
+    """The result of checking a folder of parts, written by `fewstep bake --parts`.
 
-    files: how many files have the hash in run.json. graphs: how many were opened. notes: what could not be checked.
+    files: the number of files whose hash is the one in run.json. graphs: the number of graphs that were loaded. notes:
+        what could not be checked.
     """
 
     folder: str
@@ -64,7 +65,7 @@ def _read(folder: Path) -> PartsFile:
 
 
 def _find_damage(folder: Path, named: list[str], hashes: Mapping[str, str]) -> Iterator[str]:
-    """Yield the files that are missing or that changed since the folder was written."""
+    """Yield a sentence for each file that is missing, or that changed since the folder was written."""
     for name in dict.fromkeys([*named, *hashes]):
         file = folder / name
         if name != file.name:

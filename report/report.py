@@ -1,4 +1,4 @@
-"""`fewstep report`: measure, build the page, and add it with its figures to the bundle."""
+"""`fewstep report`: measure, build the page, and add the page and its measurements to the bundle."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -29,10 +29,12 @@ T = TypeVar("T")
 
 
 def report(options: ReportOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
-    """Judge a bundle, and write report/index.html and the same figures as JSON into it, or to `options.output`.
+    """Compare a bundle's bodies with float32, and write report/index.html and the same results as JSON into the bundle,
+    or to `options.output`.
 
     Measuring takes minutes and does not hold the bundle's lock. If the bundle changes meanwhile, nothing is written.
-    `workers` of the caller, if given, sample instead of the workers of the options.
+
+    workers: the caller's worker processes, to use instead of those that the options request.
     """
     asked = open_report_task(options)
     assert asked.judged is not None

@@ -47,8 +47,8 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
 
 
 def _make_contender(task: JudgedTask, name: str, options: ReportOptions) -> Contender:
-    """Return a body with its seeds, which are fewer if its numerics are simulated. A body whose plan differs from the
-    first one keeps its own plan."""
+    """Return a body with the number of seeds on which it is compared with float32, which is smaller if its arithmetic
+    is simulated. A body whose plan differs from the first body's keeps its own plan."""
     simulated, plan = is_simulated(task.bodies[name]), task.plans[name]
     seeds = min(options.seeds, options.simulated_seeds) if simulated else options.seeds
     forced = min(seeds, options.forced_seeds // 2 or 1 if simulated else options.forced_seeds)

@@ -37,7 +37,8 @@ def list_warnings(results: Results) -> Iterator[str]:
 
 
 def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
-    """Return the differences of a body at each step, by their names."""
+    """Return, under the names GUIDANCE and CONDITION, how well a body preserves the effect of guidance and of a
+    condition at each step. None at steps where this was not measured."""
     return {
         GUIDANCE: [step.guidance for step in quality.steps],
         CONDITION: [step.condition for step in quality.steps],

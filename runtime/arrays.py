@@ -15,13 +15,14 @@ MASKED = "masked values"
 
 
 class UnusableValue(UserError):
-    """A value of the right form that is missing, not finite or out of range, such as from a sensor that dropped out."""
+    """Raised for a value of the right type and shape that is missing, not finite or out of range, such as from a sensor
+    that dropped out."""
 
 
 def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """Return the value as an array of numbers or booleans, converted to `dtype` if it is given.
+    """Convert a value to an array of numbers or booleans, of type `dtype` if it is given.
 
-    Raises UnusableValue for None and for masked values, which numpy would read as valid. Raises UserError for anything
+    Raises UnusableValue for None and for masked values, which numpy would treat as valid. Raises UserError for anything
     else that is not numeric. Values that `dtype` cannot represent become infinite, which `as_finite` refuses.
     """
     is_not, holds = ("are not", "hold") if what.endswith("s") else ("is not", "holds")

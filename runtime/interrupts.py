@@ -30,7 +30,7 @@ SHOW_CURSOR = "\x1b[?25h"  # shows the cursor again, which progress bars hide
 
 @dataclass
 class _Command:
-    """The running command."""
+    """The state of the running command as far as interrupts (Ctrl-C) are concerned."""
 
     first: float | None = None  # time of the first interrupt (time.monotonic)
     code: int | None = None  # its exit code, once it is known
@@ -159,7 +159,7 @@ def _raise_due() -> None:
 
 
 def end_with(code: int) -> int:
-    """Declare that the command has ended with this exit code, which a later interrupt must not change. Returns the
+    """Record that the command has ended with this exit code, so that a later interrupt does not change it. Returns the
     code.
 
     Call it inside `record_interrupts`, whose handler then stays installed.

@@ -33,12 +33,13 @@ class Options:
             object.__setattr__(self, name, value)
 
     def command_line(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
-        """Return the command line of these options: those in `always`, and those that differ from their defaults.
+        """Return the command line that gives these options. It contains those in `always`, and those that differ from
+        their defaults.
 
-        `of` names the first argument. A path is reduced to its last name, because folders are private. Options with
-        `metadata={"unrecorded": True}` do not change results, and are left out. Those with `metadata={"is_text": True}`
-        hold text, in which a slash separates no folders. Values are quoted for a shell, which would split a name at a
-        space and expand a pattern.
+        `of` is the text of the first argument. A path is reduced to its last part, because folders are private. Options
+        with `metadata={"unrecorded": True}` do not change results, and are left out. Those with `metadata={"is_text":
+        True}` hold text, in which a slash separates no folders. Values are quoted for a shell, which would split a name
+        at a space and expand a pattern.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:

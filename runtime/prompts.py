@@ -13,11 +13,11 @@ Values = Mapping[str, Sequence[Any]]  # condition -> its values, which the sampl
 def add_prompt_conditions(
     bundle: Bundle, values: Values, prompts: Sequence[str], negative: Sequence[str] = (), threads: int = 0
 ) -> tuple[Values, Values]:
-    """Add the conditions that prompts encode to `values`. Returns them and the conditions of the branch "uncond".
+    """Add the conditions that prompts encode to `values`. Returns them, and the conditions of the branch "uncond".
 
-    values: values of each condition, which the samples take in turn.
-    prompts: what to show, as text.
-    negative: what to avoid, as text.
+    values: a list of values for each condition. If there are fewer values than samples, they are used in turn.
+    prompts: what the samples should show, as text.
+    negative: what they should not show, as text.
 
     Raises UserError if the bundle needs prompts and gets none, and for a condition that is given twice.
     """

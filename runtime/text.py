@@ -148,7 +148,7 @@ def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEnco
 
 
 def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
-    """Load the text encoder of an open bundle, as `load_text_encoder` does."""
+    """Load the text encoder of an open bundle, as `load_text_encoder` does. Raises UserError if the bundle has none."""
     text = bundle.manifest.text
     if text is None:
         raise UserError(f"{bundle.path} has no text encoder", _other_conditions(bundle))
@@ -161,7 +161,7 @@ def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
 
 
 def _other_conditions(bundle: Bundle) -> str:
-    """Return what to give in place of a prompt to a bundle without a text encoder."""
+    """Return advice for a user who gave a prompt to a bundle without a text encoder: what to give instead."""
     conditions = bundle.manifest.conditions
     if any(each.dtype.startswith("float") for each in conditions):  # as encoded prompts are
         return "encode the prompt first: fewstep encode FOLDER -p ... -o prompts.npz, then --conditions prompts.npz"

@@ -115,6 +115,6 @@ def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Sche
 
 
 def _multiply_node(x: str, called: str, numbers: Float, y: str, op: WeightedOp, prepared: Graph, new: NewNodes) -> Node:
-    """Return the node that multiplies each channel of an operation's input or output by its own number."""
+    """Return a Mul that multiplies each channel of an operation's input or output by a separate number."""
     constant = new.constant(f"{x}_{called}", numbers.astype(np.float32).reshape(bias_shape(op, prepared)))
     return Node("Mul", (x, constant), (y,), name=f"channels({x})")

@@ -6,12 +6,12 @@
     pictures:   x * a + b, constants [C]               ==>   BatchNormalization(x, a, b, 0, 1)
     pictures:   x * a + b of each sample, [B, C, 1..]  ==>   the same of x [1, B C, ...]
 
-A picture has two or three spatial axes. m and n are the multipliers of channels (`channel_equalization.py`):
+An image has two or three spatial axes. m and n are the multipliers of channels (`channel_equalization.py`):
 convolutions read and write integers with one scale for all channels. Adaptive scales and shifts follow a GroupNorm;
 shifts by the bias and the time follow a convolution. In 2-D, results are bitwise identical on x86; on a processor whose
-kernels use fused multiply-add they differ. The view [1, B C, ...] does not copy the picture.
+kernels use fused multiply-add they differ. The view [1, B C, ...] does not copy the image.
 
-Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 passes over a picture once. With
+Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 passes over an image once. With
 divisions fused an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
 sums fused it takes 0.87 to 0.90 on the shipped denoisers (benchmarks/races/cpu_forms.py of commit f965803).
 
@@ -121,7 +121,8 @@ def _fuse_dequantize(division: _Division, graph: Graph) -> _Coded:
 
 
 def _fuse_quantize(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Coded]:
-    """Fuse products by m that only convolutions of pictures read into the scales of QuantizeLinear."""
+    """Yield each QuantizeLinear that follows a Mul by constants, with its scales divided by these constants instead.
+    Only codes that 2-D or 3-D convolutions read can have a scale for each channel, so others are left as they are."""
     graph, idx = lowered.graph, lowered.idx
     for node in graph.nodes:
         found = match(node, "QuantizeLinear(*Mul(x, NUMBERS))", idx) if node.output in codes else None
@@ -139,8 +140,8 @@ def _fuse_quantize(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator
 
 
 def _fuse_bias(division: _Division, lowered: _Lowered) -> Changes:
-    """Fuse the division, and a constant bias if one follows, into one operation. Return no changes if another sum
-    follows: `_fuse_sums` fuses the division with that sum."""
+    """Fuse a division of each channel, and a constant bias if one follows, into one operation. Return the nodes to
+    replace. Return none if another Add follows, because `_fuse_sums` then fuses the division with it."""
     product, channels = division.product, len(division.numbers)
     readers = lowered.idx.consumers.get(product.output, ()) if lowered.idx.is_inner(product.output) else ()
     add = next((each for each in readers if each.op == "Add"), None)
@@ -182,7 +183,8 @@ class _Affine:
 
 
 def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
-    """Fuse all sums except those already fused with a division in `before`."""
+    """Return the nodes to replace: each Add that completes a map x * scale + shift becomes a BatchNormalization. An Add
+    that was already fused with a division (in `before`) is left out."""
     changes: Changes = {}
     plain: dict[int, tuple[str, str]] = {}
     for node in lowered.graph.nodes:
@@ -198,7 +200,7 @@ def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
 
 
 def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """Match x * scale + shift or x + shift of pictures, with one scale and shift per channel. `add` is the node of the
+    """Match x * scale + shift or x + shift of images, with one scale and shift per channel. `add` is the node of the
     sum. Return None if it is not such a sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
@@ -219,8 +221,8 @@ def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
 
 
 def _match_product(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[str, Operand] | None:
-    """Return x and a of a product x * a; None if `a` does not have one number for each channel, or x has another shape
-    than the product."""
+    """Return x and a if a node is a product x * a with one number in `a` per channel, where x has the shape of the
+    product. Otherwise return None."""
     if node.op != "Mul":
         return None
     shape = lowered.types.shape(node.output)

@@ -78,15 +78,16 @@ def centre(
 
 
 def _symmetric_code(code: Encoding) -> Encoding:
-    """Return a code without a zero point that covers the same values. It serves a convolution with unknown pads, and an
-    operation whose shift would overflow; other operations may read the same tensor centred, in another code."""
+    """Return quantization parameters without a zero point that cover the same values. They are for a convolution with
+    unknown padding, and for an operation whose shift would overflow; other operations may read the same tensor with a
+    zero point."""
     zero = int(code.zero_point)
     return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
 
 
 def _pads(op: WeightedOp) -> tuple[int, ...] | None:
-    """Return pads of a convolution, begin and end of each axis; () for a product; None if the graph does not give
-    them."""
+    """Return the padding of a convolution, at the begin and the end of each axis; () for a matrix product; None if the
+    graph does not state it."""
     if op.node.op != "Conv":
         return ()
     if op.node.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
@@ -136,7 +137,8 @@ def _add_back_shifts(
 
 
 def _find_bias(idx: Index, op: WeightedOp) -> tuple[Node, str] | None:
-    """Return the constant Add that is the only reader of an operation's output, and the name of its constant."""
+    """Return the Add of a constant that is the only reader of an operation's output, and the constant's name. None if
+    there is no such Add."""
     if not idx.is_inner(op.name) or idx.consumers[op.name][0].op != "Add":
         return None
     (reader,) = idx.consumers[op.name]

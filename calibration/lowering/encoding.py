@@ -15,10 +15,11 @@ HEADROOM = 1.25  # factor of the range of 16-bit codes, since other samples may 
 
 @dataclass(frozen=True)
 class Encoding:
-    """The code of one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
+    """The quantization parameters of one tensor: `scales` float64 [groups], or [1] if all range groups share one; and
+    one zero point for all groups.
 
-    `multipliers` [channels]: the graph multiplies each channel by its number before quantization; None if all channels
-    share the scale.
+    multipliers: [channels], the number by which the graph multiplies each channel before quantization; None if it
+        multiplies none.
     """
 
     scales: NDArray[np.float64]
@@ -56,7 +57,8 @@ def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM)
 
 
 def symmetric_int16(code: Encoding) -> Encoding:
-    """Return an int16 code around zero that covers all values of a uint16 code."""
+    """Convert the parameters of a uint16 quantization to those of a symmetric int16 quantization (zero point 0) that
+    covers the same values."""
     zero = int(code.zero_point)
     reach = code.scales * max(zero, 2**16 - 1 - zero)
     return replace(code, scales=reach / (2**15 - 1), zero_point=np.int16(0))

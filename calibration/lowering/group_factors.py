@@ -8,8 +8,8 @@ digits only below factor / 16384. A group whose scale is over a thousand times f
 scale. The graph divides by a factor and multiplies by the same factor, not by its reciprocal, so that rounding the
 factor causes no gain error.
 
-Around a convolution a factor has as many axes as a picture, all of size 1. If the inputs of a kernel differ in their
-number of axes, OpenVINO does not keep the layout of its convolutions, which costs two reorders of the picture.
+Around a convolution a factor has as many axes as an image, all of size 1. If the inputs of a kernel differ in their
+number of axes, OpenVINO does not keep the layout of its convolutions, which costs two reorders of the image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def _inner_operation(op: WeightedOp, x: str) -> WeightedOp:
 
 
 def _reshape_factor(op: WeightedOp, prepared: Graph, new: NewNodes) -> tuple[str, tuple[Node, ...]]:
-    """Return the factor of an operation's input, and the nodes that reshape it to a picture's axes for a
+    """Return the factor of an operation's input, and the nodes that reshape it to an image's axes for a
     convolution."""
     factor = factor_name(op.x)
     if op.node.op != "Conv":

@@ -1,4 +1,5 @@
-"""Values that change with the range group: rows of one packed table, selected by the body's input "group"."""
+"""Quantization parameters that change with the range group: each group is a row of one packed table, and the body's
+input "group" selects it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ GROUP_INPUT = Value(GROUP, np.dtype(np.int64), (1,))
 
 
 def gather_columns(what: str, table: Array, names: Sequence[str]) -> Replacement:
-    """Return the nodes that set each of `names` [1] to its column of `table` [groups, names], with a single Gather.
+    """Return the nodes that set each tensor of `names` [1] to its column of `table` [groups, names] for the current
+    range group, with a single Gather.
 
     `what` is the table's name, which must be unique in the graph.
     """

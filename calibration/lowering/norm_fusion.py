@@ -23,7 +23,8 @@ NORM = "LayerNormalization"
 
 
 def fuse_norms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """Return the lowered graph after these fusions. Nodes that are no longer read stay in the graph."""
+    """Return the lowered graph with the sum before a normalization written as Sum instead of Add, and with a constant
+    factor after a normalization folded into its scale and bias. Nodes that are no longer read stay in the graph."""
     idx, new, changes = index(graph), NewNodes(graph), dict[str, Node]()
     for node in graph.nodes:
         total = match(node, f"{NORM}(*Add(x, y))", idx)

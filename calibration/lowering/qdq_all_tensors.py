@@ -138,7 +138,7 @@ class _Pairs:
         yield Node("Mul", (name_after_rounding(whole), name_after_rounding(factors)), node.outputs)
 
     def _output_code(self, name: str, node: Node) -> Encoding:
-        """Return the code of a node's output."""
+        """Return the quantization parameters of a node's output."""
         if node.op in MOVING:
             return self._codes[node.inputs[0]]
         code = self._codes[name]
@@ -171,7 +171,8 @@ class _Pairs:
         )
 
     def _constants(self, node: Node) -> Iterator[Sequence[Node]]:
-        """Yield nodes that dequantize the float constants of a node, except those that an earlier node reads."""
+        """Yield nodes that dequantize the float constants of a node. Constants that were already dequantized for an
+        earlier node are left out."""
         for place, source in enumerate(node.inputs):
             array, name = self._graph.constants.get(source), _constant_name(node, place)
             if array is None or integer_name(name) in self.constants or not self._is_data(source, node, place):
@@ -191,7 +192,8 @@ class _Pairs:
             yield (way,)
 
     def _code_of_constant(self, array: Array, node: Node, place: int) -> Encoding:
-        """Return the code of a constant, from its own range or with the precision that norms and sums need."""
+        """Return the quantization parameters of a constant. They follow from its own range, or from the precision that
+        normalizations and sums need."""
         low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
         end = Range(low, high if high > low else 1.0)
         code = asymmetric_uint16(Ranges(end, (), 1.0, ()), grouped=False, headroom=1.0)
@@ -206,7 +208,9 @@ class _Pairs:
         return symmetric_int16(code) if node.op == "LayerNormalization" and place == 1 else code
 
     def _second_pair(self, node: Node) -> tuple[int, str, Encoding] | None:
-        """Return the input that a node reads through a second pair: its index, the pair's output, and its code."""
+        """Return the input of a node that needs a second QuantizeLinear-DequantizeLinear pair after the first: the
+        index of the input, the name of the second pair's output, and its quantization parameters. None if the node
+        needs no second pair."""
         if self._is_narrow(node):
             return 0, eight_bit_name(node.inputs[0]), self._codes[eight_bit_name(node.output)]
         is_product = node.op == "MatMul" and all(self._is_activation(name) for name in node.inputs)

@@ -20,7 +20,8 @@ from fewstep.graph.weight_quantization import QuantizedWeight
 
 
 def qdq_form(dtype: np.dtype[Any]) -> Form:
-    """Return the form for a graph whose float type is `dtype`."""
+    """Return the functions that write an int8 graph with QuantizeLinear-DequantizeLinear pairs, whose float type is
+    `dtype`."""
     return Form(emit_pair, lambda op, weight: emit_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 

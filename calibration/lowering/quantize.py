@@ -95,7 +95,11 @@ def lower_graph(
     in_float: Collection[str] = (),
     quantize: Quantizer | None = None,
 ) -> LoweredGraph:
-    """Return the graph of `lower`, before its check on an engine."""
+    """Return the int8 graph for a target without checking it on an engine, as `lower` does.
+
+    in_float: the names of operations to keep in float.
+    quantize: rounds the weight of an operation; by default the quantizer of the target.
+    """
     ops = tuple(op for op in select_measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
     encodings = choose_encodings(prepared, table, ops, scheme)
@@ -172,8 +176,8 @@ def _check_constants(prepared: Graph) -> None:
 
 
 def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
-    """Return the operations whose activations had values at some step of the calibration. Raises UserError if there are
-    none."""
+    """Return the operations that can be in int8 and whose activations were observed at some step of the calibration.
+    Raises UserError if there are none."""
     unseen = frozenset(table.unseen)
     ops = tuple(
         op

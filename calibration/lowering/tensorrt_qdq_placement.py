@@ -9,7 +9,7 @@ exceptions:
 - In float a convolution or a product is one kernel together with the activation function after its bias. In int8 that
   function is a separate kernel, which reads and writes everything again, and rounds.
 - An int8 convolution is one kernel with some of these functions (`FUSED`), and writes float. So it can be int8 while
-  the readers of the function are float, except for wide pictures, where it saves few bytes. GELU is among them in its
+  the readers of the function are float, except for wide images, where it saves few bytes. GELU is among them in its
   form with tanh.
 - A float convolution writes directly into the output of Concat. An int8 convolution does not: a kernel copies its
   output.
@@ -63,10 +63,10 @@ def place_roundings(prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
 
 
 def approximate_gelu(graph: Graph) -> Graph:
-    """Return the graph with GELUs after convolutions in the form with tanh (Hendrycks and Gimpel 2016, arXiv
-    1606.08415).
+    """Return the graph with each GELU after a convolution replaced by its approximation with tanh (Hendrycks and Gimpel
+    2016, arXiv 1606.08415).
 
-    It differs from GELU by 4.8e-4 at most, near 2.7, where numbers in float16 are 2e-3 apart.
+    The two differ by 4.8e-4 at most, at inputs near 2.7, where numbers in float16 are 2e-3 apart.
     """
     idx = index(graph)
     fused = {node.output for node in graph.nodes if node.op == "Gelu" and _is_fused(node.output, idx)}
@@ -97,7 +97,8 @@ def _pair_saves_bytes(maker: WeightedOp, op: WeightedOp, idx: Index, types: Type
 
 
 def _activation_input(name: str, idx: Index) -> str | None:
-    """Return the operation output that an activation function reads through a bias, if it produces tensor `name`."""
+    """Return the tensor to which a bias is added before an activation function, if that function computes the tensor
+    `name`. Otherwise return None."""
     node = idx.producers.get(name)
     found = match(node, "Mul(Sigmoid(gate), Add(x, BIAS))", idx) or match(node, f"({ACTIVATIONS})(Add(x, BIAS))", idx)
     return None if found is None else found["x"]

@@ -20,8 +20,8 @@ class Bound:
 
 
 def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
-    """Parse a quality, e.g. "44dB", or a speed, e.g. "1.5x". Raises UserError if both are given, or one is
-    malformed."""
+    """Parse --quality, e.g. "44dB", or --speed, e.g. "1.5x". Return None if neither is given. Raises UserError if both
+    are given, or if the text is malformed."""
     if quality is not None and speed is not None:
         raise UserError("--quality and --speed cannot be combined", "give one: the other is optimized")
     if quality is not None:

@@ -51,7 +51,7 @@ class PrecisionMap(Strict, frozen=True):
 
 
 class PrecisionMaps(Strict, frozen=True):
-    """The file of a bundle's precision maps."""
+    """The content of a bundle's file of precision maps, which lists the operations of each body that stay in float."""
 
     schema: int
     maps: tuple[PrecisionMap, ...]

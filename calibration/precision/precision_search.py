@@ -56,12 +56,12 @@ class Point:
 @dataclass(frozen=True)
 class SearchResult:
     """The result of a search: the `recipe` of the deployed body, its `point`, and its quality `judged` on seeds that
-    the search did not use. A body that is taken because it passes on those seeds has a mean there that is slightly too
-    high.
+    the search did not use. On the seeds of the search, the mean quality of the selected body is biased slightly
+    upwards, because it was selected for passing there.
 
-    `points` are all bodies tried, by count. `unbounded` is the judged quality of the body without a bound, and
-    `unbounded_count` its number of operations in float. `float_time` is the time of a float32 step relative to that
-    body.
+    `points` are all bodies tried, by their number of operations in float. `unbounded` is the judged quality of the body
+    that a search without a bound on quality or speed would deploy, and `unbounded_count` its number of operations in
+    float. `float_time` is the time of a float32 step relative to that body.
     """
 
     recipe: Recipe
@@ -111,7 +111,7 @@ class Search:
         return self._qualities[count]
 
     def judge(self, count: int) -> EndQuality:
-        """Return the quality of a body on the judging seeds."""
+        """Return the quality of the body with `count` operations in float, on seeds that the search does not use."""
         if count not in self._judged:
             values = self._run(count, *self.judges)
             self._judged[count] = end_quality(values, "float32")
@@ -132,7 +132,8 @@ class Search:
         return self._times.get(count, float(self.time_estimates[count]))
 
     def _open_body(self, count: int) -> GraphSession:
-        """Open the body as it is deployed, except that its threads do not spin, since two bodies are open at once."""
+        """Open a session for the body with `count` operations in float, as it is deployed, except that its threads do
+        not spin, since two bodies are open at once."""
         ((_, graph),) = self.make_recipe(count).lower_unchecked()
         return open_session(graph, optimize=True, arena=True)
 
@@ -146,7 +147,7 @@ class Search:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """All bodies that were run, ordered by count."""
+        """All bodies that were run so far, sorted by their number of operations in float."""
         times, known = self.time_estimates, self._times
         return tuple(
             Point(count, quality, known.get(count, float(times[count])), count in known)
@@ -163,7 +164,9 @@ def search_precision(
     progress: Progress = SILENT,
     policy: CalibrationPolicy = POLICY,
 ) -> SearchResult:
-    """Search for a body that meets a bound, on the seeds of `recorded_run`, and judge it on `judges`.
+    """Search for the body with the fewest operations in float that meets a bound on quality or on speed, on the seeds
+    of `recorded_run`. The result is judged on the seeds of `judges`. If a body with more operations in float is not
+    slower, it is returned instead.
 
     Raises UserError if no body meets the bound.
     """
@@ -256,9 +259,9 @@ def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: Loaded
 def estimate_evaluations(
     steps: int, operations: int, recorded_runs: int, is_timed: bool, policy: CalibrationPolicy = POLICY
 ) -> int:
-    """Return the approximate number of evaluations of a search, each of all samples of a recorded run: float32 on the
-    search seeds and on `recorded_runs` judging runs, attempts until the bound is found, and the judging of two bodies
-    and the last attempt."""
+    """Return the approximate number of evaluations of a search, each of all samples of a recorded run. It includes the
+    float32 runs on the search seeds and on `recorded_runs` further sets of seeds, the attempts until the bound is met,
+    and the comparison of three bodies with float32 on the further seeds."""
     tries = ceil(log2(operations + 1)) + 1
     timed = 2 * (policy.timing_rounds + 1) * 2 if is_timed else 0
     return steps * (1 + recorded_runs + tries + 3 * recorded_runs) + timed

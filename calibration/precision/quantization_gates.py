@@ -36,11 +36,12 @@ def add_quantization_gates(
     scheme: Scheme,
     weights: Mapping[str, NDArray[np.float32]],
 ) -> Graph:
-    """Return the prepared graph with the input `GATES`, one number for each of `ops` in their order.
+    """Return the prepared graph with an additional input `GATES`, which has one number for each of `ops`, in their
+    order. The number switches the operation from float32 (0) to int8 (1).
 
-    `weights` holds rounded weights in float, by operation name. Other weights are neither changed nor copied. Every
-    operation reads and writes the codes of the scheme. Factors and shifts that emulate codes for an engine are omitted,
-    since the rounding is the same without them.
+    weights: rounded weights in float, by operation name. Other weights are neither changed nor copied. Every operation
+        reads and writes values quantized as in the scheme. Factors and shifts that emulate quantization parameters for
+        an engine are omitted, since the rounding is the same without them.
     """
     groups = max(len(code.scales) for code in codes.values())
     sources = scales_and_zero_points(codes, np.dtype(np.float32))
@@ -90,7 +91,8 @@ def error_name(tensor: str) -> str:
 
 
 def _gate_nodes(tensor: str, gate: str, result: str) -> tuple[Node, Node]:
-    """Return the nodes that add a tensor's error, multiplied by its gate, to the tensor."""
+    """Return the nodes that compute `result`: the tensor plus its quantization error multiplied by a gate (0 for
+    float32, 1 for int8)."""
     share = f"share({result})"
     return Node("Mul", (error_name(tensor), gate), (share,)), Node("Add", (tensor, share), (result,))
 

@@ -40,7 +40,8 @@ class Ranking:
         return np.asarray(20 * np.log10(PEAK) - 10 * np.log10(np.maximum(self.left, np.finfo(float).tiny)))
 
     def first_operations(self, count: int) -> tuple[str, ...]:
-        """Return the names of the first `count` operations to stay in float, in the graph's order."""
+        """Return the names of the `count` operations that are ranked first for staying in float, sorted by their
+        position in the graph."""
         return tuple(self.operations[number] for number in sorted(self.order[:count]))
 
 

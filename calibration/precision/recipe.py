@@ -58,7 +58,7 @@ class Recipe:
         return replace(self, in_float=in_float, parts=parts)
 
     def rewrite_graphs(self, rewrite: Callable[[Graph], Graph], note: str) -> "Recipe":
-        """Return a recipe whose lowered graphs are those of this recipe, changed by `rewrite`. No weight is rounded
+        """Return a recipe whose int8 graphs are those of this recipe, changed by `rewrite`. Weights are not rounded
         again. `note` is added to the notes of the bodies."""
         changed = replace(self)
         vars(changed)["graphs"] = tuple(

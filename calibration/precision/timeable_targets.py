@@ -13,8 +13,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def timeable_targets() -> tuple[str, ...]:
-    """Return the targets whose bodies onnxruntime runs on this machine as on their own platform. Only these can be
-    timed."""
+    """Return the targets whose bodies run on this machine with onnxruntime at the speed of their own platform. Only
+    these can be timed."""
     here = cpu_kind(platform.machine())
     return tuple(each.name for each in rank_platforms(ONNXRUNTIME) if each.cpu in (None, here))
 

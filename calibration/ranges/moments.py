@@ -42,8 +42,9 @@ class InputBlocks:
     groups: int
 
     def place(self, span: slice, outputs: slice) -> tuple[slice, slice]:
-        """Return two slices for a span. The first selects the outputs `outputs` among all outputs; `outputs` are
-        counted within the span's group. The second selects the span among the inputs of its group."""
+        """Return two slices for a span of inputs of a grouped operation. The first selects, among all outputs, the
+        outputs that `outputs` selects within the span's group. The second selects the span among the inputs of its
+        group."""
         group, start = divmod(span.start, self.inputs // self.groups)
         first = group * self.outputs
         return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)
@@ -81,13 +82,13 @@ def _count_inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
 
 
 class MomentSums:
-    """The float network, run row by row. Each call adds the moments of the operations' inputs to `sums`, by
+    """Runs the float network row by row. Each call adds the second moments of the operations' inputs to `sums`, by
     `WeightedOp.code`.
 
     Args:
-        network: the graph, opened by `open_observed` to also return the tensors that the operations read.
+        network: the graph, opened by `open_observed` so that it also returns the tensors that the operations read.
         parts: the operations, in parts. The moments of one part do not depend on the other parts.
-        positions: number of positions drawn from a row if a layer has more; positions are statistically alike.
+        positions: the number of positions drawn from a row if a layer has more; positions are statistically alike.
         seed: the seed of the drawn positions, which then depend only on a row's index in the run.
     """
 

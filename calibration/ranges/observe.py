@@ -30,11 +30,11 @@ MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 def tensors_to_observe(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
-    """Return the inputs and outputs of every Conv, MatMul and Gemm with a constant weight, which a lowering may
-    quantize.
+    """Return the inputs and outputs of every Conv, MatMul and Gemm with a constant weight, since these may be
+    quantized.
 
-    no_floats: add all other float tensors, as engines without floats need them, except those that only rearrange
-        another tensor.
+    no_floats: whether to add all other float tensors, which engines without floats quantize too, except those that only
+        rearrange another tensor.
     """
     ops = (match_weighted_op(node, graph) for node in graph.nodes)
     names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))

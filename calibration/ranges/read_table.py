@@ -43,7 +43,8 @@ def decode(data: bytes) -> RangesTable:
 
 
 def _parse_file(data: bytes) -> tuple[Mapping[str, Array], table.Header]:
-    """Return the arrays, and the header's JSON object, which safetensors' Python API reads only from files."""
+    """Return the arrays in a file's content, and the header from its metadata. (The Python API of safetensors reads
+    metadata only from files.) Raises UserError for damaged content."""
     check_header(data)
     try:
         arrays = load_tensors(data)  # checks lengths, offsets and overlaps, so the header can be trusted below

@@ -67,7 +67,7 @@ class ChannelRanges:
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The JSON object in the file's header."""
+    """The metadata of a file of activation ranges, stored as a JSON object in the file's header."""
 
     schema: int
     graph_sha256: str
@@ -100,7 +100,7 @@ class RangesTable:
             raise UserError(f"the ranges table has no tensor {tensor!r}", RECALIBRATE) from None
 
     def encode(self) -> bytes:
-        """Encode the table as a file. Equal tables give identical bytes."""
+        """Encode the table as the content of a safetensors file. Equal tables give identical bytes."""
         header = Header(SCHEMA, self.graph_sha256, self.plan, self.groups, self.method, self.unseen)
         arrays = {name: _to_array(ranges) for name, ranges in self.tensors.items()}
         for name, ranges in self.tensors.items():

@@ -103,8 +103,8 @@ def _describe_scheduler_plans(contents: Contents) -> str:
 
 
 def _describe_engine(engine: EngineEntry, size: str) -> str:
-    """Return the line on an engine for one device, or on a form: a graph rewritten for one backend, which runs on any
-    device."""
+    """Return one line about an engine built for one device, or about a graph rewritten for one backend, which runs on
+    any device."""
     name = "form for" if engine.device == ANY_DEVICE else f"engine for {engine.device},"
     return f"{name} {engine.backend}, of body {engine.body}: {size}"
 

@@ -26,8 +26,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def warn_of_losses(options: CalibrateOptions, calibration: Calibration) -> None:
-    """Warn of bodies whose samples leave the range of the data, which a clip may prevent, and of bodies that lose the
-    effect of a condition."""
+    """Log a warning for each body whose samples leave the range of the data, which a clip may prevent, and for each
+    body that loses the effect of a condition."""
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.bodies[name].trials:
@@ -121,8 +121,8 @@ def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> s
 
 
 def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
-    """Return the PSNR in dB, on the judge seeds, of the deployed body and of the body without a bound; None without a
-    search."""
+    """Return the PSNR in dB, on seeds that the search did not use, of the deployed body and of the body without a
+    bound. The values are None if there was no search."""
     deployed, unbounded = (None, None) if search is None else (search.judged, search.unbounded)
     return {
         "judged_psnr": None if deployed is None else deployed.mean,
@@ -133,9 +133,10 @@ def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
 
 
 def describe_search(search: SearchResult, had_to_pass: bool) -> str:
-    """Compare the deployed body with the body without a bound, by quality and speed on the judge seeds.
+    """Return a sentence that compares the deployed body with the body that no bound would select, by quality and speed
+    on seeds that the search did not use.
 
-    `had_to_pass`: whether the deployed body was selected because it met the bound on these seeds.
+    had_to_pass: whether the deployed body was selected because it met the bound on these seeds.
     """
     point, unbounded, float_time = search.point, search.unbounded, search.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"

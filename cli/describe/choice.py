@@ -20,7 +20,7 @@ FRONT, CHOSEN = "front", "chosen"
 
 
 def choice_table(choice: Choice, batch: int) -> Table:
-    """Return a table with a row for each deployment, fastest first."""
+    """Return a table with one row per candidate deployment (body, engine and plan), fastest first."""
     winner = None if choice.chosen is None else choice.chosen.winner
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The text output of `measure`, `report` and `demo`: the planned work, and the figures of a bundle as a table."""
+"""The text output of `measure`, `report` and `demo`: the planned work, and the measurements of a bundle as a table."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,7 +72,7 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
 
 
 def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
-    """Yield the verdict, the table, and the conclusions from the figures."""
+    """Yield the advice, the table of measurements, and the conclusions, in the order in which they are printed."""
     if (advised := advice(results, open_bundle(bundle), bundle)) is not None:
         yield advised.verdict
     if results.qualities or results.sizes:
@@ -90,7 +90,8 @@ def suggest_after_measure(results: Results, bundle: Path, given: ConditionOption
 
 
 def results_table(results: Results, is_image: bool = True) -> Table:
-    """Return a table with a row for each body and its figures. The caption explains a missing SSIM only for images."""
+    """Return a table of measurements with one row per body. The caption explains a missing SSIM only if the samples are
+    images."""
     bodies = {body.body: body for body in results.qualities}
     of_tokens = any(body.tokens for body in results.qualities)
     heads_of_quality = ("differ", "same") if of_tokens else ("PSNR", "p5", "signal", "SSIM", "p5")
@@ -139,8 +140,8 @@ def _coverage(results: Results, body: str) -> str:
 
 
 def _speeds(results: Results, body: str) -> list[str]:
-    """Return one table cell per race: the speedup over float32 and the median time in milliseconds, or "" if the body
-    was not timed in it."""
+    """Return one table cell per batch size: the speedup over float32 and the median time in milliseconds, or "" if the
+    body was not timed."""
     cells = []
     for each in results.races:
         timing = next((timing for timing in each.timings if timing.name == body), None)

@@ -8,7 +8,8 @@ from fewstep.plans.tokens.plan import TokenPlan
 
 
 def token_step_table(plan: TokenPlan) -> Table:
-    """Return the rule of each step, with the lambda of its masked share."""
+    """Return a table with the rule by which each step reveals tokens, and the log-SNR that corresponds to its masked
+    fraction."""
     rows = []
     for index, step in enumerate(plan.steps):
         shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"

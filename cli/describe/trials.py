@@ -11,10 +11,10 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) -> Iterator[str]:
-    """Yield the verdict on the deployed body, the number of seeds that it is based on, the share of changed tokens for
-    a token denoiser, and a line each on how guidance and condition are preserved.
+    """Yield lines about the deployed body: the verdict, the number of seeds that it is based on, for tokens the
+    fraction that int8 changes, and how well the effects of guidance and of conditions are preserved.
 
-    float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None.
+    float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None if some are.
     """
     for each in trials:
         if each.is_chosen:

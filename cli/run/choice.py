@@ -11,7 +11,8 @@ LOG = logging.getLogger("fewstep")
 
 
 def apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
-    """Return the options completed with the saved choice of this machine, and the choice, if --chosen is given."""
+    """Return the options and None; or, with --chosen, the options completed by the choice that was saved on this
+    machine, and that choice."""
     if not options.chosen:
         return options, None
     choice = load_choice(options.bundle)

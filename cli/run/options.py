@@ -117,7 +117,8 @@ class RunOptions(BundleOptions):
             check_reference(self.plan)
 
     def _check_pictures(self) -> None:
-        """Raise UserError for a picture, a mask or a strength that needs another option, or that one excludes."""
+        """Raise UserError for --image, --known or --strength if it lacks an option that it needs, or is combined with
+        one that it excludes."""
         if self.image is None:
             if self.strength is not None:
                 raise UserError("--strength needs a second option", "add --image FILE")
@@ -126,11 +127,11 @@ class RunOptions(BundleOptions):
             raise UserError("--image needs a second option", "add --strength 0.6 or --known MASK")
         if self.known is not None and (self.tiles is not None or self.whole_run):
             other = "--tiles" if self.tiles is not None else "--whole-run"
-            raise UserError(f"--known with --image does not apply to {other}", "leave one of them out")
+            raise UserError(f"--known cannot be combined with {other}", f"leave out --known or {other}")
 
     @property
     def is_picture(self) -> bool:
-        """Whether pictures are written, not an array."""
+        """Whether the output is an image file. Otherwise it is an array."""
         return self.output.suffix == PICTURE
 
     @property

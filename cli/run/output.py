@@ -1,4 +1,4 @@
-"""The output of `fewstep run`: a grid of pictures, or an array."""
+"""The output of `fewstep run`: a grid of images, or an array."""
 
 from collections.abc import Sequence
 from pathlib import Path

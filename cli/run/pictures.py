@@ -1,4 +1,4 @@
-"""Checks of pictures that `fewstep run` reads and writes, before the denoiser is loaded."""
+"""Checks of the images that `fewstep run` reads and writes, made before the denoiser is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> 
 
 
 def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
-    """Return the shape of a sample as a picture."""
+    """Return the shape [C, H, W] of a sample after decoding, including all its tiles."""
     described = bundle.manifest.autoencoder
     if tiled is None or described is None:
         return image_shape(bundle.manifest)
@@ -43,7 +43,8 @@ def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
 
 
 def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
-    """Raise UserError for samples that are not pictures, and for a picture that is too large (without the gaps)."""
+    """Raise UserError if samples of this shape are not images, or if the image of all samples (without the gaps between
+    them) has too many pixels."""
     from fewstep.report.drawing import pictures
 
     pictures.check_shape(shape)
@@ -59,14 +60,15 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
 
 def read_start(options: RunOptions, image: Path, bundle: Bundle) -> tuple[dict[str, list[Any]], Hold | None]:
-    """Return the tensors from which samples start, and the part of a picture that they keep, or None."""
+    """Return the tensors from which samples start, and the part of the image that they keep. The tensors are empty
+    without --strength, and the part is None without --known."""
     encoded = _encode_image(image, bundle, options.threads)
     given = {} if options.strength is None else {IMAGE: [encoded]}
     return given, None if options.known is None else _read_hold(options.known, encoded, bundle)
 
 
 def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
-    """Read a picture and encode it as x [*x_shape]."""
+    """Read an image file and encode it as a sample x [*x_shape]. Raises UserError if x is not an image."""
     from fewstep.report.drawing import pictures
 
     shape = image_shape(bundle.manifest)
@@ -76,8 +78,8 @@ def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float
 
 
 def _read_hold(mask: Path, x: NDArray[np.float32], bundle: Bundle) -> Hold:
-    """Return the part of x [*x_shape] that a mask keeps. The mask is fitted to the picture, and each element of x gets
-    its nearest pixel above and to the left: white is sampled, and black is kept."""
+    """Return the part of x [*x_shape] that a mask image keeps: black is kept, and white is sampled. The mask is resized
+    to the image. If x is a latent, each of its elements takes the mask's pixel at the upper left of its area."""
     from fewstep.report.drawing import pictures
 
     if x.ndim != 3:

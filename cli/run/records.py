@@ -14,8 +14,8 @@ from fewstep.runtime.prompts import Values
 def add_records(
     options: RunOptions, own: Values, manifest: Manifest
 ) -> tuple[RunOptions, Values, Mapping[str, Values]]:
-    """Add the records of --conditions. Return the options with its number of samples, the conditions, and those of
-    other branches."""
+    """Add the records of --conditions to the conditions of other options. Return the options with the number of samples
+    filled in, the conditions, and the conditions of other branches by branch name."""
     if options.conditions is None:
         return options, own, {}
     branches = read_branches(options.conditions, manifest.conditions)

@@ -38,7 +38,7 @@ class RunRequest:
     bundle: at the size of the whole sample.
     sizes: sizes of one network call. tiled: the windows of the sample, if it is tiled.
     values, branches, given: conditions, conditions of other branches, and start tensors. Samples cycle through each.
-    hold: the part of a picture that all samples keep.
+    hold: the part of an image that all samples keep.
     defaults: what the calibration passes to this run, where the options do not say otherwise.
     """
 
@@ -55,10 +55,10 @@ class RunRequest:
 
 
 def open_request(options: RunOptions) -> RunRequest:
-    """Open the request of these options.
+    """Check the options of `fewstep run`, open the bundle, and prepare everything that sampling needs.
 
-    Text encoder and image encoder are loaded and closed here, since memory may not hold them together with the
-    denoiser.
+    The text encoder and the image encoder are loaded and closed here, because memory may not suffice for them and the
+    denoiser at once.
     """
     check_writable(options.output)
     options, choice = apply_choice(options)
@@ -104,7 +104,8 @@ def open_request(options: RunOptions) -> RunRequest:
 
 
 def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
-    """Warn if a file of several rows has fewer rows than there are samples."""
+    """Log a warning if a file has more than one row of conditions but fewer than there are samples, so that rows are
+    repeated."""
     names = dict.fromkeys(text.partition("=")[0] for text in options.condition if "=@" in text)
     for name in names:
         if 1 < (rows := len(values[name])) < options.count:

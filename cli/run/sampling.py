@@ -42,7 +42,8 @@ class RunSamples:
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
-    """Sample to files, and return the written samples, as latents or as pictures."""
+    """Sample to files, and return the samples that were written: images if the bundle has a decoder, otherwise
+    latents."""
     return sample_to_files(open_request(options), progress)
 
 
@@ -59,7 +60,7 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
 
 
 def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
-    """Return the samples of a request, computed in batches."""
+    """Sample in batches as a request says, and return all samples."""
     options, tiled, branches = request.options, request.tiled, request.branches
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
     backend = open_backend(options, request.choice, batch)
@@ -99,7 +100,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
 
 def batch_size(options: RunOptions, manifest: Manifest) -> int:
     """Return the number of samples in a batch. It is limited by the size of the network's output, which for tokens is
-    that of the logits: many numbers per token."""
+    the size of the logits."""
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
@@ -109,7 +110,8 @@ def _describe_seeds(seeds: Sequence[int]) -> str:
 
 
 def _cycle_values(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
-    """Return the values for the samples at these places, cycling through the given values."""
+    """Return the values for the samples with the indices `places`. If there are fewer values than samples, they are
+    repeated in turn."""
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""`fewstep build`: build engines, and print those that were built and those that were up to date."""
+"""`fewstep build`: build engines, and print which were built and which were up to date."""
 
 from pathlib import Path
 

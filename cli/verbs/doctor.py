@@ -1,4 +1,4 @@
-"""`fewstep doctor`: print the facts of this machine, then each problem or missing part with its fix."""
+"""`fewstep doctor`: print the properties of this machine, then each problem or missing part with its fix."""
 
 from collections.abc import Iterator
 

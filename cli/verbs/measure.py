@@ -1,5 +1,5 @@
-"""`fewstep measure`: measure quality and speed, and print the figures as a table, one timing table per batch size, and
-the conclusions."""
+"""`fewstep measure`: measure quality and speed. Prints a table of quality, one table of times per batch size, and the
+conclusions."""
 
 from rich.table import Table
 
@@ -65,7 +65,7 @@ def _race_table(race: Race) -> Table:
 
 
 def _kind_table(race: Race) -> Table:
-    """Return a table of the time that onnxruntime spends in each kind of operation, per body."""
+    """Return a table with the fraction of time that onnxruntime spends in each type of operation, one row per body."""
     profiled = [each for each in race.timings if each.kinds]
     names = dict.fromkeys(kind for each in profiled for kind in each.kinds)
     rows = [(each.name, *(f"{100 * each.kinds.get(kind, 0.0):.0f} %" for kind in names)) for each in profiled]

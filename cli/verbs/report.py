@@ -1,4 +1,4 @@
-"""`fewstep report`: write the report page, and print its figures as a table."""
+"""`fewstep report`: write the report page, and print its measurements as a table."""
 
 from fewstep.cli.describe.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.outcome import Outcome

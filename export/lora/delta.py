@@ -75,7 +75,8 @@ def _hadamard_factor(parts: Tensors, side: str) -> Tensor:
 
 
 def _kronecker_factor(parts: Tensors, side: str) -> tuple[Tensor, int | None]:
-    """Return (a factor, its rank if it is a product)."""
+    """Return one factor of a Kronecker product, and its rank. The rank is None if the factor is stored as one matrix
+    instead of a product."""
     if (whole := parts.get(f"lokr_w{side}")) is not None:
         return whole, None
     a, b, core = parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"], parts.get(f"lokr_t{side}")

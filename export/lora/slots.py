@@ -62,8 +62,8 @@ def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
 
 
 def place_slots(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
-    """Return the slots that the graphs contain, and the slots of each graph. Raises UserError if no graph contains
-    any."""
+    """Return the slots for LoRA weights that the graphs contain, and in which graph each one is. Raises UserError if no
+    graph contains any."""
     optional = {part: {value.name for value in graph.optional} for part, graph in graphs.items()}
     where = {
         part: tuple(layer for layer in slots.layers if slot_port(layer, "up") in names)

@@ -25,8 +25,8 @@ FIX = "write NAME=VALUE, like --null class=10: a condition's name, then a number
 
 
 def with_nulls(source: Source, texts: Sequence[str]) -> Source:
-    """Return the source with these null values of its conditions. They replace those of its spec. Files are checked
-    here, and `add_null_files` copies them into the bundle."""
+    """Return the source with the null values of --null for its conditions, in place of those in its spec. Files are
+    checked here, and `add_null_files` copies them into the bundle."""
     if not texts:
         return source
     conditions = {condition.name: condition for condition in source.spec.conditions}
@@ -76,8 +76,8 @@ def strip_folder(text: str) -> str:
 
 
 def _read_content(name: str, path: Path) -> bytes:
-    """Return the bytes of a .npy file: of the file, or of the only row of the array of that name in an .npz file.
-    Raises ValueError if there is no such array, or if it has several rows."""
+    """Return the null value in a file as the bytes of a .npy file. In an .npz file, it is the only row of the array
+    `name`. Raises ValueError if there is no such array, or if it has several rows."""
     if path.suffix != ".npz":
         return path.read_bytes()
     with np.load(path, allow_pickle=False) as opened:  # a pickle runs code

@@ -57,8 +57,8 @@ def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
 
 
 def _follow_sizes(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Condition:
-    """Let a condition follow x if it is a picture with the size of x, or with a size larger or smaller by one integer
-    factor."""
+    """Return a condition whose size follows that of x if it is an image with the height and width of x, or with both
+    multiplied or divided by the same integer. Any other condition is returned unchanged."""
     if condition.follows or len(condition.shape) != len(spec.x_shape):
         return condition
     factors = {Fraction(condition.shape[size.axis], spec.x_shape[size.axis]) for size in sizes}

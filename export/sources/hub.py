@@ -44,7 +44,7 @@ class Fetched:
 
     @property
     def label(self) -> str:
-        """The model's name with its commit. Exporting this name gives the same model again."""
+        """The model's name with its commit, ORG/NAME@COMMIT. An export of this name gives the same model again."""
         return f"{self.model}@{self.revision}"
 
     def rename_source(self, source: Source) -> Source:
@@ -112,8 +112,8 @@ def _network_folders(folder: Path) -> dict[str, str]:
 
 
 def _weight_files(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
-    """Return the weight files of a network that `export.sources.diffusers.files.find_weights` reads, regardless of
-    files that other tools fetched."""
+    """Return the names of a network's weight files that `export.sources.diffusers.files.find_weights` will read,
+    whatever other files the folder contains."""
     index = folder / home / index_name(stem, variant)
     if index.is_file():
         return [f"{home}{name}" for name in shard_names(index)]
@@ -126,10 +126,10 @@ def _has_files(folder: Path, files: Sequence[str]) -> bool:
 
 
 def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
-    """Return the error if the hub does not name the commit of a revision, otherwise None. Raises UserError if it has no
-    such revision.
+    """Return the error if the hub cannot be asked which commit a revision is, otherwise None. Raises UserError if the
+    hub has no such revision.
 
-    The library asks again, and caches the answer. Without an answer it silently uses the cache.
+    huggingface_hub asks again when it downloads, and caches the answer. If it gets none, it silently uses the cache.
     """
     if revision is not None and COMMIT.fullmatch(revision):  # a commit in the cache cannot change
         return None

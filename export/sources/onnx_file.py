@@ -40,7 +40,7 @@ def load_onnx_file(path: Path, spec: Path | None) -> "OnnxSource":
 
 @dataclass(frozen=True)
 class OnnxSource:
-    """An ONNX file with its spec: a `Source`."""
+    """A `Source` that reads an ONNX file, which the user describes with a spec."""
 
     path: Path
     spec: Spec
@@ -219,6 +219,6 @@ def _node_names(model: onnx.ModelProto) -> set[str]:
 
 
 def _number_nodes(model: onnx.ModelProto) -> None:
-    """Name each node by its number, in place. Two nodes may have one name in ONNX, but not in onnxruntime."""
+    """Rename each node to its index, in place. ONNX allows two nodes of one name, but onnxruntime does not."""
     for place, node in enumerate(model.graph.node):
         node.name = str(place)

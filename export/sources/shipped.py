@@ -12,7 +12,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 
 def fashion_mnist() -> TorchSource:
-    """Load the class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
+    """Load the class-conditional UNet on Fashion-MNIST, 28x28 gray images in [-1, 1]."""
     from fewstep.models.fashion_mnist import unet as grey
 
     digest = _fingerprint(Path(grey.__file__).with_name(grey.WEIGHTS))

@@ -23,7 +23,7 @@ BODY = "float32"  # the only body with shipped plans
 
 
 class ShippedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A shipped fitted plan: its manifest entry, and the plan's own JSON."""
+    """A fitted plan that comes with a shipped model: its manifest entry, and the JSON of the plan."""
 
     entry: FittedPlan
     plan: msgspec.Raw
@@ -62,7 +62,7 @@ def add_shipped_plans(writer: Writer, manifest: Manifest) -> Manifest:
 
 
 def encode_shipped_plan(bundle_path: str, evaluations: int) -> bytes:
-    """Return a bundle's plan in its shipped form, for `.ci/fitted`."""
+    """Return a fitted plan of a bundle in the format in which shipped models store it, for `.ci/fitted`."""
     bundle = open_bundle(bundle_path)
     entry = next(e for e in bundle.manifest.fitted if (e.evaluations, e.body) == (evaluations, BODY))
     plan = msgspec.Raw(bundle.read(entry.file))

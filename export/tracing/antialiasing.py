@@ -20,8 +20,8 @@ ATEN = torch.ops.aten
 
 
 def resize_matrix(mode: Any, size: int, to: int, align_corners: bool, scale: float | None = None) -> Any:
-    """Return the matrix [size, to], float32, whose product with a row is the row as resized by torch. `mode` is one of
-    `ANTIALIASED`."""
+    """Return the matrix [size, to], float32, by which a row of pixels is multiplied to resize it as torch does. `mode`
+    is one of `ANTIALIASED`."""
     rows = torch.eye(size)[None, None]  # along the width: torch 2.13 resizes the height of an image of width 1 wrong
     return mode.default(rows, [size, to], align_corners, None, scale)[0, 0].numpy()
 

@@ -91,11 +91,11 @@ def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def _take_weights(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
-    """Return the weights of a model, and remove them from it and from the initializers that it had `before` it was
-    optimized.
+    """Return the weights of a model, and remove them from it and from the values `before`, the initializers that it had
+    before it was optimized.
 
     onnxscript's rewrite rules are global and keep the last graph that they processed, so that graph must not hold
-    weights. A graph also keeps a counter of all inputs that it ever had, which may include weights that nothing reads.
+    weights. A graph also keeps a counter of all inputs that it ever had, which may include weights that no node reads.
     The counter is private to onnx_ir; a release without it holds no such weights.
     """
     values = model.graph.initializers.items()

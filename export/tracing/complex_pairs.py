@@ -48,7 +48,7 @@ def _zeros_like(z: Tensor, **options: Any) -> Any:
 
 
 def _angle(z: Tensor) -> Any:
-    """The angle, pi for a negative real number."""
+    """Return the angle of complex numbers. It is pi for negative real numbers."""
     pairs = _to_pairs(z)
     return atan2(pairs[..., 1], pairs[..., 0])
 

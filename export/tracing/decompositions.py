@@ -31,9 +31,9 @@ WHERE = torch.ops.aten.where.self
 
 
 def _has_no_form(*args: Any, **options: Any) -> NoReturn:
-    """Refuse an operation that torch.onnx exports with different results. It exports erfcx, and thus log_ndtr, as the
-    product of exp(x^2) and erfc(x), which is infinity times 0 for x above 9. Its histc counts numbers on an edge in the
-    next bin."""
+    """Refuse an operation that torch.onnx exports with wrong results. It exports erfcx, and thus log_ndtr, as exp(x^2)
+    * erfc(x), which is infinity times 0 for x above 9. Its histc counts numbers that are equal to an edge in the next
+    bin."""
     raise MissingForm
 
 
@@ -74,7 +74,7 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
-    """Return padding in a form that both ONNX Runtime and OpenVINO support, also for complex tensors."""
+    """Pad with operations that both ONNX Runtime and OpenVINO support, also for complex tensors."""
     if mode == CIRCULAR:
         return pad_circularly(x, pad)
     return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
@@ -99,7 +99,8 @@ def _where_number(condition: torch.Tensor, a: Any, b: Any) -> Any:
 
 
 def _masked_fill(x: torch.Tensor, mask: torch.Tensor, value: Any) -> Any:
-    """Return booleans x, with a number where the mask is true."""
+    """Fill a boolean tensor with a boolean value where the mask is true. Other types are left to torch
+    (NotImplemented)."""
     if x.dtype != torch.bool:
         return NotImplemented
     return x | mask if value else x & ~mask

@@ -13,12 +13,12 @@ ATEN = torch.ops.aten
 
 
 def _fmax(a: Tensor, b: Tensor) -> Tensor:
-    """Return the larger element, or the one that is not NaN."""
+    """Return the element-wise maximum; if one of two elements is NaN, the other one."""
     return torch.where(a >= b if _is_whole(b) else (a >= b) | torch.isnan(b), a, b)
 
 
 def _fmin(a: Tensor, b: Tensor) -> Tensor:
-    """Return the smaller element, or the one that is not NaN."""
+    """Return the element-wise minimum; if one of two elements is NaN, the other one."""
     return torch.where(a <= b if _is_whole(b) else (a <= b) | torch.isnan(b), a, b)
 
 
@@ -34,7 +34,7 @@ def _copysign(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in the floating-point type of torch's result."""
+    """Return both tensors in the floating-point type that torch gives to a result of the two."""
     kind = torch.promote_types(a.dtype, b.dtype)
     kind = kind if kind.is_floating_point else torch.get_default_dtype()
     return a.to(kind), b.to(kind)
@@ -70,8 +70,8 @@ def _expm1(x: Tensor) -> Any:
 
 
 def _clamp(x: Tensor, least: Any = None, most: Any = None) -> Any:
-    """Return x, but at least or at most a number. With one limit, ONNX Runtime's Clip makes an infinity finite on the
-    other side."""
+    """Clamp x from below or from above, with minimum or maximum. With only one limit, ONNX Runtime's Clip would make an
+    infinity on the other side finite. Other cases are left to torch (NotImplemented)."""
     limit = most if least is None else least
     if (least is not None and most is not None) or isinstance(limit, Tensor) or not x.is_floating_point():
         return NotImplemented
@@ -80,7 +80,7 @@ def _clamp(x: Tensor, least: Any = None, most: Any = None) -> Any:
 
 
 def _shift_left(x: Tensor, places: Any) -> Any:
-    """Return x shifted left. torch.onnx returns int8 for uint8."""
+    """Return uint8 x shifted left, as uint8. torch.onnx would return int8."""
     if x.dtype != torch.uint8:
         return NotImplemented
     places = places.to(torch.int32) if isinstance(places, Tensor) else places

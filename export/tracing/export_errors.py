@@ -33,8 +33,8 @@ IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 @dataclass
 class CallWatch:
-    """The place in a module that torch is tracing: the modules that are being called, and the first one that fixed the
-    batch."""
+    """Records where in a module torch is tracing: which modules are being called, and in which module the batch size
+    was first fixed to a number."""
 
     root: torch.nn.Module
     hooks: str = ""  # the hooks of the module and its submodules, in words
@@ -151,15 +151,15 @@ def explain_export_error(
 
 
 def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
-    """Call the module with these inputs, and return a description of the submodule that changes them in place, or
-    None."""
+    """Call the module with these inputs. Return a description of the innermost submodule that modifies one of them in
+    place, or None if none does."""
     arguments = tuple(inputs)
     versions = [each._version for each in arguments]
     inside: list[str] = []
     changed: list[str] = []
 
     def look() -> None:
-        """A change since the last look was made by the code of the innermost module that has been entered."""
+        """Check whether an input has changed since the last check. If so, the module entered last has changed it."""
         if not changed and [each._version for each in arguments] != versions:
             changed.append(inside[-1])
 
@@ -199,9 +199,9 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
 
 
 def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.ExportedProgram) -> UserError:
-    """Return the error of an operation that becomes an ONNX node with an attribute, such as `group` of Conv, that
-    depends on the batch or a size. The operation is the first convolution with such a number of groups or roll by such
-    a number, if there is one."""
+    """Return the error for an operation whose ONNX form needs a number, such as the attribute `group` of Conv, that
+    depends on the batch or on a free size. It names the first convolution with such a number of groups, or the first
+    roll by such a number, if there is one."""
     convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
     found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
     rolls = (node for node in captured.graph.nodes if str(node.target).startswith("aten.roll"))

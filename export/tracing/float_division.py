@@ -47,7 +47,7 @@ def _is_exact(a: Any, b: Any) -> bool:
 
 
 def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Return both operands in the type of the result."""
+    """Return both operands as tensors of the type that torch gives to a result of the two."""
     kind = torch.result_type(a, b)
     device = next(each.device for each in (a, b) if isinstance(each, Tensor))
     first, second = (

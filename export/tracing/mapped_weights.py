@@ -51,8 +51,8 @@ def release(tensor: torch.Tensor) -> None:
 
 
 def release_after_use(module: torch.nn.Module) -> None:
-    """Release each layer's own weights of `map_floats` after it has run. Reading them again from the page cache takes a
-    small part of a layer's time."""
+    """Register hooks that release each layer's memory-mapped weights (see `map_floats`) from memory after the layer has
+    run. Reading them again from the page cache takes a small part of a layer's time."""
     for layer in module.modules():
         arrays = [_ARRAYS.get(tensor.data_ptr()) for tensor in layer.parameters(recurse=False)]
         if own := [array for array in arrays if array is not None]:

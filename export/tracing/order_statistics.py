@@ -78,7 +78,7 @@ def _nanmedian(x: Tensor, dim: int, keepdim: bool = False) -> Any:
 
 
 def _largest(x: Tensor, dim: int) -> Tensor:
-    """Return a number for each row that no element exceeds, whether NaN are among them or not."""
+    """Return, for each row, a number that no element exceeds. NaN elements are ignored."""
     return (x.masked_fill(torch.isnan(x), 0.0) if x.is_floating_point() else x).amax(dim, True)
 
 
@@ -108,8 +108,8 @@ def _searchsorted(
     side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Tensor:
-    """Return the place of each x in ascending edges: their number below x, or up to x with `right`. NaN is above all
-    edges."""
+    """Return, for each x, the number of edges below x, or with `right` up to x. Edges are in ascending order. NaN is
+    above all edges."""
     if sorter is not None:
         edges = edges.gather(-1, sorter)
     rows, places = edges.unsqueeze(-2) if edges.dim() > 1 else edges, x.unsqueeze(-1)

@@ -1,5 +1,5 @@
-"""Settings of convolutions and poolings that are lists of one number for all axes. torch accepts such lists, but ONNX
-does not."""
+"""Replace settings of convolutions and poolings that are lists of one number for all axes. torch accepts such lists,
+but ONNX does not."""
 
 from typing import Any
 
@@ -22,5 +22,5 @@ def expand_short_lists(program: torch.export.ExportedProgram) -> None:
 
 
 def _expand_list(value: Any, length: int | None) -> Any:
-    """Return a list of one number, repeated to `length`."""
+    """Return a list of `length` equal numbers if `value` is a list of one number, and `value` itself otherwise."""
     return [*value] * length if length and isinstance(value, list | tuple) and len(value) == 1 else value

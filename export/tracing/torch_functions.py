@@ -19,8 +19,8 @@ from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, take_along_dim, gradient, copy_, tensor and reading `tensor.data` are replaced by operations that
-    can be exported with free sizes."""
+    """While active, replaces calls of take_along_dim, gradient, copy_ and tensor, and reads of `tensor.data`, by
+    operations that can be exported with free sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -91,8 +91,8 @@ def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
 def _descendants_with_verdict(
     name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]
 ) -> list[str]:
-    """Return the nearest tensors downstream that have already been judged, and the graph's outputs that depend on this
-    tensor."""
+    """Return the nearest tensors computed from `name` that have already been compared, and all outputs of the graph
+    that depend on it."""
     reached, left, below = {name}, [name], list[str]()
     while left:
         for node in idx.consumers.get(left.pop(), ()):
@@ -176,8 +176,8 @@ def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, pre
 
 
 def _add_finite_flags(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Graph]:
-    """Return a graph with one scalar for each float tensor in `names`, which is not finite if the tensor is not; and
-    the names of these scalars, by tensor."""
+    """Add a scalar output for each float tensor in `names` that is not finite if the tensor is not. Return the names of
+    these scalars, by tensor, and the graph."""
     types, new, nodes, flags = infer_types(graph), NewNodes(graph), list[Node](), dict[str, str]()
     for node in graph.nodes:
         nodes.append(node)

@@ -79,7 +79,7 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
 
 
 def _is_seen(edge: ConditionEdge, points: Sequence[ComparisonPoint]) -> bool:
-    """Return True if a condition of one number has the value at one of the points, and the value is not its null
+    """Return True if a scalar condition has the value of `edge` at one of the points, and the value is not its null
     value."""
     if edge.condition.shape or edge.value == edge.condition.null:
         return False

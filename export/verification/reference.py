@@ -60,7 +60,8 @@ class TorchReference:
         )
 
     def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """Return the values of the captured program at these FX nodes. Others are freed as soon as nothing reads them.
+        """Run the captured program and return the values of the FX nodes in `names`. Other values are freed once no
+        later node reads them.
 
         Complex tensors are pairs of real numbers, as in the graph.
         """

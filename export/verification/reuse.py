@@ -29,8 +29,8 @@ PACKAGES = (
 
 
 def digest_verified(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
-    """Return a digest of everything that is compared, and of the code that compares it. Weights are hashed once: those
-    of the prepared graph follow from the exported graph and the code."""
+    """Return a digest of everything that is compared, and of the code that compares it. Weights are hashed only in the
+    exported graph, because those of the prepared graph follow from them and from the code."""
     hashed = sha256(repr((spec, more)).encode() + digest(exported) + digest_code(PACKAGES))
     for field in fields(prepared):
         if (graph := getattr(prepared, field.name)) is not None:
@@ -39,7 +39,8 @@ def digest_verified(spec: Spec, exported: Graph, prepared: PreparedDenoiser, mor
 
 
 def reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verification | None:
-    """Return the replaced bundle's verification if it covers the same graphs at least as fully."""
+    """Return the verification of the bundle that this export replaces, if it is for the same graphs and at least as
+    thorough. Otherwise return None."""
     bundle = writer.opened
     if bundle is None or bundle.manifest.verification is None:
         return None

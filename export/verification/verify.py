@@ -260,8 +260,9 @@ def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Arra
 def _run_samples_alone(
     reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
-    """Return the reference's output for each sample alone, and an error if a sample depends on others of its batch.
-    (Graphs depend on them in the same way, so no comparison with a graph would show it.)"""
+    """Return the reference's outputs with each sample in a batch of its own, and an error if they differ from those of
+    the whole batch. None if they do not. (A graph mixes samples in the same way as the reference, so comparing the two
+    would not show it.)"""
     alone = []
     for row in range(point.batch):
         one = {name: array[row : row + 1] for name, array in feeds.items()}

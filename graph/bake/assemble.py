@@ -224,7 +224,7 @@ def _hide_batch(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
 
 
 def _fix_batch(port: BakedPort, batch: int | None) -> BakedPort:
-    """Return the port with a fixed batch; None keeps it dynamic."""
+    """Return the input or output with this batch size; None keeps the batch dynamic."""
     shape = tuple(batch if size == BATCH and batch is not None else size for size in port.shape)
     return msgspec.structs.replace(port, shape=shape)
 

@@ -28,12 +28,12 @@ PORT = "carried"  # the meaning of these inputs and outputs
 
 @dataclass
 class CarriedBank:
-    """A bank under construction.
+    """The rows of one carried tensor while its baked run is being built.
 
     first: the first row that each step reads.
     writes: whether each step writes rows that the next run reads.
-    source: the run's input.
-    parts: the tensors written so far, [n, B, *shape] each, in row order.
+    source: the name of the baked file's input.
+    parts: the names of the tensors written so far, [n, B, *shape] each, in row order.
     """
 
     tensor: Carried
@@ -45,17 +45,17 @@ class CarriedBank:
 
     @property
     def input_port(self) -> BakedPort:
-        """The port of the run's input."""
+        """The input of the baked file that takes the tensors written by the previous run."""
         return BakedPort(CARRIED + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     @property
     def output_port(self) -> BakedPort:
-        """The port of the run's output."""
+        """The output of the baked file that returns the tensors to pass to the next run."""
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     def add_read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
-        """Add the nodes that slice the bank from row `ends[0]` to row `ends[1]`, exclusive, and return the network's
-        input [rows * B, *shape]. Both ends are names of tensors, int64 [1]."""
+        """Add the nodes that slice the bank from row `ends[0]` up to but excluding row `ends[1]`. Return the name of
+        the network's input [rows * B, *shape]. Both ends are names of tensors, int64 [1]."""
         axis = into.constant(np.array([0], np.int64), "axis_0")
         rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
         shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")

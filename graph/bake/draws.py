@@ -46,7 +46,8 @@ class Draws:
         return outer.node_once("Gather", (self.rest, place), f"draw_{number}", axis=0)
 
     def add_all_draws(self, outer: Builder) -> str:
-        """Add all draws that steps read, [D, B, ...], in the order that `places` uses; return "" if steps read none."""
+        """Add a Concat of all draws that steps read, [D, B, ...], in the order of `places`. Return its name, or "" if
+        steps read none."""
         if not self.is_again:
             return self.rest if self.later else ""
         first = outer.node_once(
@@ -55,22 +56,23 @@ class Draws:
         return outer.node_once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the indices of these draws among all draws. A draw that no step reads gets index 0."""
+        """Return the index of each draw in the tensor of all draws. A draw that no step reads gets index 0."""
         order = [START, *self.later] if self.is_again else [*self.later]
         order_places = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
         return np.array(order_places, np.int64).reshape(numbers.shape)
 
 
 def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
-    """Return the draws that a plan reads, including those of a hold."""
+    """Return the noise arrays (draws) that a plan reads, including those for the known part of a sample, `held`."""
     by_steps = {number for step in plan.steps for number in step.draws} | {*held}
     numbers = by_steps | set(plan.start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)
 
 
 def draw_input(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
-    """Return the values of an input for these seeds and this sample shape: `noise` [B, *shape], or `draws` or `chances`
-    [D, B, *shape] with the draws of these numbers."""
+    """Return the random numbers to pass to an input of a baked file, for these seeds and this sample shape. For the
+    meaning `noise` they are [B, *shape]; for `draws` and `chances` they are [D, B, *shape], with the draws in
+    `numbers`."""
     if meaning == NOISE:
         return noise.normal_batch(seeds, START, tuple(shape))
     if meaning == DRAWS:

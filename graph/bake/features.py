@@ -33,7 +33,8 @@ class FeatureSlots:
         return CARRIED + self.name
 
     def add_read(self, into: Builder, batch: RunBatch, step: Step) -> str:
-        """Add the features that a light step reads, [branches * B, ...]."""
+        """Add the nodes that combine the stored features for a light step, [branches * B, ...]. Return the name of the
+        result."""
         (read,) = step.carry_in
         held = [
             (number, slot) for number, slot in zip(read.row, self.slots, strict=True) if slot is not None and number
@@ -44,7 +45,7 @@ class FeatureSlots:
         return into.combine([number for number, _ in held], tensors, f"{self.name}_now")
 
     def write(self, step: Step, made: Mapping[str, str]) -> None:
-        """Set the slots after a full step whose network returned the tensors `made`."""
+        """Update the slots after a full step. `made` has the names of the tensors that its network returned."""
         before: list[Slot | None] = [*self.slots, (step.branches, made[NEXT + self.name])]
         for each in step.carry:
             (source,) = (slot for number, slot in zip(each.row, before, strict=True) if number)
@@ -64,7 +65,8 @@ def features_of(plan: AnyPlan) -> FeatureSlots | None:
 
 
 def _add_branches(into: Builder, batch: RunBatch, slot: Slot, branches: tuple[str, ...], name: str) -> str:
-    """Add the rows of some consecutive branches of a slot."""
+    """Add a Slice that selects `branches` from a slot that stores several, unless it stores exactly these. Return the
+    name of the result. Raises UserError if they are not consecutive in the slot."""
     there, tensor = slot
     if there == branches:
         return tensor

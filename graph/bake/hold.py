@@ -1,4 +1,4 @@
-"""A hold in a baked run: inputs for the known part of the sample, which every step restores.
+"""Inputs of a baked run for the known part of a sample (inpainting), which every step restores.
 
 The arithmetic is that of `runtime.sampling.execute.apply_hold`, whose noise is draw 0 or one draw per step.
 """
@@ -36,10 +36,11 @@ class HoldInputs:
     mask: str = MASK
 
     def add_hold(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
-        """Add the row of x with the known part restored. `row` and the result are [B, ...].
+        """Add the nodes that restore the known part of x after a step. Return the name of the result; it and `row` are
+        [B, ...].
 
-        scales: alpha and sigma, tensors of one element; used only if the value is noised.
-        noise: the noise [B, ...] of the value; "" to restore it without noise.
+        scales: alpha and sigma, the names of tensors of one element; used only if noise is added to the known value.
+        noise: the name of the noise [B, ...] to add to the known value; "" to restore it without noise.
         """
         held = self.value
         if noise:
@@ -51,7 +52,7 @@ class HoldInputs:
         return table.node("Add", (kept, table.node("Mul", (free, row), f"{name}_moved")), f"{name}_row")
 
     def finish(self, table: Builder, sample: str) -> str:
-        """Add the final sample [B, ...]: the value itself wherever the mask is 1."""
+        """Add the final sample [B, ...] with the known value wherever the mask is 1. Return its name."""
         is_held = table.node("Equal", (self.mask, table.number(1.0)), "is_held")
         return table.node("Where", (is_held, self.value, sample), "sample_held")
 

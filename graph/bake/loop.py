@@ -83,17 +83,18 @@ def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> lis
 def add_step(
     run: Run, inner: Builder, numbers: StepNumbers, batch: RunBatch, stretch: StepRange, at: int, rows: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Add a step of a range to `inner`; return the rows of the state after it, and all outputs of the network."""
+    """Add the nodes of one step of a range to `inner`. Return the names of the state rows after it, and of all outputs
+    of the network."""
     step = _Step(run, inner, numbers, batch, stretch, at)
     return run.space.advance(step, run.outer, run.plan, run.draws, rows), step.made
 
 
 def _take_int8_codes(inner: Builder) -> dict[str, Array]:
-    """Remove the large int8 constants from the body of a Loop, and return them, for the outer graph.
+    """Remove the large int8 constants from the body of a Loop and return them, to be stored in the outer graph.
 
-    onnxruntime holds constants of a body up to three times, and those of the outer graph once. Float constants stay in
-    the body, since onnxruntime needs them there for fusions that change bits. int8 kernels read constants from
-    anywhere.
+    onnxruntime holds constants of a Loop's body up to three times, and those of the outer graph once. Float constants
+    stay in the body, since onnxruntime needs them there for fusions that change the results. int8 kernels accept
+    constants from either graph.
     """
     codes = {
         name: value
@@ -107,7 +108,8 @@ def _take_int8_codes(inner: Builder) -> dict[str, Array]:
 
 @dataclass
 class _Step:
-    """The Loop's body under construction, and the numbers that it looks up. `made` has all outputs of the network."""
+    """The graph of one step under construction, which a Loop runs for all steps of a range, and the coefficients that
+    it looks up. `made` has the names of all network outputs."""
 
     run: Run
     inner: Builder
@@ -161,7 +163,8 @@ class _Step:
         return nexts
 
     def _apply_hold(self, rows: Sequence[str], held: HoldInputs) -> list[str]:
-        """Return the rows of the state, with the known part restored in the row of x."""
+        """Add the nodes that restore the known part of the sample in the state row of x. Return the names of all state
+        rows."""
         draws = self.run.draws
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
@@ -220,7 +223,8 @@ class _Step:
         return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
 
     def _input(self, name: str, role: str, places: str, stacked: str) -> str:
-        """Return the tensor for one of the network's inputs. `places` are the row indices of u, branch after branch."""
+        """Return the name of the tensor for one of the network's inputs. `places` names the indices that assign rows of
+        conditions to the rows of u, one branch after the other."""
         steps = self.stretch.steps
         if role == "x":
             return stacked
@@ -260,8 +264,8 @@ class _Step:
         return row
 
     def _tensor(self, plan: Plan, numbers: NDArray[np.int64], term: int) -> str:
-        """Return the tensor of a term in this step. `numbers` [S] selects it; it is zeros if the step has no such
-        term."""
+        """Add the nodes that look up the tensor coefficient of a term for the current step. Return its name. `numbers`
+        [S] has its number in the plan for each step; for a step without such a term it is zeros."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
         arrays: list[Array] = [tensor_values(plan.tensors[number]).astype(np.float32) for number in used]
         shape = np.broadcast_shapes(*(each.shape for each in arrays))

@@ -20,8 +20,11 @@ NO_CHECKSUM = "0" * 64
 
 
 class BakedPort(Strict, frozen=True):
-    """An input or output. `meaning`: noise, draws, chances, given, tokens, condition, ids (of a text), mask (of ids),
-    held, hold (its mask), sample, picture or carried."""
+    """An input or output of a baked file.
+
+    meaning: noise, draws, chances, given, tokens, condition, ids (of a text), mask (of ids), held, hold (its mask),
+        sample, picture or carried.
+    """
 
     name: str
     meaning: str
@@ -30,14 +33,14 @@ class BakedPort(Strict, frozen=True):
 
 
 class BakedSample(Strict, frozen=True):
-    """A test vector: a sample that the file computed on the machine that baked it.
+    """A test vector: a sample that the baked file computed on the machine where it was baked.
 
-    seed: the seed of the first row's noise, with the draw numbers that the file lists. Each following row has the next
-        seed.
-    sizes: axis sizes of the call, by name.
-    inputs: the number that fills each other input.
+    seed: the seed of the noise of the first row, with the draw numbers that the file lists. Each following row has the
+        next seed.
+    sizes: the free sizes of the call, by name.
+    inputs: for each other input, the number that fills it.
     sha256: the hash of the sample's float32 bytes.
-    values: 64 of the sample's numbers, evenly spaced, beginning with the first.
+    values: 64 evenly spaced elements of the sample, beginning with the first.
     """
 
     seed: int
@@ -48,8 +51,8 @@ class BakedSample(Strict, frozen=True):
 
 
 class Baked(Strict, frozen=True, kw_only=True):
-    """The facts of a baked file. A sampler may call the file in place of its steps if its plan and graphs are those of
-    the file, `form` is "" and `around` is False.
+    """The metadata of a baked file. A sampler may call the file instead of running the steps if it has the same plan
+    and the same graphs, `form` is "" and `around` is False.
 
     file_sha256: the hash of the file with zeros in place of these 64 digits.
     sample: the test vector; None if onnxruntime could not run the file.
@@ -63,7 +66,7 @@ class Baked(Strict, frozen=True, kw_only=True):
     plan_sha256, graphs_sha256: the hashes of the compiled plan and of the bundle's graphs.
     form: float16 or int8-weights, made from the body; "" for the body's own precision, None in files of older versions.
     around: whether a program changed the run (`--around`).
-    range: the model range of a sample, or of the picture that the file returns.
+    range: the model range of a sample, or of the image that the file returns.
     units: the map from a sample to a robot's units.
     """
 
@@ -109,7 +112,7 @@ def describe_run(
     draws: tuple[int, ...],
     carried: tuple[BakedPort, ...] = (),
 ) -> Baked:
-    """Return the description of a run along a plan."""
+    """Return the metadata of a baked file: a description of its run along a plan."""
     provenance = manifest.provenance
     return Baked(
         model=manifest.name,

@@ -1,4 +1,4 @@
-"""The forms in which `fewstep bake` can write the network of a float body."""
+"""The number formats in which `fewstep bake` can write the network of a float body."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,14 +23,16 @@ CUDA_FORMS = tuple(name + CUDA for name in (SOURCE, *HALF_FORMS))
 
 
 class BodyForm(NamedTuple):
-    """The name of a body of the bundle, and the form in which its network is written; "" for the network as stored."""
+    """The name of a body of the bundle, and the number format to which its network is converted; "" for the network as
+    stored."""
 
     body: str
     form: str = ""
 
 
 def body_form(manifest: Manifest, name: str) -> BodyForm:
-    """Return the body and form of a name: a body of the bundle, or a form of a float body."""
+    """Return what a name of `bake --body` means: a body of the bundle, or a number format to which a float body is
+    converted."""
     if name in CUDA_FORMS and name not in manifest.bodies:
         base = name.removesuffix(CUDA)
         return BodyForm(base if base in manifest.bodies else SOURCE, name)
@@ -39,17 +41,19 @@ def body_form(manifest: Manifest, name: str) -> BodyForm:
 
 
 def lossy_form(named: BodyForm) -> str:
-    """Return the form if its network computes different values from the body's, or "" if they differ only by
-    rounding."""
+    """Return the number format if converting the network to it changes its results by more than rounding, otherwise
+    ""."""
     form = named.form.removesuffix(CUDA)
     return "" if form == named.body else form
 
 
 def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
-    """Return a network in this form. Its inputs and outputs stay float32.
+    """Convert a network to a number format: float32, float16, bfloat16 or int8 weights, each also as a graph for ONNX
+    Runtime's CUDA provider. Its inputs and outputs stay float32.
 
-    entry: the network's inputs in its bundle. Raises UserError if a form for ONNX Runtime's CUDA provider differs from
-        the network by more than rounding.
+    form: the name of the format, as in `bake --body`.
+    entry: the network's inputs in its bundle. Raises UserError if the graph for the CUDA provider differs from the
+        network by more than rounding.
     """
     if form.endswith(CUDA):
         name = form.removesuffix(CUDA)
@@ -67,7 +71,7 @@ def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
 
 
 def precision_in(form: str, precision: str) -> str:
-    """Return the precision of a body's arithmetic in this form."""
+    """Return the precision in which a body computes after its conversion to the format `form`."""
     name = form.removesuffix(CUDA)
     return name if name in HALF_FORMS else precision
 

@@ -41,8 +41,9 @@ def _rule(step: TokenStep) -> tuple[object, ...]:
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
-    """Add the ids [B, *shape] before the first step, from known tokens, with -1 at the positions to be revealed. The
-    mask id is not a valid known token, and is refused like any other invalid id."""
+    """Add the nodes that compute the ids [B, *shape] before the first step from the known tokens, which are -1 at
+    masked positions. Return the name of the ids. The mask id is not a valid known token, and is refused like any other
+    invalid id."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
     no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
     tokens = add_limit_check(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
@@ -52,7 +53,8 @@ def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
 
 
 def add_chance_check(outer: Builder, draws: str) -> str:
-    """Add all chances [D, B, *shape], refusing values outside (0, 1): 1 would draw an id beyond the vocabulary."""
+    """Add nodes that return the uniform random numbers [D, B, *shape] unchanged, or fail for a value outside (0, 1),
+    since 1 would draw an id beyond the vocabulary. Return the name of the result."""
     ends = [outer.constant(np.array(float(end)), f"chance_of_{end}") for end in (0, 1)]
     tests = [outer.node(op, (draws, end), op) for op, end in zip(("Greater", "Less"), ends, strict=True)]
     is_wrong = outer.node("Not", (outer.node("And", tests, "are_chances"),), "are_no_chances")
@@ -60,8 +62,8 @@ def add_chance_check(outer: Builder, draws: str) -> str:
 
 
 def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
-    """Add the ids after the last step. The call fails if a position is still masked, in the same way as for
-    `add_limit_check`."""
+    """Add nodes that return the ids after the last step, or fail if a position is still masked (see `add_limit_check`).
+    Return the name of the result."""
     mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
     return add_refusal(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
 
@@ -81,8 +83,8 @@ class Reveal:
     draws: Draws
 
     def advance(self, ids: str, outputs: Sequence[str]) -> str:
-        """Add the ids [B, *shape] after the step, from the ids before it and the logits [B, *shape, V] of each
-        branch."""
+        """Add the nodes that compute the ids [B, *shape] after the step from `ids`, those before it, and `outputs`, the
+        logits [B, *shape, V] of each branch. Return the name of the result."""
         node, step, steps = self.inner.node, self.step, self.stretch.steps
         mask = self._int64(self.vocabulary.mask)
         is_open = node("Equal", (ids, mask), "is_open")
@@ -117,7 +119,7 @@ class Reveal:
 
     @property
     def step(self) -> TokenStep:
-        """The first step of the range. All its steps have the same rule with different numbers."""
+        """The first step of the range. The other steps have the same rule with different numbers."""
         first: TokenStep = self.stretch.steps[0]
         return first
 
@@ -136,7 +138,8 @@ class Reveal:
         return self.inner.node("And", (mask, self.inner.node("And", tests, f"{name}_block")), name)
 
     def _chance(self, kind: int) -> str:
-        """Add the chances [B, *shape] of one type in each step; return "" if no step reads them."""
+        """Add a Gather of the uniform random numbers [B, *shape] of one kind that each step reads. Return its name, or
+        "" if no step reads them."""
         wanted = [CHANCES * (self.at + number) + kind for number in range(len(self.stretch.steps))]
         if not any(each in chances_of(self.at + n, self.stretch.steps[n]) for n, each in enumerate(wanted)):
             return ""
@@ -144,7 +147,8 @@ class Reveal:
         return self.inner.node("Gather", (self.draws.add_all_draws(self.outer), place), f"chance_{kind}", axis=0)
 
     def _guide_log_probs(self, outputs: Sequence[str]) -> str:
-        """Add the logarithm of the guided probabilities, at the step's temperature."""
+        """Add the nodes that compute log probabilities with guidance and the step's temperature. Return the name of the
+        result."""
         node, steps = self.inner.node, self.stretch.steps
         logs = [
             self._log_softmax(node("Cast", (each,), f"logits_{b}", to=DOUBLE), f"logs_{b}")
@@ -171,7 +175,8 @@ class Reveal:
         return self.inner.node("Where", (is_mask, self._double(value), rows), f"{name}_of_tokens")
 
     def _token(self, logs: str) -> str:
-        """Add a token for each position, by inverse CDF or the most likely one."""
+        """Add the nodes that choose a token for each position: the most likely one at temperature 0, otherwise a random
+        one by inverse CDF. Return the name of the result."""
         node = self.inner.node
         if self.step.temperature == 0:
             return node("ArgMax", (logs,), "token", axis=-1, keepdims=0)
@@ -183,7 +188,8 @@ class Reveal:
         return node("ReduceSum", (passed, last), "token", keepdims=0)
 
     def _score(self, logs: str, log: str, order: str) -> str:
-        """Add the scores [B, *shape] that order the positions."""
+        """Add the nodes that compute the score [B, *shape] of each position, which determines the order in which
+        positions are revealed. Return the name of the result."""
         node, steps, last = self.inner.node, self.stretch.steps, self._int64([-1])
         if self.step.score == "random":
             return order
@@ -218,7 +224,8 @@ class Reveal:
         return node("Div", (parts, self._double(EVEN)), "score_even")
 
     def _top_positions(self, ids: str, score: str, some: str, of_start: str) -> str:
-        """Add the mask [B, *shape] of the highest scores, as many as the step reveals."""
+        """Add a mask [B, *shape] of the positions with the highest scores, as many as the step reveals. Return its
+        name."""
         node, split, one = self.inner.node, self.inner.multi_output_node, self._int64([1])
         size = math.prod(self.plan.shape)
         only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
@@ -238,8 +245,8 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """Add the minimum number of positions that the step reveals, [B, 1], by the rule of
-        `fewstep.runtime.sampling.tokens._counts`."""
+        """Add the nodes that compute how many positions the step reveals at least, [B, 1], by the rule of
+        `fewstep.runtime.sampling.tokens._counts`. Return the name of the result."""
         node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [

@@ -1,4 +1,4 @@
-"""The parts that all steps of a baked run share; `assemble.py` creates them once."""
+"""The parts of a baked run that all of its steps share; `assemble.py` creates them once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -94,8 +94,9 @@ def _branches(plan: AnyPlan) -> tuple[str, ...]:
 
 
 def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
-    """Add a check of a condition [B, ...] that refuses values beyond its limits, except the null value. Without it, a
-    class of -1 would index the network's table from its end."""
+    """Add nodes that return a condition [B, ...] unchanged, or fail for a value beyond the condition's limits, except
+    the null value. Return the name of the result. Without the check, a class of -1 would index the network's table from
+    its end."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
         outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
@@ -117,8 +118,8 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
 
 
 def add_batch_check(outer: Builder, batch: RunBatch, name: str, tensor: str) -> str:
-    """Add a check that refuses a condition [B, ...] if B is not the run's number of samples. With guidance, branches
-    would otherwise get the rows of other samples."""
+    """Add nodes that return a condition [B, ...] unchanged, or fail if B is not the run's number of samples. Return the
+    name of the result. With guidance, branches would otherwise read the rows of other samples."""
     own = outer.node("Shape", (tensor,), f"{name}_batch", start=0, end=1)
     is_right = outer.node("Equal", (own, batch.size), f"{name}_is_whole")
     place = outer.node("Cast", (outer.node("Not", (is_right,), f"{name}_is_not_whole"),), f"{name}_at", to=INT64)

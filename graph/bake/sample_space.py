@@ -42,7 +42,7 @@ class SpaceBuilder(Protocol):
     """What `assemble` needs to build the states of a sample space and the steps of its plans."""
 
     def find_draws(self, plan: AnyPlan, held: Sequence[int]) -> Draws:
-        """Return the draws that a plan reads, including those of a hold."""
+        """Return the noise arrays (draws) that a plan reads, including those for the known part of a sample, `held`."""
 
     def ports(self, draws: Draws, sample: Shape) -> list[BakedPort]:
         """Return the inputs from which a sample starts, except given tensors."""
@@ -52,17 +52,18 @@ class SpaceBuilder(Protocol):
         tokens are checked by the baked graph."""
 
     def align(self, plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
-        """Return the steps as a range that one Loop body can run, or None. A single step is always such a range."""
+        """Return the steps as a range that one Loop can run, or None if they differ too much. A single step is always
+        such a range."""
 
     def advance(self, step: StepBuilder, outer: Builder, plan: AnyPlan, draws: Draws, rows: Sequence[str]) -> list[str]:
         """Add the state after the steps of a range."""
 
     def finish(self, outer: Builder, plan: AnyPlan, state: Sequence[str]) -> str:
-        """Add the sample, from the state after the last step."""
+        """Add the nodes that compute the sample from the state after the last step. Return its name."""
 
 
 class ContinuousBuilder:
-    """Builds runs of continuous samples."""
+    """Builds the parts of a baked graph that are specific to continuous samples."""
 
     def find_draws(self, plan: AnyPlan, held: Sequence[int]) -> Draws:
         return draws_of(check_compiled(plan), held)
@@ -72,7 +73,8 @@ class ContinuousBuilder:
         return [*ports, *_draws_ports(draws, DRAWS, sample, "float32")]
 
     def begin(self, outer: Builder, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> tuple[list[str], Draws]:
-        """Add the rows as in `runtime.sampling.execute.begin`."""
+        """Add the nodes that compute the initial state, as `runtime.sampling.execute.begin` does. Return the names of
+        its rows, and the draws."""
         plan = check_compiled(plan)
         columns = [tensors[name] for name in plan.given]
         columns += [draws.add_draw(outer, number) for number in plan.start_draws]
@@ -96,7 +98,8 @@ class ContinuousBuilder:
 
 @dataclass(frozen=True)
 class TokenBuilder:
-    """Builds runs of tokens. They begin without noise, and a hold is their input of known tokens."""
+    """Builds the parts of a baked graph that are specific to tokens. Runs begin without noise, and known tokens are an
+    input."""
 
     vocabulary: Vocabulary
 
@@ -124,8 +127,8 @@ class TokenBuilder:
 
 
 def _draws_ports(draws: Draws, meaning: str, sample: Shape, dtype: str) -> list[BakedPort]:
-    """Return the port of all draws after draw 0, which has the same name in both sample spaces; an empty list if no
-    step reads such a draw."""
+    """Return the input of the baked graph that takes all draws after draw 0, as a list; an empty list if no step reads
+    such a draw. It has the same name for continuous samples and for tokens."""
     return [BakedPort(DRAWS, meaning, (len(draws.later), *sample), dtype)] if draws.later else []
 
 

@@ -36,7 +36,7 @@ HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # hash of the content, in the
 
 
 def read_metadata(file: Path) -> Baked:
-    """Return the facts in a baked file's metadata. Raises UserError for any other file."""
+    """Return the metadata of a baked file. Raises UserError for any other file."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)
@@ -103,7 +103,7 @@ def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArr
 
 
 def digest(output: NDArray[Any]) -> str:
-    """Return the SHA-256 of a sample's numbers, float32 and little-endian."""
+    """Return the SHA-256 of a sample's elements as little-endian float32."""
     return sha256(output.astype("<f4").tobytes()).hexdigest()
 
 

@@ -1,4 +1,5 @@
-"""Align the steps of a plan on common columns, so that one Loop body runs them all and looks up their numbers.
+"""Write the coefficients of all steps of a plan in tables with the same columns, so that one Loop can run the steps and
+look up their coefficients.
 
 The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
 result of the shaping, and as many draws as any step reads. A step without a column has the coefficient zero there. The
@@ -24,7 +25,7 @@ NO_TENSOR = -1
 
 @dataclass(frozen=True)
 class StepRange:
-    """Consecutive steps of a plan, S of them, that one Loop body runs.
+    """S consecutive steps of a plan that one Loop can run.
 
     branches: the branches of all steps. Step s evaluates `count[s]` of them, starting at `first[s]`.
     heads: the number of heads of the network's output.

@@ -1,4 +1,5 @@
-"""Tables of the numbers of the steps that one Loop body runs, which it looks up by the number of the step."""
+"""Coefficients of the steps that share one Loop body, as tables in which the body looks up the row of the current
+step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ Values = NDArray[Any] | Sequence[float]
 
 @dataclass
 class StepNumbers:
-    """Builds tables of numbers, one table per type. A column of a table has one number for each of S steps."""
+    """Builds tables of coefficients, one per dtype, for steps that share one graph. A column has one coefficient for
+    each of S steps."""
 
     inner: Builder
     columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
@@ -43,7 +45,8 @@ class StepNumbers:
         return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
 
     def look_up(self) -> list[Node]:
-        """Return the nodes that look up the step's numbers; they come first in the body."""
+        """Return the nodes that look up the coefficients of the current step. They must be the first nodes of the
+        graph."""
         nodes = []
         for dtype, columns in self.columns.items():
             table = self.inner.constant(np.stack(columns, axis=1), f"{dtype}s")
@@ -60,7 +63,7 @@ class StepNumbers:
 
 
 class ConstantNumbers(StepNumbers):
-    """The numbers of one step, as constants."""
+    """The coefficients of a single step, written into the graph as constants."""
 
     def _column(self, values: Values, dtype: str) -> str:
         columns = self.columns.setdefault(dtype, [])

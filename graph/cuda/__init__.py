@@ -1,1 +1,1 @@
-"""The form of a body for ONNX Runtime's CUDA provider: rewrites, and the check of their numbers on the CPU."""
+"""Rewrite a body's graph for ONNX Runtime's CUDA provider, and check on the CPU that its results stay the same."""

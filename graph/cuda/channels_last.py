@@ -137,7 +137,7 @@ class _Layout:
         return self.new.constant("axis_of_rows", np.array([2], np.int64))
 
     def _add(self, node: Node, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> None:
-        """Add the channels-last form of a node."""
+        """Add a node that computes the output of `node` in channels-last layout."""
         result = self.new.name(f"{node.output}_last")
         kept = node.attributes if attributes is None else attributes
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(result,), attributes=kept))
@@ -159,7 +159,8 @@ class _Layout:
         self.skipped.update(norm.nodes)
 
     def _convolution(self, node: Node) -> bool:
-        """Add a convolution of images between Transposes, with the bias that is added after it."""
+        """Add a convolution of images in channels-last layout, with Transposes around it, and with the bias that an Add
+        after it adds. Return False for any other convolution."""
         weight = self.graph.constants.get(node.inputs[1])
         if weight is None or weight.ndim not in (3, 4) or self.types.rank(node.output) != weight.ndim:
             return False
@@ -196,8 +197,8 @@ class _Layout:
         return image
 
     def _bias_after(self, node: Node) -> tuple[Node, Array] | None:
-        """Return the Add of a per-channel constant that is the only reader of a convolution without a bias, and the
-        constant [C]."""
+        """Return the Add of a per-channel constant, and the constant [C], if it is the only reader of a convolution
+        without a bias. Otherwise return None."""
         if len(node.inputs) > 2 or not self.idx.is_inner(node.output):
             return None
         (reader,) = self.idx.consumers[node.output]
@@ -211,7 +212,8 @@ class _Layout:
         return (reader, bias.reshape(-1)) if bias.size == weight.shape[0] and bias.ndim <= weight.ndim else None
 
     def _elementwise(self, node: Node) -> bool:
-        """Add an elementwise operation, if one of its operands has channels last."""
+        """Add an elementwise operation in channels-last layout. Return False, and add nothing, if no operand has that
+        layout, or if one cannot be converted to it."""
         rank, result = self.types.rank(node.output), self.types.shape(node.output)
         if rank not in (3, 4) or not any(self._is_last(name, result) for name in node.inputs):
             return False
@@ -241,7 +243,8 @@ class _Layout:
         return len(shape) == len(result) and all(size == 1 for size in shape[2:])
 
     def _turn(self, name: str, result: tuple[int | str, ...] | None) -> str:
-        """Return the name of an operand with channels last."""
+        """Return the name of an operand in channels-last layout. It is converted if it does not have that layout
+        yet."""
         shape, constant = self._shape(name), self.graph.constants.get(name)
         assert shape is not None and result is not None, "_may_turn has seen them"
         if not shape:
@@ -269,7 +272,8 @@ class _Layout:
         return True
 
     def _resize(self, node: Node) -> bool:
-        """Add a Resize to the nearest pixels, whose factors or sizes are constants."""
+        """Add a nearest-neighbor Resize with constant scales or sizes, in channels-last layout. Return False, and add
+        nothing, if `node` is any other Resize."""
         if node.inputs[0] not in self.last or node.attributes.get("mode", b"nearest") != b"nearest":
             return False
         if node.attributes.get("axes") or (len(node.inputs) > 1 and node.inputs[1]):
@@ -288,8 +292,8 @@ class _Layout:
         return True
 
     def _reshape(self, node: Node) -> bool:
-        """Add a Reshape of tokens to an image. A Reshape of an image to tokens that only Transposes read is added
-        later."""
+        """Add a Reshape from tokens to an image in channels-last layout; return False for any other Reshape. A Reshape
+        from an image to tokens is added later, if only Transposes read it."""
         name, output = node.inputs[0], node.output
         before, after = self.types.shape(name), self.types.shape(output)
         if name not in self.last or not before or not after or before[:2] != after[:2] or "?" in before[:2]:
@@ -308,7 +312,8 @@ class _Layout:
         return True
 
     def _transpose(self, node: Node) -> bool:
-        """Add a view in place of a Transpose between the two layouts."""
+        """Replace a Transpose between the two layouts by a renaming, because the channels-last tensor is already there.
+        Return False, and add nothing, for any other Transpose."""
         name, output, perm = node.inputs[0], node.output, list(node.attributes.get("perm", ()))
         if perm == FIRST["perm"] and self.types.rank(output) == 4:
             self.last[output] = self.first_name(name)
@@ -323,8 +328,8 @@ class _Layout:
         return True
 
     def _tokens(self, node: Node, name: str, output: str) -> bool:
-        """Replace a Transpose by a view: from channels first to tokens [B, n, C], or from tokens to a sequence that is
-        read as an image."""
+        """Replace a Transpose by a view: from a channels-first image to tokens [B, n, C], or from tokens to a sequence
+        that later nodes read as an image. Return False for any other Transpose."""
         if name in self.tokens:
             shape = self._shape(self.tokens[name])
             assert shape is not None, "it has four axes"

@@ -47,7 +47,7 @@ def find_group_norms(graph: Graph, idx: Index, types: Types) -> dict[str, GroupN
 
 
 def _group_norm(after: Node, graph: Graph, idx: Index, types: Types) -> GroupNorm | None:
-    """Return the GroupNorm whose last Reshape is this node, or None."""
+    """Return the group normalization whose last node is the Reshape `after`, or None if there is none."""
     matched = match(after, "Reshape(*InstanceNormalization(*Reshape(x), SCALE, SHIFT))", idx)
     if matched is None:
         return None
@@ -79,7 +79,7 @@ def _group_norm(after: Node, graph: Graph, idx: Index, types: Types) -> GroupNor
 
 
 def _only_reader(name: str, idx: Index, op: str) -> Node | None:
-    """Return the only node that reads a tensor, if it has this operation."""
+    """Return the node that reads a tensor, if it is the only one and has operation `op`. Otherwise return None."""
     readers = idx.consumers.get(name, ())
     return readers[0] if idx.is_inner(name) and readers[0].op == op and not readers[0].domain else None
 
@@ -101,7 +101,8 @@ def channel_values(name: str, channels: int, rank: int, graph: Graph) -> Array |
 
 
 def _silu(name: str, idx: Index) -> Node | None:
-    """Return the product of a tensor with its sigmoid, if nothing else reads either."""
+    """Return the Mul of a tensor with its own sigmoid (SiLU), if nothing else reads the tensor or the sigmoid.
+    Otherwise return None."""
     readers = idx.consumers.get(name, ())
     if name in idx.outputs or len(readers) != 2:
         return None

@@ -8,7 +8,7 @@ from fewstep.graph.graph import Node
 
 @dataclass(frozen=True)
 class _Links:
-    """The producer of each tensor of some nodes, and its readers."""
+    """For each tensor of some nodes, the node that computes it and the nodes that read it."""
 
     producers: Mapping[str, Node]
     readers: Mapping[str, Sequence[Node]]
@@ -58,7 +58,8 @@ def _links(nodes: Sequence[Node]) -> _Links:
 
 
 def _convolution(name: str, links: _Links) -> Node | None:
-    """Return the convolution with a bias whose Transpose is this tensor, if nothing else reads either."""
+    """Return the convolution with a bias whose transposed output is the tensor `name`, if nothing else reads the output
+    or the tensor. Otherwise return None."""
     turned = links.producers.get(name)
     if turned is None or turned.op != "Transpose" or not links.only_reader(name):
         return None

@@ -31,8 +31,8 @@ def cuda_form(graph: Graph) -> Graph:
 
 
 def has_long_attention(portable: Graph, form: Graph) -> bool:
-    """Return whether at least half of the attentions that a form computes as one operation have LONG keys or more. A
-    free number of keys does not count as LONG."""
+    """Return whether at least half of the attentions that the rewritten graph `form` computes as one operation have
+    LONG keys or more. A free number of keys does not count."""
     types, left = infer_types(portable), {name for node in form.nodes for name in node.outputs}
     fused = [node.output for node in portable.nodes if node.op == "Softmax" and node.output not in left]
     keys = [(types.shape(name) or ("?",))[-1] for name in fused]

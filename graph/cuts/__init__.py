@@ -1,1 +1,2 @@
-"""Cut a graph into parts that run at different times, or that fit in memory one after another."""
+"""Cut a graph into parts that run at different times, or that are loaded one after another because memory cannot hold
+all."""

@@ -29,10 +29,10 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
         row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
 
-    An observation encoder, or the keys and values of a text, then runs once per call, not once per step. Rows that do
-    not depend on time leave the prologue. Nodes whose outputs cannot be passed as rows stay in the prologue.
+    An observation encoder, or the keys and values of a text, is then computed once per call, not once per step. Rows
+    that do not depend on time leave the prologue. Nodes whose outputs cannot be passed as rows stay in the prologue.
 
-    Conditions with little work, such as a label in addition to pictures, stay in the prologue. They take little time
+    Conditions that need little work, such as a label in addition to images, stay in the prologue. They take little time
     there, and branches of guidance that differ only in them share one run of the conditioner.
     """
     idx, types = index(prologue), infer_types(prologue)
@@ -61,8 +61,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
 
 def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
-    """Return the tensors that the prologue computes: all that depend on `moving`, and the tensors that these need but
-    that cannot be passed as rows."""
+    """Return the tensors that the prologue computes: all that depend on `moving`, and those that they need but that
+    cannot be outputs of the conditioner."""
     reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:
@@ -75,8 +75,8 @@ def _work_outside(idx: Index, types: Types, inside: set[str]) -> int:
 
 
 def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
-    """Return the large rows among `moved` that do not depend on time. The prologue would compute them again for each
-    time."""
+    """Return the large outputs of the prologue among `moved` that do not depend on time. In the prologue, they would be
+    computed again for each time."""
     timed = idx.dependents([TIME, TO])
     rows = [value.name for value in idx.graph.outputs if value.name not in timed and value.name in idx.producers]
     return [row for row in rows if idx.producers[row].output in moved and (types.sample_bytes(row) or 0) > SMALL]

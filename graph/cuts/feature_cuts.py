@@ -35,11 +35,11 @@ BLOCKS = re.compile(r"F(\d{1,3})B(\d{1,3})", re.ASCII)
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut of a body.
+    """A place at which a body can be cut for feature caching.
 
     end: the tensor that the light graph does not compute. start: for a chain of blocks, the tensor that is subtracted
-    from `end` to get the features; None if the features are `end` itself. share: the work of the light graph as a share
-    of the body's, in multiply-adds.
+        from `end` to get the features; None if the features are `end` itself. share: the multiply-adds of the light
+        graph as a fraction of those of the body.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class SplitBody:
-    """The graphs of a cut: `full` returns next_FEATURES, which `light` takes as carried_FEATURES, of the shape of
-    `features`."""
+    """The two graphs that result from a cut: `full` returns the output next_FEATURES, and `light` takes it as its input
+    carried_FEATURES. `features` has its dtype and shape."""
 
     full: Graph
     light: Graph
@@ -69,7 +69,8 @@ def find_cuts(body: Graph) -> tuple[Cut, ...]:
 
 
 def choose_cut(body: Graph, name: str) -> Cut:
-    """Return the cut of a name: one of `find_cuts`, FnBm of a chain of blocks, or a tensor of the body.
+    """Return the cut with this name: one of `find_cuts`, FnBm of a chain of blocks (the first n and the last m blocks
+    run at every step), or a tensor of the body.
 
     Raises UserError, which lists the cuts, for any other name.
     """
@@ -86,8 +87,8 @@ def choose_cut(body: Graph, name: str) -> Cut:
 
 
 def split_body(body: Graph, cut: Cut, features: str) -> SplitBody:
-    """Return the full and the light graph of a cut, which share the body's weights. `features` names the carried
-    tensor."""
+    """Split a body at a cut. Return the full graph, which also returns the features, and the light graph, which reads
+    them; both share the body's weights. `features` is the name of the carried tensor."""
     search = _Search(body)
     port = replace(search.types.values[cut.end], name=NEXT + features)
     taken, kept = replace(port, name=CARRIED + features), search.light_nodes(cut.end, cut.start)
@@ -107,7 +108,7 @@ def split_body(body: Graph, cut: Cut, features: str) -> SplitBody:
 
 @dataclass(frozen=True)
 class _Search:
-    """Searches for the cuts of one body, and caches the facts about it that several methods need."""
+    """A search for the cuts of one body. Properties of the body that several methods need are cached."""
 
     body: Graph
 
@@ -149,8 +150,8 @@ class _Search:
 
     @cached_property
     def depth_cuts(self) -> list[Cut]:
-        """The cuts at one tensor. If several have the same work, only the one with the fewest bytes is kept; if these
-        are equal too, the last one."""
+        """Return the cuts at a single tensor, sorted by the work that remains. Of several with the same work, only the
+        one with the fewest bytes is kept, and of those the last one."""
         found: dict[float, Cut] = {}
         for node in self.body.nodes:
             cut = self.cut_at(node.output, node.output)
@@ -168,7 +169,8 @@ class _Search:
         return [cut for cut in cuts if cut is not None and cut.share <= MOST_WORK]
 
     def block_cut(self, first: int, last: int) -> Cut | None:
-        """Return the cut that keeps the first and the last blocks, or None if the body has no such chain."""
+        """Return the cut after which only the first `first` and the last `last` blocks of the chain run at every step.
+        None if the body has no such chain of blocks."""
         end = len(self._chain) - 1 - last
         if len(self._chain) <= LEAST_BLOCKS or not first < end:
             return None
@@ -176,10 +178,12 @@ class _Search:
 
     @cached_property
     def _chain(self) -> list[str]:
-        """The tensors h_0, ..., h_L between the residual blocks of a body; empty if it is not such a chain.
+        """The tensors h_0, ..., h_L between the residual blocks of a body; empty if the body is not a chain of such
+        blocks.
 
-        A block of a transformer has several residual sums, such as those of attention and of the MLP. Blocks are found
-        as the shortest repeated sequence of operations; without one, each sum ends a block.
+        A block of a transformer has several residual sums, such as those of attention and of the MLP. A block is
+        therefore the shortest sequence of operations whose repetition gives the whole chain. If there is no such
+        sequence, each sum ends a block.
         """
         sums = self._residual_sums
         kinds = [self._ops_between(before, after) for before, after in pairwise(sums)]
@@ -202,7 +206,7 @@ class _Search:
 
     @property
     def _gates(self) -> list[str]:
-        """The tensors through which all of x reaches the outputs, in order."""
+        """The single tensors through which every path from x to the outputs passes, in topological order."""
         inner = [node.output for node in self.body.nodes if node.output in self._moving - self.idx.outputs]
         return [name for name in inner if self.idx.outputs.isdisjoint(_find_tensors_after_x(self.light_nodes(name)))]
 
@@ -221,7 +225,7 @@ class _Search:
 
 
 def _find_tensors_after_x(nodes: Sequence[Node]) -> set[str]:
-    """Return the tensors of some nodes, in order, whose values depend on x."""
+    """Return x and all tensors computed from it, except the sizes of tensors. `nodes` are in topological order."""
     reached = {X}
     for node in nodes:
         if node.op not in SIZES and not reached.isdisjoint(node.inputs):

@@ -21,8 +21,9 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 @dataclass(frozen=True)
 class PreparedDenoiser:
-    """A denoiser as deployed. `conditioner` computes the rows that depend only on conditions, and `prologue` computes
-    the other rows. `body` reads x and the rows. If both are None, the body reads all inputs."""
+    """A denoiser as deployed, in up to three graphs. `conditioner` computes the tensors that depend only on conditions,
+    and `prologue` those that also depend on the time. `body` reads x and these tensors. If `conditioner` and `prologue`
+    are both None, the body reads all inputs of the network."""
 
     prologue: Graph | None
     body: Graph
@@ -76,8 +77,8 @@ def can_be_row(name: str, types: Types) -> bool:
 
 
 def _split_at(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
-    """Return the graphs on both sides of the boundary, which consists of rows and inputs. `moving` are the tensors that
-    differ at every call."""
+    """Split a graph at a boundary of tensors, which become inputs of the body. Return prologue and body. `moving` are
+    the tensors that differ at every call."""
     before = tuple(
         node for node in graph.nodes if moving.isdisjoint(node.inputs)
     )  # the body may compute some of it too
@@ -109,8 +110,8 @@ def _varying_inputs(graph: Graph) -> list[str]:
 
 
 def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
-    """Return the tensors that are not `inside`, but that inside nodes or the graph's outputs read, in order. They
-    include the graph's inputs, except those in `but`."""
+    """Return the tensors that are not computed `inside`, but are read by nodes inside or are outputs of the graph, in
+    the order in which they are read. They include the graph's inputs, except the input `but`."""
     body = [node for node in graph.nodes if node.output in inside]
     known = {*graph.constants, *(value.name for value in graph.optional)}
     inner = {output for node in body for output in node.outputs} | known | {"", but}
@@ -119,18 +120,20 @@ def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
 
 
 def _find_recomputed(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """Return the tensors that the body computes instead of reading this one from the prologue."""
+    """Return the tensors that the body recomputes at every step instead of reading `row` from the prologue."""
     if can_be_row(row, types):
         return _search_upstream(row, idx, types, limit)
     return frozenset([idx.producers[row].output])
 
 
 def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """Return the tensors that the body must compute so that fewer bytes replace a row above the limit. Return none if
-    no choice has fewer bytes, or if computing the row takes longer than passing its bytes.
+    """Return the tensors that the body must recompute at every step so that its inputs are smaller than `row`, a tensor
+    of more than `limit` bytes per sample. Return the empty set if `row` is within the limit, if no choice is smaller,
+    or if recomputing takes longer than reading `row`.
 
-    The search goes from the row towards the inputs, always through the largest tensor, until fewer bytes remain to
-    carry. It fails at a tensor that cannot be a row, such as the integers of an embedding.
+    The search goes from `row` towards the inputs of the graph, always through the largest tensor, until the tensors
+    that must be passed to the body are smaller than `row`. It fails at a tensor that cannot be an input of the body,
+    such as the integers of an embedding.
     """
     size = types.sample_bytes(row)
     if size is None or size <= limit:
@@ -155,8 +158,8 @@ def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozense
 
 
 def open_rows(prepared: PreparedDenoiser, opened: Callable[[Graph], Run] = open_session) -> Run:
-    """Return a function from the whole graph's inputs to the rows and all other outputs of the `opened` sessions, one
-    row per sample."""
+    """Return a function from the inputs of the whole network to the outputs of conditioner and prologue, one row per
+    sample. `opened` makes the session of a graph."""
     runs = [opened(graph) for graph in (prepared.conditioner, prepared.prologue) if graph is not None]
 
     def rows(feeds: Mapping[str, Array]) -> dict[str, Array]:

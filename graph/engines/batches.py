@@ -18,11 +18,11 @@ FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
 def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
-    """Parse an option such as --opt-batch, and return the batch and the free sizes that it gives: {"batch": 4,
-    "height": 96}.
+    """Parse the value of an option such as --opt-batch. Return the batch and the free sizes that it defines: {"batch":
+    4, "height": 96}.
 
-    The text is a number, which is a batch, or the shapes of inputs in the form of trtexec or Polygraphy, separated by
-    commas. Raises UserError if the shapes do not agree with the graph's fixed sizes.
+    The value is a number, for the batch, or a comma-separated list of input shapes as in trtexec or Polygraphy. Raises
+    UserError if the shapes do not agree with the graph's fixed sizes.
     """
     if NUMBER.fullmatch(text):
         return {BATCH: int(text)}

@@ -101,7 +101,7 @@ def list_requests(options: BuildOptions) -> tuple[EngineRequest, ...]:
 
 
 def build_script(options: BuildOptions) -> str:
-    """Return the script of `BuildOptions.script`. Needs neither TensorRT nor a GPU."""
+    """Return a shell script that builds the engines on another machine. This needs neither TensorRT nor a GPU."""
     builder = check_options(options)
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
@@ -118,7 +118,8 @@ def build_script(options: BuildOptions) -> str:
 
 
 def _write_forms(writer: Writer, part: NetworkBody, bundle: Path) -> tuple[list[EngineEntry], list[EngineEntry]]:
-    """Write the forms of a body's graphs that are missing. Return the new forms, and those that are up to date."""
+    """Write those rewritten graphs of a body that are missing from the bundle. Return two lists: the new ones, and
+    those that were up to date."""
     new, kept = list[EngineEntry](), list[EngineEntry]()
     for name, graph in graph_names(part.name, part.body).items() if part.body is not None else ():
         keys = form_keys(graph, writer.known_files)
@@ -130,7 +131,8 @@ def _write_forms(writer: Writer, part: NetworkBody, bundle: Path) -> tuple[list[
 
 
 def _drop_forms(manifest: Manifest, part: NetworkBody, kept: list[EngineEntry]) -> Manifest:
-    """Return the manifest without the forms of a network's body that are not kept."""
+    """Return the manifest without those graphs for the CUDA provider that belong to a network's body and are not in
+    `kept`."""
     own = select_network(manifest, part.network)
     others = tuple(
         engine

@@ -26,8 +26,8 @@ def setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:
 
 
 def devices_of(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -> dict[str, int | None]:
-    """Return the devices to build a body for, with their number of multiprocessors. Raises UserError for a device
-    without the body's float type."""
+    """Return the devices for which a body is to be built, each with its number of multiprocessors, or None if that is
+    unknown. Raises UserError for a device that lacks the body's float type."""
     devices = builder.targets(options.device, builder_flags(options))
     old = [device for device in devices if device != AMPERE_ON and capability(device) < AMPERE]
     if old and (part.name == BFLOAT16.name if part.name in HALVES else _has_bfloat16(part)):

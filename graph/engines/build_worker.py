@@ -73,7 +73,8 @@ def _set_flags(trt: Any, builder: Any, config: Any, flags: dict[str, bool | int]
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
-    """Load earlier measurements. The builder ignores those of another GPU or version and measures again."""
+    """Give the builder the kernel timings of earlier builds, stored at `path`. The builder rejects timings of another
+    GPU or TensorRT version; it then starts with an empty cache."""
     for content in (path.read_bytes(), b"") if path.exists() else (b"",):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):

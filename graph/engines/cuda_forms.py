@@ -1,4 +1,5 @@
-"""Write the form of a body for ONNX Runtime's CUDA provider, with a key that says which graph it belongs to."""
+"""Rewrite a body's graph for ONNX Runtime's CUDA provider, and store it with a key that identifies the original
+graph."""
 
 import logging
 from collections.abc import Mapping
@@ -36,13 +37,14 @@ def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, 
 def write_form(
     writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, ...], bundle: Path
 ) -> EngineEntry | None:
-    """Add the form of a body's graph to the bundle. Return None, and log the reason, if it would not have fewer
-    kernels than the graph or if its results differ (`form_problem`).
+    """Rewrite a body's graph for the CUDA provider and add the result to the bundle. Return its entry. Return None, and
+    log the reason, if it would not have fewer kernels than the original graph, or if its results differ
+    (`form_problem`).
 
     keys: from `form_keys`.
 
-    Large weights stay in the files of the graph, which the form reads too. A bfloat16 body runs only in this form. If
-    the form is wrong, a UserError is therefore raised, which gives the reason.
+    Large weights stay in the files of the original graph, which the rewritten graph reads too. A bfloat16 body can only
+    run in rewritten form. If that is wrong, a UserError with the reason is therefore raised.
     """
     portable = io.load(bundle / graph.file, root=bundle)
     form = cuda_form(portable)

@@ -33,7 +33,7 @@ class EngineCost(msgspec.Struct, frozen=True):
 
     @property
     def int8_share(self) -> float:
-        """The share of int8 in the counted MACs."""
+        """The fraction of int8 in the counted MACs."""
         return self.macs.get("int8", 0) / max(sum(self.macs.values()), 1)
 
     @property
@@ -56,8 +56,8 @@ def compute_cost(kernels: Kernels, batch: int, device: str) -> EngineCost:
 
 
 def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
-    """Return the costs of the engines of a bundle's bodies, by file. Engines without a program text are left out: those
-    of `tensorrt`, and damaged files."""
+    """Return the costs of the engines of a bundle's bodies, by file name. Engines without a readable program text are
+    left out: those of `tensorrt`, and damaged files."""
     found = {}
     for engine in bundle.manifest.engines:
         if engine.body not in RUN_ONCE:

@@ -51,7 +51,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of one evaluation."""
+    """The kernels that an engine runs for one evaluation of the network."""
 
     each: tuple[Kernel, ...]
 
@@ -84,8 +84,8 @@ class Kernels:
 def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Kernels | None:
     """Return the kernels of a TensorRT-RTX engine in order, for inputs of these shapes [batch, ...] by name.
 
-    `shapes` matter only for engines with free sizes. Returns None if the engine carries no program, so that its kernels
-    are unknown.
+    `shapes` matter only for engines with free sizes. Returns None if the engine does not contain a program text from
+    which the kernels can be read.
     """
     program = program_of(engine)
     return None if program is None else Kernels(_kernels(program, program.numbers(shapes or {})))

@@ -1,4 +1,4 @@
-"""The body of each network to build engines for. A 16-bit body is converted from the float32 body."""
+"""The body of each network from which engines are built. A 16-bit body is converted from the float32 body."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ class NetworkBody:
 
 
 def network_bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBody]:
-    """Yield the body to build of each network, with its files checked. Raises UserError if it is missing, except a
-    16-bit body, which `build` creates."""
+    """Yield, for each network, the body from which an engine is to be built, after checking its files. Raises UserError
+    if it is missing, except for a 16-bit body, which `build` creates."""
     whole = options.open()
     whole.check_continuous("build")
     names = builder.bodies[options.precision]

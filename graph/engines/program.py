@@ -33,14 +33,15 @@ ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True)
 class ProgramTensor:
-    """A tensor of a program. A free dimension is given by the name of the host number to which it is equal."""
+    """A tensor of an engine's program. A dimension without a fixed size is the name of the host integer that has its
+    size."""
 
     dims: tuple[int | str, ...]
     type: str
     is_on_host: bool
 
     def elements(self, numbers: Mapping[str, int]) -> int | None:
-        """Return the number of its elements; None if a dimension is not among the known numbers."""
+        """Return the number of elements, given the values of named dimensions; None if one is unknown."""
         sizes = [size if isinstance(size, int) else numbers.get(size) for size in self.dims]
         return None if None in sizes else prod(size for size in sizes if size is not None)
 
@@ -58,14 +59,15 @@ class EngineInstruction:
 
 @dataclass(frozen=True)
 class EngineProgram:
-    """The instructions of an engine in order, including host instructions, and the generated programs."""
+    """The instructions of an engine in order, including those that run on the host, and the programs of generated
+    code."""
 
     tensors: Mapping[str, ProgramTensor]
     instructions: tuple[EngineInstruction, ...]
     generated: tuple["EngineProgram", ...] = ()
 
     def numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """Return the host numbers that are known for inputs of these shapes, by name."""
+        """Return the values of the program's named host integers that follow from inputs of these shapes."""
         known: dict[str, int] = {}
         for name, shape in shapes.items():
             tensor = self.tensors.get(name) or self.tensors.get(f"{name}.1")
@@ -138,7 +140,7 @@ def _instructions(lines: list[tuple[str, str]]) -> Iterator[EngineInstruction]:
 
 
 def _result(each: EngineInstruction, known: Mapping[str, int]) -> int | None:
-    """Return the number that a host instruction computes; None if unknown."""
+    """Return the integer that a host instruction computes from known ones; None if it is unknown."""
     numbers = [known[name] for name in each.inputs if name in known]
     if each.constant is not None:
         return each.constant

@@ -332,7 +332,7 @@ def _is_of_content(folder: Path) -> bool:
 
 
 def _lock(bundle: Path) -> int:
-    """Return a descriptor that holds the lock, or raise UserError. Retry if the file vanishes between open and lock."""
+    """Return a file descriptor that holds the bundle's lock. Raises UserError if another process holds the lock."""
     path = bundle / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -350,7 +350,7 @@ def _lock(bundle: Path) -> int:
 
 
 def _lock_descriptor(descriptor: int) -> None:
-    """Lock an open file without waiting. Raises OSError if another process holds the lock."""
+    """Lock an open file. Raises OSError at once, without waiting, if another process holds the lock."""
     if os.name == "nt":
         import msvcrt
 
@@ -362,11 +362,11 @@ def _lock_descriptor(descriptor: int) -> None:
 
 
 def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None:
-    """Remove files that `add` once wrote and that no manifest names. A file in use by another process stays until next
-    time.
+    """Remove files that an earlier `add` wrote and that no manifest refers to. A file in use by another process stays
+    until the next commit.
 
-    The folder may hold other files, even other bundles. So only files in subfolders whose names carry the hash of their
-    content are removed. Files in `own` were added by this writer: their content is not hashed again.
+    The folder may contain other files, even other bundles. Only files in subfolders are removed, whose names contain
+    the hash of their content. Files in `own` were added by this writer, so their content is not hashed again.
     """
     removed = set()
     for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:

@@ -10,7 +10,7 @@ from fewstep.graph.graph import Array, Graph
 
 
 def digest(graph: Graph) -> bytes:
-    """Return the SHA-256 of a graph's ports, nodes and constants."""
+    """Return the SHA-256 of a graph's inputs, outputs, nodes and constants."""
     return _digest(graph, inf)
 
 

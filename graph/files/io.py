@@ -86,7 +86,7 @@ def save(
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Replace the text of metadata entries of a written file."""
+    """Replace the values of metadata entries in an ONNX file. Keys that the file lacks are not added."""
     model = parse(path)
     for entry in model.metadata_props:
         entry.value = metadata.get(entry.key, entry.value)
@@ -157,8 +157,8 @@ def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ())
 
 
 def _finder(writer: "Writer", apart: Collection[str] = ()) -> Find:
-    """Return a function like `place_of` that finds arrays only in files of the bundle or of this writer, except those
-    named `apart`. The folder may also hold files that do not belong to the bundle, such as the source of an export."""
+    """Return a function like `place_of` that finds arrays only in files of the bundle or of this writer, except files
+    named in `apart`. The folder may also contain other files, such as the source of an export."""
     inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
@@ -340,7 +340,7 @@ def _locations(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _data_file(path: Path, root: Path, location: str) -> Path:
-    """Return the file that a graph at `path` calls `location`, which must stay under `root`."""
+    """Return the file that a graph at `path` calls `location`. Raises UserError unless it exists, under `root`."""
     file = (path.parent / location).resolve()
     if not location or not file.is_relative_to(root.resolve()):
         raise UserError(f"{path.name} refers to weights outside its bundle ({location!r})", "do not use this bundle")

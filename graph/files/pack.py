@@ -84,7 +84,8 @@ def pack(options: PackOptions) -> Manifest:
 
 
 def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of a network that is alone in its manifest, with the wanted bodies."""
+    """Copy one network of a bundle with the wanted bodies. Return the fields of a manifest that has only this
+    network."""
     manifest = bundle.manifest
     setup = {name: getattr(manifest, name) for name in RUN_ONCE}
     copied = {
@@ -105,8 +106,8 @@ def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict
 
 
 def _pack_fitted_plan(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
-    """Copy a plan that was fitted to a body. If the graph of that body is packed under a new hash, the plan then names
-    the new graph, which computes the same."""
+    """Copy a plan that was fitted to a body. If packing changes the hash of the body's graph, the hash stored in the
+    plan is replaced too, because the graph computes the same."""
     plan, graph = decode(bundle.read(entry.file), entry.file), graph_of_fit(packed, entry.body)
     if plan.fitted is not None and graph is not None:
         graph = graph if plan.fitted.graph == graph_of_fit(bundle.manifest, entry.body) else plan.fitted.graph
@@ -122,7 +123,8 @@ def _is_for_cpus(body: Body) -> bool:
 
 
 def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry]:
-    """Return the engines of these bodies, and those of the graphs that run before them on the same devices."""
+    """Return the engines of these bodies, and the engines for the same devices of the graphs that run before the first
+    step."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
     setup = (engine for engine in manifest.engines if engine.body in RUN_ONCE)
@@ -130,7 +132,8 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
 
 
 def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
-    """Copy a body, with its large constants in files that other bodies may share."""
+    """Copy the graphs of a body to the packed bundle, and return the body's manifest entry there. The large constants
+    of its last graph are written to files that other bodies may share."""
     last, *others = graph_names(name, body).items()
     earlier = [_pack_graph(writer, bundle, *each) for each in others]
     return msgspec.structs.replace(body, graphs=(*earlier, _pack_graph(writer, bundle, *last, shares=True)))

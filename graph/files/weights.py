@@ -105,8 +105,8 @@ def file_bytes(arrays: Iterable[Array]) -> int:
 
 
 def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
-    """Write arrays in order, each aligned to a page; return the offset of each. Mapped arrays are released from
-    memory."""
+    """Write arrays to a stream in order, each aligned to a page. Return the offset of each. Memory-mapped arrays are
+    released from memory afterwards."""
     offsets, end = [], 0
     for array in arrays:
         start = _align(end, array.nbytes)
@@ -131,7 +131,8 @@ def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Gr
 
 
 def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
-    """Return a function like `place_of`, restricted to files of one folder."""
+    """Return a function that finds the file and offset of a memory-mapped array, as `place_of` does, but returns None
+    for files outside `folder`."""
     home = folder.resolve()
 
     def find(array: Array) -> FilePlace | None:
@@ -142,7 +143,8 @@ def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
 
 
 def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
-    """Return the names of the weight files from which a graph reads some bytes, but less than the share LEAST_SHARE."""
+    """Return the names of weight files from which a graph reads some bytes, but less than a fraction LEAST_SHARE of the
+    file."""
     taken: dict[Path, int] = {}
     for array in distinct_arrays(large_constants(graph).values()):
         if (place := place_of(array)) is not None:
@@ -153,7 +155,8 @@ def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
 
 
 def are_equal(left: Array, right: Array) -> bool:
-    """Compare all numbers. Different arrays mostly differ at their start, which is therefore compared first."""
+    """Return whether two arrays have equal shapes and elements. The first elements are compared first, because
+    different arrays mostly differ there."""
     return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 

@@ -63,7 +63,8 @@ def _transpose_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
 
 
 def _merge_scales(matmul: Node, graph: Graph, idx: Index, new: NewNodes) -> tuple[Node, ...]:
-    """Return the product with one scale on its left; nothing unless numbers scale both factors."""
+    """Return the nodes of a product whose two factors are scaled by numbers, with a single scale on the left factor.
+    Empty for any other product."""
     found = match(matmul, "MatMul((Mul | Div)(q, A), (Mul | Div)(k, B))", idx)
     numbers = [] if found is None else [graph.constants[found[name]] for name in "AB"]
     if found is None or any(number.size != 1 or number.ndim > 1 for number in numbers):

@@ -1,8 +1,8 @@
-"""Write attention in the form that engines compute in one kernel: [batch, heads, tokens, width], weights times values.
+"""Write attention in the layout for which engines have one kernel: [batch, heads, tokens, width], weights times values.
 
 TensorRT-RTX 1.7 has one kernel for both products and the softmax between them, if the tensors have these four axes and
 the width is 16 or more. The program text of its engines shows this. It has no such kernel for values times transposed
-weights, nor for heads merged with the batch. In the form written here, no engine transposes weights [tokens, tokens].
+weights, nor for heads merged with the batch. In the layout written here, no engine transposes weights [tokens, tokens].
 """
 
 from dataclasses import replace
@@ -106,6 +106,6 @@ def _swaps_last_axes(node: Node) -> bool:
 
 
 def _is_scalar_scale(node: Node, graph: Graph) -> bool:
-    """Return True if a node multiplies or divides by a number."""
+    """Return True if a node multiplies or divides by a constant scalar."""
     number = graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") else None
     return number is not None and number.size == 1

@@ -81,9 +81,9 @@ class MaskConverter:
         return self.written[(mask, *sizes)]
 
     def selection(self, product: Node) -> Node | None:
-        """Return the Where that is the only reader of an attention [B, h, n, d], and that replaces the results of
-        some queries by a number, the same in all heads. Export writes it with 0 for queries to which a mask leaves
-        no key."""
+        """Return the Where node that masks the output of an attention [B, h, n, d]: it replaces the results of some
+        queries by one constant, in all heads. Export writes such a node, with the constant 0, for queries whose keys
+        are all masked. Return None if the output has other readers, or no such Where."""
         if not self.idx.is_inner(product.output):
             return None
         (node,) = self.idx.consumers[product.output]

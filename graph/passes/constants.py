@@ -1,4 +1,5 @@
-"""Fold constants, so that no step computes them, and drop nodes that no output needs."""
+"""Compute constant expressions in advance, so that no step computes them, and remove nodes whose outputs are not
+used."""
 
 from dataclasses import replace
 

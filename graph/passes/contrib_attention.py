@@ -101,7 +101,7 @@ class _Change:
     def _replace(
         self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]
     ) -> None:
-        """Replace an attention by its kernel and the nodes before it."""
+        """Replace an attention by the nodes `nodes` and one fused attention node."""
         product = attention.product
         name, rank = product.name or product.output, self.types.rank(product.output)
         selection = self.masks.selection(product) if self.masks else None
@@ -133,7 +133,7 @@ class _Change:
         return number is not None and number.size == 1
 
     def _product(self, nodes: Sequence[Node]) -> float:
-        """Return the product of the numbers by which these nodes scale."""
+        """Return the total factor by which these Mul and Div nodes scale their input."""
         total = 1.0
         for node in nodes:
             number = float(self.graph.constants[node.inputs[1]].reshape(()))
@@ -149,7 +149,8 @@ class _Change:
         return name, scale
 
     def _shape(self, name: str, axes: Sequence[int]) -> tuple[int | str, ...] | None:
-        """Return the shape [B, tokens, (heads,) width] of an operand with these axes."""
+        """Return the sizes of an operand along `axes`, as (B, tokens, width) or (B, tokens, heads, width). None if its
+        shape is unknown or has another number of axes."""
         shape = self.types.shape(name)
         return None if shape is None or len(shape) != len(axes) else tuple(shape[axis] for axis in axes)
 

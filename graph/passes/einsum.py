@@ -129,7 +129,7 @@ def _product(
 
 
 def _sizes(operand: Operand, types: Types) -> dict[str, int | str]:
-    """Return the size of each axis of an operand, as far as known."""
+    """Return the size of each axis of an operand, by the axis's letter; empty if the shape is unknown."""
     shape = types.shape(operand.name)
     return {} if shape is None else dict(zip(operand.axes, shape, strict=True))
 

@@ -42,7 +42,8 @@ def _value(value: Value) -> Value:
 
 
 def _type_attribute(node: Node) -> int | None:
-    """Return the element type that an attribute of a node requests, as an ONNX number, or None."""
+    """Return the ONNX element type that an attribute of a node requests for its output, or None if no attribute
+    does."""
     return None if node.domain else node.attributes.get(TYPE_ATTRIBUTES.get(node.op, ""))
 
 

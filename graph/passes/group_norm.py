@@ -1,4 +1,4 @@
-"""Write GroupNorm in a form that keeps the layout of pictures."""
+"""Write GroupNorm with operations that keep the layout [B, C, H, W] of images."""
 
 from math import prod
 
@@ -14,14 +14,14 @@ LEAST = 12_000  # elements of a sample; for fewer, the additional nodes cost mor
 
 
 def expand_group_norm(graph: Graph) -> Graph:
-    """Write each GroupNorm of large pictures (Wu and He 2018, arXiv 1803.08494) without reshaping them.
+    """Write each GroupNorm of large images (Wu and He 2018, arXiv 1803.08494) without reshaping them.
 
         Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
             ==>      d / Sqrt(g(d d) + epsilon)      with  d = x - g(x)
 
     Here g(x) [B, C, 1, ...] is the mean over positions, then over the channels of a group. If the number of positions
     is fixed, ReduceL2 gives the mean of d d over them, and no tensor holds d d itself. An engine that computes
-    convolutions with channels last, as OpenVINO 2026.4 does, changes the layout of a picture for the Reshape and back
+    convolutions with channels last, as OpenVINO 2026.4 does, changes the layout of an image for the Reshape and back
     again. The mean is subtracted before the square, so nothing cancels. Results are equal up to float32 rounding. A
     sequence, which has one axis of positions, stays: this form is slower there.
     """

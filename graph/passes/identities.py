@@ -1,4 +1,4 @@
-"""Remove operations that change nothing, and merge those that undo or repeat one another."""
+"""Remove operations that return their input unchanged, and merge pairs of Reshapes or Transposes."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def merge_layout(graph: Graph) -> Graph:
 
 
 def _identity_input(node: Node, graph: Graph, types: Types) -> str | None:
-    """Return the input that a node returns unchanged, or None."""
+    """Return the name of the input that a node returns unchanged, or None if it changes its inputs."""
     if node.domain:
         return None
     source = node.inputs[0] if node.inputs else ""
@@ -113,7 +113,8 @@ def _chosen_input(where: Node, graph: Graph, types: Types) -> str | None:
 
 
 def _merge_pair(node: Node, graph: Graph, idx: Index) -> Node:
-    """Return one Reshape or Transpose for two consecutive ones, in place of the second; any other node unchanged."""
+    """Return one node in place of two consecutive Reshapes, or Transposes, of which `node` is the second. Any other
+    node is returned unchanged."""
     if (turned := match(node, "Transpose(*Transpose(x))", idx)) is not None:
         second, first = (each.attributes.get("perm") for each in turned.nodes)
         if first is None or second is None:

@@ -74,7 +74,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 
 def _rounding(name: str, result: str, half: np.dtype[Any]) -> tuple[Node, Node]:
-    """Return the nodes that compute the rounded `result` of a float32 tensor."""
+    """Return two nodes that round a float32 tensor to a 16-bit type and back; `result` is the name of their output."""
     inner = f"round({result})"
     return (
         Node("Cast", (name,), (inner,), {"to": onnx_type(half)}, name=inner),

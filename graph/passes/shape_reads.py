@@ -98,7 +98,8 @@ def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapp
 
 
 def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[Node]:
-    """Yield the nodes that read a Shape's sizes from a port; none if the port lacks one of the sizes."""
+    """Yield new nodes that replace a Shape node: they compute the same sizes from the graph input `port`. Yield nothing
+    if one of the sizes is neither a constant nor a named size of that input."""
     wanted, own = types.shape_op_value(node), types.shape(port)
     axes: dict[int | str, int] = {size: axis for axis, size in enumerate(own or ()) if isinstance(size, str)}
     if node.op != "Shape" or not wanted or not all(isinstance(size, int) or size in axes for size in wanted):

@@ -62,8 +62,8 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
 
 
 def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tuple[int, ...] | None:
-    """Return the target of a Reshape that keeps the batch and infers one dimension (-1). Shape inference does not find
-    it."""
+    """Return the shape to which a Reshape converts its input, if it keeps the batch axis and infers one dimension (-1).
+    Shape inference does not find it. None for any other node."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Reshape" and not node.domain else None
     before = types.shape(node.inputs[0])
     if concat is None or not before or not _is_batch(concat.inputs[0], graph, idx, types):
@@ -98,7 +98,8 @@ def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
 
 
 def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:
-    """Return the value of Shape(x), or of a part of it selected by Gather or Slice, if that part is fixed."""
+    """Return the values of Shape(x), or of the part of it that a Gather or Slice selects, if they are constants.
+    Otherwise return None."""
     if node.op == "Shape" and not node.domain:
         dims = types.shape_op_value(node)
         return None if dims is None or any(isinstance(dim, str) for dim in dims) else np.asarray(dims, np.int64)

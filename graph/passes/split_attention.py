@@ -17,8 +17,8 @@ SCALING = ("Mul", "Div", "Add", "Sub")  # allowed between the product and the so
 
 @dataclass(frozen=True)
 class AttentionNodes:
-    """The nodes of MatMul(Softmax(between(MatMul(q, k))), v). `scores` is the first product and `product` the second.
-    `between` are the nodes between them in order, the softmax last."""
+    """The nodes of an attention, MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first MatMul and `product`
+    the second. `between` are the nodes between them from first to last; the last one is the Softmax."""
 
     scores: Node
     between: tuple[Node, ...]
@@ -56,8 +56,9 @@ def split_attention(graph: Graph, large: int | None = None) -> Graph:
 
 
 def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -> AttentionNodes | None:
-    """Return the attention of a softmax, if nothing else reads its inner tensors. `may_scale` selects the nodes allowed
-    between the first product and the softmax."""
+    """Return the nodes of the attention to which a Softmax belongs, or None if there is no attention, or if other nodes
+    read its inner tensors. `may_scale` selects the nodes allowed between the product of queries and keys and the
+    Softmax."""
     if not idx.is_inner(softmax.output):
         return None
     (product,) = idx.consumers[softmax.output]

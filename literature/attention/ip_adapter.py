@@ -47,8 +47,8 @@ class IpAdapter:
 
 
 def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spec]:
-    """Return the module with the adapter of a safetensors file. Raises UserError for a file that does not fit the
-    module."""
+    """Return the module with the IP-Adapter of a safetensors file added to its cross-attention, and its spec with the
+    adapter's conditions. Raises UserError for a file that does not fit the module."""
     adapter = read_ip_adapter(Path(file))
     across = [call for call in attention_calls(module, spec) if call.is_cross]
     return module, rewrite(module, spec, AttentionCalls, [ip_adapter_rewrite(across, module, adapter)])

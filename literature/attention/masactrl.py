@@ -34,9 +34,9 @@ def mutual_attention_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
     """Return the rewrite for mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries
     attend to the keys and values of an earlier sample of the same batch.
 
-    The condition "source" is the number of places between the sample and that earlier sample; 0, the default, is the
-    sample itself. A number that points before the first sample selects the first. With guidance, each branch attends
-    only to its own samples.
+    The condition "source" says how many positions earlier in the batch that sample is; 0, the default, is the sample
+    itself. If it points before the first sample, the first is used. With guidance, each branch attends only to its own
+    samples.
     """
 
     def begin(_: Forward, __: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:

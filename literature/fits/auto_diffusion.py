@@ -36,12 +36,13 @@ def fit_plan(setting: FitSetting) -> Plan:
 
 
 def select_times(times: Sequence[Time], places: Places) -> list[Time]:
-    """Return the times at these places, and both ends."""
+    """Return the first time, the times at the indices `places`, and the last time."""
     return [times[0], *(times[place] for place in places), times[-1]]
 
 
 def nearest_places(setting: FitSetting, choices: int) -> Places:
-    """Return the places of the nominal times among `choices` times."""
+    """Return the indices, among `choices` times, of those nearest in log-SNR to the times of the plan from which the
+    fit starts. No index occurs twice."""
     lams = np.array([time.lam for time in setting.times(choices)[1:-1]])
     places: list[int] = []
     for time in setting.times(setting.evaluations)[1:-1]:
@@ -51,7 +52,8 @@ def nearest_places(setting: FitSetting, choices: int) -> Places:
 
 
 def species(inner: int, choices: int) -> Species[Places]:
-    """Return candidates of `inner` increasing places between 0 and `choices`, both excluded."""
+    """Return what the evolutionary search needs to make candidates: sets of `inner` increasing indices between 0 and
+    `choices`, both excluded."""
 
     def sort_places(places: set[int], rng: np.random.Generator) -> Places:
         while len(places) < inner:

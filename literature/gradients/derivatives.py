@@ -28,10 +28,10 @@ def _convolution(
     groups: int,
     mask: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """Return the derivative with respect to the input: a transposed convolution for a plain one, and a plain one for a
-    transposed one.
+    """Return the derivative with respect to the input, and None for weight and bias. It is a transposed convolution if
+    the operation is not transposed, and a convolution without transposition if it is.
 
-    With a stride, the size of the input is not determined by the size of the output. The difference is added as output
+    With a stride, the size of the output does not determine the size of the input. The difference is added as output
     padding.
     """
     if not mask[0]:

@@ -88,14 +88,17 @@ def with_gradient(
     check_sizes(spec)
     if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
-        raise UserError(f"a denoiser with {what} cannot have a gradient", "export the denoiser without them")
+        raise UserError(
+            f"the gradient of an energy cannot be added to a denoiser with {what}", "export it without them"
+        )
     if spec.self_condition:
         raise UserError(
-            "a denoiser that takes its previous x0 cannot have a gradient", "export it without the gradient"
+            "the gradient of an energy cannot be added to a denoiser that takes its previous x0",
+            "export it without the gradient",
         )
     if spec.towards is not None:
-        what = f"a denoiser that restores {spec.towards!r} cannot have a gradient"
-        raise UserError(what, "give one that starts from noise alone")
+        what = f"the gradient of an energy cannot be added to a denoiser that restores {spec.towards!r}"
+        raise UserError(what, "give a denoiser that starts from noise alone")
     asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
     names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
     try:
@@ -132,7 +135,8 @@ class GradientModule(TracedForm):
         of: Of = "x",
         normalise: Normalise | None = None,
     ) -> None:
-        """`energy_conditions` is the number of conditions of the energy, which follow those of the denoiser."""
+        """Create the module. The conditions of the energy follow those of the denoiser; `energy_conditions` is their
+        number."""
         super().__init__()
         self.denoiser, self.energy = denoiser.requires_grad_(False), energy
         if isinstance(energy, nn.Module):
@@ -229,12 +233,12 @@ def explain_missing_derivative(module: GradientModule, inputs: tuple[Tensor, ...
 
 
 def _coefficients(spec: Spec) -> Tensor:
-    """Return the numbers [points, 6] of the schedule at each point: c_in, a and b with x0 = a x + b output, alpha,
-    sigma, and 1 if the gradient is computed there.
+    """Return a table [points, 6] of the schedule. A row has c_in, then a and b in x0 = a x + b output, alpha, sigma,
+    and 1 if the gradient is computed at this point.
 
     The last number is 0 if a is too large: x0 is then a small difference of large numbers, which float32 cannot
-    represent accurately. At points where the prediction does not determine x0, the coefficients are those of the
-    previous point.
+        represent accurately. At points where the prediction does not determine x0, the coefficients are those of the
+        previous point.
     """
     schedule = NoiseSchedule(spec.schedule)
     first, last = schedule.path.first, schedule.path.last
@@ -252,7 +256,7 @@ def _coefficients(spec: Spec) -> Tensor:
 
 
 class BackwardGraph(nn.Module):
-    """A `GradientModule` written with plain operations."""
+    """A `GradientModule` whose backward pass is written out as ordinary operations, so that it can be exported."""
 
     def __init__(self, operations: torch.fx.GraphModule, weights: Sequence[Tensor]) -> None:
         super().__init__()

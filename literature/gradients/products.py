@@ -53,7 +53,8 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
 
 
 def _linear_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-    """Return the derivative with respect to x only. Weights have no gradient."""
+    """Return the derivative of a linear layer with respect to x, and None for weight and bias, which have no gradient
+    here."""
     _, weight = ctx.saved_tensors
     return _linear(slope, weight.t(), None), None, None
 
@@ -72,7 +73,8 @@ def _keep_factors(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) ->
 
 
 def _enlarge_backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    """Return the derivative of upsampling: the sum over each block in which a value was repeated."""
+    """Return the derivative of nearest-neighbor upsampling with respect to its input: the sum over each block in which
+    a value was repeated."""
     parts = [number for pair in zip(ctx.sizes, ctx.factors, strict=True) for number in pair]
     return slope.reshape(*slope.shape[:2], *parts).sum(dim=list(range(3, 3 + len(parts), 2))), None
 
@@ -163,7 +165,7 @@ def keep_products_whole() -> Iterator[None]:
 
 
 def restore_torch_names(graph: torch.fx.Graph) -> None:
-    """Give the operations of a traced graph torch's names, in place."""
+    """Replace fewstep's custom operations in a traced graph by the torch operations that they stand for, in place."""
     own = torch.ops.fewstep
     for node in graph.nodes:
         if node.target is own.linear.default:

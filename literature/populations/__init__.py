@@ -1,4 +1,4 @@
-"""Populations of several particles per sample, which are weighted during sampling, and the hooks that weight them."""
+"""Sample with populations of several weighted particles per sample, and the functions that compute the weights."""
 
 from fewstep.literature.populations.population import Population, evolve, population
 from fewstep.literature.populations.weighting_hooks import Steering, guidance_corrector, trajectory_variance

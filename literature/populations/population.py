@@ -241,7 +241,7 @@ def _resample(
 
 
 def _select_particles(evaluation: StepEvaluation, places: NDArray[np.intp]) -> StepEvaluation:
-    """Return the evaluation with particle places[i] at index i."""
+    """Return the evaluation for other particles: index i of the result is particle places[i]."""
     return StepEvaluation(
         evaluation.index,
         evaluation.step,

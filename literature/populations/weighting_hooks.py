@@ -27,8 +27,8 @@ class Steering:
 
     The final weights tilt the distribution of samples by exp(strength x reward). During sampling, a particle is
     weighted by the reward of its x0: by its increase since the previous step ("difference"), by its largest value so
-    far ("max"), or by its sum so far ("sum"). The last step removes the earlier potentials of the particle and its
-    ancestors again.
+    far ("max"), or by its sum so far ("sum"). At the last step, the potentials already applied to the particle and its
+    ancestors are divided out, so that their product over the whole run is exp(strength x reward).
 
     reward: samples [P, *x_shape] -> rewards [P].
     plan: the compiled plan that `population` runs.

@@ -25,7 +25,7 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
     Raises UserError if the module has no skip connection, or does not sample images.
     """
     if len(numbers) != 4:
-        raise UserError(f"change freeu has {len(numbers)} numbers", FIX)
+        raise UserError(f"--change freeu has {len(numbers)} numbers, but needs 4", FIX)
     b1, b2, s1, s2 = parse_factors("freeu", numbers, FIX)
     skips = find_skips(module, spec)
     resolutions = list(dict.fromkeys(skip.shape[CHANNELS + 1 :] for skip in skips))
@@ -36,7 +36,7 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
             continue
         if len(skip.shape) != CHANNELS + 3:
             own = f"{module_name(module)} has skip connections of {list(skip.shape[1:])}"
-            what = f"change freeu is for images [C, H, W], but {own}"
+            what = f"--change freeu is for images [C, H, W], but {own}"
             raise UserError(what, "leave the change out")
         applied[skip.number] = partial(_join_amplified, skip, (b1, b2)[stage], (s1, s2)[stage])
     return module, rewrite(module, spec, ConcatCalls, [Rewrite((), lambda *_: applied)])

@@ -156,8 +156,8 @@ def parse_factors(change: str, texts: Sequence[str], fix: str) -> tuple[float, .
     try:
         numbers = tuple(map(float, texts))
     except ValueError:
-        raise UserError(f"change {change} has a factor that is not a number: {', '.join(texts)}", fix) from None
+        raise UserError(f"the factors of --change {change} must be numbers, not {', '.join(texts)}", fix) from None
     for number in numbers:
         if not (math.isfinite(number) and LEAST <= number <= MOST):
-            raise UserError(f"change {change} has factor {number}, not in {LEAST:g} .. {MOST:g}", fix)
+            raise UserError(f"the factors of --change {change} must be from {LEAST:g} to {MOST:g}, not {number}", fix)
     return numbers

@@ -26,7 +26,9 @@ def skip_tuning(module: nn.Module, spec: Spec, *scales: str) -> tuple[nn.Module,
     """
     skips = find_skips(module, spec)
     if not scales:
-        raise UserError("change skip_tuning has no factors", "give numbers around 1, as in skip_tuning:0.8,1")
+        raise UserError(
+            "--change skip_tuning needs at least one factor", "give numbers around 1, as in skip_tuning:0.8,1"
+        )
     found = interpolate_factors(
         skips, parse_factors("skip_tuning", scales, "give numbers around 1, as in skip_tuning:0.8,1"), module
     )
@@ -40,8 +42,8 @@ def skip_tuning(module: nn.Module, spec: Spec, *scales: str) -> tuple[nn.Module,
 def interpolate_factors(skips: Sequence[Skip], scales: Sequence[float], module: nn.Module) -> list[float]:
     """Return the factor of each skip connection."""
     if len(scales) > len(skips):
-        what = f"change skip_tuning has {len(scales)} numbers, and {module_name(module)} has {len(skips)} skips"
-        raise UserError(what, "give at most that many factors")
+        what = f"--change skip_tuning has {len(scales)} factors, but {module_name(module)} has {len(skips)} skips"
+        raise UserError(what, "give at most that many")
     places = np.linspace(0, 1, len(skips)), np.linspace(0, 1, len(scales))
     return [float(scale) for scale in np.interp(*places, scales)]
 

@@ -1,4 +1,4 @@
-"""Streams of frames, which share the calls of the network, and filters that skip frames."""
+"""Process streams of frames whose network calls are batched across streams, with filters that skip frames."""
 
 from fewstep.literature.streams.live_source import latest
 from fewstep.literature.streams.similarity_filter import SimilarityFilter

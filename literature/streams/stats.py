@@ -33,7 +33,7 @@ class Stats:
 
 @dataclass
 class Counter:
-    """The counts of a running stream."""
+    """Counts frames and network calls while a stream runs."""
 
     frames: int = 0
     out: int = 0

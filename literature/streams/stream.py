@@ -138,7 +138,7 @@ def stream(
 
 
 class Stream:
-    """A stream, made by `stream`. It takes frames, and returns their samples in the same order."""
+    """A stream of frames, created by `stream`. It returns one sample per frame, in the same order."""
 
     def __init__(
         self,

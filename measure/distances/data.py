@@ -26,7 +26,7 @@ class Data:
         return len(self.array)
 
     def batches(self) -> Iterator[NDArray[Any]]:
-        """Yield the samples in model range [-1, 1], or their ids, in order."""
+        """Yield the samples in batches, in order: in model range [-1, 1], or as token ids."""
         for start in range(0, len(self.array), ROWS_AT_ONCE):
             yield self.space.from_file(self.array[start : start + ROWS_AT_ONCE])
 

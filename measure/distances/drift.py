@@ -87,5 +87,5 @@ def _band_energies(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(value: float, reference: float) -> float:
-    """Return the ratio of two figures; 1 if the reference is 0."""
+    """Return `value` divided by `reference`, or 1 if the reference is 0."""
     return float(value / reference) if reference > 0 else 1.0

@@ -43,7 +43,7 @@ SHIPPED = (
 
 @dataclass(frozen=True)
 class Extractor:
-    """An open extractor: `extract(samples)` returns features. input, output: names of the graph's tensors."""
+    """A loaded feature extractor: `extract(samples)` returns features. input, output: names of the graph's tensors."""
 
     name: str
     sha256: str
@@ -68,7 +68,7 @@ def default_extractor(manifest: Manifest) -> str:
 
 
 def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32") -> Extractor | None:
-    """Open the shipped extractor `name`, or the one in the file `name`. Returns None for "none".
+    """Load the shipped feature extractor `name`, or the one in the file `name`. Returns None for the name "none".
 
     Raises UserError if there is no such extractor, or if it cannot extract features of samples [B, *x_shape].
     """
@@ -87,7 +87,7 @@ def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype:
 
 
 def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: str) -> Extractor:
-    """Open a graph, and test it on two samples of zeros: grey images, or tokens of id 0."""
+    """Open a graph, and test it on two samples of zeros: gray images, or tokens of id 0."""
     import onnx
 
     try:

@@ -22,7 +22,8 @@ def extract_features(data: Data, extractor: Extractor, progress: Progress = SILE
 
 
 def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
-    """Return the facts of an extractor, with the expected noise floor for features [N, D] of float32 samples."""
+    """Return the name, hash and feature size of an extractor, and the noise floor to expect for features [N, D] of
+    float32 samples."""
     fitted = frechet.fit_gaussian(features)
     expected = frechet.bias_of_distance(fitted, fitted.count, fitted.count)
     return ExtractorFacts(extractor.name, extractor.sha256, len(fitted.mean), expected)

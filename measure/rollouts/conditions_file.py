@@ -1,4 +1,4 @@
-"""The records of conditions (observations, vectors, pictures) in a file.
+"""The records of conditions (observations, vectors, images) in a file.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
 arrays is one record. An array BRANCH.NAME has a condition's values in another branch of guidance, such as those of a

@@ -34,7 +34,7 @@ class Nearness:
 
     @property
     def is_enough(self) -> bool:
-        """True if samples reach the lower limits (see `reaches`). False if a figure is not finite."""
+        """Whether samples are above the lower limits of quality (see `reaches`). False if a value is not finite."""
         return self.reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
@@ -80,7 +80,8 @@ def clip_hint(manifest: Manifest) -> str:
 
 
 def beyond_data(near: Nearness, manifest: Manifest, is_clipped: bool) -> float | None:
-    """Return the largest magnitude in the samples if it is beyond the range of the data, and no plan clips it."""
+    """Return the largest magnitude in the samples if it exceeds the range of the data although the plan does not clip.
+    Otherwise return None."""
     limit = sample_limit(manifest)
     if limit is None or near.largest is None or is_clipped:
         return None
@@ -114,7 +115,8 @@ class ReferencePower:
         self._last = references[-1:]
 
     def nearness(self, mean: float) -> Nearness:
-        """Return the figures of samples whose mean PSNR to these references is `mean`, in dB."""
+        """Return how close samples are to these references, given their mean PSNR to them in dB: PSNR, signal-to-noise
+        ratio, the PSNR of unrelated references, and the largest magnitude."""
         average = self._sum / self._count
         variance = self._squares / self._count - average**2
         is_constant = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-"""Bodies that are opened at their first run and can be closed, so that memory holds only one session of a large
+"""Bodies that are loaded at their first run and can be unloaded again, so that memory holds only one session of a large
 network."""
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class HashOnceBundle(Bundle):
 
 @dataclass(frozen=True)
 class LazyOnnxRuntime(OnnxRuntime):
-    """onnxruntime with bodies of type `LazyGraph`. Small graphs that run before the first step are opened
+    """onnxruntime whose bodies are loaded at their first call. Graphs that run once, before the first step, are loaded
     immediately."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:

@@ -105,8 +105,9 @@ def float_differences(recorded_run: RecordedRun, graph: LoadedGraph) -> tuple[Ar
 def body_differences(
     recorded_run: RecordedRun, graphs: Sequence[LoadedGraph]
 ) -> tuple[tuple[Difference | None, ...], tuple[Difference | None, ...]]:
-    """Return how well a body preserves the guidance differences, and the differences between two conditions, at the
-    steps of a recorded run. `graphs` has a body's graph for each range group."""
+    """Return two tuples with one entry per step of a recorded run: how well a body preserves the difference of
+    guidance, and how well it preserves the difference between two conditions. Entries are None where there is no such
+    difference. `graphs` are the body's graphs, one per range group."""
     steps = []
     # the differences are empty if they were not recorded
     for state, exact in zip(recorded_run.float_states, recorded_run.differences, strict=False):

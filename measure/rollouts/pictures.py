@@ -1,15 +1,15 @@
-"""Random pictures and masks, as substitutes for conditions with x's height and width.
+"""Random images and masks, as substitutes for conditions with x's height and width.
 
-The pixels of a picture are not independent: neighbours are similar, surfaces have edges, and some areas are black or
-white. Activations have larger ranges on such pictures than on white noise, so int8 that was calibrated and judged on
-white noise looks better than it is. A random picture mixes two models of natural images:
+The pixels of an image are not independent: neighbours are similar, surfaces have edges, and some areas are black or
+white. Activations have larger ranges on such images than on white noise, so int8 that was calibrated and judged on
+white noise looks better than it is. A random image mixes two models of natural images:
 
 - *dead leaves*: surfaces that occlude each other, whose radii have the density r^-3 (Lee, Mumford and Huang 2001,
   "Occlusion models for natural images");
 - a field whose amplitude falls as 1/frequency (Field 1987, "Relations between the statistics of natural images and the
   response properties of cortical cells").
 
-Networks learn useful features of such pictures (Baradad et al. 2021, arXiv 2106.05963). A random mask is a box or a
+Networks learn useful features of such images (Baradad et al. 2021, arXiv 2106.05963). A random mask is a box or a
 half-plane, like typical regions for inpainting.
 """
 
@@ -31,14 +31,14 @@ Uniform = Callable[[int], Floats]  # a function that returns `count` numbers in 
 
 
 def picture_axes(takes: Description) -> tuple[int, ...]:
-    """Return (height, width) for samples that are pictures; () for tokens, sound or vectors."""
+    """Return (height, width) if samples are images; () for tokens, sound or vectors."""
     is_picture = len(takes.x_shape) >= 3 and takes.vocabulary is None and takes.spectrogram is None
     return takes.x_shape[-2:] if is_picture else ()
 
 
 def is_mask(condition: Condition, axes: Sequence[int]) -> bool:
-    """Return whether a condition is a mask: bool, or numbers with the limits 0 and 1, in one channel of the picture's
-    height and width.
+    """Return whether a condition is a mask: booleans, or numbers with the limits 0 and 1, in a single channel with the
+    height and width of the samples.
 
     axes: `picture_axes` of its denoiser.
     """
@@ -48,7 +48,8 @@ def is_mask(condition: Condition, axes: Sequence[int]) -> bool:
 
 
 def is_picture(condition: Condition, axes: Sequence[int]) -> bool:
-    """Return whether a condition is real numbers in channels of the picture's size, or of its proportions."""
+    """Return whether a condition consists of real numbers in channels with the height and width of x, or with the same
+    aspect ratio."""
     is_real = np.dtype(condition.dtype).kind == "f" and len(condition.shape) >= 3
     return is_real and not is_mask(condition, axes) and _covers(condition.shape, axes)
 
@@ -68,8 +69,8 @@ def random_mask(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def random_picture(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """Return a picture [..., height, width] of numbers in [0, 1]: leaves and a smooth field in a random proportion,
-    with a random contrast around a random grey."""
+    """Return a random image [..., height, width] with values in [0, 1]: a random mixture of dead leaves and a smooth
+    field, with a random contrast around a random gray."""
     share, contrast, grey = uniform(3)
     mixed = share * _leaves(shape, uniform) + (1 - share) * _smooth(shape, uniform)
     gain = 1 + contrast * (MOST_CONTRAST - 1)
@@ -78,7 +79,7 @@ def random_picture(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def _covers(shape: Sequence[int], axes: Sequence[int]) -> bool:
-    """Return whether the last two axes have the picture's proportions."""
+    """Return whether the last two axes of `shape` have the aspect ratio of an image with the sizes `axes`."""
     if len(axes) != 2 or len(shape) < 2:
         return False
     (height, width), (rows, columns) = axes, shape[-2:]
@@ -110,7 +111,7 @@ def _leaves(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def _smooth(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """Return a field of amplitude 1/frequency around a random grey, in [0, 1], different for each channel."""
+    """Return a field of amplitude 1/frequency around a random gray, in [0, 1], different for each channel."""
     height, width = shape[-2:]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf  # no mean

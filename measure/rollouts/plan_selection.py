@@ -31,11 +31,11 @@ def select_plan(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
-    """Return the requested plan, or else the plan of the calibration, including guidance and shaping.
+    """Return the requested plan, with its guidance and shaping, or the plan of the calibration if none is requested.
 
-    A missing plan, guidance or shaping is that of the calibration, by the table of `calibrated_plans`. The calibrated
-    plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength changes it.
-    `fitted:N` is the body's fitted plan; float32 is compared along it too.
+    Guidance or shaping that is not given is taken from the calibration, by the table in `calibrated_plans`. The
+    calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
+    changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
 
     compiler: compiles plans for float32. asked: the requested plan, or None.
     """
@@ -57,7 +57,8 @@ def select_plan(
 
 
 def _is_recompiled(bundle: Bundle, settings: PlanSettings) -> bool:
-    """Return whether a run needs other numbers than the stored plan, since its size, shaping or strength differs."""
+    """Return whether the stored plan cannot be used, because the run's size, shaping or strength requires other
+    coefficients."""
     manifest = bundle.manifest
     is_sized = bool(manifest.sizes) and open_bundle(bundle.path).manifest.x_shape != manifest.x_shape
     return is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
@@ -86,8 +87,8 @@ def select_plans(
     asked: TextReference | None = None,
     guidance: float | Guidance | None = None,
 ) -> dict[str, Plan]:
-    """Return the plan of each body: for all bodies `select_plan` of the first, or for `fitted:N` the fitted plan of
-    each body at that guidance."""
+    """Return a plan for each body, by its name. For `fitted:N`, it is the body's own fitted plan with the guidance of
+    the first body's plan. Otherwise all bodies get the plan that `select_plan` returns for the first body."""
     first = select_plan(compiler, next(iter(bodies.values())), asked, guidance)
     if not isinstance(asked, FittedReference):
         return dict.fromkeys(bodies, first)

@@ -39,12 +39,12 @@ def runs_per_trajectory(plan: AnyPlan) -> int:
 
 @dataclass(frozen=True)
 class RecordedRun(ReferenceRun):
-    """A float32 run along a plan with range groups, made by `record_run`. Other graphs can run its steps.
+    """A float32 run along a plan with range groups, made by `record_run`. Other graphs can be run at its states.
 
-    feeds: a body's inputs except x at each step, including the range group.
-    ports: the names of the body's x and output.
-    differences: float32's differences at each step, from `output_differences.float_differences`. If it is empty, no
-        body's differences are judged.
+    feeds: the inputs of a body except x at each step, including the range group.
+    ports: the names of the body's input x and of its output.
+    differences: the differences between branches and between conditions in float32 at each step, from
+        `output_differences.float_differences`. If it is empty, they are not compared.
     slots: the carried tensors at the start.
     network: the name of the network whose steps a body's graphs run.
     float32: the float32 network for the steps of other networks; None if there are none.
@@ -84,7 +84,7 @@ class RecordedRun(ReferenceRun):
 
 
 def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCall) -> StepCall:
-    """Return the calls of a body at the steps of one network, and of float32 at those of the others."""
+    """Return a step call that runs `body` at the steps of one network, and `float32` at the steps of all others."""
 
     def call(x: NDArray[Any], fed: Arrays, group: int, of: str) -> GraphCall:
         return (body if of == network else float32).call(x, fed, group, of)
@@ -121,11 +121,11 @@ def record_run(
     progress: Progress = SILENT,
     network: str = DENOISER,
 ) -> RecordedRun:
-    """Record a run of some seeds with the float32 body's sampler. The plan's steps already have range groups. If the
-    denoiser carries tensors, the plan runs several times, and the samples are those of the last run.
+    """Record the float32 run of some seeds. The steps of `plan` are already assigned to range groups. If the denoiser
+    carries tensors, the plan runs several times, and the samples are those of the last run.
 
     records: user-supplied conditions [N, *shape]; seed i takes record i mod N. network: the name of the network whose
-    bodies are judged; float32 runs the steps of others.
+        bodies are compared; the steps of other networks always run in float32.
     """
     manifest, runs = sampler.bundle.manifest, runs_per_trajectory(plan)
     plan = repeat_plan(plan, runs) if runs > 1 else plan

@@ -1,7 +1,7 @@
-"""Judge the graphs of a token denoiser, at the states of float32's run and by separate runs.
+"""Compare the graphs of a token denoiser with float32, at the states of the float32 run and by separate runs.
 
 One different token changes all that follow, so a separate run says little about a body's error. Therefore logits are
-compared at float32's states. The figures are the share of masked positions whose likeliest token differs, and the
+compared at the states of the float32 run: the fraction of masked positions whose most likely token differs, and the KL
 divergence of the probabilities.
 """
 
@@ -53,10 +53,10 @@ class RecordedTokenRun:
 
     seeds: the seeds of its samples.
     mask: the id of a masked position.
-    feeds: a body's inputs except x at each step.
-    ports: names of the body's x and output.
-    float_states: float32's states at each step.
-    reference: float32's logits at these states, and its finished tokens.
+    feeds: the inputs of a body except x at each step.
+    ports: the names of the body's input x and of its output.
+    float_states: the states of the float32 run at each step.
+    reference: the logits of float32 at these states, and its final tokens.
     """
 
     plan: TokenPlan
@@ -76,7 +76,8 @@ class RecordedTokenRun:
         return self.run_network(StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__).logits)
 
     def run_network(self, network: TokenNetwork) -> TokenOutputs:
-        """Run a network with the executor's interface, such as another body of the bundle."""
+        """Run another network, such as an int8 body, at the recorded states and along a separate run. Return its logits
+        and its final tokens."""
         logits = tuple(network(state.index, state.step, state.u) for state in self.float_states)
         return TokenOutputs(logits, finish_tokens(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 

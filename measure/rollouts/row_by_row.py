@@ -48,7 +48,8 @@ def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) ->
 
 
 def with_row_by_row_body(sampler: Sampler) -> Sampler:
-    """Return the sampler with a body that runs one row at a time, so that an activation belongs to one row."""
+    """Return a sampler whose body runs one row of a batch at a time, so that all activations in memory belong to one
+    row."""
     network = sampler.network()
     *earlier, last = map(
         run_row_by_row, (*network.earlier, network.graph), [entry.inputs for entry in network.body.graphs]

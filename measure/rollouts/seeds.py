@@ -69,7 +69,7 @@ class SeedBatch:
         return self.select(slice(count))
 
     def draw_noise(self, number: int) -> Array:
-        """Return the noise [seeds, *x_shape] of a plan's draw `number`."""
+        """Return the standard normal noise [seeds, *x_shape] that a plan reads as draw `number`."""
         return noise.normal_batch(self.seeds, number, self.x_shape)
 
     def given_tensors(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
@@ -102,8 +102,8 @@ def held_out_conditions(
 
 
 def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Return the names of conditions for which random values are not realistic: those of several numbers, which
-    `draw_condition` draws independently. A random single number in its range is as good as a given one."""
+    """Return the names of the conditions for which random values are not realistic: those with several elements, which
+    `draw_condition` draws independently. A single random number in its range is as good as a given one."""
     return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
 
 
@@ -153,8 +153,8 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
     """Return a random value of condition number `number`, determined by the seed. A condition with a default and
     without a typical range keeps the default.
 
-    If samples have the height and width `axes`, a mask is 0 and 1, and a picture has the statistics of pictures
-    (`pictures`). Any other value is uniform in its range; for integers this includes both ends.
+    If samples are images with the height and width `axes`, a mask consists of 0 and 1, and an image has the statistics
+    of natural images (`pictures`). Any other value is uniform in its range; for integers this includes both ends.
     """
     if _keeps_default(condition):
         return default_value(condition)

@@ -54,8 +54,9 @@ class ErrorsAtTime(msgspec.Struct, frozen=True):
 
 
 class SpecCheck(msgspec.Struct, frozen=True):
-    """The errors of the spec as stated. `mistake` names the likely mistake; "" if the spec seems right. `unknown` are
-    facts, as text, that cannot be checked on these samples."""
+    """The errors of the network's predictions under the spec as stated, on samples of the data. `mistake` names the
+    likely mistake, or is "" if the spec seems right. `unknown` lists, as text, what cannot be checked with these
+    samples."""
 
     errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
     samples: int
@@ -167,10 +168,11 @@ def _check_time(
     rows: NDArray[Any],
     mistake: str,
 ) -> tuple[str, str]:
-    """Check what the errors hardly show: whether the network reads its time, and the noisy end of the schedule.
+    """Check what the prediction errors hardly show: whether the network reads its time, and whether the noisy end of
+    the schedule is right.
 
-    `mistake` is the mistake found so far, or "". Returns the likely mistake, and the facts that cannot be checked, as
-    text; "" for none.
+    `mistake` is the mistake found so far, or "". Returns two texts, each "" if there is none: the likely mistake, and
+    what cannot be checked.
     """
     if _ignores_time(network, stated, data, conditions, rows[:FIRST]):
         if mistake:
@@ -189,7 +191,7 @@ def _check_time(
 def _ignores_time(
     network: Network, stated: SpecReading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
 ) -> bool:
-    """Return whether the network's output for one x is the same at the first, the middle and the last time."""
+    """Return whether the network returns the same output for the same x at the first, the middle and the last time."""
     schedule, values = NoiseSchedule(stated.schedule), _select_rows(conditions, rows)
     times = schedule.cleanest.network, schedule.time_at_lam(0.0).network, schedule.noisiest.network
     x = (data[rows] + normal_batch(range(len(rows)), 0, data.shape[1:])).astype(np.float32)
@@ -200,7 +202,8 @@ def _ignores_time(
 def _errors(
     network: Network, reading: SpecReading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
 ) -> ErrorsByLam:
-    """Return the errors of a reading on some rows of the data, at the times of `LAMS` that the schedule has."""
+    """Return the errors of the network's predictions under one interpretation of its spec, on some rows of the data, by
+    log-SNR. Only log-SNRs of `LAMS` within the schedule are used."""
     every = np.asarray(reading.data(data), np.float32)
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
@@ -232,9 +235,9 @@ def _select_rows(conditions: ConditionRecords, rows: NDArray[Any]) -> ConditionR
 
 
 def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
-    """Return conditions in which these rows have the values of other rows, and a correction factor: the share of all
-    pairs of rows whose values differ, divided by that share among the exchanged pairs. The factor is 0 if no exchanged
-    pair differs."""
+    """Return conditions in which these rows have the values of other rows, and a correction factor for exchanged rows
+    that happen to be equal: the fraction of all pairs of rows with different values, divided by that fraction among the
+    exchanged pairs. The factor is 0 if no exchanged pair differs."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
     order = np.random.default_rng(0).permutation(len(rows))
     here = sum(values[row] != values[other] for row, other in enumerate(order)) / len(values)

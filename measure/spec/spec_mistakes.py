@@ -1,4 +1,5 @@
-"""Common mistakes in a spec. Each is represented by a corrected interpretation (reading) of the network."""
+"""Common mistakes in a spec. Each is represented by the corrected interpretation of the network's inputs and outputs
+(called a reading)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ class SpecReading:
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
     def count_changes(self, stated: "SpecReading") -> int:
-        """Return the number of fields of the `stated` spec that this reading changes, at least 1."""
+        """Return the number of fields in which this interpretation differs from the `stated` spec; at least 1."""
         return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
 
     def differs_in_time_only(self, stated: "SpecReading") -> bool:
@@ -50,7 +51,7 @@ class SpecReading:
 
 
 def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
-    """Yield alternative readings of the spec, one for each common mistake."""
+    """Yield alternative interpretations of the network's inputs and outputs, one for each common mistake in a spec."""
     spec, prediction = stated.schedule, stated.prediction
     yield replace(stated, sign=-1.0, mistake="its output has the other sign")
     for other in get_args(Prediction):

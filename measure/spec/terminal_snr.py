@@ -67,7 +67,8 @@ def _share_of_other(
     quiet: NDArray[np.bool_],
     axes: tuple[int, ...],
 ) -> float:
-    """Return where the network's slopes are between those of the stated schedule, 0, and those of the other one, 1."""
+    """Return to which of two schedules the network's derivatives correspond: 0 for the stated schedule, 1 for the other
+    one, and a value between them by linear interpolation."""
     noise = normal_batch(range(len(x0)), 0, x0.shape[1:])
     z = _spectrum(noise, axes)[:, quiet]
     product = square = 0.0

@@ -81,7 +81,8 @@ def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, 
 
 
 def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Graph:
-    """Open a graph in onnxruntime."""
+    """Open a graph in onnxruntime. Return a function that runs it on `feeds`, and one that returns the seconds of each
+    operation type."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

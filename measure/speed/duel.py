@@ -31,7 +31,8 @@ class Duel(NamedTuple):
 
 
 def run_duel(first: Turn, second: Turn) -> Duel:
-    """Time two contenders in turns until it is known which is faster. Each must have run before."""
+    """Time two contenders in turns until it is known which is faster, or until DUEL_SECONDS have passed. Each must have
+    run before."""
     last = perf_counter() + DUEL_SECONDS
 
     def is_done(rounds: Rounds[float]) -> bool:
@@ -42,7 +43,8 @@ def run_duel(first: Turn, second: Turn) -> Duel:
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:
-    """Return whether rounds, given as logarithms of ratios, show which is faster, or that it does not matter."""
+    """Return whether the rounds so far show which contender is faster, or that the difference does not matter.
+    `logarithms` are the logarithms of the time ratio in each round."""
     clear = math.log(CLEAR)
     if len(logarithms) >= LEAST_ROUNDS and (min(logarithms) > clear or max(logarithms) < -clear):
         return True

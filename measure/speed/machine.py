@@ -26,7 +26,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_machine() -> Machine:
-    """Return the facts of the machine that this process runs on."""
+    """Return the properties of the machine that this process runs on."""
     cpu, jetson = this_cpu(), this_jetson()
     installed = {package: version for package in REPORTED if (version := version_of(package)) is not None}
     return Machine(

@@ -19,15 +19,15 @@ LONGEST_CALL = 12  # maximum steps of a timed call; for longer plans it approxim
 
 
 def graph_steps(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
-    """Return the graphs of a network's body that run steps of a plan, and the number of steps of each."""
+    """Return those graphs of a network's body that run steps of a plan, each with the number of steps that it runs."""
     steps = regroup(plan, {network: body.groups}).steps
     runs = [body.graph_index(step.group) for step in steps if step.network == network]
     return [(graph, runs.count(number)) for number, graph in enumerate(body.graphs) if number in runs]
 
 
 def int8_share(body: Body, plan: AnyPlan, network: str = DENOISER) -> float | None:
-    """Return the share of multiply-accumulates in int8 over the network's steps of the plan; None if a graph's coverage
-    is unknown, or the network has no steps."""
+    """Return the fraction of multiply-accumulates in int8 over the network's steps of the plan; None if a graph's
+    coverage is unknown, or the network has no steps."""
     parts = graph_steps(body, plan, network)
     if not parts or any(graph.coverage is None or not graph.coverage.total_macs for graph, _ in parts):
         return None
@@ -66,7 +66,8 @@ def steps_per_call(steps: Sequence[int]) -> list[int]:
 def middle_feeds(
     sampler: Sampler, plan: AnyPlan, samples: int, records: ConditionRecords | None = None
 ) -> dict[str, Arrays]:
-    """Return the feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
+    """Return, for each network, its inputs at the middle one of those steps of a plan that it runs: every branch of
+    `samples` samples."""
     networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest
     values = None if records is None else held_out_conditions(takes, range(samples), records)
     for network in dict.fromkeys(networks):

@@ -1,6 +1,7 @@
-"""Fair races of bodies: each contender runs in its own process, contenders take turns, and rounds are compared.
+"""Time bodies fairly: each contender runs in its own process, contenders take turns, and they are compared round by
+round.
 
-Ratios are computed per round, so that the drift of a machine cancels.
+Ratios are computed per round, so that slow changes of the machine's speed cancel.
 """
 
 import logging
@@ -45,8 +46,8 @@ class Turns:
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not 0 < self.seconds <= LONGEST_TURN:
-            what = f"{self.rounds} rounds of {self.seconds:g} s cannot be timed"
-            raise UserError(what, f"give at least 1 round, and turns of more than 0 and at most {LONGEST_TURN:g} s")
+            what = f"{self.rounds} rounds with turns of {self.seconds:g} s cannot be timed"
+            raise UserError(what, f"give at least 1 round, and more than 0 and at most {LONGEST_TURN:g} s per turn")
         if not self.batches or not all(1 <= size <= LARGEST_BATCH for size in self.batches):
             listed = ",".join(map(str, self.batches)) or "empty"
             raise UserError(f"--batches is {listed}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
@@ -81,9 +82,12 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def run_race(
     contenders: Sequence[TimedContender], turns: Turns = Turns(), progress: Progress = SILENT, profiled: bool = False
 ) -> Race:
-    """Time a mean step of the contenders relative to the first of them. If plans run several networks, timings for a
-    mean step of each network follow. `profiled`: also return shares of a run by operation type, which takes some ten
-    more runs of each."""
+    """Time a mean step of each contender relative to the first one. If plans run several networks, timings of a mean
+    step of each network follow.
+
+    profiled: whether to return the fraction of time by operation type too, which takes about ten more runs of each
+        contender.
+    """
     threads = turns.threads or usable_cores()
     batches = {contender.batch for contender in contenders}
     if len(batches) != 1:

@@ -29,11 +29,12 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 
 @dataclass(frozen=True)
 class TimedBodies:
-    """The bodies to time, and the turns that they take.
+    """The bodies to time, and how.
 
     here: names of the bodies that run on their own backends; ratios are relative to the first (`select_local_bodies`).
     elsewhere: (backend, body) of bodies on backends that a user names (`select_backend_bodies`).
-    plans: the plan of each body, from which its feeds are taken.
+    plans: the plan of each body, whose steps provide its inputs.
+    turns: batch sizes, number of rounds, and seconds per turn.
     """
 
     here: Sequence[str]
@@ -50,8 +51,8 @@ class TimedBodies:
 
 
 def select_local_bodies(bundle: Bundle) -> list[str]:
-    """Return the bodies whose backends are on this machine: float32 first if there is one, bodies of backends other
-    than onnxruntime last. Raises UserError if there is none."""
+    """Return the names of the bodies whose backends are on this machine: float32 first, if there is one, and bodies of
+    backends other than onnxruntime last. Raises UserError if there is none."""
     bodies, refused = common_bodies(bundle.manifest), find_excluded_bodies(bundle)
     names = [name for name, body in bodies.items() if not is_simulated(body) and name not in refused]
     if not names:
@@ -60,7 +61,8 @@ def select_local_bodies(bundle: Bundle) -> list[str]:
 
 
 def select_backend_bodies(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (backend, body) for bodies that other backends run: the smallest float type first, then int8."""
+    """Return (backend, body name) for the bodies that these backends run: for each backend, the smallest float type
+    first, then int8."""
     found = []
     for backend in backends:
         bodies = create_backend(backend).bodies if backend != ONNXRUNTIME else {}
@@ -73,7 +75,8 @@ def select_backend_bodies(bundle: Bundle, backends: Sequence[str]) -> list[tuple
 def run_races(
     bundle: Bundle, timed: TimedBodies, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Race, ...]:
-    """Run a race for each batch size. `records` are user-supplied conditions."""
+    """Time all bodies in turns, once for each batch size. Return one result per batch size. `records` are user-supplied
+    conditions."""
     plans, first, threads = timed.plans, timed.here[0], timed.turns.threads
     fed_alone = {  # bodies with range groups, or with a separate plan
         body
@@ -96,7 +99,7 @@ def run_races(
 
 
 def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) -> Iterator[str]:
-    """Yield notes for readers of times, about the bodies that are timed, and those that are not."""
+    """Yield notes that explain the measured times: about the bodies that were timed, and about those that were not."""
     bodies, found = bundle.manifest.bodies, dict(timed.elsewhere)
     if not backends:
         yield FLOAT16

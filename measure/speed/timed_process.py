@@ -24,13 +24,13 @@ class ContenderDied(UserError):
 
 
 class TimedProcess(AbstractContextManager["TimedProcess"]):
-    """A contender in its process, which ends with the `with` block or with `close`.
+    """A process that runs one contender. It ends with the `with` block or with `close`.
 
     opener: a module-level function with its arguments (`functools.partial`), which returns calls by name. It is called
         in that process; `load` is its duration in seconds.
 
     Raises UserError if the contender cannot be opened or a call of it fails, and ContenderDied if its process ends or
-    cannot start. Of two contenders, `has_failed` tells which one failed.
+    cannot start. With two contenders, `has_failed` says whether it was this one that failed.
     """
 
     def __init__(self, name: str, opener: Opener) -> None:

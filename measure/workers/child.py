@@ -21,8 +21,10 @@ ENDING = 5.0  # seconds that a process has to exit
 
 
 class Child:
-    """A running `worker_process.py`. `if_ended` is appended to the warning about a slow process, and says what happens
-    if the user ends it. Raises OSError if no process can be started."""
+    """A running `worker_process.py`. Raises OSError if the process cannot be started.
+
+    if_ended: what happens if the user ends the process; it is appended to the warning about a slow process.
+    """
 
     def __init__(self, patience: float = PATIENCE, name: str = "worker", if_ended: str = "") -> None:
         self._patience, self._name, self._if_ended = patience, name, if_ended
@@ -65,7 +67,7 @@ class Child:
         self._process.kill()
 
     def end(self) -> str:
-        """End the process, and return how it ended, as text."""
+        """End the process. Return a description of how it ended, such as its exit status."""
         assert self._process.stdin is not None
         with suppress(OSError):  # it may be dead already
             self._process.stdin.close()

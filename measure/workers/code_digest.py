@@ -19,7 +19,7 @@ def code_digest() -> bytes:
 
 
 def arithmetic_facts() -> tuple[object, ...]:
-    """Return the facts, besides the number of threads, that determine the order of onnxruntime's sums: its version, and
-    the CPU's instructions."""
+    """Return what determines the order in which onnxruntime sums, besides the number of threads: its version, and the
+    CPU's instructions."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512

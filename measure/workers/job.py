@@ -36,8 +36,8 @@ _LOCK = Lock()  # guards it, since a caller's workers may be threads
 
 
 def run_item(job: bytes, threads: int, item: Any) -> Any:
-    """Run one item of a pickled job, in a worker. The job is opened for its first item, and stays open until an item of
-    another job arrives."""
+    """Run one item of a pickled job in a worker process. The job is opened for its first item, and stays open until an
+    item of another job arrives."""
     with _LOCK:
         if (job, threads) not in _OPEN:
             _OPEN.clear()  # two large networks need too much memory

@@ -43,10 +43,10 @@ class WorkerSetup:
 
 @contextmanager
 def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
-    """Yield workers for the block; None if this process runs everything. `open_already` is an executor of the caller,
-    which stays open.
+    """Yield worker processes for the duration of a `with` block, or None if this process runs everything.
 
-    Raises UserError if `open_already` is not an executor, or if no scheduler answers.
+    open_already: an executor of the caller to use instead of new processes. It stays open. Raises UserError if it is
+        not an executor, or if the scheduler that `setup` names does not answer.
     """
     threads = setup.threads or ITEM_THREADS
     if open_already is not None:
@@ -70,7 +70,7 @@ def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> I
 
 
 def _client(address: str) -> Any:
-    """Return a client of a Dask scheduler. Raises UserError if none answers."""
+    """Return a client of the Dask scheduler at an address. Raises UserError if no scheduler answers."""
     distributed = import_package("distributed", "a cluster needs distributed, which", "pip install 'fewstep[cluster]'")
     try:
         return distributed.Client(address, timeout=SCHEDULER_TIMEOUT)
@@ -81,7 +81,7 @@ def _client(address: str) -> Any:
 
 
 def warn_of_workers(setup: WorkerSetup) -> None:
-    """Warn if there are more processes than cores for them."""
+    """Log a warning if the worker processes have more threads than there are cores."""
     cores, count, threads = usable_cores(), setup.count, setup.threads or ITEM_THREADS
     if count > 1 and count * threads > cores:
         LOG.warning(
@@ -117,5 +117,9 @@ class SamplingOptions(ConditionOptions):
         return WorkerSetup(self.workers, self.threads, self.cluster)
 
     def start_workers(self, open_already: Executor | None = None) -> AbstractContextManager[Workers | None]:
-        """Start the workers of these options, as the function `start_workers` does."""
+        """Start worker processes with these options. Returns a context manager that yields them, or None if no workers
+        are used.
+
+        open_already: running processes to use instead of new ones.
+        """
         return start_workers(self.setup, open_already)

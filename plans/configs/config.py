@@ -70,7 +70,8 @@ class SchedulerConfig:
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return (name for errors, raw fields) of a file, of a scheduler's or pipeline's folder, or of a mapping."""
+    """Return (name for error messages, fields) of a scheduler config, given as a file, as the folder of a scheduler or
+    a pipeline, or as a mapping."""
     if isinstance(config, Mapping):
         return "scheduler config", dict(config)
     if not isinstance(config, str | PathLike):
@@ -143,5 +144,5 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
 
 
 def is_number(value: Any) -> bool:
-    """True for a number that a float can represent."""
+    """Return True for a number that a float can represent."""
     return isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST)

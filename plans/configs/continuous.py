@@ -46,7 +46,7 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
 
 
 def _sigmas(config: SchedulerConfig, request: ScheduleRequest) -> list[float]:
-    """Return the sigmas at which the steps begin, and the one at which the last step ends."""
+    """Return the sigmas at which the steps begin, followed by the sigma at which the last step ends."""
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     is_karras = config["sigma_schedule"] == "karras"
     sigmas, least = (_karras(config, request.steps) if is_karras else exponential(high, low, request.steps)), low

@@ -153,7 +153,7 @@ def _request(
     pipeline: str | None,
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
-    """Return the pipeline's request to its scheduler."""
+    """Return what a pipeline asks of its scheduler: the number of steps, its arguments and the sigmas that it sets."""
     recorded = read_recorded(read_config(stored)[1], steps)
     if recorded is not None:
         if recorded.even or recorded.sigmas is not None:
@@ -178,7 +178,8 @@ def _request(
 
 
 def _only_shaping(config: SchedulerConfig, request: ScheduleRequest, recipe: SchedulerRecipe) -> Shaping | None:
-    """Return the shaping of the scheduler or of its pipeline. Raises UserError if both have one."""
+    """Return the shaping of the scheduler or of its pipeline, or None if neither has one. Raises UserError if both have
+    one."""
     own, passed = recipe.shaping.shaping, request.shaping
     if own is not None and passed is not None:
         what = f"{config.source}: the pipeline's output is {describe_shaping(passed)}, then {describe_shaping(own)}"

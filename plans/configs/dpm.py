@@ -44,7 +44,8 @@ def multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleS
 
 
 def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solver:
-    """Return the solver of DPMSolverMultistepScheduler and of its EDM variant."""
+    """Return the solver that computes what DPMSolverMultistepScheduler, or its EDM variant, computes with this
+    config."""
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
     lower, steps = uses_lower_order_final(config, request), request.steps
@@ -122,8 +123,8 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
 
 
 def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of DEISMultistepScheduler, which always ends at the sigma of timestep 0, or at the last sigma
-    of its grid."""
+    """Return the recipe that reproduces a config of DEISMultistepScheduler. It always ends at the sigma of timestep 0,
+    or at the last sigma of its grid."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     lower = uses_lower_order_final(config, request) or None
@@ -132,7 +133,8 @@ def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of UniPCMultistepScheduler."""
+    """Return the recipe (solver, schedule and grid) that reproduces a config of UniPCMultistepScheduler. Raises
+    UserError for a setting that is invalid or not supported."""
     if config["use_dynamic_shifting"] and "mu" not in request.arguments:
         raise config.field_error("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     order = _order(config, "solver_order", 4)
@@ -198,10 +200,10 @@ def _recipe(
     karras_whole: bool | None = None,
     last: int | None = None,
 ) -> SchedulerRecipe:
-    """Return the recipe of a class.
+    """Return the recipe (solver, schedule and grid) for the config of a scheduler of this family.
 
-    ends: with final_sigmas_type sigma_min (the only one of DEIS and SA-Solver), respaced grids end at the table's
-        smallest sigma ("table"), or at their own last sigma ("own", "last").
+    ends: where spaced grids end with final_sigmas_type sigma_min (the only one of DEIS and SA-Solver): at the smallest
+        sigma of the training timesteps ("table"), or at their own last sigma ("own", "last").
     karras_whole: whether to round the timesteps of Karras grids. None rounds them unless the betas are cosine.
     """
     fields = config.fields
@@ -221,8 +223,8 @@ def _recipe(
 
 
 def _heads(config: SchedulerConfig) -> int:
-    """Return the number of outputs of the network. It is two if one is the variance, which these classes do not
-    read."""
+    """Return the number of outputs of the network: two if one of them is the variance, which these schedulers ignore,
+    otherwise one."""
     return 2 if str(config.fields.get("variance_type")).startswith("learned") else 1
 
 
@@ -234,7 +236,8 @@ def _grid(
     karras_whole: bool | None,
     last: int | None,
 ) -> tuple[Array, Array, float]:
-    """Return the network's timesteps, sigma / alpha there, and the final sigma for grids that do not end at 0."""
+    """Return the network's timesteps, the values of sigma / alpha at these, and the final sigma, for grids that do not
+    end at 0."""
     low, high = float(table.rhos[0]), float(table.rhos[-1])
     if config.fields.get("use_lu_lambdas") and not config["use_karras_sigmas"]:
         check_ends(config, "use_lu_lambdas", high, low)

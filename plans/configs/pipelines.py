@@ -269,7 +269,7 @@ def _are_sigmas(values: Any, steps: int) -> bool:
 
 
 def _are_numbers(values: Any) -> bool:
-    """True for a list of finite numbers."""
+    """Return True for a list of finite numbers."""
     return isinstance(values, list | tuple) and all(is_number(each) and isfinite(each) for each in values)
 
 
@@ -282,7 +282,8 @@ def _is_projection(value: Any) -> bool:
 
 
 def read_change(fields: Mapping[str, Any]) -> GuidedShaping | None:
-    """Return the shaping of the guided output in the recording of a config."""
+    """Return the shaping of the guided output that a recorded config describes, such as rescaling it. None if it
+    describes none."""
     rules = fields.get(RECORDED) or {}
     if rules.get("projection") is not None:
         return msgspec.convert(rules["projection"], Project)

@@ -82,7 +82,7 @@ def check_shift(config: SchedulerConfig, field: str, shift: float) -> float:
 
 
 def finite_exp(mu: float) -> float:
-    """Return e^mu. For a large mu, which would overflow, the result is a number outside every valid range."""
+    """Return e^mu. For a large mu, where it would overflow, return a finite number outside every valid range."""
     return exp(min(mu, 700.0))
 
 

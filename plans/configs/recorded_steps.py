@@ -32,9 +32,10 @@ DRAWS_LIMIT = 2**20  # largest number of a draw
 
 
 class RecordedStep(Strict, frozen=True, omit_defaults=True):
-    """One step. `time` is the scheduler's. `outputs` are the factors of this step's output, of the previous one, and so
-    on. `noise` are pairs of a draw's number, counted from 0 over all steps, and its factor. `to` is the time at which
-    the step ends, for networks that take it."""
+    """One step of a scheduler, as a weighted sum. `x` and `first` are the weights of x and of the first x. `outputs`
+    are the weights of this step's network output, of the previous step's, and so on. `noise` are pairs of a draw's
+    number, counted from 0 over all steps, and its weight. `time` is the scheduler's time; `to` is the time at which the
+    step ends, for networks that take it."""
 
     time: float
     x: float
@@ -106,7 +107,7 @@ def compile_recorded_steps(
 
 
 def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
-    """Trace the steps, and return the sample."""
+    """Trace the steps that were recorded from a scheduler, and return the sample."""
     first = u = trace.store(recorded.start * trace.noise())
     noise = {number: trace.noise() for number in recorded.draws}
     outputs: list[Lin] = []
@@ -124,8 +125,8 @@ def _follow(trace: Tracer, recorded: RecordedSteps, times: list[Time]) -> Lin:
 
 
 def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, Lin]:
-    """Return x as a row, and the network's guided output. If there is a shaping, the output is the one that corresponds
-    to the shaped x0."""
+    """Return x as stored in a state row, and the network's guided output. With shaping, it is the output that implies
+    the shaped x0."""
     if not isinstance(trace.shaping, GUIDED):
         x, (output,) = trace.outputs(x, time, to)
         return x, output
@@ -135,7 +136,7 @@ def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, 
 
 
 def _steps_problem(recorded: RecordedSteps) -> str | None:
-    """Return what is wrong with recorded steps, or None."""
+    """Return what is wrong with recorded steps, as text, or None if nothing is."""
     if not recorded.steps:
         return "has no steps"
     numbers = [recorded.start]

@@ -27,8 +27,8 @@ def add_banks(
 ) -> Plan:
     """Return the plan with a bank for each tensor that its denoiser carries from run to run.
 
-    If a bank is of the kind "sample", the plan ends with an additional evaluation of all branches, which only writes
-    the bank: no step reads its output.
+    A tensor with `bank` "sample" has one slot for the whole run. The plan then ends with an additional evaluation of
+    all branches, which only writes this slot: no step reads its output.
     """
     if not carried:
         return plan
@@ -49,7 +49,11 @@ def add_banks(
 
 
 def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[Entries]:
-    """Return (reads, writes) of bank `number` at each step."""
+    """Return what each step reads from and writes to bank `number`, as a pair (reads, writes) per step.
+
+    bank: "step" if each step has its own slot, which it reads and writes; "sample" if all steps read one slot, which
+        the last step writes.
+    """
     slots = 1 if bank == "sample" else steps
     made = _unit_row(slots, slots + 1)
     return [
@@ -62,7 +66,7 @@ def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[
 
 
 def entries_of(step: Step, number: int) -> Entries:
-    """Return (reads, writes) of bank `number` at a step."""
+    """Return what a step reads from and writes to bank `number`, as (reads, writes)."""
     return tuple(r for r in step.carry_in if r.bank == number), tuple(w for w in step.carry if w.bank == number)
 
 

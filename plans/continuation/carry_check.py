@@ -13,17 +13,19 @@ Held = Branches | None  # the branches that a slot has; None if it is empty
 
 
 def check_carry(plan: Plan, fix: str = "begin with a step that writes what it reads") -> Plan:
-    """Return the plan. Raises UserError if a step reads an empty slot, or a branch that a slot lacks."""
+    """Return the plan after checking it. Raises UserError if a step reads an empty slot of a carried tensor, or a
+    branch that the slot lacks."""
     if problem := carry_problem(plan):
         raise UserError(f"plan {plan.name!r}: {problem}", fix)
     return plan
 
 
 def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None) -> str | None:
-    """Return, as text, what is wrong with a plan's reads and writes of banks, or None.
+    """Return, as text, what is wrong with a plan's reads and writes of carried tensors, or None if nothing is.
 
-    begins: the branches of each slot at the start, by bank. By default kept slots have all branches before a first run,
-        and a second run begins with the slots that the first one leaves.
+    begins: by bank, the branches that each slot contains at the start. By default, slots that are kept from run to run
+        contain all branches before the first run. A second run, which begins with what the first one leaves, is then
+        checked too.
     """
     if begins is not None:
         return _walk_steps(plan, {bank.name: list(begins[bank.name]) for bank in plan.banks})
@@ -38,8 +40,8 @@ def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None
 
 
 def light_problem(plan: Plan) -> str | None:
-    """Return, as text, why a denoiser with a light network cannot run a plan, or None. Only full steps write features,
-    only light steps read them, and no run keeps them."""
+    """Return, as text, why a denoiser with a light network cannot run a plan, or None if it can. Only full steps may
+    write features, only light steps may read them, and features last for one run."""
     if any(bank.is_kept for bank in plan.banks):
         return f"keeps {plan.banks[0].name!r} from run to run, but features last for one run"
     for index, step in enumerate(plan.steps):
@@ -64,7 +66,8 @@ def fits_stairs(plan: Plan, stairs: Stairs | None) -> bool:
 
 
 def _walk_steps(plan: Plan, held: dict[str, list[Held]]) -> str | None:
-    """Return the first invalid read along all steps, or None. `held` is updated in place."""
+    """Return the first invalid read of a carried tensor along all steps, as text, or None if all are valid. `held` (the
+    branches in each slot, by bank) is updated in place."""
     for index, step in enumerate(plan.steps):
         for read in step.carry_in:
             bank = plan.banks[read.bank]

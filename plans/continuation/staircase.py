@@ -78,7 +78,7 @@ def _check(plan: Plan) -> None:
 
 @dataclass
 class _AlignedBlocks:
-    """Combines steps of an ordinary plan, one for each block, into steps over positions.
+    """Combines steps of an ordinary plan, one for each block of positions, into a step that updates all positions.
 
     The state has one more row, which holds the output sample.
     """
@@ -89,8 +89,8 @@ class _AlignedBlocks:
     tensors: dict[Tensor, int] = field(default_factory=dict)  # tensor -> its number
 
     def step(self, number: int, before: NDArray[np.intp], after: NDArray[np.intp], front: int, is_last: bool) -> Step:
-        """Return step `number`. `before` and `after` give, for each block, how many steps of the ordinary plan it has
-        done before and after this step."""
+        """Return step `number` of the rolling plan. `before` and `after` say, for each block, how many steps of the
+        ordinary plan it has completed before and after this step."""
         plan, like = self.plan, self.plan.steps[front]
         most = max(len(step.draws) for step in plan.steps)
         first = 1 + max(plan.start_draws) + number * most
@@ -146,7 +146,9 @@ class _AlignedBlocks:
         return seen, shaped, x0, update
 
     def _merge_block_tables(self, tables: Sequence[Table]) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
-        """Merge the tables of all blocks into one: numbers where the blocks agree, terms where they differ."""
+        """Merge the coefficient tables of all blocks into one. A coefficient that is equal in all blocks becomes an
+        entry of the table; one that differs becomes a term with a tensor coefficient. Returns the table and the
+        terms."""
         whole, terms = np.array(tables), list[Term]()
         lines = [[0.0] * whole.shape[2] for _ in range(whole.shape[1])]
         for row, column in np.ndindex(whole.shape[1:]):

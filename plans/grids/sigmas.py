@@ -78,8 +78,8 @@ def beta(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Quantiles of Beta(a, b), stretched over sigma: Lee et al. 2024, arXiv 2407.12173. a and b below 1 place more
-    steps at the ends."""
+    """Sigmas at equidistant quantiles of a Beta(a, b) distribution over [sigma_min, sigma_max]: Lee et al. 2024, arXiv
+    2407.12173. With a and b below 1, steps are denser at both ends."""
     _positive("beta", "a", a)
     _positive("beta", "b", b)
 

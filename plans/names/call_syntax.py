@@ -88,7 +88,8 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
 def _bind_parameters(
     function: Callable[..., Any], called: str, arguments: Mapping[str, Value], name: str, kind: str
 ) -> tuple[Any, str]:
-    """Return a function with its parameters bound, and the canonical form of the call."""
+    """Return the function with these arguments bound, and the text of the call in canonical form. Raises UserError for
+    a parameter that the function lacks."""
     accepted, hints = _settable_parameters(function)
     for parameter in arguments:
         if parameter not in accepted:

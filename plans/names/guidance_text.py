@@ -1,4 +1,5 @@
-"""Parse the text of a guidance: a weight, a form of `guidance.py`, or a user-supplied form."""
+"""Parse the text of a guidance: a weight, the name of a class of `guidance.py` with its numbers, or user-supplied
+code."""
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CFG_PLUS_PLUS, PAG, STEER, Cfg, CfgPlusPlus, Guidance, Pag, Steer, as_guidance
@@ -9,11 +10,12 @@ from fewstep.plans.names.user_code import split_code
 
 def from_text(text: str) -> float | Guidance:
     """Parse the guidance of a command line: "2", "pag:3", "steer:1", or several of them joined by "+" in this order.
-    "cfg++:0.6" stands alone. "4,3" and "steer:4,3" have a weight for each evaluation; the last applies to all further
-    ones.
+    "cfg++:0.6" cannot be joined. "4,3" and "steer:4,3" have a weight for each evaluation; the last weight applies to
+    all further evaluations.
 
-    A user-supplied form is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`.
-    Raises UserError for any other text."""
+    User-supplied guidance is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin
+    `guidance.NAME`. Raises UserError for any other text.
+    """
     if (form := _user_form(text)) is not None:
         return form
     for prefix in (PAG, STEER):
@@ -51,7 +53,7 @@ def _parse_weight(text: str) -> float | tuple[float, ...]:
 
 
 def _cfg_plus_plus(text: str) -> CfgPlusPlus:
-    """Return the form of "cfg++:WEIGHT". Raises UserError if WEIGHT is not a number, or is out of range."""
+    """Parse "cfg++:WEIGHT". Raises UserError if WEIGHT is not a number, or is out of range."""
     try:
         weight = float(text.removeprefix(CFG_PLUS_PLUS))
     except ValueError:
@@ -63,7 +65,7 @@ def _cfg_plus_plus(text: str) -> CfgPlusPlus:
 
 
 def _user_form(text: str) -> Guidance | None:
-    """Return the form that user-supplied code or a plugin returns for the numbers after its name, or None if the text
+    """Return the guidance that user-supplied code or a plugin makes from the numbers after its name. None if the text
     names neither."""
     name = text.partition(":")[0]
     is_core = f"{name}:" in (PAG, STEER)

@@ -109,7 +109,8 @@ def _function(plugin: EntryPoint) -> Function:
 
 @cache
 def add_result_check(function: Function, check: Callable[[str, Any], Any], label: str) -> Function:
-    """Return a function whose result is checked by `check`, which uses `label` in its messages."""
+    """Return a function that calls `function` and passes its result through `check`. `label` names the function in
+    messages."""
     if isinstance(function, partial):
         return partial(add_result_check(function.func, check, label), *function.args, **function.keywords)
 

@@ -109,7 +109,8 @@ def split_name(name: str | NameParts) -> NameParts:
 
 
 def step_count(parts: NameParts, what: str) -> int:
-    """Return the number of steps, which follows a solver's name."""
+    """Return the number of steps in a plan name such as "ddim:8". Raises UserError if it is missing or not a positive
+    integer."""
     if not parts.has_step_count or len(parts.steps) > DIGITS:
         problem = f"plan '{parts}' does not have a number of steps that is a positive integer"
         raise UserError(problem, f"write it as {what}:8")
@@ -117,16 +118,16 @@ def step_count(parts: NameParts, what: str) -> int:
 
 
 def plugin_of_name(name: str) -> EntryPoint | None:
-    """Return the plugin of another package that is the solver or grid of a plan's name, or None. Nothing is
-    imported."""
+    """Return the plugin of another package that a plan's name uses as its solver or grid. None if it uses none. Nothing
+    is imported."""
     parts = split_plan_name(name)
     solver = None if parts.home is not None else SOLVERS.foreign(parts.function)
     return solver or GRIDS.foreign(parts.grid_function)
 
 
 def check_no_plugin(name: str) -> None:
-    """Raise UserError if a name refers to a plugin of another package. It is for names that are stored in a bundle, not
-    for names that a caller gives."""
+    """Raise UserError if a name refers to a plugin of another package. Use it for names that are stored in a bundle,
+    which must not run such code; names that the user gives may."""
     if (plugin := plugin_of_name(name)) is not None:
         fix = f"name that plan yourself, if {package_of(plugin)} may run its code (--plan on the command line)"
         raise UserError(f"the bundle's plan {name!r} uses {describe_plugin(plugin)}", fix)

@@ -104,7 +104,7 @@ class SchedulerReference:
 
 @dataclass(frozen=True)
 class FileReference:
-    """A plan file."""
+    """A reference to a plan by the path of its file."""
 
     path: Path
 
@@ -116,9 +116,9 @@ TextReference = NamedReference | FittedReference | SchedulerReference | FileRefe
 
 
 def parse_plan_text(text: str) -> TextReference:
-    """Return what a text refers to.
+    """Parse the text with which a user refers to a plan: a file, `fitted:N`, `scheduler:N` or a name.
 
-    Raises UserError for an invalid number after `fitted:` or `scheduler:`. It reads no file and loads no solver, so
+    Raises UserError for an invalid number after `fitted:` or `scheduler:`. No file is read and no solver is loaded, so
     other invalid names are found when they are compiled.
     """
     if text.endswith(FILE):
@@ -169,7 +169,7 @@ def _parse_scheduler_steps(text: str) -> int:
 
 
 def _refuse_rest(text: str, prefix: str, count: str) -> None:
-    """Raise UserError if other text follows the number of a name like `scheduler:8`."""
+    """Raise UserError if the number in a name like `scheduler:8` is followed by other text."""
     digits = count[: len(count) - len(count.lstrip("0123456789"))]
     if _parse_count(digits) and digits != count:
         what = f"plan {text!r} has {count.removeprefix(digits)!r} after its number"

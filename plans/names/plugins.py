@@ -73,8 +73,8 @@ def find_plugin(kind: str, name: str, is_core: bool = False) -> EntryPoint | Non
 
 
 def foreign_plugin(kind: str, name: str) -> EntryPoint | None:
-    """Return the first plugin of another package with this name, or None. It imports nothing and does not check for
-    ambiguity."""
+    """Return the first plugin with this name from a package other than fewstep, or None if there is none. Nothing is
+    imported, and ambiguous names are not reported."""
     return next((each for each in plugins(kind).get(name, ()) if not is_own(each)), None)
 
 
@@ -89,10 +89,10 @@ def fix_of_plugin(plugin: EntryPoint) -> str:
 
 
 def load_plugin(plugin: EntryPoint) -> object:
-    """Import the object that an entry point names.
+    """Import the object to which a plugin's entry point refers.
 
-    Raises UserError, with the plugin and its package, if that fails, and ModuleNotFoundError if code of fewstep needs a
-    package that is not installed.
+    Raises UserError, which names the plugin and its package, if that fails, and ModuleNotFoundError if code of fewstep
+    itself needs a package that is not installed.
     """
     try:
         return plugin.load()
@@ -107,9 +107,9 @@ def load_plugin(plugin: EntryPoint) -> object:
 
 @cache
 def load_plugin_function(plugin: EntryPoint, passes_arithmetic: bool = False) -> Callable[..., Any]:
-    """Return the function that an entry point names. An error inside a function of another package becomes a UserError.
+    """Import a plugin and return its function. An error inside a function of another package becomes a UserError.
 
-    `passes_arithmetic` leaves arithmetic errors unchanged, for callers that convert them themselves.
+    passes_arithmetic: whether to leave arithmetic errors unchanged, for callers that convert them themselves.
     """
     value = load_plugin(plugin)
     if not callable(value):

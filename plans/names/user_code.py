@@ -89,7 +89,7 @@ def _module(home: str) -> ModuleType:
 
 
 def run_file(home: str) -> ModuleType:
-    """Run FILE.py again and return its module. Raises UserError if there is no such file, or if it fails."""
+    """Run the file `home` again and return its module. Raises UserError if there is no such file, or if it fails."""
     file = Path(home).absolute()  # the form in tracebacks
     if not file.is_file():
         raise UserError(f"there is no file {home}", "check the path before the colon")

@@ -40,9 +40,9 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
 def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Lin:
     """Latent consistency models (Luo, Tan, Huang, Li, Zhao 2023, arXiv 2310.04378): x0 is forced to equal x at time 0.
 
-    The consistency function is c_skip x + c_out x0 with c_skip = sigma_data^2 / (u^2 + sigma_data^2) and
-    c_out = u / sqrt(u^2 + sigma_data^2) at u = timestep_scaling x the network's time, as in the authors' code. From the
-    second timestep on it nearly equals x0.
+    The consistency function is c_skip x + c_out x0 with c_skip = sigma_data^2 / (u^2 + sigma_data^2) and c_out = u /
+    sqrt(u^2 + sigma_data^2) at u = timestep_scaling * t, where t is the time that the network receives, as in the
+    authors' code. From the second timestep on it nearly equals x0.
     """
     check_not_negative("sigma_data", sigma_data)
     check_not_negative("timestep_scaling", timestep_scaling)

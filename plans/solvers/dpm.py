@@ -75,7 +75,7 @@ def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
 
 @Published(DPMPP, order=3, rows=3)
 def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """The stages of DPM-Solver-3 on x0. The paper stops at order 2; this follows the authors' code."""
+    """The stages of DPM-Solver-3 applied to x0. The paper has orders 1 and 2 only; this follows the authors' code."""
     return _third_order(trace, times, DataPrediction())
 
 

@@ -89,7 +89,7 @@ def _singlestep(
 
 
 def _blocks(times: Sequence[Time], order: int, lower_order_final: bool) -> list[Sequence[Time]]:
-    """Return the times of each block, including the time at which it ends."""
+    """Return the times of each block of steps. The last time of a block is the one at which it ends."""
     steps = len(times) - 1
     alone = int(times[0].alpha == 0 and steps > 0)  # the step from pure noise
     full, rest = divmod(steps - alone, order)

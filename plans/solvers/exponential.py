@@ -23,9 +23,10 @@ from fewstep.plans.tracer import Tracer
 
 
 def first_order(x: Lin, x0: Lin, s: Time, t: Time) -> Lin:
-    """Return the step from s to t with constant x0, which DDIM, DPM-Solver-1 and Euler in sigma / alpha share.
+    """Return x at t after one step from s with constant x0. This step is common to DDIM, DPM-Solver-1 and Euler in
+    sigma / alpha.
 
-    It is finite from pure noise and to the clean end, where x is the predicted x0.
+    It is finite if it starts from pure noise, and if it ends at the clean end, where it returns the predicted x0.
     """
     return noise_left(s, t) * x - t.alpha * expm1(s.lam - t.lam) * x0
 

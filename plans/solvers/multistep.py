@@ -27,11 +27,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Variable:
-    """The variable q of a method.
+    """The variable q in which an Adams-Bashforth method interpolates the predicted noise by a polynomial.
 
     of: the value of q at a time.
-    quadrature: points q and masses m of a step, with alpha_t int f(q) d rho = sum m f(q) for polynomials f.
-    reaches_clean: whether `quadrature` works up to rho = 0.
+    quadrature: nodes q and weights w for one step, such that alpha_t int f(q) d rho = sum w f(q) for polynomials f up
+        to the degree of the method.
+    reaches_clean: whether `quadrature` is finite up to rho = 0.
     """
 
     of: Callable[[Time], float]
@@ -77,7 +78,8 @@ def lagrange(nodes: Sequence[float], points: Array) -> Array:
 
 
 def gauss_legendre(edges: Array, count: int) -> tuple[Array, Array]:
-    """Return points and weights of the integral from the first edge to the last, `count` between adjacent edges."""
+    """Return nodes and weights that integrate from the first edge to the last, with `count` nodes between adjacent
+    edges."""
     points, weights = _legendre(count)
     widths = np.diff(edges)[:, None]
     return (edges[:-1, None] + widths * points).ravel(), (widths * weights).ravel()

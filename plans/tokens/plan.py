@@ -39,8 +39,8 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
 
     reveal: the number of positions that it reveals, of a sample that begins with all positions open. In a sample with
         known tokens it reveals the same share.
-    score: "probability" is that of the likeliest token, "drawn" that of the candidate. "margin" is the difference of
-        the two likeliest tokens.
+    score: "probability" is that of the most likely token, "drawn" that of the candidate. "margin" is the difference of
+        the two most likely tokens.
     noise: the temperature of Gumbel noise on the score.
     penalty: a number that is subtracted from the score once for each codebook before the position's own (first axis).
     positions: (first, last) along the last axis, `last` excluded, of the positions that may change; None is all.
@@ -117,7 +117,7 @@ def decode_tokens(data: bytes, source: str = "plan") -> TokenPlan:
 
 
 def token_plan_problem(plan: TokenPlan) -> str | None:
-    """The problem with the numbers of a token plan, or None."""
+    """Return what is wrong with a token plan, as text that follows the plan's name, or None if nothing is."""
     if plan.schema != SCHEMA:
         return f"it has schema {plan.schema}, this version reads {SCHEMA}"
     if not plan.steps or not plan.shape or min(plan.shape) < 1 or plan.vocabulary < 2:

@@ -39,9 +39,10 @@ def maskgit(
     shape: Shape, steps: int, *, noise: float = 2.0, temperature: float = 1.0, linear: bool = False
 ) -> tuple[TokenStep, ...]:
     """MaskGIT (Chang et al. 2022, arXiv 2202.04200) as aMUSEd runs it (Patil et al. 2024, arXiv 2401.01808; diffusers'
-    `AmusedScheduler`): floor(n cos(pi/2 (i+1)/N)) positions remain open, at least one and fewer than before. The score
-    is that of the candidate, and its noise decreases linearly to 0. With `linear` the open share decreases linearly.
-    Shares are float32 and candidates have temperature 1, as in both papers' code."""
+    `AmusedScheduler`): floor(n cos(pi/2 (i+1)/N)) positions remain masked, at least one and fewer than before. The
+    score of a position is that of the drawn token, and its noise decreases linearly to 0. With `linear` the masked
+    fraction decreases linearly. Fractions are float32 and tokens are drawn at temperature 1, as in both papers'
+    code."""
     count, opened, plan = math.prod(shape), math.prod(shape), []
     for number in range(1, steps + 1):
         ratio = np.float32(number) / np.float32(steps)
@@ -55,7 +56,7 @@ def maskgit(
 
 def llada(shape: Shape, steps: int, *, size: int | None = None) -> tuple[TokenStep, ...]:
     """LLaDA (Nie et al. 2025, arXiv 2502.09992), low-confidence remasking at temperature 0: n // N positions per step,
-    and one more in the first n % N steps, likeliest first. With `size`, in consecutive blocks of this size."""
+    and one more in the first n % N steps, most likely first. With `size`, in consecutive blocks of this size."""
     return _block_steps(shape, steps, size, TokenStep(score="drawn", temperature=0.0))
 
 
@@ -104,7 +105,7 @@ def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[
 def mdlm(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
     """Ancestral sampling of MDLM (Sahoo et al. 2024, arXiv 2406.07524) on its log-linear schedule: each open position
     is revealed with probability (t - s) / t over evenly spaced times from 1 to 0. (The authors end at 1e-5 and take the
-    likeliest token there.) A network without a time input is not evaluated again if nothing was revealed, as in their
+    most likely token there.) A network without a time input is not evaluated again if nothing was revealed, as in their
     `ddpm_cache`."""
     return tuple(TokenStep(chance=1 / (steps - number)) for number in range(steps))
 
@@ -145,7 +146,7 @@ def omnivoice(
     shape: Shape, steps: int, *, shift: float = 0.1, noise: float = 5.0, penalty: float = 5.0
 ) -> tuple[TokenStep, ...]:
     """OmniVoice (k2-fsa 2026, arXiv 2604.00688): ceil(n (t' - t)) positions per step over t = s u / (1 + (s - 1) u),
-    and the rest at the end. Tokens are the likeliest ones, ordered by log-probability minus `penalty` for each
+    and the rest at the end. Tokens are the most likely ones, ordered by log-probability minus `penalty` for each
     codebook, with noise of temperature `noise`."""
     if not shift > 0:
         raise UserError(f"omnivoice(shift={shift:g}) is out of range", "give a shift above 0")

@@ -10,8 +10,8 @@ from fewstep.plans.plan import NOISE, Plan
 def use_given_noise(plan: Plan) -> Plan:
     """Return the plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of standard deviation 1.
 
-    The noise may have another spectrum (the phase of a picture, as in NeuralRemaster), be optimised, or be shared by
-    two samples. Later draws, and the noise of a hold, still depend on the seed.
+    The noise may have another spectrum (such as the phase of an image, as in NeuralRemaster), be optimised, or be
+    shared by two samples. Later draws, and the noise of a hold, still depend on the seed.
     """
     check_compiled(plan)
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)

@@ -33,8 +33,8 @@ class Budget:
 def _suggest_limits(
     bundle: Bundle, budget: Budget, plan: Plan, good: Sequence[Deployment], fast: Sequence[Deployment]
 ) -> str:
-    """Return the fix if no deployment meets both limits. `good` are the deployments of sufficient quality, and `fast`
-    those within the time; both are in order of time.
+    """Return advice for the case that no deployment meets both limits. `good` are the deployments of sufficient
+    quality, and `fast` those that are fast enough; both are sorted by time.
 
     A limit is suggested only if a deployment meets it, and its samples resemble the teacher's.
     """

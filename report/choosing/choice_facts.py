@@ -1,4 +1,5 @@
-"""The facts on which a choice depends, by name, so that the error about an outdated choice can say what changed."""
+"""What a choice of plan and precision depends on, by name, so that the error about an outdated choice can say what
+changed."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -13,10 +14,10 @@ LONG = ("processor", "code of fewstep")  # facts whose values say nothing to a r
 
 
 class ChoiceFacts(Strict, frozen=True):
-    """Facts at the time of a bundle's last choice.
+    """The bundle and the machine at the time of the bundle's last choice.
 
-    day: the date in ISO 8601. bodies: a digest of each body's entry, by name. files: a digest of the bundle's files.
-    machine: `machine_facts`.
+    day: the date in ISO 8601. bodies: a digest of each body's manifest entry, by body name. files: a digest of the
+        bundle's files. machine: `machine_facts`.
     """
 
     day: str
@@ -26,13 +27,14 @@ class ChoiceFacts(Strict, frozen=True):
 
 
 def store_facts(bundle: Bundle, day: str) -> None:
-    """Store the current facts for the path of a bundle."""
+    """Store digests of the bundle's bodies and files, and the properties of this machine, as those of the choice made
+    on `day` (ISO 8601)."""
     write_cached(_name(bundle), _present_facts(bundle, day))
 
 
 def describe_changes(bundle: Bundle) -> str | None:
-    """Return what changed since the last choice for this path, as "the choice of 2026-11-28 no longer holds: body
-    int8-cpu-x86 was added". None if there was no choice, or nothing that is stored changed."""
+    """Return what changed since the last choice for the bundle at this path, as "the choice of 2026-11-28 no longer
+    holds: body int8-cpu-x86 was added". None if no choice is stored, or if nothing changed that it depends on."""
     then = read_cached(_name(bundle), ChoiceFacts)
     changes = () if then is None else tuple(_changes(then, _present_facts(bundle, then.day)))
     return f"the choice of {then.day} no longer holds: {', '.join(changes)}" if then and changes else None

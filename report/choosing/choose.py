@@ -78,7 +78,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
 
 
 def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], threads: int) -> tuple[str, ...]:
-    """Return a sentence if the fastest int8 body is hardly faster than float32 in bf16, which needs no calibration."""
+    """Return a sentence, as a tuple of one, if the fastest int8 body is hardly faster than float32 computed in
+    bfloat16, which needs no calibration. Otherwise return an empty tuple."""
     int8 = [row for row in rows if row.precision == "int8" and row.engine.milliseconds is not None]
     if not int8:
         return ()
@@ -114,7 +115,8 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
 
 
 def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
-    """Return the plans of each body that has any. Raises UserError for a name that is not a plan of any body."""
+    """Return the plans that each body can run, by body name and plan name. Bodies without any are left out. Raises
+    UserError for a name that is not a plan of any body."""
     plans = {body: compile_plans(judging, body, names) for body in runnable_bodies(judging.bundle)}
     for name in names:
         if not any(name in own for own in plans.values()):

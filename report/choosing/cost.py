@@ -27,7 +27,8 @@ FAR = 2.0  # multiple of the budget; a plan that is expected to take longer is n
 
 
 def estimate_needs(bundle: Bundle, plan: Plan, batch: int) -> Needs:
-    """Return the memory of float32 and of two engines of the largest body."""
+    """Return the memory needed to have float32 and the two engines of a body open at once, for the body that needs
+    most."""
     each = [sampling_needs(bundle, (name, name), plan, max(FEW, batch), ()) for name in runnable_bodies(bundle)]
     return max(each, key=lambda need: need.memory)
 

@@ -1,5 +1,5 @@
-"""Measure on this machine's GPU whether the form of a body, which is its graph rewritten for ONNX Runtime's CUDA
-provider, is faster than the portable graph.
+"""Measure on this machine's GPU whether the graph rewritten for ONNX Runtime's CUDA provider (a body's form) is faster
+than the portable graph.
 
 Both run in separate processes, in turns, as in `engines.py`. Their outputs must agree. The result is stored in the
 user's cache folder, where the backend reads it (`runtime/backends/onnxruntime_cuda_form.py`).
@@ -37,7 +37,8 @@ DEVICE = 0  # the GPU that `fewstep build` measures
 
 
 def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterator[FormMeasurement]:
-    """Measure the forms of a body's graphs for calls on `rows` rows, and store which is faster.
+    """Time each graph of a body that was rewritten for the CUDA provider against the portable graph, for calls on
+    `rows` rows. Yield the results, and store which of the two is faster.
 
     If onnxruntime has no CUDA provider here, nothing is measured, and each result has the reason.
     """
@@ -64,10 +65,10 @@ def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterato
 
 
 def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> FormMeasurement:
-    """Time a form against the portable graph.
+    """Time the graph rewritten for the CUDA provider against the portable graph.
 
-    If the provider refuses a form, the stored choice is never to run it. After a failure that may be temporary, such as
-    a lack of memory, no choice is stored.
+    If the provider rejects the rewritten graph, it is stored that it must never be run. After a failure that may be
+    temporary, such as a lack of memory, nothing is stored.
     """
     with ExitStack() as stack:
         processes = []
@@ -92,7 +93,8 @@ def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> 
 
 
 def open_calls(path: Path, network: str, name: str, is_form: bool, rows: int) -> Mapping[str, Call]:
-    """Return a function that runs a graph, or its form, on random inputs. It is called in a separate process."""
+    """Load a graph, or the graph rewritten from it for the CUDA provider, and return a function that runs it on random
+    inputs. It is called in a separate process."""
     bundle = open_bundle(path).select_network(network)
     backend = OnnxRuntimeCuda(DEVICE, form=False)
     loaded = backend.load_form(bundle, name) if is_form else backend.load(bundle, name)

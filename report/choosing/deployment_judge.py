@@ -1,4 +1,5 @@
-"""The references of deployments: the teacher's samples, which are cached, and the keys of cached figures."""
+"""The references with which deployments are compared: the teacher's samples, which are cached, and the keys under which
+measurements are cached."""
 
 import logging
 from collections.abc import Callable
@@ -30,9 +31,10 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentJudge(JudgedReference):
-    """The references of deployments. All plans have the guidance and the shaping of the calibrated plan.
+    """Samples the references with which deployments are compared. All plans use the guidance and the shaping (such as
+    clipping of x0) of the calibrated plan.
 
-    count: number of judge seeds. batch: samples of a call.
+    count: the number of held-out seeds. batch: the number of samples per call.
     """
 
     count: int
@@ -81,7 +83,7 @@ class DeploymentJudge(JudgedReference):
 
     @cached_property
     def _facts(self) -> tuple[object, ...]:
-        """All facts that determine the teacher's samples."""
+        """Everything that determines the teacher's samples; the key under which they are cached."""
         name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
         conditions = self.held_out_batch(range(self.count)).conditions
         return (body_facts(self.bundle, name), self.reference_plan, self.count, digest_records(conditions))

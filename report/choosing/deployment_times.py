@@ -111,7 +111,7 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
 
 
 def measure_opening(judging: DeploymentJudge, threads: int) -> float:
-    """Return the seconds that the process of `open_unit_process` takes to start and to open its graphs."""
+    """Return the seconds that the process of `open_unit_process` takes to start and to load its graphs."""
     start = perf_counter()
     with open_unit_process(judging, threads):
         return perf_counter() - start

@@ -124,7 +124,7 @@ def _engine_key(bundle: Bundle, body: str, batch: int, threads: int, fewest: int
 
 
 def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> int:
-    """Return the number of candidates that will be opened for a body: those that run it and are installed."""
+    """Return how many engines will be loaded for a body: those that can run it and are installed."""
     packages, sizes = package_versions(), {"batch": batch}
     return sum(
         _runs_body(bundle, body, engine, sizes)
@@ -134,8 +134,8 @@ def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: i
 
 
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
-    """Return all facts that determine the outputs of a body: its entry, its shapes and conditions, and the digests of
-    its files and of conditioner and prologue."""
+    """Return everything that determines the outputs of a body: its manifest entry, its shapes and conditions, and the
+    digests of its files and of those of the conditioner and the prologue."""
     entry, manifest = bundle.body(body), bundle.manifest
     setup = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
@@ -150,7 +150,8 @@ def make_backend(engine: TimedEngine, batch: int) -> Backend:
 
 
 def fix_batch_size(backend: Backend, batch: int) -> Backend:
-    """Return the backend for calls on `batch` rows. OpenVINO, which compiles while it loads, compiles only for them."""
+    """Return the backend for calls on `batch` rows. OpenVINO compiles while it loads a graph, and then does so for this
+    batch size only."""
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
 
@@ -282,8 +283,9 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
 def make_network_calls(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], lean: bool = False
 ) -> dict[str, Call]:
-    """Return a call of all networks of a bundle in turn on an engine. With `lean`, the engine holds each network only
-    once (`open_lean_process`). The call runs in a separate process."""
+    """Return a function that runs all networks of a bundle once on an engine, one after the other. With `lean`, the
+    engine holds each network in memory only once (`open_lean_process`). The function is called in a separate
+    process."""
     backend = make_backend(engine, sizes["batch"])
     load = replace(backend, cached=False).open if lean and isinstance(backend, OpenVino) else backend.load
     each = [bundle.select_network(name) for name in networks(bundle.manifest)]

@@ -1,4 +1,5 @@
-"""The result of measuring a form, as a struct. It has its own module, which imports no large library."""
+"""The result of timing a graph rewritten for the CUDA provider against the portable graph. It is in a separate module,
+which imports no large library."""
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.backends.onnxruntime_cuda_form import FormChoice
@@ -7,11 +8,11 @@ USUAL_ROWS = 2  # rows of a call: those of a guided sample
 
 
 class FormMeasurement(Strict, frozen=True):
-    """The form of a body's graph for ONNX Runtime's CUDA provider, compared with the portable graph.
+    """The speed of a graph rewritten for ONNX Runtime's CUDA provider, compared with the portable graph.
 
-    graph: the graph's name. precision: that of the body. rows: the rows of a call. choice: what was measured; None if
-        nothing was. reason: why the form was not measured, or does not run. is_preferred: whether the form runs where
-        nothing was measured.
+    graph: the graph's name. precision: the precision of its body. rows: the number of rows per call. choice: the
+        measured times; None if nothing was measured. reason: why the rewritten graph was not measured, or cannot run.
+        is_preferred: whether the rewritten graph is run where nothing was measured.
     """
 
     graph: str

@@ -47,8 +47,8 @@ def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch
 
 
 def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, threads: int) -> float | None:
-    """Return how many times as fast a call of an int8 body on its engine is as one of float32 in bf16 on OpenVINO. It
-    is measured once and cached. None if OpenVINO does not run here."""
+    """Return the speed of an int8 body on its engine relative to float32 computed in bfloat16 by OpenVINO. It is
+    measured once and cached. None if OpenVINO does not run here."""
     settings = engine.backend, engine.threads, engine.spinning
     key = cache_key("bf16", body_facts(bundle, body), body_facts(bundle, FLOAT), settings, batch, threads)
     ratio = read_cached(key, float)
@@ -68,8 +68,9 @@ def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, 
 
 
 def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
-    """Return the milliseconds of a step of one sample by float32 in bf16 on OpenVINO, before a calibration of a large
-    network for `targets`. None for a small network, for targets of other devices, or if OpenVINO does not run here.
+    """Return the milliseconds that OpenVINO takes for a step of one sample with float32 computed in bfloat16. It is
+    measured before a large network is calibrated for `targets`. None for a small network, for targets of other devices,
+    or if OpenVINO does not run here.
 
     A small network is calibrated in less time than this takes. OpenVINO holds the weights twice: as stored, and in the
     form in which it computes. This may take more memory than the calibration, so None is returned if there is not
@@ -98,10 +99,12 @@ def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
 
 
 def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, threads: int) -> tuple[str, ...]:
-    """Return a sentence that compares the fastest of some int8 bodies, given with their targets, with float32 in bf16,
-    whose step takes `bf16` milliseconds; nothing if that is None.
+    """Return a sentence that compares the speed of the fastest of some int8 bodies with that of float32 computed in
+    bfloat16, whose step takes `bf16` milliseconds. Return an empty tuple if `bf16` is None, or if no body runs here.
+    `bodies` maps body names to their targets.
 
-    Each body runs alone, so that memory holds one. Calls of a large network are long, so one of each suffices.
+    Bodies are timed one after the other, so that memory holds one. Calls of a large network are long, so one call of
+    each suffices.
     """
     if bf16 is None:
         return ()

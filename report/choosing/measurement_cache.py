@@ -23,7 +23,8 @@ Value = TypeVar("Value")
 
 
 def cache_key(*facts: object) -> str:
-    """Return the key of a measurement: a hash of the facts, the processor, GPUs, engine versions and fewstep's code."""
+    """Return the key of a cached measurement: a hash of `facts`, of the processor, GPUs and engine versions, and of
+    fewstep's code."""
     here = (
         SCHEMA,
         this_cpu(),
@@ -35,7 +36,8 @@ def cache_key(*facts: object) -> str:
 
 
 def machine_facts() -> dict[str, str]:
-    """Return the facts that are part of every key, by name, as texts that can be compared."""
+    """Return the properties of this machine and of the installed code that are part of every cache key, as texts by
+    name."""
     gpus = ", ".join(f"{gpu.name} (driver {gpu.driver})" for gpu in these_gpus())
     facts = {"processor": str(this_cpu()), "code of fewstep": f"{SCHEMA} {digest_code(PACKAGES).hex()}", "GPU": gpus}
     return {**facts, **package_versions()}

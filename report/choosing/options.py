@@ -62,7 +62,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions):
 
     @property
     def milliseconds(self) -> float | None:
-        """`within` as a number; None without it."""
+        """The time limit `within` in milliseconds; None if none is given."""
         fix = "write a time with its unit, as 20ms or 1.5s"
         value = None if self.within is None else _quantity("within", self.within, MILLISECONDS, fix)
         if value is not None and value <= 0:
@@ -71,12 +71,13 @@ class ChooseOptions(BundleOptions, ReferenceOptions):
 
     @property
     def decibels(self) -> float | None:
-        """`at_least` as a number; None without it."""
+        """The quality limit `at_least` in dB; None if none is given."""
         return None if self.at_least is None else _quantity("at-least", self.at_least, {"db": 1.0}, "write it as 40dB")
 
 
 def _quantity(option: str, text: str, units: Mapping[str, float], fix: str) -> float:
-    """Parse a finite number with one of these units, and convert it to the unit of factor 1."""
+    """Parse a number with one of these units, and convert it to the unit whose factor is 1. Raises UserError if it is
+    not finite or the unit is missing."""
     match = re.fullmatch(rf"(.+?)({'|'.join(units)})", text.lower().strip())
     value = math.nan
     with suppress(ValueError):

@@ -34,7 +34,7 @@ class Deployment(Strict, frozen=True):
     """A plan on a body on an engine.
 
     milliseconds: the time of a call. ratio: this time as a multiple of a call of float32's network. quality: the
-        quality against the teacher. gain: the share of guidance's direction that the body keeps (1 means all), if
+        quality against the teacher. gain: the fraction of guidance's direction that the body keeps (1 means all), if
         calibration measured it.
     """
 

@@ -1,1 +1,1 @@
-"""Draw samples as pictures, and figures as plots."""
+"""Draw samples as images, and measurements as plots."""

@@ -1,4 +1,4 @@
-"""Convert samples [N, C, H, W] in model range [-1, 1] to a grid of pictures (grey or RGB) in a PNG, and back."""
+"""Convert samples [N, C, H, W] in model range [-1, 1] to a grid of images (gray or RGB) in a PNG, and back."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def check_shape(shape: Sequence[int]) -> None:
 
 
 def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
-    """Return a picture with `columns` samples per row, in the order of the array, with pixels enlarged by `scale`."""
+    """Return an image of a grid of samples, with `columns` samples per row in the order of the array. Pixels are
+    enlarged by the factor `scale`."""
     from PIL import Image
 
     check_shape(samples.shape[1:])
@@ -46,7 +47,7 @@ def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "I
 
 
 def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Read a picture from a file as [channels, height, width] in [-1, 1], cropped to its middle and resized, in grey or
+    """Read an image from a file as [channels, height, width] in [-1, 1], cropped to its middle and resized, in gray or
     RGB. Raises UserError if it cannot be read."""
     from PIL import Image, ImageOps
 
@@ -77,7 +78,7 @@ def to_pixels(samples: NDArray[np.floating]) -> NDArray[np.uint8]:
 def amplify_difference(
     samples: NDArray[np.floating], references: NDArray[np.floating], gain: float
 ) -> NDArray[np.float64]:
-    """Return the signed error, amplified by `gain` and clipped to model range. Equal pixels are mid grey."""
+    """Return the signed error, amplified by `gain` and clipped to model range. Equal pixels are mid gray."""
     return np.clip(gain * (samples.astype(np.float64) - references), -1, 1)
 
 

@@ -23,7 +23,7 @@ def draw_plan(plan: Plan) -> str:
 
 
 def stack_drawings(title: str, drawings: list[str]) -> str:
-    """Stack inline plots of `plots` vertically, as a self-contained SVG file."""
+    """Return one self-contained SVG file with a title, and with SVG drawings made by `plots` below one another."""
     top, parts = TITLE_HEIGHT, []
     for drawing in drawings:
         box = re.search(r'viewBox="([-\d. ]+)"', drawing)

@@ -105,9 +105,9 @@ def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
 def _compile_for_bundle(
     bundle: Bundle, reference: TextReference, guidance: float | guidances.Guidance | None
 ) -> AnyPlan:
-    """Return the plan for the float32 body, or for the first body if there is none, as `fewstep run` would run it.
+    """Compile the plan as `fewstep run` would run it, for the float32 body, or for the first body if there is none.
 
-    Without a guidance, a fitted plan takes its own guidance if all fits of that name have the same.
+    Without `guidance`, a fitted plan keeps its own guidance if all fits with this number of evaluations have the same.
     """
     bodies = bundle.manifest.bodies
     body = bodies.get("float32") or next(iter(bodies.values()))

@@ -14,8 +14,8 @@ ROWS = 2  # rows of a call, unless the engine prefers another number
 
 
 def comparison_feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -> dict[str, Any]:
-    """Return random inputs for a seed, at sizes that the engine takes: in the first range group for seed 0, else in the
-    last."""
+    """Return random inputs for a graph, at sizes that the engine accepts. They are for the first range group if the
+    seed is 0, otherwise for the last."""
     engine = network.network if isinstance(network, BatchSplitter) else network
     rows = engine.tensors.preferred_sizes[BATCH] if isinstance(engine, LoadedEngine) else ROWS
     sizes = {BATCH: rows, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}

@@ -39,7 +39,7 @@ class EngineComparison(Strict, frozen=True):
 
     @property
     def agreement(self) -> str:
-        """One line that says how closely the engine agrees with onnxruntime."""
+        """A sentence about how closely the engine agrees with onnxruntime."""
         unit = "output's standard deviation" if self.backend == QNN.name else "largest output"
         limit = f"limit {self.limit:g} of the {unit}"
         return f"{self.graph} on {self.backend} agrees with onnxruntime: difference {self.difference:.1e}, {limit}"

@@ -63,7 +63,7 @@ def distribution_section(evaluation: Results) -> Html:
 
 
 def _distance_table(evaluation: Results, index: int, reference: str) -> Html:
-    """Return one table, and a sentence on each of its rows."""
+    """Return the table of distances of each body from one set of references, followed by a sentence about each row."""
     distances = [(each.body, each.distances[index]) for each in evaluation.qualities]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]

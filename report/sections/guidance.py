@@ -10,7 +10,8 @@ HEAD = ("step", "gain", "signal to error", "of the sample")
 
 
 def guidance_section(results: Results) -> Html | None:
-    """Return a table for each body and each difference; None if there is none, as without conditions."""
+    """Return the section with one table for each body and each difference, of guidance and of conditions. None if no
+    difference was measured, as for a denoiser without conditions."""
     parts = [part for quality in results.qualities for part in _body(quality)]
     if not parts:
         return None

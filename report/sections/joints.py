@@ -47,8 +47,8 @@ def _to_actions(manifest: Manifest, samples: Array) -> Array:
 
 
 def joints_section(results: Results) -> Html | None:
-    """Return a table for each body, with a separate table for joints that take discrete levels, such as grippers; None
-    if samples are not actions."""
+    """Return the section with the errors of a policy's actions: a table for each body, and a separate one for joints
+    that take discrete levels, such as grippers. None if samples are not actions."""
     parts = [part for quality in results.qualities if quality.joints for part in _body(quality)]
     if not parts:
         return None
@@ -82,5 +82,5 @@ def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
 
 
 def _format_figure(value: float) -> Html:
-    """Format a figure with three significant digits, since units may be metres or degrees."""
+    """Format a number with three significant digits, because units may be meters or degrees."""
     return data(value, f"{value:.3g}")

@@ -1,4 +1,4 @@
-"""The pictures of the page: the same seeds sampled by every body, and the samples that int8 changed most."""
+"""The sample images of the page: the same seeds sampled by every body, and the samples that int8 changed most."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples [N, *x_shape]: row i is from seed i, and `labels[i]` describes its conditions.
+    """Samples [N, *x_shape] to be shown: index i has seed i, and `labels[i]` describes its conditions.
 
-    teacher: the teacher's samples; N is 0 for a distilled denoiser. bodies: the samples of each body, and those of
-        float32 along the body's plan.
+    teacher: the teacher's samples; N is 0 for a distilled denoiser. bodies: by body name, the body's samples and those
+        of float32 along the body's plan.
     """
 
     teacher: Array
@@ -43,7 +43,8 @@ class Samples:
 
 
 def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
-    """Return rows of pictures, one per body; only a sentence if samples are not pictures."""
+    """Return the section with rows of sample images, one row per body. If samples are not images, it contains only a
+    sentence that says so."""
     try:
         pictures.draw_grid(samples.reference[:1], columns=1)
     except UserError as reason:
@@ -102,7 +103,7 @@ def _gain(errors: Array) -> int:
 
 
 def _row(images: Array) -> Html:
-    """Return one picture per column. A column is the same seed in every row."""
+    """Return a row of sample images, one per column. A column shows the same seed in all rows."""
     scale = max(1, SCALE_TO // images.shape[-1])
     cells = [picture(pictures.encode_png(pictures.draw_grid(image[None], 1, scale)), "a sample") for image in images]
     return Html(f'<div class="columns">{join(cells).markup}</div>')

@@ -129,7 +129,8 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
 def _make_hold(
     sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
-    """Return the previous sequences [B, *x_shape] in model range, and a mask that is 1 where they are held."""
+    """Return the previous action sequences [B, *x_shape] in model range, and a mask that is 1 for those actions that
+    the new sequences must repeat."""
     manifest = sampler.bundle.manifest
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)

@@ -41,7 +41,7 @@ class SequenceResult:
 
 
 class Running(Protocol):
-    """A job that was started."""
+    """A sampling job that was started and may still be running."""
 
     def done(self) -> bool:
         """Return whether the job has ended, without waiting."""
@@ -170,7 +170,7 @@ def _can_share_batch(one: SequenceJob, other: SequenceJob) -> bool:
 
 @dataclass
 class VirtualRun:
-    """A job that runs with the virtual clock."""
+    """A job that runs in simulated time, which is read from the virtual clock."""
 
     clock: VirtualClock
     job: SequenceJob

@@ -71,7 +71,7 @@ class History:
         return {name: arrays[name][0].copy() for name in values}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
-        """Add a copy of an observation: one value for each condition of the policy, e.g. numbers [n] or a picture
+        """Add a copy of an observation: one value for each condition of the policy, e.g. numbers [n] or an image
         [3, H, W]. Other measurements are ignored.
 
         Raises UserError for a missing value, and for a wrong shape or type. Raises `UnusableValue` for values that are

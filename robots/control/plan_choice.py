@@ -37,14 +37,14 @@ class PlanTimes:
 
 
 class PlanChoice:
-    """Choose the best of `count` plans that meets the deadline. Plans are in order, best first; `place` is the index of
-    a plan.
+    """Chooses the best of `count` plans that meets the deadline of a tick. Plans are sorted from best to fastest;
+    `place` is the index of a plan.
 
     A plan without measured calls is assumed to take `expected` seconds. The first call of a plan without a warm-up is
     not counted, since it is slower than all later ones.
 
-    After PATIENCE calls without being chosen, a plan is assumed to take the median of its warm-up again. The quantile
-    of the warm-up would be its slowest call, so a single slow call would exclude the plan forever.
+    After PATIENCE calls without being chosen, a plan is assumed to take the median of its warm-up again. A high
+    quantile of the warm-up would be its slowest call, so that a single slow call could exclude the plan forever.
     """
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
@@ -78,8 +78,9 @@ class PlanChoice:
         return self._plans[place].seconds
 
     def choose(self) -> int:
-        """Return the first plan that meets the deadline. If none does, return the last, which is the cheapest: calls
-        that are cut at the deadline all take the same time, so their times cannot be compared."""
+        """Return the index of the first plan that meets the deadline. If none does, return the index of the last plan,
+        which is the cheapest: all calls that are stopped at the deadline take the same time, so their times cannot be
+        compared."""
         keep = (place for place, each in enumerate(self._plans) if each.seconds <= self._deadline and not each.fails)
         chosen = next(keep, len(self._plans) - 1)
         for place, each in enumerate(self._plans):

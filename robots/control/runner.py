@@ -274,7 +274,7 @@ class PolicyRunner:
         self.close()
 
     def _now(self) -> float:
-        """Return the clock's time. Count a time before the last one, or NaN, as a jump."""
+        """Return the clock's time. A time before the previous one, or NaN, is counted as a jump."""
         now = self._clock.now()
         self._record.counts["jumps"] += not now >= self._last_now
         self._last_now = now
@@ -292,7 +292,7 @@ class PolicyRunner:
         return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
 
     def _begin_sequence(self) -> None:
-        """Start to sample the sequence that begins at this tick."""
+        """Start to sample the action sequence that will begin at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
         if self._chunk is not None and self._action_source() != "stopped":  # a robot that stopped continues nothing

@@ -102,12 +102,14 @@ class Record:
         self._joins: deque[bool] = deque(maxlen=WINDOW)
 
     def record_action(self, action: Float32, joins: bool) -> None:
-        """Record a sent action. `joins`: it is the first action of a sequence that follows another sequence."""
+        """Record an action that was sent. `joins`: whether it is the first action of a sequence that follows another
+        sequence."""
         self._actions.append(action)
         self._joins.append(joins)
 
     def end_episode(self) -> None:
-        """Record the end of an episode: the next action does not continue the last one."""
+        """Record the end of an episode, so that the next action does not count as a continuation of the previous
+        one."""
         self._actions.append(None)
         self._joins.append(False)
 
@@ -133,7 +135,8 @@ def quantiles(seconds: Collection[float]) -> Quantiles:
 
 
 def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:
-    """Return (seam, jerk contrast) of actions in order, with None between two episodes.
+    """Return (seam, jerk contrast) of actions in temporal order. `actions` has None between two episodes, and `joins`
+    says where an action is the first of a sequence.
 
     The seam is the root mean square, over the elements of an action, of the change where sequences meet relative to the
     change elsewhere. The jerk contrast is the mean norm of second differences where sequences meet, minus their mean

@@ -32,7 +32,7 @@ LATER: dict[str, Any] = {  # fields that older versions did not write, with the 
 
 
 def load_diffusion(folder: PolicyFolder) -> TorchSource:
-    """Return the policy as a source."""
+    """Load a Diffusion Policy from its LeRobot folder, as a source to export."""
     from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.lerobot import LeRobotDiffusion
 
@@ -89,7 +89,7 @@ def _make_vision(config: Config, pictures: Shapes) -> "Vision | None":
 
 
 def common_size(pictures: Shapes) -> "Size":
-    """Return the size of all cameras' pictures. Raises UserError if they differ."""
+    """Return the height and width of all cameras' images. Raises UserError if the cameras differ."""
     first, *others = pictures.values()
     if any(other != first for other in others):
         raise UserError(
@@ -100,7 +100,7 @@ def common_size(pictures: Shapes) -> "Size":
 
 
 def parse_size(pixels: Iterable[Any] | None) -> "Size | None":
-    """Parse height and width from a config."""
+    """Return (height, width) from the two numbers in a config, or None if there are none."""
     if pixels is None:
         return None
     height, width = map(int, pixels)

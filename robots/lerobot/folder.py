@@ -45,7 +45,8 @@ def load_lerobot_folder(folder: Path, statistics: str | None = None) -> TorchSou
 
 
 def _name(folder: Path) -> str:
-    """Return the name of the folder. For a checkpoint, whose name is a number or "last", return that of its run."""
+    """Return the name of the policy: that of its folder or, for a checkpoint, whose folder is named by a number or
+    "last", that of the training run."""
     checkpoint = folder.parent if folder.name == CHECKPOINT else folder
     run = checkpoint.parent.parent.name if checkpoint.parent.name == CHECKPOINTS else ""
     return run or folder.name

@@ -123,7 +123,7 @@ def _clip_view(weights: NamedWeights, encoders: int) -> "ClipView":
 
 
 def _make_text_encoder(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
-    """Return CLIP's text encoder with the policy's learned projection."""
+    """Return the policy's text encoder: CLIP's, followed by a learned projection."""
     weights = _text_weights(folder)
     shape = clip_shape(weights, "")
     vocabulary, positions = (weights.shape(f"{name}_embedding.weight")[0] for name in ("token", "position"))

@@ -11,7 +11,7 @@ from fewstep.robots.networks.normalise import Normalise
 class NormalisingPolicy(nn.Module):
     """Normalise the first observations, each by its statistics, and pass others, such as texts, unchanged.
 
-    Observations `first` to `first + cameras - 1` are pictures, which the network takes as one list.
+    Observations `first` to `first + cameras - 1` are images, which the network takes as one list.
     """
 
     def __init__(

@@ -180,7 +180,8 @@ class Normaliser:
 def read_normaliser(
     folder: Path, place: StatisticsPlace, config: Mapping[str, Any], weights: Weights, chosen: str | None = None
 ) -> Normaliser:
-    """Read the normaliser from the file of a place, or, without such a file, from buffers among the weights."""
+    """Read the statistics that normalise inputs, or outputs, of a policy (`place`). They are in the processor's file
+    or, without such a file, in buffers among the weights."""
     if (folder / place.file).is_file():
         return _read_processor(folder, place, config, chosen)
     modes, features = _config_modes(folder, config), _features_of_place(config, place)
@@ -247,7 +248,7 @@ def _config_modes(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _features_of_place(config: Mapping[str, Any], place: StatisticsPlace) -> Features:
-    """Return the features that a place normalises."""
+    """Return the features that are normalised at a place: the inputs before the network, the outputs after it."""
     return dict(config["input_features" if place is BEFORE else "output_features"])
 
 
@@ -311,7 +312,7 @@ def state_files(folder: Path) -> list[str]:
 
 
 def processor_steps(folder: Path, place: StatisticsPlace) -> Sequence[Mapping[str, Any]]:
-    """Return the steps of a processor; none if the folder has no such file."""
+    """Return the steps of a processor from its file, or an empty list if the folder has no such file."""
     path = folder / place.file
     steps = read_json(path, RETRAINED).get("steps") if path.is_file() else []
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):

@@ -79,7 +79,7 @@ class PolicyFolder:
 
     @property
     def pictures(self) -> Shapes:
-        """The shape [3, H, W] of each camera's pictures."""
+        """The shape [3, H, W] of each camera's images, by feature name."""
         pictures = {name: each for name, each in self.shapes("VISUAL").items() if EMPTY not in name}
         if any(len(each) != 3 or each[0] != 3 for each in pictures.values()):
             raise UserError(
@@ -89,7 +89,7 @@ class PolicyFolder:
         return pictures
 
     def shapes(self, kind: str, features: str = "input_features") -> Shapes:
-        """Return the features of a type, in order."""
+        """Return the shapes of the features of a type, such as "VISUAL", by name and in the order of the config."""
         listed = dict(self.config[features])
         return {name: tuple(map(int, each["shape"])) for name, each in listed.items() if each["type"] == kind}
 
@@ -110,7 +110,8 @@ class PolicyFolder:
     def conditions(
         self, count: int, kinds: Mapping[str, Shapes]
     ) -> tuple[tuple[Condition, ...], tuple[FeatureStatistics, ...]]:
-        """Return conditions with `count` observations each, and their statistics, for features by type, in order."""
+        """Return the conditions of some features, with `count` observations each, and their statistics, in the order of
+        `kinds`, which lists features by type."""
         listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
         statistics = tuple(self.observation_statistics(*each) for each in listed)
         conditions = (
@@ -169,9 +170,10 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:
-    """Return the weights of a policy under the names of LeRobot's training.
+    """Return the weights of a policy, by the names that LeRobot gives them in training.
 
-    Checkpoints that were converted from openpi omit a prefix of the names, which LeRobot adds again.
+    In checkpoints that were converted from openpi, a prefix of the names is missing; LeRobot adds it, and so does this
+    function.
     """
     stored = read_tensors(home / WEIGHTS)
     tensors = {short: stored[name] for name, short in strip_wrapper_prefixes(stored).items()}
@@ -182,7 +184,7 @@ def read_weights(home: Path) -> dict[str, "Tensor"]:
 
 
 def make_condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
-    """Return the condition for a raw observation: pictures in uint8, numbers in the robot's units."""
+    """Return the condition for a raw observation: an image in uint8, or a vector in the robot's units."""
     tensor = re.sub(r"\W", "_", name)
     if len(shape) > 2:
         return Condition(name, tensor, shape, "uint8", low=0, high=255)

@@ -75,8 +75,8 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
-    """Read pi0, whose state is a token of the expert, or pi0.5, whose state is part of the prompt, and whose time
-    scales the expert's norms."""
+    """Read a folder of pi0 or pi0.5. In pi0, the robot's state is a token of the action expert. In pi0.5, the state is
+    written into the prompt, and the timestep scales the expert's normalization layers."""
     _refuse(folder, ("use_relative_actions", "use_peft"))
     if any(folder.before.modes.get("VISUAL", "IDENTITY") != "IDENTITY" for _ in folder.pictures):
         raise UserError(f"{folder.home} normalises pictures, but PaliGemma takes raw pictures", WRITE_IT)

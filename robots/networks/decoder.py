@@ -86,7 +86,7 @@ def _normalize(x: Tensor, epsilon: float) -> Tensor:
 
 
 class GroupedAttention(nn.Module):
-    """Grouped-query attention."""
+    """Grouped-query attention: several query heads share the keys and values of one group."""
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class GroupedAttention(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """A feed-forward layer with a gate."""
+    """A feed-forward layer whose hidden values are multiplied by an activated gate."""
 
     def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

@@ -31,14 +31,15 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class VectorObservation:
-    """An observation of `count` numbers."""
+    """An observation that is a vector of `count` values."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An observation that is a picture, uint8 [3, *size]. It is resized, then cropped, if these sizes are given."""
+    """An observation that is an image, uint8 [3, *size]. It is resized to `resize`, then cropped to `crop`, if these
+    are given."""
 
     size: Size
     resize: Size | None = None
@@ -48,16 +49,16 @@ class Picture:
 class DiffusionPolicy(nn.Module):
     """A policy with raw observations: `forward(x, time, *observations)`.
 
-    Observations [B, observations, ...] are in the order of `names`: pictures, then vectors, each sorted by name.
+    Observations [B, observations, ...] are in the order of `names`: images, then vectors, each sorted by name.
 
     Args:
         model: a `ConditionalUnet1d`, which takes all observations as one condition, or a `PolicyTransformer`.
         seen: the observations by name. A low-dimensional policy has a single vector named "obs".
         observations: number of steps of each observation.
-        backbone: the ResNet of the picture encoder.
+        backbone: the ResNet of the image encoder.
         group_norm: the backbone has GroupNorm instead of BatchNorm.
         shared: use one encoder for all pictures.
-        imagenet: normalise pictures with the statistics of ImageNet after the crop.
+        imagenet: normalise images with the statistics of ImageNet after the crop.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ def _transform(picture: Picture, imagenet: bool) -> nn.Module:
 
 
 class Channels(nn.Module):
-    """Compute (x - mean) / deviation for each channel of pictures [N, 3, H, W]."""
+    """Compute (x - mean) / deviation for each channel of images [N, 3, H, W]."""
 
     mean: Tensor
     deviation: Tensor

@@ -1,4 +1,4 @@
-"""Transformer encoders of pictures and texts: SigLIP's and CLIP's, with the weight names of transformers.
+"""Transformer encoders of images and texts: SigLIP's and CLIP's, with the weight names of transformers.
 
 SigLIP: Zhai et al. 2023, arXiv 2303.15343. CLIP: Radford et al. 2021, arXiv 2103.00020.
 """
@@ -35,7 +35,7 @@ def tanh_gelu(x: Tensor) -> Tensor:
 
 
 class EncoderAttention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention with an optional mask."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EncoderAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them."""
+    """A linear layer, an activation, and a second linear layer."""
 
     def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Mlp(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each after its LayerNorm (pre-norm)."""
+    """Self-attention and an MLP, each with a LayerNorm before it (pre-norm) and a residual connection."""
 
     def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class EncoderLayer(nn.Module):
 
 
 class Siglip(nn.Module):
-    """Encode pictures [N, 3, H, W] in [-1, 1] as tokens [N, patches, width].
+    """Encode images [N, 3, H, W] in [-1, 1] as tokens [N, patches, width].
 
-    `positions` is the trained number of patches along each side. A picture with fewer patches takes the positions at
-    the same relative place along its sides, as in SmolVLM.
+    `positions` is the number of position embeddings along each side in training. An image with fewer patches uses the
+    embeddings at the same relative places along its sides, as in SmolVLM.
     """
 
     places: Tensor
@@ -102,14 +102,15 @@ class Siglip(nn.Module):
 
 
 def _patch_positions(count: int, positions: int) -> Tensor:
-    """Return the trained position of each of `count` patches along a side."""
+    """Return the index of the position embedding of each of `count` patches along a side with `positions`
+    embeddings."""
     bounds = torch.arange(1 / positions, 1.0, 1 / positions, device="cpu")
     shares = (torch.arange(count, dtype=torch.float32, device="cpu") / count).clamp(max=1 - SIGLIP_EPSILON)
     return torch.bucketize(shares, bounds, right=True)
 
 
 class ClipVision(nn.Module):
-    """Encode normalised pictures [N, 3, H, W] as the class token [N, width] after the last layer."""
+    """Encode normalised images [N, 3, H, W] as the class token [N, width] after the last layer."""
 
     def __init__(self, shape: Shape, patch: int, positions: int) -> None:
         super().__init__()

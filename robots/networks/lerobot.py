@@ -16,7 +16,8 @@ Unet1d = Callable[[int, int], ConditionalUnet1d]
 
 @dataclass(frozen=True)
 class Vision:
-    """The encoding of `cameras` pictures of one `size`. They are resized, then cropped, if these sizes are given."""
+    """How images from `cameras` cameras, all of one `size`, are encoded. They are resized, then cropped, if these sizes
+    are given."""
 
     cameras: int
     size: Size
@@ -29,7 +30,7 @@ class Vision:
 
 
 class RgbEncoder(nn.Module):
-    """Encode normalised pictures [N, 3, H, W] as features [N, 2 * keypoints]."""
+    """Encode normalised images [N, 3, H, W] as features [N, 2 * keypoints]."""
 
     def __init__(self, vision: Vision) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class RgbEncoder(nn.Module):
 class LeRobotDiffusion(nn.Module):
     """The denoiser of noisy actions [B, horizon, actions], timesteps [B] and normalised observations.
 
-    Observations are vectors [B, observations, n], and pictures [B, observations, 3, H, W], one per camera. `state` and
+    Observations are vectors [B, observations, n], and images [B, observations, 3, H, W], one per camera. `state` and
     `environment` are the lengths of the vectors. `unet` makes the U-Net from the lengths of an action and of the
     condition.
     """

@@ -20,7 +20,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class ClipView:
-    """CLIP encoders of pictures of one `size`: `encoders` is the number of cameras, or 1 for a shared encoder."""
+    """CLIP encoders for images of one `size`: `encoders` is the number of cameras, or 1 if they share an encoder."""
 
     cameras: int
     encoders: int
@@ -86,7 +86,7 @@ class DitBlock(nn.Module):
 class MultiTaskDit(nn.Module):
     """The denoiser of noisy actions [B, horizon, actions] at time [B].
 
-    It is conditioned on normalised states [B, observations, n], one picture [B, observations, 3, H, W] per camera, and
+    It is conditioned on normalised states [B, observations, n], one image [B, observations, 3, H, W] per camera, and
     the encoded text [B, width].
 
     `flows`: the network was trained to predict data - noise, with time 1 for data. Here the output is noise - data,

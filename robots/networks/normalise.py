@@ -9,7 +9,7 @@ PIXEL = 255.0  # uint8 pictures are first divided by this
 
 
 class Normalise(nn.Module):
-    """Compute (value - centre) * scale + base for values [..., n], or pictures uint8 [..., channels, H, W].
+    """Compute (value - centre) * scale + base for values [..., n], or images uint8 [..., channels, H, W].
 
     Subtracting first preserves the precision of a small range far from zero.
     """

@@ -57,7 +57,7 @@ def make_layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[
 
 
 class ResNet(nn.Module):
-    """The whole encoder, from images [B, 3, H, W] to features [B, 512], averaged over the picture."""
+    """The whole encoder, from images [B, 3, H, W] to features [B, 512], averaged over the image."""
 
     def __init__(self, depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()

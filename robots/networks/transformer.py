@@ -62,7 +62,7 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    """A sequence of layers."""
+    """A sequence of `count` transformer layers of equal width."""
 
     def __init__(self, count: int, width: int, heads: int, *, reads_memory: bool = False) -> None:
         super().__init__()
@@ -143,5 +143,6 @@ class PolicyTransformer(nn.Module):
 
 
 def _additive_mask(sees: Tensor) -> Tensor:
-    """Return a mask that is 0 where one token attends to another, and minus infinity elsewhere."""
+    """Return a mask to add to attention scores: 0 where a token may attend to another (`sees` is true), and minus
+    infinity elsewhere."""
     return torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))

@@ -27,7 +27,7 @@ class TimeFeatures(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution over time, GroupNorm, Mish."""
+    """A convolution over time, then GroupNorm and Mish."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int) -> None:
         super().__init__()

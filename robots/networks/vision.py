@@ -1,4 +1,4 @@
-"""Picture processing of policies before and after the backbone: resize, crop, spatial softmax."""
+"""Image processing of policies before and after the backbone: resize, crop, spatial softmax."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def _resize_matrix(before: int, after: int, antialias: bool) -> Tensor:
 
 
 class Letterbox(nn.Module):
-    """Fit the whole picture [..., H, W] into a fixed size: resize without distortion, then pad with zeros.
+    """Fit the whole image [..., H, W] into a fixed size: resize without distortion, then pad with zeros.
 
     The zeros are on the left and on top, as in SmolVLA, or on all sides if `centred`, as in openpi.
     """
@@ -57,7 +57,7 @@ class Letterbox(nn.Module):
 
 
 class CentreCrop(nn.Module):
-    """Crop the middle of a picture [..., H, W]. Raises ValueError if the crop is larger than the picture."""
+    """Crop the center of an image [..., H, W]. Raises ValueError if the crop is larger than the image."""
 
     def __init__(self, before: Size, after: Size) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ Place = Literal["prefix", "expert", "prompt"]
 
 @dataclass(frozen=True)
 class CameraShape:
-    """Cameras of these sizes. Their pictures are letterboxed to one size and cut into patches; `merged` patches along
-    each side become one token."""
+    """The image inputs of a policy: cameras of these sizes. Images are letterboxed to one size and cut into patches;
+    `merged` patches along each side become one token."""
 
     encoder: Shape
     cameras: tuple[Size, ...]
@@ -40,7 +40,7 @@ class Experts:
     """The layers of the language model, which have one shape (`language`), and the layers of the action expert, one for
     each layer of the language model; None for a layer without one.
 
-    `gemma`: use the activation and epsilon of Gemma, whose picture embeddings are not scaled; otherwise SmolLM2's.
+    `gemma`: use the activation and epsilon of Gemma, whose image embeddings are not scaled; otherwise SmolLM2's.
     """
 
     language: DecoderShape
@@ -67,7 +67,7 @@ class ActionSpace:
 class VisionLanguageAction(nn.Module):
     """The denoiser: it predicts noise - actions from noisy actions [B, length, width] at time [B] (1 is noise).
 
-    Its conditions are the normalised state [B, 1, n] unless it is part of the prompt, pictures [B, 1, 3, H, W] in
+    Its conditions are the normalised state [B, 1, n] unless it is part of the prompt, images [B, 1, 3, H, W] in
     [0, 1], embedded words [B, words, language width], and their mask [B, words].
     """
 
@@ -132,7 +132,7 @@ class VisionLanguageAction(nn.Module):
         return memory, known
 
     def _encode_pictures(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Return the tokens [B, cameras * n, language width] of all cameras, in order."""
+        """Return the image tokens [B, cameras * n, language width] of all cameras, one camera after the other."""
         boxed = [box(each[:, -1]) for box, each in zip(self.letterboxes, pictures, strict=True)]
         tokens = self.vision(torch.stack(boxed, dim=1).flatten(0, 1) * 2 - 1)
         merged = self.eyes.merged
@@ -145,7 +145,8 @@ class VisionLanguageAction(nn.Module):
         return self.state_proj(F.pad(last, (0, self.space.state - last.shape[-1])))
 
     def _predict_velocity(self, x: Tensor, time: Tensor, memory: list[Memory], unseen: Tensor, count: Tensor) -> Tensor:
-        """Run the expert, which attends to the memory."""
+        """Run the action expert on noisy actions x and return the predicted velocity. The expert attends to `memory`,
+        the keys and values of images, prompt and state."""
         h, features, condition = self.action_in_proj(x), self._time_features(time), None
         if self.adapts:
             condition = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))

@@ -22,7 +22,7 @@ class LoadedGraph(Protocol):
 
 
 class Backend(Protocol):
-    """An inference engine and its settings."""
+    """An inference engine together with its settings, which loads the graphs of bundles."""
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:

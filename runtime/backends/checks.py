@@ -24,7 +24,8 @@ def import_package(module: str, label: str, install: str) -> Any:
 
 
 def path_text(path: Path) -> str:
-    """Return a path as UTF-8 text, which engines need. It differs from `str(path)` if the locale is not UTF-8."""
+    """Return a path as the UTF-8 text that engines need. It differs from `str(path)` if the locale is not UTF-8. Raises
+    UserError for a path that is not UTF-8."""
     if os.name == "nt":
         return str(path)
     try:

@@ -9,7 +9,8 @@ from fewstep.runtime.backends.cuda import CudaStream, call, cuda_module, release
 
 
 class Recording:
-    """Recorded work on a stream, which can be launched again. It reads and writes the same memory each time."""
+    """Work on a CUDA stream that was recorded once and can be launched again. Each launch reads and writes the same
+    memory."""
 
     def __init__(self, stream: CudaStream, work: Callable[[], bool]) -> None:
         """Record a call of `work` on the stream. Raises UserError if a part of it cannot be recorded."""

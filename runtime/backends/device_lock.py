@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 
 class DeviceLock:
-    """A lock that any number of threads may share, or one thread may hold alone.
+    """A reader-writer lock: several threads may share it, or one thread may hold it exclusively (`alone`).
 
-    A thread that waits to hold it alone takes precedence over later threads that want to share it. A thread that holds
-    the lock may call `share` again, but must not call `alone`.
+    A thread that waits to hold it exclusively takes precedence over threads that want to share it later. A thread that
+    shares the lock may call `share` again, but must not call `alone`.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class DeviceLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the lock exclusively, for a recording."""
+        """Hold the lock exclusively while a CUDA graph is recorded."""
         assert self._depth == 0, "a thread that shares the lock would wait for itself"
         with self._changed:
             self._waiting += 1

@@ -62,9 +62,9 @@ class OnnxRuntime:
         return opened
 
     def load_run(self, file: Path) -> tuple["Session", Mapping[str, str]]:
-        """Load a file of `fewstep bake`; return it with its metadata.
+        """Load a file written by `fewstep bake`. Return its session and the metadata in it.
 
-        Raises UserError for a file that only the CUDA provider runs.
+        Raises UserError for a file with operations that only the CUDA provider implements.
         """
         from fewstep.runtime.backends.onnxruntime_cuda_form import has_contrib_norms  # seldom needed
 

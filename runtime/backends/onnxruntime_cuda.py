@@ -42,14 +42,14 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({each: (each,) for each
 
 @dataclass(frozen=True)
 class OnnxRuntimeCuda:
-    """The CUDA provider on the GPU number `device`.
+    """ONNX Runtime's CUDA provider on the GPU number `device`.
 
     Steps are launched as CUDA graphs, unless the CPU computes a part of the body.
 
-    form: whether to run the form of a body that `fewstep build` wrote for this provider, instead of the portable graph.
-        None runs the form if `build` measured on this machine that it is faster; if nothing was measured, only in
-        float16. The portable graph also runs if there is no form, or if this version of the provider cannot run it.
-        bfloat16 always runs as the form.
+    form: whether to run the graph that `fewstep build` rewrote for this provider, instead of the portable graph. None
+        runs it if `build` measured on this machine that it is faster; if nothing was measured, only in float16. The
+        portable graph also runs if there is no rewritten graph, or if this version of the provider cannot run it.
+        bfloat16 always runs as the rewritten graph.
     """
 
     name: ClassVar[str] = BACKEND
@@ -75,13 +75,14 @@ class OnnxRuntimeCuda:
         return self._load_plainly(onnxruntime, bundle, name)
 
     def load_form(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """Load the form of a body. Its calls never fall back to the portable graph. Raises UserError if the body has no
-        form, or if the form is refused."""
+        """Load the graph that was rewritten for the CUDA provider from this body. Its calls never fall back to the
+        portable graph. Raises UserError if there is no such graph, or if onnxruntime rejects it."""
         form = self._find_form(bundle, name)
         return self._load_form(self._import(), bundle, name, form)
 
     def _find_form(self, bundle: Bundle, name: str) -> CudaForm:
-        """Return the form of a body. Raises UserError if the body has none."""
+        """Return the graph that was rewritten for the CUDA provider from this body. Raises UserError if there is
+        none."""
         form = find_form(bundle, name)
         if form is None:
             fix = f"fewstep build {quote_path(bundle.path)} --backend {BACKEND} --precision {name}"
@@ -122,15 +123,16 @@ class OnnxRuntimeCuda:
             raise UserError(what, "bake it with --unroll --batch N") from error
 
     def _select_form(self, bundle: Bundle, name: str, version: str) -> CudaForm | None:
-        """Return the form of a body if it runs in place of the portable graph."""
+        """Return the graph that was rewritten for the CUDA provider from this body, or None if the portable graph is to
+        run: there is no rewritten graph, it is disabled, or it is not faster on this device."""
         form = None if self.form is False else find_form(bundle, name)
         precision = bundle.body(name.partition("/")[0]).precision
         is_preferred = form is not None and (self.form or prefers_form(form, precision, version, self.device))
         return form if is_preferred else None
 
     def _load_plainly(self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None) -> LoadedGraph:
-        """Load a graph, or the form of a body that runs in its form only. Calls that cannot be recorded run without a
-        CUDA graph."""
+        """Load a graph as it is, or, for a body that only runs in rewritten form, the rewritten graph. If its calls
+        cannot be recorded, they run without a CUDA graph."""
         opener, lock = self._opener(onnxruntime, bundle, name, form), device_lock(DEVICE, self.device)
         if name not in RUN_ONCE:  # these graphs run once per sample
             try:
@@ -154,7 +156,8 @@ class OnnxRuntimeCuda:
     def _opener(
         self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None
     ) -> Callable[[bool], Session]:
-        """Return the function that opens a graph, or its form, with or without recording."""
+        """Return a function that opens a session of a graph, or of the graph rewritten from it. Its argument is whether
+        calls are recorded as a CUDA graph."""
         graph = find_graph(bundle, name)
         file = bundle.graph(graph) if form is None else form.file
         layout = {NHWC: "1"} if form is not None and form.has_channels_last else {}

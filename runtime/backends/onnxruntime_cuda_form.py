@@ -1,8 +1,9 @@
-"""The form of a body for ONNX Runtime's CUDA provider: when it runs in place of the portable graph.
+"""Graphs rewritten for ONNX Runtime's CUDA provider (called a body's form): when they run in place of the portable
+graph.
 
-`fewstep build --backend onnxruntime-cuda` writes the form, an ONNX graph with operations of com.microsoft
-(`graph/cuda/cuda_form.py`). On a machine with the provider it also measures whether the form is faster. The result
-is stored in the user's cache folder, because it is a fact about this machine.
+`fewstep build --backend onnxruntime-cuda` writes the rewritten graph, which has operations of com.microsoft
+(`graph/cuda/cuda_form.py`). On a machine with the provider it also measures whether the rewritten graph is faster. The
+result is stored in the user's cache folder, because it depends on the machine.
 """
 
 import logging
@@ -39,8 +40,8 @@ FACTS = EngineFacts(BACKEND, VERSION, ANY_DEVICE, 0)
 
 @dataclass(frozen=True)
 class CudaForm:
-    """A form that fits its body: its file, with the checked hash, whether convolutions have channels last, and whether
-    most attentions have many keys."""
+    """The graph rewritten for the CUDA provider, known to belong to its body: its file and the verified hash, whether
+    its convolutions are in channels-last layout, and whether most of its attentions have many keys."""
 
     file: Path
     sha256: str
@@ -49,8 +50,8 @@ class CudaForm:
 
 
 class FormChoice(msgspec.Struct, frozen=True):
-    """A measured comparison: the time of the form divided by that of the portable graph, and whether their outputs
-    agree (`agrees`). A form whose outputs differ never runs."""
+    """The result of timing the graph rewritten for the CUDA provider: its time divided by that of the portable graph,
+    and whether their outputs agree (`agrees`). If they do not, the rewritten graph is never run."""
 
     ratio: float
     agrees: bool = True
@@ -61,9 +62,9 @@ class FormChoice(msgspec.Struct, frozen=True):
 
 
 def find_form(bundle: Bundle, name: str) -> CudaForm | None:
-    """Return the form of a body's graph. None if the bundle has no form of it. If the form is damaged or belongs to
-    another graph, return None after a warning, or raise UserError if the body runs in its form only.
-    """
+    """Return the graph rewritten for the CUDA provider that belongs to a body's graph, or None if the bundle has none.
+    If it is damaged or was made from another graph, return None after a warning; for a body that only runs in rewritten
+    form, raise UserError instead."""
     entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
     if entry is None:
         return None
@@ -77,7 +78,8 @@ def find_form(bundle: Bundle, name: str) -> CudaForm | None:
 
 
 def _check_form(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
-    """Return a form, or raise UserError if it is damaged or belongs to another graph."""
+    """Return the graph rewritten for the CUDA provider. Raises UserError if it is damaged, or was made from another
+    graph."""
     graph, hashes = find_graph(bundle, name), bundle.manifest.files
     key: EngineKey = engine_files.read_sidecar(bundle, entry).built_from
     problem = key_difference(key, hashes[graph.file], tuple(hashes[file] for file in graph.data), FACTS)
@@ -101,9 +103,10 @@ def has_contrib_norms(file: Path) -> bool:
 
 
 def prefers_form(form: CudaForm, precision: str, version: str, device: int) -> bool:
-    """Return whether a form runs in place of the portable graph: as measured here, else by the rule `is_preferred`.
+    """Return whether the graph rewritten for the CUDA provider is run instead of the portable graph: if it was faster
+    when measured on this machine or, without a measurement, by the rule `is_preferred`.
 
-    version: onnxruntime's. device: the number of the GPU.
+    version: onnxruntime's version. device: the number of the GPU.
     """
     content = cache.read_intact("choices", _record(form, version, device))
     if content is None:
@@ -123,19 +126,21 @@ def is_preferred(form: CudaForm, precision: str) -> bool:
 
 
 def remember_choice(form: CudaForm, version: str, device: int, choice: FormChoice) -> None:
-    """Store what was measured for a form on this machine."""
+    """Store which of the two graphs was faster on this machine: the one rewritten for the CUDA provider, or the
+    portable one."""
     cache.store_intact("choices", _record(form, version, device), msgspec.json.encode(choice))
 
 
 def _record(form: CudaForm, version: str, device: int) -> str:
-    """Return the name of a choice: a hash of the form, onnxruntime's version, the GPU's number, and all GPUs here."""
+    """Return the file name under which a choice is cached. It contains a hash of the graph, onnxruntime's version, the
+    GPU's number, and all GPUs here."""
     gpus = [(gpu.name, gpu.driver) for gpu in these_gpus()]
     return f"form-{sha256(msgspec.json.encode((form.sha256, version, device, gpus))).hexdigest()[:32]}.json"
 
 
 class FormSession:
-    """A form with the portable graph as its substitute: if a call of the form fails and the portable graph can make it,
-    the portable graph makes that call and all later ones."""
+    """A session of the graph rewritten for the CUDA provider. If a call of it fails, but the portable graph can compute
+    it, the portable graph is used for this call and all later ones."""
 
     takes_optional = False
 
@@ -147,7 +152,7 @@ class FormSession:
 
     @property
     def runs_form(self) -> bool:
-        """Whether the next call runs the form."""
+        """Whether the next call runs the graph rewritten for the CUDA provider, and not the portable graph."""
         return self._form is not None
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:

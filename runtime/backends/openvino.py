@@ -101,9 +101,9 @@ class OpenVino:
         return opened()
 
     def check(self, bundle: Bundle) -> None:
-        """Raise UserError if OpenVINO cannot load the float32 body or computes it incorrectly.
+        """Raise UserError if OpenVINO cannot load the float32 body, or computes it incorrectly.
 
-        A body that this machine has already compared is not loaded again.
+        The result is cached on this machine, so a body that was already checked is not loaded again.
         """
         check(self, bundle, "float32", partial(replace(self, float_type="f32").open, bundle))
 
@@ -113,7 +113,7 @@ class OpenVino:
         return version()
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """Load a graph without comparing its results."""
+        """Load a graph without comparing its results with those of onnxruntime."""
         graph = find_graph(bundle, name)
         file = bundle.graph(graph)
         core = self.core()
@@ -166,7 +166,7 @@ class OpenVino:
             ) from error
 
     def settings(self) -> dict[str, Any]:
-        """Return OpenVINO's settings by its property names."""
+        """Return the properties that are passed to OpenVINO, by their names."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.float_type,
             "PERFORMANCE_HINT": "LATENCY",
@@ -216,7 +216,8 @@ def _static_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
 
 
 def _dynamic_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
-    """Return a call for any shapes. OpenVINO reads the arrays in place, and copies its results."""
+    """Return a function that runs the graph for inputs of any shapes. OpenVINO reads the arrays in place, and its
+    results are copied."""
 
     def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         for tensor in graph.inputs:

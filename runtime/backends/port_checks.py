@@ -40,7 +40,7 @@ def port_difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | N
 
 
 def check_ports(bundle: Bundle, graph: GraphEntry, inputs: Ports, outputs: Ports) -> None:
-    """Raise UserError if an engine's ports differ from those of a bundle's graph."""
+    """Raise UserError if the inputs or outputs of a loaded graph differ from those in the bundle's manifest."""
     if problem := port_difference(graph, inputs, outputs):
         raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
 

@@ -47,10 +47,10 @@ REGISTERING = Lock()  # a lock, since onnxruntime fails if a provider is registe
 
 @dataclass(frozen=True)
 class Qnn:
-    """Hexagon's HTP.
+    """Qualcomm's QNN with the HTP backend, for Hexagon NPUs.
 
-    chip: the chip to compile for, one of CHIPS. None: the NPU of this machine, or EMULATED.
-    trust_engines: also load context binaries that another machine built. They are native code.
+    chip: the chip to compile for, one of CHIPS. None stands for the NPU of this machine, or for EMULATED without one.
+    trust_engines: whether to load context binaries that another machine built. They contain native code.
     """
 
     chip: str | None = None
@@ -84,7 +84,8 @@ class Qnn:
         return network
 
     def engine_facts(self) -> EngineFacts:
-        """Return the facts that a context binary must match. Without `chip`, the chip of a real NPU is unknown."""
+        """Return the properties of this machine that a context binary must match: QNN's version and the chip. Unless
+        `chip` is set, the chip of a real NPU is unknown."""
         chip = self.chip or (EMULATED if self.is_emulated() else "")
         return EngineFacts(QNN.name, version(), chip, 0)
 

@@ -1,4 +1,4 @@
-"""A graph that is opened for the batch and sizes of its calls."""
+"""A graph that is loaded again for each new batch size and choice of free sizes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +16,8 @@ SIZES = 4  # how many combinations of batch and sizes stay open
 
 
 class ShapeCache:
-    """A graph that `make` opens once for each combination of batch and free sizes, which are given by name."""
+    """A graph that is loaded once for each combination of batch size and free sizes. `make` loads it, given the sizes
+    by name."""
 
     def __init__(self, graph: GraphEntry, make: Callable[[dict[str, int]], LoadedGraph]) -> None:
         self._graph, self._make = graph, make
@@ -32,10 +33,10 @@ class ShapeCache:
         )(feeds)
 
     def graph_for_sizes(self, sizes: Mapping[str, int]) -> LoadedGraph:
-        """Return the graph for these sizes, opened if they are new."""
+        """Return the graph loaded for these sizes. It is loaded at its first use, and then cached."""
         free = {name: sizes[name] for name in self._names}
         return self.opened.get_or_make(self.key(free), partial(self._make, free))
 
     def key(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the key of these sizes in `opened`."""
+        """Return these sizes as a key of `opened`: a tuple in a fixed order of the names."""
         return tuple(sizes[name] for name in self._names)

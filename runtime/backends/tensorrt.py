@@ -130,7 +130,8 @@ class TensorRt:
         return import_package(self.name.replace("-", "_"), self.name, INSTALL[self.name])
 
     def engine_facts(self) -> EngineFacts:
-        """Return the facts of this machine that an engine must match."""
+        """Return the properties of this machine that an engine must match: TensorRT's version and the device. Raises
+        UserError for a device that TensorRT-RTX does not support."""
         device, multiprocessors = cuda.describe(self.device)
         if self.name == "tensorrt-rtx" and capability(device) in DATA_CENTRE:
             raise UserError(f"tensorrt-rtx does not support GPUs of {device}", "use tensorrt, or onnxruntime-cuda")

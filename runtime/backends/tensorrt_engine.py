@@ -94,7 +94,8 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
 
 
 class LaneBuffers:
-    """The inputs or the outputs of a lane, contiguous in memory, so that one call copies all of them."""
+    """The inputs, or the outputs, of one execution context, contiguous in memory so that one call copies all of
+    them."""
 
     def __init__(self, tensors: tuple[EngineTensor, ...], greatest: Sizes) -> None:
         self.tensors = tensors
@@ -112,7 +113,7 @@ class LaneBuffers:
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
     def _layout(self, sizes: Sizes) -> tuple[dict[str, int], int]:
-        """Return the offset of each tensor and their total size, in bytes."""
+        """Return the offset of each tensor in the buffer, and the size of the buffer, both in bytes."""
         offsets, end = {}, 0
         for each in self.tensors:
             offsets[each.name] = end
@@ -170,7 +171,8 @@ class ExecutionLane:
         self.sizes = sizes
 
     def _enqueue(self) -> bool:
-        """Enqueue a call on the stream: copy the inputs, run the engine, copy the outputs back."""
+        """Enqueue a call on the stream: copy the inputs to the device, run the engine, copy the outputs back. Return
+        whether TensorRT accepted it."""
         self.inputs.memory.copy_to_device(self.inputs.size, self.stream)
         done = bool(self.context.execute_async_v3(int(self.stream)))
         self.outputs.memory.copy_to_host(self.outputs.size, self.stream)
@@ -258,9 +260,9 @@ class LoadedEngine:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Creates execution contexts of an engine. TensorRT-RTX compiles code for them, which is cached.
+    """Creates execution contexts of an engine. TensorRT-RTX compiles code for each, which is cached.
 
-    records: whether lanes record calls as CUDA graphs; TensorRT-RTX records them itself.
+    records: whether calls are recorded as CUDA graphs here; TensorRT-RTX records them itself.
     """
 
     engine: Any

@@ -23,12 +23,12 @@ class Refusal(Strict, frozen=True):
 
 
 def store_refusal(bundle: Bundle, name: str, error: UserError) -> None:
-    """Remember on this machine that a body of a bundle could not be made."""
+    """Store in this machine's cache why the calibration refused to write a body of a bundle."""
     cache.store(KIND, _key(bundle, name), msgspec.json.encode(Refusal(error.what, error.fix)))
 
 
 def forget_refusal(bundle: Bundle, name: str) -> None:
-    """Forget that a body of a bundle could not be made, since it was made."""
+    """Remove the stored refusal of a body of a bundle, because the body has been written since."""
     cache.remove(KIND, _key(bundle, name))
 
 

@@ -69,8 +69,8 @@ def check_condition_mapping(values: ConditionValues | None) -> ConditionValues:
 def check(conditions: Sequence[Condition], values: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
     """Return the conditions as arrays [samples, *shape] by name. They share no memory with the values.
 
-    Values may be labels instead of numbers. Raises UserError for values of another form, and UnusableValue for values
-    that are missing, not finite in their type, or out of range.
+    Values may be labels instead of numbers. Raises UserError for values of a wrong type or shape, and UnusableValue for
+    values that are missing, not finite in their type, or out of range.
     """
     values = check_condition_mapping(values)
     named = {condition.name: condition for condition in conditions}
@@ -249,7 +249,8 @@ def _read_array(values: Any, what: str, fix: str) -> NDArray[Any]:
 
 
 def _first_beyond(array: NDArray[Any], low: float | None, high: float | None, allowed: float | None = None) -> Any:
-    """Return the first number outside `low` .. `high` that is not `allowed`, or None."""
+    """Return the first element outside `low` .. `high` that is not `allowed`, or None if there is none. A limit of None
+    means no limit."""
     least, most = -math.inf if low is None else low, math.inf if high is None else high
     if least <= array.min() and array.max() <= most:  # fast for images; False if there is a NaN
         return None

@@ -68,7 +68,8 @@ def _network_problems(manifest: Manifest) -> Problems:
 
 
 def _light_problems(manifest: Manifest) -> Problems:
-    """Yield faults of the light network, which reads the features that the denoiser returns."""
+    """Yield what is wrong with the manifest's entries on the light network, which reads the features that the denoiser
+    returns."""
     for name, network in manifest.networks.items():
         if network.until is None and name != LIGHT:
             yield f"networks[{name!r}].until", f"it is missing, which is allowed only for the network {LIGHT}"
@@ -108,7 +109,8 @@ def interface_problems(of: Description) -> Problems:
 
 
 def _self_condition_problem(of: Description) -> str | None:
-    """Return, as text, what a self-conditioned network has but cannot have, or None."""
+    """Return, as text, a property of a self-conditioned network that cannot be combined with self-conditioning, or None
+    if it has none."""
     others = {
         "a vocabulary": of.prediction == "logits",
         "a time for each position": of.positions is not None,
@@ -138,7 +140,7 @@ def _row_names(tensors: tuple[TensorEntry, ...]) -> set[str]:
 
 
 def _port_problems(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
-    """Yield faults of a graph's inputs and outputs, which must have the shapes that the manifest describes."""
+    """Yield what is wrong with a graph's inputs and outputs, whose shapes must be those that the manifest describes."""
     conditions = {condition.input: condition for condition in manifest.conditions}
     for tensor in graph.inputs:
         if tensor.role != "condition":

@@ -24,7 +24,7 @@ SIDECAR_LIMIT = 2**20  # bytes; an actual sidecar has a few hundred
 
 @dataclass(frozen=True)
 class Program:
-    """An engine that may be loaded: its checked bytes, and the key that it was built from."""
+    """An engine whose bytes have been verified, so that it is safe to load, and the key under which it is stored."""
 
     content: bytes
     key: EngineKey

@@ -51,9 +51,9 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
-    """The facts of this machine that an engine must match: the backend and the GPU.
+    """The properties of this machine that an engine must match: the backend and the GPU.
 
-    `device` is "sm" and the compute capability.
+    `device` is "sm" followed by the compute capability, such as "sm87".
     """
 
     backend: str

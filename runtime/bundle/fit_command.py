@@ -16,7 +16,7 @@ def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | No
     means no guidance; for a calibrated bundle, the command line says so, because its default is the guidance of the
     calibration.
 
-    A fit needs the float32 body. Without it, returns text that says in which bundle to fit.
+    A fit needs the float32 body. If the bundle has none, the result is a sentence that says in which bundle to fit.
     """
     if "float32" not in manifest.bodies:  # `fewstep pack` left it out
         return "fit it in the bundle that this was packed from"

@@ -73,10 +73,10 @@ class Difference(Strict, frozen=True):
 
 
 class TokenAgreement(Strict, frozen=True):
-    """The agreement of an int8 body of a token denoiser with float32, at the states of float32's run.
+    """The agreement of an int8 body of a token denoiser with float32, at the states along the float32 run.
 
-    disagreement: the share of open positions whose most likely token differs.
-    same: the share of equal tokens at the end of separate runs.
+    disagreement: the fraction of masked positions whose most likely token differs.
+    same: the fraction of equal tokens in the final samples of separate runs.
     steps: for each step, the disagreement and the mean KL divergence in nats.
     """
 
@@ -92,8 +92,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     psnr, p5: PSNR in dB against float32 over samples of `seeds` seeds, the mean and the 5th percentile. For a token
         denoiser they are the ratio of the variance of log-probabilities to their mean squared error, in dB.
     is_chosen, has_bias, shift: fields of earlier versions, which chose among several trials. Some trials subtracted the
-        mean error of the output, or left thin convolutions in float. `shift` is the share of the squared error that was
-        a constant for each channel.
+        mean error of the output, or left thin convolutions in float. `shift` is the fraction of the squared error that
+        was a constant for each channel.
     in_float: operations that stay in float because they cause much of the error.
     guidance: the difference cond - uncond, at the step at which int8 preserves it worst; None without guidance.
     condition: the difference that another condition makes, at the step at which int8 preserves it worst; None without
@@ -295,8 +295,8 @@ class Manifest(Description, frozen=True, kw_only=True):
     features: Features | None = None  # inner features that a light network reads
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:
-        """Return the hashes of all files that determine the results of these graphs: their own files, and those of null
-        values."""
+        """Return the hash of every file that determines the results of these graphs: their own files, and the files of
+        the conditions' null values. It is None for a file that the manifest does not list."""
         files = [file for graph in graphs for file in (graph.file, *graph.data)]
         files += [each.null_file for each in self.conditions if each.null_file is not None]
         return [self.files.get(file) for file in files]

@@ -19,19 +19,21 @@ COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Man
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:
-    """Return the names of all networks, starting at the noise; the denoiser is the last."""
+    """Return the names of all networks in the order in which a plan uses them, from noise to data. The denoiser is the
+    last."""
     return (*manifest.networks, DENOISER)
 
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
-    """Return the name of the network that runs a step at this lambda, where None stands for -infinity, unless the step
-    is light."""
+    """Return the name of the network whose interval contains the log-SNR `lam`, where None stands for -infinity. Light
+    steps are run by the light network instead."""
     level = -inf if lam is None else lam
     return next((name for name, until in interval_ends(manifest).items() if level < until), DENOISER)
 
 
 def interval_ends(manifest: Manifest) -> dict[str, float]:
-    """Return the lambda at which the interval of each network ends, without the light network, which has none."""
+    """Return the log-SNR at which each network's interval ends, by the network's name. A light network has no interval
+    and is left out."""
     return {name: each.until for name, each in manifest.networks.items() if each.until is not None}
 
 
@@ -42,7 +44,8 @@ def calibration_plan(manifest: Manifest) -> str:
 
 
 def common_bodies(manifest: Manifest) -> dict[str, Body]:
-    """Return the denoiser's bodies that every other network has too, by name. Whole runs can use these."""
+    """Return those bodies of the denoiser, by name, that all other networks of the bundle also have. Only these can run
+    a whole plan."""
     others = manifest.networks.values()
     return {name: body for name, body in manifest.bodies.items() if all(name in each.bodies for each in others)}
 
@@ -100,7 +103,7 @@ def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Yield the graphs that run before the first step, in order."""
+    """Yield the name and entry of each graph that runs before the first step: conditioner, then prologue."""
     for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
         if graph is not None:
             yield name, graph

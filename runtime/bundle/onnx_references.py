@@ -51,8 +51,8 @@ def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) 
 
 
 def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (number, wire type, start, end) of the content of each field. Raises ValueError if the bytes are not a
-    message."""
+    """Yield (field number, wire type, start, end) for each field of a protobuf message; the last two delimit its
+    content. Raises ValueError if the bytes are not a message."""
     place = start
     while place < end:
         tag, place = _varint(data, place, end)

@@ -1,4 +1,4 @@
-"""Platforms: where the bodies of each target run, and how bodies are named.
+"""The platforms on which the bodies of each target run, and the names of these bodies.
 
 The runtime selects bodies by this table, and reports use it to open them. A `Target` of calibration creates the bodies.
 """
@@ -81,7 +81,7 @@ def is_core(target: str) -> bool:
 
 
 def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
-    """Return the platform of a target, None for float bodies.
+    """Return the platform of a target, or None for the target of float bodies.
 
     For a target that is not built in, return `kept`, the platform that the body stores, or None. No plugin is imported,
     because the target's name comes from a bundle.

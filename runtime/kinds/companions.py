@@ -114,7 +114,7 @@ class AutoencoderEntry(Kind, frozen=True):
 
 
 class ImageFacts(Protocol):
-    """The facts that determine the shape of an image."""
+    """The properties of a denoiser that determine the shape of the images that it samples."""
 
     @property
     def x_shape(self) -> tuple[int, ...]: ...

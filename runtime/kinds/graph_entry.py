@@ -1,4 +1,4 @@
-"""Manifest entries of a graph: its files and ports."""
+"""Manifest entries of a graph: its files, inputs and outputs."""
 
 from typing import Literal
 

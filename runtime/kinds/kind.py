@@ -15,16 +15,16 @@ NUMBERS_SHOWN = 16
 
 
 class HasName(Protocol):
-    """A tensor with a name."""
+    """An object with a name, such as a tensor."""
 
     @property
     def name(self) -> str: ...
 
 
 class FreeAxis(Strict, frozen=True):
-    """A free axis of x. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
+    """An axis of x with a free size. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
 
-    `axis` is an index of `x_shape`, whose number there is the default.
+    `axis` is an index into `x_shape`, which has the default size there.
     """
 
     name: str
@@ -40,7 +40,7 @@ class FreeAxis(Strict, frozen=True):
 
 
 class UnitsAxis(Protocol):
-    """The axis of x along which units differ."""
+    """An object that knows along which axis of x the physical units differ."""
 
     @property
     def axis(self) -> int: ...
@@ -53,7 +53,7 @@ class PositionAxis(Protocol):
 
 
 class Logits(Protocol):
-    """The axes of a prediction after those of x."""
+    """An object that knows which axes a prediction has after those of x."""
 
     @property
     def logits(self) -> tuple[int, ...]: ...
@@ -120,7 +120,7 @@ class Kind(Strict, frozen=True):
     SECOND_TIME: ClassVar[bool] = True
 
     def problem(self, of: DescriptionProtocol) -> str | None:
-        """Return what is wrong with the property in the denoiser `of`, or None."""
+        """Return what is wrong with this property of the denoiser `of`, as text, or None if nothing is."""
         return None
 
     def mistake(self, of: DescriptionProtocol) -> str | None:
@@ -159,6 +159,7 @@ def companions(of: DescriptionProtocol) -> dict[str, GraphEntry]:
 
 
 def format_numbers(values: Sequence[float]) -> str:
-    """Format numbers as text. If there are more than NUMBERS_SHOWN, only the first of them are shown."""
+    """Format numbers as comma-separated text with four significant digits. Only the first NUMBERS_SHOWN are listed; the
+    others are counted."""
     more = len(values) - NUMBERS_SHOWN
     return ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN]) + (f" and {more} more" if more > 0 else "")

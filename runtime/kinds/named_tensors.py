@@ -9,8 +9,8 @@ from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
 
 class NamedTensor(Kind, frozen=True):
-    """Base class of named tensors with `shape` per sample. The body's ports have these names after a prefix: carried_,
-    next_ or named_."""
+    """Base class of named tensors with `shape` per sample. The inputs and outputs of the body have these names after a
+    prefix: carried_, next_ or named_."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,13 +74,13 @@ class Carried(NamedTensor, frozen=True):
 
 
 class Features(Kind, frozen=True):
-    """Inner features of a denoiser for feature caching: its full network returns them, and its light network reads them
+    """Inner features of a denoiser for feature caching: the full network returns them, and the light network reads them
     instead of computing them. Plans carry them from step to step (`plans.light_steps`).
 
-    shape: per sample; a free axis is a term of a size, such as "height/2".
+    shape: per sample; an axis that depends on a free size has an expression such as "height/2".
     cut: the name of the cut (`graph.cuts.feature_cuts`).
-    share: the work of the light network as a share of the full one's, in multiply-adds.
-    is_read: whether this network reads them. If so, it is the light network.
+    share: multiply-adds of the light network as a fraction of those of the full network.
+    is_read: whether this network reads the features. If so, it is the light network.
     """
 
     NOUN: ClassVar = "a light network"

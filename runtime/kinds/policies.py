@@ -105,7 +105,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
 
 
 class PolicyFacts(Protocol):
-    """The facts of a bundle that may be a policy."""
+    """The properties of a bundle from which it follows whether, and how, it acts as a robot policy."""
 
     @property
     def name(self) -> str: ...

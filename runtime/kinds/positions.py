@@ -45,7 +45,8 @@ class Positions(Kind, frozen=True, omit_defaults=True):
         return of.x_shape[self.axis]
 
     def stairs(self, of: DescriptionProtocol) -> Stairs:
-        """Return the facts that plan compilation needs."""
+        """Return what plan compilation needs to know about the positions: their axis, their number, and how they enter
+        and leave."""
         return Stairs(self.axis % len(of.x_shape) - len(of.x_shape), self.places(of), self.leaves, self.kept)
 
     def describe(self, of: DescriptionProtocol) -> str:

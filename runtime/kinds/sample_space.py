@@ -18,15 +18,15 @@ LARGEST = 1.001  # largest magnitude of stored samples in [-1, 1], including rou
 
 
 class SampleSpace(Protocol):
-    """The facts of a sample space."""
+    """What the rest of the package needs to know about the space of samples, continuous or tokens."""
 
     @property
     def dtype(self) -> Literal["float32", "int64"]:
-        """The dtype of x in memory and at a graph's port."""
+        """The dtype of x in memory and in the inputs of a graph."""
 
     @property
     def logits(self) -> tuple[int, ...]:
-        """The axes of a prediction after those of x."""
+        """The sizes of the axes that a prediction has after those of x: the vocabulary for tokens, none otherwise."""
 
     @property
     def fill(self) -> int:
@@ -64,7 +64,7 @@ class SampleSpace(Protocol):
         read."""
 
     def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Convert stored samples to those of a run."""
+        """Convert samples as stored in a file to samples as used in a run."""
 
     def check_continuous(self, path: Path, verb: str) -> None:
         """Raise UserError if a verb that supports only continuous samples cannot take the bundle at `path`."""
@@ -104,9 +104,9 @@ CONTINUOUS = ContinuousSpace()
 
 
 class Vocabulary(Kind, frozen=True):
-    """The ids of a token denoiser, 0 to size - 1. It returns a logit for each.
+    """The token ids of a token denoiser, 0 to size - 1. The network returns one logit per id.
 
-    The network sees the id `mask` at open positions. `mask` may be one of the ids or a larger number.
+    At masked positions the network receives the id `mask`, which may be one of the ids or a larger number.
     """
 
     FIX: ClassVar = "give Vocabulary(size, mask) and prediction='logits', or neither"
@@ -140,7 +140,7 @@ class Vocabulary(Kind, frozen=True):
         return f"ids from 0 to {self.size - 1}"
 
     def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """Return random ids. In each sample, a random share of the positions is open."""
+        """Return random token ids of this shape. In each sample, a random fraction of the positions is masked."""
         ids = rng.integers(0, self.size, shape)
         return np.where(rng.random(shape) < rng.random((shape[0], *(1 for _ in shape[1:]))), self.mask, ids)
 

@@ -96,7 +96,7 @@ def describe_sizes(sizes: Sequence[FreeAxis]) -> str:
 
 
 def resolve_dimension(size: Dimension, values: Mapping[str, int]) -> int:
-    """Return a dimension as a number at these sizes.
+    """Return the number that a dimension, such as "height/2", has for these sizes.
 
     Raises ValueError if it is not a whole number, and KeyError for an unknown name.
     """
@@ -121,7 +121,8 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
-    """Return a shape as graph ports have it, with terms of the sizes on free axes instead of numbers."""
+    """Return a shape as in a graph's inputs: axes that depend on x's free sizes have an expression such as "height/2"
+    instead of a number."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
@@ -144,7 +145,8 @@ def output_shape(takes: DescriptionProtocol, shape: Sequence[Dimension]) -> tupl
 
 
 def follows_problem(condition: Condition, takes: DescriptionProtocol) -> str | None:
-    """Return what is wrong with the axes of a condition that follow x's sizes, or None."""
+    """Return what is wrong with those axes of a condition whose sizes depend on x's free sizes, as text, or None if
+    nothing is."""
     values = default_sizes(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
         return "its default, or its null value in a file, has a fixed shape"
@@ -159,7 +161,7 @@ def follows_problem(condition: Condition, takes: DescriptionProtocol) -> str | N
 
 
 def dimension_problem(size: Dimension, sizes: Sequence[FreeAxis]) -> str | None:
-    """Return what is wrong with a dimension of a condition or of a graph's tensor, or None."""
+    """Return what is wrong with a dimension of a condition or of a graph's tensor, as text, or None if nothing is."""
     if isinstance(size, int):
         return None if size >= 1 else f"{size} is not a size"
     try:

@@ -47,7 +47,7 @@ class Affine(Kind, frozen=True):
 
 
 class UnitsFacts(Protocol):
-    """The facts that determine the units of samples."""
+    """The properties of a denoiser that determine the units of its samples."""
 
     @property
     def name(self) -> str: ...

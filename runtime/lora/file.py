@@ -75,7 +75,7 @@ class AdapterConfig:
 
 
 def _entry(pattern: Mapping[str, float | None], layer: str) -> float | None:
-    """Return the number of the first entry that names the layer or its end, or None."""
+    """Return the number of the first key that is the name of the layer or the end of it, or None if there is none."""
     return next((number for end, number in pattern.items() if layer == end or layer.endswith(f".{end}")), None)
 
 
@@ -160,7 +160,8 @@ def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Par
 
 
 def is_whole(parts: Collection[str]) -> bool:
-    """Return True if the parts are exactly one update: none is missing, and none belongs to another form of LoRA."""
+    """Return True if the parts form exactly one LoRA update: none is missing, and none belongs to another type of
+    LoRA."""
     forms = [needed for needed in NEEDED if set(needed) & set(parts)]
     complete = [needed for needed in forms if set(needed) <= set(parts)]
     kronecker = any(part.startswith("lokr") for part in parts)
@@ -277,8 +278,8 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
 
 
 def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the numbers of layers in a field of the configuration. Raises ValueError for a pattern, or another value
-    than a number."""
+    """Return a field of a LoRA configuration that maps the names of layers to numbers, such as rank_pattern. Raises
+    ValueError if a name is a regular expression, or a value is not a number."""
     numbers = dict(fields.get(name) or {})
     if patterns := [layer for layer in numbers if not PLAIN.fullmatch(layer)]:
         raise ValueError(f"{name} has {patterns[0]!r:.40}, which is not the name of a layer")

@@ -84,7 +84,7 @@ class NamedLayers:
     """The layers of a network, found by any name that a file may use for them."""
 
     def __init__(self, names: Collection[str], root: str = "") -> None:
-        """`names` are the layers of a module. Those of the network inside it begin with `root`."""
+        """Store the names of a module's layers. Names that begin with `root` are those of the network inside it."""
         self.root = root
         self.inner = {name.removeprefix(root) for name in names if name.startswith(root)}
         once = Counter(map(flatten_name, self.inner))

@@ -18,7 +18,7 @@ MERGE = "merge it into a bundle: fewstep export SOURCE -o BUNDLE --lora FILE"
 
 
 def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
-    """Return the inputs of the slots that these files fill, by name.
+    """Return, by name, the graph inputs (slots) that pass the weights of these LoRA files.
 
     Raises UserError for a file of another network, or one that changes a layer without a slot.
     """

@@ -57,7 +57,8 @@ def path(purpose: Purpose, name: str) -> Path:
 
 
 def read(purpose: Purpose, name: str) -> bytes | None:
-    """Return the stored content, or None. Only regular files are read, because reading a pipe would block."""
+    """Return the content stored under a name, or None if there is none or it cannot be read. Only regular files are
+    read, because reading a pipe would block."""
     try:
         file = path(purpose, name)
         return file.read_bytes() if file.is_file() else None
@@ -103,7 +104,7 @@ def store(purpose: Purpose, name: str, *content: bytes) -> None:
 
 
 def remove(purpose: Purpose, name: str) -> None:
-    """Remove a stored content, if there is one."""
+    """Remove what is stored under a name. Nothing happens if there is nothing, or if it cannot be removed."""
     with suppress(OSError):
         path(purpose, name).unlink(missing_ok=True)
 
@@ -121,7 +122,8 @@ def _warn(error: OSError, purpose: Purpose, name: str) -> None:
 
 
 def _remove_drafts(target: Path) -> None:
-    """Remove temporary files of killed writers, but not those that another process may be writing now."""
+    """Remove temporary files of processes that were killed while writing, but not files that another process may be
+    writing now."""
     for draft in target.parent.iterdir():
         if draft.name.startswith(f".{target.name}."):
             with suppress(OSError):  # another process removed it

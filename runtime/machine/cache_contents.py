@@ -40,7 +40,8 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def contents() -> tuple[Content, ...]:
-    """Return the entries of the cache folder, known ones first. Raises OSError if the folder cannot be read."""
+    """Return what is stored in the cache folder, with known kinds of entries first. Raises OSError if the folder cannot
+    be read."""
     folder = cache.folder()
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     order = {kind: number for number, kind in enumerate(PURPOSES)}

@@ -1,4 +1,4 @@
-"""A digest of the code that made a cached result, so that results of earlier code are not used."""
+"""A digest of the code that computes a cached result, so that results of earlier versions of the code are not used."""
 
 from collections.abc import Iterable
 from hashlib import sha256

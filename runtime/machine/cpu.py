@@ -26,7 +26,7 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_cpu() -> Cpu:
-    """Return the facts of the processor that this runs on."""
+    """Return the name, cores and int8 instructions of this machine's processor."""
     text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
     flags = _field(text, "flags|Features").split()
     return Cpu(

@@ -65,13 +65,14 @@ class CudaCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def cuda_code_of_engines() -> tuple[CudaCode, ...]:
-    """Return the code of each installed engine that has CUDA libraries."""
+    """Return, for each installed engine with CUDA libraries, the GPU architectures for which they contain code."""
     found = ((engine, sorted(set(_libraries(engine)))) for engine in LIBRARIES)
     return tuple(read_cuda_code(engine, files) for engine, files in found if files)
 
 
 def read_cuda_code(engine: str, files: Iterable[Path]) -> CudaCode:
-    """Return the code in these libraries of one engine. A file that cannot be read counts as one without code."""
+    """Return the GPU architectures for which the libraries of one engine contain code. A file that cannot be read
+    counts as one without code."""
     names, entries = [], set[tuple[int, int]]()
     for file in files:
         names.append(file.name)
@@ -94,7 +95,7 @@ def _libraries(engine: str) -> Iterator[Path]:
 
 
 def _read_entries(file: Path) -> set[tuple[int, int]]:
-    """Return kind and architecture of all code in a file."""
+    """Return (kind, architecture) of all GPU code in a file; empty if it cannot be read."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return set(_entries(content))
@@ -116,7 +117,8 @@ def _entries(content: mmap.mmap) -> Iterator[tuple[int, int]]:
 
 
 def _entries_between(content: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield kind and architecture of the entries of one fat binary."""
+    """Yield (kind, architecture) of each entry of the fat binary between two offsets. Stop at an entry of unknown
+    layout."""
     while place + SM_OFFSET + 4 <= end:
         kind, _, header, size = ENTRY.unpack_from(content, place)
         if kind in (PTX, MACHINE):

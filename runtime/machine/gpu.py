@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as their driver reports them, and the facts of a Jetson. Nothing is opened on the GPU."""
+"""NVIDIA GPUs as their driver reports them, and the properties of a Jetson. No GPU is opened for this."""
 
 import re
 import subprocess
@@ -79,7 +79,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
 
 
 def this_jetson() -> Jetson | None:
-    """Return the facts of this machine if it is a Jetson, else None."""
+    """Return the model and software versions of this machine if it is a Jetson, otherwise None."""
     if not RELEASE.is_file():
         return None
     model = MODEL.read_text(errors="replace").rstrip("\0\n") if MODEL.is_file() else "Jetson"
@@ -88,7 +88,7 @@ def this_jetson() -> Jetson | None:
 
 
 def parse_jetson(model: str, release: str, jetpack: str) -> Jetson:
-    """Parse the facts of a Jetson.
+    """Parse the model and the software versions of a Jetson.
 
     `release` is the first line of /etc/nv_tegra_release: "# R36 (release), REVISION: 4.3, ...".
     """

@@ -39,7 +39,11 @@ def resident_bytes() -> int:
 
 
 def parse_meminfo(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
-    """Return (total, free) bytes from /proc/meminfo, or less if a control group allows less."""
+    """Return the bytes of memory (total, free) from the content of /proc/meminfo, or those that a control group allows,
+    if they are fewer. None for a value that is missing.
+
+    limit, used: the contents of the control group's files memory.max and memory.current.
+    """
     sizes = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
     total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if limit.isdigit() and used.isdigit():

@@ -1,4 +1,4 @@
-"""Python packages: which ones are installed, and the extras that install the others."""
+"""Python packages: which ones are installed, and which extras of fewstep install the others."""
 
 import importlib
 import importlib.util

@@ -28,5 +28,6 @@ def stop_after_rounds(count: int) -> Callable[[Rounds[T]], bool]:
 
 
 def median_ratio(rounds: Rounds[float], place: int, base: int = 0) -> float:
-    """Return the median over rounds of one contender's time divided by that of another."""
+    """Return the median, over rounds, of the time of contender number `place` divided by that of contender number
+    `base`."""
     return median(each[place] / each[base] for each in rounds)

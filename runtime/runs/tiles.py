@@ -185,7 +185,8 @@ class _Windows:
         self._whole_feeds = cache(self._common_feeds)
 
     def step_network(self) -> StepNetwork:
-        """Return the executor's network for the whole state [B, *shape]."""
+        """Return a function that evaluates the network on the whole state [B, *shape], as the average over overlapping
+        windows."""
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             places = self._places(index)
@@ -219,19 +220,22 @@ class _Windows:
         return window_places(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
 
     def _window_feeds(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
-        """Return the body's inputs for some windows of all samples, window by window."""
+        """Return the network's inputs except x for the windows at `places`, for all samples, one window after the
+        other."""
         if not self._cut:
             return self._whole_feeds(len(places))(index)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         return self._sampler.step_call(step, self._samples * len(places), *self._values(places)).feeds(0)
 
     def _common_feeds(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
-        """Return the inputs if no condition follows x: all windows share the same rows, which are computed once."""
+        """Return a function from a step's index to the network's inputs except x, for the case that no condition
+        depends on the place of the window. All windows then share the same inputs, which are computed once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         return self._sampler.step_call(self._plan, self._samples * windows, *self._values(places)).feeds
 
     def _values(self, places: Sequence[Place]) -> tuple[dict[str, Any], Overrides]:
-        """Return the conditions of some windows of all samples, and those of further branches."""
+        """Return the conditions of the windows at `places`, for all samples, and the conditions that replace them in
+        other branches."""
 
         def cut_conditions(values: Mapping[str, Any]) -> dict[str, Any]:
             return {

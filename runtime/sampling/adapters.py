@@ -21,7 +21,7 @@ Adapters = Mapping[str | PathLike[str], float]  # LoRA file or folder -> its str
 
 @dataclass(frozen=True)
 class AdaptedGraph:
-    """A loaded graph with LoRA slots, and the values that fill these slots at each call."""
+    """A loaded graph with inputs for LoRA weights, and the weights that are passed to these inputs at each call."""
 
     loaded: LoadedGraph
     slots: Arrays
@@ -73,7 +73,8 @@ def _read_files(adapters: Adapters) -> list[Lora]:
 
 
 def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
-    """Return the slot inputs of a bundle's graphs for these files, by graph: "conditioner", "prologue", "body"."""
+    """Return the LoRA weights of these files as inputs of the bundle's graphs: a mapping from "conditioner", "prologue"
+    and "body" to arrays by input name."""
     slots = require_slots(bundle)
     inputs = slot_values(slots, loras)
     ports = {

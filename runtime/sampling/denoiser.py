@@ -29,7 +29,8 @@ from fewstep.runtime.sampling.step_call import Feeds, GraphCall
 
 @dataclass(frozen=True)
 class _PlanPart:
-    """The steps of a plan that one network runs, as a plan. `places` maps step numbers of `plan` to those of `part`."""
+    """Those steps of `plan` that one network runs, as a plan `part`. `places` maps step numbers of `plan` to step
+    numbers of `part`."""
 
     plan: AnyPlan
     part: AnyPlan

@@ -87,7 +87,7 @@ class StepState(StepEvaluation, frozen=True, kw_only=True):
     slots: Slots | None = None
 
     def sample(self, plan: Plan, hold: Hold | None = None, dtype: DTypeLike = np.float32) -> Array:
-        """Return the sample [B, ...] of a run that ends here."""
+        """Return the sample [B, ...] of a run that ends after this step."""
         sample = combine(plan.output, self.after, dtype)
         return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)
 
@@ -158,7 +158,8 @@ def begin(plan: Plan, draws: Draws, dtype: DTypeLike, given: Mapping[str, Array]
 
 
 def x_row(step: Step) -> tuple[int, float, float]:
-    """Return the row that is x at a step, and its alpha and sigma. Raises UserError if no part of x can be held."""
+    """Return (the index of the state row that is x at a step, alpha, sigma). Raises UserError for a step at which no
+    part of x can be held."""
     if step.alpha is None or step.sigma is None:
         raise UserError("a plan of an older version cannot hold part of a sample", "compile the plan again")
     rows = [k for k, coefficient in enumerate(step.input) if coefficient != 0.0]
@@ -171,7 +172,8 @@ def x_row(step: Step) -> tuple[int, float, float]:
 
 
 def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
-    """Return the state with x set to the held value, noised to the step's time, where the mask is 1."""
+    """Return the state with x replaced, where the mask is 1, by the held value at the noise level of the step's
+    time."""
     row, alpha, sigma = x_row(plan.steps[index])
     rows, held, kind = list(state), hold.value_at(index), state[0].dtype.type
     if not hold.clean:
@@ -230,9 +232,9 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
 
 
 def carry(plan: Plan, step: Step, slots: Slots, made: Arrays, dtype: DTypeLike = np.float32) -> Slots:
-    """Return the slots after a step.
+    """Return the slots of carried tensors after a step.
 
-    `made` are the network's carried tensors and named outputs [branches * B, *shape].
+    made: the carried tensors and named outputs that the network returned, [branches * B, *shape].
     """
     banks = {name: list(bank) for name, bank in slots.banks.items()}
     for write in step.carry:
@@ -277,7 +279,8 @@ def execute(
 
 
 class _Run(NamedTuple):
-    """A run before its first step: the function of a step, the state and the slots, and the first step's number."""
+    """A run before its first step: the function that computes a step, the state rows, the slots of carried tensors
+    (None without any), and the index of the first step."""
 
     step: RunStep
     rows: Rows
@@ -322,7 +325,8 @@ def _plain_step(plan: Plan, network: StepNetwork, draws: Draws, dtype: DTypeLike
 
 
 def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DTypeLike) -> RunStep:
-    """Return a plain step whose network reads the slots, and whose state contains the slots after the step."""
+    """Return the function of one step for a network with carried tensors. The state that it returns also contains the
+    slots of carried tensors after the step."""
 
     def run_step(index: int, rows: Rows, slots: Slots | None) -> StepState:
         assert slots is not None
@@ -359,7 +363,8 @@ def _roll_around(run_step: RunStep, plan: Plan, bank: Bank, draws: Draws, dtype:
 
 
 def _roll_rows(plan: Plan, step: Step, rows: Rows, draws: Draws, dtype: DTypeLike) -> Rows:
-    """Return the rows before a step. A rolling step shifts them forward and appends fresh start rows."""
+    """Return the state rows before a step. A step of a rolling plan first shifts positions forward, and appends new
+    positions that start from noise."""
     if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
         return rows
     fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)

@@ -126,9 +126,9 @@ def plan_for(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> AnyPlan:
-    """Return the plan for a body, with steps in the body's range groups.
+    """Compile or read the plan for a body. Its steps are assigned to the body's range groups.
 
-    `Sampler.compile` documents the arguments, but here a missing guidance or shaping means none.
+    `Sampler.compile` documents the arguments. Unlike there, guidance or shaping that is not given means none.
     """
     facts = denoiser_facts(bundle.manifest)
     if UNCOND in (settings.get("branches") or {}):

@@ -88,7 +88,7 @@ def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 class BodyInputs(NamedTuple):
-    """The names of a body's inputs except x."""
+    """The names of all inputs of a body except x."""
 
     direct: Mapping[str, str]  # times and conditions -> their keys in `Blocks`
     groups: tuple[str, ...]  # range groups

@@ -134,15 +134,15 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: AnyStep, plan
 
 
 def has_pixels(manifest: Manifest) -> bool:
-    """Return whether samples are grey or RGB pictures rather than latents."""
+    """Return whether samples are gray or RGB images rather than latents."""
     return manifest.autoencoder is None and len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
 
 
 def data_range(manifest: Manifest) -> float | None:
-    """Return the largest magnitude in the data; None if it is unknown.
+    """Return the largest magnitude in the data, or None if it is unknown.
 
-    It is the one in the Spec, or the one that `export --check` found. Without either, it is known only for pictures and
-    for data that are scaled to a variance of 1: latents of an autoencoder, and samples with units.
+    It is the value in the Spec, or the one that `export --check` found. Without either, it is known only for images,
+    and for data that are scaled to a variance of 1: latents of an autoencoder, and samples with units.
     """
     if manifest.data_limit is not None:
         return manifest.data_limit
@@ -158,8 +158,8 @@ def sample_limit(manifest: Manifest) -> float | None:
 
 
 def clip_advice(manifest: Manifest) -> str:
-    """Return the advice for samples that leave the range of the data. That range is usually [-1, 1] for grey and RGB
-    pictures, and never for latents."""
+    """Return advice for samples that leave the range of the data: clip x0. The range is usually [-1, 1] for gray and
+    RGB images, and never for latents."""
     what, is_known = f"clip each clean prediction, with {clip_option(manifest)}", manifest.data_limit is not None
     if manifest.autoencoder is not None and not is_known:
         return f"{what}, the largest number in latents of your data"

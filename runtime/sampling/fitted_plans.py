@@ -1,8 +1,8 @@
 """The fitted plans of a bundle, found by name.
 
-`fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It is fitted to the float32 body, and
-all bodies run it. An older bundle may have plans fitted to single bodies. At another guidance, or with another
-denoiser, ordinary plans are closer to the teacher.
+`fitted:6` is the plan of 6 evaluations that `fewstep fit` made at the guidance of the run. It is fitted to the float32
+body, and all bodies run it. An older bundle may have plans fitted to single bodies. At another guidance, or with
+another denoiser, ordinary plans are closer to the teacher.
 """
 
 from collections.abc import Iterable
@@ -31,10 +31,11 @@ def find_fitted(
     shaping: Shaping | None = None,
     strength: float | None = None,
 ) -> Plan:
-    """Return the plan of a bundle that was fitted at a guidance. A plan fitted to this body is preferred.
+    """Return the plan of a bundle that was fitted with this number of evaluations and this guidance. A plan fitted to
+    this body is preferred.
 
-    A plan is also found if the guidance weight is within NEAR of that of the fit; the difference is then folded into
-    the fitted numbers. Raises UserError with the command that fits a plan if there is none.
+    A plan is also found if the guidance weight differs from that of the fit by at most NEAR; the difference is then
+    folded into its coefficients. Raises UserError, with the command that fits a plan, if there is none.
     """
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
     entries = [each for each in bundle.manifest.fitted if each.evaluations == evaluations]
@@ -73,7 +74,7 @@ def find_fitted(
 
 
 def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:
-    """Return the plans whose files can be read, and the errors of the others."""
+    """Return the plans whose files can be read, and the errors of those that cannot."""
     plans, lost = [], []
     for each in entries:
         try:
@@ -98,7 +99,8 @@ def find_unfittable_plan(bundle: Bundle) -> AnyPlan | None:
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
-    """Return the SHA-256 of a body's last graph, over all networks. None if a network has no such body."""
+    """Return the SHA-256 hash of a body's last graph. With several networks, it is a hash of the hashes of all. None if
+    one of them has no such body."""
     bodies = [select_network(manifest, name).bodies.get(body) for name in networks(manifest)]
     hashes = [manifest.files[each.graph.file] for each in bodies if each is not None]
     if len(hashes) < len(bodies):

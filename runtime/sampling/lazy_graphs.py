@@ -1,4 +1,4 @@
-"""Graphs that are opened at their first call, and closed when other networks need their memory."""
+"""Graphs that are loaded at their first call, and unloaded when other networks need their memory."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,9 +17,10 @@ Networks = LruCache[str, LruCache[str, LoadedGraph]]  # open graphs by network a
 
 @dataclass(frozen=True, eq=False)
 class LazyGraph:
-    """A graph of a network, opened at its first call. Threads may share it: a running call keeps its graph open.
+    """A graph of a network that is loaded at its first call. Threads may share it: a running call keeps its graph in
+    memory.
 
-    networks: the cache of open networks; its size limits how many are in memory at once.
+    networks: the cache of loaded networks; its size limits how many are in memory at once.
     """
 
     bundle: Bundle
@@ -34,14 +35,15 @@ class LazyGraph:
         return {name: np.array(value) for name, value in self._acquire()(feeds).items()}
 
     def close(self) -> None:
-        """Close the graph and free its memory. The next call opens it again."""
+        """Unload the graph and free its memory. The next call loads it again."""
         with self.networks.lock:
             self.networks.pop(self.network, None)
 
     def _acquire(self) -> LoadedGraph:
-        """Return the open graph, and mark its network as the most recently used.
+        """Return the loaded graph, and mark its network as the most recently used. The graph is loaded if it is not in
+        memory.
 
-        The lock keeps other networks from being opened or closed meanwhile.
+        While the lock is held, no other network is loaded or closed.
         """
         with self.networks.lock:
             return self.networks.get_or_make(self.network, partial(LruCache, inf)).get_or_make(self.name, self._open)

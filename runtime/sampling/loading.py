@@ -76,7 +76,8 @@ def load(
 
 
 def load_body(bundle: Bundle, name: str, backend: Backend) -> Sampler:
-    """Open a body of an open bundle by its name. Raises UserError if there is none, or the backend does not run it."""
+    """Load a body of a bundle, given by its name, on a backend. Raises UserError if the bundle has no such body, or if
+    the backend cannot run it."""
     parts = _network_parts(bundle)
     return Sampler(_load_networks(parts, dict.fromkeys(parts, name), backend))
 
@@ -89,8 +90,8 @@ def _network_parts(bundle: Bundle) -> dict[str, Bundle]:
 def _load_networks(
     parts: Mapping[str, Bundle], bodies: Mapping[str, str], backend: Backend, resident: float = inf
 ) -> DenoiserNetworks:
-    """Return the networks with these bodies. If there are several, each is opened when it is first used, and at most
-    `resident` of them are in memory at once."""
+    """Load the networks of a bundle, each with its body. If there are several, each is loaded at its first use, and at
+    most `resident` of them are in memory at once."""
     if len(parts) == 1:
         return DenoiserNetworks({DENOISER: _load_network(parts[DENOISER], bodies[DENOISER], backend)})
     open_ones, loaded = Networks(resident), {}

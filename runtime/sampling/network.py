@@ -49,8 +49,8 @@ class _Shared:
 class Network:
     """The loaded graphs of one body.
 
-    A body with several graphs has its last one in `graph`, and those before it in `earlier`. `nulls` are the null
-    values of conditions that are stored in files, by name.
+    If a body has several graphs, `graph` is the last one, and `earlier` are those for the noisier steps. `nulls` are
+    the null values of conditions that are stored in files, by name.
     """
 
     bundle: Bundle
@@ -67,7 +67,7 @@ class Network:
 
     @cached_property
     def inputs(self) -> BodyInputs:
-        """The body's inputs except x."""
+        """The names of the body's inputs except x."""
         return BodyInputs.from_body(self.bundle, self.body)
 
     @cached_property
@@ -171,7 +171,8 @@ class Network:
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:
-        """The body's graphs, each with its manifest entry and the names of its ports for x and output."""
+        """The loaded graphs of the body as tuples (graph, its manifest entry, name of its input x, name of its
+        output)."""
         return [
             (loaded, entry, name_of(entry, "x"), name_of(entry, "output"))
             for loaded, entry in zip((*self.earlier, self.graph), self.body.graphs, strict=True)

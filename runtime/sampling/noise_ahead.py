@@ -25,7 +25,8 @@ class NoiseAhead:
         self._kept: dict[tuple[int, tuple[int, ...]], Kept] = {}
 
     def draw(self, seeds: Sequence[int], number: int, shape: tuple[int, ...]) -> Float32:
-        """Return `noise.normal_batch(seeds, number, shape)`, a new array [len(seeds), *shape]."""
+        """Return the array that `noise.normal_batch(seeds, number, shape)` returns, [len(seeds), *shape]. For
+        consecutive seeds it is copied from a block that was computed in advance."""
         count, first, size = len(seeds), seeds[0], prod(shape)
         if count * size > SMALL or seeds[-1] - first != count - 1 or any(b - a != 1 for a, b in zip(seeds, seeds[1:])):
             return noise.normal_batch(seeds, number, shape)

@@ -51,7 +51,7 @@ class PlannedRun:
     sample: Float32 | None = None
 
     def with_cancel(self, cancel: Cancel | None) -> "PlannedRun":
-        """Return the run, which ends with `Cancelled` once `cancel` is set."""
+        """Return a run that raises `Cancelled` at the first step after `cancel` is set."""
         return replace(self, states=stop_on_cancel(self.states, len(self.plan.steps), cancel))
 
     def check_states(self) -> Iterator[Any]:

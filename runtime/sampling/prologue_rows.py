@@ -64,7 +64,7 @@ def make_row_source(
         distinct, pairs = last_pairs.pairs(keys, lambda: _distinct_pairs(blocks, keys, sorted(set(times.values()))))
 
         def rows_of(at: slice) -> Rows:
-            """Return the rows of some of the pairs."""
+            """Return the outputs of the prologue for some of the distinct pairs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
             fed |= {name: prologue_values[key][distinct[IN_PROLOGUE][at]] for name, key in seen.items()}
             fed |= {name: conditioner_rows[name][distinct[IN_CONDITIONER][at]] for name in row_names}
@@ -136,7 +136,8 @@ class PairCache:
         self._last: tuple[object, Pairs] | None = None  # replaced as one value: threads share it
 
     def pairs(self, places: Mapping[str, Places], make: "Callable[[], Pairs]") -> "Pairs":
-        """Return the cached pairs for these places, else those of `make`. The caller must not modify them."""
+        """Return what `make` returned for the same places in the previous call, and otherwise call `make`. The caller
+        must not modify the result."""
         key = [(name, [at.tobytes() for at in each.by_branches]) for name, each in places.items()]
         last = self._last
         if last is None or last[0] != key:
@@ -201,7 +202,8 @@ def _distinct_conditions(blocks: Blocks, names: Sequence[str]) -> tuple[Rows, Pl
 
 
 def _distinct_pairs(blocks: Blocks, places: Mapping[str, Places], times: Iterable[str]) -> Pairs:
-    """Return the distinct tuples of `times` and places, and for each block the index of each sample among them."""
+    """Find the distinct combinations of times and condition rows among all samples of all blocks. Return them, and for
+    each block the index of each sample's combination."""
     joined = {key: np.concatenate([each[key] for each in blocks.times]) for key in times}
     count = len(blocks.times)
     indexes = {key: np.concatenate([each.of_block(at) for at in range(count)]) for key, each in places.items()}
@@ -218,7 +220,8 @@ def _split_places(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray
 
 
 def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
-    """Return the distinct rows [U, ...] over all arrays [N, ...] together, and for each of N rows its index in them."""
+    """Find equal rows in arrays [N, ...] of one length; a row consists of the values of all arrays at one index. Return
+    the arrays with the U distinct rows [U, ...], and for each of the N rows its index among them."""
     count = len(next(iter(values.values())))
     if count == 1:
         return dict(values), np.zeros(1, np.intp)

@@ -53,7 +53,7 @@ class PlanSettings(TypedDict, total=False):
 
 
 class RunSettings(PlanSettings, total=False):
-    """The settings of a run. `Sampler.sample` documents each."""
+    """The keyword arguments of a run. `Sampler.sample` documents each."""
 
     given: GivenTensors | None
     carried: Slots | None
@@ -65,8 +65,8 @@ class RunSettings(PlanSettings, total=False):
 class PlanRequest:
     """What a plan is compiled for: a denoiser, one of its bodies, and the guidance and settings of a run.
 
-    facts: the facts of the denoiser in `bundle`. If the run gives the conditions of "uncond", they say that the
-        denoiser can be guided.
+    facts: the properties of the denoiser in `bundle`. If the run gives conditions for the branch "uncond", the denoiser
+        counts as one that can be guided.
     """
 
     facts: DenoiserFacts
@@ -92,7 +92,7 @@ def refuse_choices(names: Collection[str]) -> None:
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
-    """Return the facts of a bundle's denoiser that plan compilation needs."""
+    """Return the properties of a bundle's denoiser that plan compilation needs."""
     guided = conditions.has_unconditional_form(manifest.conditions)
     return DenoiserFacts(
         manifest.schedule,
@@ -139,7 +139,9 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 def check_given_mapping(given: GivenTensors | None) -> GivenTensors:
     """Return the given tensors by name. Raises UserError for anything except a mapping."""
     if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"given is {type(given).__name__}, not a mapping of names to arrays", "give {NAME: ARRAY}")
+        raise UserError(
+            f"`given` must map names to arrays, but it is of type {type(given).__name__}", "give {NAME: ARRAY}"
+        )
     return given or {}
 
 
@@ -209,7 +211,8 @@ def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) 
 
 
 def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int) -> Hold | None:
-    """Return the hold with value and mask as float32, broadcast over the samples."""
+    """Return the hold with its value and mask converted to float32 and broadcast to all samples, or None if there is
+    none. Raises UserError for a hold that does not fit, and for a plan that does not start from noise."""
     if hold is None:
         return None
     if not isinstance(hold, Hold):
@@ -330,6 +333,6 @@ def check_tensors(plan: AnyPlan, x_shape: Sequence[int]) -> None:
 
 
 def _is_broadcastable(shape: Sequence[int], over: Sequence[int]) -> bool:
-    """Return True if a shape broadcasts against another, from the right, and leaves that one unchanged."""
+    """Return True if an array of shape `shape` can be broadcast to shape `over` by NumPy's rules."""
     sizes = zip(reversed(shape), reversed(over), strict=False)
     return len(shape) <= len(over) and all(size in (1, full) for size, full in sizes)

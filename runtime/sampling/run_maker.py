@@ -77,7 +77,7 @@ class RunMaker:
         guidance: float | Guidance | None,
         settings: RunSettings,
     ) -> Float32:
-        """Return samples, float32 [len(seeds), *x_shape], each along a separate plan."""
+        """Return samples, float32 [len(seeds), *x_shape], where each sample has its own plan."""
         from fewstep.runtime.sampling import mixed_plans  # seldom needed
 
         check_settings(settings, RunSettings, "run")
@@ -124,7 +124,7 @@ class RunMaker:
         return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
-        """Return the samples' noise: a function, draw number -> [len(seeds), *x_shape]."""
+        """Return the noise of these seeds as a function from draw number to an array [len(seeds), *x_shape]."""
         return self._draws(check_seeds(seeds))
 
     def _draws(self, seeds: Sequence[int]) -> Draws:

@@ -144,8 +144,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
                 taken from the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are known
                 tokens, -1 where a position is open.
-            strength: in (0, 1]: the share of the plan's steps to run. The given image is noised to the first of them.
-            renoise: in [0, 1]: the share of that noise to add to the image. None means 1, the full noise.
+            strength: in (0, 1]: the fraction of the plan's steps to run. The given image is noised to the first of
+            them. renoise: in [0, 1]: the fraction of that noise to add to the image. None means 1, the full noise.
             hold: the known part of the sample (inpainting, decided actions).
             cancel: an event or a function, checked before each evaluation. `Cancelled` is raised once it is set or
                 true.
@@ -162,7 +162,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> tuple[Float32, Slots]:
-        """Return samples, as `sample` does, and the run's slots. With them a denoiser makes a long sample in chunks.
+        """Return samples, as `sample` does, and the slots to pass to the next run. With them a denoiser generates a
+        long sample in chunks.
 
         The slots hold the carried tensors for the next run, and the named outputs in `named`.
 
@@ -200,7 +201,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
-        """Return samples, float32 [len(seeds), *x_shape], each along a separate plan. Their evaluations share batches.
+        """Return samples, float32 [len(seeds), *x_shape], where each sample has its own plan. Their evaluations are
+        batched together.
 
         Args:
             plans: one per sample.
@@ -262,11 +264,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         return self.runs.step_call(plan, samples, condition, branches)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
-        """Return the samples' noise as the executor takes it: a function, draw number -> [len(seeds), *x_shape]."""
+        """Return the noise of these seeds, as the executor takes it: a function from draw number to an array
+        [len(seeds), *x_shape]."""
         return self.runs.draws(seeds)
 
     def forget(self) -> None:
-        """Clear the cached conditioner rows, so that the next call runs each conditioner again."""
+        """Clear the cached outputs of conditioners, so that the next call runs each conditioner again."""
         for each in self.denoiser.networks.values():
             each.last_rows.forget()
 

@@ -62,7 +62,7 @@ class Slots:
         return 0 if self.rows(plan) is None else len(plan.steps) - len(steps_to_run(plan))
 
     def with_rows(self, name: str, rows: Sequence[Array]) -> "Slots":
-        """Return these slots with the rows of a state in a bank."""
+        """Return a copy of these slots in which the bank `name` contains the rows of a state, one slot per row."""
         return replace(self, banks={**self.banks, name: tuple(Slot((COND,), row) for row in rows)})
 
     @property
@@ -87,7 +87,7 @@ class Slots:
 
 
 def _places(samples: Sequence[int], count: int) -> list[int]:
-    """Return the indexes of some of `count` samples, checked."""
+    """Return the indices of samples as a list of integers. Raises UserError unless all are from 0 to `count` - 1."""
     fix = "give a list of whole numbers, counted from 0"
     places = as_numbers(samples, "sample indexes", fix)
     if places.ndim != 1 or places.size and places.dtype.kind not in "iu":
@@ -107,9 +107,10 @@ class CarryingNetwork:
 
 
 def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) -> Slots:
-    """Return the slots of a first run: zeros in banks that are kept from run to run, and empty slots in others.
+    """Return the slots of carried tensors in a first run: zeros in banks that are kept from run to run, and empty slots
+    in others.
 
-    zeros: `zeros(name, rows)` -> [rows, *shape] of a carried tensor.
+    zeros: `zeros(name, rows)` -> zeros [rows, *shape] for the carried tensor of that name.
     """
     branches = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
     banks: dict[str, tuple[Slot | None, ...]] = {}
@@ -121,7 +122,8 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
 
 
 def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
-    """Return the slots that a run begins with: those of an earlier run, checked, or those of a first run."""
+    """Return the values of carried tensors with which a run begins: those returned by an earlier run, after checks, or
+    zeros for a first run."""
     tensors = {each.name: each for each in manifest.carried}
 
     def zeros(name: str, rows: int) -> NDArray[Any]:
@@ -139,7 +141,8 @@ def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, sample
 
 
 def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
-    """Check the slots of an earlier run for a run of `samples` samples. `like` are the slots of a first run."""
+    """Check that the slots of an earlier run can continue with `samples` samples. `like` are the slots of a first run.
+    Returns the slots. Raises UserError if they do not fit."""
     fix = "give the slots of a run of this plan with this number of samples, or leave carried out to start afresh"
     if not isinstance(slots, Slots):
         raise UserError(f"carried is {type(slots).__name__}, not Slots", fix)
@@ -160,7 +163,8 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
 
 
 def _check_slot(name: str, slot: Slot | None, first: Slot | None, samples: int, fix: str) -> Slot | None:
-    """Check a slot of a bank against that of a first run."""
+    """Return `slot` after checking that its dtype and shape are those of `first`, the same slot in a first run. None if
+    either is None."""
     if slot is None or first is None:
         return slot
     if not isinstance(slot, Slot) or not isinstance(slot.branches, tuple):

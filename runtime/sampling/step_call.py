@@ -48,7 +48,8 @@ class StepCall:
     on_call: OnCall | None = None
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
-        """Return a step's outputs [B, *x_shape] for u [B, *x_shape]: the heads of each branch in turn."""
+        """Evaluate a step at u [B, *x_shape]. Return its outputs [B, *x_shape]: all heads of the first branch, then all
+        heads of the second, and so on."""
         return split_outputs(self.graph_call(index, step, u).output, step)
 
     def call_carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
@@ -64,7 +65,7 @@ class StepCall:
         return self.graph_call(index, step, ids).output
 
     def graph_call(self, index: int, step: AnyStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
-        """Call the step's network, with `ports` among its inputs."""
+        """Call the network of a step on u. `ports` are further inputs, such as carried tensors."""
         fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
         made = self.call(stack_branches(u, step), fed, step.group, step.network)
         if self.on_call is not None:
@@ -95,7 +96,8 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
 
 
 def dispatch_by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
-    """Return the call of one network with a graph for each range group. `x` and `output` are port names."""
+    """Return a function that calls the graph of a step's range group. `x` and `output` are the names of the graphs'
+    input and output."""
 
     def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
         feeds = {**fed, x: array}

@@ -95,7 +95,8 @@ class TokenExecution:
         return _check_vocabulary("x", ids, self.vocabulary, mask, fix), takes
 
     def _check_known(self, given: GivenTensors | None, plan: TokenPlan, x_shape: tuple[int, ...], samples: int) -> Ids:
-        """Return the known tokens [samples, *x_shape] of a run, -1 where a position is open."""
+        """Return the known tokens [samples, *x_shape] of a run, with -1 at masked positions. Raises UserError for any
+        other shape, and for invalid ids."""
         shape, size, mask = (samples, *x_shape), self.vocabulary.size, self.vocabulary.mask
         given = check_given_mapping(given)
         if plan.shape != x_shape:
@@ -113,7 +114,8 @@ class TokenExecution:
 
 
 def _check_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened: int, fix: str) -> Ids:
-    """Return the ids as int64. Raises UserError for values outside the vocabulary, except `opened`."""
+    """Return the ids as int64. Raises UserError for values outside the vocabulary; `opened`, the value that marks a
+    masked position, is allowed."""
     if ids.dtype.kind not in "iu":
         raise UserError(f"{what} contains {ids.dtype}", fix)
     wrong = ids[((ids < 0) | (ids >= vocabulary.size)) & (ids != opened)]

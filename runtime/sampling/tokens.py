@@ -45,7 +45,7 @@ class TokenState(msgspec.Struct, frozen=True):
     slots: ClassVar[None] = None  # token denoisers carry no tensors
 
     def sample(self, plan: AnyPlan, hold: None = None) -> Ids:
-        """Return the tokens [B, *shape] of a run that ends here. Raises UserError if positions are still open."""
+        """Return the tokens [B, *shape] at the end of a run. Raises UserError if positions are still masked."""
         if self.is_open.any():
             fix = "use a plan whose last step reveals all positions"
             raise UserError(f"plan {plan.name!r} leaves {self.is_open.sum()} positions open", fix)
@@ -53,7 +53,8 @@ class TokenState(msgspec.Struct, frozen=True):
 
 
 class Candidates(msgspec.Struct, frozen=True):
-    """The candidates of M open positions: their ids, scores before noise, and probabilities, each [M]."""
+    """The tokens proposed for M masked positions: their ids, scores before noise is added, and probabilities, each
+    [M]."""
 
     ids: Ids
     score: Float64
@@ -72,8 +73,8 @@ def execute_tokens(
 
     Args:
         network: `network(index, step, ids)` -> logits [branches * B, *shape, V] for ids [B, *shape].
-        mask: the id of an open position. Its logit, if it has one, is ignored.
-        known: tokens [B, *shape] that do not change, -1 where a position is open.
+        mask: the id at masked positions. Its logit, if it has one, is ignored.
+        known: tokens [B, *shape] that do not change, with -1 at masked positions.
         reads_time: whether the network reads the time. If it does not, its logits stay valid while the ids do not
             change.
     """
@@ -104,13 +105,13 @@ def execute_tokens(
 
 
 def finish_tokens(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
-    """Consume a run's states and return its tokens [B, *shape]. Raises UserError if positions are still open."""
+    """Run to the end and return the tokens [B, *shape]. Raises UserError if positions are still masked."""
     (last,) = deque(states, maxlen=1)
     return last.sample(plan)
 
 
 def chances_of(index: int, step: TokenStep) -> tuple[int, ...]:
-    """Return the numbers of the draws that a step reads."""
+    """Return the numbers of the draws of uniform random numbers that a step reads."""
     has_order = step.chance is not None or step.noise > 0 or step.score == "random"
     reads = (step.temperature > 0, has_order, step.again > 0)
     return tuple(CHANCES * index + kind for kind, is_read in enumerate(reads) if is_read)
@@ -127,10 +128,10 @@ def advance(
     seeds: Sequence[int],
     mask: int,
 ) -> tuple[Ids, NDArray[np.bool_]]:
-    """Return tokens and open positions after step `index`.
+    """Return the tokens, and which positions are still masked, after step `index`.
 
-    The step may reveal the positions `some`. It reveals at least `count` [B] of them in each sample, or each with the
-    step's `chance`.
+    The step may reveal only the positions `some`. In each sample it reveals at least `count` [B] of them; a step with a
+    `chance` reveals each with that probability instead.
     """
     step = plan.steps[index]
     chances = noise.uniforms(seeds, CHANCES * index, some[0].size).reshape(some.shape)
@@ -246,9 +247,9 @@ def _may_change(plan: TokenPlan, step: TokenStep) -> NDArray[np.bool_]:
 
 
 def _counts(plan: TokenPlan, is_open: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Return the minimum number of positions that each step reveals in each sample [B].
+    """Return the minimum number of positions [B] that each step reveals in each sample.
 
-    If all positions are open at the start, these are the numbers of the plan. If some tokens are known, they are
+    If all positions are masked at the start, these are the numbers in the plan. If some tokens are known, they are
     reduced in proportion.
     """
     totals: dict[tuple[int, int] | None, int] = {}

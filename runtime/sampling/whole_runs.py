@@ -47,7 +47,7 @@ class RunPort(msgspec.Struct, frozen=True):
 
 
 class RunFacts(msgspec.Struct, frozen=True):
-    """The facts of a baked file that matter here. Its digests are those of `plan_digest` and `graphs_digest`."""
+    """What a baked file's metadata says about its run. The digests are those of `plan_digest` and `graphs_digest`."""
 
     inputs: tuple[RunPort, ...]
     output: RunPort
@@ -74,7 +74,8 @@ def graphs_digest(manifest: Manifest, body: Body) -> str:
 
 @dataclass
 class WholeRun:
-    """An open file. `problem` is the reason why a call failed; all later calls then run step by step."""
+    """A loaded baked file that runs all steps in one call. `problem` is the reason why a call failed; all later calls
+    are then run step by step instead."""
 
     name: str
     facts: RunFacts
@@ -197,7 +198,8 @@ def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load:
 
 
 def read_facts(file: Path, metadata: Mapping[str, str]) -> RunFacts:
-    """Return the facts in a file's metadata. Raises UserError if it cannot replace steps."""
+    """Return what a baked file's metadata says about its run. Raises UserError if the file cannot be used in place of
+    the steps of a plan."""
     try:
         facts = msgspec.json.decode(metadata[KEY], type=RunFacts)
     except (KeyError, msgspec.DecodeError):

@@ -95,7 +95,7 @@ def test_a_bundle_has_the_condition_and_the_command_without_folders(file: Path, 
     [
         ("paag", "unknown change 'paag'; give one of .*pag.*, or FILE.py:FUNCTION"),
         ("none.py:a", "there is no file none.py"),
-        ("freeu:1,1", "change freeu has 2 numbers"),
+        ("freeu:1,1", "--change freeu has 2 numbers"),
         ("ip_adapter", "change ip_adapter cannot be called: missing a required argument: 'file'"),
         ("ip_adapter:a,b", "change ip_adapter cannot be called: too many positional arguments"),
         ("{file}:scaled:1,2", "change mine.py:scaled cannot be called: too many positional arguments"),

@@ -1,4 +1,5 @@
-"""The targets that graphs are lowered for. A new target is a module with a `Target` value, both named after the target.
+"""The targets for which int8 graphs are made. A new target is a module with a `Target` value, both named after the
+target.
 
 The `platform` of a `Target` says where its bodies run. It is an entry of `runtime/bundle/platforms.py`, which lists the
 targets. The runtime chooses an int8 body by these entries, without calibration. A plugin `target.NAME` adds a target. A

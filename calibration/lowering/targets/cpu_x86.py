@@ -8,7 +8,7 @@ for uint8. A gathered scale in a QuantizeLinear-DequantizeLinear pair would leav
 
 Before a convolution, QuantizeLinear takes the per-channel scales. Before a matrix product, a layer norm takes them, or
 they are a separate product. LEAST_GAIN keeps those that gain enough: more of them lose quality on some denoisers. After
-convolutions they cost nothing. The other nodes between two convolutions are fused to pass over a picture as rarely as
+convolutions they cost nothing. The other nodes between two convolutions are fused to pass over an image as rarely as
 possible (`calibration/lowering/channel_scale_fusion.py`).
 """
 

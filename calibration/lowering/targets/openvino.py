@@ -10,9 +10,9 @@ The plugin takes only constant scales. So per-group scales are factors in the gr
 tensor's error, a step takes 1 to 3 % less, but denoisers of the zoo lose up to 1.6 dB. The product for per-channel
 scales before them is fused, at no measurable time.
 
-Kernels of int8 convolutions have channels last. Operations between them keep that layout if nothing reshapes pictures,
+Kernels of int8 convolutions have channels last. Operations between them keep that layout if nothing reshapes images,
 and all inputs of a fused kernel have the same number of axes. So GroupNorm is expanded (`graph/passes/group_norm.py`),
-and factors have the axes of a picture. docs/quantization.md has the gain.
+and factors have the axes of an image. docs/quantization.md has the gain.
 """
 
 from functools import partial

@@ -79,7 +79,7 @@ def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
 
 
 def make_target(half: np.dtype[Any]) -> Target:
-    """Return the target whose float type around int8 is `half`."""
+    """Return the TensorRT target whose operations that are not int8 compute in the float type `half`."""
     note = () if half == FLOAT16 else (f"{half.name} around int8, which GPUs have from Ampere (sm80) on",)
     return Target(
         platform=replace(platforms.TENSORRT, notes=note),

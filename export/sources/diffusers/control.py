@@ -1,4 +1,4 @@
-"""A U-Net that is controlled by a picture, through the ControlNet or the T2I-Adapter in its folder."""
+"""A U-Net that is controlled by an image, through the ControlNet or the T2I-Adapter in its folder."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ PICTURE, SCALES = (0.0, 1.0), (0.0, 1.0)
 
 
 def find_control(folder: Folder, network: str) -> str | None:
-    """Return the pipeline's component that guides the denoiser by a picture, or None. Raises UserError for an
-    unsupported type."""
+    """Return the name of the pipeline's component that conditions the denoiser on an image, such as a ControlNet, or
+    None if there is none. Raises UserError for a component of an unsupported type."""
     component = next((name for name in CLASSES if folder.has(name)), None)
     if component is None:
         return None
@@ -32,7 +32,7 @@ def find_control(folder: Folder, network: str) -> str | None:
 
 
 def add_control(interface: Interface, component: str, folder: Folder) -> Interface:
-    """Return the interface with the picture [channels, H, W], pixels in [0, 1], and with the weight of the control."""
+    """Return the interface with the image [channels, H, W], pixels in [0, 1], and with the weight of the control."""
     config = folder.config(component)
     channels = config.get("conditioning_channels" if component == CONTROLNET else "in_channels", 3)
     blocks = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)

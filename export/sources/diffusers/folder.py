@@ -151,7 +151,8 @@ def make_onnx_source(
     """Return the source of a pipeline that `optimum-cli export onnx` exported. The network's arguments are the inputs
     of its file."""
     if IMAGE in interface.arguments:
-        raise UserError(f"{home / ONNX} reads a picture and x in one input", "export the original pipeline's folder")
+        what = f"{home / ONNX} takes the image and the noisy sample concatenated in one input, which is not supported"
+        raise UserError(what, "export the original pipeline's folder")
     if interface.time_scale != 1:
         raise UserError(
             f"{home / ONNX} reads times in units that differ from its schedule's",
@@ -162,7 +163,8 @@ def make_onnx_source(
 
 
 def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
-    """Return the scheduler's config in a folder for the bundle, with the class of the pipeline that uses it."""
+    """Return the scheduler config in a folder, as a bundle stores it: with the class name of the pipeline that uses it.
+    None if the folder has no scheduler."""
     file = path / SCHEDULER
     if not file.is_file():
         return None

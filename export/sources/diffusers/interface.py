@@ -24,8 +24,8 @@ class Interface:
 
     arguments: the network's argument names for the conditions, in order; see `IMAGE` and `ADDED`.
     x: the network's argument name for x.
-    time_scale: a factor; the network gets the schedule's time multiplied by it.
-    picture_first: whether the channels of a picture come before those of x, not after them.
+    time_scale: the factor by which the schedule's time is multiplied for the network.
+    picture_first: whether the channels of an image come before those of x, not after them.
     """
 
     x_shape: tuple[int, ...]
@@ -48,7 +48,8 @@ def make_interface(
     time_scale: float = 1.0,
     picture_first: bool = False,
 ) -> Interface:
-    """Return the interface of a network. If it has more input channels than x, it also takes a picture."""
+    """Return the interface of a network. If the network has more input channels than x, the others are a condition that
+    is an image."""
     more = int(config["in_channels"]) - x_shape[0]
     if more > 0:
         taken = [*taken, picture_condition(IMAGE, IMAGE, more, *x_shape[1:])]
@@ -57,8 +58,9 @@ def make_interface(
 
 
 def read_x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
-    """Return the shape [channels, *sizes] of x from a config. A network with a learned variance returns twice as many
-    channels as it reads. A network that also takes a picture returns fewer."""
+    """Return the shape [channels, *sizes] of x from a config. The number of input channels exceeds that of x if the
+    network takes an image besides x; the number of output channels is twice that of x if the network predicts a
+    variance."""
     channels_in, channels_out = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
     return (
         channels_in if channels_out == 2 * channels_in else channels_out,
@@ -67,7 +69,8 @@ def read_x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
 
 
 def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
-    """Return the size of a sample along each axis, given per axis or as one number."""
+    """Return the size of a sample along each axis from a config that has one number per axis, or one number for all.
+    Raises UserError for anything else."""
     each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
     if len(lengths) != dimensions or len(each) != dimensions:
@@ -100,7 +103,11 @@ def number_condition(name: str, argument: str, default: float | None, typical: t
 def picture_condition(
     name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None
 ) -> NamedCondition:
-    """Return a picture condition that all branches of guidance share."""
+    """Return a condition that is an image [*shape], with the same value in all branches of guidance, and the network
+    argument that takes it.
+
+    typical: mean and standard deviation of its values.
+    """
     return replace(vector_condition(name, argument, *shape)[0], typical=typical, shared=True), argument
 
 

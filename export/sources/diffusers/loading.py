@@ -79,8 +79,8 @@ def _load_renamed(
     scaled: ScaledWeights,
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Load a network like `from_pretrained`, with the stored weights renamed by `names`, and scaled. Return it with the
-    library's loading info."""
+    """Load a network like `from_pretrained`, but with stored weights renamed by `names` and multiplied by their scales.
+    Return the network and the library's loading info."""
     from safetensors.torch import load_file
 
     files = (load_file(file) for file in stored.tensors)

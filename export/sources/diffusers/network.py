@@ -44,8 +44,8 @@ class ConditionedNetwork(nn.Module):
 class ControlledUNet(ConditionedNetwork):
     """A U-Net to which a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds residuals.
 
-    A ControlNet also reads x and time, except in its first layers, so it runs at each step. An adapter reads only its
-    picture.
+    A ControlNet also takes x and the time, so all but its first layers run at each step. An adapter takes only its
+    image.
     """
 
     def __init__(self, network: nn.Module, control: nn.Module, component: str, interface: Interface) -> None:
@@ -66,7 +66,8 @@ class ControlledUNet(ConditionedNetwork):
 
 
 class Flux(ConditionedNetwork):
-    """FLUX.1, whose tokens are 2x2 squares of a latent. The network also reads the position of each."""
+    """FLUX.1, whose tokens are 2x2 squares of a latent image. Besides the tokens, the network takes the position of
+    each."""
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         if IMAGE in arguments:
@@ -87,7 +88,7 @@ class Flux(ConditionedNetwork):
 
 
 class HunyuanDiT(ConditionedNetwork):
-    """HunyuanDiT, which reads its rotary embedding as an argument."""
+    """HunyuanDiT, whose rotary position embedding is an argument of its forward method."""
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed

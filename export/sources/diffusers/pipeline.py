@@ -57,7 +57,7 @@ class PipelineNetworks:
         return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export and verify the networks in turn; return the manifest with their entries."""
+        """Export and verify the text encoder and the autoencoder. Return the manifest with their entries."""
         count = (self.text is not None) + 2 * (self.autoencoder is not None)
         if self.text is not None:
             manifest = self._add_text(self.text, writer, manifest)

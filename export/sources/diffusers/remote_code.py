@@ -34,8 +34,8 @@ def _find_entry(config: Any, key: str) -> Any:
 
 @contextmanager
 def stay_local() -> Iterator[None]:
-    """Keep transformers and huggingface_hub from fetching anything, and from running code of a folder, inside the
-    block. They then refuse such code instead of asking on stdin."""
+    """While active, keep transformers and huggingface_hub from downloading anything and from running code in a folder.
+    They then refuse such code instead of asking on stdin."""
     import huggingface_hub
     from transformers import dynamic_module_utils
 

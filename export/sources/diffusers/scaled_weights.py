@@ -61,8 +61,8 @@ def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
 
 
 def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:
-    """Return a weight [out, in, ...] times its scale, in float32. Raises UserError for another shape of the scale, and
-    for whole numbers."""
+    """Return a weight [out, in, ...] multiplied by its scale, in float32. Raises UserError for a scale whose shape does
+    not fit, and for a scale of integers."""
     if scale.dtype not in SCALE_TYPES:  # whole numbers are exponents in the MX formats
         raise UserError(f"{scale.file} holds {scale.name!r} as {scale.dtype}, which is not a float type", DEQUANTISE)
     factor, wide = scale.read().float(), weight.float()

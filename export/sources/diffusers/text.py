@@ -202,7 +202,8 @@ def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], lo
 
 
 def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
-    """Yield the inputs of the text encoders, in order. Masks follow their ids."""
+    """Yield the inputs of the text encoders, in the order of the encoders. Each attention mask belongs to the ids that
+    it is yielded with."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")

@@ -33,8 +33,8 @@ def last_hidden(own: Any, ids: Tensor) -> tuple[Tensor, ...]:
 
 
 def penultimate_hidden(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
-    """Stable Diffusion XL: the penultimate hidden states of one or two CLIPs, concatenated, and the projected text of
-    the last one."""
+    """Encode as Stable Diffusion XL does. Return the penultimate hidden states of one or two CLIP encoders,
+    concatenated, and the projected text of the last one."""
     encoded = [penultimate(encoder, each) for encoder, each in zip(own.encoders, ids, strict=True)]
     return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
@@ -70,7 +70,7 @@ def hidden_and_mask(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
 
 
 def hidden_with_zero_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """AuraFlow: the last hidden state of T5, with zeros in place of padding."""
+    """Encode as AuraFlow does. Return the last hidden state of T5, with zeros in place of padding."""
     (hidden,) = hidden_without_padding(own, ids, mask)
     return (hidden * mask[..., None].to(hidden.dtype),)
 

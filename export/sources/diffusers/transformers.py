@@ -43,7 +43,7 @@ def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and PixArt-sigma. Their condition is an encoded text with its
-    mask. PixArt-alpha at 1024 pixels also takes the size of the picture."""
+    mask. PixArt-alpha at 1024 pixels also takes the size of the image."""
     tokens = _text_length(folder, "tokenizer", 300 if "Sigma" in folder.pipeline else 120)
     taken, shape = _text_and_mask(tokens, _caption_width(config)), read_x_shape(config)
     more = config.get("use_additional_conditions")
@@ -67,7 +67,7 @@ def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
 
 def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """FLUX.1: x is a latent [C, H, W], packed and unpacked outside the network. Distilled versions take the guidance
-    weight as a condition. If it has more input than output channels (Fill, Control), the rest is a picture."""
+    weight as a condition. If it has more input than output channels (Fill, Control), the rest is an image."""
     channels_out = int(config.get("out_channels") or config["in_channels"])
     if channels_out % FLUX_PATCH**2 or int(config["in_channels"]) % FLUX_PATCH**2:
         raise UserError(
@@ -110,7 +110,7 @@ def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
     """HunyuanDiT (Li et al. 2024, arXiv 2405.08748). Its conditions are the texts of two encoders with their masks. Its
-    first version also takes the size of the picture and a style."""
+    first version also takes the size of the image and a style."""
     shape = (int(config["in_channels"]), *read_sizes(config.get("sample_size"), 2))
     taken = [
         vector_condition("text", "encoder_hidden_states", config["text_len"], config["cross_attention_dim"]),
@@ -151,7 +151,7 @@ def _text_and_mask(tokens: int, width: int) -> list[NamedCondition]:
 
 
 def _image_size(folder: Folder, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Return height and width of the picture whose latent x is."""
+    """Return (height, width) in pixels of the image whose latent has this shape."""
     return float(shape[1] * folder.pixels_per_latent), float(shape[2] * folder.pixels_per_latent)
 
 

@@ -33,7 +33,8 @@ PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put th
 
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
-    """DDPM's UNet (Ho et al. 2020) and its variants. It may take labels, or a picture as additional channels."""
+    """Return the interface of DDPM's UNet (Ho et al. 2020) and its variants. The network may take class labels, or an
+    image as additional channels."""
     return make_interface(config, read_x_shape(config), _class_conditions(config))
 
 
@@ -82,7 +83,7 @@ def _text_width(config: Config) -> int:
 
 
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
-    """Return SDXL's default size conditions: those of an uncropped picture in its original size."""
+    """Return SDXL's default size conditions: those of an uncropped image in its original size."""
     size = [float(length * folder.pixels_per_latent) for length in shape[1:]]
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 

@@ -96,7 +96,7 @@ def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
 
 def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTensor], info: Mapping[str, Any]) -> None:
     """Raise UserError for a weight that the files lack, for a stored tensor that the network does not read, and for a
-    weight that is stored in a quantised form. `info` is the library's loading info."""
+    weight that is stored quantised. `info` is the loading info that diffusers or transformers returns."""
     unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
     for name, tensor in unread.items():
         if tensor is not None and (dtype := _type_of_scaled_weight(tensor.name, entries)):
@@ -120,7 +120,8 @@ def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTe
 
 
 def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | None:
-    """Return the stored tensor of a name. transformers drops the first parts of some names, such as `text_model.`"""
+    """Return the stored tensor of a name, or of a name that begins with it as the last parts, since transformers drops
+    the first parts of some names, such as `text_model.`. None if there is none."""
     ending = (tensor for stored, tensor in entries.items() if stored.endswith(f".{name}"))
     return entries[name] if name in entries else next(ending, None)
 

@@ -20,10 +20,10 @@ from fewstep.runtime.kinds.graph_entry import NEXT
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a run.
+    """Consecutive steps of a run, as one graph that is run `count` times.
 
     graph: one step. Its inputs are `number`, `state` and `constant_inputs`, its outputs `nexts`.
-    number: the name of the input int64 [], which is 0 for the first of `count` steps.
+    number: the name of the input int64 [] with the index of the step, from 0 to count - 1.
     state, nexts: the names of the K rows of the state [B, ...], before and after the step.
     after: the names of these rows in the run, after the last step.
     """
@@ -43,10 +43,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class SplitRun:
-    """A run in parts.
+    """A baked run, split into several graphs.
 
-    before: the graph that computes, from the run's inputs, the first state and the tensors that steps read, except
-        those that are inputs of the run themselves.
+    before: the graph that computes, from the run's inputs, the first state and those tensors that steps read and that
+        are not inputs of the run.
     start: the names of the rows of the first state.
     after: the graph that computes the run's output from the last state.
     """
@@ -112,7 +112,8 @@ def _name_free_axes(value: Value) -> Value:
 
 
 def _extract_loop_body(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
-    """Return the body of a Loop as a separate graph."""
+    """Return the body of a Loop as a graph of its own. Tensors that it reads from the outer graph become inputs or
+    constants."""
     body: Graph = loop.attributes["body"]
     number, goes_on, *rows = body.inputs
     nexts = body.outputs[1:]
@@ -142,6 +143,6 @@ def _select_nodes(graph: Graph, wanted: Iterable[str], given: Collection[str] = 
 
 
 def _free_names(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:
-    """Return the names that nodes read, except their own outputs and the constants."""
+    """Return the names of tensors that nodes read, except constants and outputs of these nodes."""
     outputs = {name for node in nodes for name in node.outputs}
     return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

@@ -19,7 +19,7 @@ from fewstep.graph.types import infer_types
 
 @dataclass(frozen=True)
 class NumberedSteps:
-    """A step whose inputs are the values that differ from step to step, instead of its number.
+    """A step without the input for its number: values that differ from step to step are inputs instead.
 
     graph: the step, with fixed shapes.
     rows: for each step, the values of these inputs, by name.
@@ -30,12 +30,12 @@ class NumberedSteps:
 
 
 def lift_step_numbers(steps: Steps, values: Mapping[str, Array]) -> NumberedSteps:
-    """Return the step for these shapes with the tensors that depend only on its number as inputs.
+    """Return a step for these shapes, with the tensors that depend only on the step's number as inputs.
 
-        Gather(table, number)      ==>      an input, whose value is in the step's row
+        Gather(table, number)      ==>      an input, whose value for each step is in `rows`
 
-    values: an array for each input except the number; only its shape is read. A tensor that is equal in all steps
-    becomes a constant. Tensors that are equal to each other in every step become one input.
+    values: an array for each input except the number; only its shape is used. A tensor that is equal in all steps
+        becomes a constant. Tensors that are equal to each other in every step become one input.
     """
     graph = fix_shapes(steps, values)
     lifted = _number_only(graph, steps.number)

@@ -78,7 +78,8 @@ def _fix(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 
 
 def _number_steps(parts: SplitRun, before: Graph, inputs: Mapping[str, Array]) -> tuple[NumberedSteps, ...]:
-    """Return the steps of each kind, for the shapes that `before` returns for these inputs of the run."""
+    """Return the graphs of the steps with all shapes fixed. The shapes are those that follow from these inputs of the
+    run and from the outputs of `before`, the graph that runs before the first step."""
     values = {**inputs, **open_session(before)(inputs)}
     start, numbered = parts.start, []
     for steps in parts.steps:

@@ -97,7 +97,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
         ({"given": {"ids": np.full((1, 2, 11), 1)}}, r"has the shape .*, not \[1, 2, 12\]"),
         ({"given": {"ids": np.zeros((1, 2, 12))}}, "contains float64"),
         ({"given": {"x": np.zeros((1, 2, 12))}}, "does not take 'x'.*give 'ids'"),
-        ({"given": np.zeros((1, 2, 12), int)}, "given is ndarray, not a mapping of names to arrays"),
+        ({"given": np.zeros((1, 2, 12), int)}, "`given` must map names to arrays, but it is of type ndarray"),
         ({"strength": 0.5}, "a token plan takes no strength"),
         ({"hold": Hold(np.zeros((1, 2, 12)), 1)}, "'maskgit:4' is for tokens.* a hold.*give known tokens: given"),
         ({"plan": "scheduler:4"}, "has no scheduler.*such as 'maskgit:8'"),

@@ -234,13 +234,16 @@ def test_factors_of_one_leave_the_network_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("skip_tuning:1,1,1", "change skip_tuning has 3 numbers, and Own has 2 skips; give at most that many factors"),
-        ("skip_tuning:nan", "change skip_tuning has factor nan, not in 0 .. 10; give numbers around 1"),
-        ("skip_tuning:-0.5", "change skip_tuning has factor -0.5"),
-        ("skip_tuning:much", "change skip_tuning has a factor that is not a number: much; give numbers around 1"),
-        ("skip_tuning", "change skip_tuning has no factors"),
-        ("freeu:1,1", "change freeu has 2 numbers; give b1,b2,s1,s2"),
-        ("freeu:1,1,99,1", "change freeu has factor 99.0"),
+        (
+            "skip_tuning:1,1,1",
+            "--change skip_tuning has 3 factors, but Own has 2 skips; give at most that many",
+        ),
+        ("skip_tuning:nan", "the factors of --change skip_tuning must be from 0 to 10, not nan; give numbers around 1"),
+        ("skip_tuning:-0.5", "the factors of --change skip_tuning must be from 0 to 10, not -0.5"),
+        ("skip_tuning:much", "the factors of --change skip_tuning must be numbers, not much; give numbers around 1"),
+        ("skip_tuning", "--change skip_tuning needs at least one factor"),
+        ("freeu:1,1", "--change freeu has 2 numbers, but needs 4; give b1,b2,s1,s2"),
+        ("freeu:1,1,99,1", "the factors of --change freeu must be from 0 to 10, not 99"),
     ],
 )
 def test_what_does_not_fit_is_one_line(change: str, says: str) -> None:
@@ -271,7 +274,7 @@ def test_freeu_is_for_images() -> None:
 
     sound = Spec("sound", (2, 8), (), "epsilon", ScheduleSpec("linear"))
     assert interpolate_factors(find_skips(Sound(), sound), (0.9,), Sound()) == [0.9]
-    with pytest.raises(UserError, match="change freeu is for images .C, H, W., but Sound has skip connections of"):
+    with pytest.raises(UserError, match="--change freeu is for images .C, H, W., but Sound has skip connections of"):
         freeu(Sound(), sound, *FREEU)
 
 

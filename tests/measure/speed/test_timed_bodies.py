@@ -79,7 +79,7 @@ def test_a_backend_that_has_nothing_to_run_is_named(tmp_path):
     [
         ({"turn_seconds": float("nan")}, "nan s cannot be timed"),
         ({"turn_seconds": float("inf")}, "inf s cannot be timed"),
-        ({"rounds": 0}, "0 rounds of 0.5 s cannot be timed"),
+        ({"rounds": 0}, "0 rounds with turns of 0.5 s cannot be timed"),
         ({"batches": (1, 10**8)}, "--batches is 1,100000000"),
         ({"batches": ()}, "--batches is empty"),
         ({"threads": -1}, "-1 threads"),

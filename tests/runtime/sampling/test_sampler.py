@@ -171,7 +171,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"strength": "half"}, "strength 'half' is not in (0, 1]"),
         ({"shaping": "clip"}, "'clip' is not a shaping"),
         ({"plan": ["ddim:4"]}, "plan ['ddim:4'] is not a plan; call `sample_each`, which takes a plan for each sample"),
-        ({"given": [0.0]}, "given is list, not a mapping of names to arrays"),
+        ({"given": [0.0]}, "`given` must map names to arrays, but it is of type list"),
         ({"given": {"image": 1e300}, "strength": 0.5}, "given 'image' holds a number that is not finite"),
         ({"hold": (0.0, 1.0)}, "hold is tuple, not Hold"),
         ({"hold": Hold("much", 1)}, "the value to hold is not an array of numbers ('much')"),

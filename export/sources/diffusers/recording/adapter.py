@@ -76,6 +76,6 @@ class RecordedNetwork(nn.Module):
 
 
 def _only_tensor(output: Any) -> Tensor:
-    """Return the one floating-point tensor of a network's output."""
+    """Return the only floating-point tensor in a network's output."""
     (tensor,) = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
     return tensor

@@ -46,11 +46,11 @@ class Argument:
 
 @dataclass(frozen=True)
 class NetworkArguments:
-    """All arguments of a network's call.
+    """All arguments with which a pipeline calls a network.
 
-    paths: the paths of the leaves, in order, from which `structure` rebuilds the arguments.
-    time_shapes: the shapes of the times of one sample.
-    repeats: for each argument with rows, the number of consecutive equal rows that it has for each row of x.
+    paths: the paths of the argument's tensors and values, in order. `structure` rebuilds the arguments from these.
+    time_shapes: for each time input, its shape for one sample.
+    repeats: for each argument with rows, the number of consecutive equal rows that it has per row of x.
     """
 
     paths: tuple[str, ...]
@@ -195,8 +195,8 @@ class Recordings:
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
-        prompt (or with the picture, if there is no prompt); the second does not. Raises UserError if no setting tells
-        them apart."""
+        prompt (or with the image, if there is no prompt); the second does not. It is None if no branch, or more than
+        one, ignores the conditions. Raises UserError if no recording tells the branches apart."""
         if self.found.branches == 1:
             return 0, None
         for setting in ("prompt", "image"):
@@ -312,13 +312,14 @@ class Recordings:
 
 
 def is_part(path: str) -> bool:
-    """Return True for the path of a part of an argument whose other part is x, such as the channels of an encoded
-    picture."""
+    """Return True for the path of a part of a network argument whose other part is x, such as additional channels with
+    an encoded image."""
     return path.startswith((BEFORE, AFTER)) or is_around_x(path)
 
 
 def condition_name(path: str) -> str:
-    """Return the name of an argument as a condition: the last name in its path, with the numbers that follow it."""
+    """Return the name of the condition for a network argument: the last name in the argument's path, with the indices
+    that follow it."""
     if is_part(path):
         return "image"
     names = re.findall(r"\['([^']+)'\]((?:\[\d+\])*)", path)

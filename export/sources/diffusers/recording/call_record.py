@@ -72,7 +72,7 @@ class CallRecord:
 
     @property
     def starts_from_picture(self) -> bool:
-        """Whether the first x is an encoded picture to which the scheduler added noise, perhaps with its elements in
+        """Whether the first x is an encoded image to which the scheduler added noise, perhaps with its elements in
         another order. A plan from an image with strength 1 starts in this way."""
         first = self.steps[0].sample.flatten().sort().values
         return any(torch.equal(each.flatten().sort().values, first) for each in self.noised)

@@ -62,7 +62,8 @@ class Place:
         return tensor.narrow(axis, 0, self.start), tensor.narrow(axis, self.stop, length - self.stop)
 
     def join(self, x: Tensor, before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-        """Return a tensor with x in this place, and with the other parts where there are any."""
+        """Return the network's input with x at this place. `before` and `after` are the other parts of the input; for a
+        box inside a larger tensor, `before` is that tensor, to which x is added."""
         if self.box:
             (around,) = before
             ends = ((start, length - stop) for (start, stop), length in zip(self.box, around.shape[1:], strict=True))
@@ -80,7 +81,8 @@ class MatchedNorm:
 
 @dataclass(frozen=True)
 class GuidedChannels:
-    """The sum of a step's outputs is taken in the first channels, and a branch's output in the others."""
+    """The first `count` channels are the guided combination of a step's outputs, and the others are the output of one
+    branch."""
 
     count: int
     branch: int
@@ -88,8 +90,8 @@ class GuidedChannels:
 
 @dataclass(frozen=True)
 class GuidedFrames:
-    """The guidance of a step grows along the first axis of a sample: the share of (weight - 1) that applies increases
-    from `first` to 1 (`plans.shaping.GuideFrames`). `branch` is the number of the conditional branch."""
+    """The guidance of a step grows along the first axis of a sample: the fraction of (weight - 1) that applies
+    increases from `first` to 1 (`plans.shaping.GuideFrames`). `branch` is the number of the conditional branch."""
 
     first: float
     branch: int
@@ -121,7 +123,8 @@ class Combination:
 
 @dataclass(frozen=True)
 class _StepCombination:
-    """The combination of one step, whose weights sum to the sign."""
+    """How one step combines the outputs of the branches. The weights sum to 1, or to -1 if the sign of the output is
+    inverted."""
 
     place: Place
     weights: tuple[float, ...]
@@ -166,7 +169,8 @@ def _combine(place: Place, change: ProjectedGuidance, weights: Sequence[float]) 
 
 
 def _list_guided_steps(record: CallRecord) -> Iterator[tuple[Place, list[GuidedStep]]]:
-    """Yield the possible places of the prediction with the outputs of the branches there, for each step."""
+    """Yield, for each possible place of the prediction in the network's output, that place and the outputs of all
+    branches there at each step."""
     first = record.steps[0]
     if first.model_output.shape != first.sample.shape:
         return
@@ -194,7 +198,8 @@ def _branch_outputs(step: SchedulerStep) -> list[Tensor]:
 
 
 def _find_fixed(name: str, record: CallRecord) -> Combination:
-    """Find a combination that each step shows on its own."""
+    """Find a combination of the network's outputs that is the same at every step, so that each step suffices to
+    determine it. Raises CombinationError if there is none."""
     forms, weights = set(), []
     for step in record.steps:
         found = _fit_step(name, step)
@@ -325,8 +330,9 @@ def _fit_channels(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[floa
 
 
 def _fit_frames(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], GuidedFrames] | None:
-    """Return the weights of the last frame, and the share of the first one, or None if no weights grow in equal steps
-    along the first axis of a sample."""
+    """Return the weights of the branches in the last frame, and the guidance of the first frame as a fraction of the
+    last frame's. Frames are the first axis of a sample. Return None if the guidance does not grow in equal steps from
+    frame to frame, or if no weights fit."""
     count = target.shape[1]
     if len(outputs) != 2 or target.dim() < 3 or count < 2:
         return None
@@ -351,8 +357,9 @@ def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:
 
 
 def possible_places(shape: tuple[int, ...], x_shape: tuple[int, ...]) -> list[Place]:
-    """Return the places where a tensor of `x_shape` can be a part of a tensor of `shape`. If one axis is longer, these
-    are its start and its end. If several are, these are all combinations of their starts and ends."""
+    """Return the places at which a tensor of shape `x_shape` can be part of a tensor of shape `shape`. If one axis of
+    the latter is longer, these are its start and its end. If several are, these are all combinations of their starts
+    and ends."""
     if shape == x_shape:
         return [Place()]
     if len(shape) != len(x_shape):

@@ -140,7 +140,8 @@ def check_updates(
 
 
 class _RecordedOutputs:
-    """The random outputs of a recording as the network of its plan, which must get the recorded inputs."""
+    """A stand-in for the network of a plan: it returns the random outputs of a recorded run, step by step, and raises
+    UserError if its input x differs from the recorded one."""
 
     def __init__(self, name: str, run: CallRecord, modules: RecordedNetworks) -> None:
         self.name, self.run, self.modules = name, run, modules
@@ -212,7 +213,7 @@ def _call_network(module: nn.Module, given: Sequence[Tensor]) -> Array:
 
 
 def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
-    """Return the name of each of the `count` branches of a pipeline's step."""
+    """Return the names of the `count` branches that a pipeline evaluates at each step, in their order in the batch."""
     names = [f"branch{number}" for number in range(count)]
     names[arguments.conditional] = COND
     if arguments.unconditional is not None:
@@ -307,7 +308,7 @@ def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNet
 
 def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks, noise: Array) -> Hold | None:
     """Return the hold of a pipeline that overwrites a part of x after each step; None for other pipelines. The clean
-    picture in this part is computed from the input of the last step. The comparison with the plan then tests it at the
+    image in this part is computed from the input of the last step. The comparison with the plan then tests it at the
     other steps."""
     mask = find_held_part(name, run)
     if mask is None:
@@ -357,7 +358,8 @@ def _check_noise(name: str, noise: Array) -> None:
 
 
 def _is_correlated(noise: Array, axis: int) -> bool:
-    """Return True if elements of a normal sample are correlated with those at some distance along an axis.
+    """Return True if the elements of a standard normal sample are correlated with those at some distance from them
+    along an axis.
 
     The mean t of n products of independent normal numbers has P(|t| > b) <= 2 exp(-n b^2 / (2 (1 + 2 b))), by
     Bernstein's inequality for quadratic forms. The bound b makes that 2 exp(-18).

@@ -57,8 +57,8 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
     """Build the pipeline of a folder. The seed determines what its encoders return. Raises UserError for code from the
     folder, and for components that the pipeline replaces by others when it is built.
 
-    load: returns a network other than the denoisers with its weights, from its folder and its class, or None for a
-        stand-in.
+    load: called with the folder and the class of each network that is not a denoiser. It returns the network with its
+        weights, or None to use a stand-in with random weights.
     """
     import diffusers
 
@@ -106,7 +106,8 @@ def is_pipeline(name: str) -> bool:
 
 
 def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
-    """Return a pipeline of a class with these components. Those that are not given are None."""
+    """Return an instance of the pipeline class `made`, built from those components that its constructor takes. Required
+    components that are missing from `built` are None."""
     accepted = inspect.signature(made.__init__).parameters
     given = {name: value for name, value in built.items() if name in accepted}
     absent = {
@@ -122,8 +123,8 @@ def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
 
 
 def _is_component(entry: Any) -> bool:
-    """Return True for an entry [library, class] of a component, which is [null, null] if the component is absent. The
-    value of a setting may also be a list, but of numbers."""
+    """Return True if an entry of model_index.json describes a component: [library, class], or [null, null] if the
+    component is absent. Other entries are settings; their values may be lists of numbers."""
     return isinstance(entry, list) and len(entry) == 2 and all(each is None or isinstance(each, str) for each in entry)
 
 

@@ -200,10 +200,8 @@ def find_decoding(
 
 @contextmanager
 def _show_stored_values(built: BuiltPipeline, stored: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Replace the stand-ins of autoencoders by networks with weights. The stand-ins still compute the outputs.
-
-    A pipeline then reads the stored buffers and parameters, such as the mean and variance of FLUX.2's latents.
-    """
+    """While active, let a pipeline read the stored buffers and parameters of its autoencoders, such as the mean and
+    variance of FLUX.2's latents. The outputs are still computed by the stand-ins."""
     known = vars(built.pipeline)
     with ExitStack() as stack:
         for name, network in stored.items():
@@ -218,7 +216,8 @@ def _show_stored_values(built: BuiltPipeline, stored: Mapping[str, nn.Module]) -
 def _find_order(
     built: BuiltPipeline, components: list[str], settings: Mapping[str, Any], x_shape: tuple[int, ...]
 ) -> tuple[str, Tensor, Tensor, Tensor]:
-    """Return the autoencoder, the index in x of each element of its input, and their scale and shift."""
+    """Return the name of the autoencoder that a pipeline uses to decode x, and how its input is made from x: the index
+    in x of each of its elements, and a scale and a shift for each."""
 
     def decode(x: Tensor) -> tuple[str, Tensor]:
         return _decode_input(built, components, settings, x[None])

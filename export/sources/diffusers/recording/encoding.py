@@ -1,4 +1,5 @@
-"""Encode prompts and pictures as the conditions of a recorded bundle, with the pipeline's own code and encoders."""
+"""Encode prompts and images as the conditions of a bundle, with the code and the encoders of the pipeline that it was
+recorded from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,9 +49,10 @@ def encode_conditions(
     """Return the conditions [N, *shape] of N prompts by name. Conditions that have a default are left out.
 
     The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser. negative: a text
-    for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: picture files by the arguments of
-    the call. Raises UserError for a prompt or a picture that the call does not take or that it lacks, and if an
-    argument of the denoiser that is not a condition differs from the recording, or a condition has a different shape.
+    for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: image files by the arguments of
+    the call. Raises UserError for a prompt or an image that the call does not take, or requires and does not get, and
+    if an argument of the denoiser that is not a condition differs from the recording, or a condition has a different
+    shape.
     """
     _check_inputs(recorded, prompts, negative, pictures)
     call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
@@ -83,16 +85,17 @@ def _check_inputs(
             listed = f"give one of {', '.join(takes)}" if takes else "leave --image out"
             raise UserError(f"{name} was recorded without {each!r}", listed)
     if videos := [each for each in takes if each in VIDEOS]:
-        raise UserError(f"{name} takes a video, {videos[0]}, which is not encoded yet", "encode it in Python")
+        raise UserError(f"{name} takes the video {videos[0]}, and videos cannot be encoded here", "encode it in Python")
     if missing := [each for each in takes if each not in pictures]:
         fix = "--image FILE" if missing[0] == "image" else f"--image {missing[0]}=FILE"
-        raise UserError(f"the call of {name} takes a picture, {missing[0]}", f"give one: {fix}")
+        raise UserError(f"{name} takes the image {missing[0]}, which is not given", f"add {fix}")
 
 
 def _encode_one(
     built: BuiltPipeline, recorded: RecordedPipeline, call: Mapping[str, Any], has_branches: bool
 ) -> Conditions:
-    """Return the conditions [*shape] of one sample. Those of other branches are added if `has_branches`."""
+    """Return the conditions [*shape] of one sample, by name. With `has_branches`, those of other branches of guidance
+    are included."""
     found, arguments = recorded.relations, recorded.arguments
     forms = recorded.settings.forms
     texts, fix = pad_texts(call) if forms.is_padded else call, SAME_LENGTH if forms.has_one_length else SAME_CALL

@@ -1,4 +1,4 @@
-"""The part of x that a pipeline sets to a noised picture after each step, as inpainting does."""
+"""The part of x that a pipeline replaces by a noisy version of the given image after each step, as inpainting does."""
 
 import torch
 from torch import Tensor

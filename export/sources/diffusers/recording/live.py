@@ -1,4 +1,5 @@
-"""Stand-ins for the networks of a pipeline that a user's function made, whose classes may be the user's own."""
+"""Stand-ins for the networks of a pipeline that a user's function returns. The classes of these networks may be defined
+by the user."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Networks that receive x in another form than their scheduler: as several tensors, as a list with a tensor for each
+"""Networks that receive x in another layout than the scheduler: as several tensors, as a list with a tensor for each
 row, or with its elements in another order, such as tokens.
 
 The elements of x are found in the network's arguments by their values, which are random. A recording is then rewritten
@@ -27,7 +27,8 @@ Leaves = dict[str, Any]
 
 @dataclass(frozen=True)
 class Elements:
-    """The elements of x in an argument: the index in x of each element of a row, or -1, and the shape of a row."""
+    """Where the elements of x are in a network argument. order: for each element of a row of the argument, its index in
+    x, or -1 if it is not in x. shape: the shape of a row."""
 
     order: Tensor
     shape: tuple[int, ...]
@@ -49,7 +50,8 @@ class NetworkForm:
     x_shape: tuple[int, ...]
 
     def rewrite(self, name: str, record: CallRecord) -> CallRecord:
-        """Return the recording with one argument x, and one output. Raises UserError if a call has another form."""
+        """Return the recording as that of a network with a single argument x and a single output. Raises UserError if a
+        call cannot be rewritten in this way."""
         steps = []
         for step in record.steps:
             calls = tuple(self._rewrite_call(name, call) for call in step.calls)
@@ -112,7 +114,7 @@ class FormedNetwork(nn.Module):
 
 
 class _Selection(nn.Module):
-    """Selects elements of a row by their indexes. Those of index -1 are given."""
+    """Selects elements of a row by their indices. Where the index is -1, the element is passed in by the caller."""
 
     order: Tensor
 
@@ -131,8 +133,9 @@ class _Selection(nn.Module):
 
 
 def find_forms(name: str, base: CallRecord, reseeded: CallRecord) -> Iterator[NetworkForm]:
-    """Yield the forms in which a network may get x, in the order in which they should be tried. The recordings differ
-    in their seed only. Yields nothing if some element of x is in no argument."""
+    """Yield the possible ways in which a network gets x in its arguments and returns the prediction, in the order in
+    which they should be tried. The recordings differ only in their seed. Nothing is yielded if some element of x is in
+    no argument."""
     step, other = base.steps[0], reseeded.steps[0]
     call, second = step.calls[0], other.calls[0]
     lists = _row_lists(call)
@@ -153,8 +156,8 @@ def find_forms(name: str, base: CallRecord, reseeded: CallRecord) -> Iterator[Ne
 
 
 def _possible_outputs(call: NetworkCall, inputs: Mapping[str, Elements], size: int) -> Iterator[Tensor]:
-    """Yield the possible places of the prediction for each element of x: the place of the element in the input, or its
-    place in x."""
+    """Yield possible positions of the prediction in the network's outputs, as an index for each element of x. The
+    prediction is in the same place as x in the input, or in the order of x."""
     sizes = [each[0].numel() for each in (call.output, *call.more)]
     if sizes == [len(each.order) for each in inputs.values()]:
         together = torch.cat([each.order for each in inputs.values()])

@@ -18,8 +18,8 @@ RATIO = "boundary_ratio"  # the pipeline's setting: the time of the last noisy s
 
 @dataclass(frozen=True)
 class RecordedNetworks:
-    """The networks of a pipeline by component; the one for the noisiest steps is the first. With two networks, the
-    first runs below lambda `until`. For one network, `until` is None."""
+    """The networks of a pipeline, by the name of their component; the one for the noisiest steps is the first. If there
+    are two, the first runs the steps with log-SNR below `until`. If there is one, `until` is None."""
 
     modules: Mapping[str, RecordedNetwork]
     until: float | None = None
@@ -39,8 +39,8 @@ class RecordedNetworks:
 
 
 def split_record(name: str, record: CallRecord) -> dict[str, CallRecord]:
-    """Return the steps of each network, in the order of their first steps. Raises UserError if one step calls several
-    networks, and if a network runs again after another."""
+    """Split a recording into the steps of each network, in the order in which the networks first run. Raises UserError
+    if one step calls several networks, or if a network runs again after another one has run."""
     steps: dict[str, list[SchedulerStep]] = {}
     for step in record.steps:
         components = sorted({call.component for call in step.calls})
@@ -78,9 +78,10 @@ def check_parts(
 
 
 def find_boundary(name: str, pipeline: Any, records: Sequence[CallRecord], components: Sequence[str]) -> float | None:
-    """Return the lambda below which the first of two networks runs, from the pipeline's setting; None for one network.
+    """Return the log-SNR below which the first of two networks runs, which follows from the pipeline's setting. None if
+    there is only one network.
 
-    Raises UserError if the steps of some recording show another boundary.
+    Raises UserError if a recording contradicts the setting.
     """
     if len(components) == 1:
         return None
@@ -97,8 +98,9 @@ def find_boundary(name: str, pipeline: Any, records: Sequence[CallRecord], compo
 
 
 def _lambda_at(scheduler: Any, ratio: float, last: CallRecord) -> float:
-    """Return lambda at a time relative to the first one. The noise schedule of an unknown class is measured at the
-    times of the last recording, which the scheduler still has."""
+    """Return lambda, the log ratio of signal and noise, at `ratio` times the largest time. For a scheduler of an
+    unknown class, the noise schedule is measured at the timesteps of the last recorded call, which are still set in the
+    scheduler."""
     config = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
     if type(scheduler).__name__ in CLASSES:
         spec, _ = schedule_from_scheduler_config({**config, "_class_name": type(scheduler).__name__})

@@ -1,4 +1,4 @@
-"""Random pictures and videos for the arguments of a pipeline's call that take one."""
+"""Random images and videos for the arguments of a pipeline's call that take one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ SIDE, FRAMES = 512, 9  # of a picture and a video, if the call does not say
 
 
 def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a random picture, mask or video for each image argument of a call that is not given. They depend on the
+    """Return a random image, mask or video for each image argument of a call that is not given. They depend on the
     seed."""
     random = np.random.default_rng(seed)
     height, width = int(given.get("height") or SIDE), int(given.get("width") or SIDE)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Suppress warnings and messages of the libraries. Errors still come through."""
+    """While active, suppress warnings and log messages of diffusers and transformers. Errors are still raised."""
     import diffusers  # sets the levels of its messages when it is imported
     import transformers
 

@@ -1,4 +1,5 @@
-"""Run a pipeline's own call with random tensors in place of its denoiser's outputs, and record calls and steps."""
+"""Run a pipeline's own call with random tensors in place of its denoiser's outputs, and record the calls of its
+networks and the steps of its scheduler."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -27,11 +28,11 @@ from fewstep.plans.errors import UserError
 
 
 class CallError(UserError):
-    """The pipeline's own code failed before its scheduler's last step."""
+    """Raised when the pipeline's own code fails before its scheduler has made the last step."""
 
 
 class _Recorder:
-    """Collects calls while a pipeline runs."""
+    """Collects the calls of networks and scheduler while a pipeline runs."""
 
     def __init__(self) -> None:
         self.steps: list[SchedulerStep] = []
@@ -176,8 +177,9 @@ def _recording_forward(
 
 
 def _read_outputs(label: str, outputs: Any) -> tuple[list[Tensor], bool]:
-    """Return the floating-point tensors that a network returned, and whether they were a list with one for each row,
-    which is stacked. Raises UserError if there are none, or if those of a list have different shapes."""
+    """Return the floating-point tensors that a network returned, and whether it returned a list with one tensor per
+    row, whose tensors are then stacked. Raises UserError if there are none, or if the tensors of a list differ in
+    shape."""
     tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple) else ()
     is_list = isinstance(next(iter(values), None), list)

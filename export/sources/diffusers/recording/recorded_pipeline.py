@@ -61,17 +61,17 @@ LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
 
 @dataclass(frozen=True)
 class Part:
-    """What recordings show about one of the networks."""
+    """What was derived from the recordings about one of the networks."""
 
     relations: Relations
     arguments: NetworkArguments
 
 
 class RecordedPipeline:
-    """A pipeline with the relations and the arguments that its recordings show.
+    """A pipeline with the relations and the arguments that were found by comparing its recordings.
 
-    holds: it sets a part of x to a picture after each step.
-    starts_from_picture: it adds noise to a picture, and its first x still depends on the picture.
+    holds: whether it sets a part of x to an image after each step.
+    starts_from_picture: whether it starts from an image to which it adds noise.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
     """
@@ -192,10 +192,11 @@ class RecordedPipeline:
         return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
     def _check_start(self, base: CallRecord, encoded: CallRecord) -> None:
-        """Raise UserError if the first x depends on the prompt or on what encoders return, with the seed of `base`.
+        """Raise UserError if the first x depends on the prompt, or on the outputs of the encoders, although the seed is
+        that of `base`.
 
-        A sample of a bundle starts from noise alone, or from a picture to which the schedule adds noise. Some pipelines
-        draw noise that does not follow from the seed, so that nothing can be compared.
+        A sample of a bundle starts from noise alone, or from an image to which the schedule adds noise. Some pipelines
+        draw noise that does not follow from the seed, so that samples cannot be compared.
         """
         same_seed = [encoded]
         if PROMPT in self.settings.variants:
@@ -208,7 +209,8 @@ class RecordedPipeline:
     def _record_batch(
         self, base: CallRecord, found: Mapping[str, Relations]
     ) -> tuple[Mapping[str, Any], CallRecord | None]:
-        """Record more samples by the first settings that the pipeline accepts. Returns these, or none."""
+        """Record a larger batch. Each setting of `settings.batches` is tried, until the pipeline accepts one and
+        returns more samples. Return that setting and its recording, or ({}, None) if there is none."""
         for settings in self.settings.batches:
             try:
                 larger = record(self.built, self.settings.of(None, settings), 98)
@@ -220,7 +222,8 @@ class RecordedPipeline:
         return {}, None
 
     def _record_sigmas(self, count: int) -> Sequence[float] | None:
-        """Return the sigmas that the pipeline passes to its scheduler for a number of steps."""
+        """Return the sigmas that the pipeline passes to its scheduler for `count` steps. None if it passes none, or
+        refuses this number of steps."""
         try:
             times = record_times(self.built, self.settings.of(None, {STEP_COUNT: count}))
         except Exception:  # some pipelines refuse few steps
@@ -268,7 +271,8 @@ def _record_settings(
 
 
 def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
-    """Return the error of a recording, which names the component that combines outputs, if the pipeline has one."""
+    """Return an error about how outputs are combined with the name of the pipeline's guider added to it. If the
+    pipeline has no guider, or the error is about something else, return it unchanged."""
     guider = getattr(built.pipeline, "guider", None)
     if guider is None or not isinstance(error, CombinationError):
         return error

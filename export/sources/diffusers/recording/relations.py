@@ -169,7 +169,8 @@ def _one_component(name: str, records: Sequence[CallRecord]) -> str:
 
 
 def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) -> tuple[str, list[str]]:
-    """Return the argument that changes with the noise, x, and those that change only with the step, the times."""
+    """Return the path of the network argument that changes with the noise (x), and the paths of those that change only
+    with the step (the times)."""
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
         raise recording_error(f"{name} passes different arguments to its network with another seed")
@@ -213,7 +214,8 @@ def same(value: Any, other: Any) -> bool:
 
 
 def _find_x(name: str, path: str, record: CallRecord) -> Place:
-    """Return the place of x in the network's input. Raises UserError if there is no such place, or several."""
+    """Return the place of x in the network's input at `path`, such as a slice of its channels. Raises UserError if
+    there is no such place, or more than one."""
     places: set[Place] = set()
     for step in record.steps:
         samples = len(step.sample)
@@ -231,7 +233,8 @@ def _find_x(name: str, path: str, record: CallRecord) -> Place:
 
 
 def _locate(x: Tensor, rows: Tensor) -> Place | None:
-    """Return the place of a multiple of x in rows of the same batch."""
+    """Return the place in `rows` (a channel slice, for example) that is a multiple of x, or None if there is none. Both
+    tensors have the same batch axis."""
     for place in possible_places(tuple(rows.shape[1:]), tuple(x.shape[1:])):
         part = place.select(rows)
         factor = float((part.double() * x.double()).sum() / (x.double() ** 2).sum())

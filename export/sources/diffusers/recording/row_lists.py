@@ -1,4 +1,4 @@
-"""Arguments that are lists with one entry for each row, all equal, such as the size of each picture."""
+"""Network arguments that are lists with one entry per row of the batch, all equal, such as the size of each image."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -18,9 +18,9 @@ def find_row_lists(found: Relations, base: CallRecord, larger: CallRecord) -> fr
 
 
 def shorten_lists(record: CallRecord, names: Collection[str]) -> CallRecord:
-    """Return the recording with one entry in each of these lists.
+    """Return the recording with each of these lists shortened to one entry.
 
-    A network that needs an entry for each row fails when samples are compared.
+    A network that needs one entry per row of the batch then fails when samples are compared.
     """
     if not names:
         return record

@@ -45,7 +45,7 @@ USUAL = {  # arguments that each recording passes to a call that takes them
 class Forms:
     """What is special about the usual call of a pipeline.
 
-    has_pictures: it receives a random picture for each argument that accepts one. An edit runs at strength 1, from
+    has_pictures: it receives a random image for each argument that accepts one. An edit runs at strength 1, from
         noise.
     is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
     guided_by: the name and value of the guidance weight that it receives, if it would have no guidance by default.
@@ -66,12 +66,12 @@ PLAIN = Forms()
 
 @dataclass(frozen=True)
 class CallSettings:
-    """The settings of the calls that are recorded.
+    """The arguments of the pipeline calls that are recorded.
 
     usual: the arguments of the usual call.
-    variants: arguments that replace some of them, by what they change.
+    variants: by what they change, arguments that replace some of the usual ones.
     batches: arguments for more samples; a pipeline may accept only some of these.
-    without: names of the picture arguments that the call accepts, but does not need.
+    without: names of the image arguments that the call accepts, but does not need.
     forms: what is special about the call.
     texts: arguments of further calls, one for each padded text of the usual call, with this text alone.
     """
@@ -138,7 +138,9 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
 def _keep_length(
     usual: Mapping[str, Any], variants: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the usual arguments and the variants, whose texts are the user's prompt, or its words in another order."""
+    """Return the usual call arguments and the variants of them, with texts of unchanged length: the prompt in `given`,
+    and, for the variant, the same words in another order. Raises UserError for a prompt with fewer than two different
+    words."""
     text = str(usual[PROMPT])
     words = text.split()
     if len(set(words)) < 2:
@@ -169,7 +171,7 @@ def _change_array(name: str, value: Tensor) -> Tensor:
 
 
 def _join(value: Any, other: Any) -> Any:
-    """Return two pictures as a list, and the rows of two arrays as one array."""
+    """Return two images as a list, or two arrays as one array with the rows of both."""
     return torch.cat([value, other]) if isinstance(value, Tensor) and value.dim() else [value, other]
 
 
@@ -196,7 +198,8 @@ def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _batches(
     takes: Mapping[str, Any], usual: Mapping[str, Any], texts: Mapping[str, str], others: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield settings for two samples: of two prompts, of two prompts with two pictures, of one prompt."""
+    """Yield call arguments that give two samples: first with two prompts, then with two prompts and two images, then
+    with one prompt and an argument such as num_images_per_prompt."""
     prompts: dict[str, Any] = {each: [usual[each], other] for each, other in texts.items()}
     pictures = {name: _join(usual[name], other) for name, other in others.items()}
     yield from (each for each in (prompts, {**prompts, **pictures}) if each)

@@ -129,7 +129,8 @@ def _make_source(
 def _compare(
     recorded: RecordedPipeline, modules: RecordedNetworks, scheduler: PipelineScheduler, origin: PipelineOrigin
 ) -> None:
-    """Compare the plan of the scheduler with the pipeline, and say what export found and could not check."""
+    """Compare samples of the scheduler's plan with the pipeline's own, and log what export found and what it could not
+    check. Raises UserError if they differ."""
     settings, pipeline = recorded.settings, recorded.built.name
     comparable = all(is_comparable(each.network) for each in modules.modules.values())
     if comparable:

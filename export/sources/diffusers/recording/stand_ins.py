@@ -30,7 +30,7 @@ ONE_LENGTH = (
 
 
 def recording_error(what: str) -> UserError:
-    """Return the error for a pipeline that a recording does not explain."""
+    """Return the error for a pipeline whose call cannot be reproduced from its recording."""
     return UserError(what, UNRECORDED)
 
 
@@ -100,7 +100,8 @@ class OutputShapes:
 
 @contextmanager
 def _masks_without_values() -> Iterator[None]:
-    """Let transformers build attention masks without reading the values of padding masks, as it does in a trace."""
+    """While active, let transformers build attention masks without reading the values of padding masks, as it does when
+    a model is traced."""
     try:
         from transformers import masking_utils
     except ImportError:
@@ -130,8 +131,8 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
 
 
 def build_small(build: Callable[[], nn.Module], name: str, seed: int) -> nn.Module:
-    """Build a small encoder on the CPU, with random weights. It computes its outputs, except for an autoencoder, which
-    takes seconds for a large picture: its outputs are random tensors, like those of a large encoder."""
+    """Build a small encoder on the CPU, with random weights. Its outputs are computed. Those of an autoencoder, which
+    takes seconds for a large image, are random tensors instead, as for large encoders."""
     network = build_on_cpu(build, seed)
     if not type(network).__module__.startswith(AUTOENCODERS):
         return remember_outputs(network)
@@ -159,7 +160,7 @@ def _prefer(random: Callable[..., Any], computed: Callable[..., Any]) -> Callabl
 
 def remember_outputs(network: nn.Module) -> nn.Module:
     """Let a network on the CPU compute its outputs once for the same inputs: recordings differ in one setting, and an
-    encoder of large pictures takes seconds. The last `REMEMBERED` outputs of each method are kept."""
+    encoder of large images takes seconds. The last `REMEMBERED` outputs of each method are kept."""
     for entry in ("forward", *ENTRIES):
         original = getattr(network, entry, None)
         if callable(original):
@@ -200,7 +201,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _on_cpu(made: type) -> type:
-    """Return a subclass whose modules say that they are on the CPU, where a pipeline puts their inputs."""
+    """Return a subclass of a network class whose `device` is always the CPU, so that a pipeline puts the inputs there.
+    (The parameters are on the device "meta".)"""
     if not hasattr(made, "device"):
         return made
     return type(made.__name__, (made,), {"device": torch.device("cpu"), "__module__": made.__module__})

@@ -1,4 +1,4 @@
-"""Choose the usual call of a pipeline: with pictures if it needs them, with guidance if it can have it, and with padded
+"""Choose the usual call of a pipeline: with images if it needs them, with guidance if it can have it, and with padded
 texts if the network's arguments depend on the length of a text."""
 
 import logging

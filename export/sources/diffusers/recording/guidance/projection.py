@@ -90,7 +90,8 @@ def _is_plain(step: GuidedStep) -> bool:
 
 
 def _fit_without_limit(candidate: ProjectedGuidance, small: Sequence[GuidedStep]) -> ProjectedGuidance | None:
-    """Return the guidance with its eta and momentum, from the first projected step that has one before it."""
+    """Return the candidate with eta and momentum fitted to the first projected step that has a projected step before
+    it. None if there is no such step, or if no values fit."""
     index = max(candidate.form.start, 1)
     if index >= len(small):
         return None

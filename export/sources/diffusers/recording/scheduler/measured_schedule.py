@@ -24,18 +24,20 @@ PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample", "v", "flow")
 
 
 def measure_schedule(scheduler: Any, recorded: RecordedSteps) -> Described:
-    """Return the schedule and the prediction of a scheduler that has set the times of some recorded steps.
+    """Return the noise schedule and the prediction type of a scheduler, measured at the times of recorded steps. These
+    times are still set in the scheduler.
 
-    Raises UserError, which names the scheduler's class, if fewstep knows no such schedule or prediction.
+    Raises UserError, which names the scheduler's class, if they match no known schedule or prediction type.
     """
     spec = find_noise_schedule(scheduler, [step.time for step in recorded.steps])
     return spec, _find_prediction(type(scheduler).__name__, NoiseSchedule(spec), recorded.steps)
 
 
 def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
-    """Return the schedule with the noise levels of a scheduler at some times, which it has set.
+    """Return a noise schedule that has the same noise levels as a scheduler at `times`, which are among the scheduler's
+    current timesteps.
 
-    Raises UserError, which names the scheduler's class, if fewstep knows no such schedule.
+    Raises UserError, which names the scheduler's class, if no known schedule has them.
     """
     name, levels = type(scheduler).__name__, [_noise_level(scheduler, time) for time in times]
     if any(level is None for level in levels):
@@ -72,7 +74,9 @@ def check_prediction_of_config(name: str, described: Described, recorded: Record
 
 
 def _noise_level(scheduler: Any, time: float) -> tuple[float, float] | None:
-    """Return alpha and sigma at a time, by noising a sample of zeros, and a sample with zero noise."""
+    """Return (alpha, sigma) at a time, measured with the scheduler's own noising method: alpha is the result for a
+    sample of 1 with noise 0, sigma the result for a sample of 0 with noise 1. Return None if the scheduler has no
+    method that accepts these."""
     sample, noise, times = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([time, time])
     steps = getattr(scheduler, "timesteps", None)
     if isinstance(steps, torch.Tensor):

@@ -1,6 +1,6 @@
 """The times that a network gets, as linear functions of its scheduler's times.
 
-A time may have a value for each position of x. Positions of a given picture have a constant time, such as 0.
+A time may have a value for each position of x. Positions of a given image have a constant time, such as 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +59,8 @@ def fit_time(
 
 
 def fit_times(name: str, paths: Iterable[str], records: Sequence[CallRecord]) -> tuple[dict[str, TimeFit], set[str]]:
-    """Return the network's times by path, and the paths of those that follow the time at which a step ends.
+    """Return how each time input of the network depends on the scheduler's times, by its path, and the paths of those
+    inputs that take the time at which a step ends.
 
     If all steps are equally long, the time at which a step ends equals its start minus a constant. Such a time is
     treated as a multiple of the time at which the step ends, since the constant changes with the number of steps.
@@ -84,14 +85,15 @@ def fit_times(name: str, paths: Iterable[str], records: Sequence[CallRecord]) ->
 
 
 def end_times(record: CallRecord) -> list[float]:
-    """Return the times at which steps end: those of the next steps, and 0 for the last one."""
+    """Return the time at which each step ends: the time of the next step, and 0 for the last step."""
     return [*(step.time for step in record.steps[1:]), 0.0]
 
 
 def _read_times(
     name: str, path: str, records: Sequence[CallRecord], is_second: bool
 ) -> tuple[list[float], list[Tensor]]:
-    """Return the scheduler's time of each call, and the network's times of one sample, which all samples share."""
+    """Return, for each recorded call, the scheduler's time and the value of the network's time input for one sample.
+    Raises UserError if samples of a batch have different times."""
     times, rows = [], []
     for record in records:
         ends = end_times(record)

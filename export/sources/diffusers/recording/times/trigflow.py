@@ -24,7 +24,7 @@ OF_TIMES = {"max_timesteps": ANGLE, "intermediate_timesteps": None}  # arguments
 
 
 def is_trigflow(scheduler: Any) -> bool:
-    """Return True for a scheduler whose times are angles, of which the last one, 0, is not a step."""
+    """Return True for a scheduler whose times are angles. The last of its times is 0, where no step is computed."""
     return type(scheduler).__name__ == CLASS
 
 
