@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
 
 import msgspec
 from safetensors import SafetensorError
@@ -26,7 +25,7 @@ from fewstep.runtime.backends.port_checks import port_difference
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, recalibrate_command
 from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
@@ -170,10 +169,7 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     with the command that makes it again."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
-    again = {
-        file: f"fewstep calibrate {quote_path(bundle.path)} --plan {quote(name)}"
-        for name, file in manifest.plans.items()
-    }
+    again = dict.fromkeys(manifest.plans.values(), recalibrate_command(manifest, bundle.path))
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
         again[each.file] = refit_command(bundle.path, manifest, each.evaluations, weight)
@@ -198,9 +194,8 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
             try:
                 load_file(bundle.path / file)
             except (SafetensorError, ValueError) as error:
-                yield Damage(
-                    f"{file} is not a table of tensors ({error})", f"fewstep calibrate {quote_path(bundle.path)}"
-                )
+                again = recalibrate_command(manifest, bundle.path)
+                yield Damage(f"{file} is not a table of tensors ({error})", again)
     for condition in manifest.conditions:
         if condition.null_file is not None and condition.null_file in sound:
             try:

@@ -263,11 +263,29 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
     """Return the fix for a missing or damaged file of a bundle: to copy it again, or to run the verb that made it."""
     lead = "make that file again: "
-    ways = [f"{lead}fewstep {verb} {path}" for verb, files in files_by_verb(manifest).items() if name in files]
+    verbs = [verb for verb, files in files_by_verb(manifest).items() if name in files]
+    ways = [f"{lead}{_remake_command(verb, manifest, path)}" for verb in verbs]
     for entry in (each for each in manifest.fitted if each.file == name):
         weight = weight_of_fit(path, manifest, entry)
         ways = [refit_command(path, manifest, entry.evaluations, weight, lead)]
     return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
+
+
+def _remake_command(verb: str, manifest: Manifest, path: Path) -> str:
+    """Return the command line of the verb that makes a file of a bundle again."""
+    if verb == "calibrate":
+        return recalibrate_command(manifest, path)
+    if verb == "evaluate":
+        return f"fewstep measure {quote_path(path)} --columns psnr,fd"
+    return f"fewstep {verb} {quote_path(path)}"
+
+
+def recalibrate_command(manifest: Manifest, path: Path) -> str:
+    """Return the last recorded command line of `fewstep calibrate`, for the bundle at `path`. Without its options a
+    calibration would use the defaults. Files have no folders in it."""
+    plain = "fewstep calibrate BUNDLE"
+    recorded = (each for each in reversed(manifest.provenance.commands) if f"{each} ".startswith(f"{plain} "))
+    return next(recorded, plain).replace("BUNDLE", quote_path(path), 1)
 
 
 def _resolve_inside(folder: Path, name: str) -> Path:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Integrity, VerifyOptions, verify
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
 from tests.measure.test_simulation import with_bfloat16
 
@@ -52,8 +54,12 @@ def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
 
 def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
     damaged = {"plans/p.json": b"{}", "ranges/r.safetensors": b"nothing"}
-    change_bundle(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
-    assert "plans/p.json is not a plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
+    provenance = open_bundle(tiny_bundle).manifest.provenance
+    commands = (*provenance.commands, "fewstep calibrate BUNDLE --plan ddim:4 --guidance 2")
+    provenance = msgspec.structs.replace(provenance, commands=commands)
+    plans = {"ddim:4": "plans/p.json"}
+    change_bundle(tiny_bundle, damaged, plans=plans, ranges="ranges/r.safetensors", provenance=provenance)
+    assert "plans/p.json is not a plan" in said(tiny_bundle) and "--plan ddim:4 --guidance 2" in said(tiny_bundle)
     assert "ranges/r.safetensors is not a table of tensors" in said(tiny_bundle)
 
 
