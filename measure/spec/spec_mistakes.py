@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import mul
-from typing import Any, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -16,7 +16,10 @@ from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.arrays import Float32
 
 TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid")
+FLAG_KINDS = (*TABLE_KINDS, "betas")
 FLOW_KINDS = ("flow", "trigonometric")
+FLAG: Final = "zero_terminal_snr"
+SHIFT = 1.0  # change of log(alpha / sigma) at every time, for schedules of other parameters
 USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most networks
     (ScheduleSpec("linear"), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
@@ -26,6 +29,9 @@ USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most net
     (ScheduleSpec("flow", timesteps=1), "flow"),
     (ScheduleSpec("flow"), "flow"),
 )
+Fact = Literal[
+    "prediction", "sign", "schedule", "zero_terminal_snr", "time factor", "time direction", "range of the data"
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class SpecReading:
     schedule: ScheduleSpec
     prediction: Prediction
     mistake: str = ""  # the mistake that this reading corrects, as text; "" for the spec as stated
+    fact: Fact = "schedule"  # what it changes first
     sign: float = 1.0  # sign of the output
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
@@ -47,35 +54,61 @@ class SpecReading:
         """Return whether only the time that the network receives differs, for the same inputs."""
         kinds = {self.schedule.kind, stated.schedule.kind}
         is_alike = len(kinds) == 1 or kinds <= set(TABLE_KINDS)
-        return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
+        return is_alike and (self.prediction, self.sign, self.data) == (stated.prediction, stated.sign, stated.data)
 
 
 def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     """Yield alternative interpretations of the network's inputs and outputs, one for each common mistake in a spec."""
     spec, prediction = stated.schedule, stated.prediction
-    yield replace(stated, sign=-1.0, mistake="its output has the other sign")
+    yield replace(stated, sign=-1.0, mistake="its output has the other sign", fact="sign")
     for other in get_args(Prediction):
         if other not in (prediction, "residual", "logits"):
-            yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
+            mistake = f"prediction is {other!r}, not {prediction!r}"
+            yield replace(stated, prediction=other, mistake=mistake, fact="prediction")
     for factor in (1000.0, 0.001):
         name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
         mistake = f"the network takes {name} times the time that it gets: {_time_fix(spec, factor)}"
-        yield replace(stated, time=partial(mul, factor), mistake=mistake)
+        yield replace(stated, time=partial(mul, factor), mistake=mistake, fact="time factor")
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
-    yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
+    mistake = "its time runs from noise to data"
+    yield replace(stated, time=lambda time: first + last - time, mistake=mistake, fact="time direction")
     kinds = TABLE_KINDS if spec.kind in TABLE_KINDS else FLOW_KINDS if spec.kind in FLOW_KINDS else ()
     schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
     for each in schedules:
         yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
-    tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
+    flipped = msgspec.structs.replace(spec, zero_terminal_snr=not spec.zero_terminal_snr)
+    if spec.kind in FLAG_KINDS:
+        yield replace(stated, schedule=flipped, mistake=flag_mistake(spec), fact=FLAG)
+    tried = {
+        *((spec, other) for other in get_args(Prediction)),
+        *((each, prediction) for each in (*schedules, flipped)),
+    }
     for usual, other in USUAL_SPECS:
         if (usual, other) not in tried:
             mistake = f"its schedule is {_describe_schedule(usual, spec)}, not {_describe_schedule(spec, usual)}"
             mistake += f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
             yield replace(stated, schedule=usual, prediction=other, mistake=mistake)
-    yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
-    yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
-    yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
+    of_data = partial(replace, stated, fact="range of the data")
+    yield of_data(data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
+    yield of_data(data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
+    yield of_data(data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
+
+
+def shifted_readings(stated: SpecReading) -> Iterator[SpecReading]:
+    """Yield readings whose schedule has other parameters: the network receives the times of other log-SNRs."""
+    schedule = NoiseSchedule(stated.schedule)
+    low, high = schedule.noisiest.lam, schedule.cleanest.lam
+
+    def shifted(by: float, time: float) -> float:
+        return schedule.time_at_lam(min(max(schedule.lam(time) + by, low), high)).network
+
+    for by in (-SHIFT, SHIFT):
+        yield replace(stated, time=partial(shifted, by), mistake="its schedule has other parameters")
+
+
+def flag_mistake(spec: ScheduleSpec) -> str:
+    """Return, as text, the mistake of a schedule whose zero_terminal_snr is wrong."""
+    return f"give the schedule {FLAG}={not spec.zero_terminal_snr}: it was trained that way"
 
 
 def _describe_schedule(spec: ScheduleSpec, other: ScheduleSpec) -> str:

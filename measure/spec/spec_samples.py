@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_records, read_arrays
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.spec.spec_check import UNTESTED, Network, SpecCheck, check_spec
+from fewstep.measure.spec.null_values import UNTESTED
+from fewstep.measure.spec.reading_errors import Network
+from fewstep.measure.spec.spec_check import SpecCheck, check_spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32, as_finite

@@ -11,13 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.measure.spec.spec_mistakes import FLAG, FLAG_KINDS, flag_mistake
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32
 
-FLAG = "zero_terminal_snr"
-TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid", "betas")
 LEAST_ALPHA = 0.02  # least alpha of the last timestep; below it, the flag changes samples by less than 8-bit rounding
 QUIET = 0.1  # most variance of the data, relative to the noise's, in the directions that are used
 LEAST_QUIET = 1 / 16  # share of all directions that have to be quiet
@@ -37,7 +36,7 @@ def check_terminal_snr(
         schedule.
     """
     spec = facts.schedule
-    if spec.kind not in TABLE_KINDS or spec.timesteps < TIMES / LAST:
+    if spec.kind not in FLAG_KINDS or spec.timesteps < TIMES / LAST:
         return "", ""
     stated, other = (
         NoiseSchedule(msgspec.structs.replace(spec, zero_terminal_snr=flag))
@@ -56,7 +55,7 @@ def check_terminal_snr(
     if abs(share) <= CLEAR:
         return "", ""
     if abs(share - 1) <= CLEAR:
-        return f"give the schedule {FLAG}={not spec.zero_terminal_snr}: it was trained that way", ""
+        return flag_mistake(spec), ""
     return "", f"{unknown}: near the last timestep the network follows neither value"
 
 
