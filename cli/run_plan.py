@@ -5,7 +5,13 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan, select_plan
+from fewstep.measure.rollouts.plan_selection import (
+    MISFIT,
+    changes_plan,
+    describe_plan,
+    parse_plan_of_bundle,
+    select_plan,
+)
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
@@ -63,42 +69,36 @@ def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
 def default_plan(
     sampler: Sampler, guidance: float | Guidance | None = None, settings: PlanSettings = NO_SETTINGS
 ) -> Plan:
-    """Return the plan of the bundle's calibration, else the plan of the denoiser's own scheduler.
-
-    With a strength in `settings`, the plan starts from an image.
-    """
-    bundle, manifest = sampler.bundle, sampler.bundle.manifest
-    body, has_strength = find_calibrated_body(manifest, sampler.body), settings.get("strength") is not None
-    if body is None or body.plan is None:
-        is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return select_plan(sampler.plans, sampler.body, _own_plan(bundle) if is_own else None, guidance, settings)
-    reference: TextReference | None = None
-    if not _names_solver(body.plan):
-        if has_strength:
-            reference = parse_plan_text(PLAN)
-        elif not split_plan_name(body.plan).is_of_scheduler and body.plan in manifest.plans:
-            reference = FileReference(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
-    return select_plan(sampler.plans, body, reference, guidance, settings)
+    """Return the plan of `default_reference`, compiled. With a strength in `settings`, it starts from an image."""
+    kept = read_default_plan(sampler.bundle, sampler.body)
+    weight = guidance if guidance is not None or kept is None else kept.guidance
+    if kept is not None and not changes_plan(sampler.bundle, kept, weight, settings):
+        return select_plan(sampler.plans, sampler.body, None, weight, settings)
+    reference = default_reference(sampler.bundle, sampler.body, True, settings.get("strength") is not None)
+    return select_plan(sampler.plans, sampler.body, reference, guidance, settings)
 
 
 def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength: bool) -> TextReference:
-    """Return the reference of `default_plan`, for a verb that compiles it later.
+    """Return the plan of a run that names none: that of the bundle's calibration, else that of the denoiser's own
+    scheduler, else the usual one.
 
-    is_changed: whether the run has another guidance, clip or strength than the stored plan. has_strength: whether it
-    starts from an image.
+    is_changed: whether the run has another guidance, size, clip or strength than the stored plan, and its name has to
+    be compiled again. has_strength: whether it starts from an image.
     """
     manifest, calibrated = bundle.manifest, find_calibrated_body(bundle.manifest, body)
     if calibrated is None or calibrated.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
         return _own_plan(bundle) if is_own else parse_plan_text(manifest.space.default_plan)
-    if (file := manifest.plans.get(calibrated.plan)) is not None and not is_changed:
+    file = manifest.plans.get(calibrated.plan)
+    if file is not None and not is_changed:
         return FileReference(bundle.path / file)
     if _names_solver(calibrated.plan):
-        return parse_plan_text(with_grid(calibrated.plan))
+        return parse_plan_text(calibrated.plan if file is None else with_grid(calibrated.plan))
     if has_strength:
         return parse_plan_text(PLAN)
-    is_named = split_plan_name(calibrated.plan).is_of_scheduler or file is None
-    return parse_plan_text(calibrated.plan) if is_named else FileReference(bundle.path / f"{file}")
+    if file is not None and not split_plan_name(calibrated.plan).is_of_scheduler:
+        return FileReference(bundle.path / file)  # its name cannot be compiled
+    return parse_plan_of_bundle(calibrated.plan)
 
 
 def _own_plan(bundle: Bundle) -> SchedulerReference:

@@ -10,7 +10,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.sampling.calibrated_plans import find_defaults, read_default_plan
+from fewstep.runtime.sampling.calibrated_plans import find_calibrated_body, find_defaults, read_default_plan
 from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 
@@ -44,24 +44,28 @@ def select_plan(
     guidance = defaults.guidance if guidance is None else guidance
     if isinstance(asked, FittedReference):
         return regroup(check_compiled(plan_for(bundle, body, asked, guidance)), compiler.body.groups)
-    is_kept = kept is not None and as_guidance(guidance) == kept.guidance and not _is_recompiled(bundle, settings)
+    is_kept = kept is not None and not changes_plan(bundle, kept, guidance, settings)
     if is_kept and (asked is None or str(asked) in _names_of(kept, bundle.manifest.grid)):
         return cast(Plan, compiler.compile(kept, None, settings))
     if asked is None:
-        name = body.plan or bundle.manifest.space.default_plan if kept is None else _names_of(kept)[0]
-        asked = _of_bundle(name)
+        calibrated = find_calibrated_body(bundle.manifest, body)
+        name = bundle.manifest.space.default_plan if calibrated is None else calibrated.plan
+        asked = parse_plan_of_bundle(str(name) if kept is None else _names_of(kept)[0])
         defaults = find_defaults(bundle, body, asked)  # the name of a scheduler takes the shaping of its config only
     if settings.get("shaping") is None:
         settings = {**settings, "shaping": defaults.shaping}
     return cast(Plan, compiler.compile(asked, guidance, settings))
 
 
-def _is_recompiled(bundle: Bundle, settings: PlanSettings) -> bool:
-    """Return whether the stored plan cannot be used, because the run's size, shaping or strength requires other
-    coefficients."""
+def changes_plan(
+    bundle: Bundle, kept: AnyPlan, guidance: float | Guidance | None, settings: PlanSettings = NO_SETTINGS
+) -> bool:
+    """Return whether the stored plan cannot be used, because the run's guidance, size, shaping or strength requires
+    other coefficients. None as guidance stands for no guidance."""
     manifest = bundle.manifest
     is_sized = bool(manifest.sizes) and open_bundle(bundle.path).manifest.x_shape != manifest.x_shape
-    return is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
+    is_shaped = settings.get("shaping") is not None or settings.get("strength") is not None
+    return is_sized or is_shaped or as_guidance(guidance) != kept.guidance
 
 
 def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
@@ -73,7 +77,7 @@ def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
     return (name, plan.name) if grid is None else (name,)  # with the grid, which a bare name implies
 
 
-def _of_bundle(name: str) -> TextReference:
+def parse_plan_of_bundle(name: str) -> TextReference:
     """Return the reference of a plan name from the bundle. Raises UserError if it would import a plugin."""
     from fewstep.plans.names.plan_name import check_no_plugin  # imports all solvers; not needed to only run plans
 
