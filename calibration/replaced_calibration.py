@@ -38,9 +38,12 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 
 
 def _list_recorded_files(commands: Sequence[str]) -> list[str]:
-    """Return the options of files in the last recorded calibration."""
-    last = next((shlex.split(each) for each in reversed(commands) if each.startswith("fewstep calibrate ")), [])
-    return [name for name in sorted(FILES) if f"--{name}" in last]
+    """Return the options of files in the last recorded calibration; [] if its command cannot be read."""
+    last = next((each for each in reversed(commands) if each.startswith("fewstep calibrate ")), "")
+    with suppress(ValueError):  # a quotation mark without its partner
+        words = shlex.split(last)
+        return [name for name in sorted(FILES) if f"--{name}" in words]
+    return []
 
 
 def list_options_to_keep(previous: AnyPlan, plan: AnyPlan, given: Collection[str]) -> list[str]:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration.replaced_calibration import warn_of_replaced
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.fitting.options import FitOptions
@@ -24,6 +25,7 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import UNCLIPPED, Clip, Rescale, Threshold, as_shaping, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle
@@ -72,6 +74,20 @@ def test_a_file_of_conditions_and_no_guidance_are_kept_only_where_they_are_given
     assert "replaces" not in caplog.text
     run(bundle, **given)
     assert "conditions of the earlier one; to keep them, give --guidance 1 --conditions FILE" in caplog.text
+
+
+@pytest.mark.parametrize(("command", "said"), [("--conditions c.npz", True), ("--conditions 'c.npz", False)])
+def test_a_recorded_command_that_cannot_be_read_names_no_files(
+    tiny_bundle: Path, command: str, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second has a quotation mark without its partner."""
+    caplog.set_level(logging.WARNING, "fewstep")
+    provenance = open_bundle(tiny_bundle).manifest.provenance
+    commands = (*provenance.commands, f"fewstep calibrate b {command}")
+    change_bundle(tiny_bundle, provenance=msgspec.structs.replace(provenance, commands=commands))
+    bundle = open_bundle(tiny_bundle)
+    warn_of_replaced(bundle, load(tiny_bundle).compile("ddim:4"), ("plan", "guidance", "clip"))
+    assert ("to keep them, give --conditions FILE" in caplog.text) == said
 
 
 def test_int8_is_nearer_where_its_ranges_are_of_clipped_runs(bundle: Path, tmp_path: Path) -> None:
