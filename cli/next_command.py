@@ -67,14 +67,28 @@ def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = No
 
 
 def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep report` command, with the conditions of the previous verb."""
+    """Return the `fewstep report` command, with the conditions of the previous verb. Figures that `measure` wrote to a
+    file may be those of another plan or guidance than the calibrated one: the report then has these too."""
     from fewstep.report.options import ReportOptions
     from fewstep.report.report_task import open_report_task
 
     conditions, prompts = (None, None) if given is None else (given.conditions, given.prompts)
     options = ReportOptions(bundle, conditions=conditions, prompts=prompts)
     estimate = _of_small(bundle, lambda: open_report_task(options).estimate())
-    return NextCommand(_with_conditions(next_command("report", bundle).command, bundle, given), estimate)
+    command = f"{next_command('report', bundle).command}{_options_of_other_plan(given)}"
+    return NextCommand(_with_conditions(command, bundle, given), estimate)
+
+
+def _options_of_other_plan(given: "ConditionOptions | None") -> str:
+    """Return the plan and the guidance of figures that a judgement wrote to a file, and a file for a report of them."""
+    from fewstep.measure.options import MeasureOptions
+
+    if not isinstance(given, MeasureOptions) or given.output is None or (given.plan, given.guidance) == (None, None):
+        return ""
+    plan = "" if given.plan is None else f" --plan {quote(str(given.plan))}"
+    guidance = _guidance_text(given)
+    guided = "" if guidance is None else f" --guidance {quote(guidance)}"
+    return f"{plan}{guided} -o {quote(str(given.output.with_suffix('.html')))}"
 
 
 def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
@@ -91,15 +105,25 @@ def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | N
 def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str:
     """Return the option for the guidance that a verb was given, or "" if the advised command has one or takes none."""
     from fewstep.fitting.options import FitOptions
-    from fewstep.plans.guidance import as_guidance, to_text, weight_of
+    from fewstep.plans.guidance import as_guidance, weight_of
+
+    text = _guidance_text(given)
+    if text is None or "--guidance" in advised.command:
+        return ""
+    form = as_guidance(getattr(given, "guidance", None))
+    is_taken = not isinstance(advised.options, FitOptions) or form is None or weight_of(form) is not None
+    return f" --guidance {quote(text)}" if is_taken else ""
+
+
+def _guidance_text(given: "ConditionOptions | None") -> str | None:
+    """Return the guidance that a verb was given, as the text of its option; None if there is none."""
+    from fewstep.plans.guidance import as_guidance, to_text
 
     guidance = getattr(given, "guidance", None)
-    if guidance is None or "--guidance" in advised.command:
-        return ""
+    if guidance is None:
+        return None
     form = as_guidance(guidance)
-    text = "1" if form is None else to_text(form)
-    is_taken = not isinstance(advised.options, FitOptions) or form is None or weight_of(form) is not None
-    return f" --guidance {quote(text)}" if text is not None and is_taken else ""
+    return "1" if form is None else to_text(form)
 
 
 def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -> str:

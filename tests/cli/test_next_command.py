@@ -17,7 +17,9 @@ from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.estimate import Estimate
+from fewstep.measure.options import MeasureOptions
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
@@ -152,6 +154,15 @@ def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: 
     assert suggest_advice(fit, tiny_bundle, prompts).command == "fewstep fit b --steps 8 --guidance 3 --prompts p.txt"
     own = Advice("", "fewstep calibrate b --guidance 2", CalibrateOptions(tiny_bundle))
     assert suggest_advice(own, tiny_bundle, prompts).command == f"{own.command} --prompts p.txt"
+
+
+def test_after_figures_of_another_plan_comes_a_report_of_it(tiny_bundle: Path) -> None:
+    """A bundle stores only the report of its calibrated plan."""
+    plan, file = parse_plan_text("ddim:4"), Path("my data/f.json")
+    given = MeasureOptions(tiny_bundle, plan=plan, guidance=3.0, output=file, columns=("ms",))
+    other = "--plan ddim:4 --guidance 3 -o 'my data/f.html'"
+    assert report_next(tiny_bundle, given).command == f"fewstep report {tiny_bundle} {other}"
+    assert report_next(tiny_bundle, MeasureOptions(tiny_bundle)).command == f"fewstep report {tiny_bundle}"
 
 
 def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:
