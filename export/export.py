@@ -16,8 +16,8 @@ from fewstep.export.light_network import add_light_network
 from fewstep.export.load_source import load_source
 from fewstep.export.manifest import (
     add_expert,
+    choose_data_limit,
     describe_additions,
-    keep_data_limit,
     make_manifest,
     suggest_later_commands,
 )
@@ -62,12 +62,8 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if origin.scheduler is not None:
             scheduler = writer.add(encode_config(origin.scheduler), folder="plans", name="scheduler", suffix=".json")
         entry = msgspec.structs.replace(make_manifest(options, denoiser, loras), scheduler=scheduler)
-        if options.check is not None and entry.data_limit is None:
-            from fewstep.measure.spec.spec_samples import largest_magnitude  # imports onnxruntime
-
-            entry = msgspec.structs.replace(entry, data_limit=largest_magnitude(options.check, origin.spec))
-        if writer.manifest is not None:
-            entry = keep_data_limit(writer.manifest, entry)
+        of_samples = None if options.check is None else partial(_largest_magnitude, options.check, origin.spec)
+        entry = choose_data_limit(writer.manifest, entry, of_samples)
         for expert in (*others, *origin.experts):
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))
@@ -85,6 +81,12 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         if origin.companions is not None:
             entry = origin.companions.add(writer, entry, progress)
         return writer.commit(add_null_files(writer, entry, options.null))
+
+
+def _largest_magnitude(file: Path, spec: Spec) -> float:
+    from fewstep.measure.spec.spec_samples import largest_magnitude  # imports onnxruntime, which --help does not need
+
+    return largest_magnitude(file, spec)
 
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:

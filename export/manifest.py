@@ -1,9 +1,10 @@
 """The manifest of a new bundle, from what was exported."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from shlex import join, quote, split
 
@@ -60,14 +61,28 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
     return ", ".join([*added, *["the report"] * (previous.report is not None)]) if added else ""
 
 
-def keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
+def choose_data_limit(previous: Manifest | None, new: Manifest, of_samples: Callable[[], float] | None) -> Manifest:
+    """Return the manifest of an export with its limit of the data: that of the Spec, where infinity stands for no
+    limit; else that of the samples of `--check`; else that of the bundle that it replaces."""
+    if new.data_limit == inf:
+        return msgspec.structs.replace(new, data_limit=None)
+    if new.data_limit is None and of_samples is not None:
+        new = msgspec.structs.replace(new, data_limit=of_samples())
+    return new if previous is None else _keep_data_limit(previous, new)
+
+
+def _keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
     """Return the manifest of an export that replaces the bundle of `previous`, with that bundle's limit of the data if
     the new export found none, and its graphs are the same. Otherwise warn that the limit is lost."""
     limit = previous.data_limit
     if new.data_limit is not None or limit is None:
         return new
     if all(name in previous.bodies and previous.bodies[name].graphs == new.bodies[name].graphs for name in new.bodies):
-        LOG.warning("the data limit of the replaced bundle, %g, is kept, since the graphs are the same", limit)
+        LOG.warning(
+            "the data limit of the replaced bundle, %g, is kept, since the graphs are the same: data_limit=math.inf in "
+            "the Spec removes it",
+            limit,
+        )
         return msgspec.structs.replace(new, data_limit=limit)
     LOG.warning(
         "the data limit of the replaced bundle, %g, is not kept, since the graphs differ: give --check FILE again, or "

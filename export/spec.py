@@ -41,7 +41,7 @@ FIXES = {  # fixes for wrong fields of a Spec
     "prediction": f"give one of {', '.join(get_args(Prediction))}",
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
-    "data_limit": "give the largest magnitude in your data, such as 1 for pictures in [-1, 1]",
+    "data_limit": "give the largest magnitude in your data, such as 1 for pictures in [-1, 1], or math.inf for none",
     "distilled": "give True for a network that was distilled to few steps, or leave it out",
     "self_condition": "give True for a network that takes its last x0 after x, without these, or leave it out",
     "heads": "give the number of outputs shaped like x along the channels: 2 or more with steers",
@@ -92,9 +92,9 @@ class Spec(Description, frozen=True):
     axes of x that a caller may choose for each run, such as height and width: x_shape has their defaults. `units` maps
     samples to physical units. For policies, whose samples are action sequences [horizon, ...], `policy` defines which
     actions are executed. For sound, `spectrogram` defines the transform to x. `scheduler` has the fields of a
-    scheduler_config.json of diffusers, for the plan "scheduler:STEPS". `data_limit` is the largest magnitude in data.
-    `grid` is the default grid of plan names, for networks trained on the times of one grid; `plans.default_grid` is the
-    rule. `distilled` networks have no exact trajectory. `x`, `time`, `to` and `output` name tensors of .onnx files."""
+    scheduler_config.json of diffusers, for the plan "scheduler:STEPS". `data_limit` is the largest magnitude in data;
+    infinity removes an earlier one. `grid` is the default grid of plan names (see `plans.default_grid`). `distilled`
+    networks have no exact trajectory. `x`, `time`, `to` and `output` name tensors of .onnx files."""
 
     scheduler: dict[str, Any] | None = None
     x: str = X

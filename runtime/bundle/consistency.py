@@ -90,7 +90,7 @@ def interface_problems(of: Description) -> Problems:
         yield "x_shape", f"{list(shape)} is not the shape of a sample of at most {ELEMENTS_LIMIT} elements"
     if of.self_condition and (reason := _self_condition_problem(of)):
         yield "self_condition", reason
-    if of.data_limit is not None and not (isfinite(of.data_limit) and of.data_limit > 0):
+    if of.data_limit is not None and not of.data_limit > 0:  # a Spec may have infinity, which no manifest stores
         yield "data_limit", f"{of.data_limit:g} is not a positive number"
     if of.heads < (least := 1 if of.steers is None else 2):
         yield "heads", f"{of.heads} is less than {least}"

@@ -19,6 +19,7 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.bundle.reading import open_bundle
 
 ZOO = Path(__file__).parents[2] / "lab" / "zoo"
 SOURCES = {
@@ -159,6 +160,10 @@ def test_the_limit_of_a_spec_counts_more_than_that_of_the_samples(tmp_path: Path
     (tmp_path / "limited.py").write_text(f"SIGN, TIMESTEPS = 1, 1\n{limited}")
     manifest = export(ExportOptions(f"{tmp_path / 'limited.py'}:make", tmp_path / "bundle", check=data))
     assert manifest.data_limit == 9
+    unlimited = limited.replace("9.0", "float('inf')")
+    (tmp_path / "unlimited.py").write_text(f"SIGN, TIMESTEPS = 1, 1\n{unlimited}")
+    options = ExportOptions(f"{tmp_path / 'unlimited.py'}:make", tmp_path / "bundle", check=data)
+    assert export(options).data_limit is open_bundle(tmp_path / "bundle").manifest.data_limit is None
 
 
 def test_the_largest_magnitude_may_be_that_of_a_negative_number(tmp_path: Path) -> None:
