@@ -52,23 +52,26 @@ class DenoiserNetworks:
 
         A network's conditioner and prologue run once, before the first of its steps.
         """
-        is_alone = len(self.networks) == 1
-        if is_alone and not first:
-            return self.networks[DENOISER].feeds(plan, samples, values_of)
 
         @cache
         def feeds_of(network: str) -> Feeds:
             part = self._plan_part(plan, network, first)
+            if part is None:
+                return self.networks[network].feeds(plan, samples, values_of)
             feeds = self.networks[network].feeds(part.part, samples, values_of)
             return lambda index: feeds(part.places[index])
 
-        return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)
+        return (
+            feeds_of(DENOISER) if len(self.networks) == 1 else lambda index: feeds_of(plan.steps[index].network)(index)
+        )
 
-    def _plan_part(self, plan: AnyPlan, network: str, first: int) -> _PlanPart:
-        """Return the part of a plan that a network runs from step `first` on.
+    def _plan_part(self, plan: AnyPlan, network: str, first: int) -> _PlanPart | None:
+        """Return the part of a plan that a network runs from step `first` on; None if it runs every step.
 
         The parts of recent plans are kept, because a network recognises an earlier plan by its identity.
         """
+        if len(self.networks) == 1 and not first:
+            return None
         key, parts = (id(plan), network, first), self._plan_parts
         with parts.lock:
             kept = parts.get(key)
