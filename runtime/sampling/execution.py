@@ -33,7 +33,6 @@ from fewstep.runtime.sampling.request import (
     Resolved,
     RunSettings,
     check_branches,
-    check_given,
     check_hold,
     check_plan,
     check_tensors,
@@ -103,11 +102,10 @@ class ContinuousExecution:
         pass
 
     def begin(self, plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
-        plan, settings, x_shape = check_compiled(plan), inputs.settings, inputs.manifest.x_shape
-        hold = check_hold(settings.get("hold"), plan, x_shape, len(inputs.seeds))
+        plan = check_compiled(plan)
+        hold = check_hold(inputs.settings.get("hold"), plan, inputs.manifest.x_shape, len(inputs.seeds))
         network = inputs.step_call(plan).step_network
-        given = check_given(plan.given, settings.get("given"), inputs.condition, x_shape, len(inputs.seeds))
-        states = execute(plan, network, inputs.draws, np.float32, given, hold)
+        states = execute(plan, network, inputs.draws, np.float32, inputs.given_tensors(plan), hold)
         return PlannedRun(plan, inputs.manifest, states, hold)
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:

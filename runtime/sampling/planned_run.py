@@ -13,8 +13,9 @@ from fewstep.runtime.arrays import Float32
 from fewstep.runtime.bundle.conditions import ConditionValues
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.sampling.execute import Draws, Hold
+from fewstep.runtime.sampling.feeds import BranchValues
 from fewstep.runtime.sampling.finite_checks import finite_sample, finite_states, run_to_sample, warn_if_far
-from fewstep.runtime.sampling.request import Cancel, RunSettings
+from fewstep.runtime.sampling.request import Cancel, RunSettings, check_given
 from fewstep.runtime.sampling.step_call import StepCall
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ T = TypeVar("T")
 class RunInputs:
     """The inputs of a run along one compiled plan. Seeds, sizes and conditions are already checked.
 
+    values_of: a function from a branch to its conditions.
     step_call: a function that returns the network calls of a plan's steps.
     reads_time: whether the network takes a time.
     """
@@ -31,24 +33,26 @@ class RunInputs:
     manifest: Manifest
     seeds: Sequence[int]
     condition: ConditionValues | None
+    values_of: BranchValues
     settings: RunSettings
     draws: Draws
     step_call: Callable[[AnyPlan], StepCall]
     reads_time: bool
 
+    def given_tensors(self, plan: AnyPlan) -> dict[str, Float32]:
+        """Return the tensors [B, *x_shape] that the plan starts from, checked."""
+        given = self.settings.get("given")
+        return check_given(plan.given, given, self.condition, self.manifest.x_shape, len(self.seeds))
+
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run along a plan: the states of its steps, computed lazily and not checked, and its held part.
-
-    sample: the sample, if it is computed without steps.
-    """
+    """A run along a plan: the states of its steps, computed lazily and not checked, and its held part."""
 
     plan: AnyPlan
     manifest: Manifest
     states: Iterator[Any]
     hold: Hold | None = None
-    sample: Float32 | None = None
 
     def with_cancel(self, cancel: Cancel | None) -> "PlannedRun":
         """Return a run that raises `Cancelled` at the first step after `cancel` is set."""
@@ -60,8 +64,7 @@ class PlannedRun:
 
     def finish(self) -> NDArray[Any]:
         """Run all steps, and return the sample [B, *x_shape]. Raises NotFinite if a value is not finite."""
-        x = run_to_sample(self.plan, self.states, self.hold) if self.sample is None else self.sample
-        return warn_if_far(x, self.plan, self.manifest)
+        return warn_if_far(run_to_sample(self.plan, self.states, self.hold), self.plan, self.manifest)
 
     def sample_of(self, last: Any) -> NDArray[Any]:
         """Return the sample [B, *x_shape] of the last state. Raises NotFinite if a value is not finite."""

@@ -19,7 +19,7 @@ from fewstep.runtime.sampling.finite_checks import finite_outputs, warn_if_far
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
 from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs, stop_on_cancel
 from fewstep.runtime.sampling.request import RunSettings, check_given, check_seeds, check_settings
-from fewstep.runtime.sampling.slots import Slots, refuse_banks, slots_at_start
+from fewstep.runtime.sampling.slots import Slots, continue_slots, refuse_banks, zero_slots
 from fewstep.runtime.sampling.step_call import OnCall, StepCall
 
 if TYPE_CHECKING:
@@ -43,31 +43,54 @@ class RunMaker:
         condition: ConditionValues | None,
         guidance: float | Guidance | None,
         settings: RunSettings,
-        may_be_whole: bool = False,
     ) -> PlannedRun:
-        """Check the run of all samples along one plan, and return it before its first step.
+        """Check the run of all samples along one plan, and return it before its first step."""
+        compiled, inputs = self._check(plan, seeds, condition, guidance, settings)
+        return _begin(compiled, inputs)
 
-        may_be_whole: whether a file of `whole_runs` may compute the sample without steps.
-        """
+    def sample(
+        self,
+        plan: PlanLike,
+        seeds: Sequence[int],
+        condition: ConditionValues | None,
+        guidance: float | Guidance | None,
+        settings: RunSettings,
+    ) -> Float32:
+        """Return the samples of a run, float32 [len(seeds), *x_shape]. A file of `whole_runs` computes them if it
+        can."""
+        compiled, inputs = self._check(plan, seeds, condition, guidance, settings)
+        if self.whole_runs is not None and self._needs_no_steps(settings):
+            shape = (len(inputs.seeds), *inputs.manifest.x_shape)
+            values = {**inputs.values_of(COND), **inputs.given_tensors(compiled)}
+            sample = self.whole_runs.sample(compiled, values, inputs.draws, shape)
+            if sample is not None:
+                return warn_if_far(sample, compiled, inputs.manifest)
+        return _begin(compiled, inputs).finish()
+
+    def _check(
+        self,
+        plan: PlanLike,
+        seeds: Sequence[int],
+        condition: ConditionValues | None,
+        guidance: float | Guidance | None,
+        settings: RunSettings,
+    ) -> tuple[AnyPlan, RunInputs]:
+        """Return the compiled plan of a run and its checked inputs."""
         check_settings(settings, RunSettings, "run")
         manifest, carried = self.plans.bundle.manifest, settings.get("carried")
         seeds = check_seeds(seeds)
-        draws = self._draws(seeds)
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         (compiled,) = self.plans.compile_for_run([plan], guidance, settings)
-        if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
-            shape = (len(seeds), *manifest.x_shape)
-            given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
-            sample = self.whole_runs.sample(compiled, {**values_of(COND), **given}, draws, shape)
-            if sample is not None:
-                return PlannedRun(compiled, manifest, iter(()), None, sample)
 
         def step_call(plan: AnyPlan) -> StepCall:
-            return self._step_call(plan, len(seeds), values_of, carried)
+            if carried is None:
+                slots = self._first_slots(plan, len(seeds))
+            else:
+                slots = continue_slots(carried, check_compiled(plan), manifest, len(seeds))
+            return self._step_call(plan, len(seeds), values_of, slots)
 
-        reads_time = self.denoiser.networks[DENOISER].inputs.has_time
-        inputs = RunInputs(manifest, seeds, condition, settings, draws, step_call, reads_time)
-        return execution_of(manifest.space).begin(compiled, inputs).with_cancel(settings.get("cancel"))
+        draws, reads_time = self._draws(seeds), self.denoiser.networks[DENOISER].inputs.has_time
+        return compiled, RunInputs(manifest, seeds, condition, values_of, settings, draws, step_call, reads_time)
 
     def sample_each(
         self,
@@ -121,7 +144,8 @@ class RunMaker:
         self, plan: AnyPlan, samples: int, condition: ConditionValues | None, branches: Overrides | None
     ) -> StepCall:
         """Return the network calls of a compiled plan's steps. Carried tensors begin with zeros."""
-        return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
+        values_of = self._branch_values(samples, condition, branches)
+        return self._step_call(plan, samples, values_of, self._first_slots(plan, samples))
 
     def draws(self, seeds: Sequence[int]) -> Draws:
         """Return the noise of these seeds as a function from draw number to an array [len(seeds), *x_shape]."""
@@ -145,15 +169,25 @@ class RunMaker:
             return False
         return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
 
-    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
-        """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""
-        manifest, slots, first_step = self.plans.bundle.manifest, None, 0
-        if plan.banks or manifest.outputs:
-            slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
-            first_step = slots.first_step(numeric)  # a continued run skips the steps before it
+    def _first_slots(self, plan: AnyPlan, samples: int) -> Slots | None:
+        """Return the slots of a run that continues no other; None if there is nothing to carry or to return."""
+        manifest = self.plans.bundle.manifest
+        if not plan.banks and not manifest.outputs:
+            return None
+        return zero_slots(check_compiled(plan), manifest, samples)
+
+    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, slots: Slots | None) -> StepCall:
+        """Return the network calls of a plan's steps with checked conditions, from the slots at the start of a run."""
+        first_step = 0 if slots is None else slots.first_step(check_compiled(plan))
         feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
-        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)
+        named = tuple(each.name for each in self.plans.bundle.manifest.outputs)
+        return StepCall(self.denoiser, feeds, slots, named, self.on_call)
 
     @cached_property
     def _noise(self) -> NoiseAhead:
         return NoiseAhead()
+
+
+def _begin(plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
+    run = execution_of(inputs.manifest.space).begin(plan, inputs)
+    return run.with_cancel(inputs.settings.get("cancel"))

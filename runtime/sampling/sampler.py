@@ -152,7 +152,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             carried: the slots that an earlier run returned (`carry_on`), for the same plan and number of samples. None
                 starts afresh.
         """
-        return self.runs.begin(plan, seeds, condition, guidance, settings, may_be_whole=True).finish()
+        return self.runs.sample(plan, seeds, condition, guidance, settings)
 
     def carry_on(
         self,

@@ -121,18 +121,19 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
     return Slots(banks)
 
 
-def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
-    """Return the values of carried tensors with which a run begins: those returned by an earlier run, after checks, or
-    zeros for a first run."""
+def zero_slots(plan: Plan, manifest: Manifest, samples: int) -> Slots:
+    """Return the values of carried tensors with which a first run begins: zeros."""
     tensors = {each.name: each for each in manifest.carried}
 
     def zeros(name: str, rows: int) -> NDArray[Any]:
         return np.zeros((rows, *tensors[name].shape), tensors[name].dtype)
 
-    first = first_slots(plan, zeros, samples)
-    if carried is None:
-        return first
-    checked = check_slots(carried, plan, first, samples)
+    return first_slots(plan, zeros, samples)
+
+
+def continue_slots(carried: Slots, plan: Plan, manifest: Manifest, samples: int) -> Slots:
+    """Return the values of carried tensors with which a run continues an earlier one, after checks."""
+    checked = check_slots(carried, plan, zero_slots(plan, manifest, samples), samples)
     for row in checked.rows(plan) or ():
         if row.shape != (samples, *manifest.x_shape):
             wanted, fix = [samples, *manifest.x_shape], "give the slots of a run of the same number and size of samples"
