@@ -106,7 +106,7 @@ class ContinuousExecution:
         hold = check_hold(inputs.settings.get("hold"), plan, inputs.manifest.x_shape, len(inputs.seeds))
         network = inputs.step_call(plan).step_network
         states = execute(plan, network, inputs.draws, np.float32, inputs.given_tensors(plan), hold)
-        return PlannedRun(plan, inputs.manifest, states, hold)
+        return inputs.run(plan, states, hold)
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
         return check_x(x, manifest)

@@ -1,7 +1,7 @@
 """A run along a compiled plan: its inputs, the states of its steps, and the sample that they end in."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event
 from typing import Any, TypeVar
 
@@ -44,6 +44,11 @@ class RunInputs:
         given = self.settings.get("given")
         return check_given(plan.given, given, self.condition, self.manifest.x_shape, len(self.seeds))
 
+    def run(self, plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None) -> "PlannedRun":
+        """Return the run with these states, which ends with `Cancelled` once the setting `cancel` is set."""
+        states = stop_on_cancel(states, len(plan.steps), self.settings.get("cancel"))
+        return PlannedRun(plan, self.manifest, states, hold)
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -53,10 +58,6 @@ class PlannedRun:
     manifest: Manifest
     states: Iterator[Any]
     hold: Hold | None = None
-
-    def with_cancel(self, cancel: Cancel | None) -> "PlannedRun":
-        """Return a run that raises `Cancelled` at the first step after `cancel` is set."""
-        return replace(self, states=stop_on_cancel(self.states, len(self.plan.steps), cancel))
 
     def check_states(self) -> Iterator[Any]:
         """Yield the state after each step. Raises NotFinite for the first that is not finite."""

@@ -46,7 +46,7 @@ class RunMaker:
     ) -> PlannedRun:
         """Check the run of all samples along one plan, and return it before its first step."""
         compiled, inputs = self._check(plan, seeds, condition, guidance, settings)
-        return _begin(compiled, inputs)
+        return execution_of(inputs.manifest.space).begin(compiled, inputs)
 
     def sample(
         self,
@@ -65,7 +65,7 @@ class RunMaker:
             sample = self.whole_runs.sample(compiled, values, inputs.draws, shape)
             if sample is not None:
                 return warn_if_far(sample, compiled, inputs.manifest)
-        return _begin(compiled, inputs).finish()
+        return execution_of(inputs.manifest.space).begin(compiled, inputs).finish()
 
     def _check(
         self,
@@ -186,8 +186,3 @@ class RunMaker:
     @cached_property
     def _noise(self) -> NoiseAhead:
         return NoiseAhead()
-
-
-def _begin(plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
-    run = execution_of(inputs.manifest.space).begin(plan, inputs)
-    return run.with_cancel(inputs.settings.get("cancel"))

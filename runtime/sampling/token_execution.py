@@ -85,7 +85,7 @@ class TokenExecution:
         known = self._check_known(inputs.settings.get("given"), plan, inputs.manifest.x_shape, len(inputs.seeds))
         logits = inputs.step_call(plan).logits
         states = execute_tokens(plan, logits, inputs.seeds, self.vocabulary.mask, known, inputs.reads_time)
-        return PlannedRun(plan, inputs.manifest, states)
+        return inputs.run(plan, states)
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
         size, mask, shape = self.vocabulary.size, self.vocabulary.mask, ", ".join(map(str, free_x_shape(manifest)))
