@@ -96,7 +96,7 @@ def held_out_conditions(
         return {name: array[np.asarray(seeds) % len(array)] for name, array in records.items()}
     axes = picture_axes(takes)
     return {
-        condition.name: np.stack([_held_out_value(condition, number, seed, axes) for seed in seeds])
+        condition.name: np.stack([draw_condition(condition, number, seed, axes, is_held_out=True) for seed in seeds])
         for number, condition in enumerate(takes.conditions)
     }
 
@@ -114,26 +114,12 @@ def describe_conditions(takes: Description, seed: int, records: ConditionRecords
         if condition.shape:
             continue
         if records is None:
-            value = _held_out_value(condition, number, seed)
+            value = draw_condition(condition, number, seed, is_held_out=True)
         else:
             value = records[condition.name][seed % len(records[condition.name])]
         has_label = condition.labels and 0 <= int(value) < len(condition.labels)
         texts.append(condition.labels[int(value)] if has_label else f"{condition.name} {value:g}")
     return ", ".join(texts) or f"seed {seed}"
-
-
-def _held_out_value(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
-    drawn = random_range(condition)
-    if _cycles(condition) and drawn is not None:
-        low, high = map(int, drawn)
-        return np.asarray(low + seed % (high - low + 1), condition.dtype)
-    return draw_condition(condition, number, seed, axes)
-
-
-def _cycles(condition: Condition) -> bool:
-    """Return whether held-out seeds cycle through the condition's values: it is an integer."""
-    is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
-    return is_whole and random_range(condition) is not None and condition.default is None
 
 
 def _keeps_default(condition: Condition) -> bool:
@@ -149,12 +135,15 @@ def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArr
     }
 
 
-def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
+def draw_condition(
+    condition: Condition, number: int, seed: int, axes: Sequence[int] = (), is_held_out: bool = False
+) -> NDArray[Any]:
     """Return a random value of condition number `number`, determined by the seed. A condition with a default and
     without a typical range keeps the default.
 
     If samples are images with the height and width `axes`, a mask consists of 0 and 1, and an image has the statistics
-    of natural images (`pictures`). Any other value is uniform in its range; for integers this includes both ends.
+    of natural images (`pictures`). Any other value is uniform in its range; for integers this includes both ends. With
+    `is_held_out`, successive seeds instead give the successive values of an integer that has no default.
     """
     if _keeps_default(condition):
         return default_value(condition)
@@ -164,6 +153,10 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
             f"condition {condition.name!r} has no range to draw values from",
             "give some (--conditions FILE), or `typical` in the spec and export again",
         )
+    is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
+    if is_held_out and is_whole and condition.default is None:
+        first, last = map(int, drawn)
+        return np.asarray(first + seed % (last - first + 1), condition.dtype)
     (low, high), numbers = drawn, _numbers(seed, number)
     if is_mask(condition, axes):
         values = random_mask(condition.shape, numbers)
