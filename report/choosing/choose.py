@@ -47,9 +47,10 @@ class Choice:
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Judge and time the bodies that run here, and choose by the budget. Raises UserError if none is within it."""
     judging = open_judging(options, progress)
+    budget = Budget(options.within, options.at_least, options.milliseconds, options.decibels)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
     tried = plans_by_body(judging, options.plan)
-    expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
+    expected = partial(estimate, judging, tried, options.threads, budget.milliseconds)
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
@@ -57,7 +58,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     for body, plans in tried.items():
         try:
             engine = find_fastest_engine(judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows)
-            short = select_tried(plans, engine.milliseconds or 0.0, judging, options.milliseconds)
+            short = select_tried(plans, engine.milliseconds or 0.0, judging, budget.milliseconds)
             rows += measure_deployments(judging, body, engine, short, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
@@ -69,7 +70,6 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
     if options.within is not None or options.at_least is not None:
-        budget = Budget(options.within, options.at_least, options.milliseconds, options.decibels)
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, on_front)
         save_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
