@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.plans.transforms.repeat import repeat_plan
+from fewstep.plans.transforms.repeat import repeat_compiled
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
@@ -128,7 +128,7 @@ def record_run(
         bodies are compared; the steps of other networks always run in float32.
     """
     manifest, runs = sampler.bundle.manifest, runs_per_trajectory(plan)
-    plan = repeat_plan(plan, runs) if runs > 1 else plan
+    plan = repeat_compiled(plan, runs) if runs > 1 else plan
     batch = SeedBatch.from_manifest(manifest, seeds, records)
     graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))

@@ -15,7 +15,11 @@ def repeat_plan(plan: Plan, runs: int) -> Plan:
     is the number of the plan's draws. If the plan rolls, a run continues from the state of the previous run.
     """
     check_compiled(plan)
-    runs = check_integer("runs", runs, 1)
+    return repeat_compiled(plan, check_integer("runs", runs, 1))
+
+
+def repeat_compiled(plan: Plan, runs: int) -> Plan:
+    """Return the plan of `repeat_plan` for a compiled plan and a number of runs that are known to be valid."""
     if plan.given:
         raise UserError(
             f"plan {plan.name!r} starts from {', '.join(plan.given)}", "repeat a plan that starts from noise"
