@@ -11,8 +11,8 @@ from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
 from fewstep.calibration.cost import announce_cost, announce_evaluations, records_first
 from fewstep.calibration.failed_bodies import (
-    combine_errors,
     forget_refusals,
+    raise_failures,
     select_makeable_targets,
     store_refusals,
     try_targets,
@@ -29,7 +29,7 @@ from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import label_with_network, select_network
+from fewstep.runtime.bundle.networks import select_network
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
 
@@ -54,10 +54,10 @@ def calibrate(
     the bundle, before any evaluation. Raises UserError naming the targets that failed; the bodies of the other targets
     are in the bundle by then.
     """
-    check_options(options)
+    checked = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         assert writer.opened is not None, "the bundle exists"
-        tasks = open_tasks(writer.opened, options)
+        tasks = open_tasks(writer.opened, options, checked)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
         if after_checks is not None:
@@ -71,14 +71,7 @@ def calibrate(
             manifest = add_bodies(writer, manifest, task, calibrated[name])
         manifest = writer.commit(manifest)
     forget_refusals(writer.opened, calibrated.values())
-    failed = {
-        label_with_network(name, body): error
-        for name, each in calibrated.items()
-        for body, error in each.failed.items()
-    }
-    if failed:
-        written = [label_with_network(name, body) for name, each in calibrated.items() for body in each.bodies]
-        raise combine_errors(failed, written)  # keeps the counts for the next attempt
+    raise_failures(calibrated)  # keeps the counts for the next attempt
     for each in calibrated.values():
         each.checkpoint.drop()
     made = {
@@ -97,9 +90,9 @@ def _calibrate_network(
 ) -> CalibratedNetwork:
     """Return the int8 bodies of a task's network: count activations, choose ranges, lower, judge, and write files.
 
-    Targets fail independently: in `open_task`, after counting (`select_makeable_targets`), or while their body is
-        written and compared with float32. `is_recorded_first`: see `records_first`. Raises UserError if no body can be
-        made.
+    Targets fail independently: in `open_tasks`, after counting (`select_makeable_targets`), or while their body is
+    written and compared with float32. `is_recorded_first`: see `records_first`. Raises UserError if no body can be
+    made.
     """
     runs = FloatRuns(task, regroup(task.plan, {task.network: task.edges}), progress)
     if is_recorded_first:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -63,10 +63,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     plan, bodies = network.plan, network.bodies
     command = task.command([body.target for body in bodies.values()])
     ranges = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
-    maps = [each for each in _read_precision_maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
-    maps += [
-        make_precision_map(name, plan.name, task.bound, each) for name, each in network.searches.items() if task.bound
-    ]
+    maps = _add_precision_maps(writer, task, network, {*manifest.bodies} - {*bodies})
     _warn_of_other_bodies(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # only the latest of repeated commands
@@ -82,7 +79,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
         manifest,
         bodies={**manifest.bodies, **bodies},
         plans={**manifest.plans, plan.name: plan_file},
-        precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
+        precision=maps,
         ranges=ranges,
         engines=engines,
         provenance=provenance,
@@ -103,6 +100,17 @@ def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan
             )
     except UserError as error:
         LOG.warning("bodies of other targets are kept, but their calibration settings cannot be read: %s", error.what)
+
+
+def _add_precision_maps(writer: Writer, task: Task, network: CalibratedNetwork, kept: Collection[str]) -> str | None:
+    """Write the precision maps of the `kept` bodies and of a network's searches, and return their file, if any."""
+    maps = [each for each in _read_precision_maps(task.sampler.bundle) if each.body in kept]
+    maps += [
+        make_precision_map(name, network.plan.name, task.bound, each)
+        for name, each in network.searches.items()
+        if task.bound
+    ]
+    return writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None
 
 
 def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:

@@ -14,6 +14,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import default_value
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.networks import label_with_network
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -104,12 +105,20 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
     return try_targets(task.targets, store_refusals(check_target, task.sampler.bundle), task.refused)
 
 
-def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:
-    """Combine all failures into one error, to be raised once the other bodies are in the bundle."""
+def raise_failures(calibrated: Mapping[str, CalibratedNetwork]) -> None:
+    """Raise all failures of the networks as one UserError, once the other bodies are in the bundle."""
+    failed = {
+        label_with_network(name, body): error
+        for name, each in calibrated.items()
+        for body, error in each.failed.items()
+    }
+    if not failed:
+        return
+    written = [label_with_network(name, body) for name, each in calibrated.items() for body in each.bodies]
     (name, first), *others = failed.items()
     also = "".join(f"; {other} was not made either: {error.what}" for other, error in others)
     rest = f"{also} (in the bundle: {', '.join(written)})"
-    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{rest}" if first.fix else rest.lstrip("; "))
+    raise UserError(f"{name} was not made: {first.what}", f"{first.fix}{rest}" if first.fix else rest.lstrip("; "))
 
 
 def check_usable_targets(

@@ -1,9 +1,10 @@
 """The options of `fewstep calibrate`, checked and completed, with or without the bundle that they are for."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -109,9 +110,10 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         draw_conditions(bundle.manifest, [self.seed])
         return given
 
-    def parse_sizes(self, bundle: Bundle) -> tuple[dict[str, int], ...]:
+    def parse_sizes(self, bundle: Bundle) -> "ChosenSizes":
         """Return the sizes that the options name, each with a value for every dynamic axis."""
         manifest, chosen = bundle.manifest, list[dict[str, int]]()
+        elements = 0 if self.size else prod(manifest.x_shape)
         names = [size.name for size in manifest.sizes]
         for text in self.size:
             numbers = text.split("x")
@@ -120,7 +122,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
                 fix = f"write {form} for each" if names else "leave it out: x has one shape"
                 raise UserError(f"--size {text!r} is not a size of x", fix)
             chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
-            apply_sizes(manifest, chosen[-1])
+            elements = max(elements, prod(apply_sizes(manifest, chosen[-1]).x_shape))
         usual = default_sizes(manifest.x_shape, manifest.sizes)
         if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
             what = f"--size {','.join(self.size)}: a plan of tokens is for one size"
@@ -136,16 +138,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
                 f"{trajectories_text(self.trajectories)} cannot cover all sizes of --size {','.join(self.size)}",
                 f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
             )
-        return tuple(chosen)
-
-    def parse_bound(self, bundle: Bundle) -> Bound | None:
-        """Parse --quality or --speed. Return None if neither is given. Raises UserError for token denoisers, and for
-        bundles of several networks, because a bound is met by choosing the precision of one network."""
-        bound, count = parse_bound(self.quality, self.speed), len(networks(bundle.manifest))
-        if bound is not None and (count > 1 or not bundle.manifest.space.has_squared_error):
-            what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
-            raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
-        return bound
+        return ChosenSizes(tuple(chosen), elements)
 
     def command_for(self, plan: AnyPlan, targets: Sequence[str]) -> str:
         """Return the command that repeats this calibration for some of the targets. File paths are replaced by FILE.
@@ -161,6 +154,17 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         return again.command_line("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))
 
 
+@dataclass(frozen=True)
+class ChosenSizes:
+    """The sizes of x that the trajectories have, each with a value for every dynamic axis; none for the default size.
+
+    elements: the number of elements of x at the largest size.
+    """
+
+    sizes: tuple[Mapping[str, int], ...]
+    elements: int
+
+
 def warn_of_few(options: CalibrateOptions) -> None:
     """Log a warning if there are too few trajectories to measure the ranges of activations reliably."""
     if options.trajectories < FEW:
@@ -171,10 +175,23 @@ def warn_of_few(options: CalibrateOptions) -> None:
         )
 
 
-def check_options(options: CalibrateOptions) -> None:
+@dataclass(frozen=True)
+class CheckedOptions:
+    """The values of the options that do not depend on the bundle.
+
+    targets: the targets to lower for, without duplicates.
+    bound: the bound that the search for a precision map has to meet.
+    seeds: one for each trajectory.
+    """
+
+    targets: tuple[Target, ...]
+    bound: Bound | None
+    seeds: range
+
+
+def check_options(options: CalibrateOptions) -> CheckedOptions:
     """Check the options that do not depend on the bundle. Raises UserError for the first that is wrong."""
-    bound = parse_bound(options.quality, options.speed)
-    targets = load_targets(options)
+    bound, targets, seeds = parse_bound(options.quality, options.speed), _load_targets(options), _parse_seeds(options)
     if bound is not None:
         check_targets(targets, bound)
     for target in targets:
@@ -185,10 +202,19 @@ def check_options(options: CalibrateOptions) -> None:
                 f"--keep-float: {target.name} runs every operation in integers",
                 "leave out --keep-float, or this target",
             )
-    trajectory_seeds(options)
+    return CheckedOptions(targets, bound, seeds)
 
 
-def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
+def refuse_bound(bundle: Bundle) -> None:
+    """Raise UserError because --quality or --speed is given, if the bundle has a token denoiser or several networks: a
+    bound is met by choosing the precision of one network."""
+    count = len(networks(bundle.manifest))
+    if count > 1 or not bundle.manifest.space.has_squared_error:
+        what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
+        raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
+
+
+def _load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
     """Return the targets by their names, without duplicates. Raises UserError for an unknown name, and if there are no
     names."""
     if not options.target:
@@ -197,7 +223,7 @@ def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
     return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
 
 
-def trajectory_seeds(options: CalibrateOptions) -> range:
+def _parse_seeds(options: CalibrateOptions) -> range:
     """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if they are held out."""
     if options.trajectories < 1:
         raise UserError(f"{options.trajectories} trajectories are too few", "use at least 1, preferably 64")

@@ -13,16 +13,18 @@ from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import are_large, row_bytes
 from fewstep.graph.files import io
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.recorded_run import runs_per_trajectory
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.trajectories import BATCH, PER_SIZE, BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.kinds.sizes import apply_sizes
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.sampler import Sampler
 
 MEMORY = 2**26  # bytes of activations at once
@@ -36,6 +38,7 @@ class Task:
     prepared: the graph of that body.
     plan: the plan to calibrate along. It has one range group until the counts are known.
     edges: the values of lambda between the range groups.
+    elements: the number of elements of x at the largest of the sizes.
     targets: the targets to lower for.
     seeds: one for each trajectory.
     operations: names of the operations that will be lowered.
@@ -58,6 +61,7 @@ class Task:
     prepared: Graph
     plan: AnyPlan
     edges: tuple[float, ...]
+    elements: int
     targets: tuple[Target, ...] = ()
     seeds: range = range(0)
     operations: tuple[str, ...] = ()
@@ -91,10 +95,9 @@ class Task:
         (`are_large`). All samples are then processed one at a time."""
         if are_large(self.prepared, self.tensors):
             return True
-        branches, manifest = max(len(step.branches) for step in self.plan.steps), self.sampler.bundle.manifest
-        usual = prod(manifest.x_shape)
-        largest = max((prod(apply_sizes(manifest, sizes).x_shape) for sizes in self.sizes), default=usual)
-        return MEMORY * usual // largest < BATCH * branches * row_bytes(self.prepared, self.tensors)
+        branches = max(len(step.branches) for step in self.plan.steps)
+        usual = prod(self.sampler.bundle.manifest.x_shape)
+        return MEMORY * usual // self.elements < BATCH * branches * row_bytes(self.prepared, self.tensors)
 
     @cached_property
     def ops_with_weights(self) -> tuple[tuple[WeightedOp, ...], ...]:
@@ -125,3 +128,19 @@ class Task:
         sampler = self.with_all_networks(self.sampler.with_network_parts(graph=graph))
         along = partial(roll_out, sizes=self.sizes, per_size=self.per_size, network=self.network)
         return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_per_trajectory(self.plan))
+
+
+def load_task(all_networks: Sampler, network: str, plan: AnyPlan, edges: tuple[float, ...]) -> Task:
+    """Load the float32 graph of one network, and return its task without targets and trajectories."""
+    sampler = all_networks.select_network(network)
+    if isinstance(graph := sampler.network().graph, LazyGraph):
+        sampler = sampler.with_network_parts(bundle=graph.bundle)  # a `HashOnceBundle`, which hashes each file once
+    return Task(
+        sampler=with_row_by_row_prologue(sampler),
+        prepared=load_stored(sampler.bundle, sampler.body.graph),
+        plan=plan,
+        edges=edges,
+        elements=prod(sampler.bundle.manifest.x_shape),
+        network=network,
+        all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
+    )

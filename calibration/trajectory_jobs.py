@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from fewstep.calibration.task import Task
-from fewstep.graph.files.stored_graphs import load_stored
+from fewstep.calibration.task import Task, load_task
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
-from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.trajectories import split_seeds
 from fewstep.measure.workers.job import Workers, map_in_order
 from fewstep.measure.workers.pinned_bundle import PinnedBundle, pin_bundle
@@ -40,20 +38,8 @@ class TrajectoryJob(Generic[Result]):
         """Load the task in this worker process, without its trajectories."""
         folder = self.bundle.check_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
-        sampler = all_networks.select_network(self.network)
-        prepared = load_stored(sampler.bundle, sampler.body.graph)
-        return Task(
-            sampler=with_row_by_row_prologue(sampler),
-            prepared=prepared,
-            plan=self.plan,
-            edges=self.edges,
-            sizes=self.sizes,
-            per_size=self.per_size,
-            threads=threads,
-            network=self.network,
-            all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
-            no_floats=self.no_floats,
-        )
+        task = load_task(all_networks, self.network, self.plan, self.edges)
+        return replace(task, sizes=self.sizes, per_size=self.per_size, threads=threads, no_floats=self.no_floats)
 
 
 def map_trajectories(

@@ -33,5 +33,6 @@ def estimate_work(options: LongWork) -> Estimate:
 def _estimate_calibration(options: CalibrateOptions) -> Estimate:
     from fewstep.calibration.cost import estimate_cost
     from fewstep.calibration.open_task import open_tasks
+    from fewstep.calibration.options import check_options
 
-    return estimate_cost([*open_tasks(options.open(), options).values()]).estimate
+    return estimate_cost([*open_tasks(options.open(), options, check_options(options)).values()]).estimate

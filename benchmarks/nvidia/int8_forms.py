@@ -32,8 +32,8 @@ from fewstep.calibration.lowering.qdq_pairs import qdq_form
 from fewstep.calibration.lowering.quantize import lower_graph, make_quantizer, select_measured_ops
 from fewstep.calibration.lowering.scheme import Target, find_no_slower_operations
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.open_task import open_task
-from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.open_task import open_tasks
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
@@ -143,7 +143,8 @@ def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Coun
     """
     few = FEW if member is BLOCK else CalibrateOptions.trajectories
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
-    seeds, task = min(seeds, few) if member is BLOCK else seeds, open_task(options.open(), options)
+    seeds = min(seeds, few) if member is BLOCK else seeds
+    task = open_tasks(options.open(), options, check_options(options))[DENOISER]
     counts, moments = count_activations(task), measure_second_moments(task)
     plan = regroup(task.plan, {DENOISER: counts.edges})
     course = record_run(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))

@@ -46,10 +46,10 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:
-    check_options(options)
+    checked = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         assert writer.opened is not None, "the bundle exists"
-        tasks = [*open_tasks(writer.opened, options).values()]
+        tasks = [*open_tasks(writer.opened, options, checked).values()]
         needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs

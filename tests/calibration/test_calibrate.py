@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.open_task import open_task
-from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.open_task import open_tasks
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Graph
@@ -16,6 +16,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
@@ -67,7 +68,7 @@ def run(bundle: Path, **changes: object) -> Calibration:
 
 def task_of(options: CalibrateOptions) -> Task:
     """The task of the denoiser in the bundle of the options."""
-    return open_task(options.open(), options)
+    return open_tasks(options.open(), options, check_options(options))[DENOISER]
 
 
 def contents(bundle: Path) -> dict[str, bytes]:

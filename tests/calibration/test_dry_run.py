@@ -15,6 +15,7 @@ import pytest
 from fewstep.calibration import cost
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.open_task import open_tasks
+from fewstep.calibration.options import check_options
 from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import seconds_per_evaluation
@@ -143,7 +144,7 @@ def test_a_large_network_is_also_opened_and_rounded(
     monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
     monkeypatch.setattr(cost, "weight_bytes", lambda graph: 4 * 10**9)
     found = dry_run(options)
-    evaluations = cost.estimate_cost([*open_tasks(options.open(), options).values()]).estimate
+    evaluations = cost.estimate_cost([*open_tasks(options.open(), options, check_options(options)).values()]).estimate
     assert evaluations.preparation == 4 * 10.0 + 4 * 25  # four sessions: ranges, moments, errors, judging
     assert found.value["about_seconds"] == evaluations.sampling + 140
     assert "opening the network and rounding its weights takes about 2 minutes" in found.shown

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fewstep.calibration.open_task import open_tasks
-from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli import next_command as following
 from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next, run_next, suggest_advice
 from fewstep.cli.outcome import Outcome, print_outcome
@@ -119,7 +119,8 @@ def test_a_clip_of_the_scheduler_is_kept_in_the_calibration(tiny_bundle: Path, i
 def test_after_export_with_a_light_network_comes_a_plan_that_runs_it(exported_light: Path) -> None:
     shown = calibrate_next(exported_light)
     assert shown.command == f"fewstep calibrate {exported_light} --plan dpmpp_2m:8+every"
-    tasks = open_tasks(open_bundle(exported_light), CalibrateOptions(exported_light))  # the default plan
+    options = CalibrateOptions(exported_light)  # the default plan
+    tasks = open_tasks(open_bundle(exported_light), options, check_options(options))
     assert {name: task.plan.name for name, task in tasks.items()} == dict.fromkeys(
         ("light", "denoiser"), "dpmpp_2m:8@arctan+every"
     )
