@@ -1,7 +1,8 @@
-"""Int8 bodies, judged by their samples.
+"""Int8 bodies, judged by their final samples.
 
-Clipping can lower the error of each tensor and of each step, and still cause errors that add up over the plan. The
-deployed body therefore generates whole samples, and these are compared with float32's samples from the same noise.
+Clipping can lower the error of each tensor and of each step, and still cause errors that add up over the plan. The body
+is therefore run along the whole plan as deployed, and its samples are compared with those of float32 from the same
+noise.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from fewstep.runtime.bundle.manifest import Manifest, Trial
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, given by its recipe, with the quality of its samples. `search` is set if the body was selected by a
-    bound."""
+    """An int8 body, given by the recipe from which it is made, with the measured quality of its samples. `search` is
+    set if the body was selected by a bound on quality or speed."""
 
     recipe: Recipe
     trial: Trial

@@ -43,7 +43,8 @@ class StoredHistogram(msgspec.Struct, frozen=True):
 
 
 class StoredCounts(msgspec.Struct, frozen=True):
-    """The counts of `done` trajectories. `tensors` lists all observed tensors, including those without values."""
+    """The activation counts of the first `done` trajectories. `tensors` lists all observed tensors, including those
+    without values."""
 
     done: int
     tensors: tuple[str, ...]
@@ -115,8 +116,8 @@ def _remove_abandoned() -> None:
 
 
 def _input_facts(task: Task) -> tuple[object, ...]:
-    """Return what the body's inputs depend on besides the plan: the shape of x, sizes, conditions, the conditioner and
-    the prologue with their hashes, and the bodies of other networks."""
+    """Return everything except the plan that determines the body's inputs along a trajectory: the shape of x, sizes,
+    conditions, the conditioner and the prologue with their hashes, and the bodies of other networks."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     others = []  # the other networks, whose steps the trajectories also run; names of graphs follow from their content

@@ -91,8 +91,8 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
 
 
 def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan, command: str) -> None:
-    """Warn of bodies that stay in the bundle but were calibrated with other settings. If a plan is damaged, the warning
-    says so."""
+    """Log a warning that names the bodies that stay in the bundle but were calibrated with other settings. If the plan
+    of such a body is damaged, the warning says so."""
     try:
         for clause in describe_kept_differences(bundle, new, plan, command):
             LOG.warning(

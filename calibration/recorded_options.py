@@ -26,7 +26,8 @@ def find_float_criteria(manifest: Manifest, body: Body) -> str:
 
 
 def _options_of_body(manifest: Manifest, body: Body) -> dict[str, str]:
-    """Return the options of the last recorded calibration for the target of a body; empty if there is none."""
+    """Return the options of the last recorded calibration for the target of a body, by name; empty if none is
+    recorded."""
     for command in reversed(manifest.provenance.commands):
         verb, options = split(command)[:2], _read_options(command)
         if verb == ["fewstep", "calibrate"] and body.target in options.get("target", "").split(","):

@@ -47,7 +47,8 @@ def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> 
 
 
 def _prologue_bytes(bundle: Bundle) -> int:
-    """Return the bytes of the files of the prologue and the conditioner, except files that they share with the body."""
+    """Return the size in bytes of the files of prologue and conditioner, without files that they share with the
+    body."""
     graphs = (bundle.manifest.conditioner, bundle.manifest.prologue)
     files = {file for graph in graphs if graph is not None for file in (graph.file, *graph.data)}
     shared = set(bundle.manifest.bodies["float32"].graph.data)

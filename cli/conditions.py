@@ -94,9 +94,9 @@ def _example_value(condition: Condition) -> str:
 
 
 def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
-    """Load values from a .npy file: one array of `shape`, or [N, *shape].
+    """Load values from a .npy file: one array of `shape`, or [N, *shape] for N values.
 
-    `what` names the values in errors. Raises UserError for pickled content or another shape.
+    `what` names the values in messages. Raises UserError for pickled content or another shape.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

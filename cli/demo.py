@@ -1,4 +1,4 @@
-"""The demo: options for every verb from export to report, run one after the other."""
+"""The demo: runs every command from export to report, one after the other, with short settings."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -68,7 +68,8 @@ def _encode_other(value: Any) -> object:
 
 
 def _escape_bytes(value: Any) -> object:
-    """Escape bytes that are not valid text, which a path may contain, and replace NaN and infinity by None."""
+    """Prepare a value for JSON: escape bytes that are not valid text, which a path may contain, and replace NaN and
+    infinity by None."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, float):

@@ -40,7 +40,7 @@ LOG = logging.getLogger("fewstep")
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
-    """Trace, rewrite and verify a denoiser, then write the bundle. If that fails, an older bundle stays as it was.
+    """Trace, rewrite and verify a denoiser, then write the bundle. If that fails, an existing bundle is left as it was.
 
     Weights are held in memory only once. Those of a large network are written to the bundle's folder as soon as they
     are traced, and mapped from there. If the export fails, these files are removed.

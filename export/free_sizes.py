@@ -152,8 +152,8 @@ def _size_symbol(size: Size) -> Any:
 
 
 def _axis_symbol(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
-    """Return an axis that follows one size as a multiple of its symbol. If it follows several sizes, torch.export
-    infers the axis."""
+    """Return the symbol of an axis for torch.export. If the axis depends on one free size, it is a multiple of that
+    size's symbol. If it depends on several sizes, torch.export infers it."""
     factor, names = parse_dimension(size)
     if len(names) > 1:
         return torch.export.Dim.AUTO

@@ -318,7 +318,7 @@ class Reference(Protocol):
         ...
 
     def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the tensors besides the prediction, [B, *shape], by their output ports."""
+        """Return the outputs other than the prediction, [B, *shape], by the names of the graph's outputs."""
         ...
 
     def random_operation(self) -> str:

@@ -69,7 +69,8 @@ def trace(
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, batch: Any) -> list[Any]:
-    """Return the dynamic axes of each argument of forward. Those of a parameter *arguments are nested in a tuple."""
+    """Return the dynamic axes of each argument of forward, for torch.export. Those of arguments that *arguments
+    collects are nested in a tuple."""
     shapes: list[Any] = free_sizes.dynamic_axes(spec, batch)
     count = len(shapes)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]

@@ -15,8 +15,8 @@ USES = 3
 
 @dataclass(frozen=True)
 class FitConditions:
-    """Records of conditions for the fit, for its choices and for its judgement. Each is None if the seeds alone
-    determine the conditions."""
+    """The records of conditions for fitting, for selecting plans, and for judging the result. Each is None if the seeds
+    alone determine the conditions."""
 
     fit: ConditionRecords | None
     selection: ConditionRecords | None

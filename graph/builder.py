@@ -105,7 +105,7 @@ class Builder:
         self.optional |= other.optional
 
     def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], extents: Mapping[str, Extent]) -> Graph:
-        """Return the graph of all nodes so far, with these inputs, outputs and free sizes."""
+        """Return the graph of all nodes added so far, with these inputs, outputs and free sizes."""
         ports = {value.name for value in (*inputs, *outputs)}
         described = tuple(value for name, value in self.described.items() if name not in ports)
         nodes = tuple(self.nodes)

@@ -1,4 +1,4 @@
-"""The ranges of named dimensions, for graphs with free axes besides the batch.
+"""The ranges of named dimensions, for graphs with free axes other than the batch.
 
 `runtime/kinds/sizes.py` defines the names: "height", "height/8". A graph file stores the range of each name in its
 metadata, so that a reader of the file knows which shapes it accepts.

@@ -29,8 +29,8 @@ def varies_per_call(port: str) -> bool:
 class Node:
     """One operation. Attributes hold the results of `onnx.helper.get_attribute_value` (ints, floats, bytes, lists).
 
-    The body of a Loop is an attribute of type Graph. Only graphs written to files have such nodes, and passes do not
-    look inside.
+    The body of a Loop is an attribute of type Graph. Only baked graphs have such nodes, and passes do not rewrite their
+    bodies.
     """
 
     op: str

@@ -66,7 +66,7 @@ def quantize_weight(
 
 
 def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
-    """Return the scale with the least squared error for each row [channels, fan-in], as numbers of `dtype`.
+    """Return the scale with the smallest squared error for each row of `rows` [channels, fan-in], rounded to `dtype`.
 
     Each factor of a grid gives a scale that clips the maximum magnitude of a row to `largest`. The error of that
     clipping grows as the factors decrease, so the search ends once it alone exceeds the best total error in every row.

@@ -46,7 +46,8 @@ def needs_row_by_row(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers:
 
 
 def _total_memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: int) -> float:
-    """Return the bytes of all processes: each has float32, and those that sample have the other bodies too."""
+    """Return the total memory in bytes of all processes. Each has the float32 body; those that sample also have the
+    other bodies."""
     exact = PER_WEIGHT * body_bytes(bundle, FLOAT)
     others = PER_WEIGHT * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT)
     process = exact + others + activations + PROCESS_BYTES

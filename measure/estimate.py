@@ -16,12 +16,12 @@ LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimated duration of work, at the current speed of the machine.
+    """The estimated duration of some work, at the current speed of this machine.
 
-    evaluations: maximum number of evaluations, each of a single sample with all branches of guidance.
-    sampling: seconds of these evaluations.
-    timing: maximum seconds of the turns in which contenders are timed.
-    preparation: seconds in which a large network is opened, and its weights are rounded.
+    evaluations: the maximum number of evaluations, each of a single sample with all branches of guidance.
+    sampling: the seconds of these evaluations.
+    timing: the maximum seconds of all turns in which contenders are timed.
+    preparation: the seconds in which a large network is loaded, and its weights are rounded.
     """
 
     evaluations: int

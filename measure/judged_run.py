@@ -1,7 +1,7 @@
-"""The runs of bodies along a plan of continuous samples, each judged against float32's run from the same seeds.
+"""Runs of bodies along a plan of continuous samples, each compared with the float32 run from the same seeds.
 
-In a *forced* step the body reads float32's state instead of its own, so that errors of earlier steps do not affect its
-output.
+In a *forced* step the body receives the state of the float32 run instead of its own, so that errors of earlier steps do
+not affect its output.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +71,9 @@ class StepSums(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """One contender in one batch: its samples, and float32's samples of the same seeds along its plan.
+    """One contender in one batch: its samples, and the float32 samples of the same seeds along the contender's plan.
 
-    agreement, decibels [seeds]: only for tokens, which have no other figures besides samples.
+    agreement, decibels [seeds]: only for tokens, which have no other measures besides samples.
     """
 
     samples: NDArray[Any]

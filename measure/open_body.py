@@ -21,8 +21,11 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 
 def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) -> Sampler:
-    """Open a body on its backend, fused as deployed, or with Q/DQ pairs kept to simulate another backend's numerics.
-    With `by_rows` it runs one row at a time."""
+    """Load a body on the backend that runs it as deployed. A body for a backend that is not on this machine is run by
+    onnxruntime with Q/DQ pairs unfused, which simulates the arithmetic of that backend.
+
+    by_rows: whether the body runs one row of a batch at a time.
+    """
     body = bundle.body(name)
     backend: Backend = OnnxRuntime(threads=threads)
     if (other := backend_of(body)) != ONNXRUNTIME:

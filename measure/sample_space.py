@@ -38,7 +38,8 @@ class Judging(Protocol):
         of all `count` seeds."""
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
-        """Return the number of runs of the network along the plan, of float32 on `count` seeds and of contenders."""
+        """Return the number of runs of a network along the plan that a comparison needs: of float32 on `count` seeds,
+        and of the contenders."""
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
         """Return whether plans of more steps come closer to an exact result, so that a teacher exists. Raises UserError

@@ -1,1 +1,1 @@
-"""Plans: samplers as tables of numbers, compiled from schedules, solvers and grids with numpy and msgspec."""
+"""Plans: samplers as tables of coefficients, compiled from schedules, solvers and grids with numpy and msgspec."""

@@ -32,7 +32,7 @@ class Cancelled(Exception):
 
 
 def join_fix(what: str, fix: str) -> str:
-    """Return the line of a failure and what to do about it, if that is known."""
+    """Return a failure and its fix as one line; only the failure if `fix` is ""."""
     return f"{what}; {fix}" if fix else what
 
 

@@ -30,12 +30,12 @@ ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 
 @dataclass(frozen=True)
 class SolverListing:
-    """A solver.
+    """The description of a solver.
 
-    evaluations: calls of the denoiser per inner step.
+    evaluations: calls of the denoiser per step that does not end at the clean end.
     is_fitted: whether its parameters hold fitted numbers. With their defaults it is the same as another solver.
-    rows: K, the number of state rows, each the size of a sample.
-    parameters: defaults by name.
+    rows: K, the number of state rows, each of the size of a sample.
+    parameters: the defaults by name.
     given: the names of tensors that the caller passes.
     aliases: names in the literature that plans accept too.
     """

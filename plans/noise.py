@@ -125,7 +125,7 @@ def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]
 
 
 def uniform(seed: int, number: int) -> float:
-    """Return a uniform number in (0, 1) for a decision of a run, such as resampling. No sample's noise uses these
-    counters."""
+    """Return a uniform random number in (0, 1) for a decision about a whole run, such as resampling. It is independent
+    of the noise of all samples."""
     words = np.array([[number & 0xFFFFFFFF], [number >> 32], [0], [CHANCES]], np.uint64)
     return (float(philox(words, (seed & 0xFFFFFFFF, seed >> 32))[0, 0]) + 0.5) * 2.0**-32

@@ -175,8 +175,8 @@ def value_count(shaping: Shaping) -> int:
 
 
 def quantile_place(quantile: float, count: int) -> tuple[int, int, float]:
-    """Return the indices of the two sorted values that enclose a quantile, and its fraction of the distance between
-    them, from 0 to 1."""
+    """Return (lower, upper, fraction) for a quantile of `count` sorted values: the indices of the two values around it,
+    and its position between these two, from 0 to 1."""
     place = (count - 1) * quantile
     before = int(place)
     return before, min(before + 1, count - 1), place - before

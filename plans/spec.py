@@ -17,10 +17,11 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
-    """Parameters of a noise schedule. `paths.py` interprets them, and None means the default of the kind.
+    """The parameters of a noise schedule, which `paths.py` interprets. None means the default for this `kind` of
+    schedule.
 
-    Parameters that a kind does not use keep their defaults and are not written. They are not part of the fingerprint,
-    except the first four, which always are.
+    Parameters that a kind does not use keep their defaults, and are not written to files. They are not part of the
+    fingerprint, except the first four, which always are.
     """
 
     kind: Literal[

@@ -119,7 +119,7 @@ class Tracer:
 
     @property
     def prediction(self) -> Prediction:
-        """The denoiser's prediction. `network` returns that of another network."""
+        """The denoiser's prediction type. `network` returns that of the network that runs at a time."""
         return self.denoiser.prediction
 
     @property

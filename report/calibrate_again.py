@@ -14,7 +14,7 @@ from fewstep.runtime.sampling.sampler import PLAN
 
 
 def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
-    """Return the options that calibrate a body again along the calibrated plan.
+    """Return options that calibrate a body again along the plan of its last calibration.
 
     Guidance and clip are those of the plan. The operations kept in float, the groups and the sizes are those of the
     recorded command. Default values are left out. A plan that exists only as a file cannot be named, so the default

@@ -1,7 +1,7 @@
-"""The building blocks of the page. Text is escaped, and figures keep their exact value.
+"""The building blocks of the page. Text is escaped, and numbers keep their exact values.
 
-A figure is a <data> element: the shown text is rounded, its `value` is exact. A program (or a test) can thus compare
-a page with its results.
+A number is a <data> element: the displayed text is rounded, its `value` is exact. A program (or a test) can thus
+compare a page with its results.
 """
 
 import base64

@@ -57,7 +57,8 @@ def judgement(
 
 
 def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> tuple[str, str]:
-    """Return the verdict in words, and the limit that is not reached, as ", where good to ship needs 40 dB"."""
+    """Return the verdict in words, and a clause about the limit that is not reached, such as ", where good to ship
+    needs 40 dB"; "" if all are reached."""
     if tokens is not None:
         is_good = 100 * tokens.disagreement <= MOST_CHANGED
         return (GOOD, "") if is_good else (LOOK, f", where {GOOD.lower()} allows {MOST_CHANGED:g} %")

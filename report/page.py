@@ -272,7 +272,7 @@ def speed_section(results: Results) -> Html:
 
 
 def _other_engines(results: Results) -> dict[str, str]:
-    """Return, by name, the engine of each body that onnxruntime did not run."""
+    """Return, by body name, the inference engine of each body that onnxruntime neither ran nor simulated."""
     usual = (ONNXRUNTIME, SIMULATION)
     return {quality.body: quality.computed_by for quality in results.qualities if quality.computed_by not in usual}
 

@@ -1,4 +1,4 @@
-"""Overlapping windows of one size in a larger array: their places, and the weights of their elements."""
+"""Overlapping windows of one size in a larger array: where they are, and the weights with which they are averaged."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -29,8 +29,8 @@ LEAST_GAIN_FUSED = -3.0  # dB, if engines fuse the product: about the cost of cl
 
 
 def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
-    """Return the code with which a target quantizes a tensor of these ranges. Each channel has its own scale if that
-    gains at least `least_gain` dB."""
+    """Return the quantization parameters of a tensor with these ranges for a target. Each channel gets its own scale if
+    that reduces the error by at least `least_gain` dB."""
     by_channel = ranges.by_channel
     if by_channel is None or channel_gain(ranges) < least_gain:
         return scheme.encode(ranges, grouped)

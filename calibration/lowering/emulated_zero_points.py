@@ -114,8 +114,8 @@ def _subtract_zero_point(x: str, pads: tuple[int, ...], middle: float, new: NewN
 def _add_back_shifts(
     graph: Graph, ops: dict[str, WeightedOp], shifts: dict[str, Array]
 ) -> tuple[Graph, Mapping[str, str]]:
-    """Return the graph with every shift added to the bias after its operation, or as a new sum if there is no bias, and
-    the names of the new sums' outputs by the names of the operations' outputs."""
+    """Return the graph with each shift added to the bias after its operation, or by a new Add if there is no bias. Also
+    return the outputs of the new Adds, by the names of the operations' outputs."""
     idx, new = index(graph), NewNodes(graph)
     biased = {name: _find_bias(idx, ops[name]) for name in shifts}
     places = {add.output: (name, bias) for name, addition in biased.items() if addition for add, bias in [addition]}

@@ -77,10 +77,10 @@ def lower(
 ) -> LoweredBody:
     """Lower a prepared float32 graph to the int8 body for a target. Operations named in `in_float` stay in float.
 
-    `keep` writes the weights of the lowered graph to files, and returns the graph with the weights mapped from there.
-    It is called before the check on an engine, which holds another copy of the weights. By default they stay in memory.
-    `quantize` rounds weights, by default to the nearest integers. Raises UserError if a tensor has no range, or nothing
-    can be quantized.
+    `keep` moves the weights of the int8 graph to files, and returns the graph with the weights mapped from there. It is
+    called before the check on an engine, which holds another copy of the weights. By default they stay in memory.
+    `quantize` rounds weights, by default to the nearest integers. Raises UserError if a tensor has no range, or if no
+    operation can be quantized.
     """
     graph, ops, codes = lower_graph(prepared, table, target, in_float, quantize)
     graph = graph if keep is None else keep(graph)
@@ -166,7 +166,8 @@ def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[Weigh
 
 
 def _check_constants(prepared: Graph) -> None:
-    """Raise UserError for a constant too large to share a 16-bit code, such as an infinite mask of attention."""
+    """Raise UserError for a constant that is so large that one 16-bit scale cannot cover it and smaller numbers, such
+    as an infinite attention mask."""
     for name, array in prepared.constants.items():
         if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
@@ -207,9 +208,9 @@ def _weights_by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeigh
 def choose_encodings(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
-    """Return the code of every activation. A code does not depend on which other operations are lowered. Operations
-    that share a weight have no per-channel scales: the weight would have to compensate for the multipliers of all of
-    them."""
+    """Return the quantization parameters of every activation. They do not depend on which other operations are
+    quantized. Activations of operations that share a weight have a single scale for all channels: the weight would have
+    to compensate for the multipliers of all of these operations."""
     weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those read the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}

@@ -70,8 +70,8 @@ def keep_slower_in_float(recipe: Recipe) -> Recipe:
 def float_times(
     prepared: Graph, operations: Sequence[str], slower: Collection[str] = (), policy: CalibrationPolicy = POLICY
 ) -> Array:
-    """Return the time that each operation adds to an all-int8 step if it stays in float, as a share of that step. It
-    is 0 for operations that are `slower` in int8."""
+    """Return the time that each operation adds to an all-int8 step if it stays in float, as a fraction of the time of
+    that step. It is 0 for operations in `slower`, which are slower in int8."""
     work, summed = count_operation_macs(prepared), dict[str, int]()  # products per output value
     for op, _ in explain_selection(prepared):
         weight = prepared.constants[op.weight]

@@ -92,10 +92,12 @@ def _fuse_attention(graph: Graph) -> Graph:
 def attribute_errors(
     error: Callable[[Sequence[int]], float], count: int, runs: int, remainder: float = POLICY.remainder
 ) -> Array:
-    """Return the error of each of `count` items, [count]. One call of `error` measures any group of items together.
+    """Return the error that each of `count` items causes, [count]. A call of `error` measures the error of any group of
+    items together; at most `runs` calls are made.
 
-    Each item is measured separately if there are enough runs. Otherwise the worst groups are halved, and the items of a
-    group share its error equally. A half is not measured if the other has less than `remainder` of a group's error.
+    If there are enough calls, each item is measured separately. Otherwise the groups with the largest errors are
+    halved, and the items of a group share its error equally. A half is not measured if the other half has less than the
+    fraction `remainder` of the group's error.
     """
     if count <= runs:
         return np.array([error((number,)) for number in range(count)])

@@ -118,7 +118,7 @@ class Search:
         return self._judged[count]
 
     def _run(self, count: int, *recorded_runs: RecordedRun) -> Array:
-        """Return the PSNR in dB of each sample of some recorded runs."""
+        """Return the PSNR in dB of each sample of some recorded runs, for the body with `count` operations in float."""
         body = self.make_recipe(count)
         graphs = open_graphs(body.lower_unchecked(), body.target)
         return np.concatenate([run.decibels(run.run(graphs)) for run in recorded_runs])

@@ -100,8 +100,9 @@ def _gate_nodes(tensor: str, gate: str, result: str) -> tuple[Node, Node]:
 def _error_nodes(
     name: str, multipliers: NDArray[np.float64] | None, op: WeightedOp, prepared: Graph, tensor: str = ""
 ) -> tuple[list[Node], dict[str, Array]]:
-    """Return the nodes and constants that compute the tensor `error_name` for a tensor in the code of `name` (default:
-    the tensor itself). Channels are multiplied before quantization, and divided after it."""
+    """Return the nodes and constants that compute the quantization error of a tensor, named `error_name`. The
+    quantization parameters are those of `name` (by default the tensor itself). Channels are multiplied before
+    quantization, and divided after it."""
     tensor, code = tensor or name, (scale_name(name), zero_point_name(name))
     integer, back = integer_name(tensor), name_after_rounding(tensor)
     if multipliers is None:

@@ -51,7 +51,7 @@ def choice_table(choice: Choice, batch: int) -> Table:
 
 def draw_choice(choice: Choice, options: ChooseOptions) -> str:
     """Draw quality over time as SVG: a curve for each body, labelled with the numbers of evaluations, and the Pareto
-    front. If there is a winner, also draw it and the budget."""
+    front. If a deployment was chosen, it and the limits are drawn too."""
     bodies = dict.fromkeys(row.body for row in choice.deployments)
     curves = [
         _curve(body, [row for row in choice.deployments if row.body == body], index)

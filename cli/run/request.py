@@ -113,7 +113,8 @@ def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
 
 
 def _check_counts(options: RunOptions) -> None:
-    """Raise UserError if --samples leaves out values of the command line. Rows of files may be left out."""
+    """Raise UserError if there are more values on the command line than samples, so that --samples would leave some
+    out. Rows of files may be left out."""
     names = [text.partition("=")[0] for text in options.condition if "=@" not in text]
     for what, count in (
         *((f"--condition {name}", names.count(name)) for name in names),

@@ -62,10 +62,10 @@ def dry_run(options: ChooseOptions) -> Outcome:
 
 
 def _check_bound(options: ChooseOptions) -> None:
-    """Raise UserError for a token bundle, which `choose` cannot judge, and if the options give no limit on time or
+    """Raise UserError for a token bundle, which `choose` cannot judge, and if the options limit neither time nor
     quality.
 
-    Without a limit there is no winner. Plans that --plan names can be compared without one.
+    Without a limit no deployment can be chosen. Plans that --plan names can still be compared.
     """
     options.open().check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:

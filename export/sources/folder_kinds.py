@@ -37,10 +37,10 @@ class FolderKind:
 
 
 def find_folder_kind(folder: Path) -> FolderKind | None:
-    """Return the type of a folder; None if no plugin reads it.
+    """Return the kind of a folder that a plugin can read, or None if no plugin can.
 
-    A folder that fewstep reads, such as a diffusers pipeline, is never passed to another package's plugin. Raises
-    UserError for a folder that plugins of two packages read, and for a plugin that fails.
+    A folder that fewstep itself reads, such as a diffusers pipeline, is never passed to another package's plugin.
+    Raises UserError for a folder that plugins of two packages can read, and for a plugin that fails.
     """
     if (folder / INDEX).is_file():
         return None

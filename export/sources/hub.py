@@ -121,7 +121,8 @@ def _weight_files(folder: Path, home: str, stem: str, variant: str | None) -> li
 
 
 def _has_files(folder: Path, files: Sequence[str]) -> bool:
-    """Return True if a network is complete: an interruption may leave only some of its shards."""
+    """Return True if all files of a network are in a folder. After an interrupted download, some shards may be
+    missing."""
     return all((folder / name).is_file() for name in files)
 
 
@@ -145,7 +146,7 @@ def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
 def _download(
     hub: Any, unanswered: Exception | None, model: str, revision: str | None, patterns: Sequence[str]
 ) -> Path:
-    """Return the folder of a commit, from the cache if the hub did not answer."""
+    """Return the local folder of a commit. It is downloaded, or taken from the cache if the hub did not answer."""
     download: Callable[..., Any] = hub.snapshot_download
     try:
         is_local = unanswered is not None

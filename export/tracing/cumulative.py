@@ -54,8 +54,8 @@ def _running_product(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -
 
 
 def _running_log_sum(x: Tensor, dim: int) -> Any:
-    """Return the logarithms of the running sums of exp(x), in log2(n) steps. torch.onnx computes the exponentials,
-    which are 0 or infinite for numbers beyond 88."""
+    """Return the logarithm of the cumulative sum of exp(x), in log2(n) steps (logcumsumexp). torch.onnx would compute
+    the exponentials, which are 0 or infinite for numbers beyond 88."""
     if not x.dim():
         return x.clone()
     length, place = x.shape[dim], 1

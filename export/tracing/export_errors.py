@@ -59,8 +59,8 @@ def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
     watch = CallWatch(root, describe_hooks(root))
 
     def note_fixed() -> None:
-        """Called before a module is entered or left: a batch size that is a number by now was fixed by the innermost
-        module."""
+        """Note which module fixed the batch size to a number. Called before a module is entered or left: if the size is
+        a number by now, the innermost module has fixed it."""
         if watch.fixed_by is None and watch.inside and any(map(_is_number, watch.batches)):
             watch.fixed_by = watch.innermost
 

@@ -1,4 +1,5 @@
-"""Operations on the order of elements that torch.onnx cannot export, or exports with NaN in arbitrary places.
+"""Replace operations on the order of elements that torch.onnx cannot export, or exports such that NaN ends in arbitrary
+places.
 
 sort treats NaN as larger than any number. kthvalue, median and nanmedian select an element of the sorted rows. mode
 counts equal elements. searchsorted counts the edges below x.

@@ -160,15 +160,16 @@ def compare(
     progress: Progress = SILENT,
     half: PreparedDenoiser | None = None,
 ) -> Verification:
-    """Compare the exported graph, then the prepared one, then its float16 form, with the reference at every point.
+    """Compare the exported graph, then the prepared graph, then the prepared graph rounded to float16, with the
+    reference at every point.
 
-    A quick verification compares only the prepared graph, which is deployed, and the exported graph only if that one
-    differs. Large attention is computed in parts, which gives the same numbers, since the scores of a batch can be
-    larger than the network.
+    A quick verification compares only the prepared graph, which is deployed, and the exported graph only if the
+    prepared one differs from the reference. Large attention is computed in parts, which gives the same numbers, since
+    the scores of a batch can be larger than the network.
 
     `half` is the prepared graph in float16, for a float16 bundle. CPU kernels compute it in float32. So every export
     also rounds each result to float16, which shows the loss of float16 in the bundle or in engines. Raises UserError at
-    the first mismatch. `again` loads the reference again, to find the node where the mismatch begins.
+    the first mismatch. `again` loads the reference again, to find the node at which the mismatch begins.
     """
     comparisons: list[PointComparison] = []
 
@@ -241,7 +242,8 @@ def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
 
 
 def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
-    """Return the point with the tensors that the reference carries after zero, one or two calls at that point."""
+    """Return the point with other carried tensors: those that the reference returns after zero, one or two calls at
+    this point."""
     for _ in range(number % 3):
         others = reference.other_outputs(point.feeds).items()
         carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in others if name.startswith(NEXT)}

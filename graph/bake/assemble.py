@@ -129,7 +129,8 @@ def assemble(
 
 
 def _add_loops(run: Run, state: list[str]) -> list[str]:
-    """Add one Loop for each range of steps that one body can run; return the names of the state after the last step."""
+    """Add one Loop for each range of steps that one graph can run. Return the names of the state rows after the last
+    step."""
     steps: Sequence[Any] = run.plan.steps
     rows = [0] * len(steps) if run.held is None else run.held.rows
     bank_writes = [
@@ -187,7 +188,7 @@ def _ports(
 
 
 def check_names(ports: Sequence[BakedPort]) -> None:
-    """Raise UserError if two ports of the file have the same name."""
+    """Raise UserError if two inputs or outputs of the baked file have the same name."""
     by_name: dict[str, BakedPort] = {}
     for port in ports:
         other = by_name.setdefault(port.name, port)

@@ -1,7 +1,7 @@
-"""Inner features in a baked run: a full step writes the slots of their bank, and light steps read them.
+"""Inner features (feature caching) in a baked run: full steps write them to slots, and light steps read the slots.
 
-The slots live within a run, so they are neither inputs nor outputs of the file. Networks alternate from step to step,
-so such a run is written out step by step.
+The slots exist only within a run, so they are neither inputs nor outputs of the file. Since networks alternate from
+step to step, such a run is written out step by step.
 """
 
 from collections.abc import Mapping

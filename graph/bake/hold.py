@@ -20,12 +20,12 @@ HELD, MASK = "held", "held_mask"  # inputs
 
 @dataclass(frozen=True)
 class HoldInputs:
-    """A hold along a plan.
+    """The inputs and coefficients with which a baked run keeps a known part of the sample.
 
-    value, mask: tensors [B, ...].
-    rows: the index of the state's row that is x, for each step.
-    alphas, sigmas: for each step, the scales with which the value is noised.
-    draws: the numbers of the draws used for that; empty if the value is restored without noise.
+    value, mask: the names of tensors [B, ...].
+    rows: for each step, the index of the state row that is x.
+    alphas, sigmas: for each step, the coefficients with which noise is added to the known value.
+    draws: for each step, the number of the noise draw; empty if the value is restored without noise.
     """
 
     rows: tuple[int, ...]

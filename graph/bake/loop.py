@@ -125,7 +125,8 @@ class _Step:
         return self.run.network(self.stretch.steps[0])
 
     def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
-        """Add the rows of the state after the step. In all steps of the range, x is the same row."""
+        """Add the nodes that compute the state after the step. Return the names of its rows. In all steps of the range,
+        x is the same row."""
         stretch, inner, draws = self.stretch, self.inner, self.run.draws
         assert isinstance(stretch, AlignedSteps)
         if self.run.held is not None:

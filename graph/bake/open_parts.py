@@ -21,8 +21,8 @@ from fewstep.runtime.sampling.feeds import BodyInputs
 
 
 def open_parts(bundle: Bundle, name: str, plan: AnyPlan, form: str, latents: bool) -> Parts:
-    """Open the graphs of a body, converted to `form`, for the networks of a plan. Unless `latents` is true, open the
-    text encoder and the autoencoder too."""
+    """Read the graphs of a body for the networks of a plan, converted to the number format `form`. Unless `latents` is
+    true, read the text encoder and the autoencoder too."""
     manifest = bundle.manifest
 
     def open_graph(entry: GraphEntry) -> Graph:

@@ -189,8 +189,8 @@ def _pair_inputs(
     places: Sequence[int],
     under: str,
 ) -> dict[str, str]:
-    """Return the prologue's inputs for all pairs of step and branch. `places` are the pairs' branch indices. Tensor
-    names begin with `under`."""
+    """Return the names of the prologue's inputs for all pairs of step and branch. `places` has the branch index of each
+    pair. New tensor names begin with `under`."""
     pairs = len(places)
     shape = batch.pair(pairs)
     flat = outer.constant(np.array([-1], np.int64), "flat")

@@ -24,7 +24,7 @@ Shape = tuple[int | str, ...]
 
 
 class StepBuilder(Protocol):
-    """The interface of a builder of the Loop body that runs a range of steps (`loop.py`)."""
+    """The interface of a builder of the graph that a Loop runs for a range of steps (`loop.py`)."""
 
     inner: Builder
     numbers: StepNumbers

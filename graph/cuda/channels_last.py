@@ -53,14 +53,14 @@ def channels_last(graph: Graph, types: Types) -> Graph:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Converts a graph node by node.
+    """Converts a graph to channels-last layout, node by node.
 
-    last: the name of the channels-last form of each tensor that has one.
+    last: for each tensor that exists in channels-last layout, its name there.
     written: the tensors that exist under their original names.
-    skipped: outputs of nodes that another node computes.
+    skipped: outputs of nodes that are computed as part of another node.
     tokens: tensors [B, C, n] that only Transposes read, and for each the image that it was reshaped from.
     equal: for a tensor, another one with the same elements and axes.
-    sums: channels-last tensors that are sums of two tensors with their shape.
+    sums: channels-last tensors that are sums of two tensors of their shape.
     """
 
     graph: Graph
@@ -92,7 +92,7 @@ class _Layout:
             self.first_name(value.name)
 
     def _convert(self, node: Node) -> bool:
-        """Add the channels-last form of a node. Return False for a node that is not changed."""
+        """Add a node in channels-last layout. Return False for a node that stays as it is."""
         if node.output in self.norms:
             self._norm(self.norms[node.output])
             return True

@@ -26,13 +26,13 @@ LARGEST, LARGEST_HALF = 1e-4, {FLOAT16: 2e-2, BFLOAT16: 0.1}
 
 
 def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
-    """Return why the form of a graph must not be used; "" if there is no reason.
+    """Return why a rewritten graph must not be used in place of the original one; "" if it may be.
 
-    Each node of the form must follow the nodes whose outputs it reads. Both graphs must have equal outputs, up to
-    rounding, for one random input of ROWS samples at the usual sizes. For this comparison, the GroupNorms of
-    com.microsoft are replaced by their definition, and bfloat16 is simulated, because onnxruntime has no kernels for
-    either on the CPU. The outputs of a graph with weights in separate files are not compared, because that takes much
-    time and memory; this is logged.
+    Each node of the rewritten graph must come after the nodes whose outputs it reads. Both graphs must have equal
+    outputs, up to rounding, for one random input of ROWS samples at the default sizes. For this comparison, the
+    GroupNorms of com.microsoft are replaced by their definition, and bfloat16 is simulated, because onnxruntime has no
+    kernels for either on the CPU. The outputs of a graph with weights in separate files are not compared, because that
+    takes much time and memory; this is logged.
 
     entry: the graph's inputs in its bundle.
     """

@@ -48,7 +48,7 @@ class Cut:
     share: float
 
     def describe(self) -> str:
-        """Return its name and its share of the work."""
+        """Return the cut's name and the fraction of the body's work that a light step does, as text."""
         return f"{self.name} ({self.share:.0%} of the work)"
 
 
@@ -63,7 +63,8 @@ class SplitBody:
 
 
 def find_cuts(body: Graph) -> tuple[Cut, ...]:
-    """Return the cuts of a body with at most `MOST_WORK` of its work, the cheapest light graph first."""
+    """Return the cuts of a body whose light graph has at most a fraction `MOST_WORK` of the body's work, the cheapest
+    first."""
     search = _Search(body)
     return tuple(sorted((*search.depth_cuts, *search.usual_block_cuts()), key=lambda cut: cut.share))
 

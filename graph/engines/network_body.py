@@ -22,7 +22,8 @@ from fewstep.runtime.bundle.reading import Bundle
 
 @dataclass(frozen=True)
 class NetworkBody:
-    """A network, a bundle restricted to it, and the body to build. A 16-bit body may not exist yet."""
+    """A network, the bundle restricted to this network, and the body from which an engine is built. A 16-bit body may
+    not exist yet (None)."""
 
     network: str
     bundle: Bundle

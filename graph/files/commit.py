@@ -71,7 +71,7 @@ def _bundle_files(folder: Path) -> Collection[str]:
 class Draft:
     """A file that is hashed while it is written. `Writer.add` moves it into the bundle.
 
-    A context manager: the file is open inside the block and complete after it.
+    It is a context manager: inside the block the file is open, after it the file is complete.
     """
 
     def __init__(self, path: Path, bundle: Path, instead: str = ANOTHER_PATH) -> None:

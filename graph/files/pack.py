@@ -163,8 +163,8 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
 
 
 def _copy_companions(writer: Writer, bundle: Bundle) -> None:
-    """Copy the graphs and files of companions, the files of the denoiser's kinds (`runtime/kinds`), and the files of
-    null values. All keep their names."""
+    """Copy the graphs and files of text encoder and autoencoder, the files of optional properties (`runtime/kinds`),
+    and the files of null values. All keep their names."""
     manifest = bundle.manifest
     for graph in companions(manifest).values():
         _copy(writer, bundle, graph)

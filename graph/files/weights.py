@@ -79,9 +79,9 @@ def weight_bytes(graph: Graph) -> int:
 
 
 def collect_garbage(graph: Graph) -> None:
-    """Run Python's garbage collection after work on a large graph. It frees torch graphs, for example, which refer to
-    themselves and to the weights. For a small graph nothing is done, since a collection would take more time than it is
-    worth."""
+    """Run Python's garbage collection after work on a large graph. It frees, for example, torch graphs, which refer to
+    themselves and to the weights. For a small graph nothing is done, since a collection would take more time than the
+    memory is worth."""
     if weight_bytes(graph) > COLLECTED:
         gc.collect()
 

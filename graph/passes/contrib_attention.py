@@ -216,8 +216,8 @@ class _Change:
 
 
 def _score_sizes(shapes: Sequence[tuple[int | str, ...] | None], heads: int | str) -> tuple[int | str, ...] | None:
-    """Return the sizes [B, h, n, keys] of the scores, if shapes [B, tokens, (heads,) width] are those of queries, keys
-    and values of one attention; otherwise None."""
+    """Return the sizes [B, heads, tokens, keys] of the attention scores if `shapes`, each [B, tokens, (heads,) width],
+    are those of queries, keys and values of one attention. Otherwise return None."""
     if any(shape is None for shape in shapes) or not isinstance(heads, int):
         return None
     query, keys, values = (shape for shape in shapes if shape is not None)

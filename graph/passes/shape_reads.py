@@ -1,5 +1,5 @@
-"""Read the batch and the free sizes of a graph from inputs other than x where possible, so that fewer tensors depend on
-x."""
+"""Read the batch size and the free sizes from inputs other than x where possible, so that fewer tensors of the graph
+depend on x."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

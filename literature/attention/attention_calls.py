@@ -35,9 +35,9 @@ Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask an
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """Attention call `number` of a module, in its submodule `layer`.
+    """Attention call number `number` of a module, made in its submodule `layer`.
 
-    `follows` contains the names of the inputs, x and conditions, that its keys, values or mask depend on.
+    `follows` has the names of those inputs (x and conditions) on which its keys, values or mask depend.
     """
 
     number: int

@@ -1,4 +1,5 @@
-"""The input of the literature's fits: a body, the teacher's samples for some seeds, and the best plan without a fit."""
+"""The inputs of the fits from the literature: a body, the teacher's samples for some seeds, and the best plan without a
+fit."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -22,8 +22,8 @@ THRESHOLD = 0.991  # from the paper, for text-to-image models that predict noise
 
 
 def similarities(plan: Plan, batches: Sequence[Iterator[StepState]]) -> NDArray[np.float64]:
-    """Return the cosine similarity [steps, samples] between the noises that the two branches imply. It is 0 if one of
-    them is zero.
+    """Return the cosine similarity [steps, samples] between the noises that the conditional and the unconditional
+    branch predict. It is 0 if one of them is zero.
 
     batches: the states of trajectories with classifier-free guidance, each from `Sampler.steps` for some seeds. If the
         network has several outputs, the first is used.
@@ -40,11 +40,11 @@ def similarities(plan: Plan, batches: Sequence[Iterator[StepState]]) -> NDArray[
 
 
 def guidance_per_sample(weight: float, cosines: NDArray[np.float64], threshold: float = THRESHOLD) -> list[Cfg]:
-    """Return the guidance of each sample by the paper's algorithm 1: it ends after the first step at which the
+    """Return the guidance of each sample by the paper's algorithm 1: guidance stops after the first step at which the
     similarity reaches the threshold. `Sampler.sample_each` takes one plan for each sample.
 
-    `cosines` [steps, samples] come from the guided trajectory, which up to that step is the sample's own, so a decision
-    at run time would be the same.
+    `cosines` [steps, samples] come from the guided trajectory. Up to that step the sample's own trajectory is the same,
+    so a decision at run time would be too.
     """
     reached = cosines >= threshold
     steps = len(reached)

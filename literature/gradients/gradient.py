@@ -112,7 +112,7 @@ def with_gradient(
 
 
 def check_sizes(spec: Spec) -> None:
-    """Raise UserError for free sizes, for which a backward pass cannot be written."""
+    """Raise UserError for a denoiser with free sizes, for which no backward pass can be exported."""
     if spec.sizes:
         sizes = ", ".join(size.name for size in spec.sizes)
         raise UserError(

@@ -121,10 +121,10 @@ class _Watch(TorchFunctionMode):
 def find_skips(module: torch.nn.Module, spec: Spec) -> tuple[Skip, ...]:
     """Return the skip connections of a module that is called as `forward(x, time, *conditions)`, the innermost first.
 
-    They are the bridges over the bottleneck, the place that most bridges cross. This excludes dense blocks, except one
-    at the bottleneck itself, which looks the same. If several places are crossed by the same number of bridges, the
-    longest bridges decide. Raises UserError if there are none. The module is put in evaluation mode, on the CPU, in
-    float32.
+    They are the concatenations whose operands bypass the bottleneck, which is the point in the computation that most
+    connections bypass. Connections of dense blocks are thus excluded, except those of a block at the bottleneck itself,
+    which look the same. If several points are bypassed by the same number of connections, the longest connections
+    decide. Raises UserError if there are none. The module is put in evaluation mode, on the CPU, in float32.
     """
     with suspend_rewrites(module, spec, ConcatCalls), _Watch() as watch:
         inputs = example_inputs(spec, TRACE_BATCH)

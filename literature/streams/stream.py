@@ -253,7 +253,7 @@ class Stream:
         return False
 
     def _pump(self, *, to_the_end: bool) -> None:
-        """Run one step of all lanes that have steps left, or all their steps."""
+        """Run the next step of all frames in progress, or with `to_the_end` all their steps."""
         while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.is_done]:
             try:
                 self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.common_inputs)

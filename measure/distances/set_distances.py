@@ -32,7 +32,7 @@ def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
 def measure_distances(
     floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
-    """Return the distance of each body to each reference set, on features [N, D].
+    """Return, for each body, its distances from all reference sets, computed from features [N, D].
 
     floats: the features of float32 samples from the bodies' seeds. sets: the features of the reference sets, by display
         name; the first are float32 samples from other seeds, which give the noise floor.

@@ -1,7 +1,8 @@
-"""The quality of finished samples against references of the same seeds, as used by calibration, bounds and verbs.
+"""The quality of final samples compared with references of the same seeds, as used by calibration, bounds and other
+commands.
 
-It consists of a PSNR and the figures that show its scale (`nearness.py`), plus SSIM and drift (`distances/drift.py`) if
-a verb measures them.
+It consists of a PSNR, the values needed to interpret it (`nearness.py`), and, if a command measures them, SSIM and
+drift (`distances/drift.py`).
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ class Nearness:
         return self.reaches(NEAR_PSNR, NEAR_SNR)
 
     def reaches(self, least_psnr: float, least_snr: float) -> bool:
-        """Return whether the figures reach these limits in dB. If references are larger than the peak of PSNR, the SNR
+        """Return whether PSNR and SNR reach these limits in dB. If references are larger than the peak of PSNR, the SNR
         is larger than the PSNR, and is compared with both limits."""
         if self.snr is None:
             return self.psnr >= least_psnr

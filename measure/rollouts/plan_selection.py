@@ -1,4 +1,4 @@
-"""The plan along which a body is judged, and texts of warnings about it."""
+"""The plan along which a body is compared with float32, and warnings about it."""
 
 from collections.abc import Mapping
 from typing import cast

@@ -58,8 +58,8 @@ def with_row_by_row_body(sampler: Sampler) -> Sampler:
 
 
 def with_row_by_row_prologue(sampler: Sampler) -> Sampler:
-    """Return the sampler with conditioner and prologue that run one row at a time, so that a trajectory depends,
-    bitwise, only on its seed. The body is unchanged, since counting opens one itself."""
+    """Return a sampler whose conditioner and prologue run one row at a time, so that a trajectory depends, bitwise,
+    only on its seed. The body is unchanged, since the activations are counted with a separately opened one."""
     network, manifest = sampler.network(), sampler.bundle.manifest
     conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:

@@ -30,7 +30,7 @@ class BodyCall:
     """One call of a network's body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...], with the branches of `state.step` one
-    after the other. `is_last` is True for the network's last call along these trajectories.
+    after the other. `is_last` says whether it is the network's last call along these trajectories.
     """
 
     state: StepState

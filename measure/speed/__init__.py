@@ -1,1 +1,1 @@
-"""The speed of bodies and other contenders, measured in alternating turns, and the machine of the measurement."""
+"""Measure the speed of bodies and other contenders in alternating turns, and describe the machine."""

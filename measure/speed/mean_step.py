@@ -38,8 +38,8 @@ def int8_share(body: Body, plan: AnyPlan, network: str = DENOISER) -> float | No
 def make_contender(
     bundle: Bundle, body: str, plan: AnyPlan, feeds: Mapping[str, Arrays], backend: str | None = None, name: str = ""
 ) -> TimedContender:
-    """Return a body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by
-    network."""
+    """Return a body as a contender to be timed along a plan: its graphs on onnxruntime, or its networks on another
+    backend. `feeds` are the inputs of each network."""
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
         alone = bundle.select_network(network)

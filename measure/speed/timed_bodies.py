@@ -44,7 +44,7 @@ class TimedBodies:
 
     @property
     def seconds(self) -> float:
-        """Total seconds of all turns."""
+        """The total time of all turns in seconds."""
         networks = len({step.network for step in self.plans[self.here[0]].steps})
         calls = (len(self.here) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
         return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds

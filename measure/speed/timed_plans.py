@@ -20,8 +20,8 @@ def select_timed_plans(
 ) -> dict[str, Plan]:
     """Return a plan for each body of the bundle.
 
-    `select_plans` selects the plans of the calibrated bodies in `names`, or else of the bundle's first calibrated body,
-    or else of float32. All other bodies get the first of these plans.
+    `select_plans` selects the plans of the calibrated bodies in `names`. If there are none, it selects the plan of the
+    bundle's first calibrated body, or else that of float32. All other bodies get the first of these plans.
     """
     bodies = bundle.manifest.bodies
     opened = open_body(bundle, FLOAT if FLOAT in bodies else names[0], threads)

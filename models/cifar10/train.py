@@ -21,8 +21,8 @@ RECIPE = Recipe(steps=11_720, batch=64, rate=6e-4, seed=0)
 def batch(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw a batch from uint8 images [N, 3, 32, 32]: images in [-1, 1], half of them mirrored, their labels, times t in
-    [0, 1), and noise."""
+    """Draw a random batch from uint8 images [N, 3, 32, 32]. Return images in [-1, 1], half of them mirrored, their
+    labels, times t in [0, 1), and noise."""
     rows = torch.randint(len(images), (size,), generator=generator)
     t = torch.rand(size, generator=generator)
     label = drop_labels(labels[rows], NULL_CLASS, generator)

@@ -121,7 +121,8 @@ class _AlignedBlocks:
         )
 
     def _tables(self, at: int, *, is_moving: bool, is_clean: bool, is_last: bool) -> tuple[Table, Table, Table, Table]:
-        """Return (input, shaping_of, x0, update) of a block that has done `at` steps of the ordinary plan."""
+        """Return the coefficient tables (input, shaping_of, x0, update) of a block that has completed `at` steps of the
+        ordinary plan."""
         plan, rows = self.plan, self.plan.rows
         like = plan.steps[min(at, len(plan.steps) - 1)]
         outputs = len(like.branches) * like.heads

@@ -1,7 +1,8 @@
-"""Grids over sigma / alpha, the sigma of EDM and k-diffusion. The network's time is looked up and may be fractional.
+"""Grids over sigma / alpha, which is the sigma of EDM and k-diffusion. The corresponding network time is looked up and
+may be fractional.
 
-All take `sigma_min` and `sigma_max` (None: the schedule's ends) and place `steps` times from one to the other, both
-evaluated, before the clean end. With `final_sigma` the times go down to that sigma instead, and end there.
+All take `sigma_min` and `sigma_max` (None: the ends of the schedule). They place `steps` times from one to the other,
+both evaluated, before the clean end. With `final_sigma` the times go down to that sigma instead, and end there.
 """
 
 from collections.abc import Callable

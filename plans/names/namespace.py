@@ -26,10 +26,11 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Namespace:
-    """The names of one kind of function. `module` has the core names in `__all__`, and aliases in `ALIASES`.
+    """The names of all functions of one kind, such as solvers. `module` lists fewstep's own in `__all__`, and aliases
+    in `ALIASES`.
 
-    checked: checks the result of a plugin or of user-supplied code. It takes the function's name for messages and the
-        result, returns the result, and raises UserError for an invalid one.
+    checked: checks the result of a plugin or of user-supplied code. It takes the function's name (for messages) and the
+        result, and returns the result. It raises UserError for an invalid result.
     suggested: further names that are valid in the same place of a plan's name, for messages.
     """
 

@@ -146,7 +146,8 @@ def join_plan_name(solver: str, steps: int | str, grid: str | None, light: str |
 
 
 def with_steps(name: str, steps: int) -> str:
-    """Return a plan name with another number of steps, all of them full: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    """Return a plan name with another number of steps, and without light steps: ("heun:4@karras", 8) ->
+    "heun:8@karras"."""
     parts = split_plan_name(name)
     return join_plan_name(parts.solver, steps, parts.grid)
 

@@ -29,7 +29,8 @@ def read_entry_points() -> tuple[EntryPoint, ...]:
 
 @cache
 def _read_packages() -> dict[int, tuple[EntryPoint, str]]:
-    """Return the entry points by `id`, with the names of their packages. importlib reads a file for each name."""
+    """Return each entry point with the name of its package, by `id` of the entry point. They are cached because
+    importlib reads a file for each name."""
     return {id(each): (each, _package_name(each)) for each in read_entry_points()}
 
 

@@ -31,7 +31,8 @@ def split_code(text: str) -> tuple[str, str] | None:
 
 
 def code_name(home: str, rest: str) -> str:
-    """Return the name of code without its folder, "my_solver.heun3:8", from which no code can be loaded."""
+    """Return the name of user-supplied code without its folder, "my_solver.heun3:8". No code can be loaded by this
+    name."""
     return f"{Path(home).stem if home.endswith('.py') else home}.{rest}"
 
 

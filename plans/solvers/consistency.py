@@ -121,7 +121,7 @@ def _add_noise(trace: Tracer, x0: Lin, t: Time) -> Lin:
 
 
 def _check_timesteps(name: str, trace: Tracer) -> None:
-    """Raise UserError for a schedule without timesteps, which only tables and flows (1000 sigma) have."""
+    """Raise UserError for a schedule without timesteps. Discrete schedules have them, and so do flows (1000 sigma)."""
     schedule = trace.schedule
     if schedule.timesteps is None and schedule.spec.kind != "flow":
         raise UserError(

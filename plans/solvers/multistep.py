@@ -68,7 +68,8 @@ def adams_bashforth(
 
 
 def lagrange(nodes: Sequence[float], points: Array) -> Array:
-    """Return l_j(points), one line per node. l_j is the polynomial that is 1 at node j and 0 at the others."""
+    """Return the Lagrange basis polynomials evaluated at `points`, one line per node: l_j is 1 at node j and 0 at the
+    other nodes."""
     lines = np.ones((len(nodes), len(points)))
     with np.errstate(divide="ignore", invalid="ignore"):  # the tracer refuses a weight that is not finite
         for j, node in enumerate(nodes):

@@ -12,8 +12,9 @@ from fewstep.plans.shaping import GUIDED, Project
 
 
 def change_guidance_weight(plan: Plan, weight: float) -> Plan:
-    """Return a plan of classifier-free guidance with another weight. In each prediction the difference is added to the
-    share of the conditional branch, and subtracted from that of the unconditional branch."""
+    """Return a plan with another weight of classifier-free guidance. Wherever a step reads the guided output, the
+    difference of the weights is added to the coefficient of the conditional branch, and subtracted from that of the
+    unconditional branch. Raises UserError for a plan without a single guidance weight."""
     form = plan.guidance
     weight_before = weight_of(form)
     if weight_before is None or not isinstance(form, Cfg):

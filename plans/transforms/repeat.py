@@ -41,7 +41,8 @@ def repeat_compiled(plan: Plan, runs: int) -> Plan:
 
 
 def _restart_after(plan: Plan, step: Step, first: int) -> Step:
-    """Return the step with another update: it sets the state to the start of a run whose draws begin at `first`."""
+    """Return a step that evaluates the same input, but then sets the state to that of a new run, whose draws begin at
+    number `first`."""
     seen = plan.rows + len(step.branches) * step.heads + (step.shaping is not None)
 
     def spread(row: Row) -> Row:

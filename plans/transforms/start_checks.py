@@ -1,4 +1,4 @@
-"""Checks that transforms share: of the noise levels of a plan, and of the state row that starts as noise."""
+"""Checks used by several transforms: of the noise levels of a plan, and of the state row that starts as noise."""
 
 import numpy as np
 

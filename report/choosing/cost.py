@@ -36,10 +36,11 @@ def estimate_needs(bundle: Bundle, plan: Plan, batch: int) -> Needs:
 def estimate(
     judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int, budget: float | None = None
 ) -> Estimate:
-    """Estimate the time of a choice from one evaluation of float32 and one start of a process, which are measured now.
+    """Estimate the duration of a choice from one evaluation of float32 and one start of a process, both measured now.
 
-    An int8 body is assumed to take INT8_TIME of float32's time, and a duel TYPICAL_ROUNDS. What an earlier choice has
-    cached takes no time. Plans that a budget in milliseconds leaves out are not counted.
+    An int8 body is assumed to take INT8_TIME of float32's time, and a comparison of two deployments TYPICAL_ROUNDS.
+    What is cached from an earlier choice takes no time. `budget` is the time limit in milliseconds; plans that exceed
+    it are not counted.
     """
     each = seconds_per_evaluation(judging.reference, judging.plan, judging.records)
     fewest, most = judging.fewest_rows, judging.most_rows

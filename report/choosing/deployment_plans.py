@@ -20,7 +20,8 @@ STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # steps of the default plans
 
 
 def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> dict[str, Plan]:
-    """Return the plans of a body by name: those in `names`, or the default plans. Missing fitted plans are left out.
+    """Return the plans to try with a body, by name: those in `names`, or the default plans. Fitted plans that the
+    bundle lacks are left out.
 
     Raises UserError for a name that is not a plan.
     """

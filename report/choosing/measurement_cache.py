@@ -1,5 +1,5 @@
-"""Cache of a choice's measurements in the user's cache folder. The key is a hash of all facts that determine a
-measurement."""
+"""A cache of measurements made for a choice, in the user's cache folder. The key is a hash of everything that
+determines the measurement."""
 
 from contextlib import suppress
 from hashlib import sha256

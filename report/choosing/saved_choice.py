@@ -54,11 +54,11 @@ class Deployment(Strict, frozen=True):
 
 
 class SavedChoice(Strict, frozen=True):
-    """The winner of a choice.
+    """The deployment that `fewstep choose` chose on this machine.
 
-    name: the name of the bundle. asked: the budget, as text. day: the date in ISO 8601. rows: rows of x in a call of
-    the network. guidance, shaping: those of all plans that were compared. family: plans on the Pareto front with the
-    winner's body and engine that are not slower than the winner, best first.
+    name: the name of the bundle. asked: the limits on time and quality, as text. day: the date in ISO 8601. rows: rows
+        of x in a call of the network. guidance, shaping: those of all plans that were compared. family: plans on the
+        Pareto front with the same body and engine that are not slower, best first.
     """
 
     name: str
@@ -72,8 +72,8 @@ class SavedChoice(Strict, frozen=True):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Guidance and shaping of the winner as arguments of `Sampler.sample`, which then takes nothing from the
-        calibration. Plans of schedulers, fits and files have their own shaping."""
+        """The winner's guidance and shaping as arguments of `Sampler.sample`, so that nothing is taken from the
+        calibration. The plans of schedulers, fits and files contain their shaping."""
         return {
             "guidance": 1.0 if self.guidance is None else self.guidance,
             "shaping": (self.shaping or UNCLIPPED) if self._is_named else None,

@@ -16,7 +16,8 @@ WIDER = 4  # width of the feed-forward layers, relative to the tokens
 
 
 class Attention(nn.Module):
-    """Multi-head attention. Queries, keys and values share one weight, as in torch's MultiheadAttention."""
+    """Multi-head attention. The projections of queries, keys and values are stored in one weight, as in torch's
+    MultiheadAttention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

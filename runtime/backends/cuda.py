@@ -70,7 +70,7 @@ def describe(device: int) -> tuple[str, int]:
 
 
 class CudaStream:
-    """A CUDA stream. Its work runs in order, and concurrently with that of other streams."""
+    """A CUDA stream. Its work is executed in order, and concurrently with that of other streams."""
 
     def __init__(self) -> None:
         self.handle = call("cudaStreamCreateWithFlags", cuda_module().cudaStreamNonBlocking)

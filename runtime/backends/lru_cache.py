@@ -1,4 +1,4 @@
-"""A cache of the most recently used values, such as graphs opened for different sizes."""
+"""A cache of the most recently used values, such as graphs loaded for different sizes."""
 
 from collections.abc import Callable
 from threading import RLock

@@ -104,7 +104,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded graph. It has no state besides the session, whose `run` may be called concurrently."""
+    """A graph loaded in onnxruntime. It has no state other than the session, whose `run` may be called concurrently."""
 
     graph: str
     session: Any

@@ -2,8 +2,8 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-The provider has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off. `fewstep build` writes an optimized form
-of a body for this provider, which runs where it is faster (`onnxruntime_cuda_form.py`).
+The provider has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off. `fewstep build` rewrites a body's graph
+for this provider; the rewritten graph is run where it is faster (`onnxruntime_cuda_form.py`).
 """
 
 import contextlib

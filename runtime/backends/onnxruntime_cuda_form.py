@@ -115,12 +115,13 @@ def prefers_form(form: CudaForm, precision: str, version: str, device: int) -> b
 
 
 def is_preferred(form: CudaForm, precision: str) -> bool:
-    """Return whether a form runs where nothing was measured, by its operations and its type.
+    """Return whether the rewritten graph is run where nothing was measured. This depends on its operations and its
+    type.
 
-    From lab/measured/gpu.md, with one or two samples on an H200. In 16 bits each operation of a form takes less time
-    than those that it replaces. In float32 convolutions with channels last take 1.3 times as long, and attention of 49
-    keys takes 1.7 times. Attention of 1024 and 4096 keys takes 0.91 and 0.94 of the time, and keeps no scores in
-    memory.
+    From lab/measured/gpu.md, with one or two samples on an H200. In 16 bits each operation of the rewritten graph takes
+    less time than those that it replaces. In float32, convolutions in channels-last layout take 1.3 times as long, and
+    attention of 49 keys takes 1.7 times as long. Attention of 1024 and 4096 keys takes 0.91 and 0.94 of the time, and
+    does not store the scores.
     """
     return precision != "float32" or (form.has_long_attention and not form.has_channels_last)
 

@@ -27,10 +27,10 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class ArrayBlock:
-    """Arrays in one contiguous block of device memory, so that a single copy moves all of them.
+    """Arrays in one contiguous block of device memory, so that a single copy transfers all of them.
 
-    places: the first byte, dtype and shape of each array.
-    memory: an OrtValue of bytes.
+    places: the offset in bytes, dtype and shape of each array.
+    memory: the block, as an OrtValue of bytes.
     """
 
     places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]

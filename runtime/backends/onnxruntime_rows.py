@@ -93,7 +93,7 @@ class ParallelRows:
 
 
 def _take_rows(waiting: deque[int]) -> Iterator[int]:
-    """Yield the rows that no thread has taken yet. Several threads may take rows at once."""
+    """Yield the indices of rows that no thread has taken yet. Several threads may take rows at the same time."""
     while True:
         try:
             row = waiting.popleft()

@@ -28,7 +28,8 @@ class Port(NamedTuple):
 
 
 def port_difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
-    """Describe how an engine's ports (`Port`, or onnxruntime's `NodeArg`) differ from `graph`; None if they do not."""
+    """Describe how the inputs and outputs of a loaded graph (`Port`, or onnxruntime's `NodeArg`) differ from the
+    manifest entry `graph`. None if they do not."""
     for kind, entries, ports in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
         try:
             described, real = sorted(map(_describe_tensor, entries)), sorted(map(_describe_port, ports()))

@@ -1,5 +1,5 @@
-"""The command that makes an int8 body, for errors about a missing one. If the last calibration here refused the body,
-the same command would be refused again, so the reason and its fix are given instead."""
+"""The command that makes an int8 body, for errors about a missing one. If the last calibration on this machine refused
+the body, the same command would be refused again, so the reason and its fix are given instead."""
 
 from contextlib import suppress
 from hashlib import sha256

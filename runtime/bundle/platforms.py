@@ -91,9 +91,9 @@ def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
 
 
 def rank_platforms(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
-    """Return the platforms of a backend, the best first: those of this CPU architecture, then the others.
+    """Return the platforms of a backend, best first: those for the CPU architecture `cpu`, then the others.
 
-    `saturating` means that this is an x86 CPU without VNNI: platforms that saturate then rank lower.
+    saturating: whether this is an x86 CPU without VNNI. Platforms whose int8 saturates there then rank lower.
     """
     platforms = (platform for platform in PLATFORMS if platform.backend == backend)
     return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))

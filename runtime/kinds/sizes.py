@@ -110,7 +110,8 @@ def resolve_dimension(size: Dimension, values: Mapping[str, int]) -> int:
 
 
 def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
-    """Return the sizes (and the batch) that follow from a tensor's shape. "height*width" gives no size."""
+    """Return the batch and the free sizes that follow from the shape of a tensor, by name. A dimension with several
+    names, such as "height*width", determines none."""
     sizes = {}
     for size, length in zip(named, shape, strict=False):
         if isinstance(size, str):

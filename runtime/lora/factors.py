@@ -36,9 +36,9 @@ def factorize(parts: Parts, scale: AlphaScale) -> Factors:
 
 
 def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
-    """Return the factors of one of the two matrices of a product.
+    """Return one of the two matrices of a product, in factors.
 
-    The file has the matrix itself, or two factors, with or without a core between them.
+    The file contains the matrix itself, or two factors, with or without a core tensor between them.
     """
     if (matrix := parts.get(f"{form}_{weight}")) is not None:
         return _product(matrix)

@@ -27,7 +27,8 @@ MATRIX = (
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A GPU. `sm` has the form that `fewstep build --device` takes. Memory is None if the driver does not report it."""
+    """A GPU. `sm` is its compute capability in the form that `fewstep build --device` takes. Memory is None if the
+    driver does not report it."""
 
     name: str
     sm: str

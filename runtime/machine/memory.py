@@ -21,9 +21,9 @@ class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_space(folder: Path, temporary: Path) -> Space:
-    """Return free memory, and the free disk space of `folder` and of temporary files.
+    """Return the free memory, and the free disk space in `folder` and in the folder of temporary files.
 
-    With `ulimit -v`, which applies to each process, free memory is at most what this process can still map.
+    If `ulimit -v` limits each process, free memory is at most what this process can still map.
     """
     total, free = parse_meminfo(
         MEMINFO.read_text() if MEMINFO.exists() else "", _read_text("memory.max"), _read_text("memory.current")

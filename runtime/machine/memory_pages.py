@@ -5,10 +5,10 @@ import mmap
 
 
 def release_free_memory() -> None:
-    """Return freed memory to the system.
+    """Return freed memory of this process to the operating system.
 
     glibc keeps freed pages whose addresses are below memory that is still in use: some hundred MB after a large network
-    (measured). Other C libraries have no such call.
+    (measured). Other C libraries have no such call; there, nothing is done.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,9 +10,10 @@ Rounds = list[tuple[T, ...]]  # [rounds][contenders]: the result of each turn
 
 
 def take_turns(contenders: Sequence[Callable[[], T]], until: Callable[[Rounds[T]], bool]) -> Rounds[T]:
-    """Run rounds in which each contender has a turn, in order in one round and reversed in the next.
+    """Run rounds in which each contender has a turn. The order of the contenders is reversed in every second round.
+    Returns, for each round, the results of all contenders.
 
-    until: returns whether the rounds so far are enough. It is called after each round, so at least one runs.
+    until: returns whether the rounds so far are enough. It is called after each round, so at least one round is run.
     """
     rounds: Rounds[T] = []
     places = range(len(contenders))

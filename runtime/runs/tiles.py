@@ -82,7 +82,8 @@ class Tiles:
 def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
-    """Return samples, float32 [len(seeds), *shape]. It takes the arguments of `tiled_steps`."""
+    """Return samples, float32 [len(seeds), *shape], larger than those of the sampler, as overlapping tiles. The
+    arguments are those of `tiled_steps`."""
     compiled = _compile_plan(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})

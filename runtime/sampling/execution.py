@@ -139,7 +139,8 @@ def plan_for(
 
 @dataclass(frozen=True)
 class PlanCompiler:
-    """Compiles plans for a denoiser. The last plans that it returned are not checked again.
+    """Compiles plans for a denoiser. Plans that it compiled recently are not checked again when they are passed back to
+    it.
 
     body: the body of the network DENOISER. groups_of_others: the range groups of the other networks' bodies.
     """

@@ -113,7 +113,8 @@ def _is_for_another(plan: Plan, body: str) -> bool:
 
 
 def _distance(fitted: Guidance | None, guidance: Guidance | None) -> float:
-    """Return the relative difference of a guidance weight from a fit's; infinite if one of them has no weight."""
+    """Return the relative difference between a guidance weight and that of a fit; infinite if one of the two is not
+    defined by a single weight."""
     if fitted == guidance:
         return 0.0
     fitted_weight, wanted = weight_of(fitted), weight_of(guidance)

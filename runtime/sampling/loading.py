@@ -136,7 +136,7 @@ def _load_network(
 
 
 def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
-    """Return the name of the body for a precision on a backend. Raises UserError if there is none."""
+    """Return the name of the body that a backend runs best for a precision. Raises UserError if the bundle has none."""
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:

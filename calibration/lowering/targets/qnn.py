@@ -1,12 +1,12 @@
 """Qualcomm's Hexagon (HTP) through QNN: activations of 16 bits, int8 weights per channel, and no float anywhere.
 
-HTP computes only in integers, so every tensor has a pair with constant scales
+HTP computes only in integers, so every tensor has a QuantizeLinear-DequantizeLinear pair with constant scales
 (`calibration/lowering/qdq_all_tensors.py`). 16 bits cover the range of all steps, so there are no groups. Weights are
 rounded as for every other target.
 
 onnxruntime-qnn also compiles on x86, and executes HTP's arithmetic there. On a step of the shipped model, ONNX's
-arithmetic agrees with it to 73 dB or more. lab/measured/npu.md has the figures, and the forms where the prediction
-fails.
+arithmetic agrees with it to 73 dB or more. lab/measured/npu.md has the measurements, and the operations for which the
+prediction fails.
 """
 
 import numpy as np
@@ -27,7 +27,8 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def check_no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Check that multiplying operations read only codes. All of them then run in integers."""
+    """Check that all multiplying operations read quantized tensors, and thus run in integers. Returns the coverage.
+    Raises UserError if one does not."""
     idx = index(lowered)
     for node in lowered.nodes:
         for name in node.inputs[:2] if node.op in MULTIPLY else ():

@@ -81,7 +81,7 @@ class TextSource:
     form: PromptForm | None = None
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
-        """Return this source with LoRA files, which are merged into the encoders when these are loaded."""
+        """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""
         return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:

@@ -81,6 +81,6 @@ def _is_same(left: Array, right: Array) -> bool:
 
 
 def _drop_unread_inputs(graph: Graph) -> Graph:
-    """Return the graph without inputs that no node reads: inference engines remove or refuse them."""
+    """Return the graph without inputs that no node reads, because inference engines remove or reject them."""
     read = {name for node in graph.nodes for name in node.inputs}
     return replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read))

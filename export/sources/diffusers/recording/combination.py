@@ -102,11 +102,11 @@ Change = MatchedNorm | GuidedChannels | GuidedFrames | ProjectedGuidance  # how 
 
 @dataclass(frozen=True)
 class Combination:
-    """The combination of the network's outputs that the scheduler receives.
+    """How a pipeline combines the network's outputs to what it passes to the scheduler.
 
     place: the place of the prediction in the network's output.
-    weights: the weights of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
-    change: None for a linear combination.
+    weights: for each step, the weights of the branches. They sum to 1. The pipeline multiplies the sum by `sign`.
+    change: what is done in addition to a linear combination; None if nothing is.
     """
 
     place: Place

@@ -176,8 +176,11 @@ def read_companions(
 def find_decoding(
     built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...], read: Callable[[str], Networks]
 ) -> RecordedDecoding | str:
-    """Return how the pipeline turns the final x into an image, or the reason why that is not known. `read` returns the
-    networks of a component: a pipeline may scale x by values that its autoencoder stores."""
+    """Return how the pipeline decodes the final x to an image, or, as text, why that could not be found out.
+
+    read: returns the networks of a component with their weights; a pipeline may scale x by values that its autoencoder
+        stores.
+    """
     components = [
         name
         for name, each in built.pipeline.components.items()

@@ -8,11 +8,11 @@ from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 
 def find_held_part(name: str, record: CallRecord) -> Tensor | None:
-    """Return a mask of x [rows, ...] that is true where the pipeline replaces what its scheduler returned, or None if
-    it replaces nothing.
+    """Return a mask of x [rows, ...] that is true where the pipeline replaces values that its scheduler returned, or
+    None if it replaces none.
 
-    Outputs are random, so a replaced value differs from the scheduler's. What replaces it is not tested here. Raises
-    UserError if steps replace different parts, or everything.
+    Outputs are random, so a replaced value differs from the scheduler's. By what it is replaced is not tested here.
+    Raises UserError if steps replace different parts, or everything.
     """
     masks = []
     for step, following in zip(record.steps, record.steps[1:], strict=False):

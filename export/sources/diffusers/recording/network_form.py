@@ -192,7 +192,7 @@ def _row_lists(call: NetworkCall) -> tuple[str, ...]:
 
 
 def _stack_lists(name: str, call: NetworkCall, lists: tuple[str, ...]) -> tuple[Leaves, pytree.TreeSpec]:
-    """Return the leaves and the structure of a call with each of these lists as one tensor."""
+    """Return a call's tensors by path, and its structure, with each list in `lists` stacked to one tensor."""
     if not lists:
         return dict(call.leaves), call.structure
     arguments = call.arguments

@@ -93,9 +93,9 @@ class CallSettings:
 
 
 def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAIN) -> CallSettings:
-    """Return the settings of a pipeline's recordings. `given` are arguments of its call that the user chose.
+    """Choose the arguments of the calls of a pipeline that are recorded. `given` are arguments that the user chose.
 
-    Raises UserError for an argument that the call does not take, and for one that it needs and that is not a text.
+    Raises UserError for an argument that the call does not take, and for one that it requires and that is not a text.
     """
     name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
     _check_given(name, takes, given)

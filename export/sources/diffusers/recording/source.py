@@ -63,8 +63,8 @@ def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Ma
 
 
 def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
-    """Load the denoiser of a pipeline in memory as the pipeline calls it, compared with its own samples. `label` names
-    the pipeline, and `sha256` is the digest of the code that made it."""
+    """Return the denoiser of a pipeline in memory as a source to export, after comparing its samples with the
+    pipeline's own. `label` names the pipeline, and `sha256` is the digest of the code that made it."""
     if getattr(pipeline, "scheduler", None) is None:
         raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
     config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}

@@ -40,9 +40,9 @@ class GuidedStep:
 def find_projection(
     steps: Sequence[GuidedStep], small: Sequence[GuidedStep]
 ) -> tuple[ProjectedGuidance, tuple[float, ...]] | None:
-    """Return projected guidance with its weight at each step, or None if the steps show none.
+    """Return projected guidance and its weight at each step, or None if projected guidance does not explain the steps.
 
-    steps, small: two recordings with the same settings, of which the second has small outputs.
+    steps, small: two recordings with the same settings; in the second, the network's outputs are small.
     """
     if len(steps) < 2 or len(steps) != len(small) or any(len(each.outputs) != 2 for each in (*steps, *small)):
         return None

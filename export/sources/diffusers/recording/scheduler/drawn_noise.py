@@ -50,7 +50,8 @@ def keep_draws(scheduler: type) -> Iterator[list[Array]]:
 
 @contextmanager
 def keep_first_draws(pipeline: Any) -> Iterator[list[Array]]:
-    """Keep the noise that a pipeline draws by the function `randn_tensor` of its module, from which x starts."""
+    """While active, record the noise that a pipeline draws with the function `randn_tensor` of its module, from which x
+    starts. Yields the list of recorded arrays."""
     kept: list[Array] = []
     module = sys.modules[type(pipeline).__module__]
     original: Any = getattr(module, FUNCTION, None)

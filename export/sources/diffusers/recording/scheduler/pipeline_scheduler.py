@@ -29,7 +29,8 @@ class PipelineScheduler:
         return compile_recorded_steps(stored, steps, DenoiserFacts(*self.described), self.config, guidance)
 
     def select_draws(self, draws: Sequence[Draw], steps: int) -> Sequence[Draw]:
-        """Return the draws of a run that its plan reads. A scheduler may draw noise that its steps do not use."""
+        """Return those noise draws of a recorded run that the plan reads. A scheduler may draw noise that its steps do
+        not use."""
         stored = read_steps(self.config)
         if stored is None or steps not in stored:
             return draws

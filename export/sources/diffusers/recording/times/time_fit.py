@@ -21,9 +21,11 @@ Line = tuple[float, float]
 
 @dataclass(frozen=True)
 class TimeFit:
-    """A time alpha t + beta, given as `line` (alpha, beta).
+    """A time input of a network, as the linear function alpha t + beta of the scheduler's time t, given as `line`
+    (alpha, beta).
 
-    still: the times of the positions of one sample that do not change, and NaN for the others; None if all change.
+    still: for the positions of one sample whose time never changes, that time; NaN for the other positions. None if all
+        change.
     """
 
     line: Line
@@ -112,7 +114,8 @@ def _read_times(
 
 
 def _find_still(rows: Sequence[Tensor]) -> Tensor | None:
-    """Return the times of positions that never change, and NaN for the others; None if all change, or none does."""
+    """Return the times of positions whose time never changes, with NaN for all other positions. None if all positions
+    change, or none does."""
     first = rows[0]
     if any(row.shape != first.shape for row in rows) or first.numel() < 2:
         return None
