@@ -103,8 +103,8 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats:
 
 
 def tabulate_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:
-    """Return the ranges for a graph that serves only some groups, given the table of all groups. The remaining groups
-    get the ranges of the nearest group in `part`, and do not affect pooled ranges or channel scales."""
+    """Return the table of ranges for a graph that runs only some range groups, given the table of all groups. The other
+    groups get the ranges of the nearest group in `part`, and do not affect pooled ranges or channel scales."""
     readers = find_readers(prepared)
 
     def search_ranges(name: str) -> Ranges:

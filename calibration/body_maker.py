@@ -52,9 +52,11 @@ class BodyMaker:
     progress: Progress
 
     def make_body(self, target: Target) -> CalibratedBody:
-        """Return the target's body. If the task has a bound for the target, search a body that meets it.
+        """Make the target's body, and compare its samples with float32. If the task has a bound for the target, search
+        a body that meets it.
 
-        Raises UserError if the body is far from float32, no operation of it is in int8, or no body reaches the bound.
+        Raises UserError if the body is too far from float32, if none of its operations is in int8, or if no body meets
+        the bound.
         """
         body = self._make_unbounded_body(target)
         search = self._search(body.recipe)
@@ -118,8 +120,8 @@ class BodyMaker:
         return self._judge(replace(recipe, parts=graphs))
 
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with some operations in float. In a sample space without squared errors (tokens), these are
-        only the operations that are slower in int8. For engines without floats there are none."""
+        """Return the recipe with some operations kept in float. In a sample space without squared errors (tokens),
+        these are only the operations that are slower in int8. For engines without float operations there are none."""
         if not self._has_squared_error:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:

@@ -1,5 +1,5 @@
-"""The settings by which int8 bodies were calibrated, as far as the manifest shows them. Bodies of different targets can
-be compared only if their settings are equal.
+"""The settings by which int8 bodies were calibrated, as far as they follow from the manifest. Bodies of different
+targets can be compared only if their settings are equal.
 
 A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
 body. Its bound (--quality or --speed) and its other targets are not compared, since a bound need not apply to every

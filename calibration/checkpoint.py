@@ -74,7 +74,8 @@ class Checkpoint:
         return replace(empty, histograms=dict(map(_decode_histogram, stored.histograms))), stored.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
-        """Save the counts, unless they were saved a moment ago. Always save the last ones: long work may follow."""
+        """Save the counts, unless they were saved less than SECONDS ago. The last counts are always saved, because long
+        work may follow."""
         if is_last or monotonic() - self.written >= SECONDS:
             cache.store_intact("calibration", self.name, _encode(counts, done))
             self.written = monotonic()

@@ -29,10 +29,10 @@ class Cost:
     moments: evaluations of one sample to round weights.
     errors: evaluations of one sample to measure the errors of operations.
     references: float32 evaluations of one sample, for the samples with which bodies are compared.
-    judged: evaluations of one sample to judge each body.
+    judged: evaluations of one sample to compare each body with float32.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
-    opened: how often a session of a large network is opened. Opening one takes about as long as an evaluation.
+    opened: how often a session of a large network is loaded. Loading one takes about as long as an evaluation.
     rounded: bytes of the float weights of large networks, counted once for each body for which they are rounded.
     """
 
@@ -48,7 +48,7 @@ class Cost:
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate of all evaluations, at the speed of float32, and of the work between them."""
+        """The estimated duration of all evaluations, at the speed of float32, and of the work between them."""
         count = (
             self.counted + self.moments + self.errors + self.references + self.judged + AT_ONCE * (self.searched or 0)
         )
@@ -132,7 +132,8 @@ def records_first(tasks: Sequence[Task]) -> bool:
 
 
 def announce_evaluations(tasks: Sequence[Task], seconds: float) -> None:
-    """Announce the duration of a calibration if it is long, from the seconds of one evaluation of one sample."""
+    """Announce the duration of a calibration if it is long. seconds: the measured time of one evaluation of one
+    sample."""
     estimate_cost(tasks, seconds).estimate.announce()
 
 

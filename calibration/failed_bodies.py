@@ -82,8 +82,8 @@ def forget_refusals(bundle: Bundle, calibrated: Collection[CalibratedNetwork]) -
 
 
 def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:
-    """Return the task's targets whose bodies can be made from the counts. A target is replaced by its wider one if an
-    activation exceeds its float type.
+    """Return the targets whose bodies can be made from the activation counts, and the errors of the others. If an
+    activation exceeds a target's float type, the target with a wider type is returned instead.
 
     A target fails if an activation exceeds every float type of its engine, or has no range. Raises UserError if no
     target is left.

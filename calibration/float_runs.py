@@ -55,7 +55,7 @@ class FloatRuns:
         return runs
 
     def record_all(self, announce: Callable[[float], object]) -> None:
-        """Record both runs in one session, and close it.
+        """Record both `of_operations` and `judging` in one session, and close it.
 
         `announce` receives the seconds of one evaluation of one sample after two steps. A UserError is ignored here:
         counting activations raises it again and names the tensor. A run that is then missing is recorded at its first
@@ -83,7 +83,8 @@ class FloatRuns:
 
 
 def _time_steps(progress: Progress, samples: int, announce: Callable[[float], object]) -> Progress:
-    """Return a Progress that times step number TIMED_STEPS and passes its seconds per sample to `announce`."""
+    """Return a progress function that also times step number TIMED_STEPS, and passes its seconds per sample to
+    `announce`."""
     before = perf_counter()
 
     def report(stage: str, done: int, total: int) -> None:

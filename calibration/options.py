@@ -119,14 +119,14 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
             numbers = text.split("x")
             if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
                 form = "x".join(name.upper() for name in names)
-                fix = f"write {form} for each" if names else "leave it out: x has one shape"
-                raise UserError(f"--size {text!r} is not a size of x", fix)
+                fix = f"write {form} for each" if names else "leave --size out: x has one shape"
+                raise UserError(f"--size {text!r} does not give the size of x", fix)
             chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
             elements = max(elements, prod(apply_sizes(manifest, chosen[-1]).x_shape))
         usual = default_sizes(manifest.x_shape, manifest.sizes)
         if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
             what = f"--size {','.join(self.size)}: a plan of tokens is for one size"
-            raise UserError(what, "leave it out, and calibrate at the default size")
+            raise UserError(what, "leave --size out, and calibrate at the default size")
         has_own = self.conditions is not None or self.prompts is not None
         if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
             raise UserError(
@@ -211,7 +211,7 @@ def refuse_bound(bundle: Bundle) -> None:
     count = len(networks(bundle.manifest))
     if count > 1 or not bundle.manifest.space.has_squared_error:
         what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
-        raise UserError(f"{what} cannot have a precision map", "leave --quality and --speed out")
+        raise UserError(f"--quality and --speed cannot be used for {what}", "leave them out")
 
 
 def _load_targets(options: CalibrateOptions) -> tuple[Target, ...]:

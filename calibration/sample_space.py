@@ -33,13 +33,14 @@ class JudgingRun(Protocol):
         clipping."""
 
     def run(self, graphs: Sequence[LoadedGraph]) -> Any:
-        """Run a body's graphs, one for each range group."""
+        """Run the graphs of a body, one per range group, at the steps of the recorded run. Return what `quality` and
+        `details` read."""
 
     def quality(self, made: Any) -> EndQuality:
         """Return the quality of what `run` returned."""
 
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
-        """Return further fields of the body's `Trial`, rounded."""
+        """Return values for further fields of the body's `Trial`, rounded."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class ContinuousJudgingRun:
 
 @dataclass(frozen=True)
 class TokenJudgingRun:
-    """A judging run of tokens. It compares logits at float32's states, and the tokens of a separate run."""
+    """A recorded float32 run of tokens with which int8 bodies are compared: their logits at its states, and the tokens
+    of a separate run."""
 
     recorded: RecordedTokenRun
 

@@ -55,7 +55,8 @@ def map_trajectories(
 
 
 def split_trajectories(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
-    """Split the trajectories of a task, in order, into parts of up to `at_once` that have one size."""
+    """Split the trajectories of a task, in order, into parts of up to `at_once` trajectories with samples of the same
+    size."""
     for start, seeds, _ in split_seeds(task.seeds, at_once, task.sizes, task.per_size):
         part = task.select(slice(start, start + len(seeds)))
         yield part.seeds, part.conditions

@@ -61,7 +61,7 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
             if name == asked:
                 module = importlib.import_module(f"fewstep.cli.verbs.{name}")
                 if (twice := find_repeated_option(module.verb, arguments)) is not None:
-                    raise CommandLineError(f"{twice} is given twice", "leave one of them out")
+                    raise CommandLineError(f"{twice} is given twice", "give it once")
                 called = make_command(
                     module.verb, progress, outcomes.append, getattr(module, "dry_run", None), shows_all=shows_all
                 )

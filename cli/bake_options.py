@@ -1,5 +1,4 @@
-"""The options of `fewstep bake` on the command line, which can take plan and body from the saved choice of this
-machine."""
+"""The command-line options of `fewstep bake`, which can take plan and body from the choice saved on this machine."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -39,7 +38,7 @@ def complete_options(options: BakeCommandOptions) -> BakeOptions:
     if options.chosen:
         for name in OF_A_CHOICE:
             if values[name] is not None:
-                raise UserError(f"--chosen already sets --{name}", "leave one of them out")
+                raise UserError(f"--chosen already sets --{name}", f"leave out --{name} or --chosen")
         choice = load_choice(options.bundle)
         settings, plan = choice.settings, parse_plan_text(choice.winner.plan)
         values |= {"plan": plan, "body": choice.winner.body, "guidance": settings["guidance"]}
@@ -50,7 +49,7 @@ def complete_options(options: BakeCommandOptions) -> BakeOptions:
 
 
 def _select_default(options: BakeCommandOptions) -> TextReference:
-    """Return the default plan of the body to bake."""
+    """Return the plan that `bake` uses for the chosen body if the user names none."""
     bundle = options.open()
     name, _ = body_form(bundle.manifest, select_body(options, bundle))
     is_changed = any(each is not None for each in (options.guidance, options.clip, options.strength))

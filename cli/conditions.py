@@ -56,7 +56,7 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
         if not (equals and NAME.fullmatch(name) and is_number):
             raise UserError(f"size {text!r} is not NAME=NUMBER", "write it as --size height=96")
         if name in sizes:
-            raise UserError(f"size {name!r} is given twice", "leave one of them out")
+            raise UserError(f"size {name!r} is given twice", "give it once")
         if len(number) > DIGITS or int(number) > LARGEST:
             raise UserError(f"size {text!r} is too large", f"give at most {LARGEST}")
         sizes[name] = int(number)

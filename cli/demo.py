@@ -25,8 +25,8 @@ FEW = 8  # trajectories: int8 is 0.6 dB worse than with 64
 
 
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
-    """Make `options.bundle` and its pictures. Return the results of the report, and the fitted plan that was sampled,
-    or None without one."""
+    """Make the demo's bundle and its images. Return the results of the report, and the fitted plan that was sampled, or
+    None if there is none."""
     to_calibrate = check_demo(options)
     export(ExportOptions(source=options.source, output=options.bundle), prefix_stages(progress, "export"))
     calibration = calibrate(to_calibrate, prefix_stages(progress, "calibrate"))

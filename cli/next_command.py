@@ -61,8 +61,8 @@ def calibrate_next(bundle: Path) -> NextCommand:
 
 
 def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep run` command with these words, and with the file of conditions of the previous verb, or an
-    example value of each required condition."""
+    """Return the `fewstep run` command with these words. It contains the file of conditions that the previous command
+    got, or an example value of each required condition."""
     return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle, given))
 
 

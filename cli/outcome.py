@@ -33,7 +33,7 @@ class Outcome:
 
 
 def print_outcome(outcome: Outcome, manner: OutputOptions) -> None:
-    """Print an outcome to stdout."""
+    """Print the outcome of a command to stdout: as JSON, as text, or not at all with --quiet."""
     if manner.json:
         print(to_json(outcome.value))
     elif not manner.quiet:

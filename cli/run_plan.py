@@ -136,7 +136,7 @@ def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
 
 
 def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
-    """Return a warning if int8 was calibrated with another plan, guidance or shaping; else None.
+    """Return a warning if the body was calibrated with another plan, guidance or shaping, otherwise None.
 
     The warning names both plans. For bodies that are not int8, the only mismatch is that the bundle's default plan
     clips and this plan does not.

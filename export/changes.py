@@ -56,7 +56,7 @@ def apply_changes(
     refuse_changed(source)
     if source.spec.steers and slots:  # the backward pass would ignore them
         raise UserError(
-            "a denoiser with a gradient cannot have LoRA slots (--lora-slots)", "merge the LoRA: --lora FILE"
+            "--lora-slots cannot be used for a denoiser with an energy gradient", "merge the LoRA: --lora FILE"
         )
     companions = source.companions.with_loras(loras) if source.companions is not None else None
     encoders = source.companions.encoders if source.companions is not None else ()

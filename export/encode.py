@@ -93,6 +93,6 @@ def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         name, path = (name, path) if equals and name.isidentifier() else (IMAGE, text)
         if name in pictures:
-            raise UserError(f"--image gives {name!r} twice", "leave one of them out")
+            raise UserError(f"--image gives {name!r} twice", "give it once")
         pictures[name] = Path(path)
     return pictures

@@ -140,7 +140,7 @@ def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:
 
 
 def _fixes_batch(guard: Mapping[str, Any]) -> bool:
-    """Return True if a guard is like "Eq(s0, 2)", which fixes the batch of an input."""
+    """Return True if a guard recorded by torch.export, such as "Eq(s0, 2)", fixes the batch of an input."""
     sources = [*(guard.get("symbol_to_sources") or {}).values()]
     return "Eq(" in str(guard.get("expr", "")) and len(sources) == 1 and sources[0].endswith(".size()[0]")
 

@@ -47,7 +47,8 @@ def cut_features(prepared: PreparedDenoiser, name: str, spec: Spec) -> tuple[Pre
 
 
 def _verify(prepared: PreparedDenoiser, parts: SplitBody, spec: Spec) -> None:
-    """Raise UserError if one of the two graphs differs from the body, at the points of a quick verification."""
+    """Raise UserError if the full graph, or the light graph with features of the same step, does not return the output
+    of the body, at the points of a quick verification."""
     from fewstep.export.verification.difference import measure_difference
     from fewstep.export.verification.points import comparison_points
     from fewstep.graph.cuts.prologue import open_rows

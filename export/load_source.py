@@ -1,4 +1,4 @@
-"""Load the source that a text names, by the form of the text."""
+"""Load the source that a text names: a shipped model, a file, a folder, or a model on a hub."""
 
 import logging
 from collections.abc import Sequence

@@ -27,7 +27,8 @@ def check_named_files(options: ExportOptions) -> None:
 
 
 def check_sources(options: ExportOptions) -> Iterator[Source]:
-    """Check that the output can be written; return the source of each network."""
+    """Check that the output can be written. Return the sources of all networks, which are loaded one after the
+    other."""
     check_named_files(options)
     loras, others = read_loras(options), parse_experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):

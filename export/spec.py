@@ -41,7 +41,7 @@ FIXES = {  # fixes for wrong fields of a Spec
     "prediction": f"give one of {', '.join(get_args(Prediction))}",
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
-    "data_limit": "give the largest magnitude in your data, such as 1 for pictures in [-1, 1], or math.inf for none",
+    "data_limit": "give the largest magnitude in your data, such as 1 for images in [-1, 1], or math.inf for none",
     "distilled": "give True for a network that was distilled to few steps, or leave it out",
     "self_condition": "give True for a network that takes its last x0 after x, without these, or leave it out",
     "heads": "give the number of outputs shaped like x along the channels: 2 or more with steers",
@@ -138,7 +138,7 @@ class Spec(Description, frozen=True):
             check.run(self)
 
     def _convert_fields(self) -> None:
-        """Convert lists to tuples. Raises UserError for a field of another type."""
+        """Convert lists in the fields to tuples. Raises UserError for a field of a wrong type."""
         for field in msgspec.structs.fields(self):  # msgspec checks types only when it decodes
             value = getattr(self, field.name)
             try:
@@ -273,8 +273,8 @@ CHECKS = (  # in this order: a check may rely on those before it
 
 
 def _fix(place: str) -> str:
-    """Return the fix for a wrong field, such as "x_shape" or "conditions[0].low". Fields that are kinds of denoiser
-    define their own fixes."""
+    """Return the fix for a wrong field of a spec, such as "x_shape" or "conditions[0].low". Optional properties
+    (`Kind`) define their own fixes."""
     name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
     if name == "conditions" and of_condition:
         return of_condition
@@ -395,6 +395,6 @@ class Source(Protocol):
 
 
 def with_spec(source: Source, label: str = "", **changed: Any) -> Source:
-    """Return the source with changed fields of its spec, and with another label if given."""
+    """Return the source with some fields of its spec changed, and with another label if one is given."""
     spec, whole = msgspec.structs.replace(source.spec, **changed), cast(Any, source)
     return cast(Source, replace(whole, spec=spec, label=label or source.label))

@@ -40,7 +40,8 @@ class FitCheckpoint:
         cache.store_intact("fitting", self.name, msgspec.json.encode(best))
 
     def load(self, origin: Recurrence) -> tuple[Recurrence, int]:
-        """Return the best numbers so far and the number of steps that led to them, or (origin, 0) if none are saved."""
+        """Return the stored coefficients and times, and the number of search steps that led to them; (origin, 0) if
+        nothing is stored."""
         content = cache.read_intact("fitting", self.name)
         if content is None:
             return origin, 0

@@ -38,7 +38,7 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
     count = min(map(len, records.values()), default=0)
     if count < USES * BLOCK:
         LOG.warning(
-            "the fit, its choices and its judgement share %d records of conditions; give %d or more to separate them",
+            "fitting, selecting and judging plans share %d records of conditions; give %d or more to separate them",
             count,
             USES * BLOCK,
         )

@@ -94,7 +94,7 @@ class FeatureTradeoff:
         samples scaled towards the teacher's energy, and a description of what was traded for what."""
         begin = self.make_offer(self.work.origin)
         if begin is None:
-            raise NotFinite("samples of the fitted numbers are not finite", "fit with --features none")
+            raise NotFinite("samples of the fitted plan are not finite", "fit with --features none")
         nearest, weight = (begin, 0.0) if self.extractor is None else self._improve_features(begin, self.extractor)
         energy = self._energy_factor(nearest.numbers)
         for share in SHARES:
@@ -108,7 +108,8 @@ class FeatureTradeoff:
         return strong.numbers, Trade(price, weight, strong.features - begin.features, factor, energy)
 
     def make_offer(self, numbers: Recurrence) -> TradeOffer | None:
-        """Return the numbers with the quality of their samples, or None if samples are not finite."""
+        """Return these coefficients and times with the quality of the resulting samples, or None if samples are not
+        finite."""
         blocks = self.work.seeds.selection
         try:
             with np.errstate(all="ignore"):

@@ -57,7 +57,8 @@ def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
 
 @dataclass(frozen=True)
 class FitSeeds:
-    """The blocks for the Jacobian (`fit`), and those for the choice of damping and anchor (`selection`)."""
+    """The blocks of seeds on which the Jacobian is measured (`fit`), and those on which damping and anchor strength are
+    chosen (`selection`)."""
 
     fit: tuple[Block, ...]
     selection: tuple[Block, ...]
@@ -89,7 +90,7 @@ def seed_weights(jacobian: Jacobian) -> Array:
 
 
 def column_energies(jacobian: Jacobian) -> Array:
-    """Return the energy of each column, [P], which is the scale of damping and anchor."""
+    """Return the mean squared norm of each column of the Jacobian, [P], by which damping and anchor are scaled."""
     return np.asarray(seed_weights(jacobian) @ np.diagonal(jacobian.gram, axis1=1, axis2=2))
 
 
@@ -129,7 +130,8 @@ class Refinement:
         return np.array([number.size for number in self.free])
 
     def propose_steps(self, now: Recurrence, H: Array, slope: Array, energies: Array) -> list[Recurrence]:
-        """Return the numbers after a step, one candidate for each pair of damping and anchor."""
+        """Return candidates for the coefficients and times after a step, one for each pair of damping and anchor
+        strength."""
         so_far = subtract_numbers(now, self.origin, self.free) / self.number_sizes
         steps = [solve_step(H, slope, energies, so_far, *restraint) for restraint in RESTRAINTS]
         return [add_to_numbers(now, self.free, step * self.number_sizes) for step in steps]
@@ -155,11 +157,11 @@ class Refinement:
 
 
 def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[tuple[Iterate, ...]]:
-    """Yield the steps of each iteration. Each step gains on the selection seeds, so the last one is the best. A step
-    changes all free numbers together.
+    """Yield the steps of each iteration. Each step improves the result on the selection seeds, so the last one is the
+    best. A step changes all free coefficients and times together.
 
-    Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
-    measurements up to SECANTS steps correct the columns by the effect of the previous step, without extra calls.
+    The Jacobian is measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
+    measurements it is corrected by the effect of the previous step, for up to SECANTS steps, without extra calls.
     """
     now, gain = (
         begin,

@@ -92,7 +92,8 @@ def open_light_task(options: FitOptions) -> LightTask:
 
 
 def choose_light_steps(task: LightTask, progress: Progress = SILENT) -> LightChoice:
-    """Measure the features along trajectories of the float32 body, and choose the light steps of a plan."""
+    """Measure the features along trajectories of the float32 body, and choose which steps of a plan can reuse earlier
+    features (light steps)."""
     sampler, plan, features = task.sampler, task.plan, task.features
     parts = [part for _, part, _ in split_seeds(FIT_SEEDS[: task.seeds], BATCH)]
     batches = [(part, _conditions_of(sampler, part, task.records)) for part in parts]

@@ -61,7 +61,10 @@ class FitOptions(BundleOptions, SamplingOptions):
             raise UserError(f"--light is {self.light:g}", "give a relative error between 0 and 1, such as 0.1")
         if self.light is not None and (self.output is not None or self.teacher is not None):
             unused = "--teacher" if self.output is None else "--output"
-            raise UserError(f"--light with {unused}: it names a plan, and fits no numbers", f"leave {unused} out")
+            raise UserError(
+                f"--light cannot be combined with {unused}: it chooses light steps, and fits nothing",
+                f"leave {unused} out",
+            )
         if self.iterations < 0:
             raise UserError(f"--iterations is {self.iterations}", "give at least 0")
         if self.output is not None and self.output.suffix != ".json":

@@ -49,8 +49,8 @@ def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
 
 
 def warn_of_lost_plans(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
-    """Warn of each fitted plan whose file cannot be read. The new plan replaces such a plan only if both are for the
-    same body, number of evaluations and guidance."""
+    """Log a warning for each fitted plan whose file cannot be read. It says whether the new plan will replace it, which
+    is the case only if both are for the same body, number of evaluations and guidance."""
     for entry in bundle.manifest.fitted:
         for error in read_fitted_plans(bundle, [entry])[1]:
             weight = weight_of_fit(bundle.path, bundle.manifest, entry)

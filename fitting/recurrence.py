@@ -1,10 +1,11 @@
-"""The form in which a plan is fitted: each new x is a linear combination of the last x and the last predictions.
+"""A plan in the form in which it is fitted: each new x is a linear combination of the previous x and the last
+predictions.
 
     x_{i+1} = rows[i, 0] x_i + sum_j rows[i, 1 + j] p_{i-j} + sum_k rows[i, 1 + history + k] y_k
 
 Here p_i is the predicted sample after guidance and shaping, and y are the given tensors. Every deterministic solver
 with one network has this form if `history` is long enough (Shaul et al. 2024, arXiv 2403.01329). A fit adds corrections
-to the solver's numbers, so corrections of 0 leave the solver unchanged.
+to the solver's coefficients and times, so corrections of 0 leave the solver unchanged.
 """
 
 from collections.abc import Sequence

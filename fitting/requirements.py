@@ -35,10 +35,13 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
 
 
 def check_teacher(teacher: Plan, steps: int) -> None:
-    """Raise UserError for a plan that cannot follow the exact trajectory."""
+    """Raise UserError for a plan that cannot be a teacher, because it does not converge to the exact trajectory with
+    more steps."""
     what = f"the plan {teacher.name} cannot be a teacher"
     if teacher.fitted is not None:
-        raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
+        raise UserError(
+            f"{what}: it was fitted to a teacher itself", "leave --teacher out, or name SOLVER:STEPS of many steps"
+        )
     if any(step.draws for step in teacher.steps):
         raise UserError(f"{what}: it draws noise in its steps", "leave --teacher out, or name another solver")
     if (count := len(teacher.steps)) <= steps:

@@ -85,11 +85,11 @@ def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Samp
 
 @dataclass(frozen=True)
 class FitSampler:
-    """Runs the rollouts of a fit.
+    """Samples along plans for a fit, in this process or in worker processes.
 
     sampler: the sampler of the body to which the plan is fitted.
     reference: the sampler of the float32 body, which runs the teacher.
-    job, workers: if given, the workers run this job, and the samplers are not called.
+    job, workers: if given, the workers run this job, and the samplers of this process are not called.
     """
 
     sampler: Sampler

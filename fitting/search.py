@@ -41,11 +41,12 @@ KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # kinds of free numbers 
 
 @dataclass(frozen=True)
 class SearchedNumbers:
-    """The state of a search: its best numbers so far, the numbers that it started from (`origin`), and its seeds.
+    """The state of a search: its best coefficients and times so far, those from which it started (`origin`), and its
+    seeds.
 
-    nominal: the plan without fitted numbers over which gains are measured.
-    done: the number of steps that gained, including those before an interruption.
-    trade: the trade of the last numbers; None before the trade.
+    nominal: the plan without fitted numbers, relative to which gains are measured.
+    done: the number of steps that improved the result, including those before an interruption.
+    trade: what the last stage gave up in PSNR for features; None before that stage.
     """
 
     numbers: Recurrence
@@ -85,10 +86,10 @@ def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbe
 
 
 def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """Return the numbers that the fit starts from, and the iterations from there.
+    """Return the coefficients and times from which the fit starts, and the iterator over the iterations of the fit.
 
-    If the caller named a plan, the fit starts from its numbers. Otherwise two plans compete: the best nominal plan, and
-    the best plan over the times of the teacher's path. If a fit from one of them was interrupted, that fit resumes. If
+    If the caller named a plan, the fit starts from that plan. Otherwise two plans compete: the best nominal plan, and
+    the best plan with times from the teacher's path. If a fit from one of them was interrupted, that fit is resumed. If
     not, the plan with the higher gain after one iteration is used: the better plan of the two does not always lead to
     the better fit.
     """
@@ -125,8 +126,8 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
 
 
 def _resume_search(task: FitTask, start: SearchedNumbers, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """Return `start` with the numbers of the checkpoint if there is one, and the iterations from there (at least
-    one)."""
+    """Return `start` with the coefficients and times stored in the checkpoint, if there is one, and an iterator over
+    the remaining iterations (at least one)."""
     numbers, done = open_search_checkpoint(task, start).load(start.origin)
     measured = FIRST_BLOCKS if done == 0 else len(start.seeds.fit)
     work = _make_refinement(task, start, start.origin, progress)

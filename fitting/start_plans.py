@@ -41,11 +41,11 @@ SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 
 @dataclass(frozen=True)
 class Starts:
-    """The plans that a fit may start from.
+    """The plans from which a fit may start.
 
-    nominal: plans without fitted numbers. Gains are compared with the best of them.
-    request: the plan that the caller named, from which the fit starts. If it is None, the fit starts from the best of
-        `nominal`, or from the plan of `find_best_on_path`.
+    nominal: plans that were not fitted. Gains are measured relative to the best of them.
+    request: the plan that the caller named, from which the fit then starts. If it is None, the fit starts from the best
+        of `nominal`, or from the plan of `find_best_on_path`.
     """
 
     nominal: tuple[Plan, ...]

@@ -18,14 +18,14 @@ class NewNodes:
         self.constants: dict[str, Array] = {}
 
     def name(self, wanted: str) -> str:
-        """Return `wanted`, with a number appended if a tensor has that name already."""
+        """Return an unused tensor name: `wanted`, with a number appended if it is already taken."""
         name = next(name for name in number_names(wanted) if name not in self._taken)
         self._taken.add(name)
         return name
 
     def constant(self, wanted: str, value: Array) -> str:
-        """Return the name of a constant with this value. A number is appended to `wanted` if another tensor has that
-        name; an existing constant with the same value is reused."""
+        """Add a constant, and return its name: `wanted`, or `wanted` with a number if another tensor has that name. A
+        constant with the same name and value is reused."""
         for name in number_names(wanted):
             existing = self.constants.get(name, self._graph.constants.get(name))
             if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):

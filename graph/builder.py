@@ -77,7 +77,8 @@ class Builder:
     def inline_graph(
         self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None, batch: str = ""
     ) -> dict[str, str]:
-        """Append the nodes of a graph, with `inputs` in place of its inputs; return the new names of its outputs.
+        """Add the nodes of a graph, with the tensors `inputs` in place of its inputs. Return the new names of its
+        outputs.
 
         Its tensors are renamed UNDER/NAME, and its constants SHARED/NAME, so that several copies can share them. If
         `batch` is given, the types of its inputs are written to the file, with this name for the leading axis: an
@@ -98,7 +99,7 @@ class Builder:
         return {value.name: names[value.name] for value in graph.outputs}
 
     def add(self, other: "Builder") -> None:
-        """Append the nodes of another builder under their existing names."""
+        """Add the nodes of another builder, with their names unchanged."""
         self.nodes += other.nodes
         self.constants |= other.constants
         self.described |= other.described

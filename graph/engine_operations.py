@@ -40,8 +40,8 @@ PARSED: Mapping[str, Version] = MappingProxyType({op: since for since, ops in FI
 
 @dataclass(frozen=True)
 class UnparsedOperation:
-    """An operation that the oldest TensorRT does not parse, one of its nodes, and the first version that parses it, if
-    any."""
+    """An operation that the oldest supported TensorRT cannot parse: its type, one of its nodes, and the first version
+    that can parse it, or None."""
 
     op: str
     node: str

@@ -29,8 +29,8 @@ def varies_per_call(port: str) -> bool:
 class Node:
     """One operation. Attributes hold the results of `onnx.helper.get_attribute_value` (ints, floats, bytes, lists).
 
-    The body of a Loop is an attribute of type Graph. Only baked graphs have such nodes, and passes do not rewrite their
-    bodies.
+    The body of a Loop is an attribute of type Graph. Only graphs written to files have such nodes, and passes do not
+    rewrite their bodies.
     """
 
     op: str
@@ -58,9 +58,9 @@ class Extent:
 
 @dataclass(frozen=True)
 class Value:
-    """A graph input or output: name, dtype, and shape, in which "batch" is the dynamic axis.
+    """A graph input or output: its name, dtype and shape. "batch" in the shape is the dynamic batch axis.
 
-    Other free axes are named after the size that they follow, like "height/8"; see `extents.py`.
+    Other free axes have the name of a size, or an expression of it, like "height/8"; see `extents.py`.
     """
 
     name: str

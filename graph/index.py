@@ -47,7 +47,7 @@ class Index:
 
 
 def index(graph: Graph) -> Index:
-    """Return the Index of a graph."""
+    """Return the producer and the consumers of each tensor of a graph, as an Index."""
     producers = {output: node for node in graph.nodes for output in node.outputs if output}
     consumers: dict[str, list[Node]] = {}
     for node in graph.nodes:

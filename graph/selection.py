@@ -152,7 +152,7 @@ def layer_name(node: Node) -> str:
 
 
 def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
-    """Return the shape that broadcasts one number per channel over an operation's output."""
+    """Return the shape in which an array [channels] broadcasts over an operation's output."""
     rank = graph.constants[op.weight].ndim
     return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)
 

@@ -215,7 +215,8 @@ def _sum(table: Builder, flat: str, count: int, name: str) -> str:
 
 
 def _parts(count: int) -> dict[int, list[int]]:
-    """Return the start indices of the parts of numpy's pairwise sum of `count` values, by the length of the parts."""
+    """Return the parts into which numpy splits `count` values for its pairwise sum: for each length, the start indices
+    of the parts of that length."""
     starts: dict[int, list[int]] = {}
     todo = [(0, count)]
     while todo:

@@ -97,7 +97,8 @@ def clip_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
-    """Return the scales of weights as numbers of `dtype`, which may be subnormal: no engine divides by them."""
+    """Return the scales of weights, clipped to the positive numbers of `dtype`. They may be subnormal, because no
+    engine divides by them."""
     held = np.dtype(dtype)
     least = smallest_number(held) if held == FLOAT16 else smallest_normal(held)
     return scales.clip(least, largest_number(held)).astype(held).astype(np.float32)

@@ -31,7 +31,7 @@ Shape = tuple[int | str, ...]
 
 
 def backbone(run: BakedRun, file: str) -> BakedRun:
-    """Return a run of several rounds, each of which runs the backbone of an .onnx file first. Raises UserError if the
+    """Return a run of several rounds, each of which first runs the backbone in an .onnx file. Raises UserError if the
     file is missing, or does not fit the run."""
     return add_backbone(run, read_backbone(Path(file)))
 
@@ -69,8 +69,8 @@ def add_backbone(run: BakedRun, backbone: Graph) -> BakedRun:
 
 
 def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
-    """Return the body of the Loop: the backbone, then the run with this round's noise. It returns the state and the
-    sample."""
+    """Return the graph that the Loop runs in each round: the backbone, then the run with the noise of this round. It
+    returns the state and the sample."""
     inner = Builder("round")
     number, goes_on = (f"{inner.prefix}/{name}" for name in (NUMBER, "goes_on"))
     fed = {value.name: value.name for value in backbone.inputs} | {NUMBER: number}
@@ -122,7 +122,7 @@ def _check(run: BakedRun, backbone: Graph) -> None:
     """Raise UserError if the outputs of a backbone graph cannot become the inputs of a baked run."""
     if run.carried or run.output.dtype != "float32" or all(port.name != NOISE for port in run.inputs):
         raise UserError(
-            "a run that carries tensors or begins without noise cannot have a backbone", "leave the backbone out"
+            "a backbone cannot be added to a run that carries tensors or begins without noise", "leave the backbone out"
         )
     for kind, values in (("inputs", backbone.inputs), ("outputs", backbone.outputs)):
         names = [value.name for value in values]

@@ -69,7 +69,8 @@ class Ems:
         return integrate(np.exp(-self.S) * self.b, self.lams)
 
     def interpolate(self, lams: Array, *tables: Array) -> list[Array]:
-        """Interpolate tables over lambda. The result for each table has one line for each of `lams` [P]."""
+        """Interpolate tables over lambda at `lams` [P]. The result for each table is [P, ...]. Raises UserError for a
+        lambda beyond the statistics."""
         slack = 1e-9 * (1 + np.abs(lams))
         outside = (lams < self.lams[0] - slack) | (lams > self.lams[-1] + slack)
         if outside.any():
@@ -104,7 +105,7 @@ def integrate(table: Array, lams: Array) -> Array:
 
 
 def _window(lams: Array, after: int) -> slice:
-    """Return `WINDOW` points around the interval that ends at point `after`."""
+    """Return the slice of `WINDOW` points around the interval that ends at point `after`."""
     start = int(min(max(after - WINDOW // 2, 0), len(lams) - WINDOW))
     return slice(start, start + WINDOW)
 

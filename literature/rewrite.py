@@ -65,8 +65,8 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A rewrite of a module: `forward` and `spec` are those before the rewrite, and `conditions` are those that it
-    adds."""
+    """One rewrite of a module. `forward` and `spec` are those before the rewrite; `conditions` are those that the
+    rewrite adds."""
 
     kind: type[Calls]
     forward: Forward

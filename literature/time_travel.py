@@ -75,7 +75,7 @@ def _redraw(step: Step, numbers: Iterator[int]) -> Step:
 
 
 def _add_noise(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:
-    """Return the step, followed by noising x from `at` back to `to`."""
+    """Return the step followed by adding noise to x, from the noise level at time `at` back to that at time `to`."""
     a = to.alpha / at.alpha
     added = to.sigma**2 - (a * at.sigma) ** 2
     if added < 0:

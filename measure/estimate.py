@@ -48,8 +48,8 @@ class Estimate:
 def seconds_per_evaluation(
     sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
 ) -> float:
-    """Measure the seconds of one evaluation of one sample with all branches, in a batch of these seeds, as the mean
-    over the plan.
+    """Measure the seconds per evaluation and sample, with all branches, in a batch of these seeds, averaged over the
+    plan.
 
     Steps run until each network has run two of them. The second is timed, since the first also allocates memory. A
     network with a single step is timed at that step. A plan with a single step runs twice.

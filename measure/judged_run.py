@@ -84,8 +84,8 @@ class JudgedRun:
 
 
 def combine_branches(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """Return the guided output of the branches that step `index` evaluates. Of a network with several outputs, only
-    the first one, its prediction, is used."""
+    """Return the guided output of step `index` from the outputs of its branches. If the network has several outputs,
+    only the first, its prediction, is used."""
     step = plan.steps[index]
     weights = guidance.branch_weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)

@@ -1,4 +1,4 @@
-"""Open a body of a bundle for judging, in this process or as a worker's job."""
+"""Load a body of a bundle to compare it with float32, in this process or as the job of a worker process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""How bodies are judged in each sample space. `judging_of` returns the judging of a plan's space.
+"""How bodies are compared with float32 in each sample space. `judging_of` returns what the space of a plan needs.
 
-Continuous samples are compared with those of float32's run. One different token changes all that follow, so tokens are
-compared at float32's states, and the judging of a contender includes float32's run.
+Continuous samples are compared with those of the float32 run. One different token changes all that follow, so tokens
+are compared at the states of the float32 run, and the comparison of a contender includes that run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,5 +119,5 @@ class TokenJudging:
 
 
 def judging_of(plan: AnyPlan) -> Judging:
-    """Return the judging of a plan's sample space."""
+    """Return how bodies are compared with float32 along a plan, which depends on its sample space."""
     return TokenJudging() if isinstance(plan, TokenPlan) else ContinuousJudging()

@@ -20,10 +20,11 @@ from fewstep.runtime.bundle.reading import Bundle
 
 
 def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
-    """Open a graph for judging on a machine without its backend. `threads` of 0 means one for each core.
+    """Open a graph on a machine without its backend, in order to compare its samples with float32. `threads` 0 means
+    one per core.
 
-    The constants of a large graph are not folded, which would take as much memory as float32's weights, and its weights
-    are not prepacked, which would take twice as much.
+    The constants of a large graph are not folded, which would take as much memory as float32's weights. Its weights are
+    not prepacked, which would take twice as much.
     """
     is_small = not io.exceeds_one_file(graph)
     return open_session(make_runnable(graph), optimize=is_small, arena=is_small, threads=threads, fuse_qdq=False)

@@ -118,7 +118,7 @@ class Tally:
     steps: tuple[StepSums, ...] = ()
 
     def add(self, run: JudgedRun) -> None:
-        """Add the run of the next seeds."""
+        """Add the samples of the next batch of seeds."""
         teacher = self.teacher[self.seen :][: len(run.samples)]
         self.against_teacher.add(run.samples[: len(teacher)], teacher)
         self.add_features(run.samples)

@@ -104,7 +104,7 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
     grid = split_plan_name(plan.name).grid_function
     if grid in STRETCHED:
         raise UserError(
-            f"plan {plan.name} cannot be a teacher: grid {grid} is a table of few steps, and its gaps stay",
+            f"plan {plan.name} cannot be a teacher: grid {grid} interpolates a table made for few steps",
             "give the teacher another grid, such as dpmpp_2m:80@arctan, or leave it out",
         )
     return plan
@@ -128,10 +128,10 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
 
 
 def select_teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyPlan) -> Plan | None:
-    """Return `teacher_plan`; None for distilled denoisers without a reference, and for token denoisers, where more
-    steps draw other tokens.
+    """Return `teacher_plan`. None for distilled denoisers, unless the user names a teacher, and for token denoisers,
+    where more steps draw other tokens.
 
-    Raises UserError for a token plan that may skip evaluations: no body is judged along it.
+    Raises UserError for a token plan that may skip evaluations, along which bodies cannot be compared.
     """
     if not judging_of(judged).has_teacher(judged, reference):
         return None

@@ -41,7 +41,7 @@ class Recipe:
 
 @dataclass
 class Run:
-    """The state of a training run, which a checkpoint stores."""
+    """The state of a training run, as stored in a checkpoint."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer

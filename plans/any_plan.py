@@ -50,8 +50,8 @@ def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
 
 
 def shaping_of(plan: AnyPlan) -> Shaping | None:
-    """Return the shaping that a plan's steps have in common, or None. Some steps of a plan may have none, and token
-    plans never have one."""
+    """Return the shaping of a plan's steps, or None if no step has one. All steps with shaping have the same one. Token
+    plans have none."""
     return next((step.shaping for step in plan.steps if isinstance(step, Step) and step.shaping is not None), None)
 
 
@@ -76,7 +76,7 @@ def check_tokens(plan: AnyPlan) -> TokenPlan:
 
 
 def plan_headline(plan: AnyPlan) -> str:
-    """Describe a plan in one line."""
+    """Describe a plan in one line: its name, guidance, evaluations and branches."""
     branches = sum(len(step.branches) for step in plan.steps)
     guidance = "" if plan.guidance is None else f", guidance {describe(plan.guidance)}"
     if isinstance(plan, TokenPlan):

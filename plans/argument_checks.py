@@ -10,7 +10,7 @@ COMPILED = ("guidance", "shaping", "strength", "renoise")  # options that are co
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:
-    """Raise UserError for an option that a run does not have. The fix for a compile option says where to pass it."""
+    """Raise UserError for options that a run does not have. For an option of `compile`, the fix says so."""
     for name in others:
         fix = f"compile the plan with it: sampler.compile(plan, {name}=...)" if name in COMPILED else "leave it out"
         raise UserError(f"this run has no option {name!r}", fix)

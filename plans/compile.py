@@ -237,7 +237,7 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
         )
     if isinstance(form, Residual) and denoiser.towards is not None:
         raise UserError(
-            f"Residual guidance does not support a denoiser that restores {denoiser.towards!r}", "use another form"
+            f"Residual guidance does not support a denoiser that restores {denoiser.towards!r}", "use another guidance"
         )
     return form
 

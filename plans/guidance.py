@@ -154,7 +154,7 @@ def _format_weight(weight: float | tuple[float, ...]) -> str:
 
 
 def _format_number(number: float) -> str:
-    """Format a number with six digits if they represent it exactly, else with all its digits."""
+    """Format a number with six significant digits if they represent it exactly, otherwise with all its digits."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 

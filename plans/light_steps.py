@@ -40,9 +40,10 @@ def light(plan: Plan, features: str, *, at: tuple[float, ...], linear: bool = Fa
 
 
 def use_light_steps(plan: Plan, steps: Collection[int], features: str, linear: bool = False) -> Plan:
-    """Return the plan with some light steps, which its name then lists, so that it can be compiled again.
+    """Return the plan with some steps replaced by light steps. Its name then lists them, so that it can be compiled
+    again.
 
-    A light step is fed the features of the last full step. A step stays full if the last full step lacks one of its
+    A light step reads the features of the last full step. A step stays full if the last full step lacks one of its
     branches.
 
     Args:
@@ -85,7 +86,8 @@ def _replace_steps(plan: Plan, steps: Collection[int], features: str, linear: bo
 
 
 def slot_weights(step: Step, full: list[Step], slots: int) -> Row:
-    """Return the weights of the slots in a light step: of the last full step's features, then of those before."""
+    """Return the weights with which a light step combines the stored features: those of the last full step, then those
+    of the full step before it."""
     if slots == 1:
         return (1.0,)
     last, before = full[0], full[-1]

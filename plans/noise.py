@@ -97,7 +97,8 @@ def _draw_streams(
 
 
 def _words(seeds: NDArray[np.uint64], count: int, draw: int, streams: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the words [4, seeds, count] of the first `count` counters of each seed, in its stream."""
+    """Return the Philox words [4, seeds, count] of the first `count` counters of each seed, in the stream of that
+    seed."""
     blocks, counter = np.arange(count, dtype=np.uint64), np.empty((4, len(seeds), count), np.uint64)
     counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[:, None]
     return philox(counter, np.stack([seeds & _LOW, seeds >> _SHIFT])[:, :, None])

@@ -50,7 +50,8 @@ class Tensor(Strict, frozen=True):
 
 
 class Term(Strict, frozen=True):
-    """row[`row`] += tensors[`tensor`] * column[`column`], elementwise. Without a column the tensor itself is added."""
+    """A term with a tensor coefficient in a table of a plan: row[`row`] += tensors[`tensor`] * column[`column`],
+    elementwise. If `column` is None, the tensor itself is added."""
 
     row: int
     column: int | None
@@ -203,7 +204,7 @@ class Plan(Strict, frozen=True, omit_defaults=True):
 
     @property
     def rolling_bank(self) -> Bank | None:
-        """The bank of the state's rows if a run continues from the state of the previous run, else None."""
+        """The bank that keeps the state rows, if a run continues from the state of the previous run; otherwise None."""
         return next((bank for bank in self.banks if bank.rolls is not None), None)
 
 

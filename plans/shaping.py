@@ -201,7 +201,7 @@ def _norm(value: Array, axis: int) -> Array:
 
 
 def frame_shares(shaping: GuideFrames, sample: Sequence[int]) -> Array:
-    """Return r of each frame [frames, 1, ...] of a sample of this shape."""
+    """Return the fraction of the guidance that applies to each frame [frames, 1, ...] of a sample of this shape."""
     return np.linspace(shaping.first, 1.0, sample[0]).reshape(-1, *(1 for _ in sample[1:]))
 
 

@@ -100,11 +100,11 @@ By = Literal["x", "x0"]  # the variable of a gradient
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The facts about one network of a denoiser that compiling a plan needs.
+    """The properties of one network of a denoiser that plan compilation needs.
 
-    until: the network runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are
-        only the steps at -infinity.
-    steers: if the second output is a gradient, the variable of the gradient; otherwise None.
+    until: the network runs those steps with log-SNR below `until` that no network before it runs. With PURE_NOISE these
+        are only the steps at -infinity.
+    steers: if the second output is a gradient, the variable with respect to which it is taken; otherwise None.
     """
 
     name: str

@@ -25,7 +25,7 @@ def build_plan(
     renoise: float | None,
     groups: Sequence[float],
 ) -> Plan:
-    """Return the plan of a traced solver that returned `sample`.
+    """Return the plan that computes `sample`, the result of a solver after it was traced.
 
     Its given tensors are all those that the solver requested, including those with coefficient 0, such as an image at
     pure noise. `guidance`, `strength` and `renoise` are recorded as the caller passed them.
@@ -98,8 +98,9 @@ def _second_time(to: Time, schedule: NoiseSchedule) -> float:
 
 
 def _make_expansion(tracer: Tracer) -> Expansion:
-    """Return a function that expands a buffer of the state after `ready` evaluations to a sum over the previous rows,
-    the evaluation's outputs and draws. A buffer that is already in a row expands to that row."""
+    """Return a function that expresses a buffer after `ready` evaluations as a linear combination of the previous state
+    rows, and of the outputs and draws of the last evaluation. A buffer that is already stored in a row expands to that
+    row."""
 
     @cache
     def expand(ready: int, buffer: int) -> Lin:
@@ -121,7 +122,7 @@ def _make_expansion(tracer: Tracer) -> Expansion:
 
 
 def _live_buffers(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
-    """Return the buffers that each state must hold, found by a backward search from the sample."""
+    """Return, for each state, the buffers that it must contain, by a backward search from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
         evaluation = tracer.evaluations[ready - 1]
@@ -160,8 +161,8 @@ def _draw_numbers(tracer: Tracer, buffers: Iterable[int]) -> tuple[int, ...]:
 
 
 def _row(value: Lin, columns: Mapping[int, int], width: int) -> Row:
-    """Return a Lin as one line of numbers over the columns. It must have no tensor coefficients, as in the network's
-    input and prediction."""
+    """Return the coefficients of a linear combination as one line over the columns. It must not have tensor
+    coefficients, which are not allowed in the network's input and prediction."""
     row = [0.0] * width
     for buffer, coefficient in value.terms.items():
         if isinstance(coefficient, np.ndarray):

@@ -18,7 +18,8 @@ Coefficient = float | NDArray[np.float64]  # one number, or one for each element
 
 @dataclass(frozen=True, eq=False)
 class Lin:
-    """A sum of coefficient x buffer. The tracer numbers the buffers. Only linear operations are defined."""
+    """A linear combination: the sum of coefficient x buffer, by the numbers that the tracer gives to buffers. Only
+    linear operations are defined."""
 
     terms: Mapping[int, Coefficient]
 

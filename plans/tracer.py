@@ -29,8 +29,8 @@ class Draw(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A tensor that the caller passes, in the shape of x. It is read only at the start, and stored as a row if needed
-    later."""
+    """A tensor that the caller passes, of the shape of x. It can be read only at the start, and is stored in a state
+    row if it is needed later."""
 
     name: str
 
@@ -40,7 +40,8 @@ class Ones(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A state row written after `ready` evaluations (0: at the start). `value` combines earlier buffers."""
+    """A state row written after `ready` evaluations (0: at the start). `value` is a linear combination of earlier
+    buffers."""
 
     ready: int
     value: Lin
@@ -73,12 +74,12 @@ Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """One call of the network on `input`, a combination of rows.
+    """One call of the network on `input`, a linear combination of buffers.
 
-    outputs: buffers, head by head within branch by branch.
-    shaping_of: the values that the shaping reads, if there is one.
+    outputs: the buffers of the outputs, all heads of the first branch, then those of the second, and so on.
+    shaping_of: the values that the shaping reads; empty without shaping.
     shaped: the buffer of the shaping's result, or None.
-    x0: the prediction, a combination of rows, outputs and `shaped`.
+    x0: the predicted x0, a linear combination of buffers.
     estimate: the x0 of the previous evaluation, which a self-conditioned network receives; None for other networks.
     """
 
@@ -163,7 +164,8 @@ class Tracer:
         return self.store(image + r * noise if r else image)
 
     def reverts_to(self) -> Lin:
-        """Return the row of the tensor y that noising reverts to. Raises UserError if the denoiser has none."""
+        """Return the tensor y to which the noising process reverts, as a state row. Raises UserError if the denoiser
+        names no such tensor."""
         if self._reverts_to is None:
             raise UserError(
                 "this solver restores a degraded sample, and the denoiser does not name that tensor",
@@ -205,9 +207,9 @@ class Tracer:
     def denoise(self, x: Lin, time: Time, to: Time | None = None, *, keep_noise: bool = False) -> tuple[Lin, Lin]:
         """Evaluate the denoiser at (x, time). Return x as stored, and x0 after guidance and shaping.
 
-        `to` is the second time that some networks take (consistency trajectory models). With CFG++ the returned x is
-        shifted so that (x, x0) imply the unconditional noise, which any solver then adds back. `keep_noise` shifts x so
-        that (x, x0) imply the noise that the network predicted, even if shaping changed x0.
+        `to` is the time at which the step ends, which some networks take too (consistency trajectory models). With
+        CFG++ the returned x is shifted so that (x, x0) imply the unconditional noise, which any solver then adds back.
+        `keep_noise` shifts x so that (x, x0) imply the noise that the network predicted, even if shaping changed x0.
         """
         if self._reverts_to is not None and self.network(time).prediction == "velocity":
             raise UserError(
@@ -300,7 +302,7 @@ class Tracer:
             name = type(self.shaping).__name__
             raise UserError(
                 f"{name} needs the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
-                f"name one of them {COND!r}, or leave {name} out",
+                f"name one branch {COND!r}, or leave {name} out",
             )
         return outputs[COND][0]
 
@@ -344,7 +346,8 @@ class Tracer:
     def _replace_uncond(
         self, x: Lin, outputs: dict[str, list[Lin]], evaluation: int, time: Time
     ) -> dict[str, list[Lin]]:
-        """Replace the unconditional output by the one that implies the noise of x over the reference."""
+        """Replace the unconditional output by the output that corresponds to the noise between x and the reference
+        (residual guidance)."""
         assert isinstance(self.guidance, guide.Residual)
         reference = self._reference
         if UNCOND in outputs:  # the first step of "onetime", before the reference is a row

@@ -53,10 +53,10 @@ class Advice:
 
 
 def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
-    """Return the verdict on the first body, which runs on this machine, and the largest loss of quality between the
-    teacher's samples and int8's. It is due to few steps, to int8, or to a lost guidance difference, or there is none.
-    `path` is the bundle's path in the command. Returns None if no quality was measured.
-    """
+    """Return the verdict on the first body, which runs on this machine, and advice about the largest loss of quality
+    between the teacher's samples and those of int8. The loss is due to few steps, to int8, to a lost effect of
+    guidance, or there is none. `path` is the bundle's path in suggested commands. Returns None if no quality was
+    measured."""
     if not results.qualities:
         return None
     first, lost = results.qualities[0], _loses_guidance(results)
@@ -146,15 +146,15 @@ def _longer_plan(name: str) -> TextReference | None:
 
 
 def _choose_better(now: EndQuality | None, bundle: Bundle) -> ChooseOptions:
-    """Return options of `choose` that require more dB against the teacher than the present body has: the next whole
-    number, or LEAST_PSNR if that is higher."""
+    """Return options for `choose` that require a higher PSNR against the teacher than `now`: the next whole number in
+    dB, or LEAST_PSNR if that is higher."""
     least = LEAST_PSNR if now is None else max(LEAST_PSNR, floor(now.mean) + 1)
     return ChooseOptions(bundle.path, at_least=f"{least:g}dB")
 
 
 def _find_better_fit(results: Results, bundle: Bundle, psnr: float) -> FittedPlan | None:
-    """Return the fitted plan nearest to the teacher, among those with at most as many evaluations as the judged plan
-    and the same guidance. None if none has clearly more than `psnr` in dB."""
+    """Return the stored fitted plan with the highest PSNR against the teacher, among those with at most as many
+    evaluations as the judged plan and the same guidance. None if its PSNR is not clearly above `psnr`, in dB."""
     count = len(results.qualities[0].steps)
     entries = [each for each in bundle.manifest.fitted if each.body == FLOAT and each.evaluations <= count]
     for entry in sorted(entries, key=lambda each: each.psnr, reverse=True):

@@ -40,8 +40,8 @@ class InspectOptions(BundleOptions):
 
 
 class RangesContents(Struct, frozen=True):
-    """A ranges table: the bodies quantized with it, the calibrated plan, the method, and the number of tensors and of
-    range groups."""
+    """A table of activation ranges: the bodies quantized with it, the plan along which it was calibrated, the method,
+    and the numbers of tensors and of range groups."""
 
     bodies: tuple[str, ...]
     file: str
@@ -190,7 +190,8 @@ def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents
 
 
 def read_verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
-    """Return the largest difference of each stage from the verification table of a bundle."""
+    """Return the largest difference at each stage of export, read from the bundle's verification table; empty if it has
+    none."""
     file = bundle.manifest.verification
     if file is None:
         return ()

@@ -84,7 +84,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a bundle can run here at all."""
+        """Whether bundles can be run on this machine at all."""
         return all(finding.level != "problem" for finding in self.findings)
 
 

@@ -1,4 +1,4 @@
-"""The reason why an int8 body has no operation in int8, and what to do."""
+"""Explain why an int8 body has no operation in int8, and what to do."""
 
 from fewstep.calibration.recorded_options import find_float_criteria
 from fewstep.runtime.bundle.manifest import Body, Manifest

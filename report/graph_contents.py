@@ -33,13 +33,13 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GraphContents(Struct, frozen=True):
-    """A graph as stored, and as optimized by onnxruntime on this machine.
+    """A graph as it is stored, and as onnxruntime optimizes it on this machine.
 
-    optimized: nodes by operation; None if another engine runs the graph.
-    fused: operations that only the optimized graph has, and only onnxruntime defines: fusions, or faster versions of
-        single operations.
-    engine: the oldest TensorRT that parses the graph, or the operations that no TensorRT parses; None for a graph that
-        is for another engine.
+    optimized: the number of nodes of each operation type; None if another engine runs the graph.
+    fused: operation types that only occur in the optimized graph and that only onnxruntime defines: fusions, or faster
+        versions of single operations.
+    engine: the oldest TensorRT that can parse the graph, or the operations that no TensorRT can parse; None for a graph
+        that is for another engine.
     """
 
     file: str
@@ -53,8 +53,8 @@ class GraphContents(Struct, frozen=True):
 
 
 class Share(Struct, frozen=True):
-    """The operations of one type. `reasons` says why they are not int8, with the number of operations for each
-    reason."""
+    """The operations that compute in one type, such as int8. `reasons` says why they are not int8, with the number of
+    operations for each reason."""
 
     type: str
     operations: int
@@ -154,7 +154,7 @@ def read_body_contents(
 
 
 def _is_for_engines(body: Body) -> bool:
-    """Return whether TensorRT parses the graphs of a body."""
+    """Return whether TensorRT can build engines from the graphs of a body."""
     platform = platform_of(body.target, body.platform)
     return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
 

@@ -1,4 +1,4 @@
-"""The int8 coverage of each operation: its kind, its share of the work, and the reason if it is not int8."""
+"""The int8 coverage of each operation: its type, its fraction of the work, and the reason if it is not int8."""
 
 from collections.abc import Collection
 

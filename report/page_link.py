@@ -8,7 +8,7 @@ ADDRESS = "report/index.html"
 
 
 def link_report_page(bundle: Path, drawn: str) -> None:
-    """Make ADDRESS the page that was just committed, whose name in the bundle is `drawn`.
+    """Make the file ADDRESS the page that was just committed, whose name in the bundle is `drawn`.
 
     ADDRESS is a hard link or a copy, since a symbolic link would break in an archive or on another machine. If the
     process is killed before that, ADDRESS is the previous page or does not exist, and the bundle is still valid.

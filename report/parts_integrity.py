@@ -92,7 +92,7 @@ def _run_first_step(folder: Path, parts: PartsFile) -> None:
         _open(folder / name)
     for row in kind.state:
         if not np.isfinite(made[row.output]).all():
-            raise UserError(f"the first step of {folder} computes numbers that are not finite", BAKE_AGAIN)
+            raise UserError(f"the first step of {folder} returns NaN or infinity", BAKE_AGAIN)
 
 
 def _run(file: Path, values: Tensors) -> dict[str, np.ndarray[Any, Any]]:

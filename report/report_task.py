@@ -1,4 +1,4 @@
-"""The task of a report: what is measured, with every fault that can be found before."""
+"""The inputs of a report: what is measured. All mistakes that can be found before measuring are found here."""
 
 from dataclasses import replace
 

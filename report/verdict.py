@@ -56,7 +56,7 @@ def describe_low_quality(body: str, near: Nearness, tokens: TokenQuality | Token
 
 
 def describe_distances(results: Results) -> Iterator[str]:
-    """Yield one sentence for each body and set of references."""
+    """Yield one sentence about the distance of each body from each set of references."""
     for body in results.qualities:
         for distance in body.distances:
             yield f"{body.body} against {distance.reference}: {describe_distance(distance)}."

@@ -87,7 +87,8 @@ def as_finite_tensor(value: Any, what: str, shape: Sequence[int], axes: int | No
 
 
 def as_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
-    """Return the value as numbers (`as_numbers`). Raises UserError for uint8, the type of image files."""
+    """Convert a value to an array (see `as_numbers`). Raises UserError for uint8, the type of image files, because such
+    values are not in model range."""
     array = as_numbers(value, what, fix)
     if array.dtype == np.uint8 and array.size:
         raise UserError(

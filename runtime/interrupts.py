@@ -197,7 +197,8 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _retry() -> None:
-    """Interrupt the main thread again after RETRY seconds."""
+    """Start a thread that interrupts the main thread again after RETRY seconds, in case the first interrupt was
+    swallowed."""
 
     def interrupt() -> None:
         time.sleep(RETRY)

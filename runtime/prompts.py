@@ -31,7 +31,7 @@ def add_prompt_conditions(
     positive = {name: list(rows) for name, rows in text.encode(prompts).items()} if prompts else {}
     twice = sorted(set(positive) & set(values))
     if twice:
-        raise UserError(f"condition {twice[0]!r} is given, but the prompts set it too", "leave one of them out")
+        raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
     away_from = text.encode(negative) if negative else {}
     values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in away_from.items()}
     if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:

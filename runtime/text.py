@@ -92,7 +92,8 @@ class TextEncoder:
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
-    """Return the prompt of a task. `state` [n], in the robot's units, is required if the form contains it."""
+    """Return the prompt of a task in the form on which the policy was trained. `state` [n], in the robot's units, is
+    required if the prompt contains it."""
     if form is None:
         return task
     task = task.strip().replace("_", " ").replace("\n", " ") if form.tidied else task.removesuffix("\n")

@@ -42,7 +42,7 @@ def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> l
 def blend_weights(
     place: Place, shape: Sequence[int], margin: int, overlap: int, scales: Sequence[int] = ()
 ) -> NDArray[np.float64]:
-    """Return the weights of a window's elements.
+    """Return the weights with which the elements of a window are averaged with overlapping windows.
 
     Weights are 1 in the middle and at the array's own borders, and 0 on `margin` elements at an inner border. Between
     them is a linear slope, which ends `margin` elements before the overlap does. `margin` and `overlap` are multiplied

@@ -48,8 +48,8 @@ class LargeAttention:
 
 @dataclass(frozen=True)
 class Int8Products:
-    """The products of attention that run in int8, by the names of their outputs, and the largest magnitude of each
-    operand of attention."""
+    """The matrix products of attention that run in int8, by the names of their outputs, and the largest magnitude of
+    each of their inputs."""
 
     products: tuple[str, ...]
     largest: Mapping[str, float]

@@ -81,7 +81,7 @@ def equalize_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encodin
 
 
 def scale_inputs(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, numbers: Float) -> NDArray[np.float32]:
-    """Return an operation's weight, multiplied or divided by a number for each input channel."""
+    """Return an operation's weight with each input channel multiplied or divided (`scale`) by a separate number."""
     scaled = np.empty(weight.shape, np.float32)
     rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
     outputs = len(rows) // op.groups

@@ -289,8 +289,8 @@ def _sample_batch_norm(affine: _Affine, lowered: _Lowered, plain: dict[int, tupl
 
 
 def _view_source(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
-    """Return the tensor to view as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a size
-    unchanged. The tensor is x, or the input of the Reshape that produces x."""
+    """Return the tensor that a Reshape views as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a
+    size unchanged. The tensor is x or, if x is itself the result of a Reshape, the input of that Reshape."""
     before = lowered.idx.producer(affine.x, "Reshape")
     shape = None if before is None else lowered.graph.constants.get(before.inputs[1])
     if before is not None and lowered.idx.is_inner(affine.x) and shape is not None and (shape[1:] > 0).all():

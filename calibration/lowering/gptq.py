@@ -65,11 +65,12 @@ def correct_rounding(
 
 
 def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
-    """Return whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks,
-    outputs].
+    """Round weights by GPTQ. Return integers in [-largest, largest] such that `rows` [blocks, outputs, inputs] is about
+    integers * scales [blocks, outputs].
 
     moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of their
-        second moments. A block whose inputs were always zero, or whose moments overflow, gets the nearest integers.
+        second moments. A block whose inputs were always zero, or whose moments overflow, is rounded to the nearest
+        integers.
     """
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
     is_seen = np.isfinite(mean) & (mean > 0)

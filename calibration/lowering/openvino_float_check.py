@@ -1,8 +1,9 @@
 """Check that OpenVINO computes a large float graph as onnxruntime does, part by part, so that few weights are held
 twice.
 
-A part is a run of nodes. Both engines read onnxruntime's results of the parts before, so a difference is found in the
-part where it begins. Fusions across parts are not checked: loading the whole body compares those.
+A part is a sequence of consecutive nodes. Both engines receive onnxruntime's results of the parts before, so a
+difference is found in the part where it begins. Fusions across parts are not checked here; they are compared when the
+whole body is loaded.
 """
 
 from collections.abc import Mapping

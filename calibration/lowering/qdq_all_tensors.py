@@ -61,7 +61,8 @@ def _emit_operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 
 
 def add_pairs_to_all_tensors(graph: Graph, types: Types, codes: Mapping[str, Encoding]) -> Graph:
-    """Return the lowered graph with a pair after every float tensor. `codes` has the codes of the counted tensors."""
+    """Return the int8 graph with a QuantizeLinear-DequantizeLinear pair after every float tensor. `codes` are the
+    quantization parameters of the tensors that were observed."""
     writer = _Pairs(graph, types, codes)
     return graph.with_nodes(writer.make_nodes(), writer.constants)
 
@@ -125,7 +126,8 @@ class _Pairs:
         return replace(node, attributes={})
 
     def _scale_rows(self, node: Node, name: str) -> Iterator[Node]:
-        """Yield an operation that reads 8 bits, and then the factors of its rows. `name` is its original output."""
+        """Yield an operation that reads 8-bit values, followed by a Mul by the factors of its rows. `name` is its
+        original output."""
         rows, code = self._rows[node.inputs[1]], self._codes[name]
         whole, factors = f"whole({name})", f"rows({name})"
         axes = (self._types.rank(name) or 2) - 2 if node.op == "Conv" else 0  # spatial axes, after the channels
@@ -148,7 +150,8 @@ class _Pairs:
         return code
 
     def _input_name(self, name: str, node: Node, place: int) -> str:
-        """Return the tensor that a node reads instead of `name`."""
+        """Return the name of the tensor that a node reads in place of `name`: usually the output of its
+        DequantizeLinear."""
         if not self._is_data(name, node, place) or name in self._outputs:
             return name
         return name_after_rounding(_constant_name(node, place) if self._graph.is_constant(name) else name)

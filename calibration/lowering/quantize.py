@@ -150,7 +150,7 @@ def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[Weigh
     """Return the operations that a lowering replaces: all possible ones if `no_floats`, otherwise those that the
     selection rules choose. Raises UserError if there are none; call it before anything is measured."""
     if no_floats and prepared.optional:  # inputs whose values were not measured
-        what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
+        what = "slots for LoRA files have no ranges, but this target quantizes every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
     if no_floats:
         _check_constants(prepared)
@@ -171,7 +171,7 @@ def _check_constants(prepared: Graph) -> None:
     for name, array in prepared.constants.items():
         if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
-                f"constant {name!r} reaches {np.abs(array).max():g}, too large for a 16-bit code with smaller numbers",
+                f"constant {name!r} has {np.abs(array).max():g}, too large for 16 bits together with smaller numbers",
                 "mask with -1e4, or leave this target out",
             )
 
@@ -265,7 +265,8 @@ def emit_graph(
     weights: Mapping[str, QuantizedWeight],
     scheme: Scheme,
 ) -> Graph:
-    """Return `base` with each operation in its int8 form. Encodings of several groups add the input "group"."""
+    """Return `base` with each operation of `ops` replaced by its int8 nodes. If scales differ between range groups, the
+    graph gets the additional input "group"."""
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form
@@ -288,8 +289,9 @@ def emit_graph(
 
 
 def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[Any]) -> Replacement:
-    """Return the nodes and constants of scales and zero points. Per-group scales are rows of one packed table [groups,
-    tensors], gathered by "group"; all others are constants."""
+    """Return the nodes and constants of all scales and zero points. Scales that differ between range groups are the
+    columns of one packed table [groups, tensors], from which the input "group" selects a row; all others are
+    constants."""
     constants: dict[str, Array] = {
         zero_point_name(name): np.asarray(code.zero_point) for name, code in encodings.items()
     }

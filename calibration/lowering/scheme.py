@@ -20,8 +20,8 @@ from fewstep.runtime.bundle.reading import Bundle
 
 @dataclass(frozen=True)
 class Replacement:
-    """Nodes that replace one operation, and the constants that they need. Scales of activations are added
-    separately."""
+    """The nodes that replace one operation in the int8 graph, and the constants that they need. Scales of activations
+    are added separately."""
 
     nodes: tuple[Node, ...]
     constants: dict[str, Array]

@@ -83,8 +83,9 @@ def float_times(
 
 
 def default_float_count(ranking: Ranking, policy: CalibrationPolicy = POLICY) -> int:
-    """Return the default number of operations in float: the one with the largest gain. If its quality is below the
-    minimum of `nearness`, return the first number that reaches the minimum within the allowed time."""
+    """Return the default number of operations in float: the number at which the gain in quality exceeds the price of
+    the added time by most. If the quality there is below the minimum of `nearness`, return the smallest number that
+    reaches the minimum within the allowed time."""
     quality, time = ranking.quality, ranking.time  # with 0, 1, 2, ... operations in float
     gain = np.where(time <= policy.nearly_free, quality - policy.price * time, -np.inf)
     count = max(ranking.slower_count, int(np.argmax(gain)))

@@ -29,10 +29,10 @@ class FrontierPoint(Strict, frozen=True):
 
 
 class PrecisionMap(Strict, frozen=True):
-    """The result of the search for one body. `asked` is the bound as text. `gains` [operations][1] are estimates of the
-    dB that an operation in float adds. `costs` [operations] are estimates of the time that it adds, as a share of an
-    all-int8 step. `all_int8` is the quality of the body without a bound, in dB on the judging seeds. `float_time` is
-    the time of a float32 step relative to that body.
+    """The result of the precision search for one body. `asked` is the bound on quality or speed, as text. `gains`
+    [operations][1] are estimates of the dB that an operation in float adds. `costs` [operations] are estimates of the
+    time that it adds, as a fraction of an all-int8 step. `all_int8` is the quality of the body without a bound, in dB
+    on the judging seeds. `float_time` is the time of a float32 step relative to that body.
 
     In files of earlier versions `gains` and `costs` are measured, with `gains` for each range group.
     """

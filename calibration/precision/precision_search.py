@@ -74,9 +74,9 @@ class SearchResult:
 
 
 class Search:
-    """The bodies of one ranking, each run and timed once. A body is identified by its number of operations in float:
-    `default` for the body without a bound, `all` for float32. If the target's graphs cannot be timed here, times are
-    estimates."""
+    """Measures the quality and the time of bodies along one ranking, each only once. A body is identified by its number
+    of operations in float: `default` without a bound, `all` for float32. If the target's graphs cannot be timed on this
+    machine, times are estimates."""
 
     def __init__(
         self,

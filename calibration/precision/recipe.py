@@ -34,8 +34,8 @@ class GraphRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a body is lowered from. The operations `in_float` stay in float, including those of `kept`, which
-    are the user's choice.
+    """Everything from which an int8 body is made. The operations in `in_float` stay in float; they include those of
+    `kept`, which the user chose.
 
     `table` has the ranges of all groups, `parts` the recipes of the graphs in the order of groups. `keep` writes the
     weights of deployed graphs to files; None keeps them in memory. `ranking` is the order in which operations move to
@@ -85,7 +85,7 @@ class Recipe:
 
     @property
     def is_float(self) -> bool:
-        """True if no operation is left in int8."""
+        """Whether all operations stay in float."""
         names = {op.name for op in select_measured_ops(self.prepared, self.table, self.target.scheme)}
         return names <= set(self.in_float)
 

@@ -39,11 +39,12 @@ Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # shrink factors [
 
 
 def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
-    """Return edges that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
+    """Return the edges between range groups such that each distinct log-SNR of a plan's steps has its own group: the
+    midpoints between neighbors.
 
-    Lambdas that differ only by rounding are merged: ancestral solvers return to a time whose last digits differ. Next
-    to an infinite lambda (pure noise of a flow) the edge is half the nearest step away, or 1 if there is only one
-    finite lambda.
+    Log-SNRs that differ only by rounding are merged: ancestral solvers return to a time whose last digits differ. Next
+    to an infinite one (pure noise of a flow) the edge is half the nearest step away, or 1 if only one log-SNR is
+    finite.
     """
     distinct: list[float] = []
     for lam in sorted(lams):
@@ -89,8 +90,8 @@ def mse_ranges(
     """Return the ranges of one tensor with the least squared error, from its histogram in each group over `samples`
     trajectories.
 
-    The pooled error weights all groups equally, whatever their counts. `readers` are the operations that read the
-    tensor, for per-channel scales. `known` are the ranges of each group if they were found before.
+    The error over all groups together weights them equally, whatever their counts. `readers` are the operations that
+    read the tensor, for per-channel scales. `known` are the ranges of each group if they were found before.
     """
 
     def find_range(density: Density) -> GroupRange:
@@ -107,10 +108,11 @@ def minmax_ranges(groups: Sequence[Histogram]) -> Ranges:
 def _make_ranges(
     groups: Sequence[Histogram], found: Callable[["Density"], GroupRange], known: Sequence[GroupRange] = ()
 ) -> Ranges:
-    """Return ranges with one scale for all channels, by applying `found` to all groups together and to each group.
+    """Return ranges with one scale for all channels, by applying `found` to the histograms of all range groups together
+    and of each one.
 
-    A group that was always zero gets the pooled range. Any range is exact for it, but a range unlike those of the other
-    groups would make their scales coarser where groups share a zero point or a grid.
+    A group that was always zero gets the range of all groups together. Any range is exact for it, but a range unlike
+    those of the other groups would make their scales coarser if groups share a zero point or a grid.
     """
     pooled = found(Density.from_histograms(groups))
 

@@ -126,9 +126,9 @@ class MomentSums:
 def draw_patches(
     op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
 ) -> NDArray[np.float32]:
-    """Return the inputs of the weights at `count` random positions, or at all positions if there are no more:
-    [positions, inputs * taps], in the order of the weight's axes after the first. For a convolution, they are the
-    inputs of all groups."""
+    """Return the inputs with which the weights are multiplied at `count` random positions, or at all positions if there
+    are no more: [positions, inputs * taps], in the order of the weight's axes after the first. For a grouped
+    convolution, they are the inputs of all groups."""
     if op.node.op != "Conv":
         rows: NDArray[np.float32] = x.reshape(-1, x.shape[-1])
         return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]

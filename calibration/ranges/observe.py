@@ -1,4 +1,5 @@
-"""Observation of a prepared graph: which activations to count, how to expose them, and their counts by group."""
+"""Observe a prepared graph: which activations are counted, how they are made outputs, and their histograms by range
+group."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,7 +150,7 @@ class Counts:
             self.include({(name, group): counted})
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
-        """Merge histograms of the same tensors, e.g. from another process."""
+        """Merge histograms of the same tensors into these, such as those counted by another process."""
         for key, seen in others.items():
             before = self.histograms.get(key)
             self.histograms[key] = seen if before is None else merge_histograms(before, seen)
@@ -187,7 +188,8 @@ class Counts:
         return reached
 
     def group_histograms(self, tensor: str) -> tuple[Histogram, ...]:
-        """Return one histogram per group. Raises UserError if the tensor had no values in one of them."""
+        """Return the histogram of a tensor in each range group. Raises UserError if the tensor had no values in one of
+        them."""
         groups = range(len(self.edges) + 1)
         for group in groups:
             if (tensor, group) not in self.histograms:

@@ -71,8 +71,8 @@ def _make_readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]
 
 
 def _largest_magnitude(part: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the maximum magnitude along the last axis. It is short, and numpy is several times slower over such
-    axes."""
+    """Return the maximum magnitude along the last axis. The axis is short, and numpy's maximum along a short axis is
+    several times slower than this loop."""
     largest = np.abs(part[..., 0])
     for tap in range(1, part.shape[-1]):
         np.maximum(largest, np.abs(part[..., tap]), out=largest)

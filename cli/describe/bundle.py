@@ -200,7 +200,7 @@ def _add_share(branch: Tree, share: Share, total: int) -> None:
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
-    """Return, as text, the counts of the most frequent operations, and the number of other kinds."""
+    """Return the counts of the most frequent operation types, and the number of other types, as text."""
     named = [f"{op} {count}" for op, count in list(counts.items())[:OPERATIONS_SHOWN]]
     more = len(counts) - OPERATIONS_SHOWN
     return ", ".join(named) + (f", {more} other kinds" if more > 0 else "")

@@ -40,7 +40,7 @@ def warn_of_losses(options: CalibrateOptions, calibration: Calibration) -> None:
 
 
 def describe_calibration(options: CalibrateOptions, calibration: Calibration) -> dict[str, Any]:
-    """Return the bodies of all networks as values for programs."""
+    """Return the bodies of all networks and their results as a dictionary, for --json."""
     value: dict[str, Any] = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,
@@ -113,8 +113,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
 
 
 def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> str:
-    """Return, as text, the guidance with which ranges were measured, which later runs use by default, and whether it
-    was itself the default."""
+    """Return a text about the guidance along which ranges were measured, which later runs use by default. It says if
+    the calibration itself took it by default."""
     guidance = calibration.plan.guidance
     is_default = options.guidance is None and guidance is not None and not isinstance(options.plan, FileReference)
     return f"guidance {describe(guidance)}{' by default' * is_default}"

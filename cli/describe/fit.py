@@ -55,7 +55,7 @@ def _format_gain(result: FitResult) -> str:
 
 
 def describe_trade(trade: Trade) -> str:
-    """Describe the PSNR that the last stage of the fit gives up, and what it gains for it."""
+    """Return a sentence about the PSNR that the last stage of the fit gives up, and what it gains for it."""
     features = f"{trade.features:+.2f} dB of features at weight {trade.weight:g}, and " if trade.weight else ""
     energy = f"a factor of {trade.factor:.4f} towards the teacher's energy"
     part = "" if trade.factor == trade.energy else f" (the full factor is {trade.energy:.4f})"

@@ -1,4 +1,4 @@
-"""The table of a token plan's steps, for `fewstep plan --show`."""
+"""The table of a token plan's steps that `fewstep plan --show` prints."""
 
 from rich.markup import escape
 from rich.table import Table

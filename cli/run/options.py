@@ -96,23 +96,27 @@ class RunOptions(BundleOptions):
         for name in DRAWN:
             if (value := getattr(self, name)) is not None and not self.is_picture:
                 raise UserError(
-                    f"--{name} does not apply to {self.output}, which has no pixels", "leave it out, or name a .png"
+                    f"--{name} is for images, but {self.output} is an array", f"leave --{name} out, or write a .png"
                 )
             if value is not None and value < 1:
                 raise UserError(f"--{name} is {value}", "give at least 1")
         if self.scale is not None and self.scale > SCALE_LIMIT:
             raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
         if self.whole_run and self.tiles is not None:
-            raise UserError("--whole-run does not apply to tiles, which run step by step", "leave one of them out")
+            raise UserError(
+                "--whole-run cannot be combined with --tiles, which run step by step",
+                "leave out --whole-run or --tiles",
+            )
         if self.whole_run and self.adapter:
             raise UserError(
-                "the files of --whole-run have the bundle's weights, without --adapter", "leave one of them out"
+                "--whole-run cannot be combined with --adapter: its files contain the bundle's own weights",
+                "leave out --whole-run or --adapter",
             )
         self._check_pictures()
         defaults = {each.name: each.default for each in fields(self)}
         for name in OF_A_CHOICE if self.chosen else ():
             if getattr(self, name) != defaults[name]:
-                raise UserError(f"--chosen already sets --{name}", "leave one of them out")
+                raise UserError(f"--chosen already sets --{name}", f"leave out --{name} or --chosen")
         if self.plan is not None:
             check_reference(self.plan)
 

@@ -54,7 +54,7 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
     height, width = rows * height * scale, columns * width * scale
     if height * width > PIXELS_LIMIT:
         raise UserError(
-            f"a picture of {width} x {height} pixels is too large",
+            f"an image of {width} x {height} pixels is too large",
             f"lower --scale or --samples (at most {PIXELS_LIMIT} pixels), or write an array (.npy)",
         )
 
@@ -73,7 +73,7 @@ def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float
 
     shape = image_shape(bundle.manifest)
     if len(shape) != 3:
-        raise UserError(f"x has the shape {list(shape)}, which is not a picture", "leave --image out")
+        raise UserError(f"x has the shape {list(shape)}, which is not an image", "leave --image out")
     return sample_of(bundle, pictures.read_picture(image, shape), threads)
 
 

@@ -21,9 +21,7 @@ def add_records(
     branches = read_branches(options.conditions, manifest.conditions)
     records: Values = {name: list(array) for name, array in branches.get(COND, {}).items()}
     if twice := sorted(set(records) & set(own)):
-        raise UserError(
-            f"condition {twice[0]!r} is given, and {options.conditions} has it too", "leave one of them out"
-        )
+        raise UserError(f"condition {twice[0]!r} is given twice: {options.conditions} has it too", "give it once")
     others: dict[str, Values] = {
         branch: {name: list(array) for name, array in each.items()}
         for branch, each in branches.items()

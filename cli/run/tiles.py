@@ -22,7 +22,8 @@ class Tiling:
 
 
 def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
-    """Parse WINDOW:OVERLAP for a sample of the given sizes. Raises UserError if the bundle cannot run such windows."""
+    """Parse WINDOW:OVERLAP for a sample of the given sizes. Raises UserError if the bundle cannot sample windows of
+    that size."""
     window, colon, overlap = text.partition(":")
     if not (colon and window.isdecimal() and overlap.isdecimal()):
         raise UserError(f"tiles {text!r} are not WINDOW:OVERLAP", FIX)

@@ -20,16 +20,18 @@ def whole_run_sizes(
     if runs is None:
         return ()
     if branches:
-        raise UserError("--whole-run does not apply to a negative prompt", "leave one of them out")
+        raise UserError(
+            "--whole-run cannot be combined with a negative prompt", "leave out --whole-run or the negative prompt"
+        )
     if outputs := [each.name for each in sampler.bundle.manifest.outputs]:
-        raise UserError(f"--whole-run computes samples without {', '.join(outputs)}", "leave it out")
+        raise UserError(f"--whole-run does not return {', '.join(outputs)}", "leave --whole-run out")
     shape, sizes = sampler.bundle.manifest.x_shape, set[int]()
     for (_, (size, *_)), run in runs.runs.items():
         assert isinstance(size, int), "a whole run has a fixed batch"
         called = (min(size, options.count), *shape)
         if runs.find(plan, called) is not run:
             unlike = "; ".join(run.differences(plan, called))
-            raise UserError(f"{run.name} computes a different run: {unlike}", "bake one for this run, or leave it out")
+            raise UserError(f"{run.name} computes a different run: {unlike}", "bake this run, or leave --whole-run out")
         sizes.add(size)
     return tuple(sorted(sizes, reverse=True))
 

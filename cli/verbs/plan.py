@@ -18,7 +18,7 @@ EXAMPLE = "The name of a plan: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho
 def verb(options: PlanOptions, progress: Progress) -> Outcome:
     questions = [options.list, options.show is not None, options.plot is not None]
     if sum(questions) > 1:
-        raise UserError("--list, --show and --plot exclude each other", "give one of them")
+        raise UserError("--list, --show and --plot cannot be combined", "give one of them")
     if options.show is not None:
         plan = options.compile(options.show)
         return Outcome(plan, (plan_headline(plan), step_table(plan)))

@@ -83,7 +83,7 @@ def _updates(
 
 
 def layers_with_weights(module: "torch.nn.Module") -> "dict[str, Any]":
-    """Return the layers with their own weight [out, in, ...]."""
+    """Return the layers of a module that have their own weight [out, in, ...], by name."""
     import torch
 
     transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)  # [in, out, ...]

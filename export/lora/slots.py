@@ -1,4 +1,5 @@
-"""Select the layers of a module that get a slot for LoRA files at run time, and find the graphs that contain them."""
+"""Select the layers of a module that get inputs for LoRA weights at run time (slots), and find the graphs that contain
+them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,8 @@ GREATEST_RANK = 4096
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """The layers that get slots: names of modules, parts of names, or patterns like "attn*.to_q". `rank` is the maximum
-    sum of the ranks of the LoRA files of a layer."""
+    """Which layers get inputs for LoRA weights (slots): names of modules, parts of names, or patterns like
+    "attn*.to_q". `rank` is the maximum sum of the ranks of the LoRA files of a layer."""
 
     layers: Sequence[str] = ()
     rank: int = 64
@@ -38,8 +39,8 @@ class SlotRequest:
 
 
 def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
-    """Return the slots of a module, which are at linear layers and at convolutions without groups. Raises UserError for
-    a name that matches none."""
+    """Return the layers that get inputs for LoRA weights (slots): linear layers, and convolutions without groups, whose
+    names match the request. Raises UserError for a name that matches none."""
     import torch
 
     from fewstep.export.error_text import module_name

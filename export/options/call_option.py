@@ -36,8 +36,8 @@ def parse_call(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_array(name: str, path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file, of any shape. Floats are converted to float32, the type of the pipeline. Raises
-    UserError for another file, and for an array that is not of numbers."""
+    """Return the array in a .npy file, of any shape. Floats are converted to float32, the type of the pipeline. Raises
+    UserError for a file that cannot be read, and for an array that is not numeric."""
     try:
         read = np.load(path, allow_pickle=False)  # a pickle runs code
     except (OSError, ValueError, EOFError, BadZipFile) as error:

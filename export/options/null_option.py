@@ -95,7 +95,7 @@ def _check_file(condition: Condition, value: str, text: str) -> None:
     """Raise UserError if the file does not contain a null value of the condition."""
     path = Path(value.removeprefix(FILE))
     if condition.follows:
-        what = f"--null {text!r}: {condition.name!r} has a shape that follows --size, but an array has a fixed shape"
+        what = f"--null {text!r}: the shape of {condition.name!r} depends on --size, but an array has a fixed shape"
         raise UserError(what, "leave --size out, or give a number")
     try:
         read_null(condition, _read_content(condition.name, path))

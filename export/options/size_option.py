@@ -17,7 +17,8 @@ AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stan
 
 
 def with_sizes(source: Source, texts: Sequence[str]) -> Source:
-    """Return the source with these sizes free. A size that the spec names keeps its axis and gets this range."""
+    """Return the source with the free sizes of --size. A size that the spec already has keeps its axis and gets the new
+    range."""
     if not texts:
         return source
     if RECORDED in (getattr(source, "scheduler", None) or {}):

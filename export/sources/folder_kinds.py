@@ -1,4 +1,5 @@
-"""Folder types that plugins read: `source.NAME` in the entry point group `fewstep.plugins` is a `FolderKind`."""
+"""Kinds of folders that plugins can read: `source.NAME` in the entry point group `fewstep.plugins` is a
+`FolderKind`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,13 +22,13 @@ from fewstep.plans.names.plugins import (
 
 @dataclass(frozen=True)
 class FolderKind:
-    """The format in which a project saves its denoisers.
+    """The format in which a project saves its denoisers to folders.
 
     holds: returns whether a folder has this format, judged by files other than its weights.
-    load: loads the source of such a folder. Raises UserError if a file is missing or of another type.
+    load: loads the source in such a folder. Raises UserError if a file is missing or of another type.
     weights: returns the names of the weight files to fetch from a hub, given a folder with the other files.
-    load_with_statistics: loads the source whose samples and conditions are normalised by the statistics of a data set,
-        which `export --statistics` names. None for types that store no statistics by data set.
+    load_with_statistics: loads the source with samples and conditions normalised by the statistics of one data set,
+        which `export --statistics` names. None for formats that store no statistics by data set.
     """
 
     holds: Callable[[Path], bool]

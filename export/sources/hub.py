@@ -1,8 +1,8 @@
-"""A denoiser by its name on a model hub, ORG/NAME or ORG/NAME@REVISION, fetched with huggingface_hub.
+"""Load a denoiser by its name on a model hub, ORG/NAME or ORG/NAME@REVISION, with huggingface_hub.
 
-The hub's answer determines the commit, so the bundle names its exact source. Only safetensors weights are fetched, and
-nothing that could run code. The library keeps files in its own cache: cached files are not fetched again, and with
-HF_HUB_OFFLINE=1 only they are used. HF_ENDPOINT selects another server.
+The commit is determined by the hub's answer, so the bundle names its exact source. Only safetensors weights are
+fetched, and nothing that could run code. huggingface_hub keeps files in its own cache: cached files are not fetched
+again, and with HF_HUB_OFFLINE=1 only they are used. HF_ENDPOINT selects another server.
 """
 
 import logging
@@ -61,10 +61,10 @@ def is_name(text: str) -> bool:
 
 @cache
 def fetch(text: str) -> Fetched:
-    """Fetch the model into the library's cache if it is not there. Raises a one-line UserError if that fails.
+    """Download a model into huggingface_hub's cache if it is not there. Raises a one-line UserError if that fails.
 
-    The hub is asked once per process, so that the whole export uses one commit. A long-running program must name a
-    REVISION to get another one.
+    The hub is asked for the current commit once per process, so that the whole export uses one commit. A long-running
+    program must name a REVISION to get another one.
     """
     match = NAME.fullmatch(text)
     if match is None:
@@ -186,7 +186,7 @@ def explain_failure(hub: Any, error: Exception, model: str, revision: str | None
         fix = "accept its terms on its page, and log in with a token of that account (hf auth login)"
         return UserError(f"{model} is gated: only accounts that accepted its terms may download it", fix)
     if has(errors.RepositoryNotFoundError):
-        what = f"there is no folder {model}, and the hub has no model of that name, or a private one"
+        what = f"there is no folder {model}, and the hub has no public model of that name"
         return UserError(what, "check the name; log in for a private one (hf auth login)")
     if has(errors.OfflineModeIsEnabled) or hub.constants.HF_HUB_OFFLINE:
         what = f"{model} is not in the cache, or incomplete there, and HF_HUB_OFFLINE=1 forbids downloads"
@@ -204,7 +204,7 @@ def explain_failure(hub: Any, error: Exception, model: str, revision: str | None
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return the error and those that it was raised from."""
+    """Return an error, and the chain of errors from which it was raised."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)

@@ -50,7 +50,8 @@ class OnnxSource:
     companions: None = None
 
     def trace(self) -> TracedDenoiser:
-        """Return the file's graph in opset 20 and float32, with a dynamic batch and fewstep's ports."""
+        """Return the file's graph in opset 20 and float32, with a dynamic batch, and with its inputs and outputs named
+        as in fewstep."""
         graph = _read_graph(self.path)  # first, since it refuses weights outside the file's folder
         session = _open_session(self.path)  # second: passes may rely on a graph that loads
         is_float16 = has_type(graph, FLOAT16)
@@ -168,7 +169,7 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _read_graph(path: Path) -> Graph:
-    """Read the graph of a file that fewstep did not write. It may have another opset, functions, and external
+    """Read the graph of an ONNX file that another program wrote. It may have another opset, functions, and external
     weights."""
     with report_foreign_errors(path.name):
         model = io.parse(path)
@@ -188,7 +189,7 @@ def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
 
 
 def _static_batch(graph: Graph, spec: Spec) -> int | None:
-    """Return the fixed batch of x, or None."""
+    """Return the batch size of the input x if the file fixes it, otherwise None."""
     x = next((value for value in graph.inputs if value.name == spec.x), None)
     size = x.shape[0] if x is not None and x.shape else None
     return size if isinstance(size, int) else None

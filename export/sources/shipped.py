@@ -31,7 +31,8 @@ def cifar10() -> TorchSource:
 
 
 def _class_condition(names: tuple[str, ...]) -> Condition:
-    """Return the class condition. Its null value is the number after the last class."""
+    """Return the condition for class labels with these names. Its null value is the number after that of the last
+    class."""
     return Condition(name="class", input="class", null=len(names), low=0, high=len(names) - 1, labels=names)
 
 

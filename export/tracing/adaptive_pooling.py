@@ -1,4 +1,4 @@
-"""Adaptive pooling between fixed sizes of which one is not a multiple of the other.
+"""Export adaptive pooling between fixed sizes of which one is not a multiple of the other.
 
 Output i of n reads the inputs from floor(i size / n) to ceil((i + 1) size / n), as in torch. Windows differ in length,
 and may overlap. No pooling operation of ONNX computes this.

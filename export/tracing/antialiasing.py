@@ -1,4 +1,4 @@
-"""Antialiased resizing between fixed sizes, written as two matrix products with torch's own weights. Every engine
+"""Export antialiased resizing between fixed sizes as two matrix products with torch's own weights. Every engine
 computes these.
 
 The weights of ONNX's Resize differ from torch's with align_corners, and with a scale factor whose product with the size

@@ -22,8 +22,9 @@ def zero_rows_without_keys(program: torch.export.ExportedProgram) -> None:
         attention(q, k, v, mask)      ==>      where(any(mask, -1), attention(q, k, v, finite(mask)), 0)
 
     The finite mask has the lowest number of its type where the mask is False or -inf, so no softmax is NaN. The
-    attention stays a softmax between two products, which passes and engines recognize. If a mask is constant and leaves
-    each query a key, constant folding removes the selection. Attention without a mask does not change.
+    attention remains a softmax between two products, which passes and engines recognize. If a mask is constant and
+    leaves at least one key for each query, constant folding removes the selection. Attention without a mask is
+    unchanged.
     """
     for graph_module in program.graph_module.modules():
         if isinstance(graph_module, torch.fx.GraphModule):

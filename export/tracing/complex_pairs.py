@@ -1,4 +1,4 @@
-"""Complex tensors as pairs of real ones, for operations that torch.onnx can write for real tensors only.
+"""Export complex tensors as pairs of real ones, for operations that torch.onnx can write for real tensors only.
 
 torch.onnx keeps a complex tensor [...] as a real one [..., 2], so viewing one as the other costs nothing. Operations
 that only move elements are therefore applied to the pairs, whose last axis stays in its place.

@@ -208,7 +208,7 @@ def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.Exporte
     rolled = next((node for node in rolls if any(isinstance(each, torch.fx.Node) for each in node.args[1])), None)
     if found is None and rolled is not None:
         who = f"{_operation_name(rolled)} in {watch.describe_module(_module_of(rolled))}"
-        what = f"{who} shifts by a number that follows the batch or a size{_code_location(rolled)}"
+        what = f"{who} shifts by a number that depends on the batch or on a size{_code_location(rolled)}"
         return UserError(what, NO_ROLL)
     if found is None:
         what = "it gives an operation a number that follows the batch or a size, which ONNX stores as a constant"

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 @contextmanager
 def cache_operations() -> Iterator[None]:
-    """Inside the block, compute the list of operations and their signatures only once for all modules.
+    """While active, let torch.onnx compute its list of operations and their signatures only once for all modules.
 
     onnxscript 0.7 parses the sources of some 500 functions for the list. This took 2.4 of the 3.9 s of processor time
     of the export of a small network, and the signatures a quarter of the rest. Both functions are private. If a release
@@ -52,7 +52,7 @@ def list_operations_once() -> Iterator[None]:
 
 
 class _PlainCallable(Callable):  # type: ignore[misc, type-arg]
-    """`Callable` for `isinstance`, and for annotations that nobody reads."""
+    """A replacement for `Callable`, used in `isinstance` and in annotations that are never read."""
 
     def __class_getitem__(cls, parameters: object) -> type:
         return cls

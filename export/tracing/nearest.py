@@ -56,7 +56,7 @@ def find_fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | 
 
 
 def _read(x: Any, axis: int, indices: list[int]) -> Any:
-    """Return `x` at these indices of an axis."""
+    """Add a Slice or Gather that reads `x` at these indices of an axis. Return its result."""
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if step and indices == list(range(indices[0], indices[-1] + 1, step)):
         ends: list[Any] = [op.Constant(value_ints=[value]) for value in (indices[0], indices[-1] + 1, axis, step)]

@@ -120,7 +120,7 @@ def _searchsorted(
 
 
 def _isin(x: Tensor, elements: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
-    """Return whether each x is one of the elements."""
+    """Return, for each x, whether it is one of the elements (or is not, with `invert`)."""
     found = (x.unsqueeze(-1) == elements.flatten()).any(-1)
     return ~found if invert else found
 

@@ -12,9 +12,9 @@ ATEN = torch.ops.aten
 def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
-    """Return the mean of each element of x and of the elements that are scattered to it, or of the latter alone. An
-    element to which nothing is scattered keeps its value. Means of integers are rounded down. Other reductions are
-    torch.onnx's."""
+    """Return, for each element of x, the mean of the elements that are scattered to it, and of the element itself if
+    `include_self`. An element to which nothing is scattered keeps its value. Means of integers are rounded down. Other
+    reductions are left to torch (NotImplemented)."""
     if reduce != "mean" or not x.dim():
         return NotImplemented
     total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)

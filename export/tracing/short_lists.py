@@ -7,8 +7,8 @@ import torch
 
 
 def expand_short_lists(program: torch.export.ExportedProgram) -> None:
-    """Replace, in place, lists such as `padding=(1,)` of a conv2d by `padding=(1, 1)`. The lengths are in each
-    operation's schema."""
+    """Replace, in place, lists such as `padding=(1,)` of a conv2d by `padding=(1, 1)`. The required length is in the
+    schema of each operation."""
     for graph_module in program.graph_module.modules():
         for node in graph_module.graph.nodes if isinstance(graph_module, torch.fx.GraphModule) else ():
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):

@@ -43,8 +43,9 @@ def _make_quotient(divided: Any) -> Any:
 
 @dataclass(frozen=True)
 class RepeatedEntry(Sequence[Any]):
-    """A list of one number or tuple, repeated by a symbolic size. Its first entry does not fix the size, nor does a
-    tensor made of it (`torch_functions`); all other uses do."""
+    """A list that repeats one number or tuple as many times as a symbolic size, such as `[0] * x.shape[0]`. Reading its
+    first entry, or making a tensor of it (`torch_functions`), leaves the size free; any other use fixes the size to a
+    number."""
 
     entry: float | tuple[Any, ...]
     size: torch.SymInt

@@ -1,4 +1,5 @@
-"""Stacks of tensors as a Concat. torch.onnx writes some of them as a loop over a list, which no engine supports."""
+"""Export stacks of tensors as Concat. torch.onnx writes some of them as a loop over a list, which no engine
+supports."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,9 +1,9 @@
-"""Functions of torch that cannot be exported as they are for any batch, and what replaces them.
+"""Replacements for functions of torch that cannot be exported as they are for any batch size.
 
-take_along_dim and gradient compute with the sizes of their arguments as plain integers, and so would fix the batch.
-Reading `tensor.data` returns a tensor that is not traced, so that what is computed with it would be lost.
-torch.onnx writes `x.copy_(source)` with the shape of the source, even if the source is broadcast.
-`torch.tensor([0] * x.shape[0])` reads a list, whose length is a plain integer.
+take_along_dim and gradient compute with the sizes of their arguments as plain integers, which would fix the batch size.
+Reading `tensor.data` returns a tensor that is not traced, so that results computed from it would be lost. torch.onnx
+writes `x.copy_(source)` with the shape of the source, even if the source is broadcast. `torch.tensor([0] * x.shape[0])`
+reads a list, whose length is a plain integer.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,8 @@ def _expand(value: Any) -> Any:
 
 
 def _tensor(data: Any, **options: Any) -> Tensor:
-    """Return a tensor of these values. The length of a list of one number, repeated by a size, is not fixed."""
+    """Return a tensor of these values. If they are a list of one number, repeated by a symbolic size, the size stays
+    free."""
     if not isinstance(data, RepeatedEntry) or isinstance(data.entry, tuple):
         return torch.tensor(_expand(data), **options)
     return torch.tensor(data.entry, **options).expand(data.size)

@@ -1,7 +1,7 @@
 """Find the first difference between two runs of a denoiser, by running parts of them again.
 
-Tensors with equal names have equal values: the exported graph names tensors like its source, and no pass gives a name
-to another value. The search therefore compares tensors by name. It holds only a few tensors at a time, however large
+Tensors with equal names have equal values: the exported graph names tensors like its source, and no pass reuses a name
+for another value. The search therefore compares tensors by name. It holds only a few tensors at a time, however large
 the network is, and ends at a tensor that differs although all its inputs are equal.
 """
 
@@ -155,8 +155,8 @@ def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str
 
 
 def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
-    """Return the error for a graph that loses too much in float16, with the node where the loss begins. If it
-    overflows, one run shows which tensors do."""
+    """Return the error for a graph that loses too much accuracy in float16. It names the node at which the loss begins
+    or, if float16 overflows, the tensors that do."""
     rough = round_to_float16(prepared)
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 
@@ -233,8 +233,8 @@ def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run
 
 
 def _open_inner_values(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
-    """Return a function from names to tensors at a point. It opens the graphs with these names as additional
-    outputs."""
+    """Return a function from tensor names to the tensors' values at a point. It runs the graphs with these tensors as
+    additional outputs."""
 
     def values(names: Collection[str]) -> Mapping[str, Array]:
         returned = opened(names)(point.feeds)

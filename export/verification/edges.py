@@ -22,7 +22,8 @@ class ConditionEdge:
 
 
 def edges(condition: Condition) -> Iterator[ConditionEdge]:
-    """Yield values in which all elements are low, all are high, only the first is high, and only the last is high.
+    """Yield extreme values of a condition: all elements are low, all are high, only the first is high, or only the last
+    is high.
 
     Conditions of integers or booleans have edges, and floats from 0 to 1, which may be masks. Low and high are the ends
     of the range that verification draws from.

@@ -103,8 +103,8 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
 
 
 def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Array:
-    """Return the time of all samples. With a time per position, return this time for the first position and random
-    times for the others."""
+    """Return the time of each sample, [batch]. If the network takes a time per position, the first position has `time`,
+    and the others have random times."""
     if spec.positions is None:
         return np.full(batch, time, np.float32)
     schedule = NoiseSchedule(spec.schedule)
@@ -115,8 +115,8 @@ def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Arr
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
-    """Return values [batch, *shape] of a condition: integers in turn, other types at random. At every other point, the
-    last sample gets the null value."""
+    """Return values [batch, *shape] of a condition for a comparison: successive integers, or random values of other
+    types. At every other point, the last sample has the null value."""
     shape = (batch, *condition.shape)
     drawn: tuple[Any, Any] = random_range(condition) or (-1.0, 1.0)
     low, high = drawn

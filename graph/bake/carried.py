@@ -83,8 +83,9 @@ class CarriedBank:
 
 
 def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """Return the banks of a plan; none if they hold the inner features of light steps. Raises UserError if their layout
-    is not that of `plans.continuation`, for example if slots are combined."""
+    """Return the carried tensors of a baked run; empty if the plan has none, or if it carries only the inner features
+    of light steps. Raises UserError if their layout is not that of `plans.continuation`, for example if a step combines
+    slots."""
     if not plan.banks or features_of(plan) is not None:
         return []
     plan = check_compiled(plan)

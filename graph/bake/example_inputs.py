@@ -13,8 +13,8 @@ FILL = 0.5  # the number that fills inputs of floats
 
 
 def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
-    """Return an array for each input of a run, filled with a valid number, for these axis sizes. Noise and chances are
-    filled with FILL. Raises UserError for a free size that is not in `sizes`."""
+    """Return an array for each input of a baked file with these free sizes, filled with one valid number. Noise and
+    uniform random numbers are filled with FILL. Raises UserError for a free size that is not in `sizes`."""
     inputs = {}
     for port in baked.inputs:
         shape = [sizes.get(size, size) if isinstance(size, str) else size for size in port.shape]
@@ -25,9 +25,9 @@ def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
 
 
 def choose_fill(port: BakedPort, baked: Baked) -> float:
-    """Return the number that fills an input: 0 for carried tensors, -1 for known tokens (no token is known), 1 for
-    booleans and masks of ids, the lowest valid integer (0 without a limit) for other integers, otherwise FILL within
-    the limits of the condition."""
+    """Return the number with which an example input is filled: 0 for carried tensors, -1 for known tokens (none is
+    known), 1 for booleans and masks of ids, the lowest valid integer (0 without a limit) for other integers, and
+    otherwise FILL, clipped to the limits of the condition."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):

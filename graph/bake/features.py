@@ -22,7 +22,8 @@ Slot = tuple[tuple[str, ...], str]  # the branches of a slot, and the tensor [br
 
 @dataclass
 class FeatureSlots:
-    """The features of a run under construction. `slots` holds the features after the steps that were added so far."""
+    """The stored features of a baked run while it is being built. `slots` has the features after the steps added so
+    far."""
 
     name: str
     slots: list[Slot | None] = field(default_factory=list)

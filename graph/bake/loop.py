@@ -255,8 +255,8 @@ class _Step:
         return self.inner.node("Gather", (source, where), f"{name}_now", axis=0)
 
     def _row(self, values: NDArray[np.float64], count: int | None = None) -> list[Coefficient]:
-        """Return a row of coefficients from [S, columns]. A column that is 0 in every step, or is 1 in every step and
-        among the first `count`, becomes a plain number and needs no Mul."""
+        """Return one row of coefficients for the current step, from `values` [S, columns]. A column that is 0 in every
+        step, or is 1 in every step and among the first `count`, becomes a constant and needs no Mul."""
         count = values.shape[1] if count is None else count
         row: list[Coefficient] = []
         for j, column in enumerate(values.T):

@@ -62,7 +62,7 @@ def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
         problem = form_problem(network, converted, entry)
         if problem:
             fix = "bake --body float32" if name == FORM_ONLY else f"bake --body {name}"
-            raise UserError(f"{entry.file} cannot be written in the form {form}: {problem}", fix)
+            raise UserError(f"{entry.file} cannot be converted to {form}: {problem}", fix)
         return converted
     half = HALF_FORMS.get(form)
     if half is not None:
@@ -77,7 +77,8 @@ def precision_in(form: str, precision: str) -> str:
 
 
 def dequantize_before_loops(graph: Graph) -> Graph:
-    """Move each DequantizeLinear of a constant out of the Loops of a run, so that it runs once, not at each step.
+    """Move each DequantizeLinear of a constant out of the Loops of a run, so that it is computed once, not at each
+    step.
 
     Inside a Loop, onnxruntime 1.31 also refuses such a DequantizeLinear, since it looks for the weight of a MatMul in
     the Loop's body only.

@@ -32,7 +32,8 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
 
 
 def resolve_run(options: BakeOptions) -> Planned:
-    """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
+    """Find the bundle, body and plan that the options of `fewstep bake` name. Raises UserError for an output that
+    cannot be written, and for a body that cannot be baked."""
     _check_output(options)
     bundle = options.open()
     chosen = select_body(options, bundle)

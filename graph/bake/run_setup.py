@@ -25,11 +25,11 @@ INT64 = 7  # ONNX's number of the type
 
 @dataclass(frozen=True)
 class SetupTensors:
-    """Tensors of the outer graph that the steps read.
+    """Tensors computed before the first step that the steps read.
 
     branches: the branches of all steps, in order.
-    by_branch: conditions and the rows that depend only on them, [branches * B, ...], by input name.
-    by_pair: rows [P * B, ...] for the P pairs of step and branch, step after step, by input name.
+    by_branch: conditions, and the prologue rows that depend only on them, [branches * B, ...], by input name.
+    by_pair: prologue rows [P * B, ...] for the P pairs of step and branch, step after step, by input name.
     first_pair: the index of each step's first pair.
     """
 

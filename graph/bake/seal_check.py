@@ -98,7 +98,7 @@ def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArr
     finally:
         timer.cancel()
     if not np.isfinite(output).all():
-        raise UserError("the file computes numbers that are not finite", BAKE_AGAIN)
+        raise UserError("the file returns NaN or infinity", BAKE_AGAIN)
     return np.asarray(output)
 
 

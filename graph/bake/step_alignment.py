@@ -43,7 +43,8 @@ AlignSteps = Callable[[AnyPlan, Sequence[Any]], StepRange | None]  # None if no 
 
 @dataclass(frozen=True)
 class AlignedSteps(StepRange):
-    """Steps of a `Plan` with K rows and C columns. The order of the columns is rows, outputs, shaping, draws.
+    """Consecutive steps of a `Plan` whose coefficient tables have the same K rows and C columns. The columns are the
+    state rows, the outputs, the result of the shaping, and the draws, in this order.
 
     input and estimate [S, K], shaping_of [S, values, C], update [S, K, C]: the coefficients.
     bounds: [S, 2], the bounds of a clip.

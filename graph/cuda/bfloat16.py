@@ -34,13 +34,13 @@ FLOAT32 = frozenset(_FLOAT32.split())
 
 
 def bfloat16_form(graph: Graph, types: Types) -> Graph:
-    """Return a bfloat16 graph that the provider computes without operations on the CPU.
+    """Rewrite a bfloat16 graph such that ONNX Runtime's CUDA provider runs all operations on the GPU.
 
         InstanceNormalization(x, S, B)    ==>    LayerNormalization(x, 1) * S + B
         f(x), if f is one of FLOAT32      ==>    Cast(f(Cast(x)))
 
-    A LayerNormalization reads the channels of a group as one row, in the layout of the graph: no Transpose and no Cast
-    is needed for it. types: those of the graph's tensors.
+    A LayerNormalization reads the channels of a group as one row, in the layout of the graph, so it needs no Transpose
+    and no Cast. types: the dtypes and shapes of the graph's tensors.
 
     Raises UserError for an operation without a kernel, and for a norm over a free size.
     """

@@ -1,4 +1,5 @@
-"""Check that the form of a graph for ONNX Runtime's CUDA provider computes what the graph computes, on the CPU."""
+"""Check on the CPU that a graph rewritten for ONNX Runtime's CUDA provider computes what the original graph
+computes."""
 
 import logging
 from collections.abc import Mapping

@@ -83,12 +83,13 @@ def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
 
 
 def _boundary(idx: Index, inside: set[str]) -> tuple[str, ...]:
-    """Return the tensors of outside nodes that the inside nodes or the graph's outputs read, in order."""
+    """Return the tensors that are computed outside but read inside, or that are outputs of the graph, in the order in
+    which they are read. `inside` are the tensors that the prologue computes."""
     return tuple(name for name in boundary(idx.graph, inside) if name in idx.producers)
 
 
 def _drop_unread(graph: Graph) -> Graph:
-    """Drop inputs and constants that nothing reads."""
+    """Return the graph without inputs and constants that no node reads."""
     graph = drop_unused(graph)
     read = {name for node in graph.nodes for name in node.inputs}
     return restrict_extents(replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read)))

@@ -82,7 +82,7 @@ def choose_cut(body: Graph, name: str) -> Cut:
     if found is not None:
         return found
     if not cuts:
-        what = f"this network has no cut {name!r}: no part of it near x and the output can run by itself"
+        what = f"this network cannot be cut at {name!r}, or anywhere else, such that a light step saves work"
         raise UserError(what, "leave --cache out")
     raise UserError(f"this network has no cut {name!r}", f"choose {', '.join(cut.describe() for cut in cuts)}")
 
@@ -119,7 +119,7 @@ class _Search:
 
     @cached_property
     def types(self) -> Types:
-        """Types of the body's tensors."""
+        """The dtypes and shapes of the body's tensors."""
         return infer_types(self.body)
 
     @cached_property
@@ -135,7 +135,8 @@ class _Search:
         return [node for node in self.body.nodes if not needed.isdisjoint(node.outputs)]
 
     def cut_at(self, end: str, name: str, start: str | None = None) -> Cut | None:
-        """Return the cut at a tensor, or None if the tensor cannot be carried or the light graph has no work on x.
+        """Return the cut at a tensor. None if the tensor cannot be passed from step to step, or if the light graph
+        would not depend on x.
 
         There is no cut at x itself: the light graph would read the x of an earlier step instead of its own.
         """
@@ -212,7 +213,7 @@ class _Search:
         return [name for name in inner if self.idx.outputs.isdisjoint(_find_tensors_after_x(self.light_nodes(name)))]
 
     def _ops_between(self, before: str, after: str) -> tuple[str, ...]:
-        """Return the operations on the way from one tensor to another."""
+        """Return the types of the operations on all paths from one tensor to another."""
         way = self.idx.dependents([before]) & self.idx.dependencies([after], [before])
         return tuple(node.op for node in self.body.nodes if node.output in way)
 

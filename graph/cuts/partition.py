@@ -10,10 +10,11 @@ from fewstep.plans.errors import UserError
 
 
 def partition_graph(graph: Graph, weights: int) -> Iterator[Graph]:
-    """Yield graphs of consecutive nodes. A part exceeds `weights` bytes of constants only if a single node does.
+    """Split a graph into parts of consecutive nodes, and yield the parts as graphs. A part exceeds `weights` bytes of
+    constants only if a single node does.
 
-    A part reads tensors of earlier parts and inputs of the graph. It returns the tensors that later parts or the
-    graph's outputs need. Run in order, the parts compute the graph.
+    A part reads outputs of earlier parts and inputs of the graph. It returns the tensors that later parts read and
+    outputs of the graph. Run in order, the parts compute the graph.
     """
     types = infer_types(graph).values
     read_last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}

@@ -156,8 +156,8 @@ def _find_current(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
 
 
 def _add_engines(manifest: Manifest, part: NetworkBody, engines: list[EngineEntry]) -> Manifest:
-    """Return the manifest with the body of a network and new engines. They replace engines of the same body and
-    device."""
+    """Return the manifest with new engines, and with the body of the network if it is new. They replace engines of the
+    same body, backend and device."""
     own = select_network(manifest, part.network)
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in own.engines if (engine.body, engine.backend, engine.device) not in new)

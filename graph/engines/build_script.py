@@ -38,8 +38,8 @@ def script(
     flags: Flags,
     network: str = DENOISER,
 ) -> str:
-    """Return the commands for the graphs of one network, which are given by engine name. HEAD precedes them in the
-    script.
+    """Return the commands that build the engines of one network. `graphs` are its graphs by engine name. The caller
+    writes HEAD before the commands.
 
     profile: the (smallest, preferred, largest) batch and sizes, see `batches.profile_of`.
     """

@@ -51,14 +51,14 @@ def write_form(
     before, after = form_size(portable), form_size(form)
     is_needed = has_type(portable, BFLOAT16)
     if after.kernels >= before.kernels and not is_needed:
-        text = "%s gets no form for %s: it would have %d kernels, and the graph has %d"
+        text = "%s is not rewritten for %s: the result would have %d kernels, and the graph has %d"
         LOG.info(text, name, BACKEND, after.kernels, before.kernels)
         return None
     problem = form_problem(portable, form, graph)
     if problem:
         if is_needed:
-            raise UserError(f"{name} gets no form for {BACKEND}: {problem}", "choose float16 or float32")
-        LOG.warning("%s gets no form for %s: %s", name, BACKEND, problem)
+            raise UserError(f"{name} cannot be rewritten for {BACKEND}: {problem}", "choose float16 or float32")
+        LOG.warning("%s cannot be rewritten for %s: %s", name, BACKEND, problem)
         return None
     LOG.info("the form of %s for %s has %d kernels a step instead of %d", name, BACKEND, after.kernels, before.kernels)
     file, data = io.store(writer, form, f"{name.replace('/', '-')}-{BACKEND}", external_above=0 if graph.data else None)

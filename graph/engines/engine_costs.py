@@ -1,4 +1,5 @@
-"""The cost of one evaluation of a bundle's engines, in a few numbers, for `fewstep build` and `fewstep inspect`."""
+"""The cost of one evaluation of a bundle's engines, summarized in a few numbers for `fewstep build` and `fewstep
+inspect`."""
 
 from collections.abc import Mapping, Sequence
 

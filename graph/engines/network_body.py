@@ -51,7 +51,8 @@ def network_bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[Ne
 
 
 def make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
-    """Return the network with its body. A 16-bit body that does not exist yet is converted from the float32 body."""
+    """Return the network and its body. A 16-bit body that does not exist yet is made from the float32 body, and
+    written."""
     if part.body is not None:
         return part
     base = part.bundle.body("float32").graph

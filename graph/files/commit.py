@@ -199,7 +199,7 @@ class Writer:
         return (self.bundle / name).is_file()
 
     def close(self) -> None:
-        """Remove files that no manifest names: old ones after a commit, new ones after a failure.
+        """Remove files that no manifest refers to: old ones after a commit, new ones after a failure.
 
         A commit may have been interrupted right after its `os.replace`. The files of two manifests are therefore kept:
         those of the manifest in place, and those of the last manifest that this writer certainly stored on disk.

@@ -40,10 +40,10 @@ Find = Callable[[Array], weights.FilePlace | None]
 def to_model(
     graph: Graph, find: Find | None = None, also: Iterable[str] = (), metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """Return the ONNX form of a graph. A large constant is stored as external data if `find` returns its file.
+    """Return a graph as an ONNX model. A large constant is stored as external data if `find` returns its file.
 
-    `also` names inner tensors to return as well. They carry no type; onnxruntime infers it. `metadata` is text for the
-    file, by key.
+    `also` names inner tensors to add to the outputs. They have no type; onnxruntime infers it. `metadata` is text to
+    store in the file, by key.
     """
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
@@ -176,7 +176,7 @@ def exceeds_one_file(graph: Graph, limit: int | None = None) -> bool:
 
 
 def _find_weights(writer: "Writer", apart: Collection[str]) -> dict[tuple[object, ...], list[Array]]:
-    """Return the weights in files of this writer's graphs, except files named `apart`, by type and shape."""
+    """Return the weights in files of this writer's graphs, by dtype and shape, except those in the files `apart`."""
     arrays: dict[tuple[object, ...], list[Array]] = {}
     for name in writer.files:
         if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):

@@ -1,4 +1,4 @@
-"""Copy the part of a bundle that a device needs: some bodies and the files that they run with."""
+"""Copy the part of a bundle that a device needs: some bodies, and the files that are needed to run them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,10 +38,10 @@ class PackOptions(BundleOptions):
 
 
 def pack(options: PackOptions) -> Manifest:
-    """Write a bundle with the chosen bodies, their prologue, plans, ranges and engines.
+    """Write a new bundle with the chosen bodies and their prologue, plans, ranges and engines.
 
-    Bodies share one file for equal weights. A new bundle without float32 runs, but cannot be calibrated again or
-    compared with float32.
+    Bodies share one file for equal weights. A bundle without float32 can be run, but not calibrated again or compared
+    with float32.
     """
     bundle = options.open()
     wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))
@@ -140,7 +140,7 @@ def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
 
 
 def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
-    """Copy a graph with only the weights that it reads, even if it shares weight files with other graphs.
+    """Copy a graph with only those weights that it reads, even if it shares weight files with other graphs.
 
     A graph from which an engine was built is copied unchanged, since the engine's key contains the hashes of graph and
     weights. A graph that contains all its weights is also copied unchanged, unless `shares` is true.

@@ -46,7 +46,8 @@ def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -
 
 
 def place_of(array: Array) -> FilePlace | None:
-    """Return the place of a mapped array; None if its memory is not a file's or is not contiguous."""
+    """Return the file and the offset from which an array is mapped; None if its memory is not that of a file, or is not
+    contiguous."""
     root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or root.mode != "r" or not array.flags.c_contiguous:
         return None
@@ -120,8 +121,8 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
 
 
 def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
-    """Return the graph with those constants mapped that `files` holds, by `memory_key`. Small views of larger arrays
-    are copied, since otherwise the bias of one layer would keep its whole checkpoint in memory."""
+    """Return the graph with those constants replaced that `files` has mapped from files, by `memory_key`. Small views
+    of larger arrays are copied, since otherwise the bias of one layer would keep its whole checkpoint in memory."""
 
     def map_array(array: Array) -> Array:
         there = files.get(memory_key(array), array)

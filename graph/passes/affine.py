@@ -58,7 +58,7 @@ def _split_operands(node: Node, moving: frozenset[str]) -> tuple[str, str]:
 
 
 def _can_combine(a: str, b: str, types: Types) -> bool:
-    """Return True if the combination of a and b is no larger than one of them, such as two scales of the same
+    """Return True if combining a and b gives a tensor no larger than one of them, such as for two scales of the same
     channels."""
     shapes = [types.shape(a), types.shape(b)]
     if shapes[0] is None or shapes[1] is None:

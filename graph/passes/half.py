@@ -66,7 +66,7 @@ class _Conversion:
     constants: dict[str, Array] = field(default_factory=dict)
 
     def convert(self, node: Node) -> list[Node]:
-        """Return the nodes that replace one node."""
+        """Return the nodes that replace one node in the 16-bit graph."""
         if node.outputs[0] in self.exact:
             floats = {*self.graph.constants, *self.inner, *(self.created - self.shared)}
             nodes = _wrap_in_float32(node, floats, self.names, self.half)
@@ -212,7 +212,7 @@ def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, st
 
 
 def make_cast(name: str, result: str, to: int) -> Node:
-    """Return the Cast from a tensor to `result` of another type."""
+    """Return a Cast of a tensor to the ONNX type `to`; `result` is the name of its output."""
     return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
 
 

@@ -55,8 +55,8 @@ def reroute_shape_reads(graph: Graph) -> Graph:
 
 
 def _source_inputs(graph: Graph) -> dict[str, frozenset[str]]:
-    """Return the inputs that each tensor's values depend on. Tensors that depend only on sizes and constants are left
-    out, since they are computed again for each reader."""
+    """Return, for each tensor, the graph inputs on which its values depend. Tensors that depend only on sizes and
+    constants are left out, since they are computed again for each reader."""
     follows = {value.name: frozenset([value.name]) for value in graph.inputs}
     sized = set[str]()
     for node in graph.nodes:
@@ -117,7 +117,8 @@ def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[
 
 
 def _reroute_to_x(graph: Graph) -> Graph:
-    """Read from x all sizes of inner tensors that x has too. Reshape a number n to [n] by Unsqueeze."""
+    """Read all sizes of inner tensors that are also sizes of x from x. A Reshape of a scalar to [1] becomes
+    Unsqueeze."""
     types, new = infer_types(graph), NewNodes(graph)
     moving = index(graph).dependents([X])
     nodes: list[Node] = []
@@ -134,6 +135,6 @@ def _reroute_to_x(graph: Graph) -> Graph:
 
 
 def _lengthens_number(node: Node, graph: Graph, types: Types) -> bool:
-    """Return True if a node is a Reshape of a number n to [n]."""
+    """Return True if a node is a Reshape of a scalar to shape [1]."""
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and not node.domain else None
     return target is not None and target.tolist() in ([-1], [1]) and types.shape(node.inputs[0]) == ()

@@ -1,8 +1,8 @@
 """Find the attention calls of a module, and what their queries, keys and values depend on.
 
 The structure of the module need not be known: its attention ends in torch's `scaled_dot_product_attention`, and a call
-is identified by its index in the order of calls. Runs of the module that differ in one input show which inputs the keys
-of a call depend on.
+is identified by its index in the order of calls. On which inputs the keys of a call depend is found from runs of the
+module that differ in one input.
 """
 
 import math
@@ -76,9 +76,9 @@ def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> 
     """Return the attention calls whose queries depend on x, for a module that is called as `forward(x, time,
     *conditions)`.
 
-    The module runs once, again with a different x, and again with a different value of each condition; the differences
-    show the inputs that a call depends on. `of_x` omits the runs for conditions. Calls that were already rewritten are
-    listed as in the original module.
+    The module is run once, again with another x, and again with another value of each condition. The inputs on which a
+    call depends are those that change its operands. With `of_x`, the runs for conditions are omitted. Calls that were
+    already rewritten are listed as in the original module.
     """
     with suspend_rewrites(module, spec, AttentionCalls) as own:
         network = module.eval().cpu().float()

@@ -16,7 +16,8 @@ Quality = Callable[[Candidate], float | None]
 
 @dataclass(frozen=True)
 class Species(Generic[Candidate]):
-    """How candidates are created and changed. If a change returns its parent, it is drawn again."""
+    """How an evolutionary search creates and changes candidates: `random` makes a new one, `changed` mutates one, and
+    `crossed` combines two. If a change returns its parent, it is drawn again."""
 
     random: Callable[[np.random.Generator], Candidate]
     changed: Callable[[Candidate, np.random.Generator], Candidate]

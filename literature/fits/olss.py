@@ -33,13 +33,15 @@ def fit_rows(
     ridge: float = 1e-3,
     history: int = 3,
 ) -> Plan:
-    """Return the plan with the rows that bring each step closest to the teacher.
+    """Return the plan with coefficients that bring the state after each step closest to the teacher's, fitted step by
+    step.
 
     Args:
         sampler: runs the plan; `reference` runs the teacher.
         blocks: seeds, from `fewstep.fitting.blocks.make_blocks`.
-        ridge: strength of the pull towards the solver's rows, as a share of the energy of the columns.
-        history: number of predictions that a row may read.
+        ridge: the strength of the ridge term that pulls the coefficients towards the solver's, relative to the mean
+            squared norm of the columns.
+        history: the number of predictions that a step may combine.
 
     Raises UserError for a plan that draws noise, and for a teacher whose x does not consist of signal and noise only.
     """

@@ -59,7 +59,7 @@ def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
 
 
 def _decision(place: int, steps: int, infinite: int, rng: np.random.Generator) -> Decision:
-    """Return a random decision that step `place` can take. The first step has only one prediction, and the last has no
+    """Return random choices for step `place` of a solver. The first step has only one prediction, and the last has no
     corrector."""
     if place <= infinite or place == steps - 1:
         return Decision(on_noise=place < steps - 1 and not infinite and bool(rng.integers(2)))

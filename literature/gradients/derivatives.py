@@ -77,7 +77,8 @@ def _mean_pool(
     count_include_pad: bool,
     divisor: int | None,
 ) -> Any:
-    """Return the derivative, which is a transposed convolution of each channel with equal weights."""
+    """Return the derivative of average pooling with respect to its input: a transposed convolution of each channel with
+    equal weights. NotImplemented for options that this does not cover."""
     if ceil_mode or divisor is not None or (any(padding) and not count_include_pad):
         return NotImplemented
     kernel, channels = list(kernel_size), x.shape[1]

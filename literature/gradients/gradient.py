@@ -84,7 +84,9 @@ def with_gradient(
     """
     for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
         if choice not in choices:
-            raise UserError(f"a gradient cannot have {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
+            raise UserError(
+                f"{name}={choice!r} is not an option of a gradient", f"give {' or '.join(map(repr, choices))}"
+            )
     check_sizes(spec)
     if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
@@ -116,7 +118,7 @@ def check_sizes(spec: Spec) -> None:
     if spec.sizes:
         sizes = ", ".join(size.name for size in spec.sizes)
         raise UserError(
-            f"a denoiser with free sizes ({sizes}) cannot have a gradient",
+            f"the gradient of an energy cannot be added to a denoiser with free sizes ({sizes})",
             "export one size for each bundle: leave sizes out",
         )
 

@@ -157,9 +157,9 @@ ENLARGEMENTS = {
 
 @contextmanager
 def keep_products_whole() -> Iterator[None]:
-    """Within this context, matrix products are single operations, and attention consists of them. Causal attention,
-    grouped queries and masks of type bool use torch's own formula instead of a fused kernel, whose derivative cannot be
-    written out."""
+    """While active, matrix products are traced as single operations, and attention as matrix products. Causal
+    attention, grouped queries and boolean masks use torch's own formula instead of a fused kernel, whose derivative
+    cannot be written out."""
     with sdpa_kernel(SDPBackend.MATH), _Whole():
         yield
 

@@ -74,6 +74,6 @@ def scale_low_frequencies(x: Tensor, scale: float) -> Tensor:
 
 
 def _angles(size: int) -> Tensor:
-    """Return angles [size] from 0 to less than 2 pi. They are counted by a cumulative sum, since torch.onnx cannot use
-    a free size as a number."""
+    """Return `size` evenly spaced angles from 0 to less than 2 pi. They are computed with a sum of ones, since
+    torch.onnx cannot use a free size as a number."""
     return torch.arange(size) / torch.ones(size).sum() * (2 * math.pi)

@@ -32,8 +32,8 @@ LEAST, MOST = 0.0, 10.0  # range of a factor; a larger one is probably a typing 
 
 @dataclass(frozen=True)
 class Skip:
-    """A skip connection: concatenation `number` of the module, whose operand `operand` comes from the encoder. `shape`
-    is the shape of that operand, including the batch."""
+    """A skip connection, given by concatenation number `number` of the module. Operand number `operand` of it comes
+    from the encoder; `shape` is the shape of that operand, including the batch."""
 
     number: int
     operand: int
@@ -52,7 +52,7 @@ class ConcatCalls(Calls):
 
 @dataclass(frozen=True)
 class _Origin:
-    """The origin of a tensor: the operations that it depends on, as a set (bits of an integer, in order)."""
+    """The operations on which a tensor depends, as a set (bits of an integer, in the order of the operations)."""
 
     operations: int = 0
     weighted: int = 0  # the subset of operations that multiply by a weight
@@ -60,8 +60,8 @@ class _Origin:
 
 @dataclass(frozen=True)
 class _Bridge:
-    """A concatenation of two tensors: operation `start` computed the first, and the second was computed from it by
-    later operations up to `end`."""
+    """A concatenation of two tensors of which the second was computed from the first: operation `start` computed the
+    first tensor, and later operations up to `end` computed the second from it."""
 
     start: int
     end: int

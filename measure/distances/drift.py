@@ -15,7 +15,7 @@ LEAST_PIXELS = 4  # minimum pixels of a side; smaller samples have no meaningful
 
 
 class Moments:
-    """First and second moments of a stream of samples [B, C, H, W], or of another shape after the batch axis."""
+    """Accumulates first and second moments of samples [B, C, H, W], or of another shape after the batch axis."""
 
     def __init__(self) -> None:
         self.elements = 0  # per channel

@@ -43,8 +43,8 @@ def random_note(names: Sequence[str]) -> str | None:
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch, and
-    for values of other branches of guidance, since those branches get null values here."""
+    """Read the records in a file, and check them against a denoiser's conditions. Raises UserError if they do not
+    match, and if the file has values for other branches of guidance, because those branches get null values here."""
     arrays = _leave_out_samples(path, read_arrays(path), takes)
     if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
         what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"

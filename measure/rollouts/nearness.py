@@ -60,7 +60,7 @@ class Nearness:
 
     @property
     def other_seed_text(self) -> str:
-        """Return "; another seed's sample has 12.3 dB", or ""."""
+        """Return a clause such as "; another seed's sample has 12.3 dB", or "" if that is unknown."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 
 

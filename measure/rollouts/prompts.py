@@ -77,7 +77,7 @@ class ConditionOptions(Options):
         return given_conditions(bundle, self.conditions, self.prompts, CALIBRATION)
 
     def held_out_conditions(self, bundle: Bundle) -> GivenConditions:
-        """Return the conditions to judge on, by `given_conditions`."""
+        """Return the conditions for the comparison with float32, by `given_conditions`."""
         return given_conditions(bundle, self.conditions, self.prompts, HELD_OUT)
 
 

@@ -98,8 +98,8 @@ def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCal
 def record_search_runs(
     sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-    """Record the run on which mixed precision is searched, and the runs on which the result is judged. Arguments are as
-    in `record_run`."""
+    """Record the float32 run on which mixed precision is searched, and the runs on which the result is judged. The
+    arguments are those of `record_run`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
         record_run(sampler, plan, seeds, records, partial(_report_progress, progress, number, len(parts)))
@@ -109,7 +109,7 @@ def record_search_runs(
 
 
 def _report_progress(progress: Progress, number: int, recorded_runs: int, stage: str, done: int, total: int) -> None:
-    """Report the progress of recorded run `number`, from 0, as a part of all runs."""
+    """Report the progress of recorded run number `number`, counted from 0, as a part of the progress of all runs."""
     progress(stage, number * total + done, recorded_runs * total)
 
 

@@ -72,7 +72,7 @@ class RecordedTokenRun:
         return 1 + max(step.group for step in self.plan.steps)
 
     def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
-        """Run a body's graphs, one for each range group."""
+        """Run the graphs of a body, one per range group, at the recorded states and along a separate run."""
         return self.run_network(StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__).logits)
 
     def run_network(self, network: TokenNetwork) -> TokenOutputs:
@@ -136,7 +136,7 @@ def record_token_run(
     batch: SeedBatch,
     progress: Progress = SILENT,
 ) -> RecordedTokenRun:
-    """Record a run of some seeds with the float32 body's sampler. The plan's steps already have range groups."""
+    """Record the float32 run of some seeds along a token plan, whose steps are already assigned to range groups."""
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
     fixed_feeds, logits, states = list[Arrays](), list[Logits](), list[TokenState]()
 

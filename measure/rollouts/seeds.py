@@ -108,7 +108,7 @@ def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
 
 
 def describe_conditions(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:
-    """Describe the single-valued conditions of one held-out seed in a few words."""
+    """Describe the scalar conditions of one held-out seed in a few words, as a label of its sample."""
     texts = []
     for number, condition in enumerate(takes.conditions):
         if condition.shape:
@@ -179,8 +179,8 @@ def _numbers(seed: int, number: int) -> Uniform:
 
 
 def uniform(seed: int, number: int, stream: int, count: int, block: int = 0) -> NDArray[np.float64]:
-    """Return `count` numbers in (0, 1), determined by the seed, the number of the drawing, the stream (a constant of
-    `plans.noise`) and the block."""
+    """Return `count` uniform random numbers in (0, 1), determined by the seed, the number of the drawing, the stream (a
+    constant of `plans.noise`) and the block."""
     counter = np.zeros((4, count), np.uint64)
     counter[0], counter[1], counter[2], counter[3] = np.arange(count), block, number, stream
     drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32

@@ -57,9 +57,10 @@ def roll_out(
     A trajectory of a denoiser that carries tensors may have several `runs`. Each continues the previous one, with new
     noise and newly drawn conditions.
 
-    `network` is a name in the plan's steps; other networks run their steps too. `conditions` [len(seeds), *shape]
-    belong to the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output
-    (see `observe.expose_tensors`). Several `sizes` of x alternate, each for `per_size` successive seeds.
+    `network` is one of the networks named in the plan's steps; the steps of other networks are run too, but not
+    yielded. `conditions` [len(seeds), *shape] belong to the seeds; with None they are random, determined by the seeds.
+    The body's graph may return more tensors than the output (see `observe.expose_tensors`). Several `sizes` of x
+    alternate, each for `per_size` successive seeds.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None

@@ -1,4 +1,4 @@
-"""Check a spec against data: samples are noised to several noise levels, and each is denoised in one call.
+"""Check a spec against data: noise of several levels is added to samples, and each is denoised in one call.
 
 If the spec is right, the network is at least as near to the data as the best linear denoiser, which knows only the mean
 and the variance of each element (Wiener 1949). If the network gets a wrong time, or its output is interpreted wrongly,

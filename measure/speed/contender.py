@@ -21,7 +21,7 @@ class OnBackend:
 
 @dataclass(frozen=True)
 class TimedGraph:
-    """A graph for onnxruntime, or a network's body on another backend, with its feeds. A call of the contender runs it
+    """A graph for onnxruntime, or a network's body on another backend, with its inputs. A call of the contender runs it
     `steps` times."""
 
     graph: Path | OnBackend

@@ -1,4 +1,4 @@
-"""The process of a contender, which opens its graphs and runs its turns.
+"""The process that times one contender: it loads the contender's graphs and runs its turns.
 
 For a graph it imports only numpy and onnxruntime, so that the measured time and memory are those of a small program.
 """

@@ -78,5 +78,5 @@ def middle_feeds(
 
 
 def select_feeds(graph: GraphEntry, feeds: Arrays) -> Arrays:
-    """Return the feeds that a graph has inputs for: graphs of one body may differ in their inputs."""
+    """Return those of `feeds` for which a graph has an input. (The graphs of one body may have different inputs.)"""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}

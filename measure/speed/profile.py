@@ -1,4 +1,4 @@
-"""The profile of a step's time: shares by operation type, from onnxruntime's own profile.
+"""Profile the time of a step: the fraction of each operation type, from onnxruntime's own profile.
 
 The types are those that a performance engineer can act on: products in int8, products that stayed in float, conversions
 between the two, and operations that are not computed in int8.

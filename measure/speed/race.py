@@ -31,11 +31,11 @@ LARGEST_BATCH = 4096  # samples in one timed call
 
 @dataclass(frozen=True)
 class Turns:
-    """The turns in which contenders are timed. Raises UserError for invalid values.
+    """How contenders are timed in turns. Raises UserError for invalid values.
 
-    batches: samples in one call, with a race for each. rounds: turns of each contender. seconds: duration of a turn.
-    threads: threads of a call; 0 for one per core that this process may use. spinning: whether waiting threads spin
-    inside a call; they never spin between calls.
+    batches: numbers of samples per call; all contenders are timed for each. rounds: the number of turns of each
+        contender. seconds: the duration of a turn. threads: threads per call; 0 for one per core that this process may
+        use. spinning: whether waiting threads spin inside a call; they never spin between calls.
     """
 
     batches: tuple[int, ...] = (1, 8)

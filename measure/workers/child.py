@@ -51,7 +51,8 @@ class Child:
         return answer
 
     def _wait(self, stream: IO[bytes]) -> None:
-        """Wait for an answer, with a warning now and then. Windows cannot wait for a pipe with a timeout."""
+        """Wait for an answer, and log a warning from time to time. Windows cannot wait for a pipe with a timeout, so
+        nothing is logged there."""
         if not hasattr(select, "poll"):
             return
         ready, waited = select.poll(), 0.0

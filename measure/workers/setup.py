@@ -37,7 +37,7 @@ class WorkerSetup:
             raise UserError(f"--workers is {self.count}", "give the number of processes, or 0 for only this one")
         if self.count and self.cluster:
             raise UserError(
-                "--workers and --cluster exclude each other", "give one of them: a cluster has its own workers"
+                "--workers and --cluster cannot be combined", "give one of them: a cluster has its own workers"
             )
 
 

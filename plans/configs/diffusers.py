@@ -121,7 +121,7 @@ def plan_from_scheduler_config(
     scheduler = CLASSES[read_config.scheduler]
     given = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
     if len(given) + (steps is not None) > 1:
-        raise UserError(f"{read_config.source}: steps, timesteps and sigmas exclude each other", "give one of them")
+        raise UserError(f"{read_config.source}: steps, timesteps and sigmas cannot be combined", "give one of them")
     user_times = {name: _user_times(read_config, name, times) for name, times in given.items()}
     for name, times in user_times.items():
         steps = len(times) - (name == "sigmas" and read_config.scheduler != FLOW)

@@ -43,8 +43,8 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of DDIMInverseScheduler, from the given "x" to the noise. The network receives x of one time
-    together with the next time."""
+    """Return the recipe that reproduces a config of DDIMInverseScheduler, which goes from the given sample "x" to
+    noise. At each step, the network receives x at one time together with the next time."""
     if config["prediction_type"] == "sample":
         raise config.field_error(
             "prediction_type", "a clean x and its prediction do not determine the noise", "set epsilon"
@@ -60,8 +60,8 @@ def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: Schedu
 def stride_times(
     config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array
 ) -> tuple[list[Time], list[Time]]:
-    """Return the times of a grid, and for each of them the time T // N timesteps below, which may differ from the next
-    time of the grid."""
+    """Return the times of a grid, and for each of them the time T // N timesteps below it, which may differ from the
+    next time of the grid. T is the number of training timesteps and N that of steps."""
     timesteps = space_timesteps(config, request.steps, whole=True)
     points = _points(config, bars, timesteps)
     end = CLEAN if config["set_alpha_to_one"] else _points(config, bars, np.zeros(1))[0]
@@ -147,8 +147,8 @@ def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 
 def tcd(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of TCDScheduler. `eta`, an argument of its step (default 0.3), is the paper's gamma. It ends at
-    timestep 0."""
+    """Return the recipe that reproduces a config of TCDScheduler. The argument `eta` of its step (0.3 by default) is
+    the paper's gamma. It ends at timestep 0."""
     gamma = request.argument("eta", 0.3)
     points = _points(
         config,

@@ -83,7 +83,7 @@ def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: S
         raise config.field_error("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
     for field in ("use_flow_sigmas", *OTHER_SIGMAS):
         if config[field]:
-            raise config.field_error(field, "with it, the class may drop steps", "leave it out")
+            raise config.field_error(field, "with it, the scheduler may drop steps", "leave it out")
     table, last, is_trailing = (
         SigmaTable(tables.rhos(spec)),
         _last_timestep(config, spec),

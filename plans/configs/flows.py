@@ -39,8 +39,9 @@ def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSp
 
 
 def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of LTXEulerAncestralRFScheduler, called with a number of steps. Its sigmas are those of
-    FlowMatchEulerDiscreteScheduler with the same fields, which its config keeps although it does not read them."""
+    """Return the recipe that reproduces a config of LTXEulerAncestralRFScheduler, called with a number of steps. Its
+    sigmas are those of FlowMatchEulerDiscreteScheduler with the same fields, which its config contains although the
+    class does not read them."""
     if config["s_noise"] != 1.0:
         raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
     return _euler(config, request, spec, bind_solver("flow_ancestral", eta=float(config["eta"])))

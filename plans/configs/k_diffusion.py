@@ -25,8 +25,8 @@ from fewstep.plans.spec import ScheduleSpec
 
 
 def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None) -> Recipe:
-    """Return a function that makes the recipe of a class which runs a solver. `whole_karras` says whether the class
-    rounds the timesteps of Karras grids.
+    """Return a function that makes the recipe of a scheduler class that implements this solver. `whole_karras`: whether
+    the class rounds the timesteps of Karras grids.
 
     Noise that a class draws from a Brownian tree has the same distribution as the noise of a plan.
     """

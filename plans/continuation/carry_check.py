@@ -1,6 +1,6 @@
-"""Check the carried tensors of a plan: each slot that a step reads must have been written, in all branches of the
-step. Features are read by light steps only, and a state that is carried from run to run fits the denoiser's positions.
-"""
+"""Check the carried tensors of a plan: each slot that a step reads must have been written before, for all branches of
+the step. Only light steps may read features, and a state that is carried from run to run must fit the denoiser's
+positions."""
 
 from collections.abc import Mapping, Sequence
 

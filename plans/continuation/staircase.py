@@ -24,11 +24,11 @@ Table = NDArray[np.float64]  # [lines, columns]
 
 
 def staircase(plan: Plan, stairs: Stairs, schedule: NoiseSchedule) -> Plan:
-    """Return a plan over positions, in which each block passes through the steps of an ordinary plan.
+    """Return a rolling plan, in which each block of positions passes through the steps of an ordinary plan.
 
-    A first run begins with pure noise everywhere. Each block starts once the block in front of it has done the steps of
-    one run. Every later run executes only the last steps. The sample has the finished positions at the front, and the
-    current prediction of the others.
+    A first run begins with pure noise everywhere. Each block starts once the block in front of it has completed the
+    steps of one run. Every later run executes only the last steps. The sample consists of the finished positions at the
+    front, and the current prediction of all others.
 
     Raises UserError if the number of steps is not a multiple of the runs that a block takes, if the plan starts from a
     given tensor, and if its steps differ in more than numbers.

@@ -28,8 +28,8 @@ def beta_quantile(p: float, a: float, b: float) -> float:
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:
-    """Return I_x(a, b) for 0 < x < 1 by its continued fraction (DLMF 8.17.22) in Lentz's form, for x or 1 - x,
-    whichever converges fast."""
+    """Return the regularized incomplete beta function I_x(a, b) for 0 < x < 1, by its continued fraction (DLMF 8.17.22)
+    in Lentz's form, for x or 1 - x, whichever converges faster."""
     if x > (a + 1) / (a + b + 2):
         return 1 - incomplete_beta(1 - x, b, a)
     front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a

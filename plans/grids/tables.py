@@ -80,8 +80,8 @@ def _scale_timesteps(schedule: NoiseSchedule, timesteps: Sequence[int], grid: st
 
 
 def _interpolate_table(schedule: NoiseSchedule, steps: int, points: list[Time]) -> tuple[Time, ...]:
-    """Return the table if it has `steps` times, else interpolate it in lambda. The interpolated line also goes through
-    the schedule's cleanest time, which the clean end then replaces."""
+    """Return the table of times if it has `steps` times; otherwise interpolate it in lambda. The interpolated curve
+    also goes through the schedule's cleanest time, which the clean end then replaces."""
     check_steps(schedule, steps, distinct=False)
     if steps == len(points):
         return append_end(schedule, points, None)

@@ -58,7 +58,7 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
     Args:
         text: NAME or NAME(parameter=value, ...).
         name: the name of the plan, for messages.
-        among: the known functions.
+        among: the functions among which the name is looked up.
         home: the file or module of user-supplied code; if given, the function is looked up there instead.
 
     Raises UserError for an unknown function or parameter, and for a value that the parameter does not accept.

@@ -57,7 +57,7 @@ def _cfg_plus_plus(text: str) -> CfgPlusPlus:
     try:
         weight = float(text.removeprefix(CFG_PLUS_PLUS))
     except ValueError:
-        fix = f"give a weight as {CFG_PLUS_PLUS}0.6, which no other form follows"
+        fix = f"write it as {CFG_PLUS_PLUS}0.6, without other guidance after it"
         raise UserError(f"guidance {text!r} is not a number", fix) from None
     form = CfgPlusPlus(weight)
     as_guidance(form)  # refuses a weight without meaning

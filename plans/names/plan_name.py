@@ -64,11 +64,12 @@ SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED_SOLVER, 
 
 @dataclass(frozen=True)
 class PlanName:
-    """A parsed name. `solver` and `grid` have their parameters bound.
+    """A parsed plan name. `solver` and `grid` are functions whose parameters are bound.
 
     `text` is the canonical form, with sorted parameters and without defaults. The grid is omitted if both it and the
     denoiser's grid are `trailing`, so that names from versions in which that was the only default keep their meaning.
-    `reference` has the parts of the name as given."""
+    `reference` has the parts of the name as given.
+    """
 
     text: str
     solver: Solver
@@ -162,7 +163,7 @@ def _refuse_other_tools(parts: NameParts) -> None:
     if parts.is_of_scheduler and not parts.steps:  # with a number of steps it is a `SchedulerReference`
         raise UserError(f"plan '{name}' has no number of steps", f"write {what}:20")
     if what == FITTED_SOLVER and parts.steps.isdecimal():
-        raise UserError(f"plan '{name}' has fitted numbers, which only exist for a body of a bundle", "name a solver")
+        raise UserError(f"plan '{name}' is a fitted plan, which exists only in a bundle", "name a solver")
     if what == FITTED_SOLVER:
         raise UserError(f"plan '{name}' does not have a number of evaluations", f"write {FITTED_SOLVER}:6")
     if "(" in what or what in SOLVERS.aliases or what in SOLVERS:

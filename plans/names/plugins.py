@@ -4,8 +4,8 @@
     "source.lerobot" = "fewstep.robots.lerobot.kind:LEROBOT"
 
 fewstep registers some of its own code in this way. Names are read from the packages' metadata, and a plugin is imported
-only when a caller names it. The meaning of a name never depends on the order of import paths: using a name raises
-UserError if two packages register it, or if it is also a name of fewstep.
+only when a caller names it. What a name means never depends on the order of import paths: if two packages register it,
+or if it is also a name of fewstep, using it raises UserError.
 """
 
 from collections.abc import Callable
@@ -50,8 +50,8 @@ def is_own(plugin: EntryPoint) -> bool:
 
 
 def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return all plugins of a kind by name, fewstep's own first. Using a name that several packages register raises
-    UserError."""
+    """Return all plugins of a kind by name; of several with one name, fewstep's own first. Using a name that several
+    packages register raises UserError."""
     found: dict[str, list[EntryPoint]] = {}
     for each in sorted(read_entry_points(), key=lambda each: not is_own(each)):
         if each.name.startswith(f"{kind}."):

@@ -13,10 +13,11 @@ from fewstep.plans.names.user_code import load_function, split_code
 
 @dataclass(frozen=True)
 class NamedCall:
-    """A function, and the arguments from a text, which follow the caller's arguments.
+    """A function that the user named in a text, and the arguments in the text. They are passed after the caller's
+    arguments.
 
     text: the function's name and the arguments, without folders.
-    files: the files of its code and among its arguments.
+    files: the files of its code, and files among its arguments.
     """
 
     text: str

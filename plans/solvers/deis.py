@@ -57,7 +57,7 @@ def _quadrature_in_timestep(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[
 
 @lru_cache(maxsize=4)
 def _corners(schedule: NoiseSchedule) -> Array:
-    """Return lambda at the whole timesteps of a table, where the slope of t(lambda) jumps."""
+    """Return lambda at the integer timesteps of a discrete schedule, where the derivative of t(lambda) jumps."""
     return np.array([schedule.lam(n) for n in range(schedule.timesteps or 0)])
 
 

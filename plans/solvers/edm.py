@@ -77,7 +77,7 @@ def edm_heun(
 
 @dataclass(frozen=True)
 class _Churn:
-    """Raises the noise before a step. `share` is s_churn / N."""
+    """EDM's parameters for raising the noise level before a step. `share` is s_churn / N."""
 
     share: float
     tmin: float

@@ -43,7 +43,8 @@ class Variable:
 def adams_bashforth(
     trace: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
 ) -> Lin:
-    """Run the method with up to `order` past values of the predicted noise, which need `order` rows.
+    """Run the Adams-Bashforth method in `variable` with up to `order` past values of the predicted noise, which need
+    `order` state rows.
 
     `lower_order_final` reduces their number to 1 in the last steps. A step from pure noise (alpha = 0, where rho is
     infinite) has first order, and so has a step to the clean end unless the variable reaches it. No polynomial goes

@@ -4,7 +4,7 @@ from fewstep.plans.errors import UserError
 
 
 def check_share(name: str, value: float) -> None:
-    """Check a parameter that is a share, from 0 to 1."""
+    """Raise UserError unless the value of a parameter is from 0 to 1."""
     if not 0 <= value <= 1:
         raise UserError(f"{name}={value:g} is not in 0 .. 1", f"give {name} from 0 to 1")
 

@@ -34,8 +34,8 @@ def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
 
 @Published(PAPER, order=2, rows=4)
 def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
-    """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
-    three and four values. It takes one evaluation per step plus one.
+    """PLMS (as in latent diffusion, and in diffusers with `skip_prk_steps`): a pseudo improved Euler step, then
+    multistep with two, three and four past values. It takes one evaluation per step plus one.
 
     `on_v` combines values of v, as diffusers does for networks that predict v. It is for variance-preserving schedules.
     """

@@ -22,7 +22,8 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TokenPlanName:
-    """A parsed name of a token plan. `sampler` has its parameters bound, `text` is the canonical form."""
+    """A parsed name of a token plan. `sampler` is the function with its parameters bound, and `text` the name in
+    canonical form."""
 
     text: str
     sampler: Callable[[Shape, int], tuple[TokenStep, ...]]
@@ -69,8 +70,8 @@ def first_hitting(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
 
 
 def likeliest(shape: Shape, steps: int, *, temperature: float = 1.0) -> tuple[TokenStep, ...]:
-    """The same number of positions per step, those with the highest maximum token probability first. The order does not
-    depend on the drawn tokens, so one position per step gives the network's own distribution. Ordering by the
+    """Reveal the same number of positions per step, those with the highest maximum token probability first. The order
+    does not depend on the drawn tokens, so one position per step gives the network's own distribution. Ordering by the
     probability of the drawn tokens instead would effectively lower the temperature."""
     return _block_steps(shape, steps, None, TokenStep(score="probability", temperature=temperature))
 
@@ -91,8 +92,8 @@ def dream_maskgit(shape: Shape, steps: int, *, temperature: float = 0.2) -> tupl
 
 
 def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[TokenStep, ...]:
-    """int(open (1 - s/t)) positions per step over evenly spaced times from 1 to 0.001, and all remaining ones at the
-    end."""
+    """Reveal int(masked * (1 - s/t)) positions per step, with evenly spaced times from 1 to 0.001, and all remaining
+    positions in the last step."""
     opened, plan = math.prod(shape), []
     times = [1 - 0.999 * number / steps for number in range(steps + 1)]
     for number, (t, s) in enumerate(pairwise(times), 1):
@@ -103,7 +104,7 @@ def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[
 
 
 def mdlm(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
-    """Ancestral sampling of MDLM (Sahoo et al. 2024, arXiv 2406.07524) on its log-linear schedule: each open position
+    """Ancestral sampling of MDLM (Sahoo et al. 2024, arXiv 2406.07524) on its log-linear schedule: each masked position
     is revealed with probability (t - s) / t over evenly spaced times from 1 to 0. (The authors end at 1e-5 and take the
     most likely token there.) A network without a time input is not evaluated again if nothing was revealed, as in their
     `ddpm_cache`."""

@@ -1,4 +1,4 @@
-"""Transforms return a changed plan. They change its tables and do not trace the solver again.
+"""Transforms: functions from a plan to a changed plan. They change its tables, and do not trace the solver again.
 
 - `repeat_plan`: several runs in a row, each of which continues the previous one.
 - `use_given_noise`: start from noise that the caller passes.

@@ -1,4 +1,4 @@
-"""Plans that start from noise that the caller passes."""
+"""Plans that start from noise that the caller passes as an array."""
 
 import msgspec
 

@@ -1,5 +1,5 @@
-"""Change the weight of classifier-free guidance in a compiled plan. Fitted plans need this, because they cannot be
-compiled again."""
+"""Change the weight of classifier-free guidance in a compiled plan. This is needed for fitted plans, which cannot be
+compiled again with another weight."""
 
 from collections.abc import Sequence
 

@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 def tail(plan: Plan, k: int) -> Plan:
-    """Return the plan from step `k` on. It starts from the state before that step, as given tensors `row0` to
-    `row{K-1}`.
+    """Return the rest of a plan, from step `k` to the end. It starts from the state before that step, which the caller
+    passes as tensors `row0` to `row{K-1}`.
 
     Draws keep their numbers, so a run of the tail from the rows of a whole run gives the sample of that run, bitwise if
     the networks return the same. A prologue may not: for fewer steps it computes fewer rows at once, and an engine may
@@ -25,8 +25,8 @@ def tail(plan: Plan, k: int) -> Plan:
     Args:
         k: in [0, number of steps). At 0 the run starts from given rows instead of noise.
 
-    Raises UserError for another k, for a plan that rolls, and for a step that reads a slot that is not kept before it
-    is written.
+    Raises UserError for another k, for a rolling plan, and if a step would read a carried tensor that an omitted step
+    writes.
     """
     check_compiled(plan)
     if plan.rolling_bank is not None:

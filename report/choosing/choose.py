@@ -1,4 +1,5 @@
-"""`fewstep choose`: compare every body that runs here along several plans, and choose one for the budget."""
+"""`fewstep choose`: compare every body that runs on this machine along several plans, and choose one within limits on
+time and quality."""
 
 import logging
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ class Choice:
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
-    """Judge and time the bodies that run here, and choose by the budget. Raises UserError if none is within it."""
+    """Compare with the teacher and time all bodies that run on this machine, with several plans, and choose the best
+    within the limits on time and quality. Raises UserError if none meets them."""
     judging = open_judging(options, progress)
     budget = Budget(options.within, options.at_least, options.milliseconds, options.decibels)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)

@@ -92,8 +92,8 @@ def _time_of(judging: DeploymentJudge, body: str) -> float:
 
 
 def _turn_seconds(call: float) -> float:
-    """Return the seconds of one turn of a duel. `call` is the duration of a call in seconds. A turn makes calls for at
-    least TURN_SECONDS, after calls for at least WARM_UP that are not counted."""
+    """Return the seconds of one turn in a comparison of two deployments, given the seconds of a call. A turn makes
+    calls for at least TURN_SECONDS, after calls for at least WARM_UP that are not counted."""
     return max(WARM_UP, call) + max(TURN_SECONDS, call)
 
 

@@ -58,10 +58,11 @@ def estimate_call_time(walls: Sequence[float]) -> CallTime:
 def measure_ratios(
     judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
 ) -> tuple[dict[str, float], bool]:
-    """Return the time of a call along each plan as a multiple of the unit, and whether the ratios are plausible.
+    """Return the time of a call along each plan relative to that of the float32 body on ONNX Runtime (the unit), and
+    whether these ratios are plausible.
 
-    They are plausible if plans with more evaluations take longer, and other programs delay few calls of the unit.
-    Rounds continue until plans with more evaluations take longer, up to MOST_ROUNDS.
+    They are plausible if plans with more evaluations take longer, and if few calls of the unit were delayed by other
+    programs. Rounds continue until plans with more evaluations take longer, up to MOST_ROUNDS.
     """
     lengths = [len(plan.steps) for plan in plans.values()]
 

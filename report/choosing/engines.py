@@ -73,7 +73,7 @@ class _Running(NamedTuple):
 
 
 def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
-    """Return the bodies of a bundle that some backend can run, float32 first. The backend may not be installed."""
+    """Return the names of the bodies that some backend can run, float32 first. The backend need not be installed."""
     names: dict[str, None] = {}
     for precision in LARGEST:
         for backend in (name for name in NAMED if name not in LEFT_OUT):
@@ -251,8 +251,8 @@ def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, 
 
 
 def _is_precise_enough(bundle: Bundle, body: str, backend: str) -> bool:
-    """Return False if a backend computes in bf16 and the body was not calibrated for that, since its samples in bf16
-    have not been judged."""
+    """Return False if a backend computes in bfloat16 but the body was not calibrated for that, because its samples in
+    bfloat16 have not been compared with float32."""
     platform = platform_of(bundle.body(body).target, bundle.body(body).platform)
     return backend != BF16 or (platform is not None and platform.backend == BF16)
 
@@ -263,7 +263,8 @@ def _is_transient(error: UserError) -> bool:
 
 
 def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
-    """Return the error of one engine, preferably an installed one for the body's platform. `--verbose` prints all."""
+    """Return the error for a body that no engine can run: the error of one engine, preferably an installed one for the
+    body's platform. With `--verbose`, the errors of all are logged."""
     for name, error in refused.items():
         LOG.info("%s does not run %s: %s", name, body, error)
     own = bundle.body(body)
@@ -347,6 +348,6 @@ class _Check:
 
 
 def _run_networks(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:
-    """Run the networks of a bundle in turn, and return their outputs."""
+    """Run the networks of a bundle one after the other, and return all their outputs."""
     calls = enumerate(zip(loaded, feeds, strict=True))
     return {f"{number}.{name}": each for number, (network, fed) in calls for name, each in network(fed).items()}

@@ -1,9 +1,9 @@
-"""Compare the speed of int8 with that of float32's body in bf16 on OpenVINO, to show whether int8 is worth its
-calibration on this machine.
+"""Compare the speed of int8 with that of the float32 body computed in bfloat16 by OpenVINO, to show whether int8 is
+worth its calibration on this machine.
 
-OpenVINO's bf16 needs no calibration, and a processor with bf16 products may run it as fast as int8. `choose` does not
-judge samples in bf16, so bf16 is not a deployment. This module only shows what int8 gains. `calibrate` times bf16 first
-for a large network, whose calibration takes minutes.
+OpenVINO's bfloat16 needs no calibration, and a processor with bfloat16 products may run it as fast as int8. `choose`
+does not judge samples in bfloat16, so it is not a deployment. This module only shows what int8 gains. `calibrate` times
+bfloat16 first for a large network, whose calibration takes minutes.
 """
 
 import logging

@@ -44,7 +44,7 @@ def machine_facts() -> dict[str, str]:
 
 
 def read_cached(name: str, kind: type[Value]) -> Value | None:
-    """Return the stored measurement; None if there is none that this version can read."""
+    """Return the measurement cached under a name; None if there is none, or if another version wrote it."""
     content = cache.read(KIND, name)
     with suppress(msgspec.DecodeError):
         return None if content is None else msgspec.json.decode(content, type=kind)

@@ -22,7 +22,7 @@ def check_shape(shape: Sequence[int]) -> None:
     """Raise UserError unless a sample of this shape can be drawn: [C, H, W] with 1 or 3 channels."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(
-            f"a picture has 1 or 3 channels, but these samples have shape {list(shape)}", "save them as an array (.npy)"
+            f"an image has 1 or 3 channels, but these samples have shape {list(shape)}", "save them as an array (.npy)"
         )
 
 
@@ -54,7 +54,7 @@ def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     channels, height, width = shape
     if channels not in (1, 3):
         raise UserError(
-            f"a picture has 1 or 3 channels, not {channels}", "give an array in Python: given={'image': ...}"
+            f"an image has 1 or 3 channels, not {channels}", "give an array in Python: given={'image': ...}"
         )
     try:
         with Image.open(path) as opened:
@@ -62,7 +62,7 @@ def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
     except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"picture {path} cannot be read ({reason})", "give a .png or .jpg") from error
+        raise UserError(f"image {path} cannot be read ({reason})", "give a .png or .jpg") from error
     pixels = np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels / 127.5 - 1, np.float32)
 

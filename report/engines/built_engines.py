@@ -20,7 +20,8 @@ from fewstep.runtime.progress import Progress
 def measure_built_forms(
     bundle: Bundle, precision: str, opt_batch: str | None, made: Build
 ) -> Iterator[FormMeasurement]:
-    """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
+    """Time the graphs that `build` rewrote for the CUDA provider on this machine's GPU, if ONNX Runtime has that
+    provider here. Yields the results of all networks."""
     from fewstep.report.choosing.cuda_forms import measure_forms
 
     for name in networks(made.manifest):

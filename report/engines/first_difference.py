@@ -58,10 +58,10 @@ def find_first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: floa
 
 
 def _bisect_tensors(graph: Graph, tensors: Sequence[str], is_wrong: Callable[[str], bool]) -> str:
-    """Find by bisection the tensor in which a difference begins.
+    """Find by bisection the tensor at which a difference begins.
 
-    The difference appears in all tensors downstream of it. Each test keeps either the tensors upstream of the tested
-    tensor (including itself), or the others.
+    All tensors computed from that tensor differ too. Each test keeps either the tested tensor and those from which it
+    is computed, or all others.
     """
     before: dict[str, frozenset[str]] = {}  # tensor -> itself and all tensors upstream of it
     for node in graph.nodes:
@@ -75,7 +75,8 @@ def _bisect_tensors(graph: Graph, tensors: Sequence[str], is_wrong: Callable[[st
 
 
 def _fix_sizes(graph: Graph, feeds: Mapping[str, Array]) -> Graph:
-    """Fix the graph to the sizes of these inputs, so that an engine knows the shape of every inner tensor."""
+    """Return the graph with the sizes of these inputs fixed, so that an engine knows the shape of every inner
+    tensor."""
     return replace(graph, inputs=tuple(replace(v, shape=feeds[v.name].shape) for v in graph.inputs), described=())
 
 

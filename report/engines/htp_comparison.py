@@ -17,7 +17,8 @@ HTP_8BIT = 3e-2  # the same for 8-bit inputs, whose neighbouring codes differ by
 
 
 def compare_in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineComparison:
-    """Compare an all-integer body with ONNX's arithmetic, on its inputs at the middle step of its plan."""
+    """Compare an all-integer body in QNN with ONNX's arithmetic in onnxruntime, on its inputs at the middle step of its
+    plan."""
     name = graph.partition("/")[0]
     sampler, entry = open_body(bundle, name, threads=0), find_graph(bundle, graph)
     feeds = select_feeds(entry, middle_feeds(sampler, select_plan(sampler.plans, bundle.body(name)), 1)[DENOISER])

@@ -16,7 +16,7 @@ LOG = logging.getLogger("fewstep")
 
 
 def read_evaluation(bundle: Bundle) -> Results | None:
-    """Return the stored evaluation of the bundle's current bodies; None without one."""
+    """Return the stored results of `measure`, restricted to the bundle's current bodies. None if none are stored."""
     manifest = bundle.manifest
     if manifest.evaluation is None:
         return None

@@ -39,7 +39,8 @@ class ShownMap:
 
 
 def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
-    """Return the precision searches that selected the bundle's bodies."""
+    """Return the results of the precision searches by which the bundle's bodies were selected; empty if there are
+    none."""
     file = bundle.manifest.precision
     if file is None:
         return ()

@@ -26,7 +26,8 @@ STEP = ("step", "masked", "range group", "top token differs", "KL divergence (na
 
 
 def tokens_section(qualities: Sequence[Quality]) -> Html:
-    """Return the section with a row for each body, then its steps. Every quality must have `tokens`."""
+    """Return the section for token denoisers: a table with one row per body, then the steps of each. Every quality must
+    have `tokens`."""
     lead = lead_paragraph(
         "One token that differs changes all later tokens, so bodies are compared at the states of float32's run. "
         "Top token differs: the share of masked positions with another most likely token. dB: the variance of the log "

@@ -78,9 +78,11 @@ def sample_sequences(
     continuity: Continuity | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> tuple[Float32, int]:
-    """Sample sequences [len(requests), n, ...] in the robot's units as one batch. Return them and the number of steps.
+    """Sample action sequences [len(requests), n, ...] in the robot's units as one batch. Return them and the number of
+    steps that were run.
 
-    `enough` is called after each step. If it returns True, sampling ends with the clean sequences predicted there.
+    `enough` is called after each step. If it returns True, sampling ends early, with the sequences x0 predicted at that
+    step.
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)

@@ -121,7 +121,7 @@ class VirtualClock:
         return self._now + self._spent
 
     def advance(self, seconds: float) -> None:
-        """Advance the time between two ticks. A negative number sets the clock back."""
+        """Advance the time between two ticks, in seconds. A negative number sets the clock back."""
         if not is_number(seconds) or not math.isfinite(seconds):
             raise UserError(f"the clock cannot advance by {seconds!r} seconds", "give a finite number")
         self._now += seconds

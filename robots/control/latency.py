@@ -21,5 +21,5 @@ def ticks_between(execute: int, delay: int) -> int:
 
 
 def delay_ticks(seconds: float, rate: float) -> int:
-    """Return the number of ticks at `rate` Hz that begin within these seconds."""
+    """Return how many ticks at `rate` Hz begin during a delay of `seconds`."""
     return math.ceil(seconds * rate - 1e-9)

@@ -43,9 +43,9 @@ class Limits:
     """Limits in the robot's units, each a number for all elements of an action or one number per element; None sets no
     limit.
 
-    low, high: the least and the greatest value.
-    change: the largest change of a value per second, relative to the last action that was sent. It does not apply to
-        the first action of an episode, unless the runner has an idle action.
+    low, high: the smallest and the largest allowed value.
+    change: the largest allowed change of a value per second, relative to the last action that was sent. It does not
+        apply to the first action of an episode, unless the runner has an idle action.
     beyond: what to do at a tick whose action exceeds a limit. "clip" sends the nearest action within the limits. "hold"
         repeats the last action, or sends nothing if there is none. "refuse" sends nothing.
     """

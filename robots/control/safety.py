@@ -39,7 +39,8 @@ NO_LIMITS = Safety()
 
 
 def check_parts(rhythm: object, safety: object, former: Set[str]) -> None:
-    """Raise UserError for arguments that are not a Rhythm or a Safety, and for options that have moved into these."""
+    """Raise UserError for arguments that are not a Rhythm or a Safety, and for arguments of earlier versions that are
+    now fields of these."""
     parts = ((Rhythm, rhythm), (Safety, safety))
     for kind, _ in parts:
         if moved := former & {each.name for each in fields(kind)}:

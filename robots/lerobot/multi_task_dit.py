@@ -117,7 +117,7 @@ def _clip_view(weights: NamedWeights, encoders: int) -> "ClipView":
     positions = weights.shape("vision.0.position_embedding.weight")[0]
     patches = [side // patch for side in crop or before]
     if patches != [isqrt(positions - 1)] * 2:
-        raise ValueError(f"pictures have {patches} patches, but the encoder has {positions - 1} in all")
+        raise ValueError(f"images have {patches} patches per side, but the encoder has {positions - 1} in all")
     shape = clip_shape(weights, "vision.0.")
     return ClipView(len(pictures), encoders, shape, patch, positions, size, resize, crop)
 

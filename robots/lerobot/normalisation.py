@@ -57,8 +57,8 @@ READ = {RENAMED, BEFORE.step, AFTER.step, TOKENIZER_STEP, STATE_PROMPT, *LINES, 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """The statistics of one feature: normalised = (raw - centre) * scale + base, with one number per element or
-    channel.
+    """The statistics by which one feature is normalised: normalised = (raw - centre) * scale + base, with one number
+    per element or channel.
 
     A scale of 0 marks a feature that never changed in the data. LeRobot divides by 1e-8 there: the value of the data
     becomes `base`, and any other value becomes a number that the network has never seen. Here all values become `base`.
@@ -283,10 +283,10 @@ def check_steps(folder: Path) -> None:
 
 
 def read_robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:
-    """Return the robot's names for the observations that the preprocessor renames, by the policy's names.
+    """Return the names that the robot uses for observations that the preprocessor renames, by the policy's names.
 
-    The steps are applied in order. Raises UserError for a step that gives one name to two observations, or a name that
-    is not a feature of the policy.
+    The renaming steps are applied in order. Raises UserError for a step that gives one name to two observations, or a
+    name that is not a feature of the policy.
     """
     names, file = dict[str, str](), folder / BEFORE.file
     for step in processor_steps(folder, BEFORE):

@@ -84,7 +84,7 @@ class PolicyFolder:
         if any(len(each) != 3 or each[0] != 3 for each in pictures.values()):
             raise UserError(
                 f"the shapes of the policy's cameras are {[list(each) for each in pictures.values()]}",
-                "give a policy with pictures [3, H, W]",
+                "give a policy with images [3, H, W]",
             )
         return pictures
 

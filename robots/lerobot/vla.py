@@ -79,7 +79,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
     written into the prompt, and the timestep scales the expert's normalization layers."""
     _refuse(folder, ("use_relative_actions", "use_peft"))
     if any(folder.before.modes.get("VISUAL", "IDENTITY") != "IDENTITY" for _ in folder.pictures):
-        raise UserError(f"{folder.home} normalises pictures, but PaliGemma takes raw pictures", WRITE_IT)
+        raise UserError(f"{folder.home} normalises images, but PaliGemma takes raw images", WRITE_IT)
     whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
     text = f"{whole}language_model."
     weights = _rename_vla_weights(
@@ -172,8 +172,8 @@ def _make_source(
         raise ValueError(f"min_period is {space.periods[0]:g} and max_period is {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
         raise ValueError(
-            f"state and action have {folder.state} and {folder.action} numbers, and at most {space.state} and "
-            f"{space.width} fit"
+            f"the state has {folder.state} values and the action has {folder.action}, but at most {space.state} and "
+            f"{space.width} are supported"
         )
     eyes = _vision_shape(weights, size, gemma)
     network = weights.load_network(lambda: VisionLanguageAction(eyes, experts, space))
@@ -226,7 +226,7 @@ def _vision_shape(weights: NamedWeights, size: tuple[int, int], centred: bool) -
         raise ValueError(f"the number of heads of a vision encoder of width {channels} is unknown")
     if any(side % (patch * merged) for side in size):
         raise ValueError(
-            f"pictures of {list(size)} cannot be divided into patches of {patch}, {merged} by {merged} per token"
+            f"images of {list(size)} cannot be divided into patches of {patch}, {merged} by {merged} per token"
         )
     cameras = tuple((height, across) for _, height, across in weights.folder.pictures.values())
     encoder = Shape(channels, heads, weights.count_layers("vision.layers."), hidden)

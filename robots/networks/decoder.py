@@ -19,7 +19,7 @@ Rotation = tuple[Tensor, Tensor]  # cosines and sines [B, 1, T, head / 2]
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a layer.
+    """The sizes of a decoder layer.
 
     heads: number of query heads of width `head`, which share `groups` heads of keys and values.
     hidden: width of the feed-forward layer.

@@ -54,10 +54,10 @@ class DiffusionPolicy(nn.Module):
     Args:
         model: a `ConditionalUnet1d`, which takes all observations as one condition, or a `PolicyTransformer`.
         seen: the observations by name. A low-dimensional policy has a single vector named "obs".
-        observations: number of steps of each observation.
+        observations: the number of ticks that each observation covers.
         backbone: the ResNet of the image encoder.
         group_norm: the backbone has GroupNorm instead of BatchNorm.
-        shared: use one encoder for all pictures.
+        shared: use one encoder for all images.
         imagenet: normalise images with the statistics of ImageNet after the crop.
     """
 

@@ -48,7 +48,8 @@ class DitShape:
 
 
 class RotaryAttention(nn.Module):
-    """Self-attention with rotary positions. Queries, keys and values share one weight."""
+    """Self-attention with rotary position embeddings. The projections of queries, keys and values are stored in one
+    weight."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

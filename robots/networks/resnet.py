@@ -39,7 +39,8 @@ class BasicBlock(nn.Module):
 
 
 def make_layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[str, nn.Module]:
-    """Return the layers in order by torchvision's names, from images [B, 3, H, W] to features [B, 512, H/32, W/32]."""
+    """Return the layers of a ResNet in order, by torchvision's names. They map images [B, 3, H, W] to features [B, 512,
+    H/32, W/32]."""
     made: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False),
         "bn1": norm(WIDTHS[0]),

@@ -62,7 +62,7 @@ class CentreCrop(nn.Module):
     def __init__(self, before: Size, after: Size) -> None:
         super().__init__()
         if after[0] > before[0] or after[1] > before[1]:
-            raise ValueError(f"a crop to {list(after)} is larger than the pictures {list(before)}")
+            raise ValueError(f"a crop to {list(after)} is larger than the images {list(before)}")
         self.after = after
         self.first = (round((before[0] - after[0]) / 2), round((before[1] - after[1]) / 2))
 

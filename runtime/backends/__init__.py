@@ -38,7 +38,8 @@ class Backend(Protocol):
 
 
 def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
-    """Return the graphs of a body by name. The last has the body's name, earlier ones are "BODY/0", "BODY/1", ..."""
+    """Return the graphs of a body by name. The last one has the body's name, and those before it are "BODY/0",
+    "BODY/1", ..."""
     return {name: body.graph} | {f"{name}/{number}": graph for number, graph in enumerate(body.graphs[:-1])}
 
 

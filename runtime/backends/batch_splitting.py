@@ -10,8 +10,8 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 @dataclass(frozen=True)
 class BatchSplitter:
-    """A network whose rows are independent. It may be called with any number of rows, and computes at most `most` at a
-    time."""
+    """A network whose rows are independent, so that a batch of any size can be computed in parts of at most `most`
+    rows."""
 
     network: LoadedGraph
     most: int

@@ -145,9 +145,8 @@ class OnnxRuntimeCuda:
     def _record(self, onnxruntime: Any, opener: Callable[[bool], Session], has_plain: bool = True) -> CudaGraphSession:
         """Open a session that records its calls as CUDA graphs. Raises UserError if the provider cannot record them.
 
-        has_plain: whether calls that cannot be recorded run in a session without recording. If not, they raise
-            UserError. This is for a form and a whole run, which without recording would be slower than what they
-            replace.
+        has_plain: whether calls that cannot be recorded are run in a session without recording. Otherwise they raise
+            UserError: a rewritten graph or a whole run would be slower without recording than what it replaces.
         """
         with device_lock(DEVICE, self.device).share():
             plain = partial(opener, False) if has_plain else None

@@ -23,11 +23,11 @@ from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 
 @dataclass(frozen=True)
 class OnnxRuntimeRows:
-    """The CPU provider with one thread per row of a body. Each row's result is bitwise identical to that of a call with
-    this row alone on one thread.
+    """ONNX Runtime's CPU provider, with the rows of a batch computed in parallel by one thread each. Each row's result
+    is bitwise identical to that of a call with this row alone on one thread.
 
-    threads: how many rows run at once; 0 means one per physical core. Conditioner and prologue have as many threads
-        for the whole call.
+    threads: how many rows are computed at once; 0 means one per physical core. Conditioner and prologue use this number
+        of threads for the whole batch.
     """
 
     threads: int = 0
@@ -37,7 +37,7 @@ class OnnxRuntimeRows:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """The bodies for each precision, the best first."""
+        """For each precision, the names of the bodies that this backend runs well, the best first."""
         return OnnxRuntime().bodies
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:

@@ -140,7 +140,7 @@ class OpenVino:
         return network
 
     def core(self) -> Any:
-        """Return the process's `openvino.Core`, which has the device.
+        """Return this process's `openvino.Core`, after checking that it has the device.
 
         Raises UserError if OpenVINO is not installed, or has no such device.
         """

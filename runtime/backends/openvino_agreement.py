@@ -42,7 +42,8 @@ Feeds = dict[str, NDArray[np.generic]]
 
 
 def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> None:
-    """Raise UserError if OpenVINO computes the float graph of the body `name`, or a graph of RUN_ONCE, incorrectly.
+    """Raise UserError if OpenVINO computes the float graph `name` incorrectly: a body, or a graph that runs once per
+    call.
 
     For an int8 body, the float32 body that it was made from is compared. If the bundle has none, only the operations of
     the int8 body are checked. If the float32 body has weights in files, only its operations are checked too: compiling

@@ -107,10 +107,11 @@ class Qnn:
         return options
 
     def open(self, label: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
-        """Open a graph's file, compiled for these sizes (including "batch"), or a context binary, which has its own.
+        """Load a graph's file, compiled for these sizes (including "batch"), or a context binary, which has its own
+        sizes.
 
         label: the name of the graph in messages.
-        context: the file to write the context binary to.
+        context: the file to which the context binary is written; None to write none.
         """
         onnxruntime = onnxruntime_module()
         options = self.options(onnxruntime)

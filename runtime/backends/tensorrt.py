@@ -51,14 +51,14 @@ INSTALL = {
 
 @dataclass(frozen=True)
 class TensorRt:
-    """TensorRT or TensorRT-RTX.
+    """The backend for TensorRT or TensorRT-RTX.
 
     name: "tensorrt" or "tensorrt-rtx".
     device: the number of the GPU.
     contexts: how many calls may run at once; each takes the engine's working memory. Further threads wait.
-    trust_engines: also load engines that another machine built. An engine is native code with the user's rights.
-    cuda_graph: launch the calls of one batch size as a CUDA graph, which saves CPU time. None: if an engine has MANY
-        layers or more.
+    trust_engines: whether to load engines that another machine built. An engine is native code with the user's rights.
+    cuda_graph: whether to launch the calls of one batch size as a CUDA graph, which saves CPU time. None: only if an
+        engine has MANY layers or more.
     """
 
     name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
@@ -98,7 +98,8 @@ class TensorRt:
         brings: bool = False,
         is_kept: bool = True,
     ) -> LoadedEngine:
-        """Load an engine that the caller trusts, and run it once. Its inputs and outputs must be those of its graph.
+        """Load an engine that the caller trusts, and run it once. Raises UserError if its inputs and outputs are not
+        those of its graph.
 
         build: the command that builds the engine again, for errors.
         brings: whether the engine is version-compatible, and so contains its own runtime.

@@ -51,7 +51,7 @@ def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
 
 
 def _fits(number: float, dtype: str) -> bool:
-    """Return True if a dtype can represent the number; an integer dtype must represent it exactly."""
+    """Return True if a dtype can represent a number; an integer dtype must represent it exactly."""
     if np.issubdtype(dtype, np.integer):
         bounds = np.iinfo(dtype)
         return number == np.floor(number) and bounds.min <= number <= bounds.max
@@ -140,7 +140,8 @@ def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
 
 
 def default_value(condition: Condition) -> NDArray[Any]:
-    """Return the default [*shape] of a condition that has one. A single number is broadcast."""
+    """Return the default value [*shape] of a condition that has one. If the default is a single number, it is
+    broadcast."""
     assert condition.default is not None
     values = np.array(condition.default, condition.dtype)
     return np.broadcast_to(values.reshape(() if values.size == 1 else condition.shape), condition.shape)

@@ -70,7 +70,7 @@ def is_built(bundle: Bundle, name: str, here: EngineFacts) -> bool:
 
 
 def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
-    """Read an engine's sidecar, which has the key that it was built from.
+    """Read the file next to an engine that has the key under which the engine was built.
 
     Raises UserError if it cannot be read or does not match the manifest.
     """

@@ -63,11 +63,12 @@ class EngineFacts(msgspec.Struct, frozen=True):
 
 
 def key_difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: EngineFacts) -> str | None:
-    """Return the first field in which an engine does not match the graph or this machine, with both values.
+    """Return the first property in which an engine does not match the graph or this machine, with both values, as text.
+    None if it matches.
 
-    None means that it matches. A version-compatible engine runs with its own and later versions of its backend, and a
-    hardware-compatible one on Ampere and later. An engine that was tuned on a GPU runs only on that model, which is
-    recognised by its number of multiprocessors.
+    A version-compatible engine runs with its own and later versions of its backend, and a hardware-compatible one on
+    Ampere and later GPUs. An engine that was tuned on a GPU runs only on that model, which is recognised by its number
+    of multiprocessors.
     """
     if built.graph != graph or built.weights != weights:
         return f"graph: built from {built.graph[:12]}, but the bundle has {graph[:12]}"

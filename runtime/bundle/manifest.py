@@ -178,7 +178,7 @@ class EngineEntry(Strict, frozen=True):
 
 
 class FittedPlan(Strict, frozen=True):
-    """A plan whose numbers were fitted to a body. Callers name it `fitted:EVALUATIONS`.
+    """A plan whose coefficients and times were fitted to a body. Callers name it `fitted:EVALUATIONS`.
 
     `nominal` is the plan that the fit started from. `nominal_psnr` and `psnr` are the mean PSNRs against the teacher
     over `seeds` held-out seeds, in dB. `error` is the standard error of their difference.

@@ -38,8 +38,8 @@ def interval_ends(manifest: Manifest) -> dict[str, float]:
 
 
 def calibration_plan(manifest: Manifest) -> str:
-    """Return the name of the plan along which a bundle is calibrated if none is given. It runs the light network too,
-    if there is one."""
+    """Return the name of the plan along which a bundle is calibrated by default. If the bundle has a light network, the
+    plan runs that too."""
     return manifest.space.default_plan + ("" if manifest.features is None else "+every")
 
 
@@ -97,7 +97,8 @@ def replace_network(manifest: Manifest, name: str, changed: Manifest) -> Manifes
 
 
 def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Yield each graph of the denoiser, except those of other networks, with the name of its field."""
+    """Yield (name of the manifest field, graph) for each graph of the denoiser. Other networks' graphs are not
+    included."""
     yield from setup_graphs(manifest)
     yield from step_graphs(manifest)
 

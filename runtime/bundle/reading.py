@@ -222,8 +222,8 @@ def _plain_reason(reason: str) -> str:
 
 
 def files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
-    """Return, for each verb, the files of a bundle that the verb can make again. None stands for a file that the bundle
-    does not have."""
+    """Return, for each command, the files of a bundle that the command can make again. None stands for a file that the
+    bundle does not have."""
     made: dict[str, set[str | None]] = {}
     for name in networks(manifest):
         for verb, files in _network_files_by_verb(select_network(manifest, name)).items():
@@ -261,7 +261,8 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 
 
 def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
-    """Return the fix for a missing or damaged file of a bundle: to copy it again, or to run the verb that made it."""
+    """Return the fix for a missing or damaged file of a bundle: run the command that made it again or, if there is
+    none, copy the bundle again."""
     lead = "make that file again: "
     verbs = [verb for verb, files in files_by_verb(manifest).items() if name in files]
     ways = [f"{lead}{_remake_command(verb, manifest, path)}" for verb in verbs]

@@ -94,7 +94,8 @@ class AutoencoderEntry(Kind, frozen=True):
     encoder: GraphEntry | None = None
 
     def problem(self, of: DescriptionProtocol) -> str | None:
-        """Return the fault of a graph that does not convert between x and an image, or None."""
+        """Return what is wrong with graphs that should convert between x and an image, as text, or None if nothing
+        is."""
         x, image = ("batch", *of.x_shape), _single_shape(self.decoder.outputs, "image")
         if image is None or len(image) != 4 or not _is_size(image[1:]):
             return "its decoder returns no image [batch, channels, height, width]"

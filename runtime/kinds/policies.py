@@ -98,9 +98,9 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             return f"discrete actions are for samples [horizon, actions], not {list(shape)}"
         for place, levels in self.discrete.items():
             if not 0 <= place < shape[1]:
-                return f"discrete place {place} of {shape[1]}"
+                return f"discrete contains the index {place}, but actions have {shape[1]} elements"
             if len(levels) < 2 or not np.isfinite(levels).all() or sorted(set(levels)) != list(levels):
-                return f"the values of place {place} are {list(levels)}, not two or more in increasing order"
+                return f"the discrete values of element {place} are {list(levels)}, not two or more in increasing order"
         return None
 
 

@@ -29,7 +29,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
             return f"samples {list(shape)} have no axis {self.axis}"
         places = shape[self.axis]
         if self.leaves < 1 or self.kept < 0 or places % self.leaves or self.kept % self.leaves or self.kept >= places:
-            return f"leaves={self.leaves} and kept={self.kept} of {places} places"
+            return f"leaves={self.leaves} and kept={self.kept} do not divide {places} positions"
         others = {
             "a vocabulary": of.space.logits,
             "carried tensors": of.carried,

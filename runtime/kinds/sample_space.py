@@ -165,4 +165,4 @@ class Vocabulary(Kind, frozen=True):
         return next((f"a token denoiser cannot have {what}" for what, has in others.items() if has), None)
 
     def describe(self, of: DescriptionProtocol) -> str:
-        return f"tokens of {self.size} ids, {self.mask} where a position is open"
+        return f"tokens of {self.size} ids, {self.mask} at masked positions"

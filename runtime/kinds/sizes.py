@@ -27,7 +27,7 @@ T = TypeVar("T", bound=DescriptionProtocol)
 
 
 class Size(FreeAxis, Kind, frozen=True):
-    """A free axis of x, as a property of the denoiser."""
+    """A free axis of x, as an optional property of a denoiser."""
 
     FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
 

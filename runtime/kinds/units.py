@@ -36,7 +36,7 @@ class Affine(Kind, frozen=True):
         if not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
         if not len(self.scale) == len(self.shift) == shape[self.axis]:
-            return f"{len(self.scale)} scales and {len(self.shift)} shifts for {shape[self.axis]} places"
+            return f"{len(self.scale)} scales and {len(self.shift)} shifts for an axis of size {shape[self.axis]}"
         if not all(map(isfinite, (*self.scale, *self.shift, self.constant))):
             return "its scale, shift and constant are not all finite"
         return None

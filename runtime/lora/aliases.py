@@ -79,7 +79,8 @@ def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
 
 
 def _blocks_by_number(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
-    """Yield the names of blocks that have the same numbers in both codebases."""
+    """Yield the aliases of layers in blocks that have the same number in both codebases: each alias, and the layers
+    that it stands for."""
     for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
         for alias, parts in table.items():
             layers = tuple(f"{ours}.{number}.{part}" for part in parts)

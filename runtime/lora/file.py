@@ -111,7 +111,7 @@ class Lora:
 
     @property
     def adapter(self) -> Adapter:
-        """The manifest's entry for this file."""
+        """The entry for this file in the manifest."""
         return Adapter(self.name, self.sha256, self.strength)
 
 
@@ -296,7 +296,7 @@ def _number(name: str, value: Any) -> float | None:
 
 
 def first_few(names: Iterable[str]) -> str:
-    """Return, as text, the first few names and how many more there are."""
+    """Return the first few names, and how many more there are, as text."""
     all_names = list(names)
     shown = ", ".join(repr(name) for name in all_names[:NAMED])
     return shown if len(all_names) <= NAMED else f"{shown} and {len(all_names) - NAMED} more"

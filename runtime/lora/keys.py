@@ -81,7 +81,7 @@ def flatten_name(name: str) -> str:
 
 
 class NamedLayers:
-    """The layers of a network, found by any name that a file may use for them."""
+    """The layers of a network, which can be looked up by any of the names that LoRA files use for them."""
 
     def __init__(self, names: Collection[str], root: str = "") -> None:
         """Store the names of a module's layers. Names that begin with `root` are those of the network inside it."""

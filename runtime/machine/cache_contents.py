@@ -80,7 +80,7 @@ def _entries(path: Path) -> Iterator[os.stat_result]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield the entries that are not folders, without following links."""
+    """Yield all files in a folder and its subfolders, without following links."""
     if not path.is_dir() or path.is_symlink():
         yield path
         return

@@ -14,8 +14,8 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A processor. `cores` is the number of cores on which this process may run, and `quota` the number that a
-    container may keep busy; None without a limit."""
+    """A processor. `cores` is the number of cores on which this process may run. `quota` is the number of cores that a
+    container may use on average; None without a limit."""
 
     name: str
     architecture: str

@@ -1,4 +1,4 @@
-"""The GPU architectures for which an installed CUDA library contains code, read from its file.
+"""Read from the file of an installed CUDA library for which GPU architectures it contains code.
 
 The CUDA compiler stores code in a library as "fat binaries": a header with a magic number, then one entry for each
 architecture. NVIDIA does not document the format; the fields read here are those of `fatbinary_section.h` and of
@@ -38,8 +38,9 @@ def is_library(engine: str, name: str) -> bool:
 
 
 class CudaCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The architectures of the code in an engine's libraries, such as 87 for sm87. `ptx` is code that a driver compiles
-    for later architectures. Both are empty if no code was found."""
+    """The GPU architectures for which an engine's libraries contain code, such as 87 for sm87. `machine` are those of
+    machine code; `ptx` are those of code that a driver can compile for later architectures. Both are empty if no code
+    was found."""
 
     engine: str
     files: tuple[str, ...]

@@ -11,7 +11,8 @@ Result = TypeVar("Result")
 
 
 def map_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return the results of `work` on each item, in order. Raises the first exception of `work`."""
+    """Apply `work` to each item in threads. Return the results in the order of the items. Raises the first exception of
+    `work`."""
     return list(imap_threads(work, items))
 
 

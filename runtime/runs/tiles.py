@@ -264,9 +264,10 @@ class _Windows:
         return np.concatenate(cut)
 
     def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
-        """Return, for each axis of a condition that follows x, its elements per element of x.
+        """Return, for each axis of a condition whose size depends on that of x, the number of its elements per element
+        of x.
 
-        The ratio is 0 for an axis of the window's size. None for a condition that does not follow x.
+        The ratio is 0 for an axis of the same size as the window's. None for any other condition.
         """
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):

@@ -96,8 +96,8 @@ RunStep = Callable[[int, Rows, Slots | None], StepState]  # a step's number, and
 
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
-    """Return sum_j row[j] * arrays[j], for arrays of one type. Zero coefficients are skipped: their arrays may hold any
-    values."""
+    """Return sum_j row[j] * arrays[j], for arrays of one dtype. Arrays with coefficient 0 are not read, so they may
+    contain NaN."""
     total: Array | None = None
     is_new = False  # whether the total is a new array, which may be modified in place
     if len(row) != len(arrays):
@@ -141,8 +141,8 @@ def make_rows(
 
 
 def network_input(plan: Plan, step: Step, rows: Sequence[Array], dtype: DTypeLike) -> Array:
-    """Return a step's network input u [B, *x_shape]. A self-conditioned network's u is [B, 2 C, ...], where the last x0
-    follows x."""
+    """Return a step's network input u [B, *x_shape]. For a self-conditioned network, u is [B, 2 C, ...]: x, followed by
+    the previous x0."""
     if step.input_terms:
         (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
     else:  # of most plans
@@ -296,7 +296,7 @@ def _begin_run(
     given: Mapping[str, Array],
     hold: Hold | None,
 ) -> _Run:
-    """Begin a run. The function of a plain step is wrapped in others if the run has carried tensors, a hold or rolling
+    """Prepare a run. The function of one step is wrapped in others if the run has carried tensors, a hold or rolling
     positions."""
     started = draws if hold is None or hold.fresh else cache(draws)  # a hold reads the start's draw at every step
     if isinstance(network, CarryingNetwork):
@@ -350,8 +350,8 @@ def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> Run
 
 
 def _roll_around(run_step: RunStep, plan: Plan, bank: Bank, draws: Draws, dtype: DTypeLike) -> RunStep:
-    """Return a function of a step that, at a rolling step, first shifts the state forward. `bank` stores the rows after
-    each step."""
+    """Return a function of a step that, at a step of a rolling plan, first shifts the positions of the state forward.
+    `bank` stores the state rows after each step."""
 
     def run_rolling(index: int, rows: Rows, slots: Slots | None) -> StepState:
         state = run_step(index, _roll_rows(plan, plan.steps[index], rows, draws, dtype), slots)

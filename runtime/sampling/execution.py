@@ -53,14 +53,14 @@ class Execution(Protocol):
         """Return the plan of a reference, compiled or checked, with steps in the body's range groups."""
 
     def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
-        """Raise UserError for a plan that the network cannot run. `reads_time` says whether the network takes a
-        time."""
+        """Raise UserError for a plan that the network cannot run. reads_time: whether the network takes a time."""
 
     def begin(self, plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
         """Check a run along a plan of `resolve`. Its states are computed lazily, and not checked."""
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
-        """Check states [B, *x_shape] that a caller gives. Return them, and the manifest for their sizes."""
+        """Check states [B, *x_shape] that a caller passes. Return them as an array, and the manifest for their
+        sizes."""
 
 
 class ContinuousExecution:

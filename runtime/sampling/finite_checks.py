@@ -66,7 +66,7 @@ def finite_states(states: Iterator[Checked], plan: AnyPlan) -> Iterator[Checked]
 def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None) -> NDArray[Any]:
     """Run the steps of `states` to their end, and return the sample [B, *x_shape]. Each state is checked.
 
-    Raises NotFinite for the first that is not finite, and UserError if token positions are still open.
+    Raises NotFinite for the first state that is not finite, and UserError if token positions are still masked.
     """
     last = None
     with np.errstate(all="ignore"):
@@ -79,7 +79,7 @@ def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None
 def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
     """Return the sample [B, *x_shape] of a run's last state.
 
-    Raises NotFinite for values that are not finite, and UserError if token positions are still open.
+    Raises NotFinite for values that are not finite, and UserError if token positions are still masked.
     """
     (last,) = deque(states, maxlen=1)
     with np.errstate(all="ignore"):
@@ -163,7 +163,7 @@ def clip_advice(manifest: Manifest) -> str:
     what, is_known = f"clip each clean prediction, with {clip_option(manifest)}", manifest.data_limit is not None
     if manifest.autoencoder is not None and not is_known:
         return f"{what}, the largest number in latents of your data"
-    example = ", such as 1 for pictures in [-1, 1]" if has_pixels(manifest) and not is_known else ""
+    example = ", such as 1 for images in [-1, 1]" if has_pixels(manifest) and not is_known else ""
     return f"{what}, the largest number in your data{example}"
 
 

@@ -115,9 +115,9 @@ def _open_whole_runs(files: Sequence[Path | str], loaded: DenoiserNetworks, back
 def _load_network(
     bundle: Bundle, name: str, backend: Backend, opened: Callable[[Bundle, str, Backend], LoadedGraph] | None = None
 ) -> Network:
-    """Return the network that the bundle's manifest describes.
+    """Load the network that the bundle's manifest describes.
 
-    `opened` returns a graph that opens later. Without it, the graphs are loaded now.
+    opened: returns a graph that is loaded at its first call. Without it, all graphs are loaded now.
     """
 
     def load(graph: str) -> LoadedGraph:

@@ -53,9 +53,9 @@ class Cohort:
 
 
 def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
-    """Run all cohorts to their ends. Yields each step's number when it is done.
+    """Run all cohorts to their ends. Yields the index of each step after it.
 
-    `shared` are the inputs that are common to all samples: the range group.
+    shared: the names of inputs that are common to all samples, such as the range group.
     """
     for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
         step([cohort for cohort in cohorts if not cohort.is_done], call, shared)

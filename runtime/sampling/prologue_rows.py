@@ -1,11 +1,12 @@
-"""The rows of the conditioner and the prologue: computed before the first step, and gathered for each call of the body.
+"""The outputs of conditioner and prologue (rows): computed before the first step, and gathered for each call of the
+body.
 
 Samples often share their condition, and all share the unconditional branch. The conditioner, such as an observation
 encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for each distinct
 pair of time and condition. Rows are gathered only when the body is called, which saves memory.
 
-The conditioner's last rows are cached if they belong to few conditions: it does not run again for bitwise identical
-ones.
+The last rows of the conditioner are cached if they belong to few conditions, so it does not run again for bitwise
+identical conditions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,9 +95,9 @@ def make_row_source(
 
 
 class Blocks(NamedTuple):
-    """The conditions and times of the calls of a network.
+    """The conditions and times of a network's calls, one block per call.
 
-    conditions: [N, ...] by name, for each tuple of branches. Blocks share the arrays, which may be images.
+    conditions: by name, arrays [N, ...] for each tuple of branches. Blocks share the arrays, which may be images.
     places: for each block, the index of its conditions. times: for each block, arrays [N, ...] by TIME and TO.
     """
 
@@ -152,7 +153,8 @@ class RowCache:
         self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None  # replaced as one value: threads share it
 
     def rows(self, fed: Arrays, count: int, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-        """Return the cached rows if `fed` is bitwise identical to their conditions, else the `count` rows of `make`.
+        """Return the cached rows if `fed`, the conditions, is bitwise identical to those of the cached rows. Otherwise
+        call `make`, which returns `count` new rows.
 
         New rows are cached if there are at most FEW. The caller must not modify `fed` afterwards.
         """

@@ -183,7 +183,7 @@ def check_branches(
 
 
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
-    """Check states [B, *x_shape] that a caller gives. Return them, and the manifest for their sizes."""
+    """Check states [B, *x_shape] that a caller passes. Return them as float32, and the manifest for their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
     array = as_finite(x, "x", fix)
     return array, manifest_for_shape(array.shape, manifest, fix)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunMaker:
-    """Makes the runs of a sampler, which documents the arguments. It keeps no state between runs, except noise that is
-    drawn in advance."""
+    """Makes the runs of a `Sampler`, which documents the arguments. No state is kept between runs, except noise that is
+    computed in advance."""
 
     denoiser: DenoiserNetworks
     plans: PlanCompiler
@@ -112,7 +112,7 @@ class RunMaker:
         compiled = list(map(check_compiled, self.plans.compile_for_run(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
-            """Return the samples of the batch that follow one plan."""
+            """Return the run of those samples of the batch that follow this plan."""
             refuse_banks(plan, self.plans.bundle.path)
             places = [place for place, other in enumerate(compiled) if other == plan]
             given = check_given(plan.given, settings.get("given"), condition, manifest.x_shape, len(seeds))

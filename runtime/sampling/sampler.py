@@ -75,7 +75,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     @property
     def body(self) -> Body:
-        """The body of the network DENOISER."""
+        """The body of the denoiser's main network."""
         return self.network().body
 
     def network(self, name: str = DENOISER) -> Network:
@@ -143,7 +143,7 @@ class Sampler(AbstractContextManager["Sampler"]):
                 condition that is not named keeps the sample's value; None sets its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
                 taken from the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are known
-                tokens, -1 where a position is open.
+                tokens, -1 at masked positions.
             strength: in (0, 1]: the fraction of the plan's steps to run. The given image is noised to the first of
             them. renoise: in [0, 1]: the fraction of that noise to add to the image. None means 1, the full noise.
             hold: the known part of the sample (inpainting, decided actions).

@@ -67,11 +67,11 @@ class Slots:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots."""
+        """The total size of all slots in bytes."""
         return sum(slot.value.nbytes for bank in self.banks.values() for slot in bank if slot is not None)
 
     def select_samples(self, samples: Sequence[int]) -> "Slots":
-        """Return the slots of some of the samples, by index. An index may repeat.
+        """Return the slots with only the samples at these indices. An index may occur more than once.
 
         Raises UserError for an index without a sample.
         """

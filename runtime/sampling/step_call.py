@@ -18,7 +18,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 class GraphCall(NamedTuple):
-    """A call of a graph: its inputs and outputs by name, and the prediction, which is one of the outputs."""
+    """A call of a graph that was made: its inputs and outputs by name, and the output that is the prediction."""
 
     feeds: Arrays
     returned: Arrays
@@ -74,7 +74,8 @@ class StepCall:
 
     @property
     def step_network(self) -> "StepCall | CarryingNetwork":
-        """The network as `execute` takes it: a `CarryingNetwork` if the denoiser has slots."""
+        """The network in the form that `execute` takes: a `CarryingNetwork` if it has carried tensors or named
+        outputs."""
         return self if self.slots is None else CarryingNetwork(self.call_carrying, self.slots)
 
 

@@ -89,7 +89,7 @@ class TokenExecution:
 
     def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
         size, mask, shape = self.vocabulary.size, self.vocabulary.mask, ", ".join(map(str, free_x_shape(manifest)))
-        fix = f"give ids [B, {shape}] from 0 to {size - 1}, {mask} where a position is open"
+        fix = f"give ids [B, {shape}] from 0 to {size - 1}, {mask} at masked positions"
         ids = as_numbers(x, "x", fix)
         takes = manifest_for_shape(ids.shape, manifest, fix)
         return _check_vocabulary("x", ids, self.vocabulary, mask, fix), takes
@@ -103,8 +103,10 @@ class TokenExecution:
             what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, but this run has {list(x_shape)}"
             raise UserError(what, "compile it with the run's sizes, or give it by its name")
         if unknown := set(given) - {IDS}:
-            raise UserError(f"the plan does not take {min(unknown)!r}", f"give {IDS!r}: known tokens, -1 where open")
-        fix = f"give whole numbers {list(shape)}: ids from 0 to {size - 1}, -1 where a position is open"
+            raise UserError(
+                f"the plan does not take {min(unknown)!r}", f"give {IDS!r}: known tokens, and -1 at masked positions"
+            )
+        fix = f"give whole numbers {list(shape)}: ids from 0 to {size - 1}, and -1 at masked positions"
         what, known = f"given {IDS!r}", given.get(IDS, np.full(shape, -1))
         known = broadcast_to_samples(as_numbers(known, what, fix), what, shape, fix)
         ids = _check_vocabulary(what, known, self.vocabulary, -1, fix)

@@ -48,7 +48,7 @@ class TokenState(msgspec.Struct, frozen=True):
         """Return the tokens [B, *shape] at the end of a run. Raises UserError if positions are still masked."""
         if self.is_open.any():
             fix = "use a plan whose last step reveals all positions"
-            raise UserError(f"plan {plan.name!r} leaves {self.is_open.sum()} positions open", fix)
+            raise UserError(f"plan {plan.name!r} leaves {self.is_open.sum()} positions masked", fix)
         return self.ids
 
 

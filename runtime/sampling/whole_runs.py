@@ -83,7 +83,7 @@ class WholeRun:
     problem: str = ""
 
     def sample(self, values: Arrays, draws: Draws) -> Float32 | None:
-        """Return samples [B, *x_shape]; None if the call failed, for which a message gives the reason.
+        """Run all steps in one call. Return samples [B, *x_shape], or None if the call failed; the reason is logged.
 
         values: conditions and given tensors, by name.
 
@@ -136,10 +136,10 @@ class WholeRun:
 
 @dataclass(frozen=True)
 class WholeRuns:
-    """The open files of a sampler, by the digest of their plan and the shape of their samples.
+    """The baked files that a sampler has loaded, by the digest of their plan and the shape of their samples.
 
-    digests: the digests of the last plans, by identity. logged: the reasons that were already logged for calls without
-        a file.
+    digests: the digests of recently used plans, by identity. logged: the reasons that were already logged for runs
+        without a file.
     """
 
     runs: Mapping[tuple[str, tuple[int | str, ...]], WholeRun]
@@ -189,7 +189,7 @@ def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load:
         facts = read_facts(file, metadata)
         if facts.graphs_sha256 != graphs:
             fix = f"bake it from the {body.precision} body of this bundle"
-            raise UserError(f"{file} runs another body or another bundle", fix)
+            raise UserError(f"{file} was baked from another body or another bundle", fix)
         if facts.form:  # forms are made from the float32 body
             fix = "bake it with --body float32, or with --body float32-cuda for OnnxRuntimeCuda"
             raise UserError(f"{file} runs the {body.precision} body in the form {facts.form}", fix)

@@ -99,7 +99,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     [
         ({"plan": "mdlm:8"}, "may skip evaluations.*maskgit:8"),
         ({"plan": "block_dynamic(size=6):4"}, "may skip evaluations"),
-        ({"quality": "40dB"}, "a token denoiser cannot have a precision map"),
+        ({"quality": "40dB"}, "--quality and --speed cannot be used for a token denoiser"),
         ({"plan": "ddim:4"}, "is for continuous samples"),
         ({"plan": "dpmpp_2m:8"}, "is for continuous samples"),
         ({"size": ("20",)}, "--size 20: a plan of tokens is for one size"),

@@ -167,13 +167,13 @@ def test_a_wrong_command_line_is_exit_code_2(
 @pytest.mark.parametrize("given", [("--plan", "ddim:3"), ("--plan=ddim:3",)])
 def test_an_option_of_one_value_is_given_once(refusal: Refusal, given: tuple[str, ...]) -> None:
     line = refusal("run", "bundle", "--plan", "ddim:2", *given, code=2)
-    assert line == "fewstep: --plan is given twice; leave one of them out"
+    assert line == "fewstep: --plan is given twice; give it once"
     assert "twice" not in refusal("run", "bundle", "-c", "class=1", "-c", "class=2", "-o", "x.npy")
 
 
 def test_the_short_and_the_long_flag_are_one_option(refusal: Refusal) -> None:
     line = refusal("run", "bundle", "-o", "x.npy", "--output", "y.npy", code=2)
-    assert line == "fewstep: --output is given twice; leave one of them out"
+    assert line == "fewstep: --output is given twice; give it once"
 
 
 def test_more_values_than_samples_are_refused(tiny_bundle: Path, refusal: Refusal) -> None:

@@ -55,7 +55,7 @@ def test_sizes_are_written_as_conditions_are() -> None:
         *(((text,), None, "is not NAME=NUMBER; write it as --size height=96") for text in NO_SIZES),
         (("height=99999999999",), None, "size 'height=99999999999' is too large; give at most 16777216"),
         (("height=" + "9" * 5000,), None, "99' is too large; give at most 16777216"),
-        (("height=8", "width=8", "height=9"), None, "size 'height' is given twice; leave one of them out"),
+        (("height=8", "width=8", "height=9"), None, "size 'height' is given twice; give it once"),
         (("height=7",), None, "height 7 is not a multiple of 2; give height 2 to 12 in steps of 2"),
         (("depth=2",), None, "unknown size 'depth'; it has height 2 to 12 in steps of 2, width 4 to 8 in steps of 4"),
         (("height=10",), "4", "tiles '4' are not WINDOW:OVERLAP; write it as --tiles 256:64"),

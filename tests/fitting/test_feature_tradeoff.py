@@ -201,7 +201,7 @@ def test_an_energy_that_costs_too_much_is_not_taken():
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [(NotFinite, "samples of the fitted numbers are not finite"), (UserError, "it is gone; build it")],
+    [(NotFinite, "samples of the fitted plan are not finite"), (UserError, "it is gone; build it")],
 )
 def test_numbers_without_finite_samples_are_no_offer_and_another_error_is_raised(kind, words, monkeypatch):
     trader = FeatureTradeoff(weaker_than_targets(), None)

@@ -125,7 +125,7 @@ def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
 
 def test_a_bound_for_several_networks_is_refused_before_anything_is_measured(bundle: Path) -> None:
     for bound in ({"quality": "40dB"}, {"speed": "1.2x"}):
-        with pytest.raises(UserError, match="2 networks cannot have a precision map; leave --quality"):
+        with pytest.raises(UserError, match="--speed cannot be used for a bundle of 2 networks; leave them"):
             calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), **bound), lambda *_: pytest.fail("work"))
 
 

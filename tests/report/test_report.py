@@ -362,4 +362,4 @@ def test_samples_that_are_no_pictures_leave_the_pictures_out(made):
     chunk = np.zeros((6, 16, 2), np.float32)
     samples = Samples(chunk, chunk, {"int8-cpu-x86": (chunk, chunk)}, ["a"] * 6)
     text = build_page(measured, samples).decode()
-    assert "Not shown: a picture has 1 or 3 channels" in text and "<img" not in text
+    assert "Not shown: an image has 1 or 3 channels" in text and "<img" not in text

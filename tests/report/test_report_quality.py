@@ -259,7 +259,7 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     assert "; samples reach 37.4, beyond the range of usual data" in found.verdict
     assert found.verdict.endswith(
         "Samples leave the range of the data: clip each clean prediction, with --clip LIMIT, "
-        "the largest number in your data, such as 1 for pictures in [-1, 1]."
+        "the largest number in your data, such as 1 for images in [-1, 1]."
     )
     assert found.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict

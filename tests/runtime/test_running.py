@@ -336,7 +336,7 @@ def test_samples_far_beyond_the_data_are_named_with_the_fix(
             sample_of(sampler, plan)(plan, **GIVEN)
         (said,) = caplog.messages  # once for each plan
         assert said.startswith("samples of ddim:") and "far beyond usual data, which stay within 1" in said
-        assert said.endswith("such as 1 for pictures in [-1, 1] (in Python shaping=Clip(-LIMIT, LIMIT))")
+        assert said.endswith("such as 1 for images in [-1, 1] (in Python shaping=Clip(-LIMIT, LIMIT))")
         caplog.clear()
         sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
         assert not caplog.messages

@@ -48,9 +48,9 @@ def count_integer_kernels(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
 
 
 def check_float_graphs(bundle: Bundle) -> None:
-    """Raise UserError if OpenVINO cannot run the float32 body, or the graphs before it, or computes them wrong.
+    """Raise UserError if OpenVINO cannot run the float32 body, conditioner and prologue, or computes them incorrectly.
 
-    A large network is checked in parts: OpenVINO packs weights, and would hold all of them twice.
+    A large network is checked in parts, because OpenVINO packs weights, and would hold all of them twice.
     """
     body = bundle.manifest.bodies["float32"].graph
     if not body.data:

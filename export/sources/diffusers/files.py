@@ -45,7 +45,7 @@ class Folder:
 
     @property
     def pipeline(self) -> str:
-        """The class of the pipeline, or "". A class from user code is stored together with its module."""
+        """The name of the pipeline's class, or "". (For a class in user code, the config has its module too.)"""
         named = self.index.get("_class_name") or ""
         return str(named[-1] if isinstance(named, list) and named else named)
 
@@ -55,7 +55,7 @@ class Folder:
         return bool(named) and named != [None, None] and (self.path / component).is_dir()
 
     def class_of(self, component: str) -> str:
-        """Return the class of a component in model_index.json, which stores [library, class]."""
+        """Return the class name of a component from model_index.json, which stores [library, class]."""
         named = self.index.get(component)
         return str(named[-1] if isinstance(named, list) and named else named)
 

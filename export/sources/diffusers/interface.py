@@ -95,7 +95,7 @@ def setting_condition(
 
 
 def number_condition(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
-    """Return a condition that is one number. `argument` is its name in the network."""
+    """Return a scalar condition, and `argument`, the network argument that takes it."""
     usual = None if default is None else (default,)
     return Condition(name, argument, (), "float32", default=usual, typical=typical, shared=True), argument
 

@@ -37,7 +37,7 @@ class PipelineNetworks:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All weights and configs that were read."""
+        """The weight and config files from which the networks are read."""
         return (*(self.text.files if self.text else ()), *(self.autoencoder.files if self.autoencoder else ()))
 
     @property

@@ -47,7 +47,7 @@ def warn_of_pipeline(folder: Folder) -> None:
     if name in TWO_WEIGHTS:
         LOG.warning(
             "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches read the "
-            "picture",
+            "image",
             *(folder.path, name),
         )
     elif name not in PIPELINES:

@@ -190,7 +190,7 @@ def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: M
 
 
 def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
-    """Return the encoders as one module."""
+    """Load the text encoders of a folder, with LoRA files merged into them, as one module."""
     loaded = []
     for component, kind in recipe.encoders.items():
         encoder = _load_encoder(folder, component, kind)

@@ -1,6 +1,6 @@
-"""Networks of a pipeline as torch modules that take the inputs of a graph in order, and return its outputs in order.
+"""Networks of a pipeline as torch modules whose arguments and results are the inputs and outputs of a graph, in order.
 
-The text encoders of a pipeline are one module: it maps token ids to the denoiser's conditions, like the pipeline's
+The text encoders of a pipeline are one module. It maps token ids to the denoiser's conditions, like the pipeline's
 `encode_prompt`.
 """
 

@@ -43,8 +43,8 @@ class StepKind(Strict, frozen=True):
 
 
 class PartsFile(Strict, frozen=True):
-    """The content of `run.json`. `holds` describes the run, like the metadata of a baked file. `sha256` are the hashes
-    of the other files, in hexadecimal."""
+    """The content of `run.json` in a folder of parts. `holds` describes the run, like the metadata of a baked file.
+    `sha256` are the hashes of the other files, in hexadecimal."""
 
     batch: int
     before: str

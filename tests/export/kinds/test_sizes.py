@@ -121,7 +121,7 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
 @pytest.mark.parametrize(
     "size, said",
     [
-        ("8", "--size '8' is not a size of x; write HEIGHTxWIDTH for each"),
+        ("8", "--size '8' does not give the size of x; write HEIGHTxWIDTH for each"),
         ("8x11", "width 11 is not a multiple of 2"),
         ("8x", "HEIGHTxWIDTH"),
     ],

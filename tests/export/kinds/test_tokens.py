@@ -181,7 +181,7 @@ def test_tokens_have_one_network(sampler):
     ("ids", "said"),
     [
         (np.full((1, 2, 12), 1.7), "x contains float64"),
-        (np.full((1, 2, 12), -1), "x contains -1, an id outside the vocabulary.*16 where a position is open"),
+        (np.full((1, 2, 12), -1), "x contains -1, an id outside the vocabulary.*16 at masked positions"),
         (np.full((1, 2, 12), 99), "x contains 99, an id"),
         (np.zeros((1, 3, 12), int), r"x has the shape \[1, 3, 12\]"),
         ([[1], [2, 3]], "x is not an array of numbers"),
@@ -251,7 +251,7 @@ def test_the_command_line_writes_ids_and_shows_plans(exported_tokens, tmp_path, 
         assert main([*asked, str(tmp_path / wrong)]) == 1
         assert said in capsys.readouterr().err
     assert main(["run", str(exported_tokens), "-n", "3"]) == 1
-    assert "are tokens, not pictures; name a .npy" in capsys.readouterr().err
+    assert "are tokens, not images; write a .npy file" in capsys.readouterr().err
     assert main(["run", str(exported_tokens), "-o", str(file), "--clip", "1"]) == 1
     assert "--clip does not apply to a token denoiser" in capsys.readouterr().err
     assert main(["plan", "--show", "maskgit:4", "--bundle", str(exported_tokens)]) == 0

@@ -213,7 +213,7 @@ def test_what_cannot_be_had_is_one_line(hub: tuple[str, list[str]], tmp_path: Pa
     cache = tmp_path / "cache"
     other, revision = each_fetched(["org/other", "org/model@v9"], hub[0], cache)
     assert str(other).startswith(
-        "there is no folder org/other, and the hub has no model of that name, or a private one; check the name"
+        "there is no folder org/other, and the hub has no public model of that name; check the name"
     )
     assert revision == "org/model has no revision 'v9'; check the text after @, or leave it out"
     offline = str(fetch_one("org/model", hub[0], cache, HF_HUB_OFFLINE="1"))

@@ -237,7 +237,7 @@ SAID = [
     ),
     (
         RollByBatch,
-        "aten.roll in blocks.1 (RollByBatch) of Net shifts by a number that follows the batch or a size "
+        "aten.roll in blocks.1 (RollByBatch) of Net shifts by a number that depends on the batch or on a size "
         "(test_export_errors.py:N); join two slices",
     ),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),

@@ -114,12 +114,12 @@ def test_build_writes_no_form_with_other_outputs(
         built = build(BuildOptions(norm, "onnxruntime-cuda", precision="float32"))
     assert built.manifest.engines == ()
     (line,) = caplog.messages
-    assert line.startswith("float32 gets no form for onnxruntime-cuda: its outputs differ by ")
+    assert line.startswith("float32 cannot be rewritten for onnxruntime-cuda: its outputs differ by ")
 
 
 def test_bake_refuses_a_form_with_other_outputs(norm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_form, "cuda_form", without_silu)
     file = norm.with_name("run.onnx")
-    with pytest.raises(UserError, match="cannot be written in the form float32-cuda: its outputs differ by ") as raised:
+    with pytest.raises(UserError, match="cannot be converted to float32-cuda: its outputs differ by ") as raised:
         bake(BakeOptions(norm, parse_plan_text("ddim:2"), file, body="float32-cuda", batch=2, unroll=True))
     assert raised.value.fix == "bake --body float32" and not file.exists()

@@ -204,12 +204,16 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
     for energy, name, asked in (
         (lambda x0: x0.sum((1, 2, 3)), "too many positional arguments; let it take .x0, noisy.$", {}),
         (distance, "missing a required argument: 'measured'; let it take .x0, noisy.$", {}),
-        (distance, "a gradient cannot have of='x1'; give 'x' or 'x0'", {"of": "x1"}),
-        (distance, "a gradient cannot have normalise='norm'; give None or 'residual' or 'unit'", {"normalise": "norm"}),
+        (distance, "of='x1' is not an option of a gradient; give 'x' or 'x0'", {"of": "x1"}),
+        (
+            distance,
+            "normalise='norm' is not an option of a gradient; give None or 'residual' or 'unit'",
+            {"normalise": "norm"},
+        ),
     ):
         with pytest.raises(UserError, match=name):
             with_gradient(Tokens(), spec(), energy, **asked)
-    with pytest.raises(UserError, match="a denoiser with free sizes .height. cannot have a gradient"):
+    with pytest.raises(UserError, match="cannot be added to a denoiser with free sizes .height."):
         with_gradient(Tokens(), spec(sizes=(Size("height", 1, 8, 16, 4),)), distance, (MEASURED,))
     for energy, message in (
         (lambda x0, noisy: x0.sum(), r"the energy returned \[\] for a batch"),

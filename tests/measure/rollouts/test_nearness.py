@@ -56,7 +56,7 @@ def test_samples_leave_the_known_range_of_the_data_or_a_wide_one(
 @pytest.mark.parametrize(
     ("shape", "fields", "end"),
     [
-        ((3, 8, 8), {}, "the largest number in your data, such as 1 for pictures in [-1, 1]"),
+        ((3, 8, 8), {}, "the largest number in your data, such as 1 for images in [-1, 1]"),
         ((4, 8, 8), {}, "the largest number in your data"),
         ((16, 2), {}, "the largest number in your data"),
         ((3, 8, 8), {"autoencoder": object()}, "the largest number in latents of your data"),

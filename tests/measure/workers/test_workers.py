@@ -203,7 +203,7 @@ def test_an_error_travels_between_processes() -> None:
         (lambda folder: options(folder, workers=-1), "--workers is -1"),
         (
             lambda folder: options(folder, workers=1, cluster="tcp://127.0.0.1:9"),
-            "--workers and --cluster exclude each other",
+            "--workers and --cluster cannot be combined",
         ),
         (lambda folder: calibrate(options(folder), workers=3), "workers cannot be 3; .*Executor"),  # type: ignore[arg-type]
         (lambda folder: ProcessPool(0), "0 processes"),

@@ -70,7 +70,7 @@ def test_parameters_reach_the_solver():
         ("cfgpp:8", "unknown solver 'cfgpp' in plan 'cfgpp:8'; `fewstep plan --list` shows all$"),
         ("fitted", "plan 'fitted' does not have a number of evaluations; write fitted:6$"),
         ("fited:5", "unknown solver 'fited' in plan 'fited:5'; choose fitted; `fewstep plan --list` shows all"),
-        ("fitted:5", "plan 'fitted:5' has fitted numbers, which only exist for a body of a bundle; name a solver$"),
+        ("fitted:5", "plan 'fitted:5' is a fitted plan, which exists only in a bundle; name a solver$"),
         ("ddim:8@carrot", "unknown grid 'carrot'.*choose one of .*trailing"),
         ("ddim", "does not have a number of steps.*ddim:8"),
         ("ddim(eta=0.5)", r"does not have a number of steps.*ddim\(eta=0.5\):8"),

@@ -166,7 +166,7 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
     assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
     assert main([*line, "--chosen", "--precision", "int8"]) != 0
-    assert "--chosen already sets --precision; leave one of them out" in capsys.readouterr().err
+    assert "--chosen already sets --precision; leave out --precision or --chosen" in capsys.readouterr().err
 
 
 def test_the_winner_is_baked_with_its_plan_body_and_guidance(
@@ -179,7 +179,7 @@ def test_the_winner_is_baked_with_its_plan_body_and_guidance(
     baked = msgspec.json.decode(capsys.readouterr().out)["holds"]
     assert (baked["precision"], baked["guidance"]) == ("int8", "2") and baked["plan"].startswith(choice.winner.plan)
     assert main([*line, "--plan", "ddim:2"]) != 0
-    assert "--chosen already sets --plan; leave one of them out" in capsys.readouterr().err
+    assert "--chosen already sets --plan; leave out --plan or --chosen" in capsys.readouterr().err
     run = ["run", str(tiny_bundle), "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy"), "--chosen"]
     assert main(run) == 0
     assert ", guidance 2 as chosen, " in capsys.readouterr().out

@@ -85,7 +85,7 @@ def test_the_crop_is_in_the_middle_and_rounds_halves_to_even() -> None:
     x = torch.arange(7.0)[:, None] * 10 + torch.arange(9.0)
     assert CentreCrop((7, 9), (4, 4))(x)[0, 0] == 22  # (7 - 4) / 2 = 1.5 -> 2, (9 - 4) / 2 = 2.5 -> 2
     assert CentreCrop((7, 9), (4, 4))(x).shape == (4, 4)
-    with pytest.raises(ValueError, match=r"a crop to \[8, 4\] is larger than the pictures \[7, 9\]"):
+    with pytest.raises(ValueError, match=r"a crop to \[8, 4\] is larger than the images \[7, 9\]"):
         CentreCrop((7, 9), (8, 4))
 
 

@@ -39,7 +39,11 @@ continuing = partial(Policy, observations=1, first=0, actions=4, prefix="prefix"
         (continuing(), described(DECIDED[1:]), "a condition 'prefix' of the shape [8, 3]"),
         (continuing(), described(DECIDED[:1]), "a condition 'delay' of the shape [1]"),
         (Policy(1, 0, 4, discrete={2: (-1.0, 0.5, 1.0)}), described(()), None),
-        (Policy(1, 0, 4, discrete={3: (0.0, 1.0)}), described(()), "discrete place 3 of 3"),
+        (
+            Policy(1, 0, 4, discrete={3: (0.0, 1.0)}),
+            described(()),
+            "discrete contains the index 3, but actions have 3 elements",
+        ),
         *(
             (Policy(1, 0, 4, discrete={2: levels}), described(()), "two or more in increasing order")
             for levels in ((1.0,), (1.0, 0.0), (0.0, 0.0), (0.0, float("nan")))
@@ -92,6 +96,6 @@ def test_what_has_no_such_units_is_named(tiny_bundle: Path) -> None:
             to_units(manifest_with(tiny_bundle, own), value)
     of = manifest_with(tiny_bundle, None)
     assert units.problem(of) is None
-    assert "2 scales and 3 shifts for 3 places" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
+    assert "2 scales and 3 shifts for an axis of size 3" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
     assert "no axis 2" in (Affine((1.0,) * 3, (0.0,) * 3, axis=2).problem(of) or "")
     assert "not all finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")

@@ -279,7 +279,7 @@ def test_guided_logarithms_penalties_and_the_mask_id():
 
 def test_open_positions_and_bad_logits_are_one_line():
     half = TokenPlan(1, "own", "", V, (L,), None, (TokenStep(chance=1e-9),))
-    with pytest.raises(UserError, match="leaves 6 positions open"):
+    with pytest.raises(UserError, match="leaves 6 positions masked"):
         finish_tokens(half, execute_tokens(half, network, [0], V))
     whole = plan_of([TokenStep(reveal=6)])
     with pytest.raises(UserError, match="logits are not finite"):

@@ -115,9 +115,9 @@ def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int
 
 
 def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
-    """Return how many rows each argument has for each row of x: 1, or more if these rows are equal, such as a text that
-    is repeated for each frame. Arguments without rows are left out. Raises UserError for an argument whose shape
-    depends on the number of samples in another way.
+    """Return, for each argument with rows, how many rows it has per row of x: 1, or more if these are equal, such as
+    for a text that is repeated for each frame. Raises UserError for an argument whose shape depends on the number of
+    samples in another way.
 
     larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
         each.
@@ -156,7 +156,7 @@ def find_second_axes(found: Relations, base: CallRecord, larger: CallRecord) -> 
 
 
 def _recur(value: Tensor, count: int) -> bool:
-    """Return True if a tensor consists of runs of `count` equal rows."""
+    """Return True if the rows of a tensor are equal in consecutive groups of `count`."""
     return bool(torch.equal(value, value[::count].repeat_interleave(count, dim=0)))
 
 
@@ -172,7 +172,7 @@ def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Recordings:
-    """A recording and its variants by setting, with the arguments that have rows for each row of x."""
+    """A recording of a pipeline, and further recordings, each with one setting changed, by the name of the setting."""
 
     name: str
     found: Relations
@@ -189,7 +189,8 @@ class Recordings:
         return list(branch_values(record.steps[0], self.found, path, self.repeats.get(path, 0)))
 
     def others(self, path: str, branch: int) -> dict[str, Any]:
-        """Return an argument's values in all variants except the one with more samples."""
+        """Return the values that an argument has in a branch of all other recordings, by the setting that was changed.
+        The recording with more samples is left out."""
         others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
         return {setting: values[branch] for setting, values in others.items() if branch < len(values)}
 
@@ -206,8 +207,8 @@ class Recordings:
                 others = [branch for branch, changed in enumerate(changes) if not changed]
                 return conditional, others[0] if len(others) == 1 else None
         raise recording_error(
-            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt nor a "
-            "picture changes exactly one of them"
+            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt nor an "
+            "image changes exactly one of them"
         )
 
     def _changes_with(self, setting: str, branch: int) -> bool:

@@ -50,8 +50,8 @@ class Place:
         return tensor if self.axis is None else tensor.narrow(1 + self.axis, self.start, self.stop - self.start)
 
     def others(self, tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the parts before and after this place, or None if there are none. For a box, the first part is the
-        whole tensor with zeros in the box, and the second is empty."""
+        """Return the parts of a tensor before and after this place. None if the place is the whole tensor. If the place
+        is a box, the first part is the tensor with zeros in the box, and the second is empty."""
         if self.box:
             around = tensor.clone()
             self.select(around).zero_()
@@ -73,7 +73,8 @@ class Place:
 
 @dataclass(frozen=True)
 class MatchedNorm:
-    """The sum of a step's outputs is scaled to the norm of a branch's output, along an axis counted from the last."""
+    """The guided output of a step is rescaled to the norm of one branch's output, along `axis`, which is counted from
+    the last."""
 
     axis: int
     branch: int
@@ -134,11 +135,12 @@ class _StepCombination:
 def find_combination(
     name: str, record: CallRecord, small: CallRecord | None = None, known: Change | None = None
 ) -> Combination:
-    """Find the combination in a recording. Raises UserError if the recording shows none of the combinations that this
-    module describes, or if its steps show different ones.
+    """Find out from a recording how the pipeline combines the network's outputs. Raises UserError if none of the
+    combinations in this module fits, or if the steps need different ones.
 
-    small: a recording with the same settings and small outputs. Projected guidance is found only if it is given.
-    known: a change that another recording shows.
+    small: a recording with the same settings, in which the network's outputs are small. Projected guidance is found
+        only if it is given.
+    known: what was found in another recording in addition to a linear combination.
     """
     if isinstance(known, ProjectedGuidance):
         for place, steps in _list_guided_steps(record):
@@ -224,8 +226,8 @@ def adds_x(record: CallRecord) -> bool:
 
 
 def remove_x(record: CallRecord) -> CallRecord:
-    """Return a recording whose steps receive the sum of the network's outputs with weights that sum to 1, where the
-    pipeline passed s times this sum and a multiple of x. Other steps are unchanged."""
+    """Return the recording with each step that passes the scheduler s times a sum of the network's outputs plus a
+    multiple of x rewritten to pass only the sum, whose weights sum to 1. Other steps are unchanged."""
     steps = []
     for step in record.steps:
         found = _fit_with_x(step)

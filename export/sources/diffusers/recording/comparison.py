@@ -270,9 +270,9 @@ def _find_plan(
     weights: Sequence[Sequence[float]],
     asked: int | None,
 ) -> Plan:
-    """Return the plan that makes the steps of a run: a plan of as many steps as the run, or a plan of the number of
-    steps that the call asked for, since a solver may evaluate the network several times in a step. Raises UserError if
-    neither makes them."""
+    """Return the plan that reproduces the steps of a recorded run: a plan of as many steps as the run has, or of as
+    many as the call asked for, since a solver may evaluate the network several times per step. Raises UserError if
+    neither does."""
     names, x_shape = branch_names(module.found.branches, module.arguments), tuple(run.steps[0].sample.shape[1:])
     guidance = None
     if len(names) > 1:
@@ -321,8 +321,8 @@ def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks
 
 
 def _final_x(run: CallRecord, hold: Hold | None) -> Array:
-    """Return the pipeline's final x. A held part is overwritten once more after the scheduler's last step. That is seen
-    in the result of the call if the result is x; otherwise the held value of the last step is used."""
+    """Return the pipeline's final x. Pipelines overwrite a held part once more after the scheduler's last step. If the
+    call returns x, the result is used; otherwise the held value of the last step."""
     result: Array = run.steps[-1].result.numpy()
     returned = run.returned[0] if isinstance(run.returned, tuple) else None
     if hold is None:

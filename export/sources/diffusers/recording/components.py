@@ -1,4 +1,4 @@
-"""Build the pipeline of a folder from its configs alone: its networks are stand-ins, and no weights are loaded."""
+"""Build the pipeline of a folder from its config files only: its networks are stand-ins, and no weights are loaded."""
 
 import importlib
 import inspect
@@ -84,7 +84,8 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
 def finish_pipeline(
     pipeline: Any, built: dict[str, Any], denoisers: dict[str, OutputShapes], label: str
 ) -> BuiltPipeline:
-    """Return a pipeline of stand-ins. Raises UserError if it replaced a denoiser when it was built."""
+    """Return a pipeline of stand-ins. Raises UserError if the pipeline replaced a denoiser by another network when it
+    was built."""
     for name in denoisers:
         if getattr(pipeline, name, None) is not built[name]:
             raise recording_error(

@@ -131,8 +131,8 @@ class _CannotDecode(Exception):
 
 @dataclass(frozen=True)
 class Networks:
-    """A function that loads an autoencoder with its weights, the bytes of its decoder and of its encoder in float32,
-    and the files that are read."""
+    """How to load an autoencoder with its weights: a function, the bytes of decoder and encoder in float32, and the
+    files that are read."""
 
     load: Callable[[], nn.Module]
     decoding: int

@@ -130,7 +130,7 @@ def _encode_one(
 
 
 def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix: str = SAME_CALL) -> None:
-    """Raise UserError with this fix if an argument that the bundle holds as a constant has another value."""
+    """Raise UserError, with this fix, if a network argument that the bundle stores as a constant has another value."""
     for each in branches:
         own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
         if not same(own, argument.value):
@@ -174,4 +174,4 @@ def _read_picture(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(opened).convert("RGB")  # as diffusers.utils.load_image does
     except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{path} cannot be read ({reason})", "give a picture, such as a .png") from error
+        raise UserError(f"{path} cannot be read ({reason})", "give an image, such as a .png") from error

@@ -29,10 +29,11 @@ LIBRARIES = ("diffusers.", "transformers.")
 
 
 def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeline:
-    """Return a copy of a pipeline, with its attributes, whose networks are stand-ins. The seed determines what its
-    encoders return.
+    """Return a copy of a pipeline with its attributes, in which the networks are stand-ins. The seed determines what
+    its encoders return.
 
-    The given pipeline is unchanged. A network of a class that is not from diffusers or transformers is a denoiser.
+    The given pipeline is unchanged. A network whose class is not from diffusers or transformers is taken for a
+    denoiser.
     """
     built: dict[str, Any] = {}
     denoisers: dict[str, OutputShapes] = {}

@@ -66,7 +66,9 @@ class NetworkForm:
         for path, elements in self.inputs.items():
             leaf = leaves.get(path)
             if not isinstance(leaf, Tensor) or tuple(leaf.shape) != (rows, *elements.shape):
-                raise recording_error(f"{name} passes {path} to its network in a different form in some calls")
+                raise recording_error(
+                    f"{name} passes {path} to its network with a different type or shape in some calls"
+                )
             is_x = elements.order >= 0
             own, places = leaf.flatten(1)[:, is_x].float(), elements.order[is_x]
             if not torch.equal(own[:, is_set[places]], x[:, places[is_set[places]]]):
@@ -182,7 +184,8 @@ def _find(codes: Tensor, among: Tensor) -> Tensor:
 
 
 def _row_lists(call: NetworkCall) -> tuple[str, ...]:
-    """Return the names of the arguments that are lists with a tensor for each row of a network that returns a list."""
+    """Return the names of those arguments that are lists with a tensor for each row, if the network returns such a
+    list; otherwise none."""
     rows = len(call.output)
     return tuple(
         name

@@ -35,8 +35,8 @@ def _picture(random: np.random.Generator, height: int, width: int) -> Image.Imag
 
 
 def _mask(height: int, width: int, seed: int) -> Image.Image:
-    """Return a mask of one half, which stays a mask of 0 and 1 at any scale: the left one, or the upper one for an odd
-    seed."""
+    """Return a mask image that is white in one half: the left one, or the upper one for an odd seed. It stays a mask of
+    0 and 1 when it is resized."""
     mask = np.zeros((height, width), "uint8")
     if seed % 2:
         mask[: height // 2] = 255

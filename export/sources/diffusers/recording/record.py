@@ -269,7 +269,7 @@ def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], sto
 
 
 def _copy_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call with lists of their own: some pipelines change the list of prompts."""
+    """Return the arguments of a call with copies of all lists, because some pipelines modify the list of prompts."""
     return {name: list(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 

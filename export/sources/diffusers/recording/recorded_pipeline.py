@@ -204,7 +204,7 @@ class RecordedPipeline:
         if all(starts_alike(base, each) for each in same_seed) or base.starts_from_picture:
             return
         if starts_alike(base, record(self.built, self.settings.of(), 0)):
-            raise recording_error(f"{self.built.name} starts from a different x when the prompt or picture changes")
+            raise recording_error(f"{self.built.name} starts from a different x when the prompt or the image changes")
 
     def _record_batch(
         self, base: CallRecord, found: Mapping[str, Relations]
@@ -311,4 +311,4 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
         record_usual_call(built, {})
     except UserError as other:
         return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
-    return UserError(error.what, f"the usual call runs without {options}: change it, or leave it out")
+    return UserError(error.what, f"the call works without {options}: give another value, or leave it out")

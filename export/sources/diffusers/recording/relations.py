@@ -109,7 +109,7 @@ def check_steps(name: str, record: CallRecord) -> None:
 
 
 def gets_x(record: CallRecord) -> bool:
-    """Return True if the network gets x as a part of one of its arguments, and returns one tensor."""
+    """Return True if the network gets x as a part of one of its arguments, and returns a single tensor."""
     step = record.steps[0]
     if step.joined > 1 or not step.calls or step.calls[0].more or step.calls[0].is_list:
         return False
@@ -145,8 +145,8 @@ def _check_arguments(name: str, moving: Sequence[str], x_place: Place, record: C
 
 
 def branch_calls(step: SchedulerStep, x: str) -> Iterator[tuple[NetworkCall, int]]:
-    """Yield each branch of a step: the call, and the branch's number in that call. A call has the rows of its first
-    branch first."""
+    """Yield each branch of a step as (call, number of the branch within that call). The first rows of a call are those
+    of its first branch."""
     samples = len(step.sample)
     for call in step.calls:
         for branch in range(len(call.leaves[x]) // samples):

@@ -29,7 +29,7 @@ def shorten_lists(record: CallRecord, names: Collection[str]) -> CallRecord:
 
 
 def _row_lists(call: NetworkCall, x: str) -> set[str]:
-    """Return the names of a call's arguments that are lists with an equal entry for each row."""
+    """Return the names of those arguments of a call that are lists with one entry per row, all equal."""
     rows = len(call.leaves[x])
     return {name for name, value in call.arguments.items() if _has_equal_rows(value, rows)}
 

@@ -140,14 +140,14 @@ def _compare(
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
         if recorded.starts_from_picture:
-            what = "its first x contains a part of the picture, so that its samples need --image FILE --strength 1"
+            what = "its first x contains a part of the image, so that its samples need --image FILE --strength 1"
             LOG.warning("%s: %s", origin.label, what)
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
     more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
     LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
     if recorded.holds:
-        what = "its pipeline keeps a part of a picture; give --image FILE --known MASK, or hold=Hold(picture, mask)"
+        what = "its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=Hold(image, mask)"
         LOG.warning("%s: %s", origin.label, what)
     if settings.forms.has_one_length:
         what = "each text must have as many tokens as the prompt of --call, since the network depends on their number"

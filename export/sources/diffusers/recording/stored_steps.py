@@ -1,4 +1,4 @@
-"""Store the steps of a recorded pipeline in its bundle, if fewstep has no rules that give them."""
+"""Store the steps that a pipeline's scheduler makes in the bundle, if fewstep has no rules that reproduce them."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ SMALL = 2.0**-12  # the deviation of small outputs
 
 @dataclass(frozen=True)
 class ProjectedGuidance:
-    """Projected guidance of two branches. `form` has its settings, and `branch` is the number of the conditional
+    """Projected guidance with two branches. `form` has its parameters, and `branch` is the index of the conditional
     branch."""
 
     form: Project
@@ -31,7 +31,7 @@ class ProjectedGuidance:
 
 @dataclass(frozen=True)
 class GuidedStep:
-    """The outputs of the branches of a step, and what the scheduler receives, each [rows, ...]."""
+    """The outputs of a step's branches, and what the pipeline passes to the scheduler (`target`), each [rows, ...]."""
 
     outputs: Sequence[Array]
     target: Array

@@ -1,7 +1,7 @@
-"""Measure the noise schedule and the prediction of a scheduler whose class fewstep does not know.
+"""Measure the noise schedule and the prediction type of a scheduler whose class fewstep does not know.
 
-The scheduler's own function that noises a sample gives alpha and sigma at the times of a recording. The last step ends
-at the predicted x0, which shows what the network predicts.
+The scheduler's own function that adds noise to a sample gives alpha and sigma at the times of a recording. The last
+step ends at the predicted x0, from which it follows what the network predicts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,9 +54,9 @@ def find_noise_schedule(scheduler: Any, times: Sequence[float]) -> ScheduleSpec:
 
 
 def check_prediction_of_config(name: str, described: Described, recorded: RecordedSteps) -> bool:
-    """Return whether the last recorded step ends at the x0 of the prediction that a scheduler's config names. Return
-    False if it ends at the x0 of no prediction: it then shows nothing. Raises UserError if it ends at the x0 of another
-    prediction."""
+    """Return True if the last recorded step ends at the x0 that follows from the prediction type in a scheduler's
+    config. Return False if it ends at the x0 of no prediction type, so that nothing can be concluded. Raises UserError
+    if it ends at the x0 of another prediction type."""
     spec, prediction = described
     schedule = NoiseSchedule(spec)
     try:

@@ -22,7 +22,7 @@ class PipelineScheduler:
     described: Described
 
     def plan(self, steps: int, guidance: Guidance | None, x_shape: Sequence[int]) -> Plan:
-        """Return the plan scheduler:STEPS. Raises UserError if there is none."""
+        """Return the plan that `scheduler:STEPS` names. Raises UserError if there is none."""
         stored = read_steps(self.config)
         if stored is None:
             return plan_from_scheduler_config(self.config, steps=steps, guidance=guidance, x_shape=x_shape)

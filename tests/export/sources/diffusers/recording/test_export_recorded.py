@@ -66,7 +66,7 @@ def test_an_argument_without_a_value_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("without", "fix"),
     [
-        (None, "the usual call runs without --call height=13: change it, or leave it out"),
+        (None, "the call works without --call height=13: give another value, or leave it out"),
         ("it is too large", "check --call height=13, or write a function"),
         ("it failed", "write a function"),
     ],

@@ -57,7 +57,7 @@ class Doubling(OwnPipeline):
 def test_samples_with_a_held_part_are_those_of_the_pipeline(caplog: pytest.LogCaptureFixture) -> None:
     load_pipeline(make(Inpainting), "mine", "0", {})
     assert "mine: samples of Inpainting agree within" in caplog.text
-    assert "mine: its pipeline keeps a part of a picture; give --image FILE --known MASK, or hold=" in caplog.text
+    assert "mine: its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_x_that_starts_from_a_noised_picture_is_accepted(
     start = f"        x = self.scheduler.add_noise({', '.join(map(''.join, values))})\n"
     file.write_text(FILE.replace(times, times + start))
     load_source(f"{file}:make")
-    assert "its first x contains a part of the picture" in caplog.text
+    assert "its first x contains a part of the image" in caplog.text
 
 
 def test_x_with_the_noise_of_a_later_step_is_refused(file: Path) -> None:
