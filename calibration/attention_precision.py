@@ -103,7 +103,7 @@ def measure_largest(
 def _largest_probability(
     prepared: Graph, attention: LargeAttention, query: NDArray[np.float32], key: NDArray[np.float32]
 ) -> float:
-    """Return the largest probability of an attention, [..., tokens, width] and [..., width, keys].
+    """Return the largest probability of an attention for `query` [..., tokens, width] and `key` [..., width, keys].
 
     Heads may share keys, and samples may share constant keys: the leading axes are broadcast, as in MatMul.
     """

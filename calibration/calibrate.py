@@ -50,9 +50,9 @@ def calibrate(
 ) -> Calibration:
     """Calibrate a bundle and return its int8 bodies. All bodies and their ranges are committed at once.
 
-    `workers`, if given, are used instead of those that the options name. `after_checks` is called once the options fit
-    the bundle, before any evaluation. Raises UserError naming the targets that failed; the bodies of the other targets
-    are in the bundle by then.
+    workers: worker processes to use instead of those that the options request. after_checks: called after the options
+        were checked against the bundle, before any evaluation. Raises UserError, which names the targets that failed;
+        the bodies of the other targets are in the bundle by then.
     """
     checked = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:

@@ -103,7 +103,8 @@ def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan
 
 
 def _add_precision_maps(writer: Writer, task: Task, network: CalibratedNetwork, kept: Collection[str]) -> str | None:
-    """Write the precision maps of the `kept` bodies and of a network's searches, and return their file, if any."""
+    """Write the precision maps of the bodies `kept` and of a network's searches. Return the name of the file, or None
+    if there are none."""
     maps = [each for each in _read_precision_maps(task.sampler.bundle) if each.body in kept]
     maps += [
         make_precision_map(name, network.plan.name, task.bound, each)

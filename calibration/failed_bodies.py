@@ -43,7 +43,7 @@ def try_targets(
     """Call `make` for each target, and return the results together with all errors, including the `failed` of earlier
     stages. The next stage continues with the targets in `made`.
 
-    `progress` receives the number of finished targets and the total. Raises the first UserError if nothing is made.
+    `progress` receives the number of finished targets and the total. Raises the first UserError if all targets failed.
     """
     made, errors = dict[str, Made](), dict(failed)
     for done, target in enumerate(targets, 1):

@@ -80,7 +80,7 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
 
 
 def _open_task(request: _Request, network: str) -> Task:
-    """Open the task of one network."""
+    """Prepare the calibration of one network of a bundle. Raises UserError if the plan has no step for this network."""
     plan, conditions, seeds = request.plan, request.conditions, request.checked.seeds
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:

@@ -82,8 +82,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     keep_float: tuple[str, ...] = ()
 
     def compile(self, compiler: PlanCompiler) -> AnyPlan:
-        """Compile the plan with one range group, which `calibrate` splits later. A plan file keeps its own guidance.
-        Clips of earlier calibrations are not used."""
+        """Compile the plan along which to calibrate, with a single range group, which `calibrate` splits later. A plan
+        file keeps its own guidance. Clips of earlier calibrations are not used."""
         manifest = compiler.bundle.manifest
         reference = self.plan or parse_plan_text(calibration_plan(manifest))
         is_file = isinstance(reference, FileReference)
@@ -224,7 +224,8 @@ def _load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
 
 
 def _parse_seeds(options: CalibrateOptions) -> range:
-    """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if they are held out."""
+    """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if some are reserved for
+    judging bodies."""
     if options.trajectories < 1:
         raise UserError(f"{options.trajectories} trajectories are too few", "use at least 1, preferably 64")
     if options.trajectories > MOST_TRAJECTORIES:
@@ -244,7 +245,7 @@ def _parse_seeds(options: CalibrateOptions) -> range:
 
 
 def _scheduler_clip(compiler: PlanCompiler) -> Clip | None:
-    """Return the clip of the scheduler that came with the denoiser, or None."""
+    """Return the clip of x0 in the config of the denoiser's scheduler, or None if there is none."""
     if compiler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):

@@ -125,6 +125,7 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:
-    """Return the difference at the worst step, rounded to significant digits, or None."""
+    """Return the difference at the step where it is preserved worst, rounded to significant digits. None if no step has
+    one."""
     each = worst_difference(steps)
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))

@@ -40,7 +40,8 @@ def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Wor
 
 
 def make_moment_collector(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
-    """Return a function that sums the moments of a trajectory, at `positions` positions of each row."""
+    """Return a function that runs a trajectory and sums the second moments of the inputs of operations, at `positions`
+    positions of each row."""
     release_free_memory()  # frees the memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.ops_with_weights for op in ops))
     network = open_observed(task.prepared, read, task.threads)

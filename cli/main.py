@@ -1,4 +1,5 @@
-"""The entry point. It imports almost nothing, so that an interrupt at any time prints one line of text."""
+"""The entry point of the command line. It imports almost nothing, so that an interrupt at any time prints one line of
+text."""
 
 import os
 import sys

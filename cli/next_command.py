@@ -67,8 +67,8 @@ def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = No
 
 
 def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep report` command, with the conditions of the previous verb. Figures that `measure` wrote to a
-    file may be those of another plan or guidance than the calibrated one: the report then has these too."""
+    """Return the `fewstep report` command, with the conditions that the previous command got. If that was a `measure`
+    with another plan or guidance than the calibrated one, whose results went to a file, the report gets these too."""
     from fewstep.report.options import ReportOptions
     from fewstep.report.report_task import open_report_task
 
@@ -80,7 +80,8 @@ def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCo
 
 
 def _options_of_other_plan(given: "ConditionOptions | None") -> str:
-    """Return the plan and the guidance of figures that a judgement wrote to a file, and a file for a report of them."""
+    """Return the options --plan, --guidance and --output for a report of results that `measure` wrote to a file because
+    they are for another plan or guidance than the calibrated one; "" if they are not."""
     from fewstep.measure.options import MeasureOptions
 
     if not isinstance(given, MeasureOptions) or given.output is None or (given.plan, given.guidance) == (None, None):

@@ -8,7 +8,7 @@ from fewstep.runtime.options import option_fields
 
 
 def find_repeated_option(verb: Verb, arguments: Sequence[str]) -> str | None:
-    """Return the first flag of an option with one value that a command line has more than once, or None."""
+    """Return the first option that takes a single value but occurs more than once on a command line, or None."""
     kind: Any = options_of(verb)
     hints = get_type_hints(kind)
     given = [argument.partition("=")[0] for argument in arguments]

@@ -79,11 +79,11 @@ def default_plan(
 
 
 def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength: bool) -> TextReference:
-    """Return the plan of a run that names none: that of the bundle's calibration, else that of the denoiser's own
-    scheduler, else the usual one.
+    """Return the plan of a run that names none: the calibrated plan; without a calibration, the plan of the denoiser's
+    own scheduler; without a scheduler, the default plan.
 
     is_changed: whether the run has another guidance, size, clip or strength than the stored plan, and its name has to
-    be compiled again. has_strength: whether it starts from an image.
+        be compiled again. has_strength: whether it starts from an image.
     """
     manifest, calibrated = bundle.manifest, find_calibrated_body(bundle.manifest, body)
     if calibrated is None or calibrated.plan is None:
@@ -121,8 +121,8 @@ def _names_solver(name: str) -> bool:
 def describe_defaults(
     defaults: Defaults, guidance: float | Guidance | None, clip: float | None, origin: str = "calibrated"
 ) -> str:
-    """Return the settings that a run with these options takes from the calibration or a choice, as ", guidance 2 and
-    clipped to [-1, 1] as calibrated"; "" if there are none."""
+    """Return a clause about the guidance and shaping that a run with these options takes from the calibration or a
+    choice, such as ", guidance 2 and clipped to [-1, 1] as calibrated"; "" if it takes none."""
     taken = []
     if guidance is None and defaults.guidance is not None:
         taken.append(f"guidance {describe(defaults.guidance)}")

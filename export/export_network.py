@@ -108,7 +108,7 @@ def export_network(
 
 
 def _convert_to_float16(writer: Writer, bodies: Sequence[Graph]) -> list[Graph]:
-    """Convert bodies to float16. Conditioner and prologue stay float32, since they run only once per call."""
+    """Convert bodies to float16. (Conditioner and prologue stay float32, since they run only once per call.)"""
     half = [drop_unused(to_half(body, FLOAT16)) for body in bodies]
     large = [any(place_of(array) is not None for array in body.constants.values()) for body in bodies]
     if any(large):

@@ -69,13 +69,15 @@ def load_and_trace(
     *more: str,
     check: Callable[[Spec, Evaluate], None] | None = None,
 ) -> LoadedDenoiser:
-    """Load, trace and rewrite the denoiser. Run the original, unless the replaced bundle has a reusable verification.
+    """Load, trace and rewrite the denoiser. The original is run at all points of comparison, unless the bundle to be
+    replaced has a verification that can be reused.
 
-    `dtype` is the body's type. `more` lists everything else that a verification depends on, such as versions, as text.
-    `check` raises UserError if the denoiser's outputs contradict its spec, before a module is traced.
+    `dtype` is the type of the body. `more` lists, as text, everything else on which a verification depends, such as
+    versions. `check` raises UserError if the denoiser's outputs contradict its spec; it is called before a module is
+    traced.
 
-    The weights of a large denoiser are then in files in the bundle's folder. Its own memory can be garbage-collected
-    after this call, and `again` loads it again. The graphs of a small denoiser share its weights.
+    Afterwards, the weights of a large denoiser are in files in the bundle's folder, and its memory can be
+    garbage-collected; `again` loads it again. The graphs of a small denoiser share its weights.
     """
     source = load()
     if (needed := estimate_needs(source, dtype)) is not None:

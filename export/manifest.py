@@ -62,8 +62,9 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
 
 
 def choose_data_limit(previous: Manifest | None, new: Manifest, of_samples: Callable[[], float] | None) -> Manifest:
-    """Return the manifest of an export with its limit of the data: that of the Spec, where infinity stands for no
-    limit; else that of the samples of `--check`; else that of the bundle that it replaces."""
+    """Return the manifest of an export with the largest magnitude in the data: the one in the Spec (infinity stands for
+    no limit); without it, that of the samples of `--check`; without these, the one of the bundle that the export
+    replaces."""
     if new.data_limit == inf:
         return msgspec.structs.replace(new, data_limit=None)
     if new.data_limit is None and of_samples is not None:
@@ -72,8 +73,9 @@ def choose_data_limit(previous: Manifest | None, new: Manifest, of_samples: Call
 
 
 def _keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
-    """Return the manifest of an export that replaces the bundle of `previous`, with that bundle's limit of the data if
-    the new export found none, and its graphs are the same. Otherwise warn that the limit is lost."""
+    """Return the manifest of an export that replaces the bundle `previous`. If the new export has no limit of the data,
+    and the graphs are the same, it gets the limit of that bundle. If the graphs differ, a warning says that the limit
+    is lost."""
     limit = previous.data_limit
     if new.data_limit is not None or limit is None:
         return new

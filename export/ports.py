@@ -1,7 +1,8 @@
-"""Give the graph of an .onnx file the ports of fewstep's graphs: x, time, conditions, output; all in float32.
+"""Give the graph of an .onnx file the inputs and outputs of fewstep's graphs: x, time, conditions and output, all in
+float32.
 
-Tensors are renamed if that suffices. If a file's port has another type or shape than fewstep's, a node between the two
-converts. A single time for all samples becomes one time per sample.
+Tensors are renamed if that suffices. If an input or output of the file has another type or shape than fewstep's, a node
+between the two converts it. A single time for all samples becomes one time per sample.
 """
 
 import logging

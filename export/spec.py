@@ -104,7 +104,7 @@ class Spec(Description, frozen=True):
 
     @property
     def times(self) -> dict[str, str]:
-        """The network's times: the names of the inputs in an .onnx file, by the port of the graph."""
+        """The names of the network's time inputs in an .onnx file, by the names that fewstep's graphs use."""
         return {TIME: self.time} | ({} if self.to is None else {TO: self.to})
 
     @property
@@ -337,7 +337,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class TracedDenoiser:
-    """A denoiser as a float32 graph in opset 20 with a dynamic batch. Its ports are x, time, conditions and output."""
+    """A denoiser as a float32 graph in opset 20 with a dynamic batch, whose inputs are x, time and conditions."""
 
     graph: Graph
     reference: Reference

@@ -197,8 +197,9 @@ def joint_equations(
 
 
 def feature_columns(extractor: Extractor, jacobian: Jacobian, x_shape: Sequence[int]) -> tuple[Array, Array]:
-    """Return the derivatives of features with respect to each number [seeds, P, D], by one difference along each column
-    of the samples, and the residual: the teacher's features minus those of the samples [seeds, D]."""
+    """Return the derivatives of features with respect to each coefficient and time [seeds, P, D], from one finite
+    difference along each column of the Jacobian, and the residual: the teacher's features minus those of the samples
+    [seeds, D]."""
 
     def features(samples: Samples) -> Array:
         return extractor.extract(samples.reshape(-1, *x_shape).astype(np.float32)).astype(np.float64)

@@ -31,7 +31,7 @@ class Number:
 
 
 def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) -> tuple[Number, ...]:
-    """Return the numbers of the given kinds that a fit may change, step by step.
+    """Return the coefficients and times of the given kinds that a fit may change, step by step.
 
     norms: [N + 1, 1 + history + given], root mean squares over rollouts. Row i is step i, and row N the finished
         sample. Column 0 is of x; the others are of each step's predictions, newest first, and of the given tensors.

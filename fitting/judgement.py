@@ -68,7 +68,7 @@ def judge_fit(
 
 
 def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
-    """Return True if the features of `samples` are closer to those of `targets` than the features of `others`, which
+    """Return True if the features of `samples` are closer to those of `targets` than the features of `others` are. All
     are samples from the same seeds.
 
     Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD alone would be too

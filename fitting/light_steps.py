@@ -55,13 +55,13 @@ class LightChoice:
 
 @dataclass(frozen=True)
 class LightTask:
-    """The inputs of a choice of light steps.
+    """The inputs for choosing the light steps of a plan.
 
     plan: with full steps only.
-    features: what the light network reads.
-    records: the conditions of the trajectories; None if each seed draws its own.
+    features: the description of the features that the light network reads.
+    records: the conditions of the trajectories; None for random conditions, determined by the seeds.
     seeds: the number of trajectories.
-    threshold: the largest relative difference of features that a light step may have.
+    threshold: the largest relative error that the features of a light step may have.
     """
 
     sampler: Sampler

@@ -1,8 +1,9 @@
-"""The checks of the teacher, before the search and again with the fitted plan. They form a gate: if it is shut, the
-bundle keeps no plan that is fitted to this teacher.
+"""The checks of a fit's teacher, made before the search and again with the fitted plan. They form a gate: if it is
+shut, no plan that is fitted to this teacher is stored in the bundle.
 
 The reference of a check is a plan with twice the teacher's steps, which stands for the exact trajectory. A teacher
-suffices if it is nearer to this reference than the plan that a new plan would replace, by at least TEACHER_MARGIN dB.
+suffices if it is nearer to this reference than the stored plan that a new one would replace, by at least TEACHER_MARGIN
+dB.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Build a graph: append nodes in order, and inline whole graphs with their tensors under a prefix."""
+"""Build a graph: add nodes in order, and inline whole graphs with a prefix before the names of their tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -84,7 +84,8 @@ def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
 
 
 def dimension_name(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
-    """Return the name of a dimension from its values at these choices of sizes; "?" if a value is not a number.
+    """Return the name of a dimension, given its values for several choices `at` of the free sizes; "?" if a value is
+    not a number.
 
     The name is a number if the value never changes, and "height/8" or "height*width/64" if it is a multiple of sizes.
     Otherwise it joins the values by "|", so that equal dimensions have equal names.

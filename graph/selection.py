@@ -158,8 +158,8 @@ def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
 
 
 def _refuse_foreign(graph: Graph) -> None:
-    """Raise UserError if a graph already has quantized operations, since its ranges would then have another meaning, or
-    if it has other operations specific to onnxruntime, whose output types onnx cannot infer."""
+    """Raise UserError if a graph already has quantized operations, because ranges measured on it would have another
+    meaning, or if it has other operations specific to onnxruntime, whose output types onnx cannot infer."""
     for node in graph.nodes:
         if is_quantized(node.op, node.domain):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Estimates of the memory that sampling with a bundle's bodies takes, before it starts."""
+"""Estimate the memory that sampling with a bundle's bodies needs, before it starts."""
 
 from collections.abc import Iterable
 

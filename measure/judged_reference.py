@@ -31,10 +31,11 @@ class ReferenceOptions(ConditionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedReference:
-    """The samples that bodies are compared with: float32's along a plan, and along its teacher.
+    """The samples with which bodies are compared: those of float32 along a plan, and along its teacher.
 
-    reference: float32, opened from `bundle`. teacher: the first plan to try as teacher; None for distilled denoisers
-    and tokens. teacher_reference: the teacher that the user named, or None. records: user-supplied conditions, or None.
+    reference: the sampler of float32, opened from `bundle`. teacher: the first plan to try as teacher; None for
+        distilled denoisers and tokens. teacher_reference: the teacher that the user named, or None. records:
+        user-supplied conditions, or None.
     """
 
     bundle: Bundle

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTask(JudgedReference):
-    """The task of a judgement: everything that is checked before the first sample.
+    """The inputs of a comparison of bodies with float32, all checked before the first sample.
 
     Attributes:
-        setup: the workers that sample.
+        setup: the worker processes that sample.
         by_rows: whether float32 and all bodies run one row at a time.
-        bodies: the judged bodies, by name. `plan` is the plan of the first.
+        bodies: the bodies to compare, by name. `plan` is the plan of the first.
         plans: the plan of each body, by name. They differ only if each body has its own fitted plan.
         contenders: the bodies, each with its number of seeds, out of `count`. The teacher samples
             `teacher_sample_count` of them.

@@ -23,12 +23,12 @@ LOGITS_HELD = 2**26  # maximum number of logits of a run in memory, for each bod
 
 
 class Judging(Protocol):
-    """The functions of a judgement that depend on the sample space."""
+    """The functions for comparing bodies with float32 that depend on the sample space."""
 
     def judge(
         self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
     ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
-        """Return float32's samples of a batch, and the runs of the contenders by name."""
+        """Return the float32 samples of a batch, and the runs of the contenders by name."""
 
     def batch_size(self, plan: AnyPlan, batch: int) -> int:
         """Return the number of seeds of a batch, at most `batch`."""
@@ -76,7 +76,8 @@ class ContinuousJudging:
 
 
 class TokenJudging:
-    """The judging of tokens: logits at float32's states, and separate runs."""
+    """Compares bodies of token denoisers with float32: their logits at the states of the float32 run, and their samples
+    from separate runs."""
 
     def judge(
         self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies

@@ -118,7 +118,7 @@ def _starts_from_rows(plan: Plan) -> bool:
 
 
 def _tail_problem(plan: Plan) -> str | None:
-    """Return the problem with the fields of a tail, or None."""
+    """Return what is wrong with the fields that describe a tail, as text, or None if nothing is."""
     if plan.tail_of is None:
         return f"its first step is {plan.first_step}, but it is not a tail" if plan.first_step else None
     if plan.first_step < 0 or not _starts_from_rows(plan):

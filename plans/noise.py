@@ -64,7 +64,7 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def normal_batch(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return `normal` of each seed, [len(seeds), *shape]: the executor's draw for a batch."""
+    """Return standard normal noise [len(seeds), *shape] for a draw: `normal` of each seed."""
     return _draw_streams(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
 
 

@@ -240,7 +240,7 @@ def steps_to_run(plan: Plan) -> tuple[Step, ...]:
 
 
 def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
-    """Return the problem with a plan's tensors, or None."""
+    """Return what is wrong with a plan's tensors, as text, or None if nothing is."""
     for i, tensor in enumerate(tensors):
         if len(tensor.shape) > AXES_LIMIT:
             return f"tensors[{i}] has {len(tensor.shape)} axes"

@@ -51,7 +51,7 @@ ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # fields that are part
 
 
 def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """Return (field, problem) for a spec with an invalid value, or None."""
+    """Return (field, what is wrong with it) for a schedule with an invalid value, or None if nothing is wrong."""
     if not 1 <= spec.timesteps <= TIMESTEPS_LIMIT:
         return "timesteps", f"{spec.timesteps} is not in 1 .. {TIMESTEPS_LIMIT}"
     if not BETA_LEAST <= spec.beta_start < 1:

@@ -44,10 +44,10 @@ class Rescale(Strict, frozen=True, tag="rescale"):
 
 
 class MatchNorm(Strict, frozen=True, tag="match_norm"):
-    """Give the guided output the norm of the conditional one: p = o |o_cond| / |o|, with Euclidean norms along one axis
-    of a sample, as the pipelines of Qwen-Image and Lumina 2 do.
+    """Rescale the guided output to the norm of the conditional output: p = o |o_cond| / |o|, with Euclidean norms along
+    one axis of a sample, as the pipelines of Qwen-Image and Lumina 2 do.
 
-    axis: the axis, counted from the last, which is -1.
+    axis: the axis along which norms are computed, negative (counted from the last).
     """
 
     axis: int = -1

@@ -196,7 +196,7 @@ class Tracer:
         return self._add(Ones())
 
     def noise(self) -> Lin:
-        """Return a new standard normal draw. A draw may be used several times."""
+        """Return a new draw of standard normal noise. It may be used several times."""
         self.draws += 1
         return self._add(Draw(self.draws - 1))
 

@@ -144,7 +144,7 @@ def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
 
 
 def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the sizes of the readable files, and for each other file its fault and fix."""
+    """Return the sizes of the files that can be read, and, for each other file, what is wrong with it and the fix."""
     sizes, unreadable = dict[str, int](), dict[str, str]()
     for name in bundle.manifest.files:
         try:

@@ -71,7 +71,8 @@ def _build_page(bundle: Bundle, measured: Results, samples: Samples | None) -> t
 
 
 def _read_or_note(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
-    """Return stored content, or None with a note in `left_out` if it cannot be read. The page is written anyway."""
+    """Return stored content. If it cannot be read, return None, and add the reason to `left_out`; the page is written
+    without it."""
     try:
         return stored(bundle)
     except UserError as error:

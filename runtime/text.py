@@ -49,12 +49,12 @@ class TextEncoder:
 
     @property
     def state(self) -> StateWords | None:
-        """The observation that prompts contain as words, or None."""
+        """The observation that prompts contain as words, such as the robot's state; None if they contain none."""
         return state_words(self.bundle.manifest)
 
     @property
     def form(self) -> PromptForm | None:
-        """The template that a policy's task is put into before it is tokenized, or None."""
+        """The template into which a policy's task is inserted before it is tokenized; None without a template."""
         text = self.bundle.manifest.text
         return None if text is None else text.form
 

@@ -45,9 +45,12 @@ Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes that replace its n
 
 
 def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """Return the lowered graph after these fusions. Nodes that are no longer read stay in the graph. `types` are the
-    types of the prepared graph, whose tensor names the lowered graph keeps; `encodings` are the codes of quantized
-    tensors, by name."""
+    """Return the int8 graph after the fusions that this module describes. Nodes that are no longer read stay in the
+    graph.
+
+    types: the dtypes and shapes of the prepared graph, whose tensor names the int8 graph keeps. encodings: the
+        quantization parameters of quantized tensors, by name.
+    """
     codes = {
         integer_name(name): code for name, code in encodings.items() if code.multipliers is not None
     }  # keys: names of the integers

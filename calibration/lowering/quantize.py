@@ -147,8 +147,9 @@ def cache_quantizer(quantize: Quantizer) -> Quantizer:
 
 
 def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
-    """Return the operations that a lowering replaces: all possible ones if `no_floats`, otherwise those that the
-    selection rules choose. Raises UserError if there are none; call it before anything is measured."""
+    """Return the operations that an int8 graph replaces: all that can be replaced if `no_floats`, otherwise those that
+    the selection rules choose. Raises UserError if there are none, so it should be called before anything is
+    measured."""
     if no_floats and prepared.optional:  # inputs whose values were not measured
         what = "slots for LoRA files have no ranges, but this target quantizes every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")

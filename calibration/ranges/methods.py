@@ -239,8 +239,8 @@ def _weigh_errors(
     density: Density, scale: NDArray[np.float64], least: NDArray[np.float64], clipped: float
 ) -> NDArray[np.float64]:
     """Return the error of each quantizer [K]; infinite for those that cannot be the best, because their clipping error
-    exceeds the total error of a likely candidate. This excludes most quantizers, and a clipping error needs the
-    density's moments only at the two ends of the quantizer's range."""
+    alone exceeds the total error of a likely candidate. This excludes most quantizers quickly: a clipping error needs
+    the density's moments only at the two ends of the quantizer's range."""
     outside = clipped * density.clipping_error(scale, least)
 
     def error_of(which: NDArray[np.intp]) -> NDArray[np.float64]:

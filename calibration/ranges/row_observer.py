@@ -77,6 +77,6 @@ def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
 
 
 def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:
-    """Return the bytes of one row of `tensors`. A tensor of unknown size is not counted."""
+    """Return the size in bytes of one row of all `tensors`. A tensor of unknown size is not counted."""
     types = infer_types(graph)
     return sum(types.sample_bytes(name) or 0 for name in tensors)

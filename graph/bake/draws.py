@@ -1,6 +1,7 @@
-"""The noise of a baked run: the input `noise` is draw 0, and the input `draws` has all later draws in order.
+"""The noise inputs of a baked run: `noise` is draw 0, and `draws` has all later draws in order.
 
-A token run begins without noise. Its `draws` are chances, float64 in (0, 1), numbered as in the executor.
+A token run begins without noise. Its `draws` are uniform random numbers, float64 in (0, 1), numbered as in the
+executor.
 """
 
 import math

@@ -58,7 +58,8 @@ class HoldInputs:
 
 
 def hold_for_plan(plan: AnyPlan, kind: HeldAs) -> HoldInputs | None:
-    """Return the hold along a plan; None for "none". Raises UserError if the plan cannot hold a part."""
+    """Return the inputs for the known part of a sample along a plan; None for the kind "none". Raises UserError if the
+    plan does not allow a known part."""
     if kind == "none":
         return None
     plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}", "a hold")

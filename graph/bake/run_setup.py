@@ -87,8 +87,8 @@ def add_setup(
 
 
 def _branches(plan: AnyPlan) -> tuple[str, ...]:
-    """Return the branches of all steps: those of the step with the most, then those that only other steps have, as with
-    the guidance weights (0, 1)."""
+    """Return the branches of all steps: first those of the step with the most, then those that only other steps have,
+    as with the guidance weights (0, 1)."""
     most = max((step.branches for step in plan.steps), key=len)
     return tuple(dict.fromkeys((*most, *(branch for step in plan.steps for branch in step.branches))))
 

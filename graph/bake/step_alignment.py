@@ -157,7 +157,7 @@ def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
 
 
 def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool) -> list[int]:
-    """Return the indices of a step's own columns among all columns."""
+    """Return the indices that a step's own columns have among the common columns of all steps."""
     start = rows + first * step.heads
     shaped = [rows + outputs] if step.shaping is not None else []
     draws = rows + outputs + has_shaping

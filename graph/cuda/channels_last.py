@@ -349,7 +349,7 @@ class _Layout:
         return True
 
     def _reads_images(self, node: Node, name: str) -> bool:
-        """Return True if a node reads a sequence as an image."""
+        """Return True if a node interprets a sequence [B, C, n] as an image."""
         return (
             node.op == "Conv" or node.output in self.norms or node.op == "Reshape" and self.types.rank(node.output) == 4
         )

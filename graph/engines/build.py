@@ -143,7 +143,7 @@ def _drop_forms(manifest: Manifest, part: NetworkBody, kept: list[EngineEntry]) 
 
 
 def _find_current(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
-    """Return the bundle's undamaged engine with this key, or None."""
+    """Return the undamaged engine with this key in the bundle, or None if it must be built."""
     for engine in bundle.manifest.engines:
         if engine.key == key.digest:
             try:

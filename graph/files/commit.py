@@ -295,7 +295,7 @@ def _unwritable(bundle: Path, error: OSError, instead: str) -> UserError:
 
 
 def _current(bundle: Path, must_exist: bool) -> Bundle | None:
-    """Return the bundle, read under the lock, or None. A damaged manifest is an error only if the bundle must exist."""
+    """Return the bundle as stored on disk, or None. A damaged manifest is an error only if the bundle must exist."""
     try:
         return open_bundle(bundle)
     except UserError:

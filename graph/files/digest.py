@@ -15,7 +15,8 @@ def digest(graph: Graph) -> bytes:
 
 
 def structure_digest(graph: Graph) -> bytes:
-    """Return the SHA-256 of a graph's ports, nodes, small constants, and the types and shapes of large constants."""
+    """Return the SHA-256 of a graph's inputs, outputs, nodes and small constants, and of the types and shapes of its
+    large constants."""
     return _digest(graph, LARGE)
 
 

@@ -120,8 +120,8 @@ def store(
 
 
 def offload_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
-    """Return the graphs. If one of them is too large for one file, the weights of all are stored in files and released
-    from memory."""
+    """Return the graphs with their weights moved to files and released from memory, if one of them is too large for one
+    file. Otherwise return them unchanged."""
     return store_weights(writer, *graphs) if any(map(exceeds_one_file, graphs)) else graphs
 
 

@@ -33,9 +33,10 @@ def split_mask(attention: AttentionNodes) -> tuple[Sequence[Node], str] | None:
 
 @dataclass(frozen=True)
 class MaskConverter:
-    """Writes masks in the shape that the kernel reads. A mask that several attentions read is written once.
+    """Converts attention masks to the shape that the fused kernel reads. A mask that several attentions read is
+    converted once.
 
-    written: names of the written masks, by the original mask and the sizes of the scores.
+    written: the names of the converted masks, by the original mask and the sizes of the scores.
     """
 
     graph: Graph

@@ -200,7 +200,7 @@ class _Change:
         return self.parts[found["t"]][int(number)]
 
     def _joins(self, product: Node) -> tuple[Node, ...]:
-        """Return the Transpose and the Reshape that join the heads after an attention; an empty tuple if other nodes
+        """Return the Transpose and the Reshape after an attention that join its heads; an empty tuple if other nodes
         follow."""
         if not self.idx.is_inner(product.output):
             return ()

@@ -1,8 +1,9 @@
-"""Search times by evolution (AutoDiffusion: Li et al. 2023, arXiv 2309.10438), for the solver of the nominal plan.
+"""Search for the times of a plan by evolution (AutoDiffusion: Li et al. 2023, arXiv 2309.10438), with the solver of the
+nominal plan.
 
 A candidate is an increasing selection from many times. Mutation draws some of its times again, and crossover takes each
-time from one of two parents. The authors also search layers to leave out, and use FID as the score. Here the score is
-the distance to the teacher's samples.
+time from one of two parents. The authors also search for layers to leave out, and use FID as the score. Here the score
+is the distance from the teacher's samples.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ Places = tuple[int, ...]
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """Return the plan with the best times between the ends of the nominal grid."""
+    """Return the plan of the nominal solver with the best times found between the ends of the nominal grid."""
     times = setting.times(CHOICES)
     inner = setting.evaluations - 1
 

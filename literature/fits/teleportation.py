@@ -16,11 +16,11 @@ NOISY = "dpmpp_2m:{}@arctan"  # this grid is dense where a Gaussian start is exa
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """Return the best plan among those with more steps, where a Gaussian start replaces the first ones. They use the
-    nominal solver on its own grid, or on `NOISY`.
+    """Return the best of several plans with more steps, whose first steps are replaced by a start from a Gaussian. They
+    use the nominal solver on its own grid, or on `NOISY`.
 
-    Mean and variance are estimated for each element of the teacher's samples. The authors use the covariance of the
-    data, which a plan cannot multiply by.
+    Mean and variance of the Gaussian are estimated for each element from the teacher's samples. The authors use the
+    covariance of the data, which a plan cannot multiply by.
     """
     samples = np.concatenate([block.required_target for block in setting.blocks]).astype(np.float64)
     mean, variance = samples.mean(axis=0), samples.var(axis=0)

@@ -1,4 +1,5 @@
-"""Other readings of a spec that the errors do not exclude: what they change, and whether samples would differ."""
+"""Other interpretations of a spec that the prediction errors do not exclude: what they change, and whether samples
+would differ."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ LOWEST, HIGHEST = -5.0, 5.0  # limits of log(alpha / sigma) along it, as for LAM
 
 @dataclass(frozen=True)
 class Alternative:
-    """A reading that is not the stated one, and its errors."""
+    """An interpretation of the network other than the stated one, and the errors of its predictions."""
 
     reading: SpecReading
     errors: ErrorsByLam
@@ -40,9 +41,10 @@ def find_undecided(
     data: Float32,
     conditions: ConditionRecords,
 ) -> dict[str, str]:
-    """Return, as text, the likeliest mistake in each fact of the spec that the errors do not decide: "whether ...".
+    """Return, as text, what the prediction errors do not decide about the spec ("whether ..."), by fact, each with the
+    most likely mistake.
 
-    Of readings whose samples differ from the stated reading's by less than people see, none is a mistake.
+    Other interpretations of the network whose samples look like those of the stated one are not counted as mistakes.
     """
     found = dict[str, tuple[float, str]]()
     for other in others:
@@ -60,7 +62,8 @@ def find_undecided(
 def _samples_agree(
     network: Network, stated: SpecReading, other: SpecReading, data: Float32, conditions: ConditionRecords
 ) -> bool:
-    """Return whether samples of both readings are so near that few people see a difference."""
+    """Return whether samples under two interpretations of the spec are so similar that few people would see a
+    difference."""
     if other.fact == "range of the data":  # the samples are the same numbers, of another meaning
         return False
     values, power = select_rows(conditions, np.arange(min(SAMPLES, len(data)))), float(np.var(data, axis=0).mean())

@@ -63,7 +63,8 @@ def measure_errors(
 def denoise(
     network: Network, reading: SpecReading, x: NDArray[np.floating], time: Time, values: ConditionRecords
 ) -> NDArray[np.floating]:
-    """Return the network's prediction of x0, of the shape of x [N, *x_shape], as the reading interprets it."""
+    """Return the x0 [N, *x_shape] that the network predicts for x, under one interpretation of its inputs and outputs
+    (`reading`)."""
     fed = (input_scale(reading.prediction, time, reading.schedule) * x).astype(np.float32)
     output = network(fed, np.full(len(x), reading.time(time.network)), values)[:, : x.shape[1]]
     a, b = x0_coefficients(reading.prediction, time, reading.schedule)

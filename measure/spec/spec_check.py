@@ -75,7 +75,7 @@ class SpecCheck(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Setting:
-    """What a check is given, and the rows of the data that it denoises."""
+    """The inputs of a check, and the rows of the data on which errors are measured."""
 
     network: Network
     stated: SpecReading
@@ -84,7 +84,8 @@ class _Setting:
     rows: NDArray[Any]
 
     def denoise(self, reading: SpecReading, count: int | None = None) -> Alternative:
-        """Return the errors of a reading on all rows, or on the first ones."""
+        """Return the errors of the predictions under one interpretation of the spec, on all rows of the data, or on the
+        first `count`."""
         return Alternative(
             reading, measure_errors(self.network, reading, self.data, self.conditions, self.rows[:count])
         )
@@ -133,7 +134,7 @@ def check_spec(
 
 
 def _try_readings(setting: _Setting, readings: Iterable[SpecReading]) -> Iterator[Alternative]:
-    """Yield the readings whose errors on a few samples are not far larger than the stated one's."""
+    """Yield the interpretations whose errors on a few samples are not much larger than those of the stated one."""
     first = setting.denoise(setting.stated, FIRST).errors
     for reading in readings:
         try:

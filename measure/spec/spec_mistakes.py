@@ -95,7 +95,8 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
 
 
 def shifted_readings(stated: SpecReading) -> Iterator[SpecReading]:
-    """Yield readings whose schedule has other parameters: the network receives the times of other log-SNRs."""
+    """Yield interpretations whose noise schedule has other parameters, so that the network receives the times of other
+    log-SNRs."""
     schedule = NoiseSchedule(stated.schedule)
     low, high = schedule.noisiest.lam, schedule.cleanest.lam
 

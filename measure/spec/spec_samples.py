@@ -68,7 +68,7 @@ def largest_magnitude(file: Path, denoiser: Description) -> float:
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
-    """Check a bundle's float32 body against the samples of a file."""
+    """Check whether a bundle's float32 body and its spec agree with the samples in a file."""
     manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
     samples = read_samples(file, manifest, not manifest.networks and not sampler.network().inputs.has_second_time)
 

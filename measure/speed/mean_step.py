@@ -1,4 +1,5 @@
-"""The mean step of a body whose steps run several graphs or networks, weighted by how often the plan runs each."""
+"""The mean step of a body whose steps run several graphs or networks, each weighted by the number of steps that run
+it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

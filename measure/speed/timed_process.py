@@ -1,4 +1,4 @@
-"""Contenders that take turns, each in a separate process.
+"""Time contenders in turns, each in a separate process.
 
 Processes are separate because sessions in one process share an allocator, unlike in a program that a user runs.
 Contenders take turns because a machine's clock, temperature and load drift over seconds. Only one contender runs at a

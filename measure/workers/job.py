@@ -48,10 +48,10 @@ def run_item(job: bytes, threads: int, item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor that runs items: processes of this machine, of a cluster, or the caller's.
+    """An executor that runs items: processes of this machine or of a cluster, or an executor of the caller.
 
-    count: number of items that run at once. threads: number of threads of one item, 1 or more, which may change a
-        backend's order of sums.
+    count: the number of items that run at once. threads: the number of threads per item, 1 or more. The order in which
+        a backend sums may depend on it.
     """
 
     executor: Executor

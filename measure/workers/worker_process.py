@@ -34,7 +34,7 @@ def receive(stream: IO[bytes]) -> bytes:
 
 
 def picklable_error(error: Exception) -> Exception:
-    """Return the error, or its text if it cannot be unpickled: some classes take other arguments."""
+    """Return an error if it can be pickled and unpickled; otherwise a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

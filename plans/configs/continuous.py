@@ -1,4 +1,4 @@
-"""Schedulers that use neither a table of timesteps nor a flow: those of EDM, Stable Audio and consistency models."""
+"""Schedulers that have neither discrete timesteps nor a flow: those of EDM, Stable Audio and consistency models."""
 
 from contextlib import suppress
 from math import atan, log, pi

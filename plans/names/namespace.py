@@ -69,7 +69,8 @@ class Namespace:
         return name in self.core or name in self._plugins()
 
     def find(self, name: str) -> Function | None:
-        """Return the function of a name, or None for an unknown name. Raises UserError for an ambiguous name."""
+        """Return the function with this name, or None if the name is unknown. Raises UserError for an ambiguous
+        name."""
         self.check_meaning(name)
         if name in self.core:
             function: Function = getattr(self.module, name)

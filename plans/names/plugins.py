@@ -60,7 +60,8 @@ def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def find_plugin(kind: str, name: str, is_core: bool = False) -> EntryPoint | None:
-    """Return the plugin of a name, or None. `is_core` means that fewstep has the name without a plugin.
+    """Return the plugin with this name, or None if there is none. is_core: whether fewstep has a function of that name
+    without a plugin.
 
     Raises UserError if the name is ambiguous.
     """

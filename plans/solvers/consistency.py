@@ -1,4 +1,5 @@
-"""Samplers of distilled denoisers, whose x0 is trained to be the end of the trajectory instead of the mean of all ends.
+"""Samplers for distilled denoisers, whose predicted x0 is trained to be the end of the trajectory instead of the mean
+of all possible ends.
 
 A step goes towards x0, then adds noise up to the next time. It goes to x0 itself (`renoise`, `lcm`, `consistency`) or
 part of the way (`tcd`, `ctm`). The step to the clean end adds no noise, so with one step these are one-step generators.

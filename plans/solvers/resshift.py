@@ -20,12 +20,12 @@ MADE_FOR = DenoiserFacts(ScheduleSpec("residual-shift"), "sample", towards="y")
 
 @Published("Yue, Wang, Loy 2023, arXiv 2307.12348", order=1, rows=2, made_for=MADE_FOR)
 def resshift(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. The rows are x and y.
-    It is for as few steps as the denoiser was trained with.
+    """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. The rows are x and y. It
+    is for as few steps as the denoiser was trained with.
 
-    It is the member of DDIM's family (`ddim` with eta) that keeps the share c = (1 - alpha_t) / (1 - alpha_s) of x, for
-    which y cancels. The rest of sigma_t^2 is fresh noise: kappa^2 eta_t (1 - c) in ResShift, and sigma_t^2 (1 - c) in
-    the bridge.
+    It is the member of DDIM's family (`ddim` with eta) that keeps the fraction c = (1 - alpha_t) / (1 - alpha_s) of x,
+    for which y cancels. The rest of sigma_t^2 is fresh noise: kappa^2 eta_t (1 - c) in ResShift, and sigma_t^2 (1 - c)
+    in the bridge.
     """
     x = trace.start()
     trace.reverts_to()  # raises UserError if the denoiser names no degraded sample

@@ -1,4 +1,4 @@
-"""The rest of a plan, which resumes a run from the rows of its state."""
+"""The rest of a plan from some step on, with which a run can be resumed from its state."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -21,8 +21,8 @@ LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a choice as they were given, and as numbers: milliseconds of a call, dB of its samples. None means
-    no limit."""
+    """The limits of a choice, as the user gave them and as numbers: milliseconds of a call, and dB of its samples. None
+    means no limit."""
 
     within: str | None
     at_least: str | None

@@ -1,5 +1,5 @@
-"""Deployments. A deployment is a plan run by a body on its fastest engine, with the time of a call and the quality of
-its samples.
+"""Measure deployments. A deployment is a plan, run by a body on its fastest engine, with the time of a call and the
+quality of its samples.
 
 A call is a whole sampling run, from noise to finished samples, including the prologue. A body runs in a separate
 process, in turns with the unit of time, which is one call of float32's network in another process. Both times are those

@@ -66,7 +66,7 @@ class TimedEngine(Strict, frozen=True):
 
 
 class _Running(NamedTuple):
-    """An engine and the process in which it runs a body."""
+    """An engine with its settings, and the process in which it runs a body."""
 
     engine: TimedEngine
     process: TimedProcess
@@ -114,7 +114,7 @@ def find_fastest_engine(
 
 
 def read_fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine | None:
-    """Return the result of an earlier `find_fastest_engine`, or None."""
+    """Return the cached result of `find_fastest_engine`, or None if there is none."""
     found = read_cached(_engine_key(bundle, body, batch, threads, fewest), TimedEngine)
     return None if found is None or found.backend not in NAMED else found
 

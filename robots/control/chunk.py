@@ -53,6 +53,6 @@ def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collec
 
 
 def pad_actions(actions: Float32, count: int) -> Float32:
-    """Return actions [count, ...]: the first ones, or all of them with the last one repeated."""
+    """Return the first `count` actions [count, ...]. If there are fewer, the last one is repeated."""
     missing = count - len(actions)
     return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])

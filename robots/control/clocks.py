@@ -142,7 +142,8 @@ class VirtualClock:
         self.run_jobs()
 
     def run_jobs(self) -> None:
-        """Run the started jobs, in batches that share sampler, plan, continuity and deadline."""
+        """Run the jobs that were started. Jobs with the same sampler, plan, continuity and deadline are run as one
+        batch."""
         queue, self._queue = self._queue, []
         while queue:
             first = queue[0].job

@@ -104,7 +104,8 @@ class OnnxRuntimeCuda:
         return onnxruntime
 
     def load_run(self, file: Path) -> tuple[LoadedGraph, Mapping[str, str]]:
-        """Load a file of `fewstep bake --unroll`, and record its calls as CUDA graphs; return it with its metadata."""
+        """Load a file written by `fewstep bake --unroll`, whose calls are recorded as CUDA graphs. Return its graph and
+        the metadata in it."""
         onnxruntime, layout = self._import(), {NHWC: "1"} if has_contrib_norms(file) else {}
         metadata: list[Mapping[str, str]] = []
 

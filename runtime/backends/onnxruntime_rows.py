@@ -51,7 +51,7 @@ class OnnxRuntimeRows:
 
 @dataclass(frozen=True, eq=False)
 class ParallelRows:
-    """A graph that computes the rows of a call in parallel. Several threads may call it at once.
+    """A loaded graph that computes the rows of a batch in parallel. Several threads may call it at once.
 
     graph: computes a row, in the thread that calls it.
     split: the inputs with a batch axis, whose rows are computed one by one. Other inputs are the same for all rows.

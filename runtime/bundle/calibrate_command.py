@@ -16,7 +16,7 @@ KIND: cache.Purpose = "refusals"
 
 
 class Refusal(Strict, frozen=True):
-    """The error of a body that a calibration could not make."""
+    """The error because of which a calibration did not make a body."""
 
     what: str
     fix: str

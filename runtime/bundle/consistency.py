@@ -121,7 +121,8 @@ def _self_condition_problem(of: Description) -> str | None:
 
 
 def _row_problems(manifest: Manifest) -> Problems:
-    """Yield faults of the rows that graphs pass on to later graphs. Each must be computed before it is read."""
+    """Yield what is wrong with the tensors that conditioner and prologue pass to later graphs. Each must be computed
+    before it is read."""
     rows: set[str] = set()
     for field, graph in setup_graphs(manifest):
         for tensor in graph.inputs:

@@ -240,7 +240,7 @@ class NetworkEntry(Strict, frozen=True):
 
 
 class Description(Strict, frozen=True, omit_defaults=True):
-    """A denoiser's interface and meaning, which a Spec states and a Manifest stores."""
+    """The description of a denoiser's interface and meaning. A Spec states it, and a Manifest stores it."""
 
     name: str
     x_shape: tuple[int, ...]  # one sample, without the batch axis, e.g. (1, 28, 28)

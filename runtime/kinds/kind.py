@@ -1,7 +1,7 @@
 """The base class of optional properties of a denoiser, each with its check, its files and its description.
 
-Properties read the other facts of a denoiser through `DescriptionProtocol`, which the manifest's `Description`
-implements. The manifest imports the properties, so they cannot import the manifest.
+They read other properties of the denoiser through `DescriptionProtocol`, which the manifest's `Description` implements.
+The manifest imports the optional properties, so they cannot import the manifest.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +124,8 @@ class Kind(Strict, frozen=True):
         return None
 
     def mistake(self, of: DescriptionProtocol) -> str | None:
-        """Return a fault that a new Spec must not have but older bundles may have, or None."""
+        """Return what is wrong with this property in a new Spec but allowed in older bundles, as text, or None if
+        nothing is."""
         return None
 
     def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:

@@ -131,7 +131,7 @@ def policy_of(manifest: PolicyFacts) -> Policy:
 
 
 def state_words(manifest: PolicyFacts) -> StateWords | None:
-    """Return the observation that prompts contain as words, or None."""
+    """Return the observation that prompts contain as words, or None if they contain none."""
     form = None if manifest.text is None else manifest.text.form
     return None if form is None else form.state
 

@@ -75,7 +75,8 @@ def from_units(manifest: UnitsFacts, value: ArrayLike) -> Float32:
 def _broadcast_affine(
     manifest: UnitsFacts, samples: ArrayLike
 ) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the affine map, and values, scale and shift as float64 arrays that broadcast."""
+    """Return a bundle's affine map to physical units, and the samples, scale and shift as float64 arrays that
+    broadcast. Raises UserError if the bundle has no units."""
     units, shape = manifest.units, manifest.x_shape
     if units is None:
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)

@@ -213,7 +213,8 @@ def file_of(path: Path) -> Path:
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
-    """Return the tensors of a file in float32, and its metadata. Raises UserError if it cannot be read."""
+    """Return the tensors of a safetensors file in float32, and its metadata. Raises UserError if the file cannot be
+    read."""
     try:
         content = file.read_bytes()
         check_header(content)

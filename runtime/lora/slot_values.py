@@ -51,7 +51,8 @@ def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
 
 
 def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str]) -> list[Factors]:
-    """Return the factors of the layers that one layer of the file refers to, at the file's strength."""
+    """Return the LoRA factors for the layers `names`, which one layer of the file updates together, multiplied by the
+    file's strength."""
     parts = lora.updates[DENOISER, layer]
     shapes = [slots.layers[name] for name in names]
     if {"magnitude", "dora_scale"} & parts.keys():

@@ -132,7 +132,8 @@ def _nonzero_coefficients(row: Row, dtype: np.dtype[Any]) -> tuple[tuple[int, An
 def make_rows(
     tensors: Sequence[Tensor], table: Sequence[Row], terms: Sequence[Term], columns: Sequence[Array], dtype: DTypeLike
 ) -> list[Array]:
-    """Return the rows of a state: each line of the table applied to the columns, plus the terms with tensors."""
+    """Return the rows of a new state. Each is one line of the table applied to the columns, plus its terms with tensor
+    coefficients."""
     rows = [combine(row, columns, dtype) for row in table]
     for term in terms:  # most plans have none
         tensor = tensor_values(tensors[term.tensor]).astype(dtype)

@@ -28,7 +28,7 @@ def branch_values(
     samples: int,
     nulls: Arrays = MappingProxyType({}),
 ) -> BranchValues:
-    """Return a function from a branch to its conditions [samples, *shape] by name.
+    """Return a function from the name of a branch to its conditions, [samples, *shape] by name.
 
     "cond" has the given conditions and "uncond" the null values. "perturbed" has the given conditions with perturbed
     attention. `branches` gives the conditions of other branches, or replaces those of these three. `nulls` are null
@@ -98,8 +98,8 @@ class BodyInputs(NamedTuple):
 
     @classmethod
     def from_body(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """Return the inputs that at least one of the body's graphs has. Graphs may differ: a float graph has no input
-        for the group."""
+        """Return the inputs of a body: those that at least one of its graphs has. Graphs may differ: a float graph has
+        no input for the range group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
         roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}

@@ -168,7 +168,8 @@ def clip_advice(manifest: Manifest) -> str:
 
 
 def clip_option(manifest: Manifest) -> str:
-    """Return the option --clip with the largest number in the data, or with LIMIT if that is unknown."""
+    """Return the option --clip with the largest magnitude in the data, or with the placeholder LIMIT if that is
+    unknown."""
     return f"--clip {_clip_limit(manifest)}"
 
 

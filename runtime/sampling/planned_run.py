@@ -45,7 +45,7 @@ class RunInputs:
         return check_given(plan.given, given, self.condition, self.manifest.x_shape, len(self.seeds))
 
     def run(self, plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None) -> "PlannedRun":
-        """Return the run with these states, which ends with `Cancelled` once the setting `cancel` is set."""
+        """Return the run that yields these states. It raises `Cancelled` once the setting `cancel` is set."""
         states = stop_on_cancel(states, len(plan.steps), self.settings.get("cancel"))
         return PlannedRun(plan, self.manifest, states, hold)
 

@@ -170,7 +170,7 @@ class RunMaker:
         return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
 
     def _first_slots(self, plan: AnyPlan, samples: int) -> Slots | None:
-        """Return the slots of a run that continues no other; None if there is nothing to carry or to return."""
+        """Return the slots with which a first run begins; None if nothing is carried or returned in them."""
         manifest = self.plans.bundle.manifest
         if not plan.banks and not manifest.outputs:
             return None

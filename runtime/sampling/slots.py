@@ -29,7 +29,7 @@ class Slot(NamedTuple):
     value: Array
 
     def select_branches(self, branches: tuple[str, ...]) -> Array:
-        """Return the values [branches * B, *shape] of some of its branches, in the given order."""
+        """Return the values of these branches, in this order, [branches * B, *shape]."""
         if branches == self.branches:
             return self.value
         parts = dict(zip(self.branches, self.value.reshape(len(self.branches), -1, *self.value.shape[1:]), strict=True))

@@ -62,8 +62,8 @@ class TokenExecution:
     def _check_plan(
         self, plan: TokenPlan, bundle: Bundle, guidance: float | Guidance | None, groups: tuple[float, ...]
     ) -> TokenPlan:
-        """Return a compiled plan with its steps in the body's range groups. Raises UserError for a plan that is not for
-        samples of the manifest's shape, or has another guidance."""
+        """Return a compiled plan whose steps are assigned to the body's range groups. Raises UserError for a plan that
+        is not for samples of the manifest's shape, or has another guidance."""
         x_shape, by_name = bundle.manifest.x_shape, f"give the plan by its name, {plan.name!r}"
         if (plan.shape, plan.vocabulary) != (x_shape, self.vocabulary.size):
             is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"

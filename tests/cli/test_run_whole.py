@@ -58,8 +58,8 @@ def test_the_samples_that_are_left_run_step_by_step(tiny_bundle: Path) -> None:
     [
         ({"samples": 1, "condition": ("class=0",)}, ("run2.onnx", "samples 1, not 2"), "bake"),
         ({"guidance": 3.0}, ("run2.onnx", "guidance 3, not 2"), ()),
-        ({"adapter": ("a.safetensors",)}, ("--whole-run", "--adapter"), "leave one"),
-        ({"tiles": "4:2"}, ("--whole-run", "tiles"), "leave one"),
+        ({"adapter": ("a.safetensors",)}, ("--whole-run", "--adapter"), "leave out"),
+        ({"tiles": "4:2"}, ("--whole-run", "tiles"), "leave out"),
     ],
 )
 def test_a_file_that_would_compute_nothing_is_refused(

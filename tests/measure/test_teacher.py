@@ -106,7 +106,7 @@ def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Pat
 @pytest.mark.parametrize("asked", ["dpmpp_2m:90@ays_svd", "ddim:50@table(sigmas=[9, 1, 0.1])"])
 def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
     sampler = load(tiny_bundle)
-    with pytest.raises(UserError, match="cannot be a teacher: grid .* is a table of few steps"):
+    with pytest.raises(UserError, match="cannot be a teacher: grid .* interpolates a table made for few steps"):
         find_teacher(sampler, parse_plan_text(asked), sampler.compile("ddim:2"))
 
 

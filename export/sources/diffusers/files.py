@@ -60,7 +60,7 @@ class Folder:
         return str(named[-1] if isinstance(named, list) and named else named)
 
     def config(self, component: str) -> Config:
-        """Return the config of a component; empty if there is none."""
+        """Return the fields of a component's config file; empty if there is none."""
         home = self.path / component
         file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
         return {} if file is None else read_json(file)

@@ -42,7 +42,8 @@ class ScaledWeights:
 
 
 def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
-    """Return the scaled weights of a component's files. Raises UserError for a format that is not plain float8."""
+    """Return the weights that a component's files store in float8 with a scale. Raises UserError for any other
+    quantised format."""
     scales: dict[str, StoredTensor] = {}
     others = set()
     for name, tensor in entries.items():

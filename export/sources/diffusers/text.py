@@ -90,8 +90,8 @@ class TextSource:
 
 
 def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
-    """Read the text encoders of a folder. Return None if there are none, or, with a warning, if fewstep does not
-    support them."""
+    """Read the text encoders of a folder. Return None if it has none, or if fewstep does not support them, which is
+    logged as a warning."""
     there: dict[str, str] = {name: folder.class_of(name) for name in (FIRST, SECOND, THIRD) if folder.has(name)}
     silent = [_tokenizer_of(name) for name in there if not folder.has(_tokenizer_of(name))]
     if silent:

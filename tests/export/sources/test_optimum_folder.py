@@ -66,7 +66,7 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
                 "cross_attention_dim": 6,
             },
             {},
-            "reads a picture and x",
+            "takes the image and the noisy sample",
         ),
     ],
 )

@@ -98,5 +98,5 @@ def test_x_is_no_cut() -> None:
 
 
 def test_a_network_without_skips_has_no_cut() -> None:
-    with pytest.raises(UserError, match="no part of it near x and the output"):
+    with pytest.raises(UserError, match="cannot be cut at .depth1., or anywhere else"):
         choose_cut(body(PLAIN), "depth1")

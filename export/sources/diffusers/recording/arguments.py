@@ -300,7 +300,8 @@ class Recordings:
         return Condition(label, label, shape, "float32")
 
     def with_null(self, argument: Argument, unconditional: int) -> Argument:
-        """Return the argument with the value of the unconditional branch, if it is one number in all recordings."""
+        """Return the argument with a null value: the value of the unconditional branch, if that is the same number in
+        all recordings. Otherwise return it unchanged."""
         condition = argument.condition
         if condition is None or condition.shared:
             return argument

@@ -226,9 +226,9 @@ def describe_guidance(
     guided_by: tuple[str, float] | None = None,
     weights_of_more_steps: Sequence[Sequence[float]] = (),
 ) -> str:
-    """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it.
+    """Describe the guidance of the pipeline's usual call, in terms of the options of `fewstep run`.
 
-    guided_by: the argument with which it was recorded, if its own call has no guidance.
+    guided_by: the argument (name, value) with which it was recorded, if its usual call has no guidance.
     weights_of_more_steps: the weights of each step of a call with more steps.
     """
     names = branch_names(module.found.branches, module.arguments)

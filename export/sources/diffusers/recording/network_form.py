@@ -36,11 +36,11 @@ class Elements:
 
 @dataclass(frozen=True)
 class NetworkForm:
-    """Where a network has the elements of x.
+    """Where the elements of x are in the arguments and outputs of a network.
 
     lists: the names of arguments that are lists with a tensor for each row.
-    inputs: the arguments with elements of x, by path.
-    output: the index in a row of the outputs, one after another, of the prediction for each element of x.
+    inputs: the arguments that contain elements of x, by path.
+    output: for each element of x, the index of its prediction in a row of the outputs, concatenated.
     x_shape: the shape of a sample of x.
     """
 

@@ -59,11 +59,12 @@ def record(
     result: Tensor | None = None,
     deviation: float = 1.0,
 ) -> CallRecord:
-    """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
+    """Run the pipeline's call with these arguments, and record it. The noise, and the random outputs of its denoisers
+    (probes), follow from the seed.
 
     networks: denoisers with weights, whose outputs replace the probes. result: x that replaces the result of each step,
-    and its predicted clean x. deviation: the standard deviation of the probes. Raises CallError if the call fails
-    before the scheduler's last step, and UserError if it changes the denoiser.
+        and its predicted clean x. deviation: the standard deviation of the probes. Raises CallError if the call fails
+        before the scheduler's last step, and UserError if it changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
     pipeline, scheduler = built.pipeline, _scheduler(built)

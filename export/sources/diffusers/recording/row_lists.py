@@ -11,8 +11,8 @@ from fewstep.export.sources.diffusers.recording.relations import Relations, same
 
 
 def find_row_lists(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
-    """Return the names of the arguments that are lists with one equal entry per row, in both recordings. `larger` has
-    more samples."""
+    """Return the names of those network arguments that are lists with one entry per row, all equal, in both recordings.
+    `larger` has more samples."""
     first, other = (_row_lists(each.steps[0].calls[0], found.x) for each in (base, larger))
     return frozenset(first & other)
 

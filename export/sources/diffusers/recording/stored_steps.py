@@ -64,7 +64,7 @@ def _class_name(recorded: RecordedPipeline) -> str:
 
 
 def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
-    """Return the scheduler by the rules of its class. Raises UserError without such rules."""
+    """Return the scheduler if fewstep has rules for its class that reproduce it. Raises UserError otherwise."""
     if recorded.rules_error is not None:
         raise recorded.rules_error
     if recorded.relations.seconds:

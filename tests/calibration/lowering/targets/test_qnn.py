@@ -216,5 +216,5 @@ def test_a_mask_that_no_code_holds_next_to_others_is_refused_at_the_start() -> N
     for mask in (-np.inf, np.finfo(np.float32).min):
         masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
         assert select_ops_to_lower(masked)
-        with pytest.raises(UserError, match="constant 'mask' reaches .* too large for a 16-bit code"):
+        with pytest.raises(UserError, match="constant 'mask' has .* too large for 16 bits"):
             select_ops_to_lower(masked, no_floats=True)

@@ -16,8 +16,8 @@ Array = NDArray[np.floating[Any]]
 
 @contextmanager
 def keep_draws(scheduler: type) -> Iterator[list[Array]]:
-    """Keep the noise that the steps of a scheduler draw, by the function `randn_tensor` of its module or as increments
-    of a Brownian path."""
+    """While active, record the noise that the steps of a scheduler draw, with the function `randn_tensor` of its module
+    or as increments of a Brownian path. Yields the list of recorded arrays."""
     kept: list[Array] = []
     owner: Any = scheduler
     module, step, is_step = sys.modules[scheduler.__module__], owner.step, [False]

@@ -127,10 +127,10 @@ def _agrees(schedule: NoiseSchedule, time: float, level: tuple[float, float] | N
 
 
 def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[RecordedStep]) -> Prediction:
-    """Return the prediction of a scheduler's network. Candidates are the predictions whose x0 is the result of the last
-    step, or all if there is no such prediction. Among several candidates, it is the one for which the other steps
-    without noise and earlier outputs are first-order steps. If none remains, steps with noise may show it by the mean
-    of the posterior. Raises UserError unless exactly one remains."""
+    """Return the prediction type of a scheduler's network, by elimination. Candidates are the types whose x0 is the
+    result of the last step, or all types if there are none. Of several, those remain for which the other steps that use
+    neither noise nor earlier outputs are first-order steps. If none remains, steps with noise are compared with the
+    mean of the posterior. Raises UserError unless exactly one remains."""
     times = [schedule.time(step.time) for step in steps]
     at_end = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]

@@ -39,9 +39,10 @@ class TimeFit:
 def fit_time(
     name: str, path: str, records: Sequence[CallRecord], expected: TimeFit | None = None, is_second: bool = False
 ) -> TimeFit:
-    """Return the network's time. Raises UserError if it is not a linear function of the scheduler's time.
+    """Return how the network's time input at `path` depends on the scheduler's time. Raises UserError if it is not a
+    linear function of it.
 
-    expected: the time in other recordings. Its positions that do not change have to be the same.
+    expected: the result for other recordings. Positions whose time never changes have to be the same.
     is_second: whether to fit a function of the time at which the step ends, which is the time of the next step, or 0.
     """
     pairs, rows = _read_times(name, path, records, is_second)
