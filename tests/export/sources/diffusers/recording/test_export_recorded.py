@@ -27,7 +27,7 @@ def call_options(name: str) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "allegro", "qwen_image"])
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "allegro", "qwen_image", "chroma"])
 def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> None:
     folder = getattr(recorded_pipelines, name)(tmp_path / name)
     bundle = tmp_path / "bundle"
@@ -42,14 +42,6 @@ def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> N
     }
     sample = sampler.sample("scheduler:3", seeds=[0], condition=conditions)
     assert np.isfinite(sample).all() and sample.std() > 0.1
-
-
-@pytest.mark.slow
-def test_a_recorded_network_that_fixes_the_batch_is_refused_by_its_line(tmp_path: Path) -> None:
-    folder = recorded_pipelines.chroma(tmp_path / "chroma")
-    said = r"network.time_text_embed \(Chroma\w+\) of RecordedNetwork fixes the batch \(transformer_chroma.py:\d+: gui"
-    with pytest.raises(UserError, match=said):
-        export(ExportOptions(str(folder), tmp_path / "bundle", call=call_options("chroma"), verify="quick"))
 
 
 def test_arguments_of_a_call_are_refused_for_other_sources(tmp_path: Path) -> None:
