@@ -14,8 +14,9 @@ from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.tracing.capture import capture
-from fewstep.export.tracing.export_errors import find_input_change
+from fewstep.export.tracing.export_errors import NumpyError, find_input_change
 from fewstep.export.tracing.mapped_weights import release
+from fewstep.export.tracing.samples.one_sample import call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.verification.reference import (
     OF_SIZES,
@@ -26,7 +27,7 @@ from fewstep.export.verification.reference import (
     select_prediction,
 )
 from fewstep.graph.extents import free_ports
-from fewstep.graph.graph import BATCH, OUTPUT, X
+from fewstep.graph.graph import BATCH, OUTPUT, Graph, X
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
@@ -34,7 +35,11 @@ from fewstep.runtime.kinds.sizes import apply_sizes
 
 
 def trace(
-    module: torch.nn.Module, spec: Spec, batch_limit: int | None = None, batch_least: int | None = None
+    module: torch.nn.Module,
+    spec: Spec,
+    batch_limit: int | None = None,
+    batch_least: int | None = None,
+    loops_over_samples: bool = False,
 ) -> TracedDenoiser:
     """Export the module in opset 20, with a dynamic batch and the spec's free sizes.
 
@@ -42,6 +47,9 @@ def trace(
 
     `batch_limit` and `batch_least` are for code that branches on the batch without changing values: the largest and the
     smallest batch that take the traced branch. The graph then serves any batch.
+
+    `loops_over_samples` allows code that loops over the samples of a batch, or selects tokens by a mask: if it cannot
+    be captured with a batch, it is captured as code of one sample.
     """
     if isinstance(module, TracedForm):
         module.check_spec(spec)
@@ -54,7 +62,7 @@ def trace(
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.carried_inputs]
     try:
         written = module.make_traceable(example) if isinstance(module, TracedForm) else module
-        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.other_outputs])
+        graph, program = _capture(written, example, dynamic, names, [OUTPUT, *spec.other_outputs], loops_over_samples)
     except UserError as error:
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX equivalent", error.what)
         if operation is not None and isinstance(module, TracedForm):
@@ -66,6 +74,27 @@ def trace(
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
     reference = TorchReference(module, spec, program, fix=OF_SIZES if spec.sizes else OTHERWISE)
     return TracedDenoiser(replace(graph, name=spec.name), reference)
+
+
+def _capture(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dynamic: list[Any],
+    inputs: list[str],
+    outputs: list[str],
+    loops_over_samples: bool,
+) -> tuple[Graph, torch.export.ExportedProgram]:
+    try:
+        return capture(module, example, dynamic, inputs, outputs)
+    except UserError as error:
+        if not loops_over_samples:
+            raise
+        computes_with_numpy = error.module if isinstance(error, NumpyError) else None
+        try:
+            with call_with_one_sample(module), use_training_form(module, computes_with_numpy):
+                return capture(module, example, dynamic, inputs, outputs)
+        except UserError:
+            raise error from error.__cause__
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, batch: Any) -> list[Any]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchSource:
-    """A module with its spec: a `Source`. `batch_limit` and `batch_least` are for code that branches on the batch (see
-    `trace`)."""
+    """A module with its spec: a `Source`. `batch_limit` and `batch_least` are for code that branches on the batch, and
+    `loops_over_samples` for code that loops over it (see `trace`)."""
 
     module: "torch.nn.Module"
     spec: Spec
@@ -29,6 +29,7 @@ class TorchSource:
     lora_slots: LoraSlots | None = None
     experts: tuple[Expert, ...] = ()
     batch_least: int | None = None
+    loops_over_samples: bool = False
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import (
@@ -41,7 +42,7 @@ class TorchSource:
         """Put the module in evaluation mode, on the CPU, in float32, and export it."""
         from fewstep.export import trace
 
-        traced = trace.trace(self.module, self.spec, self.batch_limit, self.batch_least)
+        traced = trace.trace(self.module, self.spec, self.batch_limit, self.batch_least, self.loops_over_samples)
         if self.lora_slots is None:
             return traced
         graph = add_lora_slots(traced.graph, self.lora_slots.layers)

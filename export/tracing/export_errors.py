@@ -31,6 +31,14 @@ NO_ROLL = "join two slices, as torch.cat((x[..., -shift:], x[..., :-shift]), -1)
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 
+class NumpyError(UserError):
+    """A submodule computes with numpy. `module` is its qualified name."""
+
+    def __init__(self, what: str, fix: str, module: str = "") -> None:
+        super().__init__(what, fix)
+        self.module = module
+
+
 @dataclass
 class CallWatch:
     """Records where in a module torch is tracing: which modules are being called, and in which module the batch size
@@ -144,7 +152,7 @@ def explain_export_error(
     if any(word in str(root) for word in ON_VALUES):
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
     if ".numpy()" in str(root):
-        return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
+        return NumpyError(f"{who}: it computes with numpy{where}", NO_NUMPY, watch.innermost)
     if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
         return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
     return UserError(f"{who}: {first_line(root)}{where}", f"export it without its {watch.hooks}" if watch.hooks else "")

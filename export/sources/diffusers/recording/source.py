@@ -117,7 +117,7 @@ def _make_source(
         module = recorded.wrap_one(component, network)
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
-        return replace(source, batch_least=least)
+        return replace(source, batch_least=least, loops_over_samples=True)
 
     def load_expert(component: str) -> TorchSource:
         return replace(wrap(component, load(component).float().eval()), companions=None)
