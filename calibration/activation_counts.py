@@ -74,10 +74,12 @@ def tabulate_targets(task: Task, counts: Counts, progress: Progress = SILENT) ->
 
 
 def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats: bool = False) -> RangesTable:
-    """Return the ranges with the least error for the counted activations. Warn of each activation that is constant.
+    """Return the table of ranges with the smallest error for the counted activations. A warning is logged for each
+    activation that is constant.
 
-    no_floats: for targets without floats. Return the full range of every float tensor, plus an 8-bit range for each
-        activation that an operation selected for int8 reads. False for targets with floats, which need fewer tensors.
+    no_floats: whether the table is for targets without floats. It then has the full range of every float tensor, plus
+        an 8-bit range for each activation that an operation selected for int8 reads. Targets with floats need fewer
+        tensors.
     """
     least = counts.tensors if no_floats else tensors_to_observe(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)

@@ -1,7 +1,7 @@
-"""The float32 runs of a network that its int8 bodies are compared with, each recorded once.
+"""The float32 runs of a network with which its int8 bodies are compared. Each is recorded once.
 
-Opening a session of a large network takes as long as an evaluation, and memory holds only one session. So a large
-network records both runs in its first session, which also gives the time of an evaluation for the estimate.
+Loading a session of a large network takes as long as an evaluation, and memory holds only one session. So a large
+network records both runs in its first session, from which the time of an evaluation is also estimated.
 """
 
 from collections.abc import Callable

@@ -206,8 +206,8 @@ def check_options(options: CalibrateOptions) -> CheckedOptions:
 
 
 def refuse_bound(bundle: Bundle) -> None:
-    """Raise UserError because --quality or --speed is given, if the bundle has a token denoiser or several networks: a
-    bound is met by choosing the precision of one network."""
+    """Raise UserError if the bundle has a token denoiser or several networks. It is for calls with --quality or
+    --speed: such a bound is met by choosing the precision of a single network."""
     count = len(networks(bundle.manifest))
     if count > 1 or not bundle.manifest.space.has_squared_error:
         what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"

@@ -9,31 +9,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CalibrationPolicy:
-    """The numbers by which a calibration decides. Times are shares of the time of one step of the body that is all in
-    int8.
+    """The thresholds by which a calibration decides. Times are fractions of the time of one step of the body that is
+    all in int8.
 
     How many graphs a body has, each of which has its own weights:
 
     enough_psnr: mean PSNR in dB at which no more graphs are tried.
-    tolerated_loss: dB that a body with fewer graphs may be below the best body tried. A smaller gain is not worth the
-        weights.
+    tolerated_loss: by how many dB a body with fewer graphs may be below the best body tried. A smaller gain is not
+        worth the additional weights.
 
     Which operations stay in float (`lab/trials.md` has what this rule gained):
 
-    price: the dB that float operations must gain for the time of a whole step: 0.5 dB for each 1 %. Operations stay in
-        float if they gain more.
-    nearly_free: the most time that is spent on quality if the user sets no bound.
-    furthest: the most time that is spent to reach the minimum quality. Beyond it, little of int8's speed is left.
+    price: the dB that operations must gain to stay in float, if they add the time of a whole step: 0.5 dB for each 1 %.
+    nearly_free: the maximum time that float operations may add if the user sets no bound.
+    furthest: the maximum time that float operations may add to reach the minimum quality. Beyond it, int8 is hardly
+        faster.
     margin: dB above the minimum quality that an estimate must have, since the judged quality differs from the estimate.
 
     Estimated times of float, since nothing is timed:
 
     float_slowdown: the additional time of all multiply-accumulates in float.
-    least_time: the time that each operation takes for the conversions around it.
-    thin_share, thin_products, thin_time: limits of thin operations, in which int8 saves no time: at most this share of
-        all multiply-accumulates, and at most this number of products for each value. In float, such an operation adds
-        only `thin_time`. Without the limit of the share, a network with 22 % of its work in such operations took 1.17
-        times as long.
+    least_time: the time that each operation takes for the conversions around it. thin_share, thin_products, thin_time:
+        limits of thin operations, in which int8 saves no time: at most this share of all multiply-accumulates, and at
+        most this number of products for each value. In float, such an operation adds only `thin_time`. Without the
+        limit of the share, a network with 22 % of its work in such operations took 1.17 times as long.
 
     When to stop:
 

@@ -17,12 +17,12 @@ LOG = logging.getLogger("fewstep")
 
 
 def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> None:
-    """Warn if options that the caller left out had other values in the calibration that the bundle has.
+    """Log a warning if the bundle's present calibration has other values for options that the caller did not give.
 
-    A calibration starts from the defaults of its options, and later runs take their plan, guidance and clip from the
-    newest. The warning gives the options that repeat the earlier values. `given` are the names of the options that the
-    caller gave, of "plan", "guidance", "clip", "conditions" and "prompts". A previous plan that cannot be read causes
-    no warning here: verbs that run it report it.
+    A calibration starts from the defaults of its options, and later runs use the plan, guidance and clip of the newest.
+    The warning lists the options that keep the present values. `given` are those of "plan", "guidance", "clip",
+    "conditions" and "prompts" that the caller gave. A previous plan that cannot be read causes no warning here:
+    commands that run it report it.
     """
     with suppress(UserError):
         previous = read_default_plan(bundle, bundle.manifest.bodies["float32"])

@@ -32,17 +32,17 @@ MEMORY = 2**26  # bytes of activations at once
 
 @dataclass(frozen=True)
 class Task:
-    """A bundle's float denoiser, the plan that it will run, and the targets to lower for.
+    """The inputs of the calibration of one network: the float denoiser, the plan that it will run, and the targets.
 
     sampler: the sampler of the float32 body of one network.
     prepared: the graph of that body.
-    plan: the plan to calibrate along. It has one range group until the counts are known.
+    plan: the plan to calibrate along. It has a single range group until the activations are counted.
     edges: the values of lambda between the range groups.
     elements: the number of elements of x at the largest of the sizes.
-    targets: the targets to lower for.
+    targets: the targets for which int8 graphs are made.
     seeds: one for each trajectory.
-    operations: names of the operations that will be lowered.
-    conditions: one record for each seed; None to draw them.
+    operations: names of the operations that will be in int8.
+    conditions: one record for each seed; None for random conditions.
     sizes: the sizes of x, which alternate over the seeds; empty for the default size.
     per_size: number of successive seeds with the same size.
     threads: the threads of one evaluation; 0 means one per core, or, with workers, one per worker.
@@ -53,7 +53,7 @@ class Task:
     all_networks: the sampler of all networks; None if there is only one.
     random: names of conditions with random values (`conditions_file.GivenConditions`).
     kept_operations: names of operations that the user keeps in float.
-    policy: the numbers by which calibration decides.
+    policy: the thresholds by which calibration decides.
     no_floats: whether every float tensor is counted, as targets without floats require.
     """
 

@@ -117,7 +117,7 @@ def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str
 
 
 def _guidance_text(given: "ConditionOptions | None") -> str | None:
-    """Return the guidance that a verb was given, as the text of its option; None if there is none."""
+    """Return the guidance that the previous command got, as the text of the option; None if it got none."""
     from fewstep.plans.guidance import as_guidance, to_text
 
     guidance = getattr(given, "guidance", None)

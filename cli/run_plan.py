@@ -171,7 +171,8 @@ def _describe_missing_clip(calibrated: Any, plan: Any) -> str | None:
 
 
 def _clip_remedy(name: str, shaping: Shaping | None) -> str:
-    """Return the options that give a solver's plan the clip of the calibrated plan."""
+    """Return, as a clause, the options with which a solver's plan clips as the calibrated plan does; "" if no options
+    can do that."""
     clip = _clip_option(shaping)
     return f"; give --plan {name} {clip}" if clip and _names_solver(name) else ""
 

@@ -17,7 +17,8 @@ UPSAMPLING = ("diffusers.models.resnet", "diffusers.models.upsampling")
 
 
 def batch_range(network: "torch.nn.Module", x_shape: Sequence[int]) -> tuple[int | None, int | None]:
-    """Return the smallest and the largest batch of the traced branch. None means no limit.
+    """Return the smallest and the largest batch size for which the code path that was traced is valid. None means no
+    limit.
 
     A video network merges the frames of x [channels, frames, height, width] into the batch, so each sample has `frames`
     rows.

@@ -1,5 +1,5 @@
-"""Trace a denoiser: check its inputs and outputs against its spec, then capture it with a dynamic batch and free
-sizes."""
+"""Trace a denoiser: check its inputs and outputs against its spec, then capture it as a graph with a dynamic batch and
+free sizes."""
 
 import inspect
 import re

@@ -1,1 +1,1 @@
-"""Fit the numbers of a plan to a denoiser."""
+"""Fit the coefficients and times of a plan to a denoiser."""

@@ -50,7 +50,8 @@ class Gain:
 
 
 def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
-    """True if the gain is smaller on the selection seeds than on those of the fit, by more than GAP and chance."""
+    """Return True if the gain on the selection seeds is smaller than on the seeds of the fit by more than GAP, and by
+    more than chance explains."""
     gap = on_fit.mean - on_selection.mean
     return gap > GAP and gap > ERRORS * sqrt(on_fit.error**2 + on_selection.error**2)
 

@@ -1,7 +1,7 @@
-"""The first TensorRT version that parses each operation of opset 20, for graphs that old engines must accept.
+"""The first version of TensorRT that can parse each operation of opset 20, for graphs that must run on older versions.
 
 Sources: docs/operators.md of onnx/onnx-tensorrt in its releases 10.0 and 10.1, and its docs/Changelog.md for 10.2 to
-10.6. Control flow, recurrent layers and random draws are left out: no prepared graph has them.
+    10.6. Control flow, recurrent layers and random draws are left out: no prepared graph has them.
 """
 
 from collections.abc import Iterator, Mapping

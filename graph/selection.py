@@ -28,7 +28,7 @@ SCALED = "more than a product with at most a bias per channel"
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """A Conv, MatMul or Gemm with a constant weight. Its name is the name of its output."""
+    """A Conv, MatMul or Gemm with a constant weight. It is identified by the name of its output."""
 
     node: Node
     channels_in: int  # both for one group of a convolution

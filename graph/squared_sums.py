@@ -59,7 +59,7 @@ def _is_square(node: Node, graph: Graph) -> bool:
 
 
 def _sums(square: Node, idx: Index) -> tuple[Node, ...]:
-    """Return the sums that read a square, or none if anything else reads it."""
+    """Return the sums that read a square. Empty if any other operation reads it."""
     readers = idx.consumers.get(square.outputs[0], ())
     is_summed = all(each.op in SUMS and _has_axes(each, idx.graph) for each in readers)
     return readers if is_summed and square.outputs[0] not in idx.outputs else ()
@@ -123,7 +123,7 @@ def limit_norms(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 
 def _value_at_zero(node: Node, known: Mapping[str, float], graph: Graph) -> float:
-    """Return the value of a tensor of `sums_of_squares` where x is 0, or NaN if it differs between elements."""
+    """Return the value that a tensor of `sums_of_squares` has where x is 0, or NaN if it differs between elements."""
     if node.op in SUMS or known.keys().isdisjoint(node.inputs):
         return 0.0  # a sum or a square
     values = [known[name] if name in known else _number(graph, name) for name in node.inputs if name]

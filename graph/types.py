@@ -50,8 +50,8 @@ class Types:
         return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]
 
     def sample_bytes(self, name: str) -> int | None:
-        """Return the bytes of one sample of a tensor at the default sizes. None if a dimension other than the batch is
-        unknown."""
+        """Return the size in bytes of one sample of a tensor, at the default sizes. None if a dimension other than the
+        batch is unknown."""
         value = self.usual.get(name)
         if value is None:
             return None

@@ -65,7 +65,7 @@ class Ems:
 
     @cached_property
     def B(self) -> Array:
-        """The integral of e^-S b from the first lambda."""
+        """The integral of exp(-S) b over lambda, from the first lambda to each."""
         return integrate(np.exp(-self.S) * self.b, self.lams)
 
     def interpolate(self, lams: Array, *tables: Array) -> list[Array]:

@@ -23,14 +23,15 @@ SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # for
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:
-    """Return whether onnxruntime runs the body as deployed, including float32 and float16."""
+    """Return whether onnxruntime on the CPU runs the body as deployed. This is also true for float32 and float16
+    bodies."""
     is_float = body.target == PORTABLE and body.precision != "bfloat16"
     platform = platform_of(body.target, body.platform)
     return is_float or (platform is not None and platform.backend == ONNXRUNTIME)
 
 
 def is_simulated(body: Body) -> bool:
-    """Return whether no backend on this machine runs the body as deployed."""
+    """Return whether the body has to be simulated here, because no backend on this machine runs it as deployed."""
     return not is_run_by_onnxruntime(body) and _platform_here(body) is None
 
 

@@ -21,6 +21,6 @@ class JudgedBatch:
     batch: SeedBatch
 
     def answer(self, bodies: JudgedBodies) -> dict[str, JudgedRun]:
-        """Return the runs of float32 and of the contenders, by body name."""
+        """Sample the batch with float32 and all contenders. Return their runs, by body name."""
         sample, runs = judging_of(self.plan).judge(self.plan, self.contenders, self.batch, bodies)
         return {FLOAT: JudgedRun(sample, sample), **runs}

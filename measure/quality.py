@@ -1,4 +1,4 @@
-"""The quality of bodies, by sample and as sets."""
+"""Measure the quality of bodies, compared with float32 sample by sample and as sets."""
 
 from typing import TYPE_CHECKING
 

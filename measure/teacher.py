@@ -55,7 +55,7 @@ class TeacherCheck(Strict, frozen=True):
 
     @property
     def suffices(self) -> bool:
-        """True if the teacher is closer than the judged plan by `TEACHER_MARGIN`."""
+        """Whether the teacher is closer to the exact result than the judged plan, by at least `TEACHER_MARGIN` dB."""
         if self.exactness is None or self.judged is None:
             return False
         return self.exactness >= self.judged + TEACHER_MARGIN

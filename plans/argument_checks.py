@@ -17,8 +17,8 @@ def refuse_options(others: Mapping[str, Any]) -> None:
 
 
 def check_integer(what: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return an integer of any integer type as an int. Raises UserError, which begins with `what` and the value, if it
-    is not an integer from `low` to `high`, both included."""
+    """Convert a value of any integer type to an int. Raises UserError, whose message begins with `what` and the value,
+    if it is not an integer from `low` to `high`, both included."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -126,7 +126,7 @@ def _count_seeds(end: EndQuality) -> str:
 
 
 def _advise(verdict: str, options: LongWork, path: str) -> Advice:
-    """Return the advice to run a verb with these options."""
+    """Return advice that consists of a verdict and the command to run next, with these options."""
     verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
     return Advice(verdict, options.command_line(verb, of=path), options)
 

@@ -160,7 +160,7 @@ def _is_for_engines(body: Body) -> bool:
 
 
 def _why_uncounted(prepared: Graph | None) -> str:
-    """Return the reason why operations of the float32 body cannot be counted; empty if they can."""
+    """Return why the operations of the float32 body cannot be counted; "" if they can."""
     if prepared is None:
         return "the bundle has no float32 body to count them in"
     own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)

@@ -1,7 +1,7 @@
-"""The form for engines that take 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
+"""The int8 form for engines that take 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
 
-A pair rounds a tensor to 8-bit codes and converts them back to floats. The engine fuses an operation and the pairs on
-its inputs into one kernel, which multiplies the codes. The pair of a weight is stored as the codes and the
+A pair rounds a tensor to 8-bit integers and converts them back to floats. The engine fuses an operation and the pairs
+on its inputs into one kernel, which multiplies the integers. The pair of a weight is stored as the integers and the
 DequantizeLinear only. Only the inputs of operations with weights have pairs. Their outputs, biases, norms and residuals
 keep the graph's float type.
 """

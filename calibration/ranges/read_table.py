@@ -59,7 +59,7 @@ def _parse_file(data: bytes) -> tuple[Mapping[str, Array], table.Header]:
 
 
 def _read_ranges(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
-    """Return a tensor's ranges, including those by channel if it has any."""
+    """Return the ranges of a tensor, with its per-channel ranges if the file has any."""
     ranges = _to_ranges(name, arrays[name], groups)
     factors, rows = arrays.get(factors_of(name)), arrays.get(by_channel_of(name))
     if factors is None and rows is None:

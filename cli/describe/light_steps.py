@@ -1,4 +1,4 @@
-"""The outcome of `fewstep fit --light`: the plan with light steps, and the command that samples along it."""
+"""The output of `fewstep fit --light`: the plan with light steps, and the command that samples along it."""
 
 from fewstep.cli.describe.fit import sampling_command
 from fewstep.cli.next_command import NextCommand

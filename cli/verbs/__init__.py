@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verb:
-    """The entry of a verb in --help.
+    """The entry of a command (verb) in --help.
 
     group: the heading of its entry. summary: the text of the entry. example: an example command line. extras: the
-    extras of the package that the verb needs, separated by commas.
+        extras of the package that the verb needs, separated by commas.
     """
 
     group: str

@@ -30,7 +30,7 @@ def dry_run(options: MeasureOptions) -> Outcome:
 
 
 def _speed_tables(results: Results) -> list[str | Table]:
-    """Return a line on the machine, a table for each batch size, and the notes."""
+    """Return what is printed about speed: a line about the machine, a table for each batch size, and notes."""
     if not results.races:
         return []
     machine, waiting = results.machine, "spinning" if results.spinning else "sleeping"

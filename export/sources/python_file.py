@@ -1,5 +1,5 @@
-"""A denoiser from a user's Python file: `FILE.py:FUNCTION`, a function that returns (module, spec), or a pipeline of
-diffusers."""
+"""Load a denoiser from a user's Python file, given as `FILE.py:FUNCTION`. The function returns (module, spec), or a
+diffusers pipeline."""
 
 import ast
 import hashlib

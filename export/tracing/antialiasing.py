@@ -27,8 +27,8 @@ def resize_matrix(mode: Any, size: int, to: int, align_corners: bool, scale: flo
 
 
 def _make_form(mode: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that writes a resizing operation as ONNX nodes, by two matrix products. If a size is free,
-    the function calls `otherwise`, torch.onnx's own."""
+    """Return the function with which torch.onnx writes a resizing operation as two matrix products. If a size is free,
+    that function calls `otherwise`, torch.onnx's own."""
 
     def resize(
         x: Any,

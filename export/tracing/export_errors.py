@@ -55,7 +55,8 @@ class CallWatch:
         return self.inside[-1] if self.inside else ""
 
     def describe_module(self, name: str) -> str:
-        """ "blocks.1 (Attention) of Denoiser", or the denoiser itself."""
+        """Return the name of a submodule with its classes, as "blocks.1 (Attention) of Denoiser"; for "", the class of
+        the denoiser."""
         if not name:
             return module_name(self.root)
         return f"{name} ({module_name(self.root.get_submodule(name))}) of {module_name(self.root)}"
@@ -186,8 +187,8 @@ def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> 
 
 
 def describe_random_operation(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str:
-    """ " (aten.randn_like in blocks.1 (Noise) of Denoiser)": the operation of a program that draws at random. "" if
-    there is none."""
+    """Return a description of the operation of a program that draws random numbers, as " (aten.randn_like in blocks.1
+    (Noise) of Denoiser)". "" if there is none."""
     for node in program.graph.nodes:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags and "attention" not in str(node.target):

@@ -91,7 +91,8 @@ def _derivative(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
 
 
 def _end(x: Sequence[Tensor], h: Any, k: Any) -> Tensor:
-    """Return the derivative at the first of two or three points, where h and k are the distances between neighbours."""
+    """Return the derivative at the first of two or three points by finite differences. h and k are the distances
+    between neighbors."""
     slope = (x[1] - x[0]) / h
     return slope if len(x) == 2 else slope + h / (h + k) * (slope - (x[2] - x[1]) / k)
 

@@ -114,8 +114,8 @@ def explain_mismatch(
     exported: Graph,
     prepared: PreparedDenoiser,
 ) -> UserError:
-    """Return the error that names the first node whose value differs. `expected` is the reference's output at the
-    point."""
+    """Return the error for a graph whose output differs from the reference's output `expected` at a point. It names the
+    first node whose value differs."""
     if differs(expected, reference.output(point.feeds), reference.tolerance):
         return explain_randomness(reference, point)
     of_exported = _open_inner_values(partial(open_session, exported), point)

@@ -123,8 +123,8 @@ def _other_dtype(text: str) -> str | None:
 
 
 def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
-    """Return the fix for a Spec that contradicts its module, judged by torch's message; None if the Spec may be
-    right."""
+    """Return the fix for a Spec that contradicts its module, as far as it follows from the text of torch's error. None
+    if the Spec may be right."""
     takes = inspect.signature(module.forward).parameters
     if (missing := re.search(r"missing \d+ required positional arguments?: (.+)", text)) is not None:
         names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]

@@ -54,8 +54,8 @@ class FeatureSlots:
 
 
 def features_of(plan: AnyPlan) -> FeatureSlots | None:
-    """Return the empty slots of a plan with light steps. None for any other plan, even if an expert has the name of the
-    light network."""
+    """Return the slots for features, still empty, of a plan with light steps. None for any other plan, even if one of
+    its networks has the name of the light network."""
     if not isinstance(plan, Plan) or not any(step.network == LIGHT and step.carry_in for step in plan.steps):
         return None
     (bank,) = plan.banks

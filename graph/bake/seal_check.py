@@ -108,8 +108,8 @@ def digest(output: NDArray[Any]) -> str:
 
 
 def select_stored(output: NDArray[Any]) -> NDArray[Any]:
-    """Return the numbers of a sample that a file stores: at `k * size // STORED` for each k, or all numbers of a
-    smaller one."""
+    """Return those elements of a sample that a baked file stores for comparison: the elements with index `k * size //
+    STORED` for each k, or all elements of a smaller sample."""
     flat = output.reshape(-1)
     return flat[np.arange(min(STORED, flat.size)) * flat.size // min(STORED, flat.size)]
 

@@ -1,4 +1,4 @@
-"""The form of a graph for ONNX Runtime's CUDA provider: the operations for which it has good kernels."""
+"""Rewrite a graph with the operations for which ONNX Runtime's CUDA provider has fast kernels."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel:
 
 
 def cuda_form(graph: Graph) -> Graph:
-    """Write the operations of a body for the kernels of ONNX Runtime's CUDA provider.
+    """Rewrite a body's graph with the operations for which ONNX Runtime's CUDA provider has fast kernels.
 
     GroupNorm with SiLU is one operation with channels last, and so are the convolutions and everything between them.
     Attention is one operation. The types stay those of the graph: float32 or float16. Results are equal up to the
-    rounding of that type. Only providers with these operations of com.microsoft run the form. A bfloat16 graph keeps
-    its channels first, since the provider has no other kernels of that type (`bfloat16.py`).
+    rounding of that type. Only providers with these operations of com.microsoft can run the result. A bfloat16 graph
+    keeps its channels first, since the provider has no other kernels of that type (`bfloat16.py`).
 
     Raises UserError for a bfloat16 graph with an operation that the provider does not compute on the GPU.
     """

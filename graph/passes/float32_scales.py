@@ -14,8 +14,8 @@ ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def float32_scales(graph: Graph) -> Graph:
-    """Quantize and dequantize in float32 between casts. All other operations keep their type, and every inner tensor
-    keeps its name.
+    """Let QuantizeLinear and DequantizeLinear compute in float32, between casts. All other operations keep their type,
+    and every inner tensor keeps its name.
 
         Q(x, s)      ==>      Q(Cast(x), float32(s))
         D(q, s)      ==>      Cast(D(q, float32(s)))

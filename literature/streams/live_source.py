@@ -52,7 +52,7 @@ def _is_finite(frame: Frame) -> bool:
 
 
 class _LatestFrames:
-    """A thread that reads a source into a queue of bounded length."""
+    """A thread that reads frames from a source into a queue, which keeps only the latest."""
 
     def __init__(self, source: Iterable[Frame], length: int) -> None:
         self._waiting: deque[tuple[int, Frame]] = deque(maxlen=length)

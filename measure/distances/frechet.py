@@ -1,7 +1,7 @@
 """The Frechet distance between two sets of samples, computed on their features [N, D].
 
-It depends on the feature extractor, so a figure is given with the extractor's name, as FD(fashion-mnist-cnn). Figures
-are only comparable for the same extractor and the same N.
+It depends on the feature extractor, so a distance is given with the extractor's name, as FD(fashion-mnist-cnn).
+Distances are only comparable for the same extractor and the same N.
 """
 
 from dataclasses import dataclass

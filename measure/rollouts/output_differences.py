@@ -33,7 +33,8 @@ NONE: Sums = np.zeros((2, 5))
 
 
 def roll_batch(u: Array) -> Array:
-    """Return a step's inputs [B, ...] rolled by one, so that each meets the conditions of the next sample."""
+    """Return a step's inputs [B, ...] rolled by one along the batch, so that each is evaluated with the conditions of
+    the next sample."""
     return np.roll(u, 1, axis=0)
 
 

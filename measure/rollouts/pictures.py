@@ -94,7 +94,8 @@ def _within(places: NDArray[np.int64], size: int, length: float, start: float) -
 
 
 def _leaves(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """Return discs and squares of random colours in (0, 1), each over the earlier ones, with edges one pixel wide."""
+    """Return an image of discs and squares of random colors in (0, 1), each drawn over the earlier ones, with edges one
+    pixel wide."""
     height, width = shape[-2:]
     rows, columns = np.ogrid[:height, :width]
     channels = (*shape[:-2], 1, 1)

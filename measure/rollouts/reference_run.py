@@ -40,7 +40,8 @@ class ReferenceRun:
         return psnr(self.final_samples(states), self.sample)
 
     def quality(self, states: Sequence[StepState]) -> EndQuality:
-        """Return the quality of a run's samples, relative to the scale of float32's."""
+        """Return the quality of another run's samples, compared with the samples of this float32 run from the same
+        seeds."""
         return compare_samples(self.final_samples(states), self.sample, f"float32, {self.plan.name}")
 
     def next_x(self, state: StepState) -> Array:

@@ -77,7 +77,8 @@ def select_rows(conditions: ConditionRecords, rows: NDArray[Any]) -> ConditionRe
 
 
 def score_errors(errors: ErrorsByLam) -> float:
-    """Return the geometric mean of the errors over the linear denoiser's; infinite if one is not finite."""
+    """Return the geometric mean, over log-SNRs, of the network's error divided by that of the best linear denoiser;
+    infinite if an error is not finite."""
     return _mean(np.array([_ratio(each) for each in errors.values()]))
 
 

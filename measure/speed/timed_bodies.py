@@ -120,6 +120,6 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
 
 
 def _other_backend(bundle: Bundle, name: str) -> str | None:
-    """Return the backend of a body; None for onnxruntime on the CPU."""
+    """Return the name of a body's backend; None for onnxruntime on the CPU."""
     backend = backend_of(bundle.manifest.bodies[name])
     return None if backend == ONNXRUNTIME else backend

@@ -1,4 +1,4 @@
-"""The plans along which bodies are timed."""
+"""Select the plans along which bodies are timed."""
 
 from collections.abc import Sequence
 

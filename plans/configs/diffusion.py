@@ -34,8 +34,8 @@ from fewstep.plans.tracer import Solver, Tracer
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of DDIMScheduler. `eta` is an argument of its step. It adds back the network's noise, not that
-    of a clipped x0."""
+    """Return the recipe that reproduces a config of DDIMScheduler. `eta` is an argument of its step. If x0 is clipped,
+    the noise that is added back is still the network's own, not the noise that the clipped x0 implies."""
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
     points, targets = stride_times(config, request, tables.alpha_bars(spec))

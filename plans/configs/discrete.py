@@ -31,7 +31,8 @@ class SigmaTable:
         return np.asarray(np.log(self.rhos.astype(np.float32)).astype(np.float64))
 
     def timesteps(self, rhos: Array) -> Array:
-        """Return the timesteps of sigmas, by interpolation that is linear in the logarithm and clamped to the table.
+        """Convert values of sigma / alpha to timesteps, by linear interpolation over their logarithm, clamped to the
+        table.
 
         If times are truncated to integers, rounding decides the result at sigmas of the table. So the operations are
         those of diffusers: the logarithm of rho in float64, the logarithms of the table and their differences in

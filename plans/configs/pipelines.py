@@ -210,7 +210,8 @@ class RecordedTimes:
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
-    """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
+    """Return what a recorded pipeline passes to its scheduler for `steps` steps, or None if the config has no
+    recording.
 
     Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, `norm_axis` that of a
     `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so on.

@@ -34,8 +34,9 @@ def append_end(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: floa
 def sigma_span(
     schedule: NoiseSchedule, sigma_min: float | None, sigma_max: float | None, grid: str
 ) -> tuple[float, float]:
-    """Return (sigma_min, sigma_max) in sigma / alpha. None means the value at the schedule's end. If that is 0 or
-    infinite (both ends of a flow), it means the value at a thousandth of the schedule's time from the end."""
+    """Return (sigma_min, sigma_max) in sigma / alpha. For an argument that is None, the value at the corresponding end
+    of the schedule is used. If that is 0 or infinite (both ends of a flow), it is the value at a thousandth of the
+    schedule's duration from that end."""
     path = schedule.path
     inside = (path.last - path.first) / 1000
     low = schedule.cleanest.rho or schedule.time(path.first + inside).rho

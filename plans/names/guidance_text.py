@@ -47,7 +47,8 @@ def from_text(text: str) -> float | Guidance:
 
 
 def _parse_weight(text: str) -> float | tuple[float, ...]:
-    """Return a weight, or one weight for each evaluation. Raises ValueError for any other text."""
+    """Parse a guidance weight, or a comma-separated list with one weight per evaluation. Raises ValueError for any
+    other text."""
     numbers = tuple(float(number) for number in text.split(","))
     return numbers if len(numbers) > 1 else numbers[0]
 

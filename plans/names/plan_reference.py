@@ -63,7 +63,8 @@ class NameParts:
 
     @property
     def is_of_scheduler(self) -> bool:
-        """True for the name of a scheduler's plan, also of a transformed one."""
+        """Whether the plan was compiled from a scheduler (`scheduler:STEPS`). This also holds for transforms of such a
+        plan."""
         return self.solver == SCHEDULER_SOLVER
 
     @property

@@ -89,6 +89,6 @@ def gauss_legendre(edges: Array, count: int) -> tuple[Array, Array]:
 
 @cache
 def _legendre(count: int) -> tuple[Array, Array]:
-    """Return points and weights on [0, 1]."""
+    """Return `count` Gauss-Legendre nodes and weights on [0, 1]."""
     points, weights = np.polynomial.legendre.leggauss(count)
     return (points + 1) / 2, weights / 2

@@ -43,12 +43,12 @@ class DeploymentJudge(JudgedReference):
 
     @property
     def fewest_rows(self) -> int:
-        """The rows of x in the smallest call of the network, since steps may have different branches."""
+        """The number of rows of x in the smallest call of the network (steps may have different branches)."""
         return self.batch * min(len(step.branches) for step in self.plan.steps)
 
     @property
     def most_rows(self) -> int:
-        """The rows of x in the largest call of the network."""
+        """The number of rows of x in the largest call of the network."""
         return self.batch * max_branches(self.plan)
 
     @property

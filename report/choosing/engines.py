@@ -296,8 +296,8 @@ def make_network_calls(
 
 
 def candidate_engines(threads: int, fewest_rows: int) -> Iterator[TimedEngine]:
-    """Yield the backends with their numbers of threads, for calls of at least `fewest_rows` rows. Some may turn out not
-    to be installed when they load."""
+    """Yield the backends to try, each with several numbers of threads, for calls of at least `fewest_rows` rows. Some
+    may not be installed, which is found out when they are loaded."""
     cores, physical = this_cpu().cores, physical_cores()
     counts, sleeping = [threads], 0
     if not threads and cores > 1:

@@ -89,7 +89,8 @@ def _add_shapes(graph: Graph, values: Arrays) -> Graph:
 
 
 def _difference_alone(graph: Graph, inner: Inner, feeds: Arrays, expected: Arrays, name: str) -> float:
-    """Return the difference of one tensor in an engine with no other inner tensor as output."""
+    """Return the difference between an engine's value and the expected value of one inner tensor. The engine is built
+    with only this tensor as an additional output."""
     return _difference(expected, inner(graph, [name])(feeds), name)
 
 

@@ -128,7 +128,7 @@ def _quality(value: float, error: float | None) -> Html:
 
 
 def _search_quality(point: FrontierPoint) -> float:
-    """Return the quality on the seeds of the search, on which all points can be compared."""
+    """Return the quality of a body on the seeds of the search, which are the same for all points of the plot."""
     return point.quality if point.searched is None else point.searched
 
 

@@ -51,7 +51,7 @@ class Running(Protocol):
 
 
 class Clock(Protocol):
-    """The source of time, and the worker that samples."""
+    """The source of time in a control loop, and of the jobs that sample in the background."""
 
     def now(self) -> float:
         """Return the seconds since a fixed moment."""

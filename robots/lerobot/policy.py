@@ -206,7 +206,7 @@ class NamedWeights:
         return tuple(self.tensors[name].shape)
 
     def count_layers(self, start: str) -> int:
-        """Return the number of layers, whose weights have names START.NUMBER.REST."""
+        """Return the number of layers whose weights have names of the form START.NUMBER.REST."""
         return count_layers(self.tensors, start)
 
     def load_network(self, make: Callable[[], "nn.Module"]) -> "nn.Module":

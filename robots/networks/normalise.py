@@ -28,7 +28,8 @@ class Normalise(nn.Module):
             self.register_buffer(name, values[:, None, None] if picture else values)
 
     def set(self, scale: Tensor, offset: Tensor) -> None:
-        """Change the function to scale * value + offset, from float64 tensors with one number or one per element."""
+        """Change the function to scale * value + offset. Both are float64 tensors with one number, or one per
+        element."""
         self.centre.copy_((-offset / scale).reshape(-1, *[1] * (self.centre.dim() - 1)))
         self.scale.copy_(scale.reshape(-1, *[1] * (self.scale.dim() - 1)))
         self.base.zero_()

@@ -67,7 +67,7 @@ class FilmBlock(nn.Module):
 
 
 class ConditionalUnet1d(nn.Module):
-    """The denoiser of noisy actions [B, horizon, actions], timesteps [B] and a condition [B, condition].
+    """A 1-D U-Net that denoises actions [B, horizon, actions], given timesteps [B] and a condition [B, condition].
 
     Args:
         actions: elements of one action.

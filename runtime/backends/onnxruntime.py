@@ -40,7 +40,7 @@ class OnnxRuntime:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """The bodies for each precision, the best first.
+        """For each precision, the names of the bodies that this backend runs well, the best first.
 
         A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. Without VNNI,
         sums may saturate with 8-bit weights, but not with 7-bit ones.

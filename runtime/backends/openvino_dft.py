@@ -21,7 +21,8 @@ def dft_extension() -> Any:
 
 
 def _convert_dft(node: Any) -> Any:
-    """Return the outputs of OpenVINO operations for a DFT of real numbers [..., 1] or complex ones [..., 2]."""
+    """Convert an ONNX DFT of real numbers [..., 1] or complex numbers [..., 2] to OpenVINO operations. Return their
+    outputs."""
     from openvino import opset9 as ops
 
     ports = (node.get_input(place) for place in range(node.get_input_size()))

@@ -49,8 +49,8 @@ class Coverage(Strict, frozen=True):
 
 
 class StepGraph(GraphEntry, frozen=True):
-    """A graph of a body. It runs the steps with lambda below `until` that no earlier graph runs, or all remaining steps
-    if `until` is None."""
+    """A graph of a body. It runs those steps with log-SNR below `until` that no graph before it runs, or all remaining
+    steps if `until` is None."""
 
     coverage: Coverage | None = None
     until: float | None = None

@@ -24,7 +24,7 @@ def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
 
 
 def _upgrade_body(body: Any) -> Any:
-    """Upgrade a body of schema 1 or 2.
+    """Upgrade the entry of a body from schema 1 or 2 of the manifest.
 
     In these schemas the graph of the last steps was stored separately, and earlier graphs with the range group at which
     they ended.

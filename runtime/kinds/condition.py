@@ -1,4 +1,4 @@
-"""The manifest's entry of a condition."""
+"""The manifest entry that describes a condition."""
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.graph_entry import DType

@@ -58,7 +58,7 @@ class Key:
 
 
 def read_key(key: str) -> Key | None:
-    """Parse a key. None if it is unknown."""
+    """Parse the name of a tensor in a LoRA file. None if its format is unknown."""
     for pattern, part in PATTERNS:
         if match := pattern.fullmatch(key):
             component, layer = _network(match["layer"])

@@ -249,7 +249,8 @@ class _Windows:
         }
 
     def _cut_condition(self, name: str, value: Any, places: Sequence[Place]) -> Any:
-        """Return a condition's values for some windows of all samples."""
+        """Return the values of a condition for the windows at `places`, for all samples. A condition whose size depends
+        on that of x is cut like x."""
         ratios = self._ratios(name, value)
         if ratios is None:
             return value if len(places) == 1 else [each for _ in places for each in value]

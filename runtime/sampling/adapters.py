@@ -84,7 +84,7 @@ def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
 
 
 def require_slots(bundle: Bundle) -> LoraSlots:
-    """Return the slots of a bundle. Raises UserError if it has none."""
+    """Return the bundle's slots for LoRA files. Raises UserError if it was exported without any."""
     slots = bundle.manifest.lora_slots
     if slots is None:
         raise UserError(f"{bundle.path} has no slots for LoRA files", f"export it with --lora-slots, or {MERGE}")

@@ -199,7 +199,8 @@ def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Ma
 
 
 def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """Return network times [samples, *of]. `time` is one number for all samples, one for each, or the full array."""
+    """Return the times that the network receives, [samples, *of]. `time` is one number for all samples, one for each,
+    or the full array. Raises UserError for any other shape."""
     fix = "give one for all samples, or one for each"
     times, shape = as_numbers(time, "times", fix, np.float64), (samples, *of)
     if of and times.ndim < len(shape):

@@ -298,5 +298,5 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     @cached_property
     def runs(self) -> RunMaker:
-        """Checks and begins runs."""
+        """The object that checks the arguments of runs and starts them."""
         return RunMaker(self.denoiser, self.plans, self.on_call, self.whole_runs)

@@ -147,7 +147,7 @@ class WholeRuns:
     logged: set[str] = field(default_factory=set)
 
     def find(self, plan: AnyPlan, shape: tuple[int, ...]) -> WholeRun | None:
-        """Return the file for a compiled plan and samples of a shape [B, *x_shape], or None."""
+        """Return the baked file for a compiled plan and samples of shape [B, *x_shape], or None if none was loaded."""
         kept = self.digests.get(id(plan))
         if kept is None or kept[0] is not plan:
             if len(self.digests) >= PLANS_KEPT:

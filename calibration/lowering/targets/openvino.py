@@ -41,7 +41,8 @@ FLOAT32 = np.dtype(np.float32)
 
 
 def count_integer_kernels(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Compile the graph as the runtime will, and count the integer kernels that OpenVINO chose."""
+    """Compile the int8 graph with OpenVINO as the runtime does, and return the coverage: the operations for which
+    OpenVINO chose integer kernels. Raises UserError if there are none."""
     integer = integer_operations(lowered)
     ran = {op.name for op in ops if not integer.isdisjoint((op.name, product_name(op.name)))}
     return check_coverage(prepared, [op.name for op in ops], ran, "OpenVINO")

@@ -21,7 +21,7 @@ class RecordedNetwork(nn.Module):
 
     @property
     def pipeline_network(self) -> nn.Module:
-        """The network as the pipeline calls it."""
+        """The original network, with the arguments and outputs with which the pipeline calls it."""
         return self.network.network if isinstance(self.network, FormedNetwork) else self.network
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:

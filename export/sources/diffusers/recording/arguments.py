@@ -261,8 +261,8 @@ class Recordings:
         return Argument(path, value[:1], repeats, condition)
 
     def _check_number_of_steps(self, path: str, changing: Sequence[str]) -> None:
-        """Raise UserError if an argument changes with the number of steps in any branch: its value would be that of
-        the recording."""
+        """Raise UserError if an argument depends on the number of steps in any branch, because the bundle would always
+        use its value in the recording."""
         variant = self.variants.get(STEP_NUMBER)
         if variant is None or (is_part(path) and "image" in changing):
             return  # an encoded picture has noise of its own in each recording

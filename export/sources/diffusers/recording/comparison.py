@@ -334,7 +334,8 @@ def _final_x(run: CallRecord, hold: Hold | None) -> Array:
 
 
 def _start_factor(plan: Plan) -> float:
-    """Return the factor of the plan's first draw in the network's first input."""
+    """Return the factor by which the plan's initial noise is multiplied to give the network's first input. Raises
+    UserError for a plan that does not start from a single draw of noise."""
     if plan.given or len(plan.start_draws) != 1:
         raise recording_error(f"plan {plan.name} does not start from one draw")
     return sum(number * row[0] for number, row in zip(plan.steps[0].input, plan.start, strict=True))

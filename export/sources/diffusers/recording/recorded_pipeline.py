@@ -281,8 +281,8 @@ def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
 
 
 def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> BuiltPipeline:
-    """Return the pipeline with the `NetworkForm` that describes how its network receives x, or without one if no
-    argument of the network contains x. The recordings differ in their seed only. Raises UserError if no form explains
+    """Return the pipeline with the `NetworkForm` that describes in which layout its network receives x; unchanged if no
+    argument of the network contains x. The recordings differ only in their seed. Raises UserError if no layout explains
     its steps."""
     if not base.steps[0].calls or not reseeded.steps[0].calls:
         return built

@@ -156,9 +156,10 @@ def _keep_length(
 
 
 def _change_array(name: str, value: Tensor) -> Tensor:
-    """Return another array of the same shape, in the same range if it is of zeros and ones, or of other integers.
+    """Return a different array of the same shape, with values in the same range if they are zeros and ones, or other
+    integers.
 
-    Raises UserError for an array of equal integers: it does not show which other integers are valid.
+    Raises UserError for an array of equal integers, from which it does not follow which other integers are valid.
     """
     if bool(((value == 0) | (value == 1)).all()):
         return 1 - value if value.dtype != torch.bool else ~value

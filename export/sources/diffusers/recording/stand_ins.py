@@ -80,7 +80,8 @@ class OutputShapes:
     known: dict[str, Any] = field(default_factory=dict)
 
     def infer(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
-        """Return the outputs on the device "meta". Raises UserError if the network reads values and is large."""
+        """Return outputs of a network on the device "meta", which have shapes and no values. Raises UserError for a
+        large network whose output shapes depend on values."""
         key = repr(pytree.tree_map(_describe, arguments))
         if key not in self.known:
             self.known[key] = self._run(module, arguments)

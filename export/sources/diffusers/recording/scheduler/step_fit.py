@@ -84,7 +84,8 @@ def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, A
 
 
 def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
-    """Return the factor of a draw in the first x, or None if x is not a multiple of any draw."""
+    """Return the standard deviation of the first x: the factor by which it is a multiple of a noise draw. None if it is
+    a multiple of no draw."""
     for draw in (_flatten(each) for each in draws if each.size == len(x)):
         factor = float(draw @ x / (draw @ draw))
         if np.abs(factor * draw - x).max() <= TOLERANCE * np.ptp(x):

@@ -1,7 +1,8 @@
-"""Recordings of a flow scheduler with `invert_sigmas`, whose times grow from noise to data, as those of Mochi do.
+"""Rewrite recordings of a flow scheduler with `invert_sigmas`, whose times grow from noise to data, as in Mochi.
 
-x at a time t is (t / T) x0 + (1 - t / T) noise, with T training steps, and the network returns x0 - noise. With T - t
-instead of t, and with the sign of the network's output reversed, this is a flow as in other schedulers.
+There, x at time t is (t / T) x0 + (1 - t / T) noise, where T is the number of training steps, and the network returns
+x0 - noise. With T - t instead of t, and with the sign of the network's output reversed, this is a flow as in other
+schedulers.
 """
 
 from collections.abc import Mapping
