@@ -31,6 +31,10 @@ TOLERANCE = 1e-4  # relative to the largest absolute value of an output
 FITS = "give a folder whose components belong together"
 
 
+class CompanionFailure(UserError):
+    """The module of a companion fails in torch with valid inputs."""
+
+
 @dataclass(frozen=True)
 class Companion:
     """A network besides the denoiser: a module whose `forward(*inputs)` returns its outputs in order.
@@ -95,7 +99,7 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
-    """Return torch's outputs for the feeds. Raises UserError naming the companion whose module fails."""
+    """Return torch's outputs for the feeds. Raises CompanionFailure naming the companion whose module fails."""
     import torch
 
     from fewstep.export.error_text import error_location
@@ -111,7 +115,7 @@ def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[s
             f"{tensor.name} {list(x.shape)}" for tensor, x in zip(companion.inputs, inputs, strict=True)
         )
         what = f"{companion.name} fails in torch with {shapes}: {first_line(error)}{error_location(error)}"
-        raise UserError(what, FITS) from error
+        raise CompanionFailure(what, FITS) from error
     return [value.numpy() for value in outputs]
 
 

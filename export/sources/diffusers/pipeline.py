@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from fewstep.export.companions import add_companion
+from fewstep.export.companions import Companion, CompanionFailure, add_companion
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
 from fewstep.export.sources.diffusers.files import CONFIG, Folder
 from fewstep.export.sources.diffusers.text import TextSource, TokenInput, read_text
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
-from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, Manifest, TextEncoderEntry, Tokens
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -65,7 +65,7 @@ class PipelineNetworks:
         if self.autoencoder is not None:
             decoder = add_companion(writer, self.autoencoder.decoder).graph
             progress("pipeline", count - 1, count)
-            encoder = add_companion(writer, self.autoencoder.encoder).graph
+            encoder = add_encoder(writer, self.autoencoder.encoder)
             progress("pipeline", count, count)
             manifest = replace(manifest, autoencoder=AutoencoderEntry(decoder, encoder))
         return manifest
@@ -88,6 +88,16 @@ class PipelineNetworks:
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(value), allow_pickle=False)
         return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
+
+
+def add_encoder(writer: Writer, encoder: Companion) -> GraphEntry | None:
+    """Add the encoder of an autoencoder to a bundle. If it fails in torch, it is left out with a warning: a bundle
+    needs it for `--image` only."""
+    try:
+        return add_companion(writer, encoder).graph
+    except CompanionFailure as error:
+        LOG.warning("the bundle has no encoder, and takes no --image: %s", error.what)
+        return None
 
 
 def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
