@@ -8,9 +8,10 @@ milliseconds. For the latter, the plain way gets the number of evaluations that 
 is better at both, by twice the standard error of the mean. If the plain way has a fixed number of evaluations, that
 comparison decides. Nothing was tuned on the seeds used for judging. --keep stores each line in lab/claims.json, in
 place of the previous one, and writes claims.md and the verdicts of systems.md from all lines there. Each core measures
-one model after the other, in a process with one thread. Fits of plans are separate parts, since they take as long as
-all other claims of their model. A line that the folder of --work has for the same tree is not measured again, so an
-interrupted run can be continued. This also applies to unsteady lines; use another --work to repeat them.
+one model after the other, each in a process with one thread, whose memory is free at its end. Fits of plans are
+separate parts, since they take as long as all other claims of their model. A line that the folder of --work has for the
+same tree is not measured again, so an interrupted run can be continued. This also applies to unsteady lines; use
+another --work to repeat them.
 """
 
 import argparse
@@ -77,14 +78,14 @@ def store(found: Found) -> None:
 
 
 def in_processes(options: argparse.Namespace) -> Iterator[Found]:
-    """Yield the lines of all parts as they are measured. One process per core takes one part after the other, the
-    longest first. An error of a part is raised after the lines of all others."""
+    """Yield the lines of all parts as they are measured. Each part has a process, one per core at a time, the longest
+    parts first. An error of a part is raised after the lines of all others."""
     models = options.model or MODELS
     parts = longest_first(part for part in PARTS if part[0] in models and any(select_claims(part, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would use another process's core
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
-    with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(cores, context, max_tasks_per_child=1) as pool:
         found: Queue[Found | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
