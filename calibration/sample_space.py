@@ -37,7 +37,7 @@ class JudgingRun(Protocol):
         `details` read."""
 
     def quality(self, made: Any) -> EndQuality:
-        """Return the quality of what `run` returned."""
+        """Return the quality of a run from what `run` returned for it."""
 
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
         """Return values for further fields of the body's `Trial`, rounded."""

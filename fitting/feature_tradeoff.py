@@ -237,7 +237,8 @@ def interpolate_numbers(origin: Recurrence, numbers: Recurrence, share: float) -
 
 
 def scale_numbers(numbers: Recurrence, factor: float) -> Recurrence:
-    """Scale each sample by `factor`, through the last row."""
+    """Return numbers whose samples are `factor` times those of `numbers`. Only the last row, which gives the sample,
+    differs."""
     rows = numbers.rows.copy()
     rows[-1] *= factor
     return replace(numbers, rows=rows)

@@ -53,8 +53,8 @@ class Jacobian:
         return np.asarray(np.square(self.residual).sum(axis=1))
 
     def broyden_update(self, step: Float64, samples: Array) -> "Jacobian":
-        """Return the columns with the least change that predicts the samples after a step (Broyden 1965). `step` is in
-        units of the numbers' sizes."""
+        """Return the Jacobian that predicts `samples`, those after a step of the numbers, and that differs least from
+        this one (Broyden 1965). `step` is in units of the sizes of the numbers."""
         samples = samples.reshape(self.samples.shape)
         surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
         share = (step / (step @ step))[:, None]

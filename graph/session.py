@@ -119,7 +119,7 @@ def _folder(graph: Graph) -> Path | None:
 
 
 def _no_place(array: Array) -> weights.FilePlace | None:
-    """Return None: no file holds the array."""
+    """Return None as the place of an array that no file holds."""
     return None
 
 

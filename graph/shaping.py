@@ -113,7 +113,8 @@ def _add_guided_channels(table: Builder, shaping: GuideChannels, values: Sequenc
 
 
 def _add_guided_frames(table: Builder, shaping: GuideFrames, values: Sequence[str], sizes: Sequence[int]) -> str:
-    """Append the conditional output [B, *sizes] with a growing share of the difference of the guided one."""
+    """Append the conditional output [B, *sizes] plus a multiple of the difference between the guided and the
+    conditional output. The factors, one per frame, are those of `frame_shares`."""
     guided, conditional = values
     shares = table.constant(frame_shares(shaping, sizes).astype(np.float32), "frame_shares")
     added = table.node("Mul", (table.node("Sub", (guided, conditional), "guidance"), shares), "frame_guidance")

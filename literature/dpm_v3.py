@@ -181,7 +181,7 @@ class _Integrals:
 
 
 def _f(trace: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
-    """Return f = (sigma eps - l x) / alpha."""
+    """Store and return f = (sigma eps - l x) / alpha at the time s, with l interpolated from `ems`."""
     (l,) = ems.interpolate(np.array([s.lam]), ems.l)  # noqa: E741 (the paper's name)
     return trace.store((1 - l[0]) / s.alpha * x - x0)
 

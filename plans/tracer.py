@@ -63,8 +63,8 @@ class Shaped(msgspec.Struct, frozen=True):
 
 
 class Predicted(msgspec.Struct, frozen=True):
-    """A result of an evaluation, such as its x0 prediction. `value` is the combination of earlier rows and the
-    evaluation's outputs that gives it."""
+    """A result of an evaluation, such as its x0 prediction. `value` gives it as a combination of earlier rows and the
+    evaluation's outputs."""
 
     evaluation: int
     value: Lin
@@ -228,7 +228,8 @@ class Tracer:
         return x, self._as_row(x0, evaluation)
 
     def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
-        """Evaluate the denoiser at (x, time). Return x as stored, and its raw outputs after guidance, one per head."""
+        """Evaluate the denoiser at (x, time). Return the stored x, and the denoiser's outputs after guidance, one per
+        head."""
         if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus | guide.Steer):
             form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
             option = form if self.shaping is None else f"shaping {self.shaping}"

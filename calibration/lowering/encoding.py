@@ -28,7 +28,7 @@ class Encoding:
 
 
 def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
-    """Return a uint8 code that covers the whole of each range.
+    """Return the parameters of a uint8 quantization that covers the whole of each range.
 
     The zero point is chosen so that the groups' scales are finest (sum of logarithms). It is a constant, because
     engines choose kernels by it; scales may change at run time.
@@ -50,7 +50,8 @@ def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
 
 
 def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM) -> Encoding:
-    """Return a uint16 code for the range of all groups times `headroom`: 16 bits do not need per-group scales."""
+    """Return the parameters of a uint16 quantization that covers the range of all groups times `headroom`. 16 bits do
+    not need per-group scales."""
     low, high, levels = headroom * ranges.pooled.low, headroom * ranges.pooled.high, 2**16 - 1
     scale = (high - low) / levels
     return Encoding(np.array([scale]), np.uint16(round(-low / scale)))
@@ -65,7 +66,7 @@ def symmetric_int16(code: Encoding) -> Encoding:
 
 
 def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """Return an int8 code around zero: [-amax, amax] maps to [-127, 127]."""
+    """Return the parameters of an int8 quantization around zero: [-amax, amax] maps to [-127, 127]."""
     amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
     return Encoding(amax / 127, np.int8(0))
 

@@ -18,7 +18,7 @@ def is_checkpoint(text: str) -> bool:
 
 
 def refuse_checkpoint(text: str) -> NoReturn:
-    """Raise UserError with the source to give instead."""
+    """Raise UserError for a file of weights, with the source to give instead."""
     file = Path(text)
     near = file.absolute().parents[:2]
     home = next((folder for folder in near if _is_source(folder)), near[0] if is_component(near[0]) else None)

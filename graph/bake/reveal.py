@@ -34,8 +34,8 @@ def align_token_steps(steps: Sequence[TokenStep]) -> StepRange | None:
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """Return the properties of a token step that change the operations of its graph. They are equal for steps that
-    differ only in numbers."""
+    """Return the properties of a token step on which the operations of its graph depend. Steps that differ only in the
+    values of their numbers have equal properties."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 

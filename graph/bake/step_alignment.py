@@ -166,7 +166,7 @@ def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool)
 
 
 def _spread_row(row: Row, columns: Sequence[int], width: int) -> Floats:
-    """Return a row of coefficients over all columns."""
+    """Return a row of `width` coefficients that has the values of `row` at `columns`, and zeros elsewhere."""
     wide = np.zeros(width)
     wide[list(columns[: len(row)])] = row
     return wide

@@ -81,7 +81,7 @@ class DataPrediction:
         check_share("eta", self.eta)
 
     def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
-        """Return m."""
+        """Return m, which is x0 itself."""
         return x0
 
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
@@ -109,11 +109,11 @@ class NoisePrediction:
     is_stochastic: bool = False
 
     def value(self, x: Lin, x0: Lin, s: Time) -> Lin:
-        """Return m."""
+        """Return m, the noise that belongs to the prediction x0 at x and s."""
         return noise_prediction(x, x0, s)
 
     def prediction(self, trace: Tracer, x: Lin, x0: Lin, s: Time) -> Lin:
-        """Store m as a row, and return it."""
+        """Store m as a row of the state, and return that row."""
         return trace.store(self.value(x, x0, s))
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:

@@ -113,7 +113,7 @@ def mdlm(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
 
 def remdm(shape: Shape, steps: int, *, cap: float = 0.1) -> tuple[TokenStep, ...]:
     """ReMDM-cap (Wang et al. 2025, arXiv 2503.00307): revealed tokens are masked again with probability min(cap, (1 -
-    alpha_s) / alpha_t), and masked positions are revealed at a rate that keeps the masked share of ancestral
+    alpha_s) / alpha_t), and masked positions are revealed at a rate that keeps the masked fraction of ancestral
     sampling."""
     if not 0 <= cap <= 1:
         raise UserError(f"remdm(cap={cap:g}) is out of range", "give a probability from 0 to 1")

@@ -91,7 +91,8 @@ def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], thr
 
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> DeploymentJudge:
-    """Open the references of deployments. Raises UserError for a bundle that cannot be judged."""
+    """Open the float32 body and the measures with which deployments are compared. Raises UserError for a bundle that
+    cannot be judged."""
     bundle = options.open()
     bundle.check_continuous("choose")
     if FLOAT not in bundle.manifest.bodies:

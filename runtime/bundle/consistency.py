@@ -84,7 +84,8 @@ def _light_problems(manifest: Manifest) -> Problems:
 
 
 def interface_problems(of: Description) -> Problems:
-    """Yield the faults of a denoiser's interface and meaning, which a Spec states and a manifest stores."""
+    """Yield a field and a reason for each value of a denoiser's description that is invalid. A Spec states this
+    description, and a manifest stores it."""
     shape, conditions = of.x_shape, of.conditions
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
         yield "x_shape", f"{list(shape)} is not the shape of a sample of at most {ELEMENTS_LIMIT} elements"

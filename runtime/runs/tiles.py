@@ -150,7 +150,7 @@ def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) 
 
 
 class _Windows:
-    """The denoiser of a whole sample, which calls the network on its windows."""
+    """A denoiser of a whole sample. It calls the network on the sample's windows."""
 
     def __init__(
         self,

@@ -346,7 +346,7 @@ def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DT
 
 
 def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> RunStep:
-    """Return a function of a step that sets x to the held value first."""
+    """Return a function that runs a step after it has set the held elements of x to their given values."""
     return lambda index, rows, slots: run_step(index, apply_hold(plan, index, rows, hold, draws), slots)
 
 

@@ -44,7 +44,7 @@ class Place:
     box: tuple[tuple[int, int], ...] = ()
 
     def select(self, tensor: Tensor) -> Tensor:
-        """Return the part of [rows, ...]."""
+        """Return the part of a tensor [rows, ...] that is at this place."""
         if self.box:
             return tensor[(slice(None), *(slice(*each) for each in self.box))]
         return tensor if self.axis is None else tensor.narrow(1 + self.axis, self.start, self.stop - self.start)
@@ -354,7 +354,7 @@ def _round_share(share: float) -> float:
 
 
 def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:
-    """Return a branch's rows, one for each sample."""
+    """Return the rows of one branch, one row per sample, from a tensor whose rows are ordered by branch."""
     return value[branch * samples : (branch + 1) * samples]
 
 
