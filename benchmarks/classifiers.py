@@ -118,7 +118,7 @@ def in_model_range(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Return the share of uint8 images whose largest logit is that of their label."""
+    """Return the fraction of uint8 images whose largest logit is that of their label."""
     guesses = torch.cat([network(in_model_range(part))[1].argmax(1) for part in images.split(500)])
     return (guesses == labels).float().mean().item()
 

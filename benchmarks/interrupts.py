@@ -194,9 +194,8 @@ def _interrupt(work: Path, whole: Manifest, number: int, verb: str, after: float
 
 
 def _inspect(bundle: Path, before: bytes | None, whole: Manifest, may_be_left: bool) -> tuple[str, list[str]]:
-    """Return the present state of the bundle, and its faults. may_be_left: files of a command that ended without
-    cleanup.
-    """
+    """Return the present state of the bundle, and its problems. may_be_left: files of a command that ended without
+    cleanup."""
     faults = []
     if bundle.exists() and not may_be_left:
         unnamed = [path.name for path in bundle.rglob("*") if path.name.startswith(".")]

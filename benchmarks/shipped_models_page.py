@@ -1,4 +1,4 @@
-"""Time a bundle, and write the table of its speed in docs/measured.md and the page's pictures.
+"""Time a bundle, and write the table of its speed in docs/measured.md and the page's images.
 
     fewstep demo && python -m benchmarks.shipped_models_page fewstep-demo/bundle
 

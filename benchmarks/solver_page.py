@@ -64,13 +64,13 @@ def order_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def write_page(rows: Sequence[Row]) -> None:
-    """Write the tables into the page, and the plot next to its other pictures."""
+    """Write the tables into the page, and the plot next to its other images."""
     put_part(PAGE, SCRIPT, _distances(order_rows(rows)))
     PLOT.write_text(_plot(order_rows(rows)))
 
 
 def draw_samples(sample: Callable[[Cell, range], Floats], body: str) -> None:
-    """Draw the grid of `cifar10_dit`: a row of pictures for each number of steps of each solver."""
+    """Draw the grid of `cifar10_dit`: a row of images for each number of steps of each solver."""
     plans = [f"{solver}:{steps}" for solver in ("ddim", "dpmpp_2m") for steps in (4, 8, 20, 50)]
     rows = [sample(Cell("cifar10_dit", body, 1.5, plan), SHOWN) for plan in plans]
     GRID.write_bytes(encode_png(draw_grid(np.concatenate(rows), len(SHOWN), 2)))

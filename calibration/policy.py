@@ -30,8 +30,8 @@ class CalibrationPolicy:
 
     float_slowdown: the additional time of all multiply-accumulates in float.
     least_time: the time that each operation takes for the conversions around it. thin_share, thin_products, thin_time:
-        limits of thin operations, in which int8 saves no time: at most this share of all multiply-accumulates, and at
-        most this number of products for each value. In float, such an operation adds only `thin_time`. Without the
+        limits of thin operations, in which int8 saves no time: at most this fraction of all multiply-accumulates, and
+        at most this number of products for each value. In float, such an operation adds only `thin_time`. Without the
         limit of the share, a network with 22 % of its work in such operations took 1.17 times as long.
 
     When to stop:
@@ -40,8 +40,8 @@ class CalibrationPolicy:
         follows 64 trajectories.)
     fewest_error_runs: the minimum for a large network, where these runs are most of a calibration along few
         trajectories.
-    remainder: a share of a group's error. If the first half of the group has less than this, the rest is attributed to
-        the other half, which saves its run.
+    remainder: a fraction of a group's error. If the first half of the group has less than this, the rest is attributed
+        to the other half, which saves its run.
     timing_rounds: turns in which two graphs are timed against each other for a bound.
     time_tolerance: relative tolerance of a time that just meets a bound, for rounding errors.
     """

@@ -86,7 +86,7 @@ class Task:
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors that are counted."""
+        """The names of the tensors whose values calibration observes."""
         return tensors_to_observe(self.prepared, self.no_floats)
 
     @property

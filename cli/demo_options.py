@@ -22,7 +22,7 @@ class DemoOptions(Options):
     """Export, calibrate, run and judge a denoiser that comes with fewstep.
 
     source: Name of a shipped model, or FILE.py:FUNCTION.
-    output: Folder for the bundle (the exported model) and the pictures.
+    output: Folder for the bundle (the exported model) and the images.
     plan: SOLVER:STEPS, the sampling plan for calibration and report.
     target: Targets of the quantization, as cpu-x86. Default: the best one for this machine; with --full the targets of
         `calibrate`.

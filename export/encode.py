@@ -27,7 +27,7 @@ class EncodeOptions(Options):
     folder: The diffusers folder of the pipeline from which the bundle was exported.
     prompt: Text prompt. If it is given several times, each prompt becomes one row.
     negative: Negative prompt, for the unconditional branch of `fewstep run`.
-    image: A picture that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
+    image: An image that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
     call: NAME=VALUE, like height=512: an argument of the pipeline's call. Give the same values as to export.
     dtype: Type in which the encoders run: float32, or bfloat16 for half the memory.
     output: The .npz file to write, with one array per condition.

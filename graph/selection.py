@@ -70,12 +70,12 @@ class WeightedOp:
 
 
 def select_int8_ops(graph: Graph) -> tuple[WeightedOp, ...]:
-    """Return the operations to run in int8, in order.
+    """Return the operations to run in int8, in the order of the graph.
 
-    Rule: a Conv, MatMul or Gemm runs in int8 if its weight is constant, its input depends on x, it has at least 16
-    channels on both sides, it computes no steering gradient, and it adds at most a constant bias per channel. The first
-    layers (which read x itself) and the last layers (whose output reaches the sample) stay float. Their error reaches
-    the sample undamped at every step, and they are a small share of the work.
+    A Conv, MatMul or Gemm runs in int8 if its weight is constant, its input depends on x, it has at least 16 channels
+    on both sides, it computes no steering gradient, and it adds at most a constant bias per channel. The first layers
+    (which read x itself) and the last layers (whose output reaches the sample) stay float. Their error reaches the
+    sample undamped at every step, and they are a small fraction of the work.
     """
     return tuple(op for op, reason in explain_selection(graph) if not reason)
 

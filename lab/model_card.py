@@ -38,7 +38,7 @@ MEMBERS = BY_NAME | {member.name: member for member in SHIPPED}
 
 
 def samples(member: Member) -> NDArray[np.floating]:
-    """Return pictures of the first held-out seeds along the member's plan, with one column for each class, if it has
+    """Return images of the first held-out seeds along the member's plan, with one column for each class, if it has
     classes."""
     seeds = range(SAMPLES)
     with TemporaryDirectory() as folder:

@@ -78,7 +78,7 @@ class JointError(Strict, frozen=True):
 
     @property
     def share(self) -> float:
-        """The RMS error as a share of the spread. If the joint does not move (spread 0): 0 without error, else 1."""
+        """The RMS error as a fraction of the spread. If the joint does not move (spread 0): 0 without error, else 1."""
         return self.rms / self.spread if self.spread else float(self.rms > 0)
 
 

@@ -59,9 +59,9 @@ def compile_plan(
             conditional branch is evaluated.
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
-        strength: in (0, 1]: start from the given "image", noised to the time at which this share of the steps remains.
-            A name without a grid then uses `trailing`, on which `strength` is also the fraction of the training's time
-            range.
+        strength: in (0, 1]: start from the given "image", noised to the time at which this fraction of the steps
+            remains. A name without a grid then uses `trailing`, on which `strength` is also the fraction of the
+            training's time range.
         renoise: in [0, 1]: the fraction of that noise that is added to the image (`Tracer.start`); None is 1.
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.

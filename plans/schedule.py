@@ -164,7 +164,8 @@ class NoiseSchedule:
         return Time(t, *path.at(t))
 
     def clock(self, clock: float) -> Time:
-        """Return the point at the process's own time, from 1 (noisiest) towards 0. Tables round to whole timesteps."""
+        """Return the point of the schedule at the process's own time, from 1 (noisiest) towards 0. In a schedule that
+        is a table, the time is rounded to a whole timestep."""
         t = self.path.clock(clock)
         return self.time(min(max(float(round(t)) if self.timesteps else t, self.path.first), self.path.last))
 

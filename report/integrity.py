@@ -54,7 +54,7 @@ class VerifyOptions(BundleOptions):
 
 
 class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A fault of a bundle, or of an engine for it, and its fix."""
+    """A problem of a bundle, or of an engine for it, and its fix."""
 
     what: str
     fix: str
@@ -142,7 +142,7 @@ def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> It
 
 
 def engine_damage(comparison: EngineComparison) -> Damage:
-    """Return the fault of an engine whose outputs differ from onnxruntime's."""
+    """Return the problem of an engine whose outputs differ from onnxruntime's."""
     first = f"; the first differing layer is unknown: {comparison.unknown}"
     if comparison.layer is not None:
         layer = comparison.layer
@@ -186,7 +186,7 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 
 
 def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Yield the faults of other files: invalid ranges tables, null values of a wrong shape, sidecar files that belong
+    """Yield the problems of other files: invalid ranges tables, null values of a wrong shape, sidecar files that belong
     to other engines."""
     manifest = bundle.manifest
     for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
@@ -231,7 +231,7 @@ def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
-    """Yield the faults that onnxruntime finds in a graph, and inputs or outputs that differ from the manifest."""
+    """Yield the problems that onnxruntime finds in a graph, and inputs or outputs that differ from the manifest."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -20,7 +20,7 @@ WRITTEN = 2**23, 0, 0  # bytes that a page with its pictures, its figures and it
 
 
 def open_report_task(options: ReportOptions) -> MeasureTask:
-    """Open the task of a report. Raises UserError for every fault that can be found before measuring."""
+    """Open the task of a report. Raises UserError for every problem that can be found before measuring."""
     bundle = options.open()
     bodies = int8_bodies(bundle)
     for part in map(bundle.select_network, networks(bundle.manifest)):

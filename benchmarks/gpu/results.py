@@ -100,8 +100,8 @@ class PlanCount(ListedPlans, frozen=True, tag="plans"):
 class Agreement(Record, frozen=True, tag="agreement"):
     """A fused convolution compared with its reference.
 
-    different: how many of `values` are not the same bits. largest: the largest difference, as a share of the largest
-    value; for int8, in steps.
+    different: how many of `values` are not the same bits. largest: the largest difference, as a fraction of the largest
+        value; for int8, in steps.
     """
 
     convolution: str
@@ -124,9 +124,8 @@ class PlanTime(Record, frozen=True, tag="plan"):
 
 
 class OperatorTime(Record, frozen=True, tag="operator"):
-    """An operator in a chain of equal ones. microseconds: of one operator. difference: of the chain's result from
-    the CPU's in float32, as a share of the largest value. launched: how the chain ran, such as `CUDA graph`.
-    """
+    """An operator in a chain of equal ones. microseconds: of one operator. difference: of the chain's result from the
+    CPU's in float32, as a fraction of the largest value. launched: how the chain ran, such as `CUDA graph`."""
 
     operator: str
     precision: str

@@ -212,13 +212,13 @@ def engines_of(graph: Graph, folder: Path) -> tuple[Kernels, ...]:
 
 
 def count_traffic(kernels: Kernels, of: Kernels | None = None) -> str:
-    """The number of kernels, and the bytes that they move: as a share of another engine's, if there is one."""
+    """The number of kernels, and the bytes that they move: as a fraction of another engine's, if there is one."""
     count, size = len(kernels.each), kernels.bytes or 0
     return f"{count}, {size / 1e6:.2f} MB" if of is None else f"{count}, {size / (of.bytes or 1):.2f}"
 
 
 def in_int8(kernels: Kernels) -> str:
-    """The share of the MACs that are counted."""
+    """The fraction of the MACs that are counted."""
     return f"{100 * kernels.macs.get('int8', 0) / max(sum(kernels.macs.values()), 1):.0f} %"
 
 

@@ -1,7 +1,6 @@
 """A ResNet block and a transformer block of the size that the first level of Stable Diffusion 1.5 has, between two
-convolutions: 320 channels, 64x64 latents, 77 tokens of 768 numbers. Weights are random, so its samples are no pictures.
-Norms have scales and shifts, as trained ones do: export leaves out those that change nothing.
-"""
+convolutions: 320 channels, 64x64 latents, 77 tokens of 768 numbers. Weights are random, so its samples are no images.
+Norms have scales and shifts, as trained ones do: export leaves out those that change nothing."""
 
 from typing import Any
 

@@ -122,7 +122,7 @@ def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[st
 
 
 def _reads_pictures(pipeline: Any, inputs: Mapping[str, Any]) -> bool:
-    """Return True for a pipeline whose texts contain pictures in its test, or a system prompt of a processor."""
+    """Return True for a pipeline whose texts contain images in its test, or a system prompt of a processor."""
     templates = [str(each) for name, each in vars(pipeline).items() if name.startswith("prompt_template")]
     if "image" in inputs:
         return hasattr(pipeline, "processor") or any(VISION_START in each for each in templates)
@@ -174,7 +174,7 @@ def _fit_vocabulary(pipeline: Any) -> None:
 
 def _complete_configs(pipeline: Any) -> None:
     """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
-    scheduler of a flow. An image encoder gets the size of pictures that the pipeline makes for it."""
+    scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it."""
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)

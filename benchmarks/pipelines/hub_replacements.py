@@ -113,12 +113,12 @@ def _make_unet(cls: Any, name: str) -> Any:
 
 
 def _make_default(cls: Any, name: str) -> Any:
-    """Return a processor of pictures or of sound with the defaults of its class."""
+    """Return a processor of images or of sound with the defaults of its class."""
     return cls()
 
 
 def _make_processor(cls: Any, name: str) -> Any:
-    """Return a processor of pictures and texts for the model that a hub stores under this name."""
+    """Return a processor of images and texts for the model that a hub stores under this name."""
     import transformers
 
     if "mistral" in name.lower():

@@ -1,4 +1,4 @@
-"""Intervals of a share of successes, and of the difference of two shares on the same episodes."""
+"""Confidence intervals of a success rate, and of the difference of two success rates on the same episodes."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Paired:
 
     @property
     def discordant(self) -> float:
-        """The share of the pairs that differ."""
+        """The fraction of the pairs that differ."""
         return (self.gained + self.lost) / self.pairs
 
     @property

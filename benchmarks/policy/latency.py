@@ -106,7 +106,7 @@ def _milliseconds(seconds: list[float]) -> tuple[str, ...]:
 
 
 def machine(seconds: float) -> float:
-    """Return the share of the ticks of an empty loop that begin late, by more than a tenth of a tick."""
+    """Return the fraction of the ticks of an empty loop that begin late, by more than a tenth of a tick."""
     count, late, due = round(seconds * RATE), 0, time.perf_counter()
     for _ in range(count):
         time.sleep(max(0.0, due - time.perf_counter()))

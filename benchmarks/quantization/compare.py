@@ -152,7 +152,7 @@ def judge_tool(judge: Judge, line: Contender, python: str) -> Judged:
 
 
 def draw(judge: Judge, lines: Sequence[Contender], picture: Path) -> None:
-    """Write a picture of the first seeds: float32, then a row for each contender."""
+    """Write an image of the first seeds: float32, then a row for each contender."""
     few = dataclasses.replace(judge, seeds=judge.seeds[:COLUMNS])
     shown = [few.reference, *(few.samples(line) for line in lines)]
     picture.write_bytes(encode_png(draw_grid(np.concatenate(shown), len(few.seeds), SCALE)))

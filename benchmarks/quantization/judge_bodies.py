@@ -33,8 +33,7 @@ Samples = NDArray[np.float32]
 
 class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PSNR over held-out seeds in dB, against float32 along the same plan, and multiply-accumulates of one sample.
-    `image`: the share of the errors' energy that is one image, the same for all seeds, beyond chance.
-    """
+    `image`: the fraction of the errors' energy that is one image, the same for all seeds, beyond chance."""
 
     mean: float
     p5: float
@@ -67,9 +66,9 @@ def versions() -> tuple[str, ...]:
 
 
 def constant_image(errors: NDArray[np.float64]) -> float:
-    """The share of the energy of errors [B, ...] that is one image, the same for all, 0 to 1.
+    """The fraction of the energy of errors [B, ...] that is one image, the same for all, 0 to 1.
 
-    The mean of B unlike errors has a share of 1 / B by chance, which is taken off.
+    The mean of B unlike errors has a fraction of 1 / B by chance, which is taken off.
     """
     energy, seeds = float(np.square(errors).mean()), len(errors)
     share = float(np.square(errors.mean(axis=0)).mean()) / energy if energy else 0.0

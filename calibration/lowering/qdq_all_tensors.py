@@ -11,7 +11,7 @@ second factor of a product of activations to 8 bits, unless that is int16 around
 the sum by two codes, unless it has the scale of the other summand.
 
 Where operations with weights read 8 bits, a second pair produces them. QNN requires one scale for the weight of such an
-operation, and no per-row scales. So each row's share of the largest scale is a 16-bit factor after the operation.
+operation, and no per-row scales. So each row's fraction of the largest scale is a 16-bit factor after the operation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +105,8 @@ class _Pairs:
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
-        """Return whether a node reads 8 bits. If so, all readers of its weight do, and the weight has one scale."""
+        """Return True if a node and all other readers of its weight read 8-bit activations. The weight then has one
+        scale."""
         readers = self._idx.consumers[node.inputs[1]] if node.op in WEIGHTED else ()
         return bool(readers) and all(eight_bit_name(reader.output) in self._codes for reader in readers)
 

@@ -42,7 +42,8 @@ class Form:
 
 
 class Arithmetic(Protocol):
-    """A function that emulates parts of the codes, such as zero points, by nodes of the graph."""
+    """A function that adds nodes to a graph which emulate parts of a quantization that an engine's int8 operations
+    lack, such as zero points."""
 
     def __call__(
         self,

@@ -47,7 +47,7 @@ def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int
 
 
 def _log_decisions(recipe: Recipe, ranking: Ranking, in_float: Collection[str]) -> None:
-    """Log each operation with its share of the error and of the time, in the order in which they move to float."""
+    """Log each operation with its fraction of the error and of the time, in the order in which they move to float."""
     names = {op.name: layer_name(op.node) for op, _ in explain_selection(recipe.prepared)}
     errors = -np.diff(ranking.left) / max(ranking.left[0], np.finfo(float).tiny)
     for number, error, time in zip(ranking.order, errors, np.diff(ranking.time), strict=True):

@@ -120,8 +120,8 @@ def attribute_errors(
 def round_weight(
     op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
 ) -> NDArray[np.float32]:
-    """Return a weight after rounding to int8 and back. Its division by the input's multipliers is undone, since the
-    gated operation reads an input that is not multiplied."""
+    """Return a weight after rounding to int8 and back. If the lowered operation's input is multiplied and its weight
+    divided by the same multipliers, the division is undone, for an operation whose input is not multiplied."""
     numbers = codes[op.x].multipliers
     weight = quantize(op, equalize_weight(op, prepared, codes), numbers).dequantize()
     return weight if numbers is None else scale_inputs(np.multiply, weight, op, numbers)

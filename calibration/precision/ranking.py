@@ -19,7 +19,7 @@ class Ranking:
     order: indices into `operations`.
     left: [1 + operations], the estimated mean squared error of samples with the first n operations of the order in
         float.
-    time: [1 + operations], the time that these n operations add to an all-int8 step, as a share of it.
+    time: [1 + operations], the time that these n operations add to an all-int8 step, as a fraction of it.
     signal: the variance of float32's samples.
     """
 

@@ -97,7 +97,7 @@ def open_observed(graph: Graph, tensors: Sequence[str], threads: int = 0) -> Loa
 
 
 def measure_tensor(values: NDArray[np.float32], axis: int | None) -> Histogram | Fault | None:
-    """Return the histogram of a tensor, or the fault of its values; None if it is empty."""
+    """Return the histogram of a tensor, or the problem of its values; None if it is empty."""
     if values.size == 0:
         return None
     try:

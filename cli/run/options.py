@@ -35,8 +35,8 @@ class RunOptions(BundleOptions):
         several times, the samples cycle through its values.
     conditions: A .npz or .safetensors file of conditions, such as `fewstep encode` writes: an array [N, *shape] for
         each by name, and BRANCH.NAME for another branch of guidance. The samples cycle through its rows.
-    adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots
-        (export --lora-slots). Several LoRAs add up.
+    adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots (export
+        --lora-slots). Several LoRAs add up.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
         guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. 4,3 is 4 at the first evaluation, then
         3. A weight of 1 runs only the conditional branch. Default: as calibrated, else 1.
@@ -44,13 +44,13 @@ class RunOptions(BundleOptions):
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
         --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.
     tiles: WINDOW:OVERLAP, as 256:64. The network runs on overlapping windows of a larger sample.
-    image: A picture to start from (with --strength), or to keep a part of (with --known).
-    known: With --image, a picture as mask: the image is kept where the mask is black, and sampled where it is white.
-        For a token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N
+    image: An image to start from (with --strength), or to keep a part of (with --known).
+    known: With --image, an image as mask: the image is kept where the mask is black, and sampled where it is white. For
+        a token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N
         samples that are used in turn.
-    strength: Fraction of the plan's steps to run, above 0 and up to 1. The picture of --image is noised accordingly.
+    strength: Fraction of the plan's steps to run, above 0 and up to 1. The given image is noised accordingly.
     seed: Seed of the first sample. Each further sample increments it.
-    output: The file to write: a .png file for pictures, or a .npy file for the samples of the network, which may be
+    output: The file to write: a .png file for images, or a .npy file for the samples of the network, which may be
         latents. Named outputs go to separate files with the same stem, as samples.depth.npy.
     columns: Samples in a row of the grid. Default: a square grid.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else 1.

@@ -70,8 +70,8 @@ def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
 
 @dataclass(frozen=True)
 class Reveal:
-    """Adds the rule of a range of steps that begins with step `at`. `draws` is the tensor of all chances, in the outer
-    graph."""
+    """Adds to a graph the nodes that reveal tokens in a range of steps that begins with step `at`. `draws` is the
+    tensor of all chances, in the outer graph."""
 
     outer: Builder
     inner: Builder

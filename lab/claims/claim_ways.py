@@ -224,7 +224,7 @@ def from_picture(s: Setting, steps: float, strength: float = 0.8, guidance: Guid
 
 
 def story(s: Setting) -> Floats:
-    """Return one picture for the class of each seed, in 10 steps of which 4 are shared."""
+    """Return one image for the class of each seed, in 10 steps of which 4 are shared."""
     plan = s.sampler.compile("dpmpp_2m:10", 1.0)
     *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
     rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in tail_inputs(state.after).items()}

@@ -61,9 +61,8 @@ def model(s: Setting) -> str:
 
 
 def there_and_back(s: Setting, steps: int) -> Floats:
-    """Invert the picture by BDIA. The inversion starts from the picture and from the state before it, computed by
-    DDIM. Return the picture sampled again from the noise.
-    """
+    """Invert the image by BDIA. The inversion starts from the image and from the state before it, computed by DDIM.
+    Return the image sampled again from the noise."""
     plan, inverse = s.sampler.compile(f"bdia:{steps}", 1.0), s.sampler.compile(f"ddim_inverse:{steps}", 1.0)
     first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
     both = {"x": s.picture, "x_before": first}

@@ -43,7 +43,7 @@ def layout(s: Setting, x: Floats) -> Floats:
 
 
 def alike(s: Setting, x: Floats) -> Floats:
-    """Return the mean correlation of each picture with all pictures."""
+    """Return the mean correlation of each image with all images."""
     return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
 
 
@@ -63,7 +63,8 @@ def lawful(s: Setting, rows: Floats) -> Floats:
 
 
 def _shares(s: Setting, rows: Floats, weights: Floats) -> Floats:
-    """Return the shares of the judge's classes among the weighted samples of each class asked for, [asked, CLASSES]."""
+    """Return the fractions of the judge's classes among the weighted samples of each class asked for, [asked,
+    CLASSES]."""
     asked, places = np.unique(np.repeat(s.labels, PARTICLES), return_inverse=True)
     shares = np.zeros((len(asked), CLASSES))
     np.add.at(shares, (places, s.logits(_samples(s, rows)).argmax(1)), weights)
@@ -75,7 +76,7 @@ def _samples(s: Setting, rows: Floats) -> Floats:
 
 
 def likeness(s: Setting, x: Floats) -> Floats:
-    """Return minus the FD to the test pictures, [PARTS], as pseudo-values of the jackknife, which removes the bias of
+    """Return minus the FD to the test images, [PARTS], as pseudo-values of the jackknife, which removes the bias of
     small numbers."""
     assert s.judge is not None
     return -jackknife_distances(_features(s, s.seen(x)), reference(s.judge, s.is_captioned))
@@ -128,7 +129,7 @@ def si_sdr(s: Setting, x: Floats) -> Floats:
 
 
 def psnr_of_return(s: Setting, x: Floats) -> Floats:
-    """Return the PSNR in dB to the picture that was inverted, at most 99, [B]."""
+    """Return the PSNR in dB to the image that was inverted, at most 99, [B]."""
     return np.minimum(psnr(x, s.picture), 99.0)
 
 

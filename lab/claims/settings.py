@@ -179,7 +179,7 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
 
 @lru_cache
 def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
-    """Return the Gaussian of the judge's features of Fashion-MNIST's 10 000 test pictures, at half the size for
+    """Return the Gaussian of the judge's features of Fashion-MNIST's 10 000 test images, at half the size for
     canvases."""
     pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:

@@ -89,8 +89,8 @@ def rddm(s: Setting, precision: str, plan: str = "rddm:5") -> Floats:
 
 
 def resfusion(s: Setting, precision: str, plan: str = "ddpm:5") -> Floats:
-    """Return samples that start from the degraded picture, at the time where alpha is 1/2. Calibration
-    starts from noise."""
+    """Return samples that start from the degraded image, at the time where alpha is 1/2. Calibration starts from
+    noise."""
     sampler = _lower(f"{FOLDER / 'resfusion.py'}:make", precision, plan, DEGRADED)
     return replace(s, sampler=sampler).sample(plan, lambda part: {"given": {"image": part.who["y"]}}, strength=1.0)
 

@@ -6,8 +6,8 @@ The network is diffusers' UNet2DModel with the layers of `google/ddpm-cifar10-32
 time only depends on shapes. The bundle is exported, and calibrated on a few trajectories for cpu-x86, openvino and
 openvino-bf16. `--bundle` stores it in a folder, and uses that the next time. A row has the median milliseconds of a
 call, in wall time and in CPU time, then the speeds relative to float32 on onnxruntime and to diffusers. The best body
-should reach 2.8 and 6. The last lines have the share of a run that is not spent in the network, which should be at most
-1 %. Needs torch and diffusers, and fewstep[export,calibration,openvino].
+should reach 2.8 and 6. The last lines have the fraction of a run that is not spent in the network, which should be at
+most 1 %. Needs torch and diffusers, and fewstep[export,calibration,openvino].
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +126,7 @@ def rows(found: Mapping[str, Times], batch: int) -> Iterator[str]:
 
 
 def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, runs: int) -> float:
-    """Return the median share of a run's wall time that is spent outside the network and its prologue."""
+    """Return the median fraction of a run's wall time that is spent outside the network and its prologue."""
     shares = []
     with load(bundle, body=body, backend=create_backend(backend, threads)) as opened:
         assert opened.prologue is not None  # the graph of the time

@@ -34,8 +34,8 @@ class Network(Transformer):
 
 
 def draw_shares(count: int, generator: torch.Generator) -> Tensor:
-    """Return shares of noise [B] in (0, 1). Half of them are logit-normal (Esser et al. 2024, arXiv 2403.03206), where
-    most is to be learned. The other half is uniform, so that the ends, which few-step samplers evaluate, are also
+    """Return fractions of noise [B] in (0, 1). Half of them are logit-normal (Esser et al. 2024, arXiv 2403.03206),
+    where most is to be learned. The other half is uniform, so that the ends, which few-step samplers evaluate, are also
     trained."""
     normal = torch.randn(count, generator=generator, device=generator.device).sigmoid()
     uniform = torch.rand(count, generator=generator, device=generator.device)

@@ -28,18 +28,18 @@ SMALL = Path(__file__).with_name("nafnet_residual_small.png")  # downsampled tes
 
 
 def enlarged(small: Tensor) -> Tensor:
-    """Return y [B, 1, 28, 28] from noisy small pictures [B, 1, 7, 7]."""
+    """Return y [B, 1, 28, 28] from noisy small images [B, 1, 7, 7]."""
     return F.interpolate(small, scale_factor=float(FACTOR), mode="bilinear")
 
 
 def degraded(x0: Tensor, generator: torch.Generator) -> Tensor:
-    """Return y of pictures [B, 1, 28, 28]."""
+    """Return y of images [B, 1, 28, 28]."""
     small = F.avg_pool2d(x0, FACTOR)
     return enlarged(small + NOISE * torch.randn(small.shape, generator=generator))
 
 
 def _open(folder: Path | None, split: str) -> Draw:
-    """Return a function that draws grey images [B, 1, 28, 28] in [-1, 1], and their degraded versions."""
+    """Return a function that draws gray images [B, 1, 28, 28] in [-1, 1], and their degraded versions."""
     draw = pictures.FASHION.open(folder, split)
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
@@ -50,7 +50,7 @@ def _open(folder: Path | None, split: str) -> Draw:
 
 
 def rows(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Return degraded test pictures. Even and odd seeds have no picture in common."""
+    """Return degraded test images. Even and odd seeds have no image in common."""
     from PIL import Image
 
     side = SIDE // FACTOR
@@ -64,7 +64,7 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Return pictures [N, 1, 56, 28] with the degraded picture above and the sample below."""
+    """Return images [N, 1, 56, 28] with the degraded image above and the sample below."""
     return torch.cat([conditions[0], samples], dim=2)
 
 

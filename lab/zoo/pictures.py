@@ -19,7 +19,7 @@ LABEL = Condition("class", input="label", null=NULL, low=0, high=CLASSES - 1)
 
 
 def _fashion(folder: Path | None, split: str) -> Draw:
-    """Return a function that draws grey images [B, 1, 28, 28] in [-1, 1], and labels."""
+    """Return a function that draws gray images [B, 1, 28, 28] in [-1, 1], and labels."""
     images, labels = fashion_mnist.read(folder, split)
     return _drawn(images[:, None], labels, is_mirrored=False)
 

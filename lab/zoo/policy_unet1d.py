@@ -46,8 +46,8 @@ def paths(seen: Tensor, above: Tensor) -> Tensor:
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Return pictures [N, 1, 64, 64] with the positions as bright points, the goal as a dim point, and the centre of
-    the obstacle as a dark point."""
+    """Return images [N, 1, 64, 64] with the positions as bright points, the goal as a dim point, and the centre of the
+    obstacle as a dark point."""
     pictures = torch.full((len(samples), 1, PIXELS, PIXELS), -0.5)
     for picture, positions, seen in zip(pictures[:, 0], samples, conditions[0][:, 0], strict=True):
         goal, obstacle = seen[2:4], seen[4:]

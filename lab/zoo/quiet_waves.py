@@ -82,7 +82,7 @@ class Network(nn.Module):
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-    """Return pictures [N, 1, 64, 128] of waves, with 8 samples in a column. Large values are bright and far from the
+    """Return images [N, 1, 64, 128] of waves, with 8 samples in a column. Large values are bright and far from the
     middle row."""
     rows = torch.linspace(1, -1, 64)[:, None]
     peaks = samples.reshape(len(samples), 1, 1, 128, 8).abs().amax(dim=4)

@@ -1,4 +1,4 @@
-"""RDDM (Liu et al. 2024, arXiv 2308.13712) on the pictures of `zoo/nafnet_residual`: it predicts residual and noise.
+"""RDDM (Liu et al. 2024, arXiv 2308.13712) on the images of `zoo/nafnet_residual`: it predicts residual and noise.
 
     python -m lab.train zoo/rddm --work WORK
     fewstep export lab/zoo/rddm.py:make -o bundle

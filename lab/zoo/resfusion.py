@@ -1,4 +1,4 @@
-"""Resfusion (Shi et al. 2024, arXiv 2311.14900) on the pictures of `zoo/nafnet_residual`: noise and residual are one
+"""Resfusion (Shi et al. 2024, arXiv 2311.14900) on the images of `zoo/nafnet_residual`: noise and residual are one
 prediction.
 
     python -m lab.train zoo/resfusion --work WORK

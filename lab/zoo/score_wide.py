@@ -19,7 +19,7 @@ SHAPES = 3  # number of shapes in a picture, each of which covers a part of the 
 
 
 def shapes(count: int, generator: torch.Generator) -> Batch:
-    """Return pictures [count, 3, 24, 24] in [-1, 1]: discs and rectangles of one colour on a background of another."""
+    """Return images [count, 3, 24, 24] in [-1, 1]: discs and rectangles of one colour on a background of another."""
 
     def drawn(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator)

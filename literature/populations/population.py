@@ -99,8 +99,8 @@ def population(
         condition: one value per seed, for each condition. given: tensors [len(seeds), *x_shape].
         at: the steps at which particles are resampled; None means all but the last. [] only computes weights, for best
             of N.
-        threshold: a seed's particles are resampled if their effective number is below this share of them; 1 resamples
-            at each of the steps.
+        threshold: a seed's particles are resampled if their effective number is below this fraction of them; 1
+            resamples at each of the steps.
         choice: "systematic" copies in proportion to the weights; "one" and "best" continue a single particle, as SVDD
             does.
         batch: number of particles in a call of the network.

@@ -123,7 +123,7 @@ def run_race(
 
 
 def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
-    """Return the shares of each call's time by operation type, the largest first. Empty if the profile fails, e.g.
+    """Return the fractions of each call's time by operation type, the largest first. Empty if the profile fails, e.g.
     without disk space for its file; the measured times are kept."""
     try:
         by_call: Mapping[str, Mapping[str, float]] = process.run_call(contender_process.PROFILES)

@@ -1,4 +1,4 @@
-"""What schedulers on a table of timesteps have in common: sigmas and times."""
+"""Sigmas and times of schedulers on a table of timesteps: the code that their classes share."""
 
 from dataclasses import dataclass
 from math import inf, log

@@ -29,7 +29,7 @@ class ScheduleRequest:
     arguments: the arguments of `step` (eta, order) and of `set_timesteps` (mu).
     even: whether the pipeline also passes the sigmas of a flow, before their shift.
     timesteps, sigmas: the times that a caller passes, one for each step.
-    strength: the steps cover this share of a distillation's timesteps, from the clean end.
+    strength: the steps cover this fraction of a distillation's timesteps, from the clean end.
     skipped: the number of first steps that do not run because the run starts from an image.
     shaping: the shaping of the guided output, which the pipeline applies before the scheduler's step.
     """

@@ -30,9 +30,9 @@ Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
 def manifest_problems(manifest: Manifest) -> Problems:
-    """Yield the faults of a manifest, in the order of checks.
+    """Yield the problems of a manifest, in the order of checks.
 
-    Only the first fault is certain, because later checks rely on earlier ones.
+    Only the first problem is certain, because later checks rely on earlier ones.
     """
     yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):
@@ -49,7 +49,7 @@ def manifest_problems(manifest: Manifest) -> Problems:
 
 
 def _network_problems(manifest: Manifest) -> Problems:
-    """Yield faults of the networks besides the denoiser: in their intervals and conditions, and in each network."""
+    """Yield problems of the networks besides the denoiser: in their intervals and conditions, and in each network."""
     names = {condition.name for condition in manifest.conditions}
     untils = [*interval_ends(manifest).values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):

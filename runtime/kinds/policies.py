@@ -50,7 +50,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         return self._continuation_problem(of) or self._discrete_problem(shape)
 
     def mistake(self, of: DescriptionProtocol) -> str | None:
-        """Return a fault if no condition can contain the observations, else None.
+        """Return a problem if no condition can contain the observations, else None.
 
         A condition of one axis may contain all of them in a row, and a single observation need not be stacked.
         """
@@ -73,7 +73,8 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         )
 
     def snap_discrete(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Round the discrete elements of actions [..., elements], in units, to the nearest allowed value."""
+        """Round each discrete element of actions [..., elements], which are in the robot's units, to the nearest of its
+        allowed values."""
         rounded = actions.copy() if self.discrete else actions
         for place, levels in self.discrete.items():
             values = np.asarray(levels, np.float32)

@@ -83,7 +83,7 @@ def _(number: int, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Tensor
 
 
 def with_channels_last(x: Tensor) -> Tensor:
-    """A picture with its channels last; anything else as it is."""
+    """An image with its channels last; anything else as it is."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 

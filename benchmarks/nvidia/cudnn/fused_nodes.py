@@ -11,8 +11,8 @@ FUSED = "Fused"
 
 
 def operation_of(node: Node, x: tuple[int, ...], weights: tuple[int, ...]) -> Operation:
-    """The operation of a node `Fused`, for an activation and weights of these shapes. A signal is a picture of one
-    line, and a product has all rows in one matrix."""
+    """The operation of a node `Fused`, for an activation and weights of these shapes. A signal is an image of one line,
+    and a product has all rows in one matrix."""
     attributes: Mapping[str, Any] = node.attributes
     precision, epilogue = attributes["precision"], tuple(attributes["epilogue"])
     floats = attributes.get("floats", "half")  # graphs of earlier versions lack it

@@ -114,14 +114,14 @@ def wrap_network(network: nn.Module, interface: Interface) -> ConditionedNetwork
 
 
 def _pack_latents(x: Tensor) -> Tensor:
-    """[B, C, 2h, 2w] -> [B, h w, 4 C], rows first."""
+    """Return latents [B, C, 2h, 2w] as tokens [B, h w, 4 C], one for each 2x2 square, in row-major order."""
     batch, channels, height, width = x.shape
     squares = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(batch, (height // 2) * (width // 2), 4 * channels)
 
 
 def _unpack_latents(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    """[B, h w, 4 C] -> [B, C, 2h, 2w]."""
+    """Return tokens [B, h w, 4 C] as latents [B, C, 2h, 2w]: the inverse of `_pack_latents`."""
     batch, _, channels = tokens.shape
     squares = tokens.reshape(batch, rows, columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return squares.reshape(batch, channels // 4, 2 * rows, 2 * columns)

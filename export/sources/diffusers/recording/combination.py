@@ -116,8 +116,8 @@ class Combination:
     change: Change | None = None
 
     def agrees(self, other: "Combination") -> bool:
-        """Return True if another recording combines outputs in the same way, up to the weights. If it has a single
-        branch, the change is not compared, since a single branch is not changed."""
+        """Return True if the combination of another recording has the same place, sign and change; its weights may
+        differ. The change is not compared if there is a single branch, since a single branch is not changed."""
         same_change = self.change == other.change or len(other.weights[0]) == 1
         return (self.place, self.sign) == (other.place, other.sign) and same_change
 

@@ -197,7 +197,7 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
 
 
 def is_around_x(path: str) -> bool:
-    """Return True for the path of what lies around x in an argument of a rewritten call."""
+    """Return True for the path of an argument with the prefix AROUND, which holds the elements beside those of x."""
     return AROUND in path
 
 
