@@ -119,7 +119,7 @@ def check_spec(
         mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
     unknown, decided = dict[str, str](), tuple[str, ...]()
     if not mistake:
-        others += _try_readings(setting, shifted_readings(setting.stated))
+        others += [setting.denoise(each) for each in shifted_readings(setting.stated)]
         unknown = find_undecided(network, stated, others, data, conditions)
         mistake, about_flag = _check_flag(setting)
         if FLAG in unknown or facts.prediction == "v":  # slopes of v show more than its errors

@@ -2,6 +2,7 @@
 (called a reading)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import mul
@@ -11,6 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
+from fewstep.plans.prediction import x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.arrays import Float32
@@ -19,7 +22,7 @@ TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid")
 FLAG_KINDS = (*TABLE_KINDS, "betas")
 FLOW_KINDS = ("flow", "trigonometric")
 FLAG: Final = "zero_terminal_snr"
-SHIFT = 1.0  # change of log(alpha / sigma) at every time, for schedules of other parameters
+SHIFTS = (-1.0, -0.25, 0.25, 1.0)  # changes of log(alpha / sigma) at every time, for schedules of other parameters
 USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most networks
     (ScheduleSpec("linear"), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
@@ -77,7 +80,7 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     for each in schedules:
         yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
     flipped = msgspec.structs.replace(spec, zero_terminal_snr=not spec.zero_terminal_snr)
-    if spec.kind in FLAG_KINDS:
+    if spec.kind in FLAG_KINDS and _determines_x0(prediction, flipped):
         yield replace(stated, schedule=flipped, mistake=flag_mistake(spec), fact=FLAG)
     tried = {
         *((spec, other) for other in get_args(Prediction)),
@@ -103,8 +106,15 @@ def shifted_readings(stated: SpecReading) -> Iterator[SpecReading]:
     def shifted(by: float, time: float) -> float:
         return schedule.time_at_lam(min(max(schedule.lam(time) + by, low), high)).network
 
-    for by in (-SHIFT, SHIFT):
+    for by in SHIFTS:
         yield replace(stated, time=partial(shifted, by), mistake="its schedule has other parameters")
+
+
+def _determines_x0(prediction: Prediction, spec: ScheduleSpec) -> bool:
+    """Return whether x0 follows from a prediction at the noisy end, which epsilon does not allow at zero SNR."""
+    with suppress(UserError):
+        return bool(x0_coefficients(prediction, NoiseSchedule(spec).noisiest, spec))
+    return False
 
 
 def flag_mistake(spec: ScheduleSpec) -> str:

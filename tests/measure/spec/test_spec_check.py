@@ -114,6 +114,16 @@ def test_another_schedule_that_denoises_as_well_is_unknown(own: str, stated: str
     assert f"whether its schedule is '{own}', not '{stated}'" in found.unknown
 
 
+@pytest.mark.parametrize(
+    ("beta_end", "prediction"), [(0.016, "epsilon"), (0.022, "epsilon"), (0.022, "sample"), (0.024, "v")]
+)
+def test_other_parameters_of_the_schedule_that_denoise_as_well_are_unknown(beta_end: float, prediction: Any) -> None:
+    """With 0.022, zero_terminal_snr=True would fit too, but epsilon has no samples there."""
+    network, _ = exact(ScheduleSpec("linear", beta_end=beta_end), prediction)
+    found = check_spec(network, DenoiserFacts(ScheduleSpec("linear"), prediction), DATA, CLASSES)
+    assert (found.mistake, found.unknown) == ("", ("whether its schedule has other parameters",))
+
+
 @pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
 def test_every_fact_is_decided_on_narrow_data(kind: str, prediction: str) -> None:
     found = check_spec(*exact(kind, prediction), DATA, CLASSES, None)
