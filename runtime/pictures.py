@@ -1,5 +1,8 @@
 """Conversion between samples and images, with the autoencoder of a bundle if it has one."""
 
+from pathlib import Path
+
+from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import Bundle
@@ -21,3 +24,11 @@ def sample_of(bundle: Bundle, picture: Float32, threads: int = 0) -> Float32:
         return picture
     latent: Float32 = load_autoencoder(bundle, threads).encode(picture[None])[0]
     return latent
+
+
+def check_bits(mode: str, path: Path) -> None:
+    """Raise UserError for the mode of a Pillow image with more than 8 bits per channel. Pillow's conversion to L or RGB
+    clips its values at 255, so that a 16-bit image becomes white."""
+    if mode.startswith(("I", "F")):  # integers of 16 and 32 bits, and floating point
+        what = f"picture {path} has more than 8 bits per channel (mode {mode})"
+        raise UserError(what, "write it with 8 bits, as a .png of mode L or RGB")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.pictures import check_bits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +49,7 @@ def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "I
 
 def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     """Read an image from a file as [channels, height, width] in [-1, 1], cropped to its middle and resized, in gray or
-    RGB. Raises UserError if it cannot be read."""
+    RGB. Raises UserError if it cannot be read, or has more than 8 bits per channel."""
     from PIL import Image, ImageOps
 
     channels, height, width = shape
@@ -58,8 +59,11 @@ def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         )
     try:
         with Image.open(path) as opened:
+            check_bits(opened.mode, path)
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"image {path} cannot be read ({reason})", "give a .png or .jpg") from error

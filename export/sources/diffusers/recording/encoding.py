@@ -32,6 +32,7 @@ from fewstep.measure.rollouts.conditions_file import array_name
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.pictures import check_bits
 
 Conditions = dict[str, NDArray[Any]]
 SAME_CALL = "give encode the same --call as the export"
@@ -171,7 +172,10 @@ def _load_encoder(home: Path, made: Any, dtype: torch.dtype, has_pictures: bool)
 def _read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
+            check_bits(opened.mode, path)
             return ImageOps.exif_transpose(opened).convert("RGB")  # as diffusers.utils.load_image does
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{path} cannot be read ({reason})", "give an image, such as a .png") from error

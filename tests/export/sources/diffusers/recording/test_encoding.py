@@ -38,6 +38,12 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
         _read_picture(tmp_path / "text.png")
 
 
+def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with refuses(("deep.png", "more than 8 bits")):
+        _read_picture(tmp_path / "deep.png")
+
+
 def test_the_rows_of_a_padded_batch_have_the_value_of_a_constant() -> None:
     _check_constant("Wan", Argument(PATH, torch.tensor([[3.0]]), repeats=1), [torch.tensor([[3.0], [3.0]])])
 
