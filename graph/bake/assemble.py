@@ -181,6 +181,13 @@ def _ports(
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
     conditions = {each.name for each in manifest.conditions} | encoded
+    for each in manifest.conditions:
+        if each.name in plan.given and each.shape != manifest.x_shape:
+            raise UserError(
+                f"the plan starts from {each.name!r}, and the condition of that name has another shape: a file has one "
+                "input of a name",
+                "sample step by step, or export the model again with another name of the condition",
+            )
     ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in conditions]
     if held is not None:
         ports += [BakedPort(HELD, "held", sample, "float32"), BakedPort(MASK, "hold", sample, "float32")]

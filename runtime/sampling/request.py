@@ -166,7 +166,16 @@ def check_given(
         if name not in offered:
             fix = f"give given={{{name!r}: array {[samples, *shape]}}}"
             raise UserError(f"the plan starts from {name!r}, which is not given", fix)
+        if name not in given and (own := _value_shape(name, offered[name])) != tuple(shape):
+            fix = f"give given={{{name!r}: array {[samples, *shape]}}}"
+            what = f"the plan starts from {name!r}, and the condition of that name has another shape, {list(own)}"
+            raise UserError(what, fix)
     return {name: as_finite_tensor(offered[name], f"given {name!r}", (samples, *shape)) for name in names}
+
+
+def _value_shape(name: str, values: Any) -> tuple[int, ...]:
+    """Return the shape of one value of a condition, of which there is one per sample."""
+    return as_numbers(values, f"condition {name!r}", "give an array [samples, *shape]").shape[1:]
 
 
 def check_branches(

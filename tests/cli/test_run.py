@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,8 @@ from fewstep.cli.run.pictures import check_picture
 from fewstep.cli.run.request import open_request
 from fewstep.cli.run.sampling import run
 from fewstep.cli.verbs.run import verb
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
@@ -43,6 +46,24 @@ def test_samples_have_the_sizes_that_were_asked_for(tiny_bundle: Path, tmp_path:
     sampler = load(bundle).with_options(height=6, width=8)
     expected = sampler.sample("ddim:2", [0, 1], {"class": ["bag"] * 2, "picture": picture})
     assert np.array_equal(x, expected) and np.array_equal(np.load(asked.output), expected)
+
+
+def test_a_condition_of_another_shape_is_no_start(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = free(tiny_bundle)
+    label, picture = open_bundle(bundle).manifest.conditions
+    change_bundle(bundle, conditions=(label, msgspec.structs.replace(picture, name="image")))
+    with load(bundle) as sampler, refuses(("'image'", "another shape", "[1, 8, 4]"), "given={'image'"):
+        values = {"class": ["bag"], "image": np.zeros((1, 1, 8, 4), np.float32)}
+        sampler.sample("ddim:2", [0], values, strength=0.5)
+    with refuses(("'image'", "another shape")):
+        bake(BakeOptions(bundle, "ddim:2", tmp_path / "s.onnx", strength=0.5))
+
+
+def test_a_start_of_16_bits_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(picture)
+    with refuses(("deep.png", "more than 8 bits")):
+        run(RunOptions(tiny_bundle, "ddim:2", condition=("class=bag",), image=picture, strength=0.5))
 
 
 def test_sizes_are_written_as_conditions_are() -> None:
