@@ -52,7 +52,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         "compared": comparisons,
         "forms": tuple(forms),
     }
-    then = run_next(options.bundle, "--backend", options.backend) if agrees else None
+    then = run_next(options.bundle, "--precision", options.precision, "--backend", options.backend) if agrees else None
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
 
 

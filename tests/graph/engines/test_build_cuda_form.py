@@ -45,6 +45,7 @@ def test_the_command_names_the_form_and_the_rule(attention: Path) -> None:
         "float32: the form was not measured (onnxruntime has no CUDAExecutionProvider here); "
         "by rule the portable graph runs in float32",
     )
+    assert str(outcome.then).startswith(f"Next: fewstep run {attention} --precision float32 --backend {BACKEND}")
 
 
 def test_by_rule_the_form_runs_where_attention_is_long(tmp_path: Path) -> None:
