@@ -289,7 +289,7 @@ def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path
     [
         ({"strength": 0.6}, "--strength", "--image FILE"),
         ({"image": Path("p.png")}, "--image", ("--strength 0.6", "--known MASK")),
-        ({"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"}, ("--known", "--image", "--tiles"), ()),
+        ({"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"}, ("--known", "--tiles"), "leave out"),
     ],
 )
 def test_a_picture_without_what_it_needs_is_refused(
