@@ -39,7 +39,7 @@ def falling(rise: float, spread: float) -> dict[int, np.ndarray]:
 
 
 def test_a_distance_that_rises_with_steps_is_refused() -> None:
-    with refuses(("tiny", "30.0", "34.0")):
+    with refuses(("FD of tiny rises from 30.0", "to 34.0")):
         refuse_unless_falling("tiny", falling(4.0, 1.0))
 
 

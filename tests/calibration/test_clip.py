@@ -144,7 +144,7 @@ def test_the_name_of_a_plan_clips_and_is_guided_as_the_calibration_was(bundle: P
         every = {"seeds": [0, 1], "condition": {"class": [0, 1]}}
         for made in (sampler.sample("ddim:5", **every), sampler.sample_each(["ddim:4", "ddim:5"], **every)):
             assert np.abs(made).max() == CLIP
-    with refuses(("ddim:3", "[-0.5, 0.5]")):
+    with refuses("calibrated along ddim:3, clipped to [-0.5, 0.5]"):
         open_fit_task(FitOptions(bundle))
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
 

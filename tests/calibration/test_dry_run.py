@@ -39,7 +39,7 @@ def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from
     change_bundle(bundle, conditions=unknown)
     np.savez(tmp_path / "own.npz", **{"class": np.arange(12) % 2})
     own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
-    with refuses("'class'"):
+    with refuses("condition 'class' has no range"):
         dry_run(replace(own, conditions=None))
     assert dry_run(own).value["evaluations"] == 12 * 3  # trajectories, steps
     assert calibrate(own).lowered

@@ -84,5 +84,5 @@ def test_a_single_large_network_with_two_steps_records_first(bundle: Path, monke
 def test_counting_names_the_tensor_if_float32_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
     bundle = write_bundle(tmp_path / "bundle", denoiser(float("nan")))
-    with refuses("'h0'"):
+    with refuses("tensor 'h0' of the float denoiser is not finite"):
         run(bundle)

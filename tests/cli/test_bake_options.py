@@ -7,8 +7,8 @@ import pytest
 
 from fewstep.cli import bake_options
 from fewstep.cli.bake_options import BakeCommandOptions, complete_options
-from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import UNCLIPPED, Clip, Rescale, Shaping
+from tests.refusals import refuses
 
 
 def choose_with(shaping: Shaping | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +31,5 @@ def test_a_choice_is_baked_with_its_clip(
 @pytest.mark.parametrize("shaping", [Clip(-1.0, 2.0), Rescale(0.5)], ids=str)
 def test_a_choice_whose_shaping_is_no_option_is_refused(shaping: Shaping, monkeypatch: pytest.MonkeyPatch) -> None:
     choose_with(shaping, monkeypatch)
-    with pytest.raises(UserError, match="has no option for; write the plan to a file, and give --plan FILE.json"):
+    with refuses("has no option for", "--plan FILE.json"):
         complete_options(BakeCommandOptions(bundle=Path("b"), output=Path("x.onnx"), chosen=True))

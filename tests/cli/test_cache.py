@@ -46,7 +46,7 @@ def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, document: 
 
 
 def test_a_kind_that_is_none_is_named(folder: Path, fewstep: Command) -> None:
-    assert_refusal(fewstep("cache", "--clear", "../mine", code=1).err, names="'../mine'", fix="engines")
+    assert_refusal(fewstep("cache", "--clear", "../mine", code=1).err, names="no kind '../mine'", fix="engines")
 
 
 def test_each_kind_says_its_purpose() -> None:

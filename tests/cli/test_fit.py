@@ -16,12 +16,12 @@ from fewstep.fitting.levenberg_marquardt import Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS
-from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from tests.cli.test_bake import calibrate_along
+from tests.refusals import refuses
 
 FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iterations": 1}
 
@@ -49,7 +49,7 @@ def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> Non
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance 2 as calibrated"
     calibrate_along(tiny_bundle, "ddim:3", Cfg((2.0, 1.0)))
-    with pytest.raises(UserError, match="guidance 2,1, but a fit needs a single weight; give one: --guidance WEIGHT"):
+    with refuses(("guidance 2,1", "single weight"), "--guidance WEIGHT"):
         dry_run(FitOptions(tiny_bundle, **FEW))
     named = dry_run(replace(options, plan="dpmpp_2m:2"))
     assert named.shown[0] == "would fit dpmpp_2m:2 with 2 evaluations to float32"

@@ -72,7 +72,7 @@ def test_every_kind_of_field_is_parsed() -> None:
 
 
 def test_a_wrong_item_of_a_list_is_named() -> None:
-    with refuses(names=("--sizes", "1,two")):
+    with refuses(names="--sizes 1,two is not a list"):
         parse("a", "--sizes", "1,two")
 
 

@@ -61,7 +61,7 @@ def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
     assert "guidance 2" in fewstep("plan", "--show", "fitted:3", *of[:2]).out
     drawn = fewstep("plan", "--plot", "fitted:3", *of, "-o", tmp_path / "plan.svg").out
     assert "fitted:3 for schedule" in drawn and (tmp_path / "plan.svg").is_file()
-    assert_refusal(fewstep("plan", "--show", "fitted:4", *of, code=1).err, names=("'fitted:4'", "float32"))
+    assert_refusal(fewstep("plan", "--show", "fitted:4", *of, code=1).err, names="no plan 'fitted:4' for float32")
     assert_refusal(fewstep("plan", "--show", "fitted:3", code=1).err, names="fitted:3", fix="--bundle")
 
 

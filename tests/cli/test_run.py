@@ -218,20 +218,20 @@ def test_rows_that_are_repeated_are_reported(
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
-    with refuses(names=("c.npz", "'uncond'"), fix="'class'"):
+    with refuses(names=("c.npz", "'uncond', which is not a condition"), fix="'class'"):
         run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 
 def test_a_record_of_another_shape_is_refused_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", picture=np.zeros((2, 1, 8, 5), np.float32))
     bundle = free(tiny_bundle)
-    with refuses(names=("c.npz", "'picture'", "[1, 8, 5]")):
+    with refuses(names=("c.npz: condition 'picture'", "has the shape [1, 8, 5]")):
         run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 
 def test_a_condition_of_an_option_and_of_a_file_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
-    with refuses(names=("'class'", "c.npz")):
+    with refuses(names=("condition 'class' is given", "c.npz has it too")):
         run(RunOptions(bundle, conditions=file, condition=("class=bag",), output=tmp_path / "x.npy"))
 
 
@@ -243,7 +243,7 @@ def test_a_negative_prompt_of_a_file_needs_guidance(tiny_bundle: Path, tmp_path:
 
 def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz")
-    with refuses(names="c.npz"):
+    with refuses(names="c.npz has no arrays"):
         run(RunOptions(tiny_bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
 
 

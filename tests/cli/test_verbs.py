@@ -207,9 +207,11 @@ def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(
 
 def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> None:
     demo = ("demo", "-o", tmp_path / "demo")
-    for wrong, named in (("--target=cpu", "'cpu'"), ("--plan=x:1", "'x'")):
+    for wrong, named in (("--target=cpu", "unknown target 'cpu'"), ("--plan=x:1", "unknown solver 'x'")):
         assert_refusal(fewstep(*demo, wrong, code=1).err.splitlines()[-1], named)
-    assert_refusal(fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err.splitlines()[-1], names="'nowhere'")
+    assert_refusal(
+        fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err.splitlines()[-1], names="'nowhere' is not a file"
+    )
     assert not (tmp_path / "demo").exists()
 
 

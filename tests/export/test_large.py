@@ -107,7 +107,7 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
     )  # what is there was verified with other versions
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
-    with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):
+    with refuses(("differs from torch", "second/Conv")):
         export(ExportOptions(SOURCE, tmp_path / "b"))
     assert contents(tmp_path / "b") == before
 

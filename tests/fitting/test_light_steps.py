@@ -16,6 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.sampling.loading import load
+from tests.refusals import refuses
 
 PLAN, SEEDS = "ddim:10@trailing", 8
 THRESHOLD = 0.05
@@ -97,7 +98,7 @@ def test_a_plan_that_takes_no_light_steps_is_refused(exported_light: Path, plan:
 
 
 def test_a_bundle_without_a_light_network_is_refused(exported_carrying: Path) -> None:
-    with pytest.raises(UserError, match="has no light network; export it with --cache"):
+    with refuses("light network", "--cache"):
         open_light_task(FitOptions(exported_carrying, plan=parse_plan_text(PLAN), light=0.1))
 
 
@@ -108,5 +109,5 @@ def test_a_threshold_is_a_share(light: float) -> None:
 
 
 def test_a_dry_run_without_a_plan_is_refused_as_the_run_is(exported_light: Path) -> None:
-    with pytest.raises(UserError, match="--light without a plan; give --plan SOLVER:STEPS"):
+    with refuses("--light", "--plan SOLVER:STEPS"):
         light_dry_run(FitOptions(exported_light, light=0.1))

@@ -32,7 +32,7 @@ from tests.refusals import refuses
 def test_a_fitted_plan_is_no_teacher(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
-    with refuses("fitted:2"):
+    with refuses("plan fitted:2 cannot be a teacher"):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **given))
 
 

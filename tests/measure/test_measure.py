@@ -99,7 +99,7 @@ def test_the_bundle_keeps_the_figures(made):
 
 
 def test_another_plan_needs_a_file_and_leaves_the_bundle_as_it_is(bundle, tmp_path):
-    with pytest.raises(UserError, match="keeps only the figures of that plan; give --output"):
+    with refuses("figures of that plan", "--output"):
         measure(options(bundle, plan="ddim:3"))
     results = measure(options(bundle, plan="ddim:3", output=tmp_path / "other.json"))
     assert results.plan == "ddim:3" and open_bundle(bundle).manifest.evaluation is None

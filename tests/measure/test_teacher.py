@@ -17,7 +17,6 @@ from fewstep.measure.teacher import (
     teacher_plan,
 )
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg, Guidance, Steer
 from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
@@ -29,6 +28,7 @@ from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import change_bundle
+from tests.refusals import refuses
 
 
 def with_schedule(folder: Path, schedule: ScheduleSpec) -> Sampler:
@@ -41,7 +41,7 @@ NUMBERS = ("betas", "table", "interpolant")  # kinds that a name alone does not 
 
 def test_a_bridge_without_a_given_tensor_is_refused(tiny_bundle: Path) -> None:
     sampler = with_schedule(tiny_bundle, ScheduleSpec("bridge", 1000))
-    with pytest.raises(UserError, match="a bridge starts from a given tensor.*; set towards in the Spec"):
+    with refuses("a given tensor", "towards"):
         sampler.compile("ddim:2")
 
 
@@ -106,7 +106,7 @@ def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Pat
 @pytest.mark.parametrize("asked", ["dpmpp_2m:90@ays_svd", "ddim:50@table(sigmas=[9, 1, 0.1])"])
 def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
     sampler = load(tiny_bundle)
-    with pytest.raises(UserError, match="cannot be a teacher: grid .* interpolates a table made for few steps"):
+    with refuses(("cannot be a teacher", "a table made for few steps")):
         find_teacher(sampler, parse_plan_text(asked), sampler.compile("ddim:2"))
 
 

@@ -179,7 +179,7 @@ def test_numbers_and_lists_of_any_kind_are_the_same_guidance(given, same):
 
 
 def test_rescaling_needs_a_conditional_branch():
-    with refuses(("Rescale", "'cond'")):
+    with refuses("Rescale needs the branch 'cond'"):
         compile_plan("ddim:4", DENOISING, Branches({"image": 2.0, "perturbed": -1.0}), Rescale(0.7))
 
 
@@ -314,22 +314,22 @@ def test_a_text_names_a_guidance(text, form):
 
 @pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3", "4,", ",3", "pag:3,2"])
 def test_another_text_is_refused(text):
-    with pytest.raises(UserError, match="is not a number; give a weight as 2, pag:3"):
+    with refuses("not a number", "2, pag:3"):
         from_text(text)
 
 
 def test_refused_guidance_names_what_encoded_prompts_need():
     denoiser = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False, without_null=("text",))
-    with pytest.raises(UserError, match="--null text=VALUE .*for encoded prompts, --null NAME=@FILE of the empty one"):
+    with refuses("needs an unconditional branch", ("--null text=VALUE", "--null NAME=@FILE")):
         compile_plan("ddim:4", denoiser, 6.0)
 
 
 def test_perturbed_attention_has_one_weight_of_cfg():
-    with pytest.raises(UserError, match="'4,3.pag:2' has several weights with pag:; give one weight, as 2.pag:3"):
+    with refuses(("'4,3+pag:2'", "several weights with pag:"), "2+pag:3"):
         from_text("4,3+pag:2")
 
 
 @pytest.mark.parametrize("text", ["cfg++:", "cfg++:0.6+pag:3", "cfg++:strong"])
 def test_a_text_of_cfg_plus_plus_without_one_weight_is_refused(text):
-    with pytest.raises(UserError, match=r"is not a number; give a weight as cfg\+\+:0.6"):
+    with refuses("not a number", "cfg++:0.6"):
         from_text(text)

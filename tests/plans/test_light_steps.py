@@ -129,7 +129,7 @@ def test_a_program_cannot_add_a_light_step_that_a_plan_does_not_have(step: float
 def test_the_tail_of_a_plan_begins_with_a_full_step() -> None:
     plan = compile_for_facts("ddim:8@trailing+every(interval=4)")
     assert light_of(tail(plan, 4)) == [1, 2, 3]
-    with pytest.raises(UserError, match="step 0 reads slot 0 of 'features', which is empty"):
+    with refuses(("slot 0 of 'features'", "empty")):
         tail(plan, 5)
 
 
@@ -155,7 +155,7 @@ def test_light_steps_that_a_plan_cannot_have_are_refused(call: str, what: str) -
 
 
 def test_a_denoiser_without_a_light_network_refuses_light_steps() -> None:
-    with refuses((), "--cache"):
+    with refuses("no light network", "--cache"):
         compile_plan("ddim:8+every", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 
 

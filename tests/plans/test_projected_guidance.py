@@ -58,5 +58,5 @@ def test_without_guidance_nothing_is_projected():
 
 
 def test_other_branches_are_refused_by_name():
-    with refuses(("'cond'", "'uncond'")):
+    with refuses("projected guidance needs the branches 'cond' and 'uncond'"):
         compile_plan("ddim:2", DENOISING, guidance=Pag(3.0), shaping=Project())

@@ -154,7 +154,7 @@ def test_renoise_needs_an_image_and_a_share():
         with pytest.raises(UserError, match="renoise .* is not in"):
             compile_plan("ddim:8", DENOISING, strength=0.5, renoise=renoise)
     restoring = DenoiserFacts(ScheduleSpec("flow"), "flow", towards="y")
-    with pytest.raises(UserError, match="a denoiser that restores 'y' cannot use renoise"):
+    with refuses(("'y'", "renoise")):
         compile_plan("ddim:8", restoring, strength=0.5, renoise=0.5)
 
 
@@ -216,13 +216,13 @@ def test_a_solver_that_divides_by_zero_is_named():
     def solver(trace, times):
         return trace.start() / float(times[-1].sigma)
 
-    with refuses(("'test:1'", "999 .. 0")):
+    with refuses(("plan 'test:1' has coefficients that are not finite", "999 .. 0")):
         trace(solver)
-    with pytest.raises(UserError, match="plan 'x' has 1 times; give two or more"):
+    with refuses(("'x'", "1 times"), "two or more"):
         trace_plan("x", solver, times(1)[:1], DENOISING)
 
 
 def test_nothing_is_held_where_no_row_is_x():
     towards = compile_plan("ddim:3", DenoiserFacts(COSINE, "sample", towards="y"))
-    with pytest.raises(UserError, match="network's input at time .* combines 2 state tensors"):
+    with refuses(("network's input", "2 state tensors")):
         sample(towards, lambda i, step, u: [u], lambda draw: X, np.float64, {"y": Y}, Hold(Y, np.ones_like(Y)))

@@ -22,7 +22,6 @@ from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed import race as racing
-from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
@@ -30,6 +29,7 @@ from fewstep.report.report import report
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 from fewstep.runtime.sampling.loading import load
+from tests.refusals import refuses
 
 BODIES = ("float32", "int8-cpu-x86")
 
@@ -125,7 +125,7 @@ def test_a_plan_is_fitted_to_all_networks(bundle: Path) -> None:
 
 def test_a_bound_for_several_networks_is_refused_before_anything_is_measured(bundle: Path) -> None:
     for bound in ({"quality": "40dB"}, {"speed": "1.2x"}):
-        with pytest.raises(UserError, match="--speed cannot be used for a bundle of 2 networks; leave them"):
+        with refuses(("--speed", "a bundle of 2 networks"), "leave them"):
             calibrate(CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), **bound), lambda *_: pytest.fail("work"))
 
 

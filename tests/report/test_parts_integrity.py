@@ -9,8 +9,8 @@ import pytest
 
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.write_parts import write_parts
-from fewstep.plans.errors import UserError
 from fewstep.report.parts_integrity import verify_parts
+from tests.refusals import refuses
 
 
 @pytest.fixture
@@ -89,5 +89,5 @@ def test_a_file_outside_the_folder_is_not_opened(folder: Path) -> None:
 
 def test_another_description_is_refused(folder: Path) -> None:
     (folder / "run.json").write_text("{}")
-    with pytest.raises(UserError, match="does not describe parts of `fewstep bake --parts`"):
+    with refuses("`fewstep bake --parts`"):
         verify_parts(folder)

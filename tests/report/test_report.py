@@ -307,7 +307,7 @@ def test_verify_knows_the_address(made):
 
 
 def test_a_bundle_without_int8_says_so(bundle):
-    with pytest.raises(UserError, match="no int8 body to compare with float32; fewstep calibrate"):
+    with refuses("no int8 body", "fewstep calibrate"):
         report(options(with_bodies(bundle, "float32")))
 
 

@@ -51,9 +51,9 @@ def test_masked_values_are_not_read_through_their_mask(sampler: Sampler, dtype: 
     masked = np.ma.array(np.zeros(PICTURE.shape, dtype), mask=PICTURE == 248)
     with pytest.raises(UserError, match="given 'image' holds masked values"):
         sampler.sample(**RUN, given={"image": masked}, strength=0.5)
-    with pytest.raises(UserError, match="condition 'class' holds masked values; give 0 shirt"):
+    with refuses(("'class'", "masked values"), "0 shirt"):
         sampler.sample(**{**RUN, "condition": {"class": [0, np.ma.masked]}})
-    with pytest.raises(UserError, match="the value to hold holds masked values"):
+    with refuses(("value to hold", "masked values")):
         sampler.sample(**RUN, hold=Hold(list(masked), np.ones((1, 4, 4))))
     with pytest.raises(UserError, match="x holds masked values"):
         sampler.evaluate(masked, 5, RUN["condition"])
@@ -98,7 +98,7 @@ def test_a_given_tensor_of_another_rank_is_refused(sampler: Sampler) -> None:
         one[1:], sampler.sample("ddim:4", [7], {"class": [2]}, given={"image": SCALED[0]}, strength=0.5)
     )
     for wrong in (0.5, SCALED[0, 0], SCALED[None]):
-        with pytest.raises(UserError, match=r"given 'image' has the shape .*, not \[2, 1, 4, 4\]"):
+        with refuses(("given 'image' has the shape", "not [2, 1, 4, 4]")):
             sampler.sample(**RUN, given={"image": wrong}, strength=0.5)
 
 

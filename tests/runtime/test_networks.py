@@ -129,7 +129,7 @@ def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: P
             sampler.sample("ddim:4", **RUN)
         counts[resident] = len(Counting.opened)
     assert counts == {None: 4, 1: 8}  # a prologue and a body of each of two networks
-    with refuses("0", "from 1 up"):
+    with refuses("resident networks: 0", "from 1 up"):
         fewstep.runtime.load(tiny_bundle, resident=0)
 
 

@@ -88,7 +88,7 @@ def test_a_body_without_int8_says_that_the_option_may_be_the_cause(tmp_path: Pat
 
 
 def test_a_target_without_floats_refuses_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--keep-float: qnn runs every operation in integers"):
+    with refuses(("--keep-float", "qnn runs every operation in integers")):
         check_options(CalibrateOptions(tmp_path, target=("qnn",), keep_float=("*",)))
 
 

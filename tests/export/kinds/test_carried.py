@@ -151,11 +151,11 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         ):
             attempt()
     _, carried = sampler.carry_on("ddim:2", condition=one)
-    with pytest.raises(UserError, match=r"carried has 'past' float32 \[1, 16, 3\], not float32 \[2, 16, 3\]"):
+    with refuses(("'past'", "[1, 16, 3]", "[2, 16, 3]")):
         sampler.sample("ddim:2", [0, 1], {"label": [1, 2]}, carried=carried)
     with refuses(("'ddim:2@arctan'", "'ddim:3@arctan'")):
         sampler.sample("ddim:3", [0], one, carried=carried)
-    with refuses(("'past'", "'uncond'", "slot 0")):
+    with refuses(("reads 'past' in branch 'uncond'", "slot 0 does not have")):
         sampler.sample("ddim:2", [0], one, 2.0, carried=carried)
 
 
@@ -215,8 +215,8 @@ def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     half = tuple(msgspec.structs.replace(read, row=(*[0.0] * 3, 0.5)) for read in plan.steps[3].carry_in[:1])
     last = msgspec.structs.replace(plan.steps[3], carry_in=(*half, *plan.steps[3].carry_in[1:]))
     (tmp_path / "mixed.json").write_bytes(encode(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last))))
-    with pytest.raises(UserError, match="combines, scales or reorders the stored tensors of 'past'; run the bundle"):
+    with refuses(("'past'", "reorders"), "run the bundle"):
         bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
     blind = msgspec.structs.replace(last, carry_in=half)
-    with refuses(("'count'", "step 3")):
+    with refuses("does not feed 'count' to the denoiser at step 3"):
         load(bundle).compile(msgspec.structs.replace(plan, steps=(*plan.steps[:3], blind)))

@@ -120,7 +120,7 @@ def test_experts_are_in_the_order_of_noise_and_share_what_they_can() -> None:
     first, second = experts.parse_experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], load)
     assert [(each.name, each.until) for each in (first, second)] == [("oms", PURE_NOISE), ("late", 1.5)]
     assert second.load() == "ORG/NAME@main"
-    with refuses(("a", "b")):
+    with refuses("experts a and b have the same name or the same lambda"):
         experts.parse_experts(["a=x@1", "b=y@1"], load)
     label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
     text, other = Condition("text", "text", (4,), "float32"), Condition("text", "prompt", (8,), "float32")

@@ -57,7 +57,7 @@ def test_another_folder_is_not(folder_with_plugin: Path) -> None:
 
 def test_a_plugin_of_another_type_is_refused(folder_with_plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_kinds, "load_plugin", lambda plugin: "no kind")
-    with pytest.raises(UserError, match=r"plugin source\.marked of a package is not a FolderKind"):
+    with refuses(("plugin source.marked", "not a FolderKind")):
         find_folder_kind(folder_with_plugin)
 
 

@@ -150,7 +150,7 @@ class Masked(nn.Module):
 
 
 def test_the_origin_of_nan_is_not_a_mask_of_infinities() -> None:
-    with refuses(("Masked", "time 999", "'log'")):
+    with refuses(("output of Masked is not finite at time 999", "node 'log'")):
         verify_source(source(Masked()))
 
 
@@ -160,7 +160,7 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
     proto.graph.node.append(helper.make_node("Add", ["wrong", "sum"], ["end"]))
     proto.graph.output[0].name = "end"
     file = onnx_source(tmp_path, proto)
-    with pytest.raises(UserError, match=r"model.onnx is not finite at .*, from node 'wrong' \(head\) on"):
+    with refuses(("model.onnx", "not finite", "'wrong' (head)")):
         verify_source(replace(file, spec=msgspec.structs.replace(file.spec, output="end")))
 
 

@@ -193,7 +193,7 @@ def test_a_bake_that_fails_leaves_the_previous_file_with_its_weights(
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", fails)
-        with pytest.raises(UserError, match="s.onnx cannot be written .No space left"):
+        with refuses(("s.onnx", "No space left")):
             bake(options)
     np.testing.assert_array_equal(run_file(graph, range(2), **{"class": LABELS[:2]}), before)
     _, (_, data) = bake(options)
@@ -260,7 +260,7 @@ def test_what_cannot_be_is_said_in_one_line(tiny_bundle: Path, tmp_path: Path, c
 def test_a_new_file_in_a_bundle_is_refused(tiny_bundle: Path, name: str) -> None:
     file = tiny_bundle / name
     file.parent.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match="x.onnx is in the bundle .*, which stays unchanged; write elsewhere"):
+    with refuses(("x.onnx", "in the bundle"), "write elsewhere"):
         bake(BakeOptions(tiny_bundle, "ddim:2", file))
     assert not file.exists()
 

@@ -31,6 +31,7 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
 from tests.graph.bake.run_baked import open_baked, run_file
+from tests.refusals import refuses
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_file_that_was_baked_before_checksums_opens_and_says_so(file: Path) ->
     previous = {name: value for name, value in baked.items() if name not in ("file_sha256", "sample")}
     io.set_metadata(file, {"fewstep": json.dumps(previous, separators=(",", ":"))})
     assert read_metadata(file).plan == "ddim(eta=1):3" and "fewstep" in encode_metadata(read_metadata(file))
-    with pytest.raises(UserError, match="was baked without a checksum; bake it again"):
+    with refuses("checksum", "bake it again"):
         is_whole(file)
 
 

@@ -14,6 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
 from tests.graph.engines.test_build import content
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_impossible_choices_are_refused(bundle: Path, change: dict[str, object],
 
 def test_a_bundle_that_was_not_calibrated_is_refused(bundle: Path, worker: Path) -> None:
     change_bundle(bundle, bodies={"float32": open_bundle(bundle).manifest.bodies["float32"]})
-    with pytest.raises(UserError, match="has no body 'int8-tensorrt' to build; fewstep calibrate"):
+    with refuses(("'int8-tensorrt'", "to build"), "fewstep calibrate"):
         build(BuildOptions(bundle))
 
 
@@ -107,5 +108,5 @@ def test_a_builder_that_is_too_old_is_refused(bundle: Path, monkeypatch: pytest.
     old = ModuleType("tensorrt")
     old.__version__ = "8.5.2.2"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(UserError, match="tensorrt 8.5.2.2 is too old: it needs 10.3"):
+    with refuses(("tensorrt 8.5.2.2 is too old", "10.3")):
         build(BuildOptions(bundle, backend="tensorrt"))

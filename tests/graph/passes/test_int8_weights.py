@@ -11,6 +11,7 @@ from fewstep.graph.weight_quantization import quantize_weight
 from fewstep.plans.errors import UserError
 from tests.graph.small_graphs import assert_same
 from tests.onnx_text import graph_of_text
+from tests.refusals import refuses
 
 PORTS = "(float[batch, 3, 4, 4] x) => (float[batch, 3, 4, 4] y)"
 OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
@@ -64,5 +65,5 @@ def test_a_graph_without_such_a_weight_is_refused() -> None:
 def test_a_weight_that_is_not_finite_is_named() -> None:
     graph = FORMS["Conv"][0]
     broken = replace(graph, constants={**graph.constants, "w": graph.constants["w"] * np.float32(np.inf)})
-    with pytest.raises(UserError, match="weight 'w' has NaN or infinite weights"):
+    with refuses(("'w'", "NaN")):
         store_weights_as_int8(broken)

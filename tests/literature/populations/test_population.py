@@ -251,7 +251,7 @@ def test_a_reward_is_one_number_for_each_sample(sampler: Sampler) -> None:
 def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
     """Its last step, or its noise levels, would silently be wrong."""
     plan, other, label = sampler.compile("ddpm:5"), sampler.compile("ddpm:4"), {"class": [0]}
-    with pytest.raises(UserError, match="weigh was made for plan 'ddpm:4', and plan 'ddpm:5' runs"):
+    with refuses(("weigh", "'ddpm:4'", "'ddpm:5'")):
         population(sampler, plan, Steering(total, 1.0, other), [0], 4, label)
     with pytest.raises(UserError, match="weigh was made for plan 'ddpm:5'"):
         hook = guidance_corrector(sampler.compile("ddpm:5", 2.0))
@@ -265,7 +265,7 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
 def test_an_overflow_is_reported_at_the_network_s_step() -> None:
     plan = compile_plan("ddpm:4", FACTS)
     network = lambda index, step, u: [u * np.float32(np.inf if index == 2 else 1)]  # noqa: E731
-    with pytest.raises(UserError, match="the denoiser's output is not finite at step 3 of 4"):
+    with refuses(("not finite", "step 3 of 4")):
         evolve(plan, network, Steering(total, 1.0, plan), [0], 4, (2,))
     with pytest.raises(UserError, match="-inf after step 1"):  # weights that add up beyond float64
         evolve(plan, network, lambda state: np.full(len(state.u), -1e308), [0], 4, (2,), at=[])

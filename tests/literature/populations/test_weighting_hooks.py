@@ -7,11 +7,11 @@ import pytest
 
 from fewstep.literature.populations import trajectory_variance
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.runtime.sampling.execute import execute, finish
 from tests.literature.populations.test_population import FACTS, SCHEDULE
 from tests.plans.mixture import Mixture
+from tests.refusals import refuses
 
 MODES = Mixture((0.5, 0.5), (-1.0, 1.0), (0.05, 0.05))
 
@@ -41,5 +41,5 @@ def test_a_variance_is_over_steps_and_its_mean_over_elements() -> None:
 
 @pytest.mark.parametrize("last", [1, 0, -1, 2.0])
 def test_a_variance_takes_two_steps_or_more(last) -> None:
-    with pytest.raises(UserError, match=f"last {last}; give a whole number from 2 up"):
+    with refuses(f"last {last}", "from 2 up"):
         trajectory_variance([], last)

@@ -105,7 +105,7 @@ def test_batches_on_an_engine_of_one_sample_are_the_engine_s_line(sampler: Sampl
         np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
     frames = stream(engine, **LCM, mode="batch")
     frames.push(FRAMES[0])
-    with pytest.raises(UserError, match="the engine takes 1; build it again"):
+    with refuses("takes 1", "build it again"):
         frames.push(FRAMES[1])
     assert frames.stats().dropped == 2
 

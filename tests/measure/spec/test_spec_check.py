@@ -16,11 +16,11 @@ from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam
 from fewstep.measure.spec.spec_check import check_spec
 from fewstep.measure.spec.spec_mistakes import FLAG, TABLE_KINDS
 from fewstep.measure.spec.spec_samples import DataSamples
-from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
+from tests.refusals import refuses
 
 SHAPE = (1, 6, 6)
 RNG = np.random.default_rng(0)
@@ -302,7 +302,7 @@ def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
 
 
 def test_one_sample_is_refused() -> None:
-    with pytest.raises(UserError, match="too few samples to check the spec: 1; give at least 2"):
+    with refuses("too few samples", "at least 2"):
         check_spec(*exact("cosine", "v"), DATA[:1], CLASSES, None)
 
 

@@ -74,10 +74,10 @@ def test_damaged_banks_are_one_line(changes: dict, message: str) -> None:
 
 
 def test_a_read_of_an_empty_slot_is_refused_at_compile_time() -> None:
-    with pytest.raises(UserError, match="step 0 reads slot 0 of 'features', which is empty"):
+    with refuses(("slot 0 of 'features'", "empty")):
         cache_plan(PLAIN, (True, False, False, False), 0)
     plan = cache_plan(PLAIN, (False, True, False, True), 0)
-    with pytest.raises(UserError, match="step 0 reads slot 0 .*; cut it at a step that writes what it reads"):
+    with refuses("slot 0", "cut it at a step"):
         tail(plan, 1)
     assert len(tail(plan, 2).steps) == 2
 
@@ -95,7 +95,7 @@ def test_a_slot_that_a_run_leaves_with_fewer_branches_is_refused_for_the_next_ru
     plan = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow", carried=(STEP,)), Cfg((2.0, 1.0)))
     assert check_carry(plan) is plan and [len(step.branches) for step in plan.steps] == [2, 1, 1, 1]
     last = msgspec.structs.replace(plan.steps[3], carry=(Carry(0, 0, (0.0, 0.0, 0.0, 0.0, 1.0)),))
-    with refuses(("step 0", "'keys'", "'uncond'")):
+    with refuses("step 0 reads 'keys' in branch 'uncond'"):
         check_carry(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last)))
 
 

@@ -218,7 +218,7 @@ def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
 
 @pytest.mark.parametrize("name", ["bdia_inverse", "ddim_inverse", "edict_inverse"])
 def test_what_starts_from_a_sample_does_not_invert_a_restoration(name):
-    with refuses("'y'"):
+    with refuses("the denoiser restores 'y'"):
         compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"))
 
 

@@ -59,7 +59,7 @@ def test_a_fix_names_only_limits_that_a_deployment_meets(
 
 def test_a_time_that_no_deployment_meets_names_the_fastest(tiny_bundle: Path) -> None:
     rows = [row(3, 20.6, snr=12.0), row(4, 22.0, snr=12.0)]
-    with pytest.raises(UserError, match="within 2ms and at least 25dB: the fastest is p on b .*: 3 ms, 20.6 dB"):
+    with refuses(("2ms", "25dB", "3 ms, 20.6 dB")):
         choose_by_budget(
             open_bundle(tiny_bundle), Budget("2ms", "25dB", 2.0, 25.0), 1, load(tiny_bundle).compile("ddim:2"), rows
         )

@@ -141,12 +141,9 @@ def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Pat
 
 
 def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Path, calls: list[str]) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"within 1ms and at least 0dB: the fastest of this quality is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 th",
-    ):
+    with refuses(("1ms", "0dB", "ddim:2 on int8-cpu-x86")):
         choose(options(tiny_bundle, within="1ms", at_least="0dB"))
-    with pytest.raises(UserError, match="at least 150dB: the best quality is ddim:8 on float32"):
+    with refuses(("150dB", "ddim:8 on float32")):
         choose(options(tiny_bundle, at_least="150dB"))
     with pytest.raises(UserError, match="no choice is stored for"):
         load_choice(tiny_bundle)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
-from fewstep.runtime import UserError
+from tests.refusals import refuses
 from tests.robots.control.looping_runner import RATE, Slow, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
 
@@ -85,5 +85,5 @@ def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine:
         return network(x)
 
     runner = PolicyRunner(tiny_policy(tiny_bundle, failing), Rhythm(RATE, ("ddim:2",)), clock=network.clock)
-    with pytest.raises(UserError, match="plan 'ddim:2' sampled no sequence: .*not finite"):
+    with refuses(("'ddim:2'", "not finite")):
         runner.warm_up(SEEN)

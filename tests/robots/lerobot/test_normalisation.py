@@ -159,7 +159,7 @@ def test_a_type_of_feature_that_is_not_normalised_needs_no_statistics(tmp_path: 
 @pytest.mark.parametrize("source", ["fashion_mnist", "model.onnx", "FOLDER"])
 def test_other_sources_have_no_statistics_to_choose(source: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    with pytest.raises(UserError, match="stores no statistics by data set; leave --statistics out"):
+    with refuses("statistics by data set", "--statistics"):
         load_source(source.replace("FOLDER", str(tmp_path)), statistics="so100")
 
 

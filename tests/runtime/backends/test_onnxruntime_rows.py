@@ -18,6 +18,7 @@ from fewstep.runtime.backends.openvino_agreement import random_feeds
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.cpu import usable_cores
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="no second thread")
 
@@ -92,7 +93,7 @@ def test_a_row_that_fails_or_is_interrupted_ends_the_call_and_no_other_row_begin
 
 def test_inputs_of_different_lengths_are_refused_with_the_shapes_of_the_whole_call(tiny_bundle: Path) -> None:
     network = OnnxRuntimeRows(threads=2).load(open_bundle(tiny_bundle), "float32")
-    with pytest.raises(UserError, match=r"x \[2, 1, 4, 4\], row \[3, 1\]"):
+    with refuses(("x [2, 1, 4, 4]", "row [3, 1]")):
         network({"x": np.ones((2, 1, 4, 4), np.float32), "row": np.ones((3, 1), np.float32)})
 
 

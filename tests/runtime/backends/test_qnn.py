@@ -167,7 +167,7 @@ def test_a_context_binary_is_built_in_advance_and_loaded_for_its_chip_only(
     expected = Qnn("sm8750").load(opened, "int8-qnn")(fed)["v"]
     np.testing.assert_array_equal(network(fed)["v"], expected)
     monkeypatch.setattr(qnn, "version", lambda: "2.6.0")
-    with pytest.raises(UserError, match=r"backend_version: built with 2\..*, but this is 2\.6\.0; fewstep build"):
+    with refuses(("backend_version", "2.6.0"), "fewstep build"):
         Qnn("sm8650").load(opened, "int8-qnn")
     monkeypatch.undo()
     monkeypatch.setattr(cache, "folder", lambda: tmp_path / "another")

@@ -72,7 +72,7 @@ def test_values_have_the_shape_of_the_condition() -> None:
     image = Condition("image", "image", shape=(2, 3), dtype="float32")
     given = np.arange(12.0).reshape(2, 2, 3)
     np.testing.assert_array_equal(check([image], {"image": given}, 2)["image"], given)
-    with refuses("[3]", "[2, 3]"):
+    with refuses("one value has the shape [3]", "[2, 3]"):
         check([image], {"image": given[0]}, 2)
 
 

@@ -170,7 +170,7 @@ def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path,
     half.data_location = onnx.TensorProto.EXTERNAL
     half.external_data.add(key="location", value=location)
     record(tiny_bundle, "graphs/body.onnx", made.SerializeToString())
-    with pytest.raises(UserError, match=r"graphs/body\.onnx has weights in .*do not use this bundle"):
+    with refuses(("graphs/body.onnx", "weights in"), "do not use this bundle"):
         load(tiny_bundle)
 
 

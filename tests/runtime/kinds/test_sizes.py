@@ -79,7 +79,7 @@ def test_given_and_held_tensors_have_the_sizes_of_the_run(sampler: Sampler) -> N
     assert sampler.sample(PLAN, [0, 1], condition, given=given, strength=0.5).shape == (2, 1, 2, 8)
     hold = Hold(np.full((1, 2, 8), 0.25, np.float32), np.ones((1, 2, 8), np.float32))
     assert np.array_equal(sampler.sample(PLAN, [0, 1], condition, hold=hold), np.full((2, 1, 2, 8), 0.25))
-    with pytest.raises(UserError, match=r"given 'image' has the shape .*, not \[2, 1, 2, 8\]"):
+    with refuses(("given 'image' has the shape", "not [2, 1, 2, 8]")):
         sampler.sample(PLAN, [0, 1], condition, given={"image": np.zeros((2, 1, 4, 4))}, strength=0.5)
 
 

@@ -13,8 +13,8 @@ import diffusers
 
 from fewstep.export.sources.diffusers.autoencoder import AutoencoderSource, read_autoencoder
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.plans.errors import UserError
 from tests.pipelines import autoencoder, randomize
+from tests.refusals import refuses
 
 MEAN, DEVIATION = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 1.0]
 TINY = {
@@ -119,5 +119,5 @@ def test_a_damaged_config_is_named(changes: dict[str, Any], tmp_path: Path) -> N
     home = folder(tmp_path, autoencoder())
     config = tmp_path / "vae" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
-    with pytest.raises(UserError, match="config.json is not the config of an AutoencoderKL"):
+    with refuses(("config.json", "not the config of an AutoencoderKL")):
         read_autoencoder(home, (4, 8, 8))

@@ -72,7 +72,7 @@ def test_the_scheduler_goes_along_to_a_device(folder_bundle: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("plan", ["scheduler:", "scheduler:x", "scheduler:9999999"])
 def test_a_scheduler_without_steps_is_one_line(plan: str, folder_bundle: Path) -> None:
-    with pytest.raises(UserError, match="has no number of steps; write scheduler:20"):
+    with refuses("number of steps", "scheduler:20"):
         load(folder_bundle).compile(plan)
 
 

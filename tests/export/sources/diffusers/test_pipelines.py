@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
 from tests.pipelines import flux_transformer
+from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
 TOKENS = 64
@@ -61,12 +62,12 @@ def test_a_pipeline_that_feeds_its_network_otherwise_is_refused_by_name(pipeline
     (tmp_path / "unet").mkdir()
     index = {"_class_name": pipeline, "unet": ["diffusers", "UNet2DConditionModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=f"its pipeline is a {pipeline}, which {REFUSED_PIPELINES[pipeline]}; write a"):
+    with refuses((pipeline, REFUSED_PIPELINES[pipeline]), "write a"):
         load_source(str(tmp_path))
 
 
 def test_a_component_of_such_a_pipeline_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="FluxKontextPipeline, which appends the tokens of a picture"):
+    with refuses(("FluxKontextPipeline", "tokens of a picture")):
         load_source(str(flux(tmp_path, "FluxKontextPipeline") / "transformer"))
 
 

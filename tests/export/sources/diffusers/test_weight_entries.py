@@ -77,7 +77,7 @@ def test_complex_weights_are_refused(plain: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["conv_in.lora_scale", "unknown.weight"])
 def test_a_weight_that_nothing_reads_is_refused_by_name(plain: Path, name: str, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda tensors: tensors | {name: torch.ones(3)})
-    with pytest.raises(UserError, match=f"weights that a UNet2DModel does not read: '{name}'"):
+    with refuses(("weights that a UNet2DModel does not read", f"'{name}'")):
         load_network(home)
 
 
@@ -225,5 +225,5 @@ def test_a_float8_weight_of_a_text_encoder_is_multiplied_by_its_scale(tmp_path: 
 
 
 def test_a_weight_that_a_text_encoder_does_not_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="weights that a CLIPTextModel does not read: 'own.weight'"):
+    with refuses(("weights that a CLIPTextModel does not read", "'own.weight'")):
         text_folder(tmp_path, lambda tensors: tensors | {"text_model.own.weight": torch.ones(3)})

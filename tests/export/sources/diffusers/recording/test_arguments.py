@@ -81,7 +81,7 @@ def test_branches_that_no_setting_tells_apart_are_refused(other: tuple[torch.Ten
 
 def test_a_number_that_follows_the_batch_is_refused() -> None:
     variants = {"image": recording((EMPTY, OTHER), count=1), BATCH: recording((EMPTY, PICTURE), samples=2, count=2)}
-    with refuses("['count']"):
+    with refuses(("['count']", "changes with the number of samples")):
         sort((EMPTY, PICTURE), variants, count=1)
 
 
@@ -91,7 +91,7 @@ def test_a_list_that_follows_the_batch_is_refused() -> None:
         "image": recording((EMPTY, OTHER), shapes=shapes),
         BATCH: recording((EMPTY, PICTURE), samples=2, shapes=shapes * 2),
     }
-    with refuses("Pipe"):
+    with refuses("Pipe passes different arguments to its network for two samples"):
         sort((EMPTY, PICTURE), variants, shapes=shapes)
 
 
@@ -106,14 +106,14 @@ def prompt(**more: Any) -> CallRecord:
 def test_a_tensor_that_changes_with_the_number_of_steps_is_refused() -> None:
     third, fifth = full(1 / 3, 1 / 3), full(0.2, 0.2)
     variants = {"prompt": prompt(dt=third), "number of steps": recording((EMPTY, PICTURE), dt=fifth)}
-    with refuses("['dt']"):
+    with refuses(("['dt']", "changes with the number of steps")):
         sort((EMPTY, PICTURE), variants, dt=third)
 
 
 def test_the_number_of_steps_in_the_other_branch_alone_is_refused() -> None:
     own, other = full(1 / 3, 0.0), full(0.2, 0.0)
     variants = {"prompt": prompt(dt=own), "number of steps": recording((EMPTY, PICTURE), dt=other)}
-    with refuses("['dt']"):
+    with refuses(("['dt']", "changes with the number of steps")):
         sort((EMPTY, PICTURE), variants, dt=own)
 
 

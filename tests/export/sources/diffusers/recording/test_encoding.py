@@ -62,5 +62,5 @@ def test_an_absent_mask_is_ones() -> None:
 
 
 def test_an_absent_embedding_is_refused() -> None:
-    with refuses(("Wan", "'text'")):
+    with refuses(("Wan passes no 'text'", "recorded with one")):
         _as_array("Wan", "text", None, Condition("text", "text", (2,), "float32"))

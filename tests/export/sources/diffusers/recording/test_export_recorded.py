@@ -9,7 +9,6 @@ import pytest
 
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
-from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines
@@ -45,7 +44,7 @@ def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> N
 
 
 def test_arguments_of_a_call_are_refused_for_other_sources(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no pipeline to call; leave --call out"):
+    with refuses("no pipeline", "--call"):
         export(ExportOptions("fashion_mnist", tmp_path / "bundle", call=("height=16",)))
 
 

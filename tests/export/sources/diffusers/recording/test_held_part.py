@@ -96,5 +96,5 @@ def test_a_part_that_changes_with_the_step_is_refused() -> None:
 
 def test_a_step_that_cuts_x_is_refused() -> None:
     first, second, third = steps(LEFT, LEFT).steps
-    with pytest.raises(UserError, match="Pipe changes the shape of x between steps"):
+    with refuses("Pipe changes the shape of x between steps"):
         find_held_part("Pipe", CallRecord((first, replace(second, sample=second.sample[:, :2]), third)))

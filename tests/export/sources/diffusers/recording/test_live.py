@@ -91,7 +91,7 @@ def test_x_that_starts_from_the_prompt_is_refused(file: Path) -> None:
     label = next(line for line in FILE.splitlines(keepends=True) if line.lstrip().startswith("label = "))
     start = "        x = x + 0.1 * label.mean(1)[:, None, None, None]\n"
     file.write_text(FILE.replace(label, label + start))
-    with refuses("Mine"):
+    with refuses("Mine starts from a different x when the prompt"):
         load_source(f"{file}:make")
 
 
@@ -123,7 +123,7 @@ def test_x_with_the_noise_of_a_later_step_is_refused(file: Path) -> None:
     picture = "label.mean(1)[:, None, None, None].expand(x.shape)"
     start = f"        x = self.scheduler.add_noise({picture}, x, self.scheduler.timesteps[1:2])\n"
     file.write_text(FILE.replace(times, times + start))
-    with refuses("Mine"):
+    with refuses("Mine starts from a different x when the prompt"):
         load_source(f"{file}:make")
 
 

@@ -220,13 +220,13 @@ def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refuse
     (call,) = other.steps[1].calls
     changed = replace(call, leaves={**call.leaves, "['width']": 4})
     steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
-    with refuses(("Pipe", "['width']", "step 2 of 3")):
+    with refuses(("Pipe changes", "['width']", "step 2 of 3")):
         check_relations("Pipe", found, replace(other, steps=steps), "number of steps")
 
 
 def test_channels_around_x_that_change_with_the_step_are_refused() -> None:
     levels = iter(range(100))
-    with refuses(("Pipe", "['sample']", "step 2")):
+    with refuses(("Pipe changes the part of ['sample']", "step 2")):
         find(feed=lambda x: torch.cat([x, torch.full((2, 3, 6, 6), float(next(levels)))], dim=1))
 
 
@@ -247,7 +247,7 @@ def swap_in_last_step(record: CallRecord) -> CallRecord:
 
 
 def test_branches_that_change_places_are_refused() -> None:
-    with refuses(("Pipe", "['embeds']", "step 3 of 3")):
+    with refuses(("Pipe changes", "['embeds']", "step 3 of 3")):
         find_relations("Pipe", swap_in_last_step(recording(0)), swap_in_last_step(recording(1)))
 
 
@@ -296,7 +296,7 @@ def test_a_given_frame_with_another_time_in_another_recording_is_refused() -> No
 
 
 def test_times_of_positions_that_change_in_other_ways_are_refused() -> None:
-    with pytest.raises(UserError, match=r"\['timestep'\] has different times for different positions"):
+    with refuses(("['timestep']", "different positions")):
         find_relations("Pipe", in_frames(0, moved=True), in_frames(1, moved=True))
 
 
@@ -307,5 +307,5 @@ def test_rows_with_other_times_are_refused() -> None:
         times = call.leaves["['timestep']"] * torch.tensor([[1.0], [0.5]])
         last = replace(record.steps[-1], calls=(replace(call, leaves={**call.leaves, "['timestep']": times}),))
         records.append(replace(record, steps=(*record.steps[:-1], last)))
-    with pytest.raises(UserError, match=r"\['timestep'\] has different times for different rows"):
+    with refuses(("['timestep']", "different rows")):
         find_relations("Pipe", *records)

@@ -269,7 +269,7 @@ def test_the_prediction_of_a_config_that_the_last_step_shows_is_accepted() -> No
 
 
 def test_a_config_with_another_prediction_than_the_last_step_shows_is_refused() -> None:
-    with refuses(("Known", "epsilon", "flow")):
+    with refuses(("Known says that its network predicts epsilon", "flow")):
         check_prediction_of_config("Known", (ScheduleSpec("flow"), "epsilon"), HALVES)
 
 
