@@ -152,6 +152,8 @@ def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternati
         is_nearer = factor > BETTER
         if other.reading.differs_in_time_only(setting.stated):
             is_nearer = factor > IN_MEAN and at_one > AT_ONE_TIME
+        if other.reading.fact == FLAG and not other.reading.determines_x0():
+            continue  # no samples would follow
         if is_nearer and (score := score_errors(other.errors)) <= RIGHT:
             # v's network of zeros is a linear denoiser
             zeros = measure_errors(lambda x, *_: 0 * x, other.reading, setting.data, setting.conditions, setting.rows)

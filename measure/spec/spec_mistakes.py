@@ -53,6 +53,12 @@ class SpecReading:
         """Return the number of fields in which this interpretation differs from the `stated` spec; at least 1."""
         return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
 
+    def determines_x0(self) -> bool:
+        """Return whether x0 follows from the output at the noisy end. That of epsilon does not at zero SNR."""
+        with suppress(UserError):
+            return bool(x0_coefficients(self.prediction, NoiseSchedule(self.schedule).noisiest, self.schedule))
+        return False
+
     def differs_in_time_only(self, stated: "SpecReading") -> bool:
         """Return whether only the time that the network receives differs, for the same inputs."""
         kinds = {self.schedule.kind, stated.schedule.kind}
@@ -80,7 +86,7 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     for each in schedules:
         yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
     flipped = msgspec.structs.replace(spec, zero_terminal_snr=not spec.zero_terminal_snr)
-    if spec.kind in FLAG_KINDS and _determines_x0(prediction, flipped):
+    if spec.kind in FLAG_KINDS:
         yield replace(stated, schedule=flipped, mistake=flag_mistake(spec), fact=FLAG)
     tried = {
         *((spec, other) for other in get_args(Prediction)),
@@ -108,13 +114,6 @@ def shifted_readings(stated: SpecReading) -> Iterator[SpecReading]:
 
     for by in SHIFTS:
         yield replace(stated, time=partial(shifted, by), mistake="its schedule has other parameters")
-
-
-def _determines_x0(prediction: Prediction, spec: ScheduleSpec) -> bool:
-    """Return whether x0 follows from a prediction at the noisy end, which epsilon does not allow at zero SNR."""
-    with suppress(UserError):
-        return bool(x0_coefficients(prediction, NoiseSchedule(spec).noisiest, spec))
-    return False
 
 
 def flag_mistake(spec: ScheduleSpec) -> str:

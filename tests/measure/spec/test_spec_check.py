@@ -251,6 +251,12 @@ def test_another_flag_of_zero_terminal_snr_is_named(own: ScheduleSpec, stated: S
     assert verdict(network, DenoiserFacts(stated, "v")) == said
 
 
+def test_a_flag_that_epsilon_cannot_have_is_named() -> None:
+    """At zero SNR epsilon determines no x0."""
+    network, _ = exact(STABLE, "epsilon")
+    assert verdict(network, DenoiserFacts(ZERO, "epsilon")).startswith("give the schedule zero_terminal_snr=False")
+
+
 def test_a_flag_of_zero_terminal_snr_that_cannot_be_checked_is_named() -> None:
     """From white data, and from a network between both."""
     cannot = "cannot tell whether the schedule has zero_terminal_snr=False"
