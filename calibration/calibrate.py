@@ -57,7 +57,7 @@ def calibrate(
     checked = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         assert writer.opened is not None, "the bundle exists"
-        tasks = open_tasks(writer.opened, options, checked)
+        tasks = open_tasks(writer.opened, options, checked, is_estimate=False)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
         if after_checks is not None:

@@ -122,11 +122,11 @@ def raise_failures(calibrated: Mapping[str, CalibratedNetwork]) -> None:
 
 
 def check_usable_targets(
-    targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
+    targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None, is_estimate: bool
 ) -> TargetResults[Target]:
-    """Return the targets for which an int8 body can be made, and the errors of the others. A target needs operations
-    that can be in int8, and an engine that computes the float32 body correctly. Raises UserError if no target is
-    left."""
+    """Return the targets for which an int8 body can be made, and the errors of the others, which are stored unless the
+    calibration is only estimated. A target needs operations that can be in int8, and an engine that computes the
+    float32 body correctly. Raises UserError if no target is left."""
 
     def check_target(target: Target) -> Target:
         select_ops_to_lower(prepared, target.scheme.no_floats)
@@ -136,7 +136,7 @@ def check_usable_targets(
             target.tries(bundle)
         return target
 
-    return try_targets(targets, check_target, {})
+    return try_targets(targets, check_target if is_estimate else store_refusals(check_target, bundle), {})
 
 
 def _refuse_constant_conditions(

@@ -28,7 +28,7 @@ class _Request:
     """What the tasks of all networks have in common: the options, read once for their bundle.
 
     checked: the targets, the bound and the seeds. all_networks: the sampler of the float32 bodies. is_pooled: whether
-    all steps have one range group. `Task` describes the other attributes.
+    all steps have one range group. is_estimate: whether no calibration follows. `Task` describes the other attributes.
     """
 
     checked: CheckedOptions
@@ -40,18 +40,22 @@ class _Request:
     is_pooled: bool
     keep_float: tuple[str, ...]
     command: Callable[[Sequence[str]], str]
+    is_estimate: bool
 
 
-def open_tasks(bundle: Bundle, options: CalibrateOptions, checked: CheckedOptions) -> dict[str, Task]:
+def open_tasks(
+    bundle: Bundle, options: CalibrateOptions, checked: CheckedOptions, is_estimate: bool = True
+) -> dict[str, Task]:
     """Open the task of each network, by name. Raises UserError if one cannot be done, and for a pattern of the options
     that matches no operation.
 
-    checked: the result of `check_options`.
+    checked: the result of `check_options`. is_estimate: whether no calibration follows. Only a calibration stores its
+        refusals, for later errors about the missing bodies.
 
     A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
     raised.
     """
-    request = _read_request(bundle, options, checked)
+    request = _read_request(bundle, options, checked, is_estimate)
     tasks = {name: _open_task(request, name) for name in networks(bundle.manifest)}
     check_patterns([task.prepared for task in tasks.values()], request.keep_float)
     given = ("plan", "guidance", "clip", "conditions", "prompts")
@@ -59,7 +63,7 @@ def open_tasks(bundle: Bundle, options: CalibrateOptions, checked: CheckedOption
     return tasks
 
 
-def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOptions) -> _Request:
+def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOptions, is_estimate: bool) -> _Request:
     all_networks = load_body(bundle, "float32", LazyOnnxRuntime(threads=options.threads))
     plan = options.compile(all_networks.plans)
     if checked.bound is not None:
@@ -76,6 +80,7 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
         is_pooled=options.groups == "pooled",
         keep_float=options.keep_float,
         command=lambda names: options.command_for(plan, names),
+        is_estimate=is_estimate,
     )
 
 
@@ -88,7 +93,7 @@ def _open_task(request: _Request, network: str) -> Task:
         raise UserError(f"plan {plan.name} has no step of the network {network}", fix)
     task = load_task(request.all_networks, network, plan, () if request.is_pooled else lambda_edges(lams))
     prepared, bundle = task.prepared, task.sampler.bundle
-    usable = check_usable_targets(request.checked.targets, bundle, prepared, conditions.records)
+    usable = check_usable_targets(request.checked.targets, bundle, prepared, conditions.records, request.is_estimate)
     targets = tuple(usable.made.values())
     lowered = select_ops_to_lower(prepared, all(each.scheme.no_floats for each in targets))
     return replace(

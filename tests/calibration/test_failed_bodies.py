@@ -145,3 +145,16 @@ def test_a_target_whose_engine_computes_float32_wrong_costs_the_others_nothing(
     assert set(open_bundle(bundle).manifest.bodies) == {"float32", "int8-cpu-x86"}
     with refuses("Resize", "leave it out"):
         calibrate(replace(both, target=("tensorrt",)))
+
+
+def test_a_target_that_is_refused_before_sampling_is_stored_by_a_calibration_only(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tries(_: object) -> None:
+        raise UserError("it computes Resize wrong", "leave it out")
+
+    change_target(monkeypatch, "tensorrt", tries=tries)
+    for call, said in ((dry_run, "fewstep calibrate "), (calibrate, "the last calibration refused int8-tensorrt, ")):
+        with refuses("Resize", "leave it out"):
+            call(replace(FIRST, bundle=bundle, target=("tensorrt",)))
+        assert calibrate_fix(open_bundle(bundle), "int8-tensorrt").startswith(said)
