@@ -7,6 +7,7 @@ reads a list, whose length is a plain integer.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ def _tensor(data: Any, **options: Any) -> Tensor:
     if not isinstance(data, RepeatedEntry) or isinstance(data.entry, tuple):
         return torch.tensor(_expand(data), **options)
     return torch.tensor(data.entry, **options).expand(data.size)
+
+
+def _einsum(equation: str, *operands: Any) -> Tensor:
+    """Return the sum of products of tensors in their common type."""
+    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    common = reduce(torch.promote_types, (each.dtype for each in tensors))
+    return torch.einsum(equation, *(each.to(common) for each in tensors))
 
 
 def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, out: None = None) -> Tensor:
@@ -112,4 +120,5 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.take_along_dim: _take_along_dim,
     torch.gradient: _gradient,
     torch.tensor: _tensor,
+    torch.einsum: _einsum,
 }

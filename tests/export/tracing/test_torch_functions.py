@@ -49,6 +49,16 @@ def copy_to_rows(x: Tensor, source: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
+def test_einsum_multiplies_tensors_of_different_types() -> None:
+    """HiDream's rotary positions: float32 times frequencies of float64."""
+    frequencies = 1 / 3 ** torch.arange(4, dtype=torch.float64)
+    functions: Functions = {
+        "tensors": lambda x: torch.einsum("bchw,d->bchwd", x, frequencies).float(),
+        "list": lambda x: torch.einsum("bchw,bd->bcd", [x.double(), x[:, :, 0, 0]]).float(),
+    }
+    assert_equal_to_torch(functions, X, 1e-6)
+
+
 def test_a_copy_is_broadcast_as_in_torch() -> None:
     functions: Functions = {
         "fewer_axes": lambda x: copy_to_rows(x, torch.arange(6.0)),
