@@ -2,6 +2,7 @@
 free sizes."""
 
 import inspect
+import logging
 import re
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
+
+LOG = logging.getLogger("fewstep")
 
 
 def trace(
@@ -93,7 +96,8 @@ def _capture(
         try:
             with call_with_one_sample(module), use_training_form(module, computes_with_numpy):
                 return capture(module, example, dynamic, inputs, outputs)
-        except UserError:
+        except UserError as other:
+            LOG.info("nor can it be traced as code of one sample: %s", other)
             raise error from error.__cause__
 
 
