@@ -128,7 +128,7 @@ def test_x_that_no_argument_has_in_full_has_no_form() -> None:
 
 
 def test_another_form_in_a_later_recording_is_refused() -> None:
-    with refuses(("Pipe passes ['frames']", "different form")):
+    with refuses(("Pipe passes ['frames']", "different type or shape")):
         find().rewrite("Pipe", record(2, feed_with_first))
 
 
