@@ -1,7 +1,7 @@
 """Checks of arrays that callers give. A value that is not a complete array of numbers is refused by its name."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
     try:
         array = np.asarray(value)
         if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
-            array = array.astype(np.float64)  # whole numbers beyond int64
+            are_integers = all(isinstance(each, Integral) and -(2**63) <= int(each) < 2**63 for each in array.flat)
+            array = array.astype(np.int64 if are_integers else np.float64)  # others are fractions, or beyond int64
         if array.dtype.kind not in "biufV":
             odd = next((each for each in array.ravel().tolist() if not isinstance(each, Real)), array.dtype)
             raise TypeError(f"{odd!r:.40}")

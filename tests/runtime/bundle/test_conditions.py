@@ -34,6 +34,12 @@ def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
     assert condition_problem(Condition("c", "c", dtype=dtype, null=value)) is None
 
 
+def test_integers_of_an_object_array_are_integers() -> None:
+    values = np.array([[0, 255], [1, np.int8(2)]], object)
+    array = check([Condition("c", "c", (2,), "uint8", low=0, high=255)], {"c": values}, 2)["c"]
+    assert array.dtype == np.uint8 and array.tolist() == [[0, 255], [1, 2]]
+
+
 @pytest.mark.parametrize(
     ("dtype", "value"),
     [
