@@ -120,7 +120,7 @@ def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallReco
     samples in another way.
 
     larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
-        each.
+        each, and a vector of more equal elements to have none, such as a weight for each layer (Wan VACE).
     """
     first = base.steps[0].calls[0]
     other = first if larger is None else larger.steps[0].calls[0]
@@ -132,6 +132,8 @@ def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallReco
         if path in (found.x, *found.times) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
             continue
         count = len(value) // rows if value.dim() and grown.dim() else 0
+        if larger is None and value.dim() == 1 and count > 1:
+            continue
         if count and (len(value), len(grown)) == (rows * count, more * count) and _recur(grown, count):
             repeats[path] = count
         elif value.shape != grown.shape:

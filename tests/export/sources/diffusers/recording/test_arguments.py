@@ -157,3 +157,10 @@ def test_rows_along_the_second_axis_become_the_first() -> None:
     found = find_relations("Pipe", base, recording((EMPTY, PICTURE), seed=1, layers=torch.zeros(5, 2, 3, 7)))
     leaves = split_leaves(base.steps[0].calls[0], replace(found, second_axes=frozenset(["['layers']"])))
     assert leaves["['layers']"].shape == (2, 5, 3, 7)
+
+
+def test_a_vector_of_equal_weights_has_no_rows_if_the_pipeline_takes_one_sample() -> None:
+    weights = torch.ones(2)
+    variants = {"prompt": recording((OTHER,), weights=weights)}
+    argument = sort((PICTURE,), variants, weights=weights).arguments["['weights']"]
+    assert argument.repeats == 0 and torch.equal(argument.value, weights)
