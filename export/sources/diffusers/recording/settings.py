@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
+from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, rotate_words, show_prompt
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
@@ -141,18 +142,14 @@ def _keep_length(
     """Return the usual call arguments and the variants of them, with texts of unchanged length: the prompt in `given`,
     and, for the variant, the same words in another order. Raises UserError for a prompt with fewer than two different
     words."""
-    text = str(usual[PROMPT])
-    words = text.split()
-    if len(set(words)) < 2:
-        what = f"--call prompt={text!r}: a recording changes the order of its words"
-        raise UserError(what, "give a prompt of two or more different words")
-    other = " ".join([*words[1:], words[0]])
+    prompt = usual[PROMPT]
+    other = rotate_words(prompt)
     kept = {name: each for name, each in variants.items() if name not in (LENGTH, SHORTNESS, OTHER_SHORTNESS)}
     kept[PROMPT] = {PROMPT: other}
     if NEGATIVE not in usual:
         return dict(usual), kept
-    kept[OTHER] = {NEGATIVE: text}
-    return {**usual, NEGATIVE: given.get(NEGATIVE, other)}, kept
+    kept[OTHER] = {NEGATIVE: show_prompt(prompt)}
+    return {**usual, NEGATIVE: given.get(NEGATIVE, show_prompt(other))}, kept
 
 
 def _change_array(name: str, value: Tensor) -> Tensor:
@@ -191,7 +188,7 @@ def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments of a call with the longest text before each text."""
 
     def precede(texts: Any) -> Any:
-        return [LONGEST, *([texts] if isinstance(texts, str) else texts)]
+        return [LONGEST, *(texts if isinstance(texts, list) else [texts])]
 
     return {name: precede(each) if name in (PROMPT, NEGATIVE) else each for name, each in settings.items()}
 
@@ -210,8 +207,8 @@ def _batches(
 def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     variants: dict[str, dict[str, Any]] = {}
     if PROMPT in takes:
-        variants |= {PROMPT: {PROMPT: PROMPTS[1]}, LENGTH: {PROMPT: LONGER}}
-        variants[SHORTNESS] = {PROMPT: SHORT}
+        texts = {PROMPT: PROMPTS[1], LENGTH: LONGER, SHORTNESS: SHORT}
+        variants |= {name: {PROMPT: put_text(usual[PROMPT], text)} for name, text in texts.items()}
     if NEGATIVE in takes:
         variants[OTHER] = {NEGATIVE: OTHERS[1]}
         variants[OTHER_SHORTNESS] = {NEGATIVE: ""}
