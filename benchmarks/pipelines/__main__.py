@@ -27,6 +27,7 @@ from fewstep.export.options.call_option import FILE, parse_call
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import is_recorded, read_recorded_scheduler
+from fewstep.export.sources.diffusers.recording.record import PERTURBATION
 from fewstep.export.sources.diffusers.recording.settings import PROMPT
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
 from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
@@ -83,6 +84,7 @@ def try_pipeline(
     listened, logger = _Differences(), logging.getLogger("fewstep")
     logger.addHandler(listened)
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
+    remarks += [f"{PERTURBATION}=0"] if PERTURBATION in settings else []
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings)

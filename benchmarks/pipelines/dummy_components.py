@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
-from fewstep.export.sources.diffusers.recording.settings import GUIDANCES
+from fewstep.export.sources.diffusers.recording.record import PERTURBATION
+from fewstep.export.sources.diffusers.recording.settings import GUIDANCES, PROMPT
 from tests.pipelines import randomize  # before the checkout's package of the same name is imported
 
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
@@ -70,12 +72,14 @@ class DummyPipeline:
                 scheduler.save_pretrained(folder / "scheduler")
             takes = inspect.signature(test.get_dummy_inputs).parameters
             inputs = test.get_dummy_inputs("cpu") if "device" in takes else test.get_dummy_inputs()
-        parameter = inspect.signature(type(pipeline).__call__).parameters.get(TEXT_LENGTH)
+        call = inspect.signature(type(pipeline).__call__).parameters
+        parameter = call.get(TEXT_LENGTH)
         is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
         inputs = _join_guidance(type(pipeline), inputs)
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
         enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline, inputs) else {}
-        return {**short, **_plain_settings(inputs), **enough, **_save_arrays(type(pipeline), inputs, folder)}
+        more = _read_object(inputs) | ({PERTURBATION: 0} if PERTURBATION in call else {})
+        return {**short, **_plain_settings(inputs), **more, **enough, **_save_arrays(type(pipeline), inputs, folder)}
 
 
 def _limit_weights(network: Any) -> None:
@@ -106,6 +110,12 @@ def _plain_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
         and _is_plain(value)
         and not _is_no_guidance(name, value)
     }
+
+
+def _read_object(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the prompt of a call that is a JSON object."""
+    text = inputs.get(PROMPT)
+    return {PROMPT: json.loads(text)} if isinstance(text, str) and text.startswith("{") else {}
 
 
 def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[str, str]:

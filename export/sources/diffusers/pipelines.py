@@ -31,6 +31,7 @@ REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its
     "VisualClozePipeline": SEVERAL_PICTURES,
 }
 TO_RECORD = (TOKENS_OF_A_PICTURE,)  # uses that a recording of the whole pipeline shows
+PERTURBED = "PAG"  # in the names of pipelines that replace attention processors in a branch of their guidance
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
 
 
@@ -48,6 +49,12 @@ def warn_of_pipeline(folder: Folder) -> None:
         LOG.warning(
             "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches read the "
             "image",
+            *(folder.path, name),
+        )
+    elif PERTURBED in name:
+        LOG.warning(
+            "%s: the bundle has no perturbed attention, with which %s guides by default (pag_scale): add "
+            "--change pag:LAYERS, and run with --guidance W+pag:S",
             *(folder.path, name),
         )
     elif name not in PIPELINES:

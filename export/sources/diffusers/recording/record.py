@@ -26,6 +26,9 @@ from fewstep.export.sources.diffusers.recording.times.inverted_flow import is_in
 from fewstep.export.sources.diffusers.recording.times.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
 
+PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces attention processors in the call
+WITHOUT_PERTURBATION = f"give --call {PERTURBATION}=0; --change pag:LAYERS adds perturbed attention to the bundle"
+
 
 class CallError(UserError):
     """Raised when the pipeline's own code fails before its scheduler has made the last step."""
@@ -77,7 +80,7 @@ def record(
             network: nn.Module = getattr(pipeline, name)
             real = None if networks is None else networks.get(name)
             answer = partial(_probe, network, shapes, probes, deviation) if real is None else partial(_run, real)
-            forward = _recording_forward(recorder, built.name, name, network, answer)
+            forward = _recording_forward(recorder, pipeline, name, network, answer)
             stack.enter_context(patch.object(network, "forward", forward, create=True))
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
@@ -155,9 +158,10 @@ def _run_on_cpu(pipeline: Any) -> Iterator[None]:
 
 
 def _recording_forward(
-    recorder: _Recorder, pipeline: str, name: str, network: nn.Module, answer: Callable[[dict[str, Any]], Any]
+    recorder: _Recorder, pipeline: Any, name: str, network: nn.Module, answer: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., Any]:
     signature, before = inspect.signature(type(network).forward), describe_state(network)
+    label = type(pipeline).__name__
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         arguments = dict(signature.bind(network, *args, **kwargs).arguments)
@@ -165,11 +169,13 @@ def _recording_forward(
         arguments |= arguments.pop("kwargs", {})
         changed = sorted(set(describe_state(network).items()) ^ set(before.items()))
         if changed:
-            raise recording_error(f"{pipeline} changes its network {name} during the call: {changed[0][0]}")
+            what = f"{label} changes its network {name} during the call: {changed[0][0]}"
+            is_perturbed = PERTURBATION in inspect.signature(type(pipeline).__call__).parameters
+            raise UserError(what, WITHOUT_PERTURBATION if is_perturbed else UNRECORDED)
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
-        tensors, is_list = _read_outputs(f"the network {name} of {pipeline}", outputs)
+        tensors, is_list = _read_outputs(f"the network {name} of {label}", outputs)
         first, *more = (each.clone() for each in tensors)
         recorder.pending.append(NetworkCall(name, leaves, structure, first, tuple(more), is_list))
         return outputs

@@ -78,6 +78,7 @@ def test_a_component_of_such_a_pipeline_is_refused(tmp_path: Path) -> None:
         (["pipeline", "MyPipeline"], "the scheduler's own: fewstep does not know what MyPipeline changes"),
         (None, "the scheduler's own: model_index.json names no pipeline"),
         ("StableDiffusionXLInstructPix2PixPipeline", "an image_guidance_scale of 1"),
+        ("StableDiffusionPAGPipeline", "no perturbed attention, with which StableDiffusionPAGPipeline guides"),
     ],
 )
 def test_what_export_does_not_do_as_the_pipeline_is_one_line(

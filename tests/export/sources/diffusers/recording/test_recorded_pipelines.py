@@ -243,8 +243,19 @@ def test_steps_that_differ_from_the_rules_are_stored(
 
 def test_a_network_whose_attention_changes_during_the_call_is_refused(tmp_path: Path) -> None:
     folder = recorded_pipelines.perturbed_attention(tmp_path / "pag")
-    with refuses(("StableDiffusionPAGPipeline", "unet")):
+    with refuses(("StableDiffusionPAGPipeline", "unet"), "--call pag_scale=0"):
         record(folder, "perturbed_attention")
+
+
+@pytest.mark.slow
+def test_perturbed_attention_is_recorded_without_its_perturbed_branch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = recorded_pipelines.perturbed_attention(tmp_path / "pag")
+    scheduler = read_scheduler(folder, "StableDiffusionPAGPipeline")
+    assert scheduler is not None
+    load_recorded_folder(Folder(folder), scheduler, {"pag_scale": 0})
+    assert "samples of StableDiffusionPAGPipeline agree within" in caplog.text
 
 
 def test_a_norm_that_guidance_keeps_is_that_of_the_plan(
