@@ -3,7 +3,7 @@
 take_along_dim and gradient compute with the sizes of their arguments as plain integers, which would fix the batch size.
 Reading `tensor.data` returns a tensor that is not traced, so that results computed from it would be lost. torch.onnx
 writes `x.copy_(source)` with the shape of the source, even if the source is broadcast. `torch.tensor([0] * x.shape[0])`
-reads a list, whose length is a plain integer.
+reads a list, whose length is a plain integer. `torch.split` returns a list, whose length follows the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, replaces calls of take_along_dim, gradient, copy_ and tensor, and reads of `tensor.data`, by
-    operations that can be exported with free sizes."""
+    """While active, replaces calls of take_along_dim, gradient, copy_, tensor and split, and reads of `tensor.data`,
+    by operations that can be exported with free sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -112,6 +112,23 @@ def _copy(x: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     return x.copy_(src if is_same else src.expand_as(x))
 
 
+def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Sequence[Tensor]:
+    """Return the parts of a tensor; the whole tensor if it has a free number of rows, and each part several of them.
+
+    Code that computes each part alone gives the same rows from the whole. Export verifies that with several batches.
+    """
+    size = split_size_or_sections
+    is_free = dim % tensor.dim() == 0 and not isinstance(tensor.shape[0], int)
+    if is_free and isinstance(size, int) and size > 1:
+        return (tensor,)
+    return tensor.split(size, dim)
+
+
+def _split_tensor(tensor: Tensor, split_size: Any, dim: int = 0) -> Sequence[Tensor]:
+    """As _split, with the argument's name in a tensor's method."""
+    return _split(tensor, split_size, dim)
+
+
 DATA: Any = Tensor.data  # a descriptor, which torch declares as the tensor that it returns
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     DATA.__get__: Tensor.detach,  # shares its memory too: what is written to it is written to the tensor
@@ -121,4 +138,6 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.gradient: _gradient,
     torch.tensor: _tensor,
     torch.einsum: _einsum,
+    torch.split: _split,
+    Tensor.split: _split_tensor,
 }

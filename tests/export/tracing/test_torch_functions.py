@@ -1,4 +1,4 @@
-"""take_along_dim, gradient, copy_ and tensor.data keep the batch free, and are equal to torch's."""
+"""take_along_dim, gradient, copy_, split and tensor.data keep the batch free, and are equal to torch's."""
 
 from functools import partial
 from typing import Any
@@ -74,6 +74,16 @@ def test_data_is_read_and_written_as_in_torch() -> None:
     functions: Functions = {"written": write_to_data, "read": lambda x: 2 * x.data}
     assert_equal_to_torch(functions, X, 0.0)
     assert_equal_in_16_bits(functions, X, 0.0)
+
+
+def test_rows_in_parts_are_equal_to_torch() -> None:
+    """As Wan Animate encodes the pictures of a video: several at a time, to save memory."""
+    functions: Functions = {
+        "function": lambda x: torch.cat([part.square() for part in torch.split(x, 3)]),
+        "rows_of_samples": lambda x: torch.cat([part.square() for part in x.flatten(0, 1).split(2, dim=0)]),
+        "other_axis": lambda x: torch.cat([part.square() for part in x.split([2, 3], dim=1)], 1),
+    }
+    assert_equal_to_torch(functions, X, 0.0)
 
 
 @pytest.mark.slow
