@@ -34,10 +34,10 @@ NETWORKS = {  # a pipeline of each kind of network
     "WanPipeline": "video DiT",
     "StableAudioPipeline": "audio DiT",
     "StableCascadeDecoderPipeline": "ConvNeXt U-Net",
-    "SanaPipeline": "linear attention",
+    "PixArtSigmaPipeline": "DiT with cross-attention",
     "HunyuanDiTPipeline": "DiT with skips",
     "StableVideoDiffusionPipeline": "spatio-temporal U-Net",
-    "Lumina2Pipeline": "Lumina 2",
+    "CogVideoXPipeline": "video MMDiT",
 }
 TRAJECTORIES = 4
 
