@@ -8,14 +8,22 @@ from PIL import Image
 
 PICTURES = ("image", "control_image", "mask_image", "video", "control_video", "pose_video", "face_video", "mask")
 MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video", "pose_video", "face_video")
-SIDE, FRAMES = 512, 9  # of a picture and a video, if the call does not say
+SIDE, FRAMES = 512, 9  # of a picture and a video, if neither the call nor the network shows them
 
 
-def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def find_side(pipeline: Any) -> int:
+    """Return the side in pixels of the pictures for which the U-Net of a pipeline is made, or `SIDE`."""
+    size = getattr(getattr(getattr(pipeline, "unet", None), "config", None), "sample_size", None)
+    factor = getattr(pipeline, "vae_scale_factor", None)
+    return size * factor if isinstance(size, int) and isinstance(factor, int) else SIDE
+
+
+def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int, side: int = SIDE) -> dict[str, Any]:
     """Return a random image, mask or video for each image argument of a call that is not given. They depend on the
-    seed."""
+    seed. `side` is their size in pixels if the call takes no height."""
     random = np.random.default_rng(seed)
-    height, width = int(given.get("height") or SIDE), int(given.get("width") or SIDE)
+    side = SIDE if "height" in takes else side
+    height, width = int(given.get("height") or side), int(given.get("width") or side)
     made: dict[str, Any] = {}
     for name in PICTURES:
         if name not in takes or name in given:

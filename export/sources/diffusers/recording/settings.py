@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
+from fewstep.export.sources.diffusers.recording.pictures import PICTURES, find_side, make_pictures
 from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, rotate_words, show_prompt
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
@@ -103,7 +103,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     usual = {each: value for each, value in USUAL.items() if each in takes}
     usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
     arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
-    usual |= (make_pictures(takes, given, 0) if forms.has_pictures else {}) | {**given, **arrays}
+    usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
     needed = [
         each.name
         for each in list(takes.values())[1:]
@@ -120,7 +120,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.has_one_length:
         usual, variants = _keep_length(usual, variants, given)
     if forms.has_pictures:
-        variants[PICTURE] = make_pictures(takes, given, 1)
+        variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
     if arrays:
         variants[PICTURE] = variants.get(PICTURE, {}) | {
             each: _change_array(each, value) for each, value in arrays.items()

@@ -1,5 +1,6 @@
 """Arrays that --call gives to a pipeline: the usual one, another one, and those of two samples."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,14 @@ def test_texts_of_one_length_are_the_words_of_the_prompt_in_another_order() -> N
 def test_a_prompt_of_one_word_has_no_other_order() -> None:
     with pytest.raises(UserError, match="a recording changes the order of its words"):
         choose_settings(PipeOfTexts(), {PROMPT: "cat cat"}, Forms(has_one_length=True))
+
+
+class PipeOfOneSize:
+    unet = SimpleNamespace(config=SimpleNamespace(sample_size=8))
+    vae_scale_factor = 4
+
+    def __call__(self, image: Any) -> None: ...
+
+
+def test_a_picture_has_the_size_of_the_network_if_the_call_takes_none() -> None:
+    assert choose_settings(PipeOfOneSize(), {}).of()["image"].size == (32, 32)
