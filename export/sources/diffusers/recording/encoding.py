@@ -19,7 +19,6 @@ from fewstep.export.sources.diffusers.recording.arguments import Argument, branc
 from fewstep.export.sources.diffusers.recording.comparison import branch_names
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
-from fewstep.export.sources.diffusers.recording.prompt_forms import read_prompt
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
@@ -64,7 +63,7 @@ def encode_conditions(
         built = build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=bool(pictures)))
         built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
         for prompt in prompts or (None,):
-            text = {} if prompt is None else {PROMPT: read_prompt(prompt, recorded.settings.usual[PROMPT])}
+            text = {} if prompt is None else {PROMPT: recorded.settings.read_prompt(prompt)}
             rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, find_side, make_pictures
-from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, rotate_words, show_prompt
+from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, read_prompt, rotate_words, show_prompt
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
@@ -87,6 +87,10 @@ class CallSettings:
     def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of a call."""
         return {**self.usual, **(self.variants[variant] if variant else {}), **(more or {})}
+
+    def read_prompt(self, text: str) -> Any:
+        """Return the prompt that a text gives, in the form of the usual one."""
+        return read_prompt(text, self.usual[PROMPT])
 
     def of_one_sample(self) -> dict[str, Any]:
         """Return the arguments of a call that makes one sample."""
