@@ -22,6 +22,7 @@ from fewstep.export.tracing.samples.rules import apply_rule
 from fewstep.export.tracing.samples.sample import Sample, hold
 
 Sample.apply_rule = staticmethod(apply_rule)
+CREATES = frozenset([torch.tensor, torch.zeros, torch.ones, torch.full, torch.arange])  # constants, of numbers
 
 
 @contextmanager
@@ -71,17 +72,18 @@ class _Values(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         tensors = [each for each in pytree.tree_leaves([args, named]) if isinstance(each, Tensor)]
-        makes_constant = func is torch.tensor and not any(map(_is_symbol, pytree.tree_leaves(args)))
+        makes_constant = func in CREATES and not any(map(_is_symbol, pytree.tree_leaves([args, named])))
         if (tensors or makes_constant) and all(map(_is_known, tensors)):
             with _disable_current_modes():
                 return func(*args, **named)
         if func is Tensor.__getitem__:
             args = (args[0], _read_numbers(args[1]))
         if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
-            mask = args[1]
-            if not isinstance(mask, Sample):
-                mask = self._as_sample(mask)
-            return func(self._as_sample(args[0]), mask)
+            if _is_known(args[1]) and args[1].dim() == 1:
+                with _disable_current_modes():
+                    places = args[1].nonzero().flatten()
+                return func(args[0], places)
+            return func(self._as_sample(args[0]), self._as_sample(args[1]))
         return func(*args, **named)
 
     def _as_sample(self, value: Tensor) -> Sample:

@@ -75,7 +75,7 @@ class Experts(nn.Module):
 
 
 class Constants(nn.Module):
-    """HunyuanVideo15 tests whether its picture is all zeros, and HiDream loops over constant sizes."""
+    """HunyuanVideo15 tests whether its picture is all zeros, and masks all of it. HiDream loops over constant sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +85,8 @@ class Constants(nn.Module):
         picture = self.picture.expand(x.shape[0], -1)
         x = 2 * x if torch.all(picture == 0) else x
         sizes = torch.tensor([2, 3]).unsqueeze(0).repeat(x.shape[0], 1)
+        none = torch.zeros(TOKENS, dtype=torch.bool)
+        x = torch.stack([torch.cat([row[none], row[~none]]) for row in x])
         rows = [row[: height * width].reshape(1, 2, 3, -1) for row, (height, width) in zip(x, sizes, strict=True)]
         return torch.cat(rows)
 
