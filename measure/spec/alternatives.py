@@ -18,9 +18,8 @@ from fewstep.plans.noise import normal_batch
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.arrays import Float32
 
-# A reading is excluded if its errors are larger in the mean, and smaller at no time, by this factor. On 30 right specs
-# of analytic denoisers no reading lowered the error more than 1.007 times at any time; for 9 wrong specs whose errors
-# look right, the correction did so 1.02 to 1.5 times at one time.
+# A reading is excluded if its errors are larger in the mean, and smaller at no time, by this factor. On analytic
+# denoisers, the right beta_end was excluded for 1 of 58 wrong ones whose samples differ, by 28.6 dB.
 EXCLUDED = 1.02
 SAMPLES, STEPS = 4, 20  # of the comparison of samples
 LOWEST, HIGHEST = -5.0, 5.0  # limits of log(alpha / sigma) along it, as for LAMS: beyond them x is noise, or data
