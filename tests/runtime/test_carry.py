@@ -3,6 +3,7 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,9 +16,12 @@ from fewstep.plans.noise import normal_batch
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime.bundle.manifest import Carried
+from fewstep.runtime.kinds import graph_entry
+from fewstep.runtime.kinds.graph_entry import NEXT
 from fewstep.runtime.sampling.execute import combine, execute, finish
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots, check_slots, first_slots
+from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots, check_slots, first_slots, refuse_banks
+from fewstep.runtime.sampling.step_call import GraphCall, StepCall
 from tests.plans.cached_plans import SHALLOW, cache_plan
 from tests.refusals import refuses
 
@@ -115,6 +119,22 @@ def chunks(plan, seeds, count, slots=None):
         samples.append(finish(plan, [last]))
         slots = last.slots
     return samples, slots
+
+
+def test_a_call_returns_the_carried_tensors_of_its_slots() -> None:
+    def add_one(x: Any, fed: Any, group: int, network: str) -> GraphCall:
+        return GraphCall(fed, {NEXT + each.name: fed[graph_entry.CARRIED + each.name] + 1 for each in CARRIED}, x)
+
+    plan = compile_plan("ddim:3", FACTS)
+    call = StepCall(add_one, lambda index: {}, first_slots(plan, zeros, 1))
+    taken = {each.name: zeros(each.name, 1) for each in CARRIED}
+    _, carried = call.call_carrying(0, plan.steps[0], np.zeros((1, 2, 3), np.float32), taken)
+    assert {name: float(each.min()) for name, each in carried.items()} == {"keys": 1.0, "past": 1.0}
+
+
+def test_a_caller_that_cannot_carry_refuses_a_plan_with_carried_tensors() -> None:
+    with refuses("carries 'keys' from run to run", "carry_on"):
+        refuse_banks(compile_plan("ddim:3", FACTS), Path("bundle"))
 
 
 @pytest.mark.parametrize("guidance", [None, 2.0])

@@ -5,10 +5,12 @@ import pytest
 
 from fewstep.calibration.lowering.encoding import (
     LEAST_FINER,
+    Encoding,
     asymmetric_int8,
     asymmetric_uint8,
     choose_int8,
     symmetric_int8,
+    symmetric_int16,
 )
 from fewstep.calibration.ranges.table import Range, Ranges
 
@@ -75,3 +77,9 @@ def test_scales_finer_by_the_least_factor_decide() -> None:
     turn = 255 / 127 / LEAST_FINER - 1
     assert choose_int8(ranges((-turn * 0.97, 1.0)), False).zero_point != 0
     assert choose_int8(ranges((-turn * 1.03, 1.0)), False).zero_point == 0
+
+
+@pytest.mark.parametrize(("zero", "reach"), [(20_000, 2**16 - 1 - 20_000), (50_000, 50_000)])
+def test_the_largest_code_of_int16_is_the_end_of_the_uint16_range(zero: int, reach: int) -> None:
+    code = symmetric_int16(Encoding(np.array([0.5]), np.uint16(zero)))
+    assert code.scales[0] * (2**15 - 1) == pytest.approx(0.5 * reach, rel=1e-12) and code.zero_point == 0

@@ -196,3 +196,8 @@ def test_ranges_of_some_groups_are_spread_over_all() -> None:
     assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])
     assert [each.high for each in whole.per_group] == pytest.approx([2, 2, 3, 3, 3])
     assert whole.pooled_symmetric == ranges.pooled_symmetric
+
+
+def test_values_are_at_the_centres_of_their_bins() -> None:
+    density = Density.from_histograms([make_histogram(NORMAL)])
+    assert density.moments[1, -1] == pytest.approx(NORMAL.mean(), abs=0.01 * density.width)

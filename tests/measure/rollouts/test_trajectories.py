@@ -27,6 +27,7 @@ from fewstep.measure.rollouts.seeds import (
     SEARCH_SEEDS,
     SeedBatch,
     draw_condition,
+    uniform,
 )
 from fewstep.measure.rollouts.trajectories import min_seeds_for_sizes, roll_out, split_seeds
 from fewstep.plans import noise
@@ -101,6 +102,11 @@ def test_conditions_are_uniform_and_fixed_by_the_seed() -> None:
     state = draw_condition(Condition("state", "state", (2, 3), "float32", low=-1, high=1), 0, 5)
     assert state.shape == (2, 3) and state.dtype == np.float32 and np.abs(state).max() <= 1
     assert len(np.unique(state)) == 6
+
+
+def test_each_block_of_each_condition_has_numbers_of_its_own() -> None:
+    drawn = [uniform(5, number, noise.CONDITIONS, 4, block) for number in (0, 1) for block in (0, 1)]
+    assert len({each.tobytes() for each in drawn}) == 4
 
 
 def test_a_condition_without_bounds_cannot_be_drawn() -> None:

@@ -13,7 +13,7 @@ import fewstep.runtime
 from fewstep.plans.guidance import Cfg
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.sampling import prologue_rows
-from fewstep.runtime.sampling.prologue_rows import RowCache, _distinct
+from fewstep.runtime.sampling.prologue_rows import RowCache, _as_slice, _distinct
 from tests.bundles import with_manifest_fields
 from tests.refusals import refuses
 
@@ -165,3 +165,9 @@ def test_pairs_are_found_once_for_calls_of_a_plan_whose_samples_share_conditions
     assert len(made) == 3
     split.sampler.sample(split.sampler.compile("ddim:3"), [1, 2], {"class": [2, 2]})  # other times
     assert len(made) == 4
+
+
+@pytest.mark.parametrize("places", [[0, 2], [1, 0], [0, 0]])
+def test_two_rows_are_a_slice_only_if_they_follow_each_other(places: list[int]) -> None:
+    assert _as_slice(np.array([1, 2])) == slice(1, 3)
+    np.testing.assert_array_equal(np.arange(3)[_as_slice(np.array(places))], places)
