@@ -31,8 +31,10 @@ Features = NDArray[np.float64]  # [samples, vectors of a sample, 2 * BANDS], dB
 
 
 def band_energies(x: Float32) -> Features:
-    """Return the features of spectrograms [N, 2, bins, frames] with amplitudes |c|^0.5."""
-    power = np.square(x.astype(np.float64)).sum(axis=1) ** 2  # |c|^2, [N, bins, frames]
+    """Return the features of spectrograms [N, 2, bins, frames] whose amplitudes are compressed as the data's."""
+    sound = recipe_of("zoo/sound").SPEC.spectrogram
+    amplitude = np.hypot(x[:, 0], x[:, 1]).astype(np.float64) / sound.factor
+    power = amplitude ** (2 / sound.exponent)  # |c|^2, [N, bins, frames]
     mels = np.linspace(0, np.log1p(8000 / 700), BANDS + 1)
     edges = np.round(700 * np.expm1(mels) / 8000 * power.shape[1]).astype(int)
     sums = np.stack(

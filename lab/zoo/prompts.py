@@ -17,7 +17,7 @@ FOLDER = Path("/usr/share/asterisk/sounds")  # Debian packages asterisk-core-sou
 LANGUAGES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June")  # folders of the packages: language and speaker
 NULL = len(LANGUAGES)  # the label that means "no condition"
 LANGUAGE = Condition("language", input="language", null=NULL, low=0, high=NULL - 1)
-SOUND = Spectrogram(rate=16000, n_fft=510, hop=255, exponent=0.5, factor=1.0)
+SOUND = Spectrogram(rate=16000, n_fft=510, hop=255, exponent=0.3, factor=1.5)
 FRAMES = 64
 LENGTH = spectrogram.sample_count(SOUND, FRAMES)  # samples of a piece
 HELD_OUT = 12  # the first recording of each 12 is in the test split

@@ -1,6 +1,7 @@
 """A diffusion transformer on complex spectrograms of recorded speech, trained by rectified flow (Liu et al. 2023, arXiv
-2209.03003). A token is a frame of 32 ms. The network answers with a gain for each coefficient of its input, as the
-masks of speech enhancement, and with a shift: noise of full rank does not fit into a token, but an envelope does."""
+2209.03003). A token is a frame of 32 ms. For each coefficient of its input the network returns a gain, as the masks of
+speech enhancement, a gain of its phase, and a shift. Noise of full rank does not fit into a token, but an envelope
+does."""
 
 import torch
 from cifar10_dit import loss as loss  # the recipe's loss
@@ -18,7 +19,7 @@ from fewstep.models.training import Recipe
 BINS = SOUND.bins
 WIDTH, DEPTH, HEADS, EMBEDDING, HIDDEN = 224, 5, 4, 96, 800
 SPEC = Spec("sound", (2, BINS, FRAMES), (LANGUAGE,), "flow", ScheduleSpec("flow", timesteps=1000), spectrogram=SOUND)
-RECIPE = Recipe(steps=2_000, batch=16, rate=1e-3, seed=0)
+RECIPE = Recipe(steps=3_000, batch=16, rate=1e-3, seed=0)
 
 
 class Network(nn.Module):
@@ -34,7 +35,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList([Block(WIDTH, HEADS, EMBEDDING, HIDDEN) for _ in range(DEPTH)])
         self.norm_out = nn.LayerNorm(WIDTH, elementwise_affine=False)
         self.modulation_out = nn.Linear(EMBEDDING, 2 * WIDTH)
-        self.frame_out = nn.Linear(WIDTH, 4 * BINS)
+        self.frame_out = nn.Linear(WIDTH, 6 * BINS)
         zero(self.modulation_out)
         zero(self.frame_out)
 
@@ -45,8 +46,10 @@ class Network(nn.Module):
             tokens = block(tokens, embedding)
         scale, shift = self.modulation_out(embedding)[:, None].chunk(2, dim=2)
         frames = self.frame_out(self.norm_out(tokens) * (1 + scale) + shift).transpose(1, 2)
-        gain, offset = frames.unflatten(1, (4, BINS)).chunk(2, dim=1)
-        return x * gain + offset
+        gain, phase_gain, shift_out = frames.unflatten(1, (6, BINS)).chunk(3, dim=1)
+        noise = (time / 1000)[:, None, None, None]
+        phase = x / (x.square().sum(dim=1, keepdim=True) + noise**2 + 1e-4).sqrt()  # 0 where noise hides it
+        return x * gain + phase * phase_gain + shift_out
 
 
 def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
