@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+LEARNED = ("learned", "learned_range")  # values of `variance_type` with which DDPM reads a second half of the channels
+
 
 @dataclass(frozen=True)
 class NetworkCall:
@@ -32,8 +34,9 @@ class NetworkCall:
 @dataclass(frozen=True)
 class SchedulerStep:
     """A call of the scheduler's `step`, with the denoiser's calls since the previous one. `eta` is its argument of that
-    name, or None. Several calls of `step` without a call of the denoiser between them are recorded as one step. Its
-    tensors are flattened to [rows, elements] and concatenated, and `joined` is the number of these calls."""
+    name, or None. `variance` is a learned variance that the scheduler got after `model_output`, or None. Several calls
+    of `step` without a call of the denoiser between them are recorded as one step. Its tensors are flattened to [rows,
+    elements] and concatenated, and `joined` is the number of these calls."""
 
     calls: tuple[NetworkCall, ...]
     model_output: Tensor
@@ -42,6 +45,7 @@ class SchedulerStep:
     result: Tensor
     eta: float | None = None
     joined: int = 1
+    variance: Tensor | None = None
 
     def join(self, other: "SchedulerStep") -> "SchedulerStep":
         """Return this step with the tensors of the next call of `step` after its own."""
@@ -76,3 +80,38 @@ class CallRecord:
         another order. A plan from an image with strength 1 starts in this way."""
         first = self.steps[0].sample.flatten().sort().values
         return any(torch.equal(each.flatten().sort().values, first) for each in self.noised)
+
+
+def split_variance(scheduler: Any, output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the prediction of a step's model_output, and the learned variance after it, or None if it has none.
+
+    As in DDPM's step, which uses this variance for its noise only (Nichol & Dhariwal 2021, arXiv 2102.09672, equation
+    15).
+    """
+    channels = sample.shape[1] if sample.dim() > 1 else 0
+    is_learned = getattr(getattr(scheduler, "config", None), "variance_type", None) in LEARNED
+    if not is_learned or output.dim() < 2 or output.shape[1] != 2 * channels:
+        return output, None
+    return output[:, :channels], output[:, channels:]
+
+
+def drop_copies(record: CallRecord) -> CallRecord:
+    """Return a recording whose steps have one row for each sample, where the pipeline steps an equal copy of x for each
+    of two branches of guidance, as DiT's does. Other recordings are unchanged."""
+    if not all(map(_is_copied, record.steps)):
+        return record
+    return replace(record, steps=tuple(map(_drop_copy, record.steps)))
+
+
+def _is_copied(step: SchedulerStep) -> bool:
+    return step.variance is None and all(map(_has_equal_halves, (step.sample, step.model_output, step.result)))
+
+
+def _drop_copy(step: SchedulerStep) -> SchedulerStep:
+    rows = slice(len(step.sample) // 2)
+    return replace(step, model_output=step.model_output[rows], sample=step.sample[rows], result=step.result[rows])
+
+
+def _has_equal_halves(rows: Tensor) -> bool:
+    half, odd = divmod(len(rows), 2)
+    return not odd and half > 0 and bool((rows[:half] == rows[half:]).all())

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.call_record import (
+    CallRecord,
+    NetworkCall,
+    SchedulerStep,
+    drop_copies,
+    split_variance,
+)
 from fewstep.export.sources.diffusers.recording.combination import remove_x
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.stand_ins import (
@@ -102,7 +108,7 @@ def record(
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     noised = tuple(noised for time, noised in recorder.noised if time == recorder.steps[0].time)
-    made = CallRecord(tuple(recorder.steps), recorder.times, returned, failure, noised)
+    made = drop_copies(CallRecord(tuple(recorder.steps), recorder.times, returned, failure, noised))
     made = made if built.form is None else built.form.rewrite(built.name, made)
     made = remove_x(made) if built.converts else made
     if is_inverted(pipeline.scheduler):
@@ -227,12 +233,12 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
         times = torch.as_tensor(time).flatten()  # some pipelines pass one for each sample
         if not bool((times == times[0]).all()):
             raise recording_error(f"the step of {type(self).__name__} has several times")
-        output, sample = output.clone(), sample.clone()
+        (output, variance), sample = split_variance(self, output.clone(), sample), sample.clone()
         returned = step(self, *args, **kwargs)
         own = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
         eta = None if bound.get("eta") is None else float(bound["eta"])
-        made = SchedulerStep(calls, output, float(times[0]), sample, own.clone(), eta)
+        made = SchedulerStep(calls, output, float(times[0]), sample, own.clone(), eta, variance=variance)
         start = recorder.add(made)
         if result is None:
             return returned
