@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import select_rows
 from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, is_around_x, same
-from fewstep.export.sources.diffusers.recording.settings import LENGTH, SHORTNESS, STEP_NUMBER
+from fewstep.export.sources.diffusers.recording.settings import ALONE, LENGTH, SHORTNESS, STEP_NUMBER
 from fewstep.export.sources.diffusers.recording.stand_ins import length_error, recording_error
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -198,19 +198,21 @@ class Recordings:
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
-        prompt (or with the image, if there is no prompt); the second does not. It is None if no branch, or more than
-        one, ignores the conditions. Raises UserError if no recording tells the branches apart."""
+        prompt (or with the image, if there is no prompt; or with one array alone, such as `image_embeds` but not
+        `negative_image_embeds`); the second does not. It is None if no branch, or more than one, ignores the
+        conditions. Raises UserError if no recording tells the branches apart."""
         if self.found.branches == 1:
             return 0, None
-        for setting in ("prompt", "image"):
+        arrays = [each for each in self.variants if each.startswith(ALONE) and not each.startswith(ALONE + "negative")]
+        for setting in ("prompt", "image", *arrays):
             changes = [self._changes_with(setting, branch) for branch in range(self.found.branches)]
             if any(changes) and not all(changes):
                 conditional = changes.index(True)
                 others = [branch for branch, changed in enumerate(changes) if not changed]
                 return conditional, others[0] if len(others) == 1 else None
         raise recording_error(
-            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt nor an "
-            "image changes exactly one of them"
+            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt, nor an "
+            "image, nor an array changes exactly one of them"
         )
 
     def _changes_with(self, setting: str, branch: int) -> bool:

@@ -27,6 +27,7 @@ from fewstep.plans.errors import UserError
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
 OWN_DENOISERS = ("unet", "transformer")  # names of networks that pipelines define themselves, as AudioLDM 2 does
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
+PRIOR = "PriorTransformer"  # makes a condition before the loop, in a pipeline that also has a U-Net
 LEFT_OUT = ("safety_checker",)  # judges finished images only
 
 
@@ -147,7 +148,7 @@ def _build_component(
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
-    is_denoiser = _is_denoiser(name, made)
+    is_denoiser = _is_denoiser(name, made) and not (made.__name__ == PRIOR and folder.has(OWN_DENOISERS[0]))
     loaded = None if load is None or is_denoiser else load(home, made)
     if loaded is not None:
         return loaded.eval().requires_grad_(False)

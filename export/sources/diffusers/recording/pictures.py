@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-PICTURES = ("image", "control_image", "mask_image", "video", "control_video", "pose_video", "face_video", "mask")
+PICTURES = (
+    *("image", "original_image", "control_image", "mask_image", "mask"),
+    *("video", "control_video", "pose_video", "face_video"),
+)
 MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video", "pose_video", "face_video")
 SIDE, FRAMES = 512, 9  # of a picture and a video, if neither the call nor the network shows them
 

@@ -40,6 +40,7 @@ from fewstep.export.sources.diffusers.recording.relations import Relations, gets
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import (
+    MORE_STEPS,
     PROMPT,
     STEP_COUNT,
     STEP_NUMBER,
@@ -54,7 +55,6 @@ from fewstep.export.sources.diffusers.recording.usual_call import record_usual_c
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 
-MORE_STEPS = 8
 SAME_START = 1e-4  # largest difference of two first x, relative to the deviation of one
 LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
 

@@ -15,6 +15,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
 STEPS = 3  # number of steps of a recording, and of the run that is compared
+MORE_STEPS = 8  # number of steps of further recordings, and of a small network's second run that is compared
 STEPS_OF_TWO = 8  # number of steps for a pipeline with two networks
 PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
 OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
@@ -27,6 +28,7 @@ LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variant
 OTHER, OTHER_SHORTNESS = "negative prompt", "shortness of the negative prompt"  # variants
 STEP_NUMBER = "number of steps"  # a variant
 PICTURE = "image"  # a variant, of pictures and of arrays
+ALONE = "argument "  # before the name of an array, in the name of a variant that changes this array alone
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
@@ -126,9 +128,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.has_pictures:
         variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
     if arrays:
-        variants[PICTURE] = variants.get(PICTURE, {}) | {
-            each: _change_array(each, value) for each, value in arrays.items()
-        }
+        variants |= _change_arrays(arrays, variants.get(PICTURE, {}))
     texts = {name: variants[each][name] for name, each in ((PROMPT, PROMPT), (NEGATIVE, OTHER)) if name in usual}
     batches = tuple(_batches(takes, usual, texts, variants.get(PICTURE, {})))
     without = tuple(each for each in PICTURES if each in takes and each not in usual)
@@ -154,6 +154,13 @@ def _keep_length(
         return dict(usual), kept
     kept[OTHER] = {NEGATIVE: show_prompt(prompt)}
     return {**usual, NEGATIVE: given.get(NEGATIVE, show_prompt(other))}, kept
+
+
+def _change_arrays(arrays: Mapping[str, Tensor], pictures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variants that change arrays: all of them and the images together, and each of several alone."""
+    changed = {each: _change_array(each, value) for each, value in arrays.items()}
+    alone = {f"{ALONE}{each}": {each: value} for each, value in changed.items()} if len(arrays) > 1 else {}
+    return {PICTURE: {**pictures, **changed}, **alone}
 
 
 def _change_array(name: str, value: Tensor) -> Tensor:

@@ -113,7 +113,10 @@ def _masks_without_values() -> Iterator[None]:
 
 
 REMEMBERED = 8
-ENTRIES = ("encode", "decode", "get_text_features", "get_image_features")  # methods of encoders besides `forward`
+ENTRIES = (  # methods of encoders besides `forward`
+    *("encode", "decode", "get_text_features", "get_image_features"),
+    "post_process_latents",
+)
 
 
 def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:

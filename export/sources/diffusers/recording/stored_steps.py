@@ -8,14 +8,14 @@ from msgspec import to_builtins
 
 from fewstep.export.sources.diffusers.recording.comparison import check_updates
 from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks
-from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
 from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule import (
     check_prediction_of_config,
     measure_schedule,
 )
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.scheduler.step_fit import fit_steps
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT
+from fewstep.export.sources.diffusers.recording.settings import MORE_STEPS, STEP_COUNT
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS

@@ -1,6 +1,7 @@
 """Choose the usual call of a pipeline: with images if it needs them, with guidance if it can have it, and with padded
 texts if the network's arguments depend on the length of a text."""
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.record import record
+from fewstep.export.sources.diffusers.recording.record import CallError, record
 from fewstep.export.sources.diffusers.recording.settings import (
     GUIDANCES,
     LENGTH,
     NEGATIVE,
+    OUTPUT,
     PLAIN,
     PROMPT,
     SHORTNESS,
@@ -31,7 +33,14 @@ LOG = logging.getLogger("fewstep")
 
 def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:
     """Choose the usual call, and record it. Raises the first error if the pipeline does not run."""
-    settings, first = _record_with_pictures_if_needed(built, given)
+    try:
+        settings, first = _record_with_pictures_if_needed(built, given)
+    except CallError as error:
+        default = inspect.signature(type(built.pipeline).__call__).parameters.get(OUTPUT)
+        if default is None or OUTPUT in given or OUTPUT not in error.what:
+            raise
+        given = {**given, OUTPUT: default.default}  # such as Marigold, which returns no latents
+        settings, first = _record_with_pictures_if_needed(built, given)
     if len(built.denoisers) > 1 and STEP_COUNT in settings.usual:  # so that each may run several steps
         settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
         first = record(built, settings.of(), 0)

@@ -62,6 +62,17 @@ def test_pictures_and_arrays_are_changed_in_one_recording() -> None:
     assert set(settings.variants["image"]) == {"image", "image_embeds"}
 
 
+class PipeOfTwoArrays:
+    def __call__(self, image_embeds: Any, negative_image_embeds: Any, num_inference_steps: int = 3) -> None: ...
+
+
+def test_each_of_two_arrays_is_also_changed_alone() -> None:
+    arrays = {"image_embeds": np.float32([[0.5]]), "negative_image_embeds": np.float32([[2.0]])}
+    settings = choose_settings(PipeOfTwoArrays(), arrays)
+    both = settings.variants["image"]
+    assert [settings.variants[f"argument {name}"] for name in arrays] == [{name: both[name]} for name in arrays]
+
+
 def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> None:
     with refuses("image_embeds", "--call image_embeds=@FILE"):
         choose_settings(Pipe(), {})
