@@ -27,8 +27,8 @@ from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
-from fewstep.export.sources.diffusers.recording.stand_ins import length_error, recording_error
+from fewstep.export.sources.diffusers.recording.settings import MORE_STEPS, STEP_COUNT, CallSettings
+from fewstep.export.sources.diffusers.recording.stand_ins import is_small, length_error, recording_error
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
@@ -58,19 +58,24 @@ def compare_samples(
 ) -> float:
     """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
 
-    Both run the network with its weights. `batch` are settings for several samples. The plan receives each text as it
-    is padded in that batch, and the pipeline also runs with that text alone. Raises UserError above `TOLERANCE`, and if
-    x does not start from noise.
+    Both run the network with its weights, a small one also for `MORE_STEPS`. `batch` are settings for several samples.
+    The plan receives each text as it is padded in that batch, and the pipeline also runs with that text alone. Raises
+    UserError above `TOLERANCE`, and if x does not start from noise.
     """
-    call = settings.of(None, batch)
-    run = _run(built, modules, call)
-    differences = [_compare(built, modules, call, scheduler, run, _StepNetwork(run.record, modules))]
+    calls, differences = [settings.of(None, batch)], list[float]()
+    are_small = all(is_small(each.network) for each in modules.modules.values())
+    if are_small and settings.usual.get(STEP_COUNT, MORE_STEPS) != MORE_STEPS:
+        calls.append({**calls[0], STEP_COUNT: MORE_STEPS})
+    for call in calls:
+        run = run_networks(built, modules, call)
+        differences.append(compare_run(built, modules, call, scheduler, run, _StepNetwork(run.record, modules)))
     if settings.texts:
-        padded = _run(built, modules, settings.of()).record
+        padded = run_networks(built, modules, settings.of()).record
     try:
         for row, text in enumerate(settings.texts):
             network = _StepNetwork(padded, modules, slice(row, row + 1))
-            differences.append(_compare(built, modules, text, scheduler, _run(built, modules, text), network))
+            own = run_networks(built, modules, text)
+            differences.append(compare_run(built, modules, text, scheduler, own, network))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise length_error(what) from error
@@ -78,25 +83,25 @@ def compare_samples(
 
 
 @dataclass(frozen=True)
-class _Run:
+class ComparedRun:
     """A recording with the network's weights, with the noise that the scheduler's steps drew."""
 
     record: CallRecord
     draws: Sequence[Array]
 
 
-def _run(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> _Run:
+def run_networks(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> ComparedRun:
     networks = {name: each.pipeline_network for name, each in modules.modules.items()}
     with keep_draws(type(built.pipeline.scheduler)) as draws:
-        return _Run(record(built, settings, SEED, networks=networks), draws)
+        return ComparedRun(record(built, settings, SEED, networks=networks), draws)
 
 
-def _compare(
+def compare_run(
     built: BuiltPipeline,
     modules: RecordedNetworks,
     settings: Mapping[str, Any],
     scheduler: PipelineScheduler,
-    made: _Run,
+    made: ComparedRun,
     network: "_StepNetwork | _RecordedOutputs",
 ) -> float:
     """Compare the final x of a run with that of a plan along a network, from the same noise."""
@@ -135,8 +140,8 @@ def check_updates(
     """Raise UserError unless the scheduler's plan makes the same steps as a call. With random outputs in place of the
     network's, the plan must feed the network the same inputs, and end at the same x. No network runs."""
     with keep_draws(type(built.pipeline.scheduler)) as draws:
-        run = _Run(record(built, settings, SEED), draws)
-    _compare(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))
+        run = ComparedRun(record(built, settings, SEED), draws)
+    compare_run(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))
 
 
 class _RecordedOutputs:
