@@ -1,7 +1,7 @@
 """Print how many pipeline classes of diffusers export: `python -m benchmarks.pipelines --components CHECKOUT`.
 
 Folders are made from the components of diffusers' own tests, with random weights. Each is exported in float32, and the
-final x of scheduler:3 is compared with the pipeline's own.
+final x of scheduler:3 and scheduler:8 is compared with the pipeline's own.
 """
 
 import json
@@ -18,18 +18,17 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
+from benchmarks.pipelines.listed import compare_listed
 from benchmarks.pipelines.public_configs import find_config, read_configs
-from benchmarks.pipelines.variants import Variant, find_sides, read_fields
+from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
-from fewstep.export.options.call_option import FILE, parse_call
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.folder import is_recorded, read_recorded_scheduler
+from fewstep.export.sources.diffusers.folder import is_recorded
 from fewstep.export.sources.diffusers.recording.record import PERTURBATION
 from fewstep.export.sources.diffusers.recording.settings import PROMPT
-from fewstep.export.sources.diffusers.recording.source import load_recorded_folder
 from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
 from fewstep.plans.errors import UserError
 
@@ -88,7 +87,7 @@ def try_pipeline(
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings)
-            remarks += [] if _is_recorded(folder) else _compare_listed(folder, settings)
+            difference, more = (None, []) if _is_recorded(folder) else _compare_listed(folder, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -99,9 +98,8 @@ def try_pipeline(
         logger.removeHandler(listened)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
-    return Outcome(
-        pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None), "; ".join(remarks)
-    )
+    difference = next(iter(listened.found), difference)
+    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, difference, "; ".join(remarks + more))
 
 
 def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
@@ -120,15 +118,17 @@ def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any])
     return []
 
 
-def _compare_listed(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """Record a listed pipeline too, so that its samples are compared. Returns a remark if that fails."""
+def _compare_listed(folder: Path, settings: Mapping[str, Any]) -> tuple[float | None, list[str]]:
+    """Return the difference of a listed pipeline's samples, with remarks; None if they were not compared."""
     try:
-        given = parse_call(_write_call({name: value for name, value in settings.items() if value is not None}))
-        load_recorded_folder(Folder(folder), read_recorded_scheduler(Folder(folder)), given)
+        found = compare_listed(folder, settings)
     except Exception as error:
         what = error.what if isinstance(error, UserError) else _line(error)
-        return [f"not compared: {what}"]
-    return []
+        return None, [f"not compared: {what}"]
+    remarks = ["a fixed variance, with noise of the learned one; scheduler:N is refused"] * found.has_learned_variance
+    led = f"x differs by more than 1e-4; with the pipeline's own x at each step, by {found.difference:.1g}"
+    remarks += [led] * found.is_led
+    return None if found.is_led else found.difference, remarks
 
 
 def _is_recorded(folder: Path) -> bool:
@@ -137,21 +137,11 @@ def _is_recorded(folder: Path) -> bool:
 
 def _export_once(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
     """Export a folder, or load it if there is no bundle."""
-    call = _write_call(settings)
+    call = write_call(settings)
     if bundle is None:
         load_source(str(folder), call=call)
     else:
         export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
-
-
-def _write_call(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the values of --call."""
-    return tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
-
-
-def _write_value(value: Any) -> str:
-    """Return a value as --call reads it: the name of a file as it is, and others as JSON."""
-    return value if isinstance(value, str) and value.startswith(FILE) else json.dumps(value)
 
 
 @contextmanager

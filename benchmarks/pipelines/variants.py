@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipelines.public_configs import PublicConfig
+from fewstep.export.options.call_option import FILE
 
 CONFIG = Path("scheduler") / "scheduler_config.json"
 SIDES = ("height", "width")
@@ -54,3 +55,13 @@ def read_fields(texts: list[str]) -> dict[str, Any]:
         name, _, value = text.partition("=")
         fields[name] = json.loads(value)
     return fields
+
+
+def write_call(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values of --call."""
+    return tuple(f"{name}={_write_value(value)}" for name, value in settings.items())
+
+
+def _write_value(value: Any) -> str:
+    """Return a value as --call reads it: the name of a file as it is, and others as JSON."""
+    return value if isinstance(value, str) and value.startswith(FILE) else json.dumps(value)

@@ -77,14 +77,14 @@ class Flux(ConditionedNetwork):
         places[..., 1] += torch.arange(rows)[:, None]
         places[..., 2] += torch.arange(columns)[None, :]
         (output,) = self.network(
-            hidden_states=_pack_latents(x),
+            hidden_states=pack_latents(x),
             timestep=time,
             img_ids=places.reshape(-1, 3),
             txt_ids=torch.zeros(arguments[TEXT].shape[1], 3),
             **arguments,
             return_dict=False,
         )
-        return _unpack_latents(output, rows, columns)
+        return unpack_latents(output, rows, columns)
 
 
 class HunyuanDiT(ConditionedNetwork):
@@ -113,15 +113,15 @@ def wrap_network(network: nn.Module, interface: Interface) -> ConditionedNetwork
     return OTHERS.get(type(network).__name__, ConditionedNetwork)(network, interface)
 
 
-def _pack_latents(x: Tensor) -> Tensor:
+def pack_latents(x: Tensor) -> Tensor:
     """Return latents [B, C, 2h, 2w] as tokens [B, h w, 4 C], one for each 2x2 square, in row-major order."""
     batch, channels, height, width = x.shape
     squares = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(batch, (height // 2) * (width // 2), 4 * channels)
 
 
-def _unpack_latents(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    """Return tokens [B, h w, 4 C] as latents [B, C, 2h, 2w]: the inverse of `_pack_latents`."""
+def unpack_latents(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """Return tokens [B, h w, 4 C] as latents [B, C, 2h, 2w]: the inverse of `pack_latents`."""
     batch, _, channels = tokens.shape
     squares = tokens.reshape(batch, rows, columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return squares.reshape(batch, channels // 4, 2 * rows, 2 * columns)
