@@ -29,6 +29,7 @@ SUPER_RESOLUTION = (
     "IFInpaintingSuperResolutionPipeline",
     "IFSuperResolutionPipeline",
 )
+MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
 PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put the picture before x
 
 
@@ -67,6 +68,8 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken.append(vector_condition("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
     if folder.pipeline in SUPER_RESOLUTION:  # half of the input is x, half of the output a learned variance
         shape = (config["in_channels"] // 2, *shape[1:])
+    if folder.pipeline in MASKED_KANDINSKY:  # the input also has a mask and a picture, the output a learned variance
+        shape = (config["out_channels"] // 2, *shape[1:])
     return make_interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
 
 

@@ -115,6 +115,13 @@ PUBLISHED = {
         LATENT,
         {"added.image_embeds": (1280,)},
     ),
+    "kandinsky-2.2-inpainting": Published(
+        {**SD, "in_channels": 9, "out_channels": 8, "encoder_hid_dim": 1280, "encoder_hid_dim_type": "image_proj"}
+        | {"addition_embed_type": "image"},
+        LATENT,
+        {"added.image_embeds": (1280,), "image": (5, 64, 64)},
+        index={"_class_name": "KandinskyV22InpaintPipeline"},
+    ),
     "pixart-alpha-1024": Published(
         PIXART,
         LARGE,
