@@ -32,7 +32,7 @@ from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from lab.claims.claim import Claim
 from lab.claims.claim_lines import Line, RefusedClaim
-from lab.claims.directions import Direction, key_of, measure_direction, needs_direction
+from lab.claims.directions import Direction, key_of, measure_direction, needs_direction, prefer_more_seeds
 from lab.claims.measure_claim import judge_claim, time_ways
 from lab.claims.settings import FIRST_SEED, MODELS, open_setting
 
@@ -118,7 +118,7 @@ def select_claims(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
 
 def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Found | None]") -> None:
     """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring. A
-    claim is refused if its figure gets worse with steps of the network."""
+    claim is refused if its figure gets worse with steps of the network, by this run or a stored one of more seeds."""
     seeds, (model, ways) = seeds_of(options), part
     setting = open_setting(model, work / ways, seeds)
     for claim in select_claims(part, options.only):
@@ -126,6 +126,7 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
         if needs_direction(claim):
             measured = partial(measure_direction, model, setting, claim)
             direction = load_or_compute(work / "directions", Direction, measured, seeds.start, *key_of(model, claim))
+            direction = prefer_more_seeds(direction, claim_lines.load_kept().directions)
             found.put(direction)
             if direction.is_wrong:
                 found.put(RefusedClaim(name, f"{direction}, so it rewards the errors of solvers"))

@@ -101,3 +101,8 @@ def _samples(s: Setting, plan: str, guidance: float | None) -> Floats:
 def find_direction(directions: Iterable[Direction], model: str, claim: Claim) -> Direction | None:
     """Return the stored direction for a claim of a model, if any."""
     return next((each for each in directions if each.key == key_of(model, claim)), None)
+
+
+def prefer_more_seeds(direction: Direction, known: Iterable[Direction]) -> Direction:
+    """Return the direction of the most seeds among this one and those that are known of its figure and network."""
+    return max((direction, *(each for each in known if each.key == direction.key)), key=lambda each: each.seeds)

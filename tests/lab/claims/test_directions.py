@@ -6,6 +6,7 @@ from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from lab.claims import claim_lines, directions, scores
 from lab.claims.claim import FD, LOG_P, Claim, Network, claims
 from lab.claims.claim_lines import Gain, Kept, Line, RefusedClaim
 from lab.claims.claims import CLAIMS, Found, measure, store
-from lab.claims.directions import Direction, find_direction, measure_direction, needs_direction
+from lab.claims.directions import Direction, find_direction, measure_direction, needs_direction, prefer_more_seeds
 from lab.claims.scores import teacher_distance, to_teacher
 
 WRONG = Direction("tiny", FD.name, 1.0, "ddim:20", "ddim:50", 8, -20.0, -10.0, 4.0)
@@ -64,6 +65,14 @@ def test_figures_that_need_no_direction_are_of_a_teacher_of_runs_or_an_aim() -> 
 @pytest.mark.parametrize(("gain", "error", "is_wrong"), [(1.0, 0.1, False), (-1.0, 0.6, False), (-1.0, 0.4, True)])
 def test_a_figure_is_wrong_if_many_steps_are_surely_worse(gain: float, error: float, is_wrong: bool) -> None:
     assert Direction("tiny", "-FD", None, "ddim:20", "ddim:50", 8, -9.0, gain, error).is_wrong is is_wrong
+
+
+def test_the_direction_of_more_seeds_is_kept() -> None:
+    few, many = (Direction("tiny", "-FD", None, "ddim:20", "ddim:50", seeds, -9.0, -1.0, 0.5) for seeds in (128, 512))
+    other = msgspec.structs.replace(many, network="another")
+    assert prefer_more_seeds(few, [many, other]) is many
+    assert prefer_more_seeds(many, [few]) is many
+    assert prefer_more_seeds(few, [other]) is few
 
 
 def test_a_direction_is_the_gain_from_few_to_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
