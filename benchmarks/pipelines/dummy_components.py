@@ -114,8 +114,10 @@ def _plain_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_object(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the prompt of a call that is a JSON object."""
-    text = inputs.get(PROMPT)
-    return {PROMPT: json.loads(text)} if isinstance(text, str) and text.startswith("{") else {}
+    with suppress(TypeError, ValueError):
+        read = json.loads(inputs.get(PROMPT, ""))
+        return {PROMPT: read} if isinstance(read, dict) else {}
+    return {}
 
 
 def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[str, str]:
