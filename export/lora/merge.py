@@ -31,7 +31,7 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     if lora.strength == 0:
         return
     for layer, layers, parts in updates:
-        for parameter, value in _updates(layers, parts, lora.config.scale(layer), lora.strength):
+        for parameter, value in _updates(layers, parts, lora.scale(component, layer), lora.strength):
             if not bool(value.isfinite().all()):
                 what = f"{lora.name} turns weights of {layer!r} into NaN or infinity"
                 raise UserError(what, "check its alpha, and give a smaller strength")

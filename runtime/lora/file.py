@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,13 @@ from fewstep.runtime.tensor_file import check_header
 CONFIG = "adapter_config.json"  # the file that peft writes besides adapter_model.safetensors
 PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft accepts any regular expression, but matching one may never end
 METADATA = "lora_adapter_metadata"  # diffusers' key in the file: fields, mostly prefixed with the network's name
-DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # prefixes of networks' names in the metadata
+PREFIXES = ("unet", "transformer")  # names of the denoiser in the metadata; text encoders have their own
 FORMS = ("LORA", "LOHA", "LOKR")  # values of peft_type in peft's configuration
 # Values of peft's init_lora_weights that leave the trained weights as they are. Others, such as pissa and olora,
 # subtract the initial update from them, so that the file fits changed weights only.
 PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+# Fields with which peft's LoRA is more than an update of weights: it depends on tokens, or on other layers
+BEYOND_WEIGHTS = ("alora_invocation_tokens", "layer_replication", "arrow_config")
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts that each form needs
 NAMED = 3  # how many keys or layers an error names
 LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
@@ -87,7 +89,11 @@ class Lora:
     sha256: str
     strength: float
     updates: Mapping[tuple[Component, str], Parts]
-    config: AdapterConfig = AdapterConfig()
+    configs: Mapping[Component, AdapterConfig] = field(default_factory=dict)
+
+    def scale(self, component: Component, layer: str) -> AlphaScale:
+        """Return the scale of the update of a network's layer, by its name in the file."""
+        return self.configs.get(component, AdapterConfig()).scale(layer)
 
     def layers(self, component: Component) -> tuple[str, ...]:
         """Return the names of the layers that it changes in a network."""
@@ -147,7 +153,7 @@ def lora_of(path: Path, strength: float) -> Lora:
             raise UserError(f"{file.name}: the alpha of layer {layer!r} has {alpha.size} numbers, not 1", COPY_AGAIN)
     if any(key.startswith("base_model.model.") for key in tensors):
         _check_kronecker_axes(file.name, loaded)
-    return Lora(path.name, file_sha256(file), strength, loaded, _config(file, path.is_dir(), metadata))
+    return Lora(path.name, file_sha256(file), strength, loaded, _configs(file, path.is_dir(), metadata))
 
 
 def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Parts]) -> None:
@@ -248,34 +254,45 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         return values.astype(np.float32).reshape(tuple(shape))
 
 
-def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
-    """Read peft's configuration from its file in the same folder, or from the metadata."""
+def _configs(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> dict[Component, AdapterConfig]:
+    """Read the configuration of each network: peft's, from its file in the same folder, or diffusers', from the
+    metadata. Networks without one are left out."""
     of_peft = file.with_name(CONFIG)
-    fields: Any = {}
     try:
         if of_peft.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
-            fields = json.loads(of_peft.read_bytes())
-        elif METADATA in metadata:
-            values = {
-                name: value for name, value in json.loads(metadata[METADATA]).items() if not name.startswith(ENCODER)
-            }
-            fields = {re.sub(f"^({'|'.join(DENOISERS)})", "", name): value for name, value in values.items()}
-        if fields.get("peft_type", FORMS[0]) not in FORMS:
-            raise UserError(f"{file.name} has the type {fields['peft_type']}", KNOWN)
-        if fields.get("fan_in_fan_out"):
-            raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
-        if (start := fields.get("init_lora_weights", True)) not in PLAIN_STARTS:
-            raise UserError(f"{file.name} fits the weights that the initialization {start!r:.20} changed", CONVERT)
-        has_ranks = fields.get("peft_type") == "LOKR"  # arrays of the other forms show their rank
-        return AdapterConfig(
-            _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
-            _number("r", fields.get("r") or None),
-            _numbers("alpha_pattern", fields),
-            bool(fields.get("use_rslora")),
-            _numbers("rank_pattern", fields) if has_ranks else {},
-        )
+            config = _config(file.name, json.loads(of_peft.read_bytes()))
+            return dict.fromkeys(get_args(Component), config)
+        fields = json.loads(metadata[METADATA]) if METADATA in metadata else {}
+        grouped: dict[Component, dict[str, Any]] = {}
+        for name, value in fields.items():
+            network, _, own = name.partition(".")
+            component = next((each for each in get_args(Component) if each == network), DENOISER)
+            is_prefixed = component != DENOISER or network in PREFIXES
+            grouped.setdefault(component, {})[own if is_prefixed else name] = value
+        return {component: _config(file.name, own) for component, own in grouped.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
+
+
+def _config(name: str, fields: Mapping[str, Any]) -> AdapterConfig:
+    """Return the configuration of one network from peft's fields. Raises UserError for a file that cannot be merged,
+    and ValueError or TypeError for a damaged one."""
+    if fields.get("peft_type", FORMS[0]) not in FORMS:
+        raise UserError(f"{name} has the type {fields['peft_type']}", KNOWN)
+    if fields.get("fan_in_fan_out"):
+        raise UserError(f"{name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
+    if beyond := next((each for each in BEYOND_WEIGHTS if fields.get(each)), None):
+        raise UserError(f"{name} was trained with {beyond}, which is more than an update of weights", KNOWN)
+    if (start := fields.get("init_lora_weights", True)) not in PLAIN_STARTS:
+        raise UserError(f"{name} fits the weights that the initialization {start!r:.20} changed", CONVERT)
+    has_ranks = fields.get("peft_type") == "LOKR"  # arrays of the other forms show their rank
+    return AdapterConfig(
+        _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
+        _number("r", fields.get("r") or None),
+        _numbers("alpha_pattern", fields),
+        bool(fields.get("use_rslora")),
+        _numbers("rank_pattern", fields) if has_ranks else {},
+    )
 
 
 def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:

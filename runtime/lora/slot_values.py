@@ -60,7 +60,7 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str
     if "diff_b" in parts:
         raise UserError(f"{lora.name} changes the bias of {layer!r}, which has no slot", MERGE)
     try:
-        product = factorize(parts, lora.config.scale(layer))
+        product = factorize(parts, lora.scale(DENOISER, layer))
     except ValueError:
         raise _misfit_error(lora, layer, shapes, parts) from None
     columns = {prod(shape[1:]) for shape in shapes}

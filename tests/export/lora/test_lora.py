@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from fewstep.export.lora.merge import merge
 from fewstep.runtime.lora.file import read_lora
-from fewstep.runtime.lora.keys import NamedLayers, layers_of
+from fewstep.runtime.lora.keys import Component, NamedLayers, layers_of
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, updates, weights_with_lora, write
 from tests.families import tiny
@@ -310,3 +310,21 @@ def test_metadata_of_diffusers_says_what_alpha_is(base: nn.Module, tmp_path: Pat
     fields = {"unet.lora_alpha": 3, "unet.r": RANK, "text_encoder.lora_alpha": 99}
     save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(fields)})
     assert_same(merge_files(base, tmp_path / "a.safetensors"), weights_with_lora(base, made, 3 / RANK))
+
+
+def test_each_network_has_its_own_alpha_in_the_metadata_of_diffusers(tmp_path: Path) -> None:
+    tensors = {
+        f"{network}.0.lora_{part}.weight": torch.ones(shape)
+        for network in ("unet", "text_encoder", "text_encoder_2", "text_encoder_3")
+        for part, shape in (("A", (2, 3)), ("B", (5, 2)))
+    }
+    fields = {"unet.lora_alpha": 3, "text_encoder.lora_alpha": 8, "text_encoder_2.alpha_pattern": {"0": 5}}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(fields)})
+    lora = read_lora(str(tmp_path / "a.safetensors"))
+    changes = {}
+    for component in get_args(Component):
+        module = nn.Sequential(nn.Linear(3, 5))
+        before = module[0].weight.detach().clone()
+        merge(module, lora, component)
+        changes[component] = round(float((module[0].weight.detach() - before).mean()), 4)
+    assert changes == {"denoiser": 3.0, "text_encoder": 8.0, "text_encoder_2": 5.0, "text_encoder_3": 2.0}

@@ -101,6 +101,11 @@ def test_weights_that_float32_cannot_hold_are_reported(module: nn.Module, tmp_pa
             "adapter_model.safetensors fits the weights that the initialization 'pissa_niter_4' changed; write it with",
         ),
         (
+            lambda folder: config(folder, '{"alora_invocation_tokens": [1]}'),
+            "",
+            "was trained with alora_invocation_tokens, which is more than an update of weights; fewstep reads LoRA",
+        ),
+        (
             lambda folder: config(folder, '{"peft_type": "LOKR", "rank_pattern": {"^0": 2}}'),
             "",
             "rank_pattern has '\\^0', which is not the name of a layer",
