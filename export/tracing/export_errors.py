@@ -130,8 +130,8 @@ def explain_export_error(
     """Return the UserError for an error of torch's exporter. `captured` is the captured program, or None if capturing
     failed."""
     causes = [error]
-    while causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
+    while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None and inner not in causes:
+        causes.append(inner)  # torch's errors may be causes of each other
     root = causes[-1]
     if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
         who = watch.describe_module(_module_of(flex))

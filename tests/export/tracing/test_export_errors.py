@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.graph_warnings import warn_of_operations
+from fewstep.export.tracing.export_errors import CallWatch, explain_export_error
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verify_source
@@ -351,3 +352,11 @@ def test_the_module_is_left_as_it_was() -> None:
     with pytest.raises(UserError):
         source(net).trace()
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())
+
+
+def test_errors_that_are_causes_of_each_other_are_explained() -> None:
+    """ZImage's trace with a batch ends with such errors, of which the last one names the reason."""
+    first, second = RuntimeError("outer"), RuntimeError("data-dependent")
+    first.__cause__, second.__context__ = second, first
+    refused = explain_export_error(first, CallWatch(Tiny()), None)
+    assert "branches or loops on values" in refused.what
