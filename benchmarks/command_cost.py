@@ -35,8 +35,8 @@ class Unfinished(Exception):
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
     """Run a command, with `environment` added to that of this process. Call it from the main thread.
 
-    Raises Unfinished if it fails, with the last line of its errors. At any end, also if this process is interrupted
-    or terminated, all child processes are killed.
+    Raises Unfinished if it fails, with the last line of its errors. All child processes are killed at the
+    end, even if this process is interrupted or terminated.
     """
     with TemporaryFile() as errors, _ending_in_order():
         started = time.perf_counter()

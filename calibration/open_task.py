@@ -28,7 +28,7 @@ class _Request:
     """What the tasks of all networks have in common: the options, read once for their bundle.
 
     checked: the targets, the bound and the seeds. all_networks: the sampler of the float32 bodies. is_pooled: whether
-    all steps have one range group. is_estimate: whether no calibration follows. `Task` describes the other attributes.
+    all steps have one range group. is_estimate: whether only an estimate is wanted. `Task` describes the rest.
     """
 
     checked: CheckedOptions
@@ -49,11 +49,10 @@ def open_tasks(
     """Open the task of each network, by name. Raises UserError if one cannot be done, and for a pattern of the options
     that matches no operation.
 
-    checked: the result of `check_options`. is_estimate: whether no calibration follows. Only a calibration stores its
-        refusals, for later errors about the missing bodies.
+    checked: the result of `check_options`. is_estimate: whether only an estimate is wanted. Otherwise, the errors of
+        refused targets are stored in the bundle, so that later errors can say why a body is missing.
 
-    A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
-    raised.
+    A target is refused if its engine computes the float32 body incorrectly. If no target is left, its error is raised.
     """
     request = _read_request(bundle, options, checked, is_estimate)
     tasks = {name: _open_task(request, name) for name in networks(bundle.manifest)}

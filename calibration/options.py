@@ -125,7 +125,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
             elements = max(elements, prod(apply_sizes(manifest, chosen[-1]).x_shape))
         usual = default_sizes(manifest.x_shape, manifest.sizes)
         if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
-            what = f"--size {','.join(self.size)}: a plan of tokens is for one size"
+            what = f"--size {','.join(self.size)}: this bundle samples tokens, and its plans work for one size only"
             raise UserError(what, "leave --size out, and calibrate at the default size")
         has_own = self.conditions is not None or self.prompts is not None
         if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):

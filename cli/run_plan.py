@@ -55,7 +55,7 @@ def check_reference(reference: TextReference) -> None:
 def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
     """Raise UserError if the plan starts from a tensor that no option provides.
 
-    Examples are the state rows of a plan's tail, and noise from the caller.
+    Examples are the saved state with which the second part of a split plan starts, and noise from the caller.
     """
     if missing := [name for name in plan.given if name not in offered]:
         fix = (

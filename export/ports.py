@@ -155,7 +155,8 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
 
 
 def _check_port(own: Value, port: Value, file: str) -> None:
-    """Raise UserError unless shapes agree as far as known, and dtypes up to differences that a Cast converts."""
+    """Raise UserError unless the known sizes agree and the dtypes are equal or both floating-point, which a Cast
+    converts. A time may have any floating-point or integer dtype."""
     if port.name in (TIME, TO):
         one = len(port.shape) == 1
         if own.dtype.kind not in "fiu" or not (len(own.shape) < 2 if one else _shapes_agree(own.shape, port.shape[1:])):

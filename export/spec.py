@@ -215,7 +215,7 @@ def _check_grid(spec: Spec) -> None:
         return
     if spec.vocabulary is not None:
         what = f"spec {spec.name!r} predicts logits and has a grid"
-        raise UserError(what, "leave the grid out: plans of tokens have none")
+        raise UserError(what, "leave the grid out: token plans have none")
     if not spec.grid:
         raise UserError(f"field 'grid' of spec {spec.name!r} is empty", FIXES["grid"])
     try:

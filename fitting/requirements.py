@@ -18,7 +18,7 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)
-        what = f"{bundle.path} carries {name!r} from run to run"
+        what = f"{bundle.path} carries {name!r} from run to run, which a fit does not support"
         raise UserError(what, "run a plan by its name: plans of denoisers that carry tensors cannot be fitted")
     if bundle.manifest.self_condition:
         what = f"{bundle.path} takes its last prediction of x0, so a step changes the outputs of the next one"

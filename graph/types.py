@@ -142,10 +142,10 @@ def _hide_made_up(size: int | str) -> int | str:
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """Return the nodes that replace a node during inference. A Resize by integer factors is replaced by Concats that
-    return the same shape.
+    """Return the nodes that replace a node during shape inference. A Resize by integer factors is replaced by Concats
+    that return the same shape.
 
-    Inference gives all dimensions of a Resize new names, so the batch would not be recognized after it.
+    Shape inference gives all dimensions of a Resize new names, so the batch would not be recognized after it.
     """
     scales = graph.constants.get(node.inputs[2]) if node.op == "Resize" and len(node.inputs) == 3 else None
     if scales is None or "axes" in node.attributes or not np.isin(scales, range(1, LARGEST_SCALE + 1)).all():

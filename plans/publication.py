@@ -84,7 +84,7 @@ def orders_of(function: object) -> tuple[int, ...]:
 
 
 def facts_of(solver: Solver) -> Published:
-    """Return the publication of a solver, also if its parameters are set (`partial`), or UNPUBLISHED for a user-defined
+    """Return the publication of a solver, even if its parameters are set (`partial`), or UNPUBLISHED for a user-defined
     solver without one."""
     function: Any = solver.func if isinstance(solver, partial) else solver
     facts: Published | dict[int, Published] = getattr(function, FACTS, UNPUBLISHED)

@@ -213,7 +213,7 @@ class Tracer:
         """
         if self._reverts_to is not None and self.network(time).prediction == "velocity":
             raise UserError(
-                "this solver needs x0, which cannot be computed from a predicted velocity from a sample y to the data",
+                "this solver needs x0, but the velocity of a path from a sample y to the data does not determine it",
                 "use the solver interpolant",
             )
         x, outputs, x0 = self._evaluate(x, time, to)

@@ -188,7 +188,8 @@ def coverage_section(results: Results) -> Html:
 
 
 def _coverage(alike: Sequence[BodyCoverage]) -> Html:
-    """Return one table of the operations, for bodies whose operations have the same types."""
+    """Return the summary, the table of float operations and the collapsed table of int8 operations, for bodies whose
+    operations run in the same types."""
     covered = alike[0]
     total = covered.coverage.total_macs
     head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]

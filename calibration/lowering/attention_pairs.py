@@ -30,8 +30,8 @@ HEADROOM = 1 + LEAST_ROOM  # factor of largest magnitudes, as channels have at l
 
 @dataclass(frozen=True)
 class LargeAttention:
-    """The names of the tensors of an attention: the operands of both products, and their results. `nodes` compute the
-    probabilities from queries and keys."""
+    """The names of the tensors of an attention operation: the operands and results of its two matrix products, query x
+    key and probabilities x value. `nodes` compute the probabilities from queries and keys."""
 
     query: str
     key: str
@@ -56,7 +56,8 @@ class Int8Products:
 
 
 def find_large_attention(prepared: Graph) -> tuple[LargeAttention, ...]:
-    """Return each attention with at least LEAST_TOKENS queries and keys at the default sizes, in the graph's order."""
+    """Return the attention operations with at least LEAST_TOKENS queries and keys at the default sizes, in the graph's
+    order."""
     idx, usual, found = index(prepared), infer_types(prepared).usual, []
 
     def is_scale(node: Node) -> bool:

@@ -188,7 +188,7 @@ def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> 
     )
     if not ops:
         raise UserError(
-            f"no activation of graph {prepared.name!r} that int8 would quantize had a value",
+            f"calibration observed no activation of graph {prepared.name!r} that int8 would quantize",
             "calibrate with more trajectories, or use float",
         )
     return ops
@@ -266,8 +266,8 @@ def emit_graph(
     weights: Mapping[str, QuantizedWeight],
     scheme: Scheme,
 ) -> Graph:
-    """Return `base` with each operation of `ops` replaced by its int8 nodes. If scales differ between range groups, the
-    graph gets the additional input "group"."""
+    """Return `base` with each operation of `ops` replaced by its int8 nodes. If an activation has several scales, one
+    for each range group of the steps, the graph gets the additional input "group", which selects one."""
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form

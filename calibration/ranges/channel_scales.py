@@ -80,9 +80,12 @@ def channel_power(groups: Sequence[Histogram]) -> Float:
 def _best_power(
     full: Float, lows: Float, highs: Float, live: NDArray[np.bool_], power: Float, readers: Sequence[Reader]
 ) -> Float | None:
-    """Return the factors [live channels] raised to the power that causes the least error in the readers' outputs
-    (geometric mean over groups), and rescaled so that the maximum magnitude of the tensor does not change. Return None
-    if that power is 0."""
+    """Return the factors `full` [live channels] raised to the exponent that causes the least error in the readers'
+    outputs (geometric mean over groups), and rescaled so that the maximum magnitude of the tensor does not change.
+    Return None if that exponent is 0.
+
+    power: the mean square of each channel, [groups, channels].
+    """
     best, chosen = np.inf, None
     factors, least = np.ones(len(live)), np.finfo(np.float64).tiny  # readers whose weights are all 0 have no error
     for exponent in (*POWERS, 0.0):

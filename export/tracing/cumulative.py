@@ -1,6 +1,6 @@
-"""Running maxima, minima, products and sums of exponentials along an axis of fixed length.
+"""Cumulative maxima, minima, products and sums of exponentials along an axis of fixed length.
 
-The running maximum of n elements takes log2(n) steps (Hillis and Steele 1986): after step k, each element is the
+The cumulative maximum of n elements takes log2(n) steps (Hillis and Steele 1986): after step k, each element is the
 maximum of the last 2^k elements up to it. A product takes n steps, in torch's order, because a product of later
 elements alone may overflow. torch rounds it once, from float64, and the graph after each step.
 """
@@ -19,7 +19,8 @@ LONGEST_PRODUCT = 1024  # elements: each is a node of the graph
 
 
 def _running_extreme(x: Tensor, dim: int, *, is_max: bool) -> Any:
-    """Return the running extreme of x and the index of its last occurrence. As in torch, a NaN stays."""
+    """Return the cumulative maximum or minimum of x along `dim`, and the index of its last occurrence. As in torch, NaN
+    propagates."""
     if not x.dim():
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
     length, place = x.shape[dim], 1

@@ -106,7 +106,7 @@ def _end(x: Sequence[Tensor], h: Any, k: Any) -> Tensor:
 
 
 def _copy(x: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-    """Copy `src` into x with broadcasting, and return x. Sizes are compared without fixing free ones."""
+    """Copy `src` into x with broadcasting, and return x. Comparing sizes does not specialize symbolic ones."""
     pairs = zip(src.shape, x.shape, strict=False)
     is_same = src.dim() == x.dim() and all(statically_known_true(mine == theirs) for mine, theirs in pairs)
     return x.copy_(src if is_same else src.expand_as(x))

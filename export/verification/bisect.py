@@ -155,8 +155,8 @@ def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str
 
 
 def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
-    """Return the error for a graph that loses too much accuracy in float16. It names the node at which the loss begins
-    or, if float16 overflows, the tensors that do."""
+    """Return the error message for a graph that loses too much accuracy in float16. It names the node at which the loss
+    or the overflow begins."""
     rough = round_to_float16(prepared)
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 

@@ -53,7 +53,7 @@ def resolve_run(options: BakeOptions) -> Planned:
     of_run = bundle
     if isinstance(reference, FileReference):
         reference = read_plan(bundle.check_path(reference.path))
-        if reference.shape:  # a plan of tokens is for one size
+        if reference.shape:  # a token plan works for one size only
             of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(reference.shape, bundle.manifest)))
     planned = plan_for(of_run, body, reference, defaults.guidance if guidance is None else guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))

@@ -149,7 +149,8 @@ def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
         if branch not in (COND, UNCOND, PERTURBED):
             raise UserError(
                 f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only the caller knows",
-                "bake a plan with guidance by a weight or pag:SCALE, whose branches are cond, uncond and perturbed",
+                "bake a plan with a guidance weight or with pag:SCALE: they use only the branches cond, uncond and "
+                "perturbed",
             )
         for condition in manifest.conditions:
             if branch == UNCOND and not has_null(condition):

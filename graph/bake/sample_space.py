@@ -48,8 +48,8 @@ class SpaceBuilder(Protocol):
         """Return the inputs from which a sample starts, except given tensors."""
 
     def begin(self, outer: Builder, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> tuple[list[str], Draws]:
-        """Add the state before the first step. Return the state, and the draws that later nodes must read: those of
-        tokens are checked by the baked graph."""
+        """Add the nodes that compute the state before the first step. Return the names of its tensors, and the draws
+        for later nodes to read. In a token plan these are the outputs of the nodes that check the draws."""
 
     def align(self, plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
         """Return the steps as a range that one Loop can run, or None if they differ too much. A single step is always

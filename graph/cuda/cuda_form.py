@@ -11,7 +11,7 @@ from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.types import infer_types
 
-LONG = 1024  # keys of an attention whose kernel is faster in float32 too (`is_preferred` of the backend)
+LONG = 1024  # keys of an attention operation whose kernel is faster in float32 too (`is_preferred` of the backend)
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel: the provider keeps the memory
 
 

@@ -71,7 +71,8 @@ class EngineBuilder:
         version = str(self._module().__version__)
         if tuple(int(number) for number in re.findall(r"\d+", version)) < self.oldest:
             raise UserError(
-                f"{self.name} {version} is too old: it needs {'.'.join(map(str, self.oldest))}", self.install
+                f"{self.name} {version} is too old: fewstep needs {'.'.join(map(str, self.oldest))} or later",
+                self.install,
             )
         return version
 

@@ -250,7 +250,7 @@ def load(path: Path, root: Path | None = None) -> Graph:
     """Read a graph. Its external weights must lie under `root` (default: the folder of the file)."""
     model = parse(path)
     if model.functions:  # nested functions could grow without limit when inlined
-        raise UserError(f"{path.name} holds functions, which fewstep does not write", WRITE_AGAIN)
+        raise UserError(f"{path.name} contains ONNX functions, which fewstep does not support", WRITE_AGAIN)
     try:
         return from_model(model, path, root or path.parent)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may still parse

@@ -58,8 +58,8 @@ def _weights_first(found: Match, new: NewNodes) -> dict[str, tuple[Node, ...]]:
 
 
 def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:
-    """Return the nodes that compute a three-axis attention with a fourth axis, for one head, by the outputs that they
-    replace. The scores may be scaled by a number. Empty if the Softmax is not part of such an attention."""
+    """Return the nodes that compute three-axis attention with a fourth axis, for one head, by the outputs that they
+    replace. The scores may be scaled by a number. Empty if the Softmax is not part of such an operation."""
     attention = attention_of(softmax, idx, lambda node: _is_scalar_scale(node, graph))
     if attention is None:
         return {}

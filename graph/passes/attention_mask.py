@@ -1,4 +1,4 @@
-"""Convert the mask of an attention for MultiHeadAttention, and find the selection of queries that have a key."""
+"""Convert an attention mask for MultiHeadAttention, and find the selection of queries that have a key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,10 +46,10 @@ class MaskConverter:
     written: dict[tuple[int | str, ...], str] = field(default_factory=dict)
 
     def is_supported(self, mask: str, scores: str, sizes: Shape) -> bool:
-        """Return whether the kernel takes a mask: it must have the type of the scores and their axes, each with the
-        full size or 1. The axis of keys must have the full size.
+        """Return whether the kernel accepts a mask: it must have the dtype of the scores and be broadcastable to them,
+        with the full size on the key axis. All sizes except B must be fixed.
 
-        sizes: sizes [B, h, n, keys] of the scores, also if the scores themselves have no axis of heads.
+        sizes: sizes [B, h, n, keys] of the scores, even if the scores themselves have no head axis.
         """
         shape, scored = self._shape(mask), self.types.values.get(scores)
         typed = self.graph.constants.get(mask, self.types.values.get(mask))
@@ -82,7 +82,7 @@ class MaskConverter:
         return self.written[(mask, *sizes)]
 
     def selection(self, product: Node) -> Node | None:
-        """Return the Where node that masks the output of an attention [B, h, n, d]: it replaces the results of some
+        """Return the Where node that masks the output of attention [B, h, n, d]: it replaces the results of some
         queries by one constant, in all heads. Export writes such a node, with the constant 0, for queries whose keys
         are all masked. Return None if the output has other readers, or no such Where."""
         if not self.idx.is_inner(product.output):

@@ -101,7 +101,7 @@ class _Change:
     def _replace(
         self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]
     ) -> None:
-        """Replace an attention by the nodes `nodes` and one fused attention node."""
+        """Replace an attention operation by the nodes `nodes` and one fused attention node."""
         product = attention.product
         name, rank = product.name or product.output, self.types.rank(product.output)
         selection = self.masks.selection(product) if self.masks else None
@@ -200,7 +200,7 @@ class _Change:
         return self.parts[found["t"]][int(number)]
 
     def _joins(self, product: Node) -> tuple[Node, ...]:
-        """Return the Transpose and the Reshape after an attention that join its heads; an empty tuple if other nodes
+        """Return the Transpose and the Reshape after attention that join its heads; an empty tuple if other nodes
         follow."""
         if not self.idx.is_inner(product.output):
             return ()

@@ -17,7 +17,7 @@ SCALING = ("Mul", "Div", "Add", "Sub")  # allowed between the product and the so
 
 @dataclass(frozen=True)
 class AttentionNodes:
-    """The nodes of an attention, MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first MatMul and `product`
+    """The nodes of attention, MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first MatMul and `product`
     the second. `between` are the nodes between them from first to last; the last one is the Softmax."""
 
     scores: Node
@@ -82,7 +82,7 @@ def _may_scale(node: Node) -> bool:
 
 
 def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: NewNodes, large: int) -> Iterator[Node]:
-    """Yield the nodes that replace an attention; none if it is small or cannot be split."""
+    """Yield the nodes that replace an attention operation; none if it is small or cannot be split."""
     size, shape = types.sample_bytes(attention.scores.output), types.shape(attention.scores.output)
     if size is None or shape is None or size <= large:
         return

@@ -2,7 +2,7 @@
 
 Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
 sampling, where it agrees with the conditional one. On the measured model, full guidance in fewer steps was better at
-the same number of evaluations, also if one decision was made for all samples (lab/trials.md).
+the same number of evaluations, even if one decision was made for all samples (lab/trials.md).
 """
 
 from collections.abc import Iterator, Sequence

@@ -85,7 +85,8 @@ def with_gradient(
     for name, choice, choices in (("of", of, get_args(Of)), ("normalise", normalise, (None, *get_args(Normalise)))):
         if choice not in choices:
             raise UserError(
-                f"{name}={choice!r} is not an option of a gradient", f"give {' or '.join(map(repr, choices))}"
+                f"{name}={choice!r} is not valid for the gradient of an energy",
+                f"give {' or '.join(map(repr, choices))}",
             )
     check_sizes(spec)
     if spec.other_outputs:

@@ -66,14 +66,15 @@ def _check(plan: Plan) -> None:
     if plan.given:
         problem = f"starts from {plan.given[0]!r}"
     elif plan.banks or plan.start_terms or any(step.terms or step.to is not None for step in plan.steps):
-        problem = "carries tensors, has coefficients that are tensors, or passes the network two times"
+        problem = "carries tensors, has tensor coefficients, or passes the end times of its steps to the network"
     elif len(kinds) > 1:
-        problem = f"has steps that differ from its first, of the branches {', '.join(first.branches)}"
+        problem = f"has steps that differ from its first, which evaluates the branches {', '.join(first.branches)}"
     elif len({*drawn, *plan.start_draws}) < len(drawn) + len(plan.start_draws):
-        problem = "reads a draw at two steps"
+        problem = "uses the same noise more than once"
     if problem:
         fix = "use a plan that starts from noise, with the same guidance at all steps, such as ddim:8"
-        raise UserError(f"plan {plan.name!r} {problem}: it cannot run over positions", fix)
+        what = f"plan {plan.name!r} {problem}: its steps cannot be applied to different positions at once"
+        raise UserError(what, fix)
 
 
 @dataclass

@@ -67,7 +67,8 @@ class PlanName:
     """A parsed plan name. `solver` and `grid` are functions whose parameters are bound.
 
     `text` is the canonical form, with sorted parameters and without defaults. The grid is omitted if both it and the
-    denoiser's grid are `trailing`, so that names from versions in which that was the only default keep their meaning.
+    denoiser's default grid are `trailing`. Earlier versions always defaulted to `trailing`, so the names that they
+    wrote keep their meaning.
     `reference` has the parts of the name as given.
     """
 
@@ -135,8 +136,9 @@ def check_no_plugin(name: str) -> None:
 
 
 def is_plan_name(text: str) -> bool:
-    """True if the name compiles to a plan. Names of a scheduler's plan and of a fitted plan do so with their bundle. A
-    name such as "ddim:4 from step 1" describes a transformed plan and does not. No plugin is imported."""
+    """Return whether the name can be compiled to a plan without running the user's own code. This includes names of
+    scheduler plans and fitted plans, which can be compiled only with their bundle. It excludes names that describe
+    transformed plans, such as "ddim:4 from step 1". No plugin is imported."""
     if split_plan_name(text).home is not None:
         return False
     if plugin_of_name(text) is not None:

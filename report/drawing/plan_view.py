@@ -227,7 +227,8 @@ def extract_recurrence(plan: Plan) -> X0Recurrence:
 
 
 def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
-    """Return a and b of x0 = a u + b o, if all outputs are o. Raises UserError if x0 does not depend on the outputs."""
+    """Return a and b of x0 = a u + b o, where u is the network's input and all of its outputs are taken to be o. Raises
+    UserError if x0 does not depend on the outputs."""
     row = next(place for place, coefficient in enumerate(step.input) if coefficient)
     of_outputs = sum(step.x0[rows:])
     if not of_outputs:

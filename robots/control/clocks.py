@@ -86,7 +86,7 @@ def sample_jobs(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[S
 
 
 class WallClock:
-    """The time of the machine. Jobs run in one thread."""
+    """Real time, from `time.perf_counter`. Jobs run in one worker thread."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="policy")

@@ -35,8 +35,8 @@ def slot_port(layer: str, end: End) -> str:
 
 
 def slot_port_shape(layer: str, end: End, shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    """Return the shape of the input `slot_port` for a weight of shape `shape`. The rank axis has a separate name in
-    each layer, since ranks may differ."""
+    """Return the shape of the input that `slot_port` names: the "down" or "up" factor (`end`) of a LoRA for a weight of
+    shape `shape`, [out, in, *kernel]. Each layer's rank axis has its own name, since ranks may differ."""
     rank, (out, channels, *kernel) = f"rank.{layer}", shape
     if kernel:
         return (rank, channels, *kernel) if end == "down" else (out, rank, *[1] * len(kernel))

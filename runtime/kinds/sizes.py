@@ -75,7 +75,7 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
 
 
 def sizes_of(x_shape: Sequence[int], takes: DescriptionProtocol) -> dict[str, int] | None:
-    """Return the sizes of an x of this shape [*x_shape], also if they are outside their ranges. None if no sizes give x
+    """Return the sizes of an x of this shape [*x_shape], even if they are outside their ranges. None if no sizes give x
     this shape."""
     if len(x_shape) != len(takes.x_shape):
         return None

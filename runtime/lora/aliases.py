@@ -114,8 +114,8 @@ def _unet(names: Collection[str]) -> Aliases:
 
 
 def _block_layer(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
-    """Yield the name of a layer of a residual block or an attention. Names within an attention are the same in both
-    codebases."""
+    """Yield the name of a layer of a residual block or an attention block. Names within an attention block are the same
+    in both codebases."""
     if kind == "attentions":
         yield f"{place}.{position}.{rest}", (name,)
     else:

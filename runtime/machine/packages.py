@@ -47,8 +47,8 @@ def missing_packages(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def version_of(package: str) -> str | None:
-    """Return the version of an installed package. None if it is not installed, as fewstep itself if it runs from a
-    checkout."""
+    """Return the version of an installed package. None if it is not installed, which is also the case for fewstep
+    itself when it runs from a checkout."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -65,7 +65,8 @@ def make_row_source(
         distinct, pairs = last_pairs.pairs(keys, lambda: _distinct_pairs(blocks, keys, sorted(set(times.values()))))
 
         def rows_of(at: slice) -> Rows:
-            """Return the outputs of the prologue for some of the distinct pairs."""
+            """Return the prologue's outputs for a slice of the distinct combinations of its inputs: times, conditions
+            and conditioner outputs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
             fed |= {name: prologue_values[key][distinct[IN_PROLOGUE][at]] for name, key in seen.items()}
             fed |= {name: conditioner_rows[name][distinct[IN_CONDITIONER][at]] for name in row_names}

@@ -199,8 +199,8 @@ def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
 
 
 def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
-    """Return the manifest with the free sizes of states of a shape [B, *x_shape]. Raises UserError if no sizes give
-    this shape."""
+    """Return the manifest with its free sizes set so that states have the shape `shape`, [B, *x_shape]. Raises
+    UserError if no sizes give this shape."""
     sizes = sizes_of(shape[1:], manifest)
     if sizes is None or not shape[0]:
         raise UserError(f"x has the shape {list(shape)}", fix)

@@ -49,7 +49,8 @@ class Sampler(AbstractContextManager["Sampler"]):
     """A denoiser that runs plans. `load` returns one; `with_options` returns one with other sizes and adapters.
 
     on_call: called after each network call of a run along one plan, with the step's index and the `GraphCall`.
-    whole_runs: files that `sample` calls in place of steps, if nothing needs the states between them.
+    whole_runs: baked files, each of which performs a whole run in one call. `sample` uses them instead of single steps
+        if no intermediate states are needed.
     """
 
     denoiser: DenoiserNetworks

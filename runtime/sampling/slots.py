@@ -184,4 +184,5 @@ def refuse_banks(plan: Plan, path: Path) -> None:
         raise UserError(what, "give a plan without light steps, or call sample, steps or carry_on")
     if plan.banks:
         name = plan.banks[0].name
-        raise UserError(f"{path} carries {name!r} from run to run", "call sample, steps or carry_on")
+        what = f"{path} carries {name!r} from run to run, which is not supported here"
+        raise UserError(what, "call sample, steps or carry_on")

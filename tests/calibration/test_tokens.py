@@ -102,7 +102,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
         ({"quality": "40dB"}, "--quality and --speed cannot be used for a token denoiser"),
         ({"plan": "ddim:4"}, "is for continuous samples"),
         ({"plan": "dpmpp_2m:8"}, "is for continuous samples"),
-        ({"size": ("20",)}, "--size 20: a plan of tokens is for one size"),
+        ({"size": ("20",)}, "--size 20: this bundle samples tokens, and its plans work for one size only"),
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line(bundle, changed, said):

@@ -75,7 +75,7 @@ def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
     lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
     if len(lengths) != dimensions or len(each) != dimensions:
         raise UserError(
-            f"sample_size {size!r} in config.json is not a size", "write the size that the network was trained on there"
+            f"sample_size {size!r} in config.json is not a size", "set it to the size that the network was trained on"
         )
     return lengths
 

@@ -54,7 +54,7 @@ def join(tensors: list[Any], axis: int, batch: Any) -> Sample:
         own = each.selection if isinstance(each, Sample) else None
         size = read_shape(each)[axis]
         if own is not None and own.axis != axis:
-            raise UnknownFunctionError("a concat along another axis than that of a selection")
+            raise UnknownFunctionError("a concat of tokens that a mask selects, except along their axis")
         held.append(hold(each, batch))
         valid.append(torch.ones(1, size, dtype=torch.bool).expand(batch, -1) if own is None else own.valid)
         counts.update({None: size} if own is None else own.counts)

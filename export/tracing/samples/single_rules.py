@@ -124,7 +124,7 @@ def _pad(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
         or amounts[axis]
         or options.get("mode", "constant") != "constant"
     ):
-        raise UnknownFunctionError("pad of another axis than that of a selection")
+        raise UnknownFunctionError("pad of tokens that a mask selects, except by a constant at the end of their axis")
     return pad_after(x, amounts[axis + 1], options.get("value") or 0.0)
 
 

@@ -147,7 +147,7 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
     ]
     for attempt in attempts:
         with pytest.raises(
-            UserError, match="carries 'past' from run to run; (call sample, steps or|run a plan by its name)"
+            UserError, match="carries 'past' from run to run, which .*; (call sample, steps or|run a plan by its name)"
         ):
             attempt()
     _, carried = sampler.carry_on("ddim:2", condition=one)

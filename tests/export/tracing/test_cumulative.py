@@ -1,4 +1,4 @@
-"""Running maxima, minima and products are equal to torch's."""
+"""Cumulative maxima, minima and products are equal to torch's."""
 
 import pytest
 import torch

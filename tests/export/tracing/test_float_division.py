@@ -1,4 +1,4 @@
-"""Remainders and floor division of floats equal torch's, also if the quotient is almost a whole number."""
+"""Remainders and floor division of floats equal torch's, even if the quotient is almost a whole number."""
 
 import torch
 

@@ -91,7 +91,7 @@ CALLS = ["c = Neg(a)", *(f"b = f.F{n}(a) c = f.F{n}(b)" for n in range(30))]
 FORMS = {
     "control flow": f"{PORTS} {{ y = If(c)<then_branch={BRANCH}, else_branch={BRANCH}> }}",
     "reads 'lost', which no node computes": f"{PORTS} {{ y = Add(x, lost) }}",
-    "holds functions": " ".join(  # each calls the one before twice: a billion nodes in few kilobytes
+    "contains ONNX functions": " ".join(  # each calls the one before twice: a billion nodes in few kilobytes
         [f"{PORTS} {{ y = f.F30(x) }}"]
         + [f'<domain: "f", {OPSETS}> F{n} (a) => (c) {{ {call} }}' for n, call in enumerate(CALLS)]
     ),

@@ -205,10 +205,10 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
     for energy, name, asked in (
         (lambda x0: x0.sum((1, 2, 3)), "too many positional arguments; let it take .x0, noisy.$", {}),
         (distance, "missing a required argument: 'measured'; let it take .x0, noisy.$", {}),
-        (distance, "of='x1' is not an option of a gradient; give 'x' or 'x0'", {"of": "x1"}),
+        (distance, "of='x1' is not valid for the gradient of an energy; give 'x' or 'x0'", {"of": "x1"}),
         (
             distance,
-            "normalise='norm' is not an option of a gradient; give None or 'residual' or 'unit'",
+            "normalise='norm' is not valid for the gradient of an energy; give None or 'residual' or 'unit'",
             {"normalise": "norm"},
         ),
     ):

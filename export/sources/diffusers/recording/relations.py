@@ -118,9 +118,10 @@ def gets_x(record: CallRecord) -> bool:
 
 
 def _check_arguments(name: str, moving: Sequence[str], x_place: Place, record: CallRecord) -> None:
-    """Raise UserError unless each call of a step gets the arguments of the same call of the first step.
+    """Raise UserError unless each network call of a step gets the same arguments as the corresponding call of the first
+    step.
 
-    moving: x and the times, which may change. The channels or tokens around x may not.
+    moving: x and the times, which may differ. The channels or tokens that are concatenated with x may not.
     """
     x, count = moving[0], len(record.steps)
 

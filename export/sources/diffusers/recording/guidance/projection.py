@@ -165,6 +165,7 @@ def _terms(guidance: ProjectedGuidance, steps: Sequence[GuidedStep], index: int)
 
 
 def _round(number: float) -> float:
-    """Return the nearest number of few digits if it is within rounding of float32."""
+    """Round to 4 significant digits (0 if the magnitude is at most TOLERANCE). If that changes the number by more than
+    TOLERANCE, relative for magnitudes above 1, return it unchanged."""
     short = float(f"{number:.4g}") if abs(number) > TOLERANCE else 0.0
     return short if abs(short - number) <= TOLERANCE * max(abs(number), 1.0) else float(number)
