@@ -133,7 +133,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     ),
     (named_outputs_denoiser.spec, {"outputs": ({"name": "depth"},)}, "field 'outputs'"),
     (per_position_time_denoiser.spec, {"positions": Positions(5, 2)}, "no axis 5"),
-    (per_position_time_denoiser.spec, {"positions": Positions(0, 3)}, "leaves=3.*of 8"),
+    (per_position_time_denoiser.spec, {"positions": Positions(0, 3)}, "leaves=3.*do not divide 8"),
     (per_position_time_denoiser.spec, {"positions": Positions(0, 2, kept=8)}, "kept=8"),
     (per_position_time_denoiser.spec, {"to": "to"}, "time for each position.*second time"),
     (per_position_time_denoiser.spec, {"carried": (Carried("past", (2,)),)}, "time for each position.*carried"),
