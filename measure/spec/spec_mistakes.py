@@ -32,6 +32,7 @@ USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most net
     (ScheduleSpec("flow", timesteps=1), "flow"),
     (ScheduleSpec("flow"), "flow"),
 )
+TIME_FACTORS = (1000.0, 0.001, 10.0, 0.1)  # [0, 1] and timesteps; two numbers of timesteps
 Fact = Literal[
     "prediction", "sign", "schedule", "zero_terminal_snr", "time factor", "time direction", "range of the data"
 ]
@@ -74,7 +75,7 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
         if other not in (prediction, "residual", "logits"):
             mistake = f"prediction is {other!r}, not {prediction!r}"
             yield replace(stated, prediction=other, mistake=mistake, fact="prediction")
-    for factor in (1000.0, 0.001):
+    for factor in TIME_FACTORS:
         name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
         mistake = f"the network takes {name} times the time that it gets: {_time_fix(spec, factor)}"
         yield replace(stated, time=partial(mul, factor), mistake=mistake, fact="time factor")
@@ -92,7 +93,8 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
         *((spec, other) for other in get_args(Prediction)),
         *((each, prediction) for each in (*schedules, flipped)),
     }
-    for usual, other in USUAL_SPECS:
+    of_families = [(usual, prediction) for usual, _ in USUAL_SPECS if usual.kind not in kinds]
+    for usual, other in dict.fromkeys((*USUAL_SPECS, *of_families)):
         if (usual, other) not in tried:
             mistake = f"its schedule is {_describe_schedule(usual, spec)}, not {_describe_schedule(spec, usual)}"
             mistake += f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""

@@ -146,6 +146,20 @@ def test_a_wrong_network_time_is_named() -> None:
     assert "from noise to data" in verdict(*exact("flow", "flow", reverse=True))
 
 
+@pytest.mark.parametrize(("scale", "said"), [(10.0, "10 times the time"), (0.1, "1/10 times the time")])
+@pytest.mark.parametrize(("kind", "prediction"), [("cosine", "v"), ("linear", "sample"), ("linear", "epsilon")])
+def test_times_of_another_number_of_timesteps_are_named(kind: str, prediction: str, scale: float, said: str) -> None:
+    assert said in verdict(*exact(kind, prediction, scale=scale))
+
+
+@pytest.mark.parametrize("own", ["linear", STABLE])
+def test_another_family_of_the_same_prediction_is_named(own: str | ScheduleSpec) -> None:
+    """Predictions of x0 hardly change with the scale of x, so that they look right on another family's schedule."""
+    network, _ = exact(own, "sample")
+    said = "its schedule is 'linear', not 'flow'"
+    assert verdict(network, DenoiserFacts(ScheduleSpec("flow"), "sample")) == said
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [((DATA + 1) / 2, "the data are in [0, 1], and"), ((DATA + 1) * 127.5, "the data are in [0, 255]")],
