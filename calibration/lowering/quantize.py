@@ -188,7 +188,7 @@ def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> 
     )
     if not ops:
         raise UserError(
-            f"calibration observed no activation of graph {prepared.name!r} that int8 would quantize",
+            f"calibration observed no values of the activations that int8 would quantize in graph {prepared.name!r}",
             "calibrate with more trajectories, or use float",
         )
     return ops

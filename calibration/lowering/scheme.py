@@ -136,7 +136,7 @@ class Target:
     needs: imports what the check or the engine requires besides onnxruntime, and raises UserError if it is not
         installed. None if nothing else is required.
     tries: loads the float graphs of a bundle on the engine, before anything is measured. Raises UserError if it cannot
-        run them, or computes them wrong.
+        run them, or computes them incorrectly.
     """
 
     platform: Platform

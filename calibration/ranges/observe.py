@@ -113,7 +113,7 @@ class Counts:
     edges: the values of lambda between groups, as in `manifest.Body.groups`.
     axes: the channel axes, as returned by `channel_axes`. Channels of other tensors are not counted separately.
     samples: number of trajectories once all are counted.
-    unseen: tensors that never had a value. They have no histograms.
+    unseen: tensors of which no values were observed. They have no histograms.
     """
 
     tensors: tuple[str, ...]
@@ -157,8 +157,8 @@ class Counts:
 
     def fill_unseen_groups(self) -> "Counts":
         """Return counts in which every tensor has values in every group. If a tensor has no values in some groups,
-        these groups get the merged values of its other groups. A tensor that never had a value is dropped, and the
-        operations that read it stay in float. Warnings name the tensors of both cases."""
+        these groups get the merged values of its other groups. A tensor without values in any group is dropped, and
+        the operations that read it stay in float. Warnings name the tensors of both cases."""
         groups = range(len(self.edges) + 1)
         seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
         partly = {name: at_groups for name, at_groups in seen.items() if 0 < len(at_groups) < len(groups)}

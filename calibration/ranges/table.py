@@ -82,7 +82,7 @@ class RangesTable:
     """Ranges of a prepared graph's tensors, measured along one plan.
 
     `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups.
-    `unseen` are tensors that never had a value, e.g. of a layer without routed rows: they have no ranges.
+    `unseen` are tensors of which no values were observed, e.g. of a layer without routed rows: they have no ranges.
     """
 
     graph_sha256: str

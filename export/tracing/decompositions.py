@@ -74,7 +74,7 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
-    """Pad with operations that both ONNX Runtime and OpenVINO support, also for complex tensors."""
+    """Pad with operations that both ONNX Runtime and OpenVINO support, including for complex tensors."""
     if mode == CIRCULAR:
         return pad_circularly(x, pad)
     return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)

@@ -39,7 +39,7 @@ def unipc(
         bh1: use B1(h) = h as the paper's B instead of B2(h) = e^h - 1. B cancels where weights are solved for, so it
             matters only for the predictor of order 2 and the corrector of order 1.
         on_noise: integrate the predicted noise instead of x0.
-        lower_order_final: lower the order in the last steps also for grids that do not end clean.
+        lower_order_final: lower the order in the last steps even for grids that do not end clean.
         uncorrected: the steps without a corrector, counted from 0, for guidance that makes the first corrections
             overshoot (`disable_corrector` of diffusers).
     """

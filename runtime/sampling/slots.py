@@ -180,7 +180,7 @@ def _check_slot(name: str, slot: Slot | None, first: Slot | None, samples: int, 
 def refuse_banks(plan: Plan, path: Path) -> None:
     """Raise UserError for a plan with carried tensors. For callers that do not support them."""
     if any(not bank.is_kept for bank in plan.banks):
-        what = f"plan {plan.name!r} has light steps, which read features of earlier ones"
+        what = f"plan {plan.name!r} has light steps, which read features of earlier ones and are not supported here"
         raise UserError(what, "give a plan without light steps, or call sample, steps or carry_on")
     if plan.banks:
         name = plan.banks[0].name

@@ -1,4 +1,4 @@
-"""Reductions of scattered elements are equal to torch's, also where no element, or many, are scattered to a place."""
+"""Reductions of scattered elements are equal to torch's, even where no elements or several are scattered."""
 
 from functools import partial
 

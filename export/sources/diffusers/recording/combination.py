@@ -380,6 +380,7 @@ def possible_places(shape: tuple[int, ...], x_shape: tuple[int, ...]) -> list[Pl
 
 
 def round_number(number: float) -> float:
-    """Return the nearest number of few digits if it is within rounding of float32, such as 0.001."""
+    """Round to 4 significant digits if that changes the number by at most 1e-6, relative to max(|number|, 1e-3);
+    otherwise return it unchanged. So 0.001 that was rounded to float32 becomes 0.001."""
     short = float(f"{number:.4g}")
     return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-3) else float(number)
