@@ -114,7 +114,9 @@ def _restore_tail(plan: Plan) -> Plan:
 
 def _starts_from_rows(plan: Plan) -> bool:
     """True if a plan starts from the rows of a state, as every tail does."""
-    return plan.given == row_names(plan.rows) and not plan.start_draws
+    if len(plan.given) != plan.rows or plan.start_draws:  # before names are made for a number that may be damaged
+        return False
+    return plan.given == row_names(plan.rows)
 
 
 def _tail_problem(plan: Plan) -> str | None:

@@ -57,6 +57,7 @@ BARE = {"start": [], "output": [], "steps": [STEP | {"input": [], "x0": [1.0], "
 DAMAGED = [  # fields of the plan, or of its first step, and what is said of them
     ({"schema": 99}, "plan schema 99"),
     ({"rows": 3}, "start is not 3 x 1"),
+    ({"rows": 10**15}, "start is not 1000000000000000 x 1"),
     ({"output": [1.0]}, "output is not 1 x 2"),
     ({"output": [3.5e38, 0.0]}, "output holds a number that is not finite"),  # float32 does not hold it
     ({"start": [[-1e300], [0.0]]}, "start holds a number that is not finite"),
