@@ -299,7 +299,11 @@ def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
         return int(config["num_train_timesteps"])
     with np.errstate(divide="ignore"):  # a first timestep without noise
         lams = -np.log(tables.rhos(spec))
-    return len(lams) - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
+    count = int(config["num_train_timesteps"])  # trained betas may be more, and the others are then unused
+    if count > len(lams):
+        why = f"timesteps are beyond the table of {len(lams)} betas"
+        raise config.field_error("num_train_timesteps", why, f"set {len(lams)}")
+    return count - int(np.searchsorted(lams[::-1], config["lambda_min_clipped"]))
 
 
 def _order(config: SchedulerConfig, field: str, most: int) -> int:

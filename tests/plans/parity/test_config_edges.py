@@ -221,3 +221,12 @@ def test_a_trailing_timestep_of_minus_one_is_left_out():
             assert len(theirs) == steps + 1 and theirs[-1] == -1
             plan = plan_from_scheduler_config({**scheduler.config, "_class_name": "DDIMScheduler"}, steps=steps)
             assert [step.time for step in plan.steps] == theirs[:-1]
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistep", "DPMSolverSinglestep", "DPMSolverMultistepInverse", "SASolver"])
+def test_timesteps_may_be_fewer_than_trained_betas_but_not_more(name):
+    """diffusers spaces timesteps by their number in the config, and interpolates in the table of betas."""
+    fields = {"trained_betas": np.linspace(1e-4, 0.02, 100).tolist()}
+    compare(f"{name}Scheduler", {"num_train_timesteps": 50, **fields}, 4, rows_alone=True)
+    with refuses(("num_train_timesteps 200", "beyond the table of 100 betas"), ("set 100",)):
+        plan_from_scheduler_config({"_class_name": f"{name}Scheduler", "num_train_timesteps": 200, **fields}, steps=4)
