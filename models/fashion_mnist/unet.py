@@ -1,4 +1,4 @@
-"""A class-conditional UNet of 3.84 M parameters for 28x28 gray images."""
+"""A class-conditional UNet of 3.84 M parameters for 28x28 grey images."""
 
 from importlib.resources import files
 

@@ -71,7 +71,7 @@ def test_features_are_measured_on_the_conditions_of_a_file(exported_light: Path,
 
 @pytest.mark.parametrize("unused", [{"output": Path("plan.json")}, {"teacher": parse_plan_text("ddim:40")}])
 def test_options_that_a_choice_of_light_steps_does_not_read_are_refused(unused: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"--light with --{next(iter(unused))}"):
+    with pytest.raises(UserError, match=f"--light cannot be combined with --{next(iter(unused))}"):
         FitOptions(Path("bundle"), light=0.1, **unused)
 
 
