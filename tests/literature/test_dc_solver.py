@@ -86,3 +86,10 @@ def test_the_fit_is_the_minimum():
         tried = [(*ratios[:i], rho, 1.0)[:4] for rho in (ratios[i], *np.linspace(0.5, 1.5, 101))]
         losses = [rms(trajectory(times, STARTS, ratios=each)[i + 1] - teacher[i + 1]) for each in tried]
         assert losses[0] == pytest.approx(min(losses), rel=1e-3)
+
+
+@pytest.mark.parametrize(("rho", "bound"), [(0.3, 0.5), (1.7, 1.5)])
+def test_a_fitted_ratio_stays_within_the_bounds_of_the_authors(rho, bound):
+    """The teacher has a ratio beyond them."""
+    fitted = fit_ratios(lambda ratios: compensate(*ratios), compensate(1.0, 1.0, rho, 1.0))
+    assert fitted[:3] == (1.0, 1.0, bound)

@@ -1,5 +1,7 @@
 """Methods of the tracer besides x and x0: given tensors, heads, tensor coefficients, a second time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
 from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
 from fewstep.runtime.sampling.execute import Hold, execute
 from tests.plans.execute_plan import sample, tanh
 from tests.refusals import refuses
@@ -71,6 +74,12 @@ def test_coefficients_may_be_tensors_and_tensors_may_be_added():
     start = gain * X + 3
     np.testing.assert_allclose(made, gain * np.sin(start) - 2 * start + bias)
     assert len(plan.tensors) == 3 and plan.rows == 1
+
+
+def test_a_network_runs_the_steps_below_its_log_snr_and_not_the_one_at_it():
+    expert = NetworkFacts("noisy", times(4)[2].lam, "sample")
+    plan = trace(solvers.ddim, 4, replace(DENOISING, networks=(expert,)))
+    assert [step.network for step in plan.steps] == ["noisy", "noisy", DENOISER, DENOISER]
 
 
 def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_rest():

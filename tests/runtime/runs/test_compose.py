@@ -299,14 +299,15 @@ def test_a_held_part_travels_up_and_down(page, modes: Sampler) -> None:
     assert np.abs(np.abs(x[:, :, 2:]) - 0.8).max() < 0.5
 
 
-def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler) -> None:
+@pytest.mark.parametrize("shared", [1, 2, 3])
+def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler, shared: int) -> None:
     states = list(sampler.steps("ddim:6", [0], WHO))
     first = [*(state.before[0] for state in states), sampler.sample("ddim:6", [0], WHO)]
-    second = page.extend(sampler, "ddim:6", first, 2, 1, WHO)
+    second = page.extend(sampler, "ddim:6", first, shared, 1, WHO)
     for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(other[..., :2], one[..., 2:])
-    third = page.extend(sampler, "ddim:6", second, 2, 2, WHO)
-    np.testing.assert_array_equal(third[-1][..., :2], second[-1][..., 2:])
+        np.testing.assert_array_equal(other[..., :shared], one[..., -shared:])
+    third = page.extend(sampler, "ddim:6", second, shared, 2, WHO)
+    np.testing.assert_array_equal(third[-1][..., :shared], second[-1][..., -shared:])
 
 
 def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None:
