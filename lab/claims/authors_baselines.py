@@ -3,12 +3,13 @@ authors holds; the others say what the system is worth to a user.
 
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
 compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS, which `ipndm` is, and with the solver that
-gets momentum.
+gets momentum. A search is compared with the plan that it begins in.
 """
 
 AUTHORS: dict[str, tuple[str, ...]] = {
     "PAG": ("one row in half the evaluations",),
     "BDIA": ("ddim_inverse and ddim",),
+    "AutoDiffusion": ("the best plan",),
     "OLSS": ("the best plan",),
     "LCM-LoRA": ("the best plan at 1", "the best plan at 2", "the best plan at 4"),
     "GHVB": ("ipndm", "dpmpp_2m"),
@@ -21,6 +22,7 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "DEIS": ("ddim", "ddim in 50 steps"),
     "S³": ("the best plan",),
     "DC-Solver": ("the best plan",),
+    "analytical teleportation": ("the best plan",),
     "MRS": ("sgmse", "sgmse, 60 evaluations"),
     "MRS of the SDE": ("sgmse", "sgmse, 60 evaluations"),
     "Score-SDE": ("the predictor alone",),

@@ -30,8 +30,7 @@ HOW = (
     " the same noise, and `dpmpp_2m:20@arctan` for FD. That of students has guidance 3, with which they were trained."
     " DPM-Solver, DPM-Solver++, DEIS and their controls have the nearest of three grids, by other seeds.",
     "The *gain* has the error of its mean after it, over the unit of *one for each*. There are 64 seeds, and 256 for"
-    " distances and PSNR to clean. Seeds are independent. Pictures that are compared with each other are not, and"
-    " their error is too small.",
+    " distances and PSNR to clean. Seeds are independent.",
     "A system pays if both gains are above twice their errors, and if it has the factor that it claims. It does not pay"
     " if one is below minus twice its error, or the factor is missed. Else nothing is decided. A control of one number"
     " of evaluations has one gain.",

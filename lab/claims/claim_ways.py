@@ -328,8 +328,6 @@ CLAIMS = [
           from_phases, from_picture, scores.layout, GUIDED),
     Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10,
           from_phases, plain, scores.reward, GUIDED),
-    Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
-          story, one_noise, scores.alike, unit="picture, each compared with all"),
     Claim("illustration sequences", "pictures of their own classes", "one noise", LOG_P, 6,
           story, one_noise, scores.reward),
     Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,

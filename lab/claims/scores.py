@@ -42,11 +42,6 @@ def layout(s: Setting, x: Floats) -> Floats:
     return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
 
 
-def alike(s: Setting, x: Floats) -> Floats:
-    """Return the mean correlation of each image with all images."""
-    return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
-
-
 def seams(s: Setting, x: Floats) -> Floats:
     """Return minus the step at the border between two windows, relative to the step elsewhere, along the width."""
     steps = np.abs(np.diff(x, axis=-1)).mean(axis=(1, 2))

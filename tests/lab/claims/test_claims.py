@@ -5,6 +5,8 @@ figures.
 import re
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -64,6 +66,22 @@ def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
     plan, reward = of.sampler.compile("ddpm:10", 1.0), lambda x: float(of.reward(x)[0])
     one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
     np.testing.assert_array_equal(claim_ways.roll_over(of), one)
+
+
+def test_a_story_of_all_seeds_is_the_page_s() -> None:
+    of = setting(range(2))
+    story = functions(ROOT / "docs/compose.md").sequence(of.sampler, of.sampler.compile("dpmpp_2m:10", 1.0), 4, [0, 1])
+    np.testing.assert_array_equal(claim_ways.story(of), story)
+
+
+def test_the_filter_leaves_out_the_sample_of_ten_that_varies_most() -> None:
+    """Over the last five of 20 steps; over four or six another one varies most."""
+    states = [SimpleNamespace(x0=x0) for x0 in np.random.default_rng(1).standard_normal((20, 10, 4))]
+    sampler = SimpleNamespace(steps=lambda *_: states)
+    of: Any = SimpleNamespace(sampler=sampler, seeds=range(10), who={}, reward=lambda x0: x0[:, 0])
+    variances = np.var([state.x0 for state in states[-5:]], axis=0).mean(1)
+    kept = np.delete(states[-1].x0[:, 0], variances.argmax())
+    assert claim_ways.filter_trajectories(of).mean() == pytest.approx(kept.mean())
 
 
 @pytest.mark.skipif(not HAS_PICTURES, reason="the package dataset-fashion-mnist is not installed")
