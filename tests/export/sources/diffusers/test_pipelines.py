@@ -12,7 +12,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.pipeline import read_pipeline
-from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD
+from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD, warn_of_pipeline
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
@@ -89,6 +89,17 @@ def test_what_export_does_not_do_as_the_pipeline_is_one_line(
     said = [record.getMessage() for record in caplog.records]
     (line,) = (each for each in said if not any(other in each for other in others))
     assert says in line
+
+
+def test_a_score_that_the_unconditional_branch_does_not_share_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SDXL's refiner: time_ids are shared by all branches here, but those of its pipeline have another score."""
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True})
+    )
+    warn_of_pipeline(Folder(tmp_path))
+    assert "unconditional branch reads one of 2.5" in caplog.text and "--null time_ids=@FILE.npy" in caplog.text
 
 
 def test_networks_by_other_names_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
