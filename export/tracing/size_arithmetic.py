@@ -4,6 +4,7 @@ have roots, and a list of one number or tuple can be repeated by a size."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -61,6 +62,13 @@ class RepeatedEntry(Sequence[Any]):
 
     def __radd__(self, other: list[Any]) -> list[Any]:
         return other + self.expand()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.expand()[index] = value
+
+    def __getattr__(self, name: str) -> Any:
+        """Return another method of a list, such as append."""
+        return partial(getattr(list, name), self.expand())
 
     def expand(self) -> list[Any]:
         """Return the list, which fixes the size."""

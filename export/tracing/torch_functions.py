@@ -43,7 +43,7 @@ def _tensor(data: Any, **options: Any) -> Tensor:
     free."""
     if not isinstance(data, RepeatedEntry) or isinstance(data.entry, tuple):
         return torch.tensor(_expand(data), **options)
-    return torch.tensor(data.entry, **options).expand(data.size)
+    return torch.full((data.size,), data.entry, **options)  # memory for each element, so that code may write to it
 
 
 def _einsum(equation: str, *operands: Any) -> Tensor:

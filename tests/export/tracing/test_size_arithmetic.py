@@ -52,6 +52,21 @@ class ListedNumbers(nn.Module):
         return x + torch.tensor([0.5] * x.shape[0]).view(-1, 1, 1, 1)
 
 
+class WrittenNumbers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.tensor([0.5] * x.shape[0])
+        weights[0] = 2.0
+        weights += 1
+        return x * weights.view(-1, 1, 1, 1)
+
+
+class ChangedList(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        weights = [0.5] * x.shape[0]
+        weights[0] = 2.0
+        return x * torch.tensor(weights).view(-1, 1, 1, 1)
+
+
 class EachSize(Tiny):
     """Code that reads the entry of each sample, which fixes the batch."""
 
@@ -95,6 +110,16 @@ def test_the_first_entry_of_a_list_repeated_by_the_batch_leaves_the_batch_free()
 def test_a_tensor_of_a_number_repeated_by_the_batch_leaves_the_batch_free() -> None:
     graph, x = capture_graph(ListedNumbers()), torch.randn(5, 4, 8, 8)
     np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], x.numpy() + np.float32(0.5))
+
+
+def test_code_may_write_to_a_tensor_of_a_number_repeated_by_the_batch() -> None:
+    graph, x = capture_graph(WrittenNumbers()), torch.randn(5, 4, 8, 8)
+    np.testing.assert_array_equal(run(graph, {"x": x.numpy()})["y"], WrittenNumbers()(x).numpy())
+
+
+def test_a_change_of_such_a_list_fixes_the_batch() -> None:
+    with refuses(("ChangedList", "fixes the batch")):
+        source(ChangedList()).trace()
 
 
 def test_reading_all_entries_of_such_a_list_fixes_the_batch() -> None:

@@ -59,6 +59,7 @@ def test_einsum_multiplies_tensors_of_different_types() -> None:
     assert_equal_to_torch(functions, X, 1e-6)
 
 
+@pytest.mark.slow
 def test_a_copy_is_broadcast_as_in_torch() -> None:
     functions: Functions = {
         "fewer_axes": lambda x: copy_to_rows(x, torch.arange(6.0)),
