@@ -17,7 +17,7 @@ from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.export_errors import NumpyError, find_input_change
 from fewstep.export.tracing.mapped_weights import release
-from fewstep.export.tracing.samples.one_sample import call_with_one_sample, use_training_form
+from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.verification.reference import (
     OF_SIZES,
@@ -93,12 +93,13 @@ def _capture(
         if not loops_over_samples:
             raise
         computes_with_numpy = error.module if isinstance(error, NumpyError) else None
-        try:
-            with call_with_one_sample(module), use_training_form(module, computes_with_numpy):
-                return capture(module, example, dynamic, inputs, outputs)
-        except UserError as other:
-            LOG.info("nor can it be traced as code of one sample: %s", other)
-            raise error from error.__cause__
+        for creates in (CREATES, LISTS):
+            try:
+                with call_with_one_sample(module, creates), use_training_form(module, computes_with_numpy):
+                    return capture(module, example, dynamic, inputs, outputs)
+            except UserError as other:
+                LOG.info("nor can it be traced as code of one sample: %s", other)
+        raise error from error.__cause__
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, batch: Any) -> list[Any]:

@@ -22,18 +22,24 @@ from fewstep.export.tracing.samples.rules import apply_rule
 from fewstep.export.tracing.samples.sample import Sample, hold
 
 Sample.apply_rule = staticmethod(apply_rule)
-CREATES = frozenset([torch.tensor, torch.zeros, torch.ones, torch.full, torch.arange])  # constants, of numbers
+Functions = frozenset[Callable[..., Any]]
+LISTS: Functions = frozenset([torch.tensor])  # functions that make constants of numbers
+CREATES: Functions = LISTS | {torch.zeros, torch.ones, torch.full, torch.arange}
 
 
 @contextmanager
-def call_with_one_sample(module: nn.Module) -> Iterator[None]:
-    """Inside the block, call the module's own code with one sample, and return what it returns for a batch."""
+def call_with_one_sample(module: nn.Module, creates: Functions = CREATES) -> Iterator[None]:
+    """Inside the block, call the module's own code with one sample, and return what it returns for a batch.
+
+    creates: functions whose results keep their values, on which code may branch. Code that writes weights to the result
+    of torch.zeros is traced with `LISTS` only.
+    """
     own = module.forward
 
     @wraps(own)
     def forward(*inputs: Tensor) -> Any:
         batch = inputs[0].shape[0]
-        with _Values(batch):
+        with _Values(batch, creates):
             returned = own(*(Sample(each.unsqueeze(1)) for each in inputs))
             return pytree.tree_map_only(Tensor, lambda each: hold(each, batch)[:, 0], returned)
 
@@ -63,16 +69,16 @@ class _Values(TorchFunctionMode):
     """Functions of tensors of no sample: constants keep their values, on which code may branch, and masks select
     elements as those of samples do."""
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, creates: Functions) -> None:
         super().__init__()
-        self.batch = batch
+        self.batch, self.creates = batch, creates
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
         tensors = [each for each in pytree.tree_leaves([args, named]) if isinstance(each, Tensor)]
-        makes_constant = func in CREATES and not any(map(_is_symbol, pytree.tree_leaves([args, named])))
+        makes_constant = func in self.creates and not any(map(_is_symbol, pytree.tree_leaves([args, named])))
         if (tensors or makes_constant) and all(map(_is_known, tensors)):
             with _disable_current_modes():
                 return func(*args, **named)

@@ -99,6 +99,19 @@ class LoopingDenoiser(Tiny):
         return torch.cat([row.flip(1).unsqueeze(0) for row in h])
 
 
+class WrittenWeights(Tiny):
+    """A loop over samples that puts weights into a tensor of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_channel = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scales = torch.zeros(2)
+        scales[1:] = self.of_channel
+        return torch.stack([row * scales[:, None, None] for row in super().forward(x, time)])
+
+
 class TwiceRefused(LoopingDenoiser):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return super().forward(torch.fft.fft2(x).real, time)
@@ -191,11 +204,12 @@ def test_functions_without_a_rule_are_refused(function: Callable[[Tensor], Tenso
 
 
 @pytest.mark.slow
-def test_a_denoiser_that_loops_over_samples_is_traced_for_one_sample() -> None:
-    module = LoopingDenoiser()
+@pytest.mark.parametrize("made", [LoopingDenoiser, WrittenWeights])
+def test_a_denoiser_that_loops_over_samples_is_traced_for_one_sample(made: Callable[[], nn.Module]) -> None:
+    module = made()
     traced = replace(source(module), loops_over_samples=True).trace()
     x, time = torch.randn(BATCH, *X_SHAPE, generator=GENERATOR), torch.arange(BATCH) * 100.0
-    expected = call(module, x, time).numpy()
+    expected = call(module, x, time).detach().numpy()
     found = run(traced.graph, {"x": x.numpy(), "time": time.numpy()})
     np.testing.assert_allclose(next(iter(found.values())), expected, atol=1e-6)
 
