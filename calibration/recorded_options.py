@@ -1,9 +1,9 @@
 """The options of the calibration that made a body, parsed from the command that is recorded in the bundle."""
 
-from shlex import split
 from typing import Any
 
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.remake_commands import read_command_options
 
 LISTS = ("keep_float", "size")
 WORDS = ("groups", "half")
@@ -29,17 +29,7 @@ def _options_of_body(manifest: Manifest, body: Body) -> dict[str, str]:
     """Return the options of the last recorded calibration for the target of a body, by name; empty if none is
     recorded."""
     for command in reversed(manifest.provenance.commands):
-        verb, options = split(command)[:2], _read_options(command)
-        if verb == ["fewstep", "calibrate"] and body.target in options.get("target", "").split(","):
+        options = read_command_options(command)
+        if command.startswith("fewstep calibrate ") and body.target in options.get("target", "").split(","):
             return options
     return {}
-
-
-def _read_options(command: str) -> dict[str, str]:
-    """Return the options of a recorded command by the names of their fields; flags have no value."""
-    words = split(command)
-    return {
-        word.removeprefix("--").replace("-", "_"): value
-        for word, value in zip(words, [*words[1:], ""], strict=True)
-        if word.startswith("--")
-    }

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from fewstep.fitting.requirements import BODY
 from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.remake_commands import weight_of_fit
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 LOG = logging.getLogger("fewstep")

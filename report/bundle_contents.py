@@ -20,9 +20,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.report.graph_contents import BodyContents, GraphContents, Struct, read_body_contents, read_graph_contents
-from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
+from fewstep.runtime.bundle.remake_commands import refit_command
 from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans

@@ -23,9 +23,9 @@ from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.port_checks import port_difference
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
-from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, recalibrate_command
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
+from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
 from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
@@ -169,7 +169,7 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     with the command that makes it again."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
-    again = dict.fromkeys(manifest.plans.values(), recalibrate_command(manifest, bundle.path))
+    again = {file: recalibrate_command(manifest, bundle.path, file) for file in manifest.plans.values()}
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
         again[each.file] = refit_command(bundle.path, manifest, each.evaluations, weight)
@@ -194,7 +194,7 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
             try:
                 load_file(bundle.path / file)
             except (SafetensorError, ValueError) as error:
-                again = recalibrate_command(manifest, bundle.path)
+                again = recalibrate_command(manifest, bundle.path, file)
                 yield Damage(f"{file} is not a table of tensors ({error})", again)
     for condition in manifest.conditions:
         if condition.null_file is not None and condition.null_file in sound:

@@ -19,11 +19,11 @@ from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.consistency import manifest_problems
-from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import denoiser_graphs, networks, select_network
 from fewstep.runtime.bundle.old_schemas import upgrade_manifest
 from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
 from fewstep.runtime.kinds.kind import companions, kinds
 
 T = TypeVar("T")
@@ -265,28 +265,20 @@ def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
     none, copy the bundle again."""
     lead = "make that file again: "
     verbs = [verb for verb, files in files_by_verb(manifest).items() if name in files]
-    ways = [f"{lead}{_remake_command(verb, manifest, path)}" for verb in verbs]
+    ways = [f"{lead}{_remake_command(verb, manifest, name, path)}" for verb in verbs]
     for entry in (each for each in manifest.fitted if each.file == name):
         weight = weight_of_fit(path, manifest, entry)
         ways = [refit_command(path, manifest, entry.evaluations, weight, lead)]
     return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
 
 
-def _remake_command(verb: str, manifest: Manifest, path: Path) -> str:
+def _remake_command(verb: str, manifest: Manifest, file: str, path: Path) -> str:
     """Return the command line of the verb that makes a file of a bundle again."""
     if verb == "calibrate":
-        return recalibrate_command(manifest, path)
+        return recalibrate_command(manifest, path, file)
     if verb == "evaluate":
         return f"fewstep measure {quote_path(path)} --columns psnr,fd"
     return f"fewstep {verb} {quote_path(path)}"
-
-
-def recalibrate_command(manifest: Manifest, path: Path) -> str:
-    """Return the last recorded command line of `fewstep calibrate`, for the bundle at `path`. Without its options a
-    calibration would use the defaults. Files have no folders in it."""
-    plain = "fewstep calibrate BUNDLE"
-    recorded = (each for each in reversed(manifest.provenance.commands) if f"{each} ".startswith(f"{plain} "))
-    return next(recorded, plain).replace("BUNDLE", quote_path(path), 1)
 
 
 def _resolve_inside(folder: Path, name: str) -> Path:

@@ -15,10 +15,10 @@ from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference, split_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.remake_commands import refit_command
 
 NEAR = 0.1 + 1e-9  # largest relative difference between a guidance weight and that of the fit
 

@@ -27,10 +27,10 @@ from fewstep.runtime.arrays import (
     broadcast_to_samples,
 )
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.networks import interval_ends, network_at
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.remake_commands import refit_command
 from fewstep.runtime.kinds.sizes import apply_sizes, free_x_shape, sizes_of
 from fewstep.runtime.sampling.execute import Hold, x_row
 from fewstep.runtime.sampling.slots import Slots

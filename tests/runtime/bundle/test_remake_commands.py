@@ -1,4 +1,4 @@
-"""The command that fits a plan, and the guidance weight of a plan whose file is lost."""
+"""The commands that fit a plan again, and the guidance weight of a plan whose file is lost."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.remake_commands import refit_command, weight_of_fit
 from tests.bundles import with_body
 from tests.runtime.sampling.test_fitted_plans import give
 
