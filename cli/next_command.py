@@ -89,7 +89,7 @@ def _options_of_other_plan(given: "ConditionOptions | None") -> str:
     plan = "" if given.plan is None else f" --plan {quote(str(given.plan))}"
     guidance = _guidance_text(given)
     guided = "" if guidance is None else f" --guidance {quote(guidance)}"
-    return f"{plan}{guided} -o {quote(str(given.output.with_suffix('.html')))}"
+    return f"{plan}{guided} -o {quote_path(given.output.with_suffix('.html'))}"
 
 
 def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:

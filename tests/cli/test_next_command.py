@@ -164,6 +164,8 @@ def test_after_figures_of_another_plan_comes_a_report_of_it(tiny_bundle: Path) -
     other = "--plan ddim:4 --guidance 3 -o 'my data/f.html'"
     assert report_next(tiny_bundle, given).command == f"fewstep report {tiny_bundle} {other}"
     assert report_next(tiny_bundle, MeasureOptions(tiny_bundle)).command == f"fewstep report {tiny_bundle}"
+    dashed = MeasureOptions(tiny_bundle, plan=plan, output=Path("-f.json"), columns=("ms",))
+    assert report_next(tiny_bundle, dashed).command.endswith("--plan ddim:4 -o ./-f.html")
 
 
 def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:
