@@ -67,6 +67,17 @@ def test_the_prompt_decides_before_the_picture() -> None:
     assert sort((PICTURE, EMPTY), variants).conditional == 0
 
 
+def test_an_array_alone_decides_if_all_arrays_together_change_each_branch() -> None:
+    """image_embeds and negative_image_embeds of Kandinsky 2.2; the array for the other branch decides nothing."""
+    variants = {
+        "image": recording((OTHER, OTHER)),
+        "argument negative_image_embeds": recording((OTHER, PICTURE)),
+        "argument image_embeds": recording((EMPTY, OTHER)),
+    }
+    sorted_arguments = sort((EMPTY, PICTURE), variants)
+    assert (sorted_arguments.conditional, sorted_arguments.unconditional) == (1, 0)
+
+
 def test_the_prompt_decides_although_an_encoded_picture_has_other_noise_in_each_recording() -> None:
     noisy = [torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     variants = {"prompt": recording((EMPTY, OTHER), picture=noisy[1])}

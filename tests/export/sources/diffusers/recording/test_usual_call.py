@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.stand_ins import OutputShapes
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
+from fewstep.plans.errors import UserError
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -46,6 +47,26 @@ class Pipe:
 
 def choose(**given: Any) -> tuple[Any, Any]:
     return record_usual_call(BuiltPipeline(Pipe(), {"net": OutputShapes("net", Net)}), given)
+
+
+class PipeWithoutLatents(Pipe):
+    """Refuses to return latents, as Marigold does."""
+
+    def __call__(self, prompt: Any, output_type: str = "np", generator: Any = None) -> None:
+        if output_type != "np":
+            raise ValueError(f"`output_type` is {output_type}")
+        super().__call__(prompt, generator=generator)
+
+
+def test_a_pipeline_that_returns_no_latents_gets_its_default_output() -> None:
+    built = BuiltPipeline(PipeWithoutLatents(), {"net": OutputShapes("net", Net)})
+    assert record_usual_call(built, {})[0].usual["output_type"] == "np"
+
+
+def test_an_output_type_that_the_user_chose_is_kept() -> None:
+    built = BuiltPipeline(PipeWithoutLatents(), {"net": OutputShapes("net", Net)})
+    with pytest.raises(UserError, match="`output_type` is pil"):
+        record_usual_call(built, {"output_type": "pil"})
 
 
 def test_guidance_that_is_off_is_switched_on() -> None:
