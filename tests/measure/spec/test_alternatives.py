@@ -1,0 +1,33 @@
+"""Which other readings of a spec the errors exclude."""
+
+import numpy as np
+import pytest
+
+from fewstep.measure.spec.alternatives import Alternative, find_undecided
+from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam
+from fewstep.measure.spec.spec_mistakes import SpecReading
+from fewstep.plans.spec import ScheduleSpec
+
+
+def errors(*values: float) -> ErrorsByLam:
+    """Errors at successive times, where those of the linear denoiser are 1."""
+    return {float(lam): ErrorsAtTime(0.0, value, 1.0) for lam, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("other", "is_undecided"),
+    [((1.0, 1.0), True), ((1.01, 1.01), True), ((2.0, 2.0), False), ((2.0, 0.95), True), ((2.0, 0.99), False)],
+)
+def test_a_reading_is_excluded_if_its_errors_are_larger_in_the_mean_and_smaller_at_no_time(
+    other: tuple[float, ...], is_undecided: bool
+) -> None:
+    stated = SpecReading(ScheduleSpec("linear"), "epsilon")
+    of_data = SpecReading(stated.schedule, "epsilon", "the data are in [0, 255]: divide them", "range of the data")
+    found = find_undecided(
+        lambda x, *_: x,
+        Alternative(stated, errors(1.0, 1.0)),
+        [Alternative(of_data, errors(*other))],
+        np.zeros((2, 1, 2, 2), np.float32),
+        {},
+    )
+    assert found == ({"range of the data": "whether the data are in [0, 255]"} if is_undecided else {})
