@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
@@ -10,9 +11,12 @@ from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import row_bytes
 from fewstep.calibration.resource_needs import ALONE, LOWERING_PEAK, WORKER, estimate_needs
 from fewstep.graph.files.weights import weight_bytes
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Graph, Value
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Body
+from tests.bundles import change_bundle, content_of, entry
 from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
+from tests.free_size_bundle import HEIGHT, WIDTH
 
 
 def wide() -> Graph:
@@ -48,6 +52,25 @@ def test_large_rows_are_held_one_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     together = estimate_needs(task).memory
     monkeypatch.setattr("fewstep.calibration.ranges.row_observer.LARGE", 0)
     assert together - estimate_needs(task).memory == (2 * 4 * 2 - 1) * row > 0
+
+
+def free_sizes(bundle: Path) -> Path:
+    """Let x of a bundle of `denoiser`, 8 x 8, have up to 64 x 64."""
+
+    def free(value: Value) -> Value:
+        return value if value.name == "row" else replace(value, shape=("batch", 1, "height", "width"))
+
+    graph = denoiser()
+    graph = replace(graph, inputs=tuple(map(free, graph.inputs)), outputs=tuple(map(free, graph.outputs)))
+    sizes = tuple(msgspec.structs.replace(each, high=64) for each in (HEIGHT, WIDTH))
+    bodies = {"float32": Body.from_graph(entry("graphs/free.onnx", graph), "float32", "portable")}
+    return change_bundle(bundle, {"graphs/free.onnx": content_of(graph)}, bodies=bodies, sizes=sizes)
+
+
+@pytest.mark.parametrize(("size", "elements"), [((), 64), (("8x8", "32x16"), 512), (("32x16", "8x8"), 512)])
+def test_the_largest_size_of_x_is_counted(tmp_path: Path, size: tuple[str, ...], elements: int) -> None:
+    bundle = free_sizes(write_bundle(tmp_path / "bundle", denoiser()))
+    assert task_of(replace(FIRST, bundle=bundle, size=size)).elements == elements
 
 
 def test_a_full_disk_is_reported_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
