@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fewstep.export.tracing.torch_functions import TraceableFunctions
+from tests.export.denoisers import Tiny, source
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
+from tests.refusals import refuses
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(4, 5, 7, 6, generator=GENERATOR)
@@ -83,8 +85,19 @@ def test_rows_in_parts_are_equal_to_torch() -> None:
         "function": lambda x: torch.cat([part.square() for part in torch.split(x, 3)]),
         "rows_of_samples": lambda x: torch.cat([part.square() for part in x.flatten(0, 1).split(2, dim=0)]),
         "other_axis": lambda x: torch.cat([part.square() for part in x.split([2, 3], dim=1)], 1),
+        "one_part_of_other_axis": lambda x: x.split(2, dim=1)[1],
     }
     assert_equal_to_torch(functions, X, 0.0)
+
+
+class EachRow(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return torch.cat([2 * row for row in x.split(1)])
+
+
+def test_parts_of_one_row_fix_the_batch() -> None:
+    with refuses(("EachRow", "fixes the batch")):
+        source(EachRow()).trace()
 
 
 @pytest.mark.slow

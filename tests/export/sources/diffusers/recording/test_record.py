@@ -81,6 +81,14 @@ def test_different_samples_are_kept() -> None:
     assert drop_copies(record) is record
 
 
+def test_copies_whose_noise_has_a_learned_variance_are_kept() -> None:
+    """Each row of the variance belongs to a row of x."""
+    x = torch.randn(1, 3, 4)
+    both = torch.cat([x, x])
+    record = CallRecord((SchedulerStep((), both, 9.0, both, both, variance=both),))
+    assert drop_copies(record) is record
+
+
 def test_copies_with_different_results_are_kept() -> None:
     x = torch.randn(1, 3, 4)
     record = record_of(torch.cat([x, x]), torch.cat([x, 2 * x]))
