@@ -1,11 +1,16 @@
 """The checks of a pipeline's first x: independent standard normal noise passes, dependent noise is refused. So is a
-network that fails for several samples."""
+network that fails for several samples. A small network is compared at two numbers of steps."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fewstep.export.sources.diffusers.recording.comparison import _call_network, _check_noise
+from fewstep.export.sources.diffusers.recording import comparison
+from fewstep.export.sources.diffusers.recording.comparison import _call_network, _check_noise, compare_samples
+from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from tests.refusals import refuses
 
 
@@ -48,3 +53,24 @@ def test_a_network_with_a_list_for_each_sample_is_refused_in_words() -> None:
     assert _call_network(NeedsTwo(), (torch.ones(1, 2),)).shape == (1, 2)
     with refuses(("fails for 2 samples", "IndexError")):
         _call_network(NeedsTwo(), (torch.ones(2, 2),))
+
+
+@pytest.mark.parametrize(("width", "counts"), [(8, [3, 8]), (8200, [3])])  # 8200 x 8200 are 67 million weights
+def test_a_small_network_is_also_compared_at_eight_steps(
+    width: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = SimpleNamespace(network=torch.nn.Linear(width, width, device="meta"))
+    modules: Any = SimpleNamespace(modules={"net": network})
+    compared: list[int] = []
+
+    def run_networks(built: Any, modules: Any, call: Any) -> Any:
+        compared.append(call["num_inference_steps"])
+        return SimpleNamespace(record=None)
+
+    monkeypatch.setattr(comparison, "run_networks", run_networks)
+    monkeypatch.setattr(comparison, "compare_run", lambda *_: 1e-6 * compared[-1])
+    monkeypatch.setattr(comparison, "_StepNetwork", lambda *_: None)
+    built: Any = SimpleNamespace(name="Pipe")
+    scheduler: Any = None
+    found = compare_samples(built, modules, CallSettings({"num_inference_steps": 3}), {}, scheduler)
+    assert compared == counts and found == 1e-6 * counts[-1]
