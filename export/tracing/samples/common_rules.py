@@ -58,10 +58,7 @@ def apply_pointwise(func: Callable[..., Any], args: Arguments, options: Options,
     )
     # code may compute a mask again, as in y[mask == i] = f(x[mask == i])
     if made.dtype == torch.bool and not options and all(isinstance(each, Sample | int | float) for each in args):
-        made.key = (
-            name,
-            *(each.key if isinstance(each, Sample) else each for each in args),
-        )  # code may compute it again
+        made.key = (name, *(each.key if isinstance(each, Sample) else each for each in args))
     if name in ("invert", "logical_not", "bitwise_not"):
         made.negated = args[0]
     return made
