@@ -1,8 +1,9 @@
 """Other interpretations of a spec that the prediction errors do not exclude: what they change, and whether samples
 would differ."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from math import inf, log10
 
@@ -45,29 +46,35 @@ def find_undecided(
 
     Other interpretations of the network whose samples look like those of the stated one are not counted as mistakes.
     """
+    values, power = select_rows(conditions, np.arange(min(SAMPLES, len(data)))), float(np.var(data, axis=0).mean())
+
+    def draw(reading: SpecReading) -> NDArray[np.float64]:
+        return _draw_samples(network, reading, data.shape[1:], power, values)
+
+    draw_stated = cache(lambda: draw(stated.reading))  # drawn for the first alternative that needs them
     found = dict[str, tuple[float, str]]()
     for other in others:
         factor, at_one = measure_improvement(stated.errors, other.errors)
         if factor < 1 / EXCLUDED and at_one < EXCLUDED:
             continue
         fact, mistake = other.reading.fact, other.reading.mistake
-        if factor > found.get(fact, (0.0, ""))[0] and not _samples_agree(
-            network, stated.reading, other.reading, data, conditions
-        ):
+        if factor > found.get(fact, (0.0, ""))[0] and not _samples_agree(draw_stated, draw, other.reading, power):
             found[fact] = factor, mistake
     return {fact: f"whether {mistake.partition(': ')[0]}" for fact, (_, mistake) in found.items()}
 
 
 def _samples_agree(
-    network: Network, stated: SpecReading, other: SpecReading, data: Float32, conditions: ConditionRecords
+    draw_stated: Callable[[], NDArray[np.float64]],
+    draw: Callable[[SpecReading], NDArray[np.float64]],
+    other: SpecReading,
+    power: float,
 ) -> bool:
     """Return whether samples under two interpretations of the spec are so similar that few people would see a
     difference."""
     if other.fact == "range of the data":  # the samples are the same numbers, of another meaning
         return False
-    values, power = select_rows(conditions, np.arange(min(SAMPLES, len(data)))), float(np.var(data, axis=0).mean())
     try:
-        one, another = (_draw_samples(network, each, data.shape[1:], power, values) for each in (stated, other))
+        one, another = draw_stated(), draw(other)
     except (UserError, ArithmeticError):  # the other schedule has no such run
         return False
     with np.errstate(over="ignore", invalid="ignore"):

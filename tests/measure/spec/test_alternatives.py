@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.measure.spec.alternatives import Alternative, find_undecided
+from fewstep.measure.spec.alternatives import STEPS, Alternative, find_undecided
 from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam
 from fewstep.measure.spec.spec_mistakes import SpecReading
 from fewstep.plans.spec import ScheduleSpec
@@ -31,3 +31,20 @@ def test_a_reading_is_excluded_if_its_errors_are_larger_in_the_mean_and_smaller_
         {},
     )
     assert found == ({"range of the data": "whether the data are in [0, 255]"} if is_undecided else {})
+
+
+def test_the_samples_of_the_stated_reading_are_drawn_once() -> None:
+    calls = list[int]()
+    stated = SpecReading(ScheduleSpec("linear"), "epsilon")
+    others = [SpecReading(stated.schedule, kind, f"it is {kind}", kind) for kind in ("v", "sample")]  # type: ignore[arg-type]
+
+    def network(x: np.ndarray, *_: object) -> np.ndarray:
+        calls.append(len(x))
+        return x
+
+    equal = errors(1.0, 1.0)
+    data = np.ones((2, 1, 2, 2), np.float32)
+    data[1] = -1
+    alternatives = [Alternative(each, equal) for each in others]
+    assert [*find_undecided(network, Alternative(stated, equal), alternatives, data, {})] == ["v", "sample"]
+    assert len(calls) == 3 * STEPS
