@@ -129,7 +129,7 @@ def _pair(module: ConditionedNetwork, component: str, found: Relations, first: C
     """Return the network of a listed pipeline with the relations of its recording. The branch with the largest weight
     is the conditional one."""
     if found.combination.change is not None:
-        raise NotImplementedError(f"a listed pipeline changes its guided output: {found.combination.change}")
+        raise recording_error(f"a listed pipeline changes its guided output: {found.combination.change}")
     weights = found.combination.weights[0]
     conditional = int(np.argmax(weights))
     unconditional = 1 - conditional if len(weights) == 2 else None
