@@ -28,7 +28,7 @@ from fewstep.measure.spec.reading_errors import (
     score_errors,
     select_rows,
 )
-from fewstep.measure.spec.spec_mistakes import FLAG, FLAG_KINDS, Fact, SpecReading, candidate_readings, shifted_readings
+from fewstep.measure.spec.spec_mistakes import FLAG, FLAG_KINDS, Fact, SpecReading, candidate_readings, nearby_readings
 from fewstep.measure.spec.terminal_snr import check_terminal_snr
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
@@ -119,7 +119,7 @@ def check_spec(
         mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
     unknown, decided = dict[str, str](), tuple[str, ...]()
     if not mistake:
-        others += [setting.denoise(each) for each in shifted_readings(setting.stated)]
+        others += [setting.denoise(each) for each in nearby_readings(setting.stated)]
         unknown = find_undecided(network, stated, others, data, conditions)
         mistake, about_flag = _check_flag(setting)
         if FLAG in unknown or facts.prediction == "v":  # slopes of v show more than its errors

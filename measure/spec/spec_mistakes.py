@@ -105,17 +105,17 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     yield of_data(data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
 
 
-def shifted_readings(stated: SpecReading) -> Iterator[SpecReading]:
+def nearby_readings(stated: SpecReading) -> Iterator[SpecReading]:
     """Yield interpretations whose noise schedule has other parameters, so that the network receives the times of other
     log-SNRs."""
     schedule = NoiseSchedule(stated.schedule)
     low, high = schedule.noisiest.lam, schedule.cleanest.lam
 
-    def shifted(by: float, time: float) -> float:
+    def shift_time(by: float, time: float) -> float:
         return schedule.time_at_lam(min(max(schedule.lam(time) + by, low), high)).network
 
     for by in SHIFTS:
-        yield replace(stated, time=partial(shifted, by), mistake="its schedule has other parameters")
+        yield replace(stated, time=partial(shift_time, by), mistake="its schedule has other parameters")
 
 
 def flag_mistake(spec: ScheduleSpec) -> str:

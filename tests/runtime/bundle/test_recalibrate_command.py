@@ -17,7 +17,7 @@ TENSORRT = "fewstep calibrate BUNDLE --plan ddim:4 --target tensorrt"
 OTHER = "fewstep calibrate BUNDLE --plan heun:2 --target cpu-x86,tensorrt"
 
 
-def calibrated(bundle: Path, *commands: str) -> Manifest:
+def record_calibrations(bundle: Path, *commands: str) -> Manifest:
     """The manifest of a bundle whose int8 body was calibrated along ddim:4, and which has a plan of heun:2, too."""
     manifest = with_commands(bundle, *commands)
     body = msgspec.structs.replace(manifest.bodies[BODY], plan="ddim:4", ranges="ranges/own")
@@ -30,15 +30,15 @@ def calibrated(bundle: Path, *commands: str) -> Manifest:
     [("graph", FIRST), ("ranges/own", FIRST), ("plans/a.json", FIRST), ("plans/b.json", OTHER), ("unknown", TENSORRT)],
 )
 def test_it_is_the_last_one_for_the_plan_and_the_target_of_the_file(tiny_bundle: Path, file: str, command: str) -> None:
-    manifest = calibrated(tiny_bundle, OTHER, FIRST, TENSORRT)
+    manifest = record_calibrations(tiny_bundle, OTHER, FIRST, TENSORRT)
     lost = manifest.bodies[BODY].graph.file if file == "graph" else file
     assert recalibrate_command(manifest, Path("my tex"), lost) == command.replace("BUNDLE", "'my tex'")
 
 
 def test_without_one_for_its_plan_it_is_the_last_recorded_one(tiny_bundle: Path) -> None:
-    manifest = calibrated(tiny_bundle, TENSORRT, OTHER, "fewstep fit BUNDLE")
+    manifest = record_calibrations(tiny_bundle, TENSORRT, OTHER, "fewstep fit BUNDLE")
     assert recalibrate_command(manifest, Path("tex"), "ranges/own") == OTHER.replace("BUNDLE", "tex")
-    assert recalibrate_command(calibrated(tiny_bundle), Path("tex"), "ranges/own") == "fewstep calibrate tex"
+    assert recalibrate_command(record_calibrations(tiny_bundle), Path("tex"), "ranges/own") == "fewstep calibrate tex"
 
 
 def test_options_are_read_as_a_shell_reads_them() -> None:

@@ -198,7 +198,7 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
 
 
 def is_around_x(path: str) -> bool:
-    """Return True for the path of an argument with the prefix AROUND, which holds the elements beside those of x."""
+    """Return True for the path of an argument with the prefix AROUND, whose elements do not belong to x."""
     return AROUND in path
 
 
