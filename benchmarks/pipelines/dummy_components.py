@@ -32,6 +32,9 @@ PICTURE = 224  # side of the pictures that these pipelines make for their image 
 FIXED_PICTURES = ("StableVideoDiffusionPipeline", "ShapEImg2ImgPipeline")
 VISION_START = "<|vision_start|>"
 
+PIXELS_8 = ("HunyuanDiTPipeline", "HunyuanDiTPAGPipeline")  # their positions are for an autoencoder of factor 8
+STAGES, CHANNELS = 4, 32  # of such an autoencoder
+
 UNUSED = (
     "parameterized",
     "requests_mock",
@@ -186,7 +189,9 @@ def _fit_vocabulary(pipeline: Any) -> None:
 
 def _complete_configs(pipeline: Any) -> None:
     """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
-    scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it."""
+    scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it, and an autoencoder the
+    factor that the pipeline assumes."""
+    from diffusers import AutoencoderKL
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)
@@ -200,6 +205,11 @@ def _complete_configs(pipeline: Any) -> None:
     ):
         config = type(encoder.config)(**{**encoder.config.to_dict(), "image_size": PICTURE, "patch_size": PICTURE // 4})
         pipeline.register_modules(image_encoder=type(encoder)(config).eval())
+    if type(pipeline).__name__ in PIXELS_8:
+        down, up = ("DownEncoderBlock2D",) * STAGES, ("UpDecoderBlock2D",) * STAGES
+        channels = (CHANNELS,) * STAGES
+        made = AutoencoderKL(down_block_types=down, up_block_types=up, block_out_channels=channels)
+        pipeline.register_modules(vae=made.eval())
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:
