@@ -6,6 +6,7 @@ final x of scheduler:3 and scheduler:8 is compared with the pipeline's own.
 
 import json
 import logging
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,22 +35,28 @@ from fewstep.plans.errors import UserError
 
 TEXT = "a red cat on a mat"  # of the pipelines whose texts have one length
 RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
+PLAN = re.compile(r"scheduler:(\d+)")
 AS_TESTED = Variant()
+Compared = tuple[float | None, tuple[int, ...]]  # a difference of x, and the numbers of steps of the compared plans
+NOT_COMPARED: Compared = (None, ())
 ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not made", "refused", "loaded", "exported"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a pipeline. `difference`: of the final x, relative to its range; None if it was not compared."""
+    """The result of a pipeline. `difference`: the largest one of the final x, relative to its range, over the plans
+    scheduler:N of `steps`; None if it was not compared."""
 
     name: str
     result: str
     difference: float | None = None
     reason: str = ""
+    steps: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         difference = "" if self.difference is None else f"{self.difference:.1g}"
-        return f"{self.name:48} {self.result:20} {difference:8} {self.reason}"
+        steps = " ".join(map(str, self.steps))
+        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {self.reason}"
 
 
 class _OutOfTime(BaseException):
@@ -61,11 +68,12 @@ class _Differences(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[float] = []
+        self.found: list[Compared] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if RECORDED in str(record.msg) and isinstance(record.args, tuple):
-            self.found.append(float(str(record.args[2])))
+            steps = tuple(map(int, PLAN.findall(str(record.args[3]))))
+            self.found.append((float(str(record.args[2])), steps))
 
 
 def try_pipeline(
@@ -87,7 +95,7 @@ def try_pipeline(
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings)
-            difference, more = (None, []) if _is_recorded(folder) else _compare_listed(folder, settings)
+            compared, more = (NOT_COMPARED, []) if _is_recorded(folder) else _compare_listed(folder, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -98,8 +106,8 @@ def try_pipeline(
         logger.removeHandler(listened)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
-    difference = next(iter(listened.found), difference)
-    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, difference, "; ".join(remarks + more))
+    difference, steps = next(iter(listened.found), compared)
+    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, difference, "; ".join(remarks + more), steps)
 
 
 def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
@@ -118,17 +126,17 @@ def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any])
     return []
 
 
-def _compare_listed(folder: Path, settings: Mapping[str, Any]) -> tuple[float | None, list[str]]:
-    """Return the difference of a listed pipeline's samples, with remarks; None if they were not compared."""
+def _compare_listed(folder: Path, settings: Mapping[str, Any]) -> tuple[Compared, list[str]]:
+    """Return the difference of a listed pipeline's samples, with remarks."""
     try:
         found = compare_listed(folder, settings)
     except Exception as error:
         what = error.what if isinstance(error, UserError) else _line(error)
-        return None, [f"not compared: {what}"]
+        return NOT_COMPARED, [f"not compared: {what}"]
     remarks = ["a fixed variance, with noise of the learned one; scheduler:N is refused"] * found.has_learned_variance
     led = f"x differs by more than 1e-4; with the pipeline's own x at each step, by {found.difference:.1g}"
     remarks += [led] * found.is_led
-    return None if found.is_led else found.difference, remarks
+    return (None if found.is_led else found.difference, found.steps), remarks
 
 
 def _is_recorded(folder: Path) -> bool:

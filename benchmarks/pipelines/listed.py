@@ -53,11 +53,13 @@ VARIANCE, FIXED = "variance_type", "fixed_small"
 
 @dataclass(frozen=True)
 class ListedComparison:
-    """difference: the largest one of the final x, relative to its range. has_learned_variance: the scheduler scales its
-    noise by a variance that the network predicts. No plan does; the plan got noise that was already scaled. is_led: the
-    network got the pipeline's own x at each step, since along the plan rounding grows above the tolerance."""
+    """difference: the largest one of the final x, relative to its range, over the plans scheduler:N of `steps`.
+    has_learned_variance: the scheduler scales its noise by a variance that the network predicts. No plan does; the plan
+    got noise that was already scaled. is_led: the network got the pipeline's own x at each step, since along the plan
+    rounding grows above the tolerance."""
 
     difference: float
+    steps: tuple[int, ...]
     has_learned_variance: bool
     is_led: bool = False
 
@@ -92,10 +94,11 @@ def compare_listed(folder: Path, settings: Mapping[str, Any]) -> ListedCompariso
                 for call, run in zip(calls, runs, strict=True)
             )
 
+        steps = tuple(call.get(STEP_COUNT, len(run.record.steps)) for call, run in zip(calls, runs, strict=True))
         try:
-            return ListedComparison(compare(is_led=False), is_learned)
+            return ListedComparison(compare(is_led=False), steps, is_learned)
         except UserError:
-            return ListedComparison(compare(is_led=True), is_learned, is_led=True)
+            return ListedComparison(compare(is_led=True), steps, is_learned, is_led=True)
 
 
 def _read_settings(built: BuiltPipeline, source: TorchSource, settings: Mapping[str, Any]) -> dict[str, Any]:

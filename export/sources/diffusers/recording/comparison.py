@@ -55,31 +55,33 @@ def compare_samples(
     settings: CallSettings,
     batch: Mapping[str, Any],
     scheduler: PipelineScheduler,
-) -> float:
-    """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
+) -> dict[int, float]:
+    """Return the largest difference of the plan's final x from the pipeline's, relative to its range, by steps.
 
     Both run the network with its weights, a small one also for `MORE_STEPS`. `batch` are settings for several samples.
     The plan receives each text as it is padded in that batch, and the pipeline also runs with that text alone. Raises
     UserError above `TOLERANCE`, and if x does not start from noise.
     """
-    calls, differences = [settings.of(None, batch)], list[float]()
+    calls, differences = [settings.of(None, batch)], dict[int, float]()
     are_small = all(is_small(each.network) for each in modules.modules.values())
     if are_small and settings.usual.get(STEP_COUNT, MORE_STEPS) != MORE_STEPS:
         calls.append({**calls[0], STEP_COUNT: MORE_STEPS})
     for call in calls:
         run = run_networks(built, modules, call)
-        differences.append(compare_run(built, modules, call, scheduler, run, _StepNetwork(run.record, modules)))
+        difference = compare_run(built, modules, call, scheduler, run, _StepNetwork(run.record, modules))
+        differences[call.get(STEP_COUNT, len(run.record.steps))] = difference
+    count = next(iter(differences))
     if settings.texts:
         padded = run_networks(built, modules, settings.of()).record
     try:
         for row, text in enumerate(settings.texts):
             network = _StepNetwork(padded, modules, slice(row, row + 1))
             own = run_networks(built, modules, text)
-            differences.append(compare_run(built, modules, text, scheduler, own, network))
+            differences[count] = max(differences[count], compare_run(built, modules, text, scheduler, own, network))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise length_error(what) from error
-    return max(differences)
+    return differences
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,8 @@ def compare_run(
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
     _check_networks(name, plan, run, modules)
-    noise = RecordedNoise(
-        _first_input(run, modules) / _start_factor(plan), scheduler.select_draws(made.draws, len(run.steps))
-    )
+    first = _first_input(run, modules) / _start_factor(plan)
+    noise = RecordedNoise(first, scheduler.select_draws(made.draws, len(run.steps)))
     if not run.starts_from_picture:
         _check_noise(name, noise.first)
     hold = _read_hold(name, plan, run, modules, noise.first)
@@ -127,10 +128,8 @@ def compare_run(
     theirs = _final_x(run, hold)
     difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
     if not difference <= TOLERANCE:
-        raise recording_error(
-            f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range after "
-            f"{len(run.steps)} steps"
-        )
+        what = f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range"
+        raise recording_error(f"{what} after {len(run.steps)} steps")
     return difference
 
 

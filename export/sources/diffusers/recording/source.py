@@ -135,8 +135,10 @@ def _compare(
     comparable = all(is_comparable(each.network) for each in modules.modules.values())
     if comparable:
         with silence_libraries():
-            difference = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
-        LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)
+            differences = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
+        plans = " and ".join(f"scheduler:{count}" for count in differences)
+        what = "%s: samples of %s agree within %.1g of their range along %s"
+        LOG.warning(what, origin.label, pipeline, max(differences.values()), plans)
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
         if recorded.starts_from_picture:

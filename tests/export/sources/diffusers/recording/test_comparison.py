@@ -65,7 +65,7 @@ def test_a_small_network_is_also_compared_at_eight_steps(
 
     def run_networks(built: Any, modules: Any, call: Any) -> Any:
         compared.append(call["num_inference_steps"])
-        return SimpleNamespace(record=None)
+        return SimpleNamespace(record=SimpleNamespace(steps=()))
 
     monkeypatch.setattr(comparison, "run_networks", run_networks)
     monkeypatch.setattr(comparison, "compare_run", lambda *_: 1e-6 * compared[-1])
@@ -73,4 +73,4 @@ def test_a_small_network_is_also_compared_at_eight_steps(
     built: Any = SimpleNamespace(name="Pipe")
     scheduler: Any = None
     found = compare_samples(built, modules, CallSettings({"num_inference_steps": 3}), {}, scheduler)
-    assert compared == counts and found == 1e-6 * counts[-1]
+    assert compared == counts and found == {count: 1e-6 * count for count in counts}
