@@ -45,7 +45,6 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "SGMSE+": ("the recording", "the predictor alone"),
     "StoRM": ("sgmse, 60 evaluations",),
     "ResShift": ("15 steps",),
-    "NeuralRemaster": ("image-to-image of strength 0.8",),
     "LoRA-enhanced distillation": ("two rows, 8 steps",),
     "NASA": ("no negative text",),
 }
