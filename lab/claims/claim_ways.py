@@ -183,7 +183,8 @@ def upper(s: Setting) -> Floats:
 def cyclic(s: Setting) -> Floats:
     """Cyclic one-way diffusion as in the authors' code, but without prompts: 7 + 20 + 5 evaluations."""
     (first, end, again), cycles, mask = (3, 5, 6), 10, upper(s)
-    inverse = s.sampler.steps("ddim_inverse:10", s.seeds, s.who, given={"x": s.known * mask})
+    back = s.sampler.compile("ddim_inverse:10", 1.0)
+    inverse = s.sampler.steps(back, s.seeds, s.who, given={"x": s.known * mask})
     kept = [state.after[0] for state in islice(inverse, 10 - first)][::-1]  # before the steps from `first` on
     noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10", 1.0) for eta in (1.0, 0.1))
     plan = tail(time_travel(noisy, cycles, end - first, (first, end)), first)

@@ -74,6 +74,32 @@ def test_a_story_of_all_seeds_is_the_page_s() -> None:
     np.testing.assert_array_equal(claim_ways.story(of), story)
 
 
+def test_phases_of_all_seeds_are_the_page_s_without_a_cutoff() -> None:
+    sampler, picture = setting(range(2)).sampler, np.random.default_rng(0).standard_normal((2, 1, 28, 28))
+    of: Any = SimpleNamespace(
+        sampler=sampler, seeds=[3, 4], picture=picture, sample=lambda plan, given: (len(plan.steps), given["noise"])
+    )
+    steps, noise = claim_ways.from_phases(of)
+    expected = functions(ROOT / "lab/compositions.md").phase_noise(picture, sampler.draws([3, 4])(0))
+    np.testing.assert_allclose(noise, expected, atol=1e-6)
+    assert steps == 10
+
+
+def test_a_held_picture_goes_in_cycles_as_on_the_page() -> None:
+    """Without guidance, which this bundle has by default."""
+    of = setting(range(1))
+
+    def compile_plain(plan: str) -> Any:
+        return of.sampler.compile(plan, 1.0)
+
+    def steps(plan: Any, *args: Any, **given: Any) -> Any:
+        return of.sampler.steps(compile_plain(plan) if isinstance(plan, str) else plan, *args, **given)
+
+    plain = SimpleNamespace(compile=compile_plain, steps=steps, draws=of.sampler.draws)
+    cow = functions(ROOT / "lab/compositions.md").cow
+    np.testing.assert_array_equal(claim_ways.cyclic(of), cow(plain, of.known, claim_ways.upper(of), of.who))
+
+
 def test_the_filter_leaves_out_the_sample_of_ten_that_varies_most() -> None:
     """Over the last five of 20 steps; over four or six another one varies most."""
     states = [SimpleNamespace(x0=x0) for x0 in np.random.default_rng(1).standard_normal((20, 10, 4))]

@@ -56,13 +56,13 @@ def test_momentum_is_the_published_recurrence(solver, given, beta):
     assert made == pytest.approx(y * TIMES[-1].alpha, abs=1e-12)
 
 
-@pytest.mark.parametrize("beta", [0.3, 0.8])
-def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(beta):
+@pytest.mark.parametrize(("given", "beta"), [({"beta": 0.3}, 0.3), ({}, 0.8)])
+def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(given, beta):
     """The recurrence of the authors' code by hand. The velocity begins in the second step. The last step of these
     times, of order 2, has it too.
     """
     rng = np.random.default_rng(0)
-    plan = trace_plan("test", partial(hb_dpmpp_2m, beta=beta), TIMES, denoising(LINEAR, "sample"))
+    plan = trace_plan("test", partial(hb_dpmpp_2m, **given), TIMES, denoising(LINEAR, "sample"))
     x0s = rng.standard_normal((5, 3))
     made = sample(plan, lambda index, step, u: [x0s[index]], lambda k: np.array([1.1] * 3), np.float64)
     x, v = np.full(3, 1.1) * TIMES[0].sigma, None
@@ -75,14 +75,14 @@ def test_heavy_ball_averages_the_predictions_of_dpm_solver_pp(beta):
     assert made == pytest.approx(x, abs=1e-12)
 
 
-@pytest.mark.parametrize("beta", [0.3, 0.8])
-def test_heavy_ball_averages_the_corrections_of_unipc(beta):
+@pytest.mark.parametrize(("given", "beta"), [({"beta": 0.3}, 0.3), ({}, 0.8)])
+def test_heavy_ball_averages_the_corrections_of_unipc(given, beta):
     """The recurrence of the authors' code by hand, with B2(h) and order 2: momentum only in the corrector, on the
     term that is divided by sigma_t. Steps of order 1 have weight 1/2; r is the place of the previous evaluation, in
     steps.
     """
     rng = np.random.default_rng(0)
-    plan = trace_plan("test", partial(hb_unipc, beta=beta), TIMES, denoising(LINEAR, "sample"))
+    plan = trace_plan("test", partial(hb_unipc, **given), TIMES, denoising(LINEAR, "sample"))
     ms = rng.standard_normal((5, 3))
     made, seen = record_inputs(plan, [[m] for m in ms], [np.full(3, 1.1)])
     x, v = np.full(3, 1.1) * TIMES[0].sigma, None
