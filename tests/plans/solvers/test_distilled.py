@@ -56,8 +56,8 @@ def test_only_ctm_tells_a_second_time():
 
 
 def test_tcd_goes_back_to_a_share_of_the_next_timestep():
-    """alpha_t / alpha_u of x there, u = floor(0.7 x 505) = 353, and noise up to t: Zheng et al., as published."""
-    plan = plan_of("tcd(gamma=0.3)", LINEAR, "epsilon", (900, 505, 200))
+    """alpha_t / alpha_u of x there, u = floor(0.7 x 505) = 353, and noise up to t: Zheng et al., whose gamma is 0.3."""
+    plan = plan_of("tcd", LINEAR, "epsilon", (900, 505, 200))
     schedule = NoiseSchedule(LINEAR)
     s, t, u = (schedule.time(each) for each in (900, 505, 353))
     x, eps, z = plan.steps[0].update[0]
