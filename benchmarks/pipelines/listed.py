@@ -41,7 +41,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -196,8 +196,9 @@ class _ListedNetwork:
         interface = self.module.interface
         for condition, name in zip(interface.conditions, interface.arguments, strict=True):
             if condition.default is not None:  # as in a run of the bundle
-                value = torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
-                yield value.to(_dtype(condition))
+                is_null = self.order[branch] == UNCOND and condition.null is not None
+                value = torch.tensor((condition.null,) if is_null else condition.default)
+                yield value.reshape(1, *condition.shape).expand(rows, *condition.shape).to(_dtype(condition))
                 continue
             value = list(branch_values(self.run.steps[0], self.found, self._path(name), 1))[branch]
             value = self._unpack(value) if name == IMAGE else value

@@ -54,6 +54,10 @@ class Folder:
         named = self.index.get(component)
         return bool(named) and named != [None, None] and (self.path / component).is_dir()
 
+    def is_onnx(self, component: str) -> bool:
+        """Return True for a component that optimum exported."""
+        return (self.path / component / ONNX).is_file()
+
     def class_of(self, component: str) -> str:
         """Return the class name of a component from model_index.json, which stores [library, class]."""
         named = self.index.get(component)

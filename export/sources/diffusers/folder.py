@@ -110,7 +110,7 @@ def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
         and any(folder.class_of(name) in denoisers for name in DENOISERS)
     ):
         return False
-    if any((folder.path / name / ONNX).is_file() for name in DENOISERS):
+    if any(map(folder.is_onnx, DENOISERS)):
         return False
     from fewstep.export.sources.diffusers.recording.components import is_pipeline  # imports diffusers
 

@@ -12,6 +12,9 @@ from fewstep.runtime.bundle.manifest import Condition
 
 IMAGE = "image"  # argument of a condition that is concatenated to x along the channels
 ADDED = "added."  # prefix of arguments that diffusers takes in a separate dict
+TIME_IDS = f"{ADDED}time_ids"
+SCORED = "requires_aesthetics_score"  # field of model_index.json
+AESTHETIC_SCORE = "aesthetic_score"  # argument of a condition that is appended to the time ids
 WRITE_IT = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # the network's names for x
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CONTROLNET
-from fewstep.export.sources.diffusers.interface import ADDED, IMAGE, Interface
+from fewstep.export.sources.diffusers.interface import ADDED, AESTHETIC_SCORE, IMAGE, TIME_IDS, Interface
 
 NetworkArguments = dict[str, Any]  # the network's arguments except x and time
 TEXT = "encoder_hidden_states"
@@ -23,6 +23,8 @@ class ConditionedNetwork(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
         arguments: NetworkArguments = dict(zip(self.interface.arguments, conditions, strict=True))
+        if AESTHETIC_SCORE in arguments:
+            arguments[TIME_IDS] = torch.cat([arguments[TIME_IDS], arguments.pop(AESTHETIC_SCORE)[:, None]], dim=1)
         added = {name: arguments.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
         if added:
             arguments["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}

@@ -4,7 +4,7 @@ to their scheduler."""
 import logging
 
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.interface import WRITE_IT
+from fewstep.export.sources.diffusers.interface import SCORED, WRITE_IT
 from fewstep.plans.configs.pipelines import PIPELINES
 from fewstep.plans.errors import UserError
 
@@ -60,10 +60,10 @@ def warn_of_pipeline(folder: Folder) -> None:
     elif name not in PIPELINES:
         why = f"fewstep does not know what {name} changes" if name else "model_index.json names no pipeline"
         LOG.warning("%s: the times of the plan scheduler:N are the scheduler's own: %s", folder.path, why)
-    if folder.index.get("requires_aesthetics_score"):
+    if folder.index.get(SCORED) and folder.is_onnx("unet"):
         LOG.warning(
             "%s: all branches of guidance read an aesthetic score of 6, but the pipeline's unconditional branch reads "
-            "one of 2.5 (negative_aesthetic_score): add --null time_ids=@FILE.npy with float32 "
-            "[HEIGHT, WIDTH, 0, 0, 2.5], in pixels",
+            "one of 2.5 (negative_aesthetic_score): export the original pipeline's folder, or add "
+            "--null time_ids=@FILE.npy with float32 [HEIGHT, WIDTH, 0, 0, 2.5], in pixels",
             folder.path,
         )

@@ -1,10 +1,14 @@
 """U-Nets of diffusers. One function per class, with the name of the class, reads the interface from a config."""
 
 import numpy as np
+from msgspec.structs import replace
 
 from fewstep.export.sources.diffusers.files import Config, Folder
 from fewstep.export.sources.diffusers.interface import (
     ADDED,
+    AESTHETIC_SCORE,
+    SCORED,
+    TIME_IDS,
     WRITE_IT,
     Interface,
     NamedCondition,
@@ -20,8 +24,9 @@ from fewstep.runtime.bundle.manifest import Condition
 
 CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
 LCM_GUIDANCE = 8.5  # default guidance weight of LCM's pipeline
-AESTHETIC_SCORE = 6.0  # SDXL's refiner reads it instead of the target size
-TIME_IDS = (0.0, 1024.0)  # range of sizes and crops
+SCORE, NULL_SCORE = 6.0, 2.5  # of the branches of SDXL's refiner, which reads a score instead of the target size
+SCORES = (1.0, 10.0)
+SIZES = (0.0, 1024.0)  # range of sizes and crops
 NOISE_LEVELS = (0.0, 1000.0)
 TIME_FACTOR = 4  # width of the time embedding over that of the first block
 SUPER_RESOLUTION = (
@@ -61,9 +66,11 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
     shape = read_x_shape(config)
     if config.get("addition_embed_type") == "text_time":
         ids = _time_ids(folder, shape)
-        pooled = config["projection_class_embeddings_input_dim"] - len(ids) * config["addition_time_embed_dim"]
+        scores = _aesthetic_scores(folder)
+        numbers = len(ids) + len(scores)
+        pooled = config["projection_class_embeddings_input_dim"] - numbers * config["addition_time_embed_dim"]
         taken.append(vector_condition("pooled_text", f"{ADDED}text_embeds", pooled))
-        taken.append(setting_condition("time_ids", f"{ADDED}time_ids", ids, TIME_IDS))
+        taken += [setting_condition("time_ids", TIME_IDS, ids, SIZES), *scores]
     if images or config.get("addition_embed_type") == "image":
         taken.append(vector_condition("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
     if folder.pipeline in SUPER_RESOLUTION:  # half of the input is x, half of the output a learned variance
@@ -88,7 +95,18 @@ def _text_width(config: Config) -> int:
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
     """Return SDXL's default size conditions: those of an uncropped image in its original size."""
     size = [float(length * folder.pixels_per_latent) for length in shape[1:]]
-    return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
+    if not folder.index.get(SCORED):
+        return [*size, 0.0, 0.0, *size]
+    return [*size, 0.0, 0.0, *([SCORE] if folder.is_onnx("unet") else [])]
+
+
+def _aesthetic_scores(folder: Folder) -> list[NamedCondition]:
+    """Return the condition for the aesthetic score of SDXL's refiner, whose default differs in the unconditional
+    branch. An ONNX file takes the score as one of its `time_ids`."""
+    if not folder.index.get(SCORED) or folder.is_onnx("unet"):
+        return []
+    score, argument = number_condition(AESTHETIC_SCORE, AESTHETIC_SCORE, SCORE, SCORES)
+    return [(replace(score, null=NULL_SCORE, shared=False), argument)]
 
 
 def _class_conditions(config: Config) -> list[NamedCondition]:

@@ -88,7 +88,7 @@ PUBLISHED = {
     "sdxl-refiner": Published(
         {**SDXL, "projection_class_embeddings_input_dim": 2560, "cross_attention_dim": 1280},
         LARGE,
-        {TEXT: (77, 1280), "added.text_embeds": (1280,), "added.time_ids": (5,)},
+        {TEXT: (77, 1280), "added.text_embeds": (1280,), "added.time_ids": (4,), "aesthetic_score": ()},
         index={"requires_aesthetics_score": True},
         files=VAE,
     ),
@@ -181,6 +181,22 @@ def test_what_a_pipeline_fills_in_by_itself_has_a_default(tmp_path: Path) -> Non
     found = {each.name: each for each in read(UNET, SDXL, folder(tmp_path, {}, VAE)).conditions}
     assert found["time_ids"].default == (1024, 1024, 0, 0, 1024, 1024) and found["time_ids"].shared
     assert found["text"].default is None and not found["text"].shared
+
+
+def test_the_score_of_the_refiner_differs_in_the_unconditional_branch(tmp_path: Path) -> None:
+    """The pipeline's aesthetic_score and negative_aesthetic_score; its sizes are the same in both branches."""
+    refiner = PUBLISHED["sdxl-refiner"]
+    found = {each.name: each for each in read(UNET, refiner.config, folder(tmp_path, refiner.index, VAE)).conditions}
+    score = found["aesthetic_score"]
+    assert (score.default, score.null, score.shared) == ((6.0,), 2.5, False)
+    assert found["time_ids"].default == (1024, 1024, 0, 0) and found["time_ids"].shared
+
+
+def test_an_onnx_file_takes_the_score_as_one_of_its_time_ids(tmp_path: Path) -> None:
+    refiner = PUBLISHED["sdxl-refiner"]
+    of = folder(tmp_path, refiner.index, {**VAE, "unet/model.onnx": {}})
+    found = {each.name: each for each in read(UNET, refiner.config, of).conditions}
+    assert found["time_ids"].default == (1024, 1024, 0, 0, 6) and "aesthetic_score" not in found
 
 
 def test_a_flux_gets_times_up_to_one(tmp_path: Path) -> None:

@@ -91,13 +91,17 @@ def test_what_export_does_not_do_as_the_pipeline_is_one_line(
     assert says in line
 
 
-def test_a_score_that_the_unconditional_branch_does_not_share_is_named(
+def test_a_score_that_the_unconditional_branch_does_not_share_is_named_for_an_onnx_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SDXL's refiner: time_ids are shared by all branches here, but those of its pipeline have another score."""
+    """SDXL's refiner: one input has the sizes, which all branches share, and the score, which they do not."""
     (tmp_path / "model_index.json").write_text(
         json.dumps({"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": True})
     )
+    warn_of_pipeline(Folder(tmp_path))
+    assert not caplog.text
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "model.onnx").touch()
     warn_of_pipeline(Folder(tmp_path))
     assert "unconditional branch reads one of 2.5" in caplog.text and "--null time_ids=@FILE.npy" in caplog.text
 
