@@ -3,8 +3,11 @@ authors holds; the others say what the system is worth to a user.
 
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
 compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS, which `ipndm` is, and with the solver that
-gets momentum. A search is compared with the plan that it begins in.
+gets momentum. A search is compared with the plan that it begins in. FK steering and SVDD are compared with the best of
+as many samples of their own plan, and RBF with that of a plan without noise, as in its paper.
 """
+
+from lab.claims.claim import OF_ITS_PLAN
 
 AUTHORS: dict[str, tuple[str, ...]] = {
     "PAG": ("one row in half the evaluations",),
@@ -27,15 +30,15 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "MRS of the SDE": ("sgmse", "sgmse, 60 evaluations"),
     "Score-SDE": ("the predictor alone",),
     "Score-SDE at r 0.01": ("the predictor alone",),
-    "PNDM": ("ddim at 20", "ddim at 50", "ddim at 250"),
-    "PNDM of order 4": ("ddim at 20", "ddim at 50", "ddim at 250"),
+    "PNDM": ("ddim at 20", "ddim at 50", "ddim at 250", "ddim at 1000"),
+    "PNDM of order 4": ("ddim at 20", "ddim at 50", "ddim at 250", "ddim at 1000"),
     "StreamDiffusion RCFG": ("two branches of the best weight",),
     "StreamDiffusion batch": ("a sequence",),
     "StreamDiffusion filter": ("no filter",),
     "illustration sequences": ("one noise",),
-    "SVDD": ("best of N",),
+    "SVDD": (OF_ITS_PLAN,),
     "noise search": ("more steps",),
-    "FK steering": ("best of N",),
+    "FK steering": (OF_ITS_PLAN,),
     "RBF": ("best of N",),
     "FK correctors": ("guidance alone",),
     "Time-Shift Sampler": ("the same plan",),
@@ -44,6 +47,8 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "Denoising MCMC": ("dpmpp_2m",),
     "SGMSE+": ("the recording", "the predictor alone"),
     "StoRM": ("sgmse, 60 evaluations",),
+    "StoRM as published, 5 steps": ("sgmse, 60 evaluations",),
+    "StoRM as published, 10 steps": ("sgmse, 60 evaluations",),
     "ResShift": ("15 steps",),
     "LoRA-enhanced distillation": ("two rows, 8 steps",),
     "NASA": ("no negative text",),

@@ -18,6 +18,7 @@ GRIDS = ("arctan", "ays_svd", "trailing")
 MANY = 256  # number of seeds for a distance between distributions
 LOG_P = "log p(class)"
 ITSELF = "the same in float32"  # a control for int8, which does not compete with the system
+OF_ITS_PLAN = "best of N along ddpm"  # the authors' control; along `ddim` the best of N is better
 
 
 @dataclass(frozen=True)

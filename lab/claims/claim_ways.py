@@ -19,7 +19,7 @@ from fewstep.runtime import Hold
 from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sampling.execute import StepEvaluation, begin, build_evaluation, combine, update
 from lab.claims import scores
-from lab.claims.claim import GUIDED, LOG_P, SHIPPED, Claim
+from lab.claims.claim import GUIDED, LOG_P, OF_ITS_PLAN, SHIPPED, Claim
 from lab.claims.plan_ways import model
 from lab.claims.settings import BATCH, LAWFUL, Setting, W, plan_of_steps
 
@@ -56,6 +56,11 @@ def best_of(s: Setting, evaluations: int) -> Floats:
     """Return samples of each seed, seed by seed, as many as the evaluations allow. For best of N, `ddim` is better than
     `ddpm`."""
     return several(s, f"ddim:{STEPS}", max(evaluations // STEPS, 1))
+
+
+def best_of_own(s: Setting, evaluations: int) -> Floats:
+    """Return samples as `best_of` does, along the plan of the populations."""
+    return several(s, f"ddpm:{STEPS}", max(evaluations // STEPS, 1))
 
 
 def several(s: Setting, plan: str, count: int) -> Floats:
@@ -305,10 +310,13 @@ CLAIMS = [
             unit="run",
             has_longer=False,
         ),
-    *[Claim(system, "more reward than the best of N", "best of N", LOG_P, SEARCH,
-            way, best_of, scores.best_reward, has_longer=False, is_aim=True)
-      for system, way in (("FK steering", run_population), ("RBF", roll_over),
-                          ("SVDD", lambda s: run_population(s, choice="best")))],
+    *[Claim(system, "more reward than the best of N", control, LOG_P, SEARCH,
+            way, theirs, scores.best_reward, has_longer=False, is_aim=True)
+      for system, way, controls in (
+          ("FK steering", run_population, {"best of N": best_of, OF_ITS_PLAN: best_of_own}),
+          ("RBF", roll_over, {"best of N": best_of}),
+          ("SVDD", lambda s: run_population(s, choice="best"), {"best of N": best_of, OF_ITS_PLAN: best_of_own}))
+      for control, theirs in controls.items()],
     Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
           lambda s: draw_guided_particles(s, True), lambda s, n: draw_guided_particles(s, False), scores.lawful,
           GUIDED[:1], unit="class", has_longer=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.markdown import with_part
 from lab.claims.authors_baselines import AUTHORS
-from lab.claims.claim import ITSELF
+from lab.claims.claim import ITSELF, OF_ITS_PLAN
 from lab.claims.claim_lines import Line
 from lab.claims.headlines import headline_table
 
@@ -123,7 +123,9 @@ def holds(lines: Sequence[Line]) -> str:
 
 def worth(lines: Sequence[Line]) -> str:
     """Return whether a system pays. It pays in part if a line pays, and no other line of the same variant, model,
-    figure and evaluations has a significant loss at equal evaluations. A loss at fewer evaluations counts for all."""
+    figure and evaluations has a significant loss at equal evaluations. A loss at fewer evaluations counts for all. The
+    best of N of a system's own plan does not count, since another plan gives better ones."""
+    lines = [line for line in lines if line.control != OF_ITS_PLAN] or lines
     if all(line.pays for line in lines):
         return "pays"
     if all(line.is_open for line in lines):

@@ -20,7 +20,7 @@ from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.claims import claim_lines, claim_ways, scores, settings, systems
 from lab.claims.authors_baselines import AUTHORS
-from lab.claims.claim import ITSELF, Claim, nearest
+from lab.claims.claim import ITSELF, OF_ITS_PLAN, Claim, nearest
 from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, make_page
 from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, select_claims
 from lab.claims.headlines import HEADLINES, headline_table
@@ -192,7 +192,8 @@ def test_as_good_in_half_the_evaluations_pays(figure: str, of_plain: int, gain: 
 
 def test_the_authors_claim_is_not_refuted_by_the_cost() -> None:
     """A gain that is too small for twice the evaluations is still a gain."""
-    of = msgspec.structs.replace(line(Gain(0.3, 0.09), None), figure="SI-SDR", plain_evaluations=4)
+    more = {"figure": "SI-SDR", "plain_evaluations": 4, "system": "StoRM", "control": "sgmse, 60 evaluations"}
+    of = msgspec.structs.replace(line(Gain(0.3, 0.09), None), **more)
     assert systems.holds([of]) == "yes: fashion_mnist" and systems.worth([of]) == "does not pay"
 
 
@@ -269,6 +270,7 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
         (sure, {"plain_evaluations": 7, "system": "SVDD of two"}, "does not pay"),
         (sure, {"plain_evaluations": 9}, "pays in part"),
         (sure, {"plain_evaluations": 8, "control": ITSELF}, "pays in part"),
+        (unsure, msgspec.structs.replace(sure, control=OF_ITS_PLAN), "not decided"),
         (sure, {"plain_evaluations": 8, "model": "cifar10"}, "pays in part"),
         (sure, {"plain_evaluations": 7, "model": "cifar10"}, "does not pay"),
     ):
@@ -277,9 +279,10 @@ def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_i
 
 
 def test_a_claim_holds_by_the_authors_own_baselines_alone() -> None:
-    """`best of N` is a baseline of SVDD, and `more steps` is not."""
-    sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))
-    other, elsewhere = ({"control": "more steps"}, {"model": "cifar10"})
+    """The best of N of its plan is a baseline of SVDD, and that of another plan is not."""
+    of_its_plan = lambda mean: msgspec.structs.replace(line(Gain(mean, 0.4), None), control=OF_ITS_PLAN)  # noqa: E731
+    sure, unsure, loss = (of_its_plan(mean) for mean in (1.0, 0.7, -1.0))
+    other, elsewhere = ({"control": "best of N"}, {"model": "cifar10"})
     for lines, text in (
         ([sure], "yes: fashion_mnist"),
         ([unsure], "not decided: fashion_mnist"),
@@ -310,8 +313,8 @@ def test_a_baseline_of_the_authors_is_a_control_of_a_claim() -> None:
 
 
 def test_a_headline_is_an_authors_baseline_next_to_our_figures() -> None:
-    made = msgspec.structs.replace(line(Gain(1.0, 0.1), None), figure="-FD")
-    words = "| SVDD | more reward than the best of N | fashion_mnist | -FD | 2.00, 8 | best of N: 1.00, 8 |"
+    made = msgspec.structs.replace(line(Gain(1.0, 0.1), None), figure="-FD", control=OF_ITS_PLAN)
+    words = f"| SVDD | more reward than the best of N | fashion_mnist | -FD | 2.00, 8 | {OF_ITS_PLAN}: 1.00, 8 |"
     assert f"{words} yes |" in headline_table([made])
     assert f"{words} no |" in headline_table([msgspec.structs.replace(made, gain=Gain(-1.0, 0.1))])
     assert {(system, control) for system, _, control in HEADLINES} <= {
@@ -351,6 +354,9 @@ def test_what_works_names_a_test_of_its_code() -> None:
         for path in re.findall(r"`((?:tests|benchmarks|plans|fitting|runs|literature|lab)/[^`:]+)", note):
             assert (ROOT / path).exists(), (system, path)
         assert not re.search(r"`tests/(?!families/)[^`:]+`", note), (system, "a file of tests, and no function")
+        for function, name in re.findall(r"`(\w+)` of (com\w+\.md)", note):
+            page = (ROOT / ("docs" if name == "compose.md" else "lab") / name).read_text()
+            assert f"def {function}(" in page, (system, function)
         sources = {path: (ROOT / path).read_text() for path, _ in systems.tests(note)}
         for path, function in systems.tests(note):
             assert f"def {function}(" in sources[path], (system, path, function)
