@@ -124,7 +124,7 @@ def test_residual_shift_grows_geometrically_in_a_power_of_time():
 
 
 def test_rddm_takes_the_residual_in_early_and_the_noise_late():
-    schedule = NoiseSchedule(ScheduleSpec("rddm", timesteps=4, noise_variance=0.01))
+    schedule = NoiseSchedule(ScheduleSpec("rddm", timesteps=4))
     assert [schedule.alpha(t) for t in range(4)] == pytest.approx([1 - 0.4, 1 - 0.7, 1 - 0.9, 0])
     assert [schedule.sigma(t) ** 2 for t in range(4)] == pytest.approx([0.001, 0.003, 0.006, 0.01])
 

@@ -1,0 +1,195 @@
+"""claim_ways.py and student_ways.py: each line runs the system that it names, with the numbers that its row states."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fewstep.literature.populations import Steering
+from fewstep.literature.streams import SimilarityFilter
+from fewstep.plans.guidance import Residual
+from fewstep.plans.transforms import use_given_noise
+from fewstep.runtime import load, spectrogram
+from fewstep.runtime.bundle.manifest import Spectrogram
+from fewstep.runtime.windows import window_places
+from lab.claims import claim_ways, scores, student_ways
+from lab.claims.claim import OF_ITS_PLAN, Claim
+from lab.claims.claims import CLAIMS
+from lab.claims.settings import Setting
+
+
+def claims_of(system: str, control: str | None = None) -> list[Claim]:
+    found = [each for each in CLAIMS if each.system == system and control in (None, each.control)]
+    assert found
+    return found
+
+
+def brightness(feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return logits that rise with the brightness of a picture, for all labels but the last."""
+    return {"logits": np.outer(feeds["x"].mean((1, 2, 3)), np.r_[np.ones(9), 0])}
+
+
+@pytest.fixture
+def tiny(tiny_bundle: Path) -> Setting:
+    """Four seeds of label 1, whose reward is brightness."""
+    judge: Any = SimpleNamespace(input="x", graph=brightness)
+    return Setting(load(tiny_bundle), judge, "class", range(11, 51, 10), source="fashion_mnist")
+
+
+def test_the_search_tries_three_neighbours_of_the_best_noise(tiny: Setting) -> None:
+    """Each seed's noise moves by itself, where its reward rises."""
+    plan, draws = use_given_noise(tiny.sampler.compile("ddim:10", 1.0)), tiny.sampler.draws(tiny.seeds)
+    z, moved = draws(0).astype(float), 0
+    for number in (1, 2, 3):
+        tried = 0.84**0.5 * z + 0.4 * draws(number)
+        x, made = (tiny.sample(plan, given={"noise": each.astype(np.float32)}) for each in (z, tried))
+        is_better = tiny.reward(made) > tiny.reward(x)
+        z[is_better], moved = tried[is_better], moved + is_better.sum()
+    expected = tiny.sample(plan, given={"noise": z.astype(np.float32)})
+    for claim in claims_of("noise search"):
+        np.testing.assert_allclose(claim.ours(tiny), expected, atol=1e-5)
+    assert 2 < moved < 10
+
+
+def test_reinforce_moves_the_mean_of_a_class_in_four_rounds(tiny: Setting) -> None:
+    """The samples are those of the last round, each round has other noises, and three rounds moved the mean."""
+    plan, shift = use_given_noise(tiny.sampler.compile("ddim:10", 1.0)), np.zeros(tiny.sampler.bundle.manifest.x_shape)
+    for number in range(4):
+        z = tiny.sampler.draws([seed + 1000 * number for seed in tiny.seeds])(0)
+        x = tiny.sample(plan, given={"noise": (z + shift).astype(np.float32)})
+        r = tiny.reward(x)
+        shift = shift + 0.3 * np.mean(((r - r.mean()) / r.std())[:, None, None, None] * z, 0)
+    (claim,) = claims_of("REINFORCE on the start")
+    np.testing.assert_allclose(claim.ours(tiny), x, atol=1e-5)
+
+
+@pytest.mark.parametrize(("system", "choice"), [("FK steering", {}), ("SVDD", {"choice": "best"})])
+def test_populations_have_four_particles_in_ten_steps(
+    system: str, choice: dict[str, str], tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By differences of the reward at strength 1. SVDD continues the best one."""
+    ran = []
+    monkeypatch.setattr(claim_ways, "Steering", lambda *args: args)
+    made: Any = SimpleNamespace(samples=np.zeros((4, 4, 1)))
+    monkeypatch.setattr(claim_ways, "population", lambda *args, **options: ran.append((args, options)) or made)
+    for claim in claims_of(system):
+        claim.ours(tiny)
+    assert len(ran) == 2 and Steering.__dataclass_fields__["kind"].default == "difference"
+    for (_, plan, (_, strength, its_plan), _, particles, _), options in ran:
+        assert (plan.name, its_plan, strength, particles) == ("ddpm:10", plan, 1.0, 4)
+        assert {name: value for name, value in options.items() if name != "batch"} == choice
+
+
+@pytest.mark.parametrize(("control", "solver"), [("best of N", "ddim"), (OF_ITS_PLAN, "ddpm")])
+def test_the_best_of_n_has_four_noises_of_a_seed(control: str, solver: str, tiny: Setting) -> None:
+    for claim in claims_of("SVDD", control):
+        made = claim.plain(tiny, claim.evaluations)
+        rewards = [
+            tiny.reward(tiny.sampler.sample(f"{solver}:10", [64 * seed + n for seed in tiny.seeds], {"class": [1] * 4}))
+            for n in range(4)
+        ]
+        np.testing.assert_allclose(claim.score(tiny, made), np.max(rewards, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("model", "weight"), [("fashion_mnist", 3.0), ("cifar10", 1.4)])
+def test_residual_guidance_has_as_many_evaluations_as_two_branches(model: str, weight: float, tiny: Setting) -> None:
+    setting: Any = SimpleNamespace(source=model, picture=0, sample=lambda plan, **options: (plan, options))
+    (claim,) = claims_of("StreamDiffusion RCFG")
+    ours, theirs = claim.ours(setting), claim.plain(setting, claim.evaluations)
+    assert (ours[1]["guidance"], theirs[1]["guidance"]) == (Residual(weight), 6.0)
+    for plan, options in (ours, theirs):
+        compiled = tiny.sampler.compile(plan, options["guidance"], strength=options["strength"])
+        assert options["strength"] == 0.6 and sum(len(step.branches) for step in compiled.steps) == claim.evaluations
+
+
+def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
+    tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def stream(sampler: object, **options: Any) -> Any:
+        made.append((options["mode"], options.get("similar")))
+        frames = lambda film: range(len(film))  # noqa: E731
+        frames.stats = lambda: SimpleNamespace(calls=1)
+        return frames
+
+    monkeypatch.setattr(claim_ways, "stream", stream)
+    for system in ("StreamDiffusion batch", "StreamDiffusion filter"):
+        (claim,) = claims_of(system)
+        claim.ours(tiny), claim.plain(tiny, 4)
+    assert made == [("batch", None), ("sequence", None), ("sequence", SimilarityFilter()), ("sequence", None)]
+    assert [claims_of("StreamDiffusion batch")[0].asked, SimilarityFilter()] == [1.5, SimilarityFilter(0.98, 10)]
+
+
+@pytest.mark.parametrize(
+    ("control", "steps", "overlap"), [("windows that stand", 15, 0), ("windows that overlap by half", 10, 14)]
+)
+def test_windows_that_move_are_next_to_others_of_as_many_evaluations(
+    control: str, steps: int, overlap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    keep = lambda sampler, plan, shape, tiles, *_, **__: ran.append((plan, shape, tiles)) or np.zeros(1)  # noqa: E731
+    monkeypatch.setattr(claim_ways, "sample_tiles", keep)
+    sampler = SimpleNamespace(
+        bundle=SimpleNamespace(manifest=SimpleNamespace(x_shape=(1, 28, 28))), compile=lambda name, _: name
+    )
+    setting: Any = SimpleNamespace(sampler=sampler, seeds=range(1), who={})
+    (claim,) = claims_of("Any-Size-Diffusion", control)
+    claim.ours(setting), claim.plain(setting, claim.evaluations)
+    assert [(plan, tiles.overlap, tiles.moves) for plan, _, tiles in ran] == [
+        ("ddim:10", 0, True), (f"ddim:{steps}", overlap, False),
+    ]  # fmt: skip
+    for plan, shape, tiles in ran:
+        offsets = range(int(plan[5:]), 0, -1) if tiles.moves else [0] * steps
+        windows = [len(window_places(shape, (1, 28, 28), tiles.overlap, 1, offset)) for offset in offsets]
+        assert shape == (1, 28, 56) and sum(windows) == claim.evaluations
+    x = np.cumsum([0.1] * 4 + [0.5] + [0.1] * 3)[None, None, None]  # the step at the border in the middle
+    assert claim.score(setting, x).tolist() == pytest.approx([-5.0])
+
+
+def test_restorers_start_where_their_papers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resfusion at the degraded sample itself, whole; StoRM's score network is told the prediction, which sees y."""
+    ran: list[tuple[str, str, dict[str, Any]]] = []
+
+    def lower(source: str, precision: str, *_: object, **__: object) -> Any:
+        def sample(plan: str, seeds: range, **options: Any) -> NDArray[Any]:
+            ran.append((source.rpartition("/")[2], plan, options))
+            return np.full((2, 1), float(plan == "ddim:1"))
+
+        return SimpleNamespace(sample=sample)
+
+    monkeypatch.setattr(student_ways, "_lower", lower)
+    y = np.array([[3.0], [4.0]])
+    setting: Any = Setting(SimpleNamespace(), None, "y", range(2), pairs=(0 * y, y), source="x")  # type: ignore[arg-type]
+    for system, plan, control in (
+        ("Resfusion", "ddpm:5", "the same in float32"),
+        ("StoRM", "ddim:5", "the prediction alone"),
+        ("StoRM as published, 5 steps", "sgmse(corrections=0):5@linspace", None),
+    ):
+        (claim,) = claims_of(system, control)
+        claim.ours(setting)
+        source, ran_plan, options = ran[-1]
+        assert ran_plan == plan
+        np.testing.assert_array_equal(options["condition"]["y"], y)
+        if system == "Resfusion":
+            np.testing.assert_array_equal(options["given"]["image"], y)
+            assert (source, options["strength"], len(ran)) == ("resfusion.py:make", 1.0, 1)
+        else:
+            assert (source, ran[-2][:2]) == ("storm.py:make", ("storm.py:predictor", "ddim:1"))
+            assert (options["condition"]["predicted"] == 1).all() and "predicted" not in ran[-2][2]["condition"]
+
+
+def test_si_sdr_is_the_ratio_of_a_signal_to_what_is_orthogonal_to_it() -> None:
+    """20 dB at half the loudness."""
+    rng, sound = np.random.default_rng(0), Spectrogram(rate=8000, n_fft=126, hop=42, exponent=0.5, factor=0.3)
+    clean, noise = 0.1 * rng.standard_normal((2, 3, spectrogram.sample_count(sound, 32)))
+    noise -= (noise * clean).sum(1, keepdims=True) / (clean**2).sum(1, keepdims=True) * clean
+    noise *= 0.1 * np.linalg.norm(clean, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    first, second = (spectrogram.encode(sound, each) for each in (clean, 0.5 * (clean + noise)))
+    setting: Any = SimpleNamespace(
+        clean=first, sampler=SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(spectrogram=sound)))
+    )
+    np.testing.assert_allclose(scores.si_sdr(setting, second), 20.0, atol=0.01)
