@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.nearness import NEAR_SNR
-from fewstep.measure.spec.reading_errors import ErrorsByLam, Network, denoise, measure_improvement, select_rows
+from fewstep.measure.spec.reading_errors import (
+    ErrorsByLam,
+    Network,
+    denoise,
+    measure_improvement,
+    measure_significance,
+    select_rows,
+)
 from fewstep.measure.spec.spec_mistakes import SpecReading
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
@@ -22,7 +29,9 @@ from fewstep.runtime.arrays import Float32
 # A reading is excluded if its errors are larger in the mean, and smaller at no time, by this factor. On analytic
 # denoisers, the right beta_end was excluded for 1 of 58 wrong ones whose samples differ, by 28.6 dB.
 EXCLUDED = 1.02
+SIGNIFICANT = 2.0  # standard errors
 SAMPLES, STEPS = 4, 20  # of the comparison of samples
+SNR_MARGIN = 3.0  # dB above NEAR_SNR, since 4 samples differ by chance from the mean of many
 LOWEST, HIGHEST = -5.0, 5.0  # limits of log(alpha / sigma) along it, as for LAMS: beyond them x is noise, or data
 
 
@@ -55,7 +64,8 @@ def find_undecided(
     found = dict[str, tuple[float, str]]()
     for other in others:
         factor, at_one = measure_improvement(stated.errors, other.errors)
-        if factor < 1 / EXCLUDED and at_one < EXCLUDED:
+        is_clear = measure_significance(stated.errors, other.errors) > SIGNIFICANT
+        if factor < 1 / EXCLUDED and at_one < EXCLUDED and is_clear:
             continue
         fact, mistake = other.reading.fact, other.reading.mistake
         if factor > found.get(fact, (0.0, ""))[0] and not _samples_agree(draw_stated, draw, other.reading, power):
@@ -79,7 +89,7 @@ def _samples_agree(
         return False
     with np.errstate(over="ignore", invalid="ignore"):
         error = float(np.mean(np.square(one - another)))
-    return np.isfinite(error) and 10 * log10(power / error if error else inf) >= NEAR_SNR
+    return np.isfinite(error) and 10 * log10(power / error if error else inf) >= NEAR_SNR + SNR_MARGIN
 
 
 def _draw_samples(

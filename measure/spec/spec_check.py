@@ -8,7 +8,6 @@ named.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
 from typing import Any, get_args
 
@@ -21,7 +20,6 @@ from fewstep.measure.spec.alternatives import Alternative, find_undecided
 from fewstep.measure.spec.null_values import check_nulls
 from fewstep.measure.spec.reading_errors import (
     RIGHT,
-    ErrorsAtTime,
     Network,
     measure_errors,
     measure_improvement,
@@ -50,12 +48,21 @@ NULLS = "null values"
 SAME = "its output is the same at every time"
 
 
+class MeanErrors(msgspec.Struct, frozen=True):
+    """The mean squared errors of the network and of the linear denoiser at a time, both divided by the data's
+    variance."""
+
+    time: float
+    error: float
+    linear: float
+
+
 class SpecCheck(msgspec.Struct, frozen=True):
     """The errors of the network's predictions under the spec as stated, on samples of the data. `mistake` names the
     likely mistake, or is "" if the spec seems right. `unknown` lists, as text, what cannot be checked with these
     samples. `decided` lists the facts whose other values denoise worse, or give the same samples."""
 
-    errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
+    errors: tuple[MeanErrors, ...] = msgspec.field(name="times")
     samples: int
     mistake: str = ""
     unknown: tuple[str, ...] = ()
@@ -112,8 +119,7 @@ def check_spec(
     stated, others = setting.denoise(setting.stated), list(_try_readings(setting, candidate_readings(setting.stated)))
     mistake, about_nulls = _find_mistake(setting, stated, others), ""
     if not mistake and nulls:
-        errors_of = partial(measure_errors, network, setting.stated, data, rows=rows)
-        mistake, about_nulls = check_nulls(lambda values: errors_of(conditions=values), conditions, nulls, rows)
+        mistake, about_nulls = check_nulls(network, setting.stated, data, conditions, nulls, rows)
     ignores_time = _ignores_time(setting)
     if ignores_time and mistake:
         mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
@@ -130,7 +136,8 @@ def check_spec(
         decided = tuple(each for each in tested if not unknown.get(each))
     if ignores_time and not mistake:
         unknown[SAME] = f"whether the time should reach the network, as {SAME}"
-    return SpecCheck(tuple(stated.errors.values()), len(rows), mistake, tuple(filter(None, unknown.values())), decided)
+    errors = tuple(MeanErrors(each.time, each.error, each.linear) for each in stated.errors.values())
+    return SpecCheck(errors, len(rows), mistake, tuple(filter(None, unknown.values())), decided)
 
 
 def _try_readings(setting: _Setting, readings: Iterable[SpecReading]) -> Iterator[Alternative]:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from fewstep.measure.spec.alternatives import STEPS, Alternative, find_undecided
-from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam
+from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam, measure_significance
 from fewstep.measure.spec.spec_mistakes import SpecReading
 from fewstep.plans.spec import ScheduleSpec
 
 
 def errors(*values: float) -> ErrorsByLam:
     """Errors at successive times, where those of the linear denoiser are 1."""
-    return {float(lam): ErrorsAtTime(0.0, value, 1.0) for lam, value in enumerate(values)}
+    return {float(lam): ErrorsAtTime(0.0, np.full(8, value), 1.0) for lam, value in enumerate(values)}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,30 @@ def test_a_reading_is_excluded_if_its_errors_are_larger_in_the_mean_and_smaller_
         {},
     )
     assert found == ({"range of the data": "whether the data are in [0, 255]"} if is_undecided else {})
+
+
+def test_the_significance_is_that_of_a_difference_in_pairs() -> None:
+    """For a mean close to 1 the jackknife of its logarithm is the standard error of the mean."""
+    ratios = 1 + 0.01 * np.array([1.0, -1.0, 2.0, 0.0, 3.0, 1.0, -2.0, 4.0])
+    stated, other = ({0.0: ErrorsAtTime(0.0, each, 1.0)} for each in (np.ones(8), ratios))
+    expected = 0.01 / (0.01 * np.std([1.0, -1.0, 2.0, 0.0, 3.0, 1.0, -2.0, 4.0], ddof=1) / np.sqrt(8))
+    assert measure_significance(stated, other) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_reading_is_not_excluded_by_a_few_of_the_samples() -> None:
+    stated = SpecReading(ScheduleSpec("linear"), "epsilon")
+    of_data = SpecReading(stated.schedule, "epsilon", "the data are in [0, 255]: divide them", "range of the data")
+    by_one = {0.0: ErrorsAtTime(0.0, np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), 1.0)}
+    by_all = {0.0: ErrorsAtTime(0.0, np.array([1.2, 1.1, 1.1, 1.2, 1.1, 1.0, 1.2, 1.1]), 1.0)}
+    for errors_of_other, count in ((by_one, 1), (by_all, 0)):
+        found = find_undecided(
+            lambda x, *_: x,
+            Alternative(stated, errors(1.0)),
+            [Alternative(of_data, errors_of_other)],
+            np.zeros((2, 1, 2, 2), np.float32),
+            {},
+        )
+        assert len(found) == count
 
 
 def test_the_samples_of_the_stated_reading_are_drawn_once() -> None:
