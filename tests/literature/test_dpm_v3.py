@@ -82,6 +82,16 @@ def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known, to_the_en
         assert ours == pytest.approx(theirs, abs=tolerance)
 
 
+def test_orders_fall_before_the_clean_end_as_in_the_authors_code():
+    """Of 4 steps the third has order 2 at most, and the second knows two values. Without a clean end it has order 3."""
+    for times, falls in ((trailing(NoiseSchedule(COSINE), 4), True), (uniform_lambda(COSINE, 4), False)):
+        second, third = (
+            trace_plan("a", dpm_v3(degenerate(COSINE), order, False), times, denoising(COSINE, "v")).steps[2].update[0]
+            for order in (2, 3)
+        )
+        assert np.count_nonzero(second) == 3 and np.count_nonzero(third) == (3 if falls else 4)
+
+
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_a_corrector_redoes_the_step_with_the_value_at_its_end(order):
     """By hand for l = 0.6 and s = b = 0: a curve through f, and in the corrector through f's divided differences

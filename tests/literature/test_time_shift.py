@@ -31,11 +31,22 @@ def test_the_shift_is_where_the_schedule_has_the_variance():
 
 
 def test_it_stays_within_the_window_and_the_table():
+    """By default a window of 40 timesteps."""
     late = shift_times(PLAN, [999.0, 990.0, *(step.time for step in PLAN.steps[2:])])
-    for variance, way in ((9.0, 15), (0.0, -15)):
-        times = estimate_shift(late, SCHEDULE, [variance] * 10, window=30)
-        for time, step in zip(times[1:], late.steps[1:]):
-            assert time == (min(step.time + way, 999) if step.time > 200 else step.time)
+    for given, half in (({"window": 30}, 15), ({}, 20)):
+        for variance, way in ((9.0, half), (0.0, -half)):
+            times = estimate_shift(late, SCHEDULE, [variance] * 10, **given)
+            for time, step in zip(times[1:], late.steps[1:]):
+                assert time == (min(step.time + way, 999) if step.time > 200 else step.time)
+
+
+def test_the_time_at_the_cutoff_is_kept():
+    times = estimate_shift(PLAN, SCHEDULE, [9.0] * 10, cutoff=PLAN.steps[4].time)
+    assert [step.time < time for step, time in zip(PLAN.steps, times, strict=True)] == [
+        False,
+        *[True] * 3,
+        *[False] * 6,
+    ]
 
 
 def test_only_the_network_times_change():
