@@ -109,6 +109,13 @@ def test_evolution_finds_what_as_many_random_draws_miss() -> None:
         assert max(quality(own.random(rng)) for _ in range(tried)) < 2 * best
 
 
+def test_a_search_tries_168_candidates_as_the_systems_page_says() -> None:
+    """24 of the first population and of 6 generations, if children are new."""
+    asked, rng = list[tuple[int, ...]](), np.random.default_rng(0)
+    evolve([(1, 2, 3)], species(3, 200), lambda places: asked.append(places) or rng.random())
+    assert len(asked) == len(set(asked)) == 7 * 24
+
+
 def test_candidates_increase_and_stay_between_the_ends() -> None:
     rng, own = np.random.default_rng(0), species(4, 12)
     for _ in range(200):
