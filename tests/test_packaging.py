@@ -37,6 +37,15 @@ def test_setuptools_finds_the_typed_packages() -> None:
     assert sorted({name.partition(".")[0] for name in found}) == list(PACKAGES)
 
 
+def test_the_root_has_no_stray_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this folder is no clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = {path for path in listed.split("\0") if path and "/" not in path}
+    documents = {"README.md", "CHANGELOG.md", "LICENSE"}
+    assert files == documents | {"pyproject.toml", "setup.py", ".gitignore", ".git-blame-ignore-revs"}
+
+
 def test_the_weights_are_shipped_and_small() -> None:
     weights = ROOT / "models/fashion_mnist/fashion_mnist.safetensors"
     assert weights.stat().st_size <= 8_000_000
