@@ -3,7 +3,7 @@ authors holds; the others say what the system is worth to a user.
 
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
 compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS, which `ipndm` is, and with the solver that
-gets momentum. A search is compared with the plan that it begins in. FK steering and SVDD are compared with the best of
+gets momentum. A search is compared with the best plan without it. FK steering and SVDD are compared with the best of
 as many samples of their own plan, and RBF with that of a plan without noise, as in its paper.
 """
 

@@ -28,7 +28,8 @@ Candidate = tuple[Places, Decisions]
 
 
 def fit_plan(setting: FitSetting) -> Plan:
-    """Return the plan with the best decisions. The initial candidates are DPM-Solver++ and UniPC of order 2."""
+    """Return the plan with the best decisions. The initial candidates are DPM-Solver++ of order 2, without and with a
+    corrector of order 2, where UniPC's has order 3."""
     steps = setting.evaluations
     times = setting.times(CHOICES)
 
@@ -51,7 +52,7 @@ def fit_plan(setting: FitSetting) -> Plan:
 
 def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
     """Return decisions with order 2 wherever two predictions at finite lambda are available. Earlier steps and the last
-    one have order 1. `corrected` adds UniPC's corrector."""
+    one have order 1. `corrected` adds a corrector of the same order."""
     relaxed = Expansion(2, relaxation=bh2)
     middle = Decision(relaxed, corrector=replace(relaxed, start=2) if corrected else None)
     ends = min(1 + infinite, steps)

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from fewstep.literature.fits import solver_search
 from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
@@ -66,6 +67,14 @@ def made(solver, times):
 def test_known_solvers_are_decisions(known, same):
     times = uniform_lambda(COSINE, 7)
     assert made(same, times) == pytest.approx(made(known, times), abs=1e-9)
+
+
+def test_the_search_begins_at_dpm_solver_pp_without_and_with_a_corrector_of_order_2():
+    times = uniform_lambda(COSINE, 7)
+    plain, corrected = (solver_search.multistep(7, 0, each) for each in (False, True))
+    known = partial(solvers.dpmpp_2m, lower_order_final=True)
+    assert made(usf(plain), times) == pytest.approx(made(known, times), abs=1e-9)
+    assert [each.corrector for each in corrected] == [None, *[Expansion(2, 2, relaxation=bh2)] * 5, None]
 
 
 def test_dpm_solver_2_is_a_start_point_two_back():
