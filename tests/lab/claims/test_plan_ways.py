@@ -1,16 +1,22 @@
-"""plan_ways.py: each line runs the solver that it names."""
+"""plan_ways.py: each line runs the solver or the change that it names."""
 
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.guidance import Pag
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from lab.claims import scores
+from fewstep.runtime import load
+from lab.claims import plan_ways, scores
 from lab.claims.plan_ways import CLAIMS
+from lab.claims.settings import APART, Setting
 
 
 def test_lines_of_mr_sampler_run_its_second_order_steps_without_the_midpoint_rule() -> None:
@@ -64,3 +70,57 @@ def test_lines_of_solvers_run_them_and_their_controls_in_the_stated_evaluations(
     for (name, guidance), evaluations in stated.items():
         plan = compile_plan(name, DenoiserFacts(ScheduleSpec("linear"), "epsilon"), guidance)
         assert sum(len(step.branches) for step in plan.steps) == evaluations, name
+
+
+@pytest.mark.parametrize(("way", "least", "most"), [("ours", 50, 60), ("plain", 25, 35)])
+def test_a_picture_comes_back_by_bdia_nearer_than_by_ddim_in_40_evaluations(
+    way: str, least: float, most: float, tiny_bundle: Path
+) -> None:
+    calls, sampler = [], load(tiny_bundle)
+    graph = sampler.network().graph
+    counting = sampler.with_network_parts(graph=lambda feeds: calls.append(1) or graph(feeds))
+    of = Setting(counting, None, "class", range(2))
+    (claim,) = (each for each in CLAIMS if each.system == "BDIA")
+    assert of.picture.shape[0] == len(of.seeds)  # made before its evaluations are counted
+    calls.clear()
+    made = claim.ours(of) if way == "ours" else claim.plain(of, claim.evaluations)
+    assert least < scores.psnr_of_return(of, made).mean() < most and len(calls) == claim.evaluations == 40
+
+
+def test_the_time_shift_of_a_line_is_of_the_mean_variance_of_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the window and the cutoff of its network."""
+    plan = compile_plan("ddim:10", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
+    inputs = np.random.default_rng(0).standard_normal((10, len(APART), 1, 2, 2))
+    told, ran = [], []
+    sampler = SimpleNamespace(
+        bundle=SimpleNamespace(manifest=SimpleNamespace(schedule=ScheduleSpec("linear"))),
+        compile=lambda name, _: plan,
+        steps=lambda _, seeds, who: told.append((seeds, who)) or [SimpleNamespace(u=u) for u in inputs],
+    )
+    (claim,) = (each for each in CLAIMS if each.system == "Time-Shift Sampler")
+    setting: Any = SimpleNamespace(
+        source="unet_epsilon_linear.py:make", sampler=sampler, condition="class", sample=lambda *a, **_: ran.append(a)
+    )
+    monkeypatch.setattr(plan_ways, "SHIFTED", {})
+    claim.ours(setting)
+    variances = [np.mean([sample.var() for sample in u]) for u in inputs]
+    times = estimate_shift(plan, NoiseSchedule(ScheduleSpec("linear")), variances, 20.0, 200.0)
+    assert told == [(APART, {"class": [seed % 10 for seed in APART]})]
+    assert ran == [(shift_times(plan, times),)] and times != [step.time for step in plan.steps]
+
+
+def test_changed_networks_run_their_change_next_to_the_network_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes, ran = [], []
+
+    def sample(plan: str, seeds: range, guidance: Any = None, **_: Any) -> Any:
+        ran.append((plan, guidance))
+        return np.zeros((len(seeds), 1))
+
+    sampler: Any = SimpleNamespace(sample=sample)
+    monkeypatch.setattr(plan_ways, "edit_source", lambda source, change: changes.append((source, change)) or sampler)
+    of = Setting(sampler, None, "class", range(2), source="fashion_mnist")
+    for claim in (each for each in CLAIMS if each.system in ("PAG", "Skip-Tuning")):
+        claim.ours(of), claim.plain(of, 0)
+    assert changes == [("fashion_mnist", "pag")] * 3 + [("fashion_mnist", "skip_tuning:0.9,1")]
+    pag, five = ("dpmpp_2m:5", Pag(1.0)), ("dpmpp_2m:5", None)
+    assert ran == [pag, ("dpmpp_2m:10", None), pag, ("dpmpp_2m:5", 1.25), pag, five, five, five]
