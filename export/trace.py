@@ -16,9 +16,9 @@ from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.export_errors import NumpyError, find_input_change
-from fewstep.export.tracing.mapped_weights import release
 from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
+from fewstep.export.tracing.weights.mapped_weights import release
 from fewstep.export.verification.reference import (
     OF_SIZES,
     OTHERWISE,

@@ -17,14 +17,15 @@ from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
 from fewstep.export.tracing.exact_constants import fold_as_torch, match_exact_constants
-from fewstep.export.tracing.export_errors import explain_export_error, watch_calls
+from fewstep.export.tracing.export_errors import explain_export_error, find_missing_form, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
 from fewstep.export.tracing.linspace import FreeSteps
-from fewstep.export.tracing.mapped_weights import find_mapped
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
 from fewstep.export.tracing.torch_functions import TraceableFunctions
+from fewstep.export.tracing.weights.computed_weights import compute_from_weights
+from fewstep.export.tracing.weights.mapped_weights import find_mapped
 from fewstep.graph.files.io import from_model
 from fewstep.graph.graph import OPSET, Array, Graph
 
@@ -61,7 +62,21 @@ def capture(
                 captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
             expand_short_lists(captured)
             zero_rows_without_keys(captured)
-            program = torch.onnx.export(
+            program = _write_onnx(captured, inputs, outputs)
+            initializers = list(program.model.graph.initializers.values())
+            program.optimize()
+        except Exception as error:
+            raise explain_export_error(error, watch, captured) from error
+    weights = _take_weights(program.model, initializers)
+    graph = from_model(_name_nodes_by_module(ir.to_proto(program.model)), extra=weights)
+    return graph, program.exported_program
+
+
+def _write_onnx(captured: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Return the ONNX program. An operation that ONNX lacks is computed if it depends on weights alone."""
+    while True:
+        try:
+            return torch.onnx.export(
                 _decompose(captured),
                 (),
                 dynamo=True,
@@ -72,13 +87,10 @@ def capture(
                 verbose=False,
                 custom_translation_table={**FORMS, **NEAREST, **ANTIALIASED},
             )
-            assert program is not None and program.exported_program is not None
-            initializers = list(program.model.graph.initializers.values())
-            program.optimize()
         except Exception as error:
-            raise explain_export_error(error, watch, captured) from error
-    weights = _take_weights(program.model, initializers)
-    return from_model(_name_nodes_by_module(ir.to_proto(program.model)), extra=weights), program.exported_program
+            missing = find_missing_form(error, captured)
+            if missing is None or not compute_from_weights(captured, missing.target):
+                raise
 
 
 def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

@@ -129,9 +129,7 @@ def explain_export_error(
 ) -> UserError:
     """Return the UserError for an error of torch's exporter. `captured` is the captured program, or None if capturing
     failed."""
-    causes = [error]
-    while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None and inner not in causes:
-        causes.append(inner)  # torch's errors may be causes of each other
+    causes = _find_causes(error)
     root = causes[-1]
     if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
         who = watch.describe_module(_module_of(flex))
@@ -140,8 +138,8 @@ def explain_export_error(
         name = f"{_operation_name(error.node)}{error.detail} in {watch.describe_module(_module_of(error.node))}"
         return UserError(f"{name} has no ONNX equivalent{_code_location(error.node)}", OTHER_OPERATIONS)
     where = next((at for cause in causes if (at := error_location(cause))), "")
-    if "No ONNX function found" in str(root):
-        return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
+    if (missing := _name_missing_form(root)) is not None:
+        return _explain_missing_form(missing, watch, captured)
     if "Constraints violated" in str(error) and watch.fixed_by is not None:
         return UserError(f"{watch.describe_module(watch.fixed_by)}{FIXES_BATCH}", ANY_BATCH)
     if NO_GRADIENT in str(root) and captured is not None:  # torch writes into a complex tensor, which changes it
@@ -157,6 +155,32 @@ def explain_export_error(
     if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
         return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
     return UserError(f"{who}: {first_line(root)}{where}", f"export it without its {watch.hooks}" if watch.hooks else "")
+
+
+def find_missing_form(error: BaseException, captured: torch.export.ExportedProgram) -> torch.fx.Node | None:
+    """Return the node of a program whose operation ONNX cannot express, by the error of torch's exporter. None for
+    another error, and if the node is unknown."""
+    if isinstance(error, MissingForm):
+        return error.node
+    name = _name_missing_form(_find_causes(error)[-1])
+    found = None if name is None else _find_origin(captured, name)
+    if found is None or found.graph is captured.graph:
+        return found
+    return _find_source(captured, found)  # it is decomposed
+
+
+def _find_causes(error: BaseException) -> list[BaseException]:
+    """Return an error and its causes, the first one last."""
+    causes = [error]
+    while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None and inner not in causes:
+        causes.append(inner)  # torch's errors may be causes of each other
+    return causes
+
+
+def _name_missing_form(root: BaseException) -> str | None:
+    """Return the name of the operation for which torch.onnx found no form."""
+    text = str(root)
+    return text.split("op='")[-1].split("'")[0] if "No ONNX function found" in text else None
 
 
 def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
@@ -239,8 +263,13 @@ def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch
         if (own := _find_by_name(nodes, operation)) is not None:
             return own
     found = _find_by_name(program.run_decompositions(_onnx_decompositions()), operation)
-    origins = [] if found is None else [each.name for each in found.meta.get("from_node", ())]
-    return next((node for node in program.graph.nodes if node.name in origins), None)
+    return None if found is None else _find_source(program, found)
+
+
+def _find_source(program: torch.export.ExportedProgram, decomposed: torch.fx.Node) -> torch.fx.Node | None:
+    """Return the node of a program from which a node of the decomposed program comes."""
+    names = [each.name for each in decomposed.meta.get("from_node", ())]
+    return next((node for node in program.graph.nodes if node.name in names), None)
 
 
 def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:

@@ -325,7 +325,7 @@ def read_tensors(path: Path) -> dict[str, "Tensor"]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from fewstep.export.tracing.mapped_weights import map_floats
+    from fewstep.export.tracing.weights.mapped_weights import map_floats
 
     if not path.is_file():
         raise UserError(f"{path} is missing", RETRAINED)

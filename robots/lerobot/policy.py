@@ -216,7 +216,7 @@ class NamedWeights:
         """
         import torch
 
-        from fewstep.export.tracing.mapped_weights import release_after_use
+        from fewstep.export.tracing.weights.mapped_weights import release_after_use
 
         path, weights = self.folder.home / WEIGHTS, self.tensors
         with torch.device("meta"):

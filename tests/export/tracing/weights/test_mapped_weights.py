@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fewstep.export.tracing import mapped_weights
 from fewstep.export.tracing.capture import capture
+from fewstep.export.tracing.weights import mapped_weights
 from fewstep.graph.files import weights
 
 SIZE = 64

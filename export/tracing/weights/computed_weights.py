@@ -1,0 +1,68 @@
+"""Compute an operation that ONNX lacks when the graph is written, if it depends on weights alone, as the QR
+decomposition of a parameter does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+from torch.fx import Node
+
+COMPUTED = "computed_weight"  # beginning of the names of the results
+
+
+def compute_from_weights(program: torch.export.ExportedProgram, operation: Any) -> bool:
+    """Replace, in place, the results of an operation by constants wherever it depends on weights alone. Returns False
+    if it does nowhere."""
+    weights = _read_weights(program)
+    calls = [node for node in program.graph.nodes if node.target == operation]
+    found = {node: value for node in calls if (value := _compute(node, weights)) is not None}
+    for node, value in found.items():
+        for result, tensor in _split_results(node, value):
+            _replace(program, result, tensor.detach().contiguous())
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return bool(found)
+
+
+def _read_weights(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
+    """Return the parameters, buffers and constants of a program by the names of its inputs."""
+    held = {**program.state_dict, **program.constants}
+    specs = program.graph_signature.input_specs
+    return {spec.arg.name: held[spec.target] for spec in specs if spec.target in held}
+
+
+def _compute(node: Node, weights: dict[str, torch.Tensor]) -> Any:
+    """Return the value of a node; None if it depends on an input or on chance."""
+    if node.op == "placeholder":
+        return weights.get(node.name)
+    if not callable(node.target) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return None
+    values = {each: _compute(each, weights) for each in node.all_input_nodes}
+    if not values or any(value is None for value in values.values()):
+        return None
+    args, options = torch.fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    with torch.no_grad():
+        return node.target(*args, **options)
+
+
+def _split_results(node: Node, value: Any) -> Iterator[tuple[Node, torch.Tensor]]:
+    """Yield the nodes of the tensors that a call returns, with their values."""
+    if isinstance(value, torch.Tensor):
+        yield node, value
+        return
+    for user in list(node.users):  # reads of an element
+        yield user, value[user.args[1]]
+
+
+def _replace(program: torch.export.ExportedProgram, node: Node, value: torch.Tensor) -> None:
+    """Replace a node by a constant of the program, which is its first input."""
+    specs = program.graph_signature.input_specs
+    taken = [spec.arg.name for spec in specs]
+    name = next(name for index in range(len(taken) + 1) if (name := f"{COMPUTED}_{index}") not in taken)
+    with program.graph.inserting_before(next(iter(program.graph.nodes))):
+        made = program.graph.placeholder(name)
+    made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    specs.insert(0, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(made.name), made.name))
+    program.constants[made.name] = value

@@ -1,0 +1,51 @@
+"""Operations that ONNX lacks are computed when the graph is written, if they depend on weights alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.tracing.capture import capture
+from fewstep.export.tracing.weights.computed_weights import compute_from_weights
+from fewstep.graph.session import run
+
+QR, MATMUL = torch.ops.aten.linalg_qr.default, torch.ops.aten.matmul.default
+BATCH = ({0: torch.export.Dim("batch")},)
+
+
+class Orthogonal(nn.Module):
+    """Multiplies by the factors of two weights, and adds the singular values of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, triangle = torch.linalg.qr(self.first + 1e-8)
+        second, _ = torch.linalg.qr(self.second)
+        return x @ first @ triangle @ second.T + torch.linalg.svdvals(self.first)
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    return Orthogonal().requires_grad_(False)
+
+
+def test_factors_of_weights_become_constants(module: nn.Module) -> None:
+    program, x = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=BATCH), torch.randn(5, 3, 4)
+    assert compute_from_weights(program, QR)
+    assert QR not in [node.target for node in program.graph.nodes]
+    torch.testing.assert_close(program.module()(x), module(x))
+
+
+def test_products_with_an_input_stay(module: nn.Module) -> None:
+    program = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=BATCH)
+    assert not compute_from_weights(program, MATMUL)
+
+
+@pytest.mark.slow
+def test_a_graph_has_the_factors_of_its_weights(module: nn.Module) -> None:
+    x = torch.randn(5, 3, 4)
+    graph, _ = capture(module, (x[:2],), BATCH, ["x"], ["y"])
+    np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], module(x).numpy(), atol=1e-5)
