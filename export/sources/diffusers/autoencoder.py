@@ -14,6 +14,7 @@ from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, LatentScale
 from fewstep.graph.graph import Array
+from fewstep.plans.configs.pipelines import PIPELINES
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import TensorEntry
 
@@ -22,6 +23,10 @@ COMPONENT = "vae"
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
 COLOURS = 3
+SHIFTS, MEANS = ("shift_factor",), ("latents_mean", "latents_std")  # fields that only some pipelines read
+SHIFTED = ("SD3Transformer2DModel", "FluxTransformer2DModel")  # denoisers whose pipelines read SHIFTS
+XL = "StableDiffusionXL"  # prefix of the pipelines that read MEANS
+XL_WITHOUT_MEANS = ("StableDiffusionXLAdapterPipeline", "StableDiffusionXLControlNetInpaintPipeline")
 ENCODING = ("encoder.", "quant_conv.")  # prefixes of the encoder's weight names
 BATCHES = (1, 2)  # batch sizes to compare; with larger ones, images would fill the memory
 
@@ -35,8 +40,9 @@ class AutoencoderSource:
     files: tuple[Path, ...]
 
 
-def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSource | None:
-    """Read the autoencoder of a folder. Return None if there is none, or, with a warning, if it does not fit."""
+def read_autoencoder(folder: Folder, x_shape: tuple[int, ...], denoiser: str = "") -> AutoencoderSource | None:
+    """Read the autoencoder of a folder. Return None if there is none, or, with a warning, if it does not fit.
+    `denoiser` is the class name of the denoiser."""
     if not folder.has(COMPONENT):
         return None
     home = folder.path / COMPONENT
@@ -48,6 +54,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
             *(folder.path, kind, channels, list(x_shape)),
         )
         return None
+    folder.check_class(COMPONENT)
+    unread = _unread_fields(folder.pipeline, denoiser)
     try:
         factor = _pixels_per_latent(config)
         image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
@@ -59,7 +67,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
     def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
         def load() -> nn.Module:
             network = load_network(home)[0]
-            return make(network, LatentScale(network.config))  # includes the class's defaults, which older files omit
+            read = {name: value for name, value in network.config.items() if name not in unread}
+            return make(network, LatentScale(read))  # includes the class's defaults, which older files omit
 
         return load
 
@@ -76,6 +85,14 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         Companion("encoder", way(Encoder), (pixels,), (x,), images, BATCHES, encoding),
         (home / CONFIG, *files),
     )
+
+
+def _unread_fields(pipeline: str, denoiser: str) -> tuple[str, ...]:
+    """Return the fields of an autoencoder's config that a listed pipeline does not read, unlike others."""
+    if pipeline not in PIPELINES:
+        return ()
+    reads_means = pipeline.startswith(XL) and pipeline not in XL_WITHOUT_MEANS
+    return (*(() if denoiser in SHIFTED else SHIFTS), *(() if reads_means else MEANS))
 
 
 def _pixels_per_latent(config: Mapping[str, Any]) -> int:

@@ -63,6 +63,14 @@ class Folder:
         named = self.index.get(component)
         return str(named[-1] if isinstance(named, list) and named else named)
 
+    def check_class(self, component: str) -> None:
+        """Raise UserError if the index and the component's config name different classes. diffusers loads that of the
+        index."""
+        listed, own = self.class_of(component), self.config(component).get("_class_name")
+        if component in self.index and isinstance(own, str) and listed != own:
+            what = f"{self.path / INDEX} says that {component} is a {listed}, and {self.path / component / CONFIG}"
+            raise UserError(f"{what} that it is a {own}", "name the same class in both, that of the weights")
+
     def config(self, component: str) -> Config:
         """Return the fields of a component's config file; empty if there is none."""
         home = self.path / component

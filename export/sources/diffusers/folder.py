@@ -18,6 +18,7 @@ from fewstep.export.sources.diffusers.control import add_control, find_control
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
     GIVE_PIPELINE,
+    INDEX,
     ONNX,
     Config,
     Folder,
@@ -41,7 +42,8 @@ from fewstep.plans.errors import UserError
 
 DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
-SCHEDULER = "scheduler/scheduler_config.json"
+SCHEDULER_NAME = "scheduler"
+SCHEDULER = f"{SCHEDULER_NAME}/scheduler_config.json"
 PRIVATE = ("_name_or_path",)  # fields that may contain a path or a user's name
 
 
@@ -63,9 +65,11 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     home = path / component
     config = read_json(home / CONFIG)
     interface = read_interface(config, folder, home)
+    folder.check_class(component)
     _refuse_experts(folder, component)
     control = find_control(folder, config["_class_name"])
     if control is not None:
+        folder.check_class(control)
         interface = add_control(interface, control, folder)
     scheduler = read_scheduler(path, folder.pipeline)
     if scheduler is None:
@@ -164,11 +168,14 @@ def make_onnx_source(
 
 def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
     """Return the scheduler config in a folder, as a bundle stores it: with the class name of the pipeline that uses it.
-    None if the folder has no scheduler."""
+    None if the folder has no scheduler. As for diffusers, the class that model_index.json names takes precedence over
+    that of the config."""
     file = path / SCHEDULER
     if not file.is_file():
         return None
     kept = {name: value for name, value in read_json(file).items() if name not in PRIVATE}
+    if (path / INDEX).is_file() and (folder := Folder(path)).has(SCHEDULER_NAME):
+        kept["_class_name"] = folder.class_of(SCHEDULER_NAME)
     if not str(kept.get("_class_name")).startswith("DDPM"):  # other schedulers drop a learned variance, like export
         kept.pop("variance_type", None)
     return {**kept, PIPELINE: pipeline} if pipeline else kept

@@ -1,6 +1,7 @@
 """The other networks of a diffusers folder: text encoders with their tokenizers, and an autoencoder."""
 
 import dataclasses
+import inspect
 import io
 import logging
 from collections.abc import Sequence
@@ -112,10 +113,22 @@ def read_pipeline(
     """Read the text encoder and the autoencoder of a pipeline's folder. Return None if fewstep supports neither.
     `denoiser` is the class name of its denoiser."""
     warn_of_other_networks(folder)
-    text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
+    text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape, denoiser)
     if text is None and autoencoder is None:
         return None
-    return PipelineNetworks(text, autoencoder, bool(folder.index.get(ZEROS_FOR_NONE)))
+    return PipelineNetworks(text, autoencoder, text is not None and has_zeros_for_none(folder))
+
+
+def has_zeros_for_none(folder: Folder) -> bool:
+    """Return whether the unconditional text of a pipeline is all zeros. If the index does not state it, the default of
+    the pipeline's class holds."""
+    import diffusers  # takes seconds, and --help does not need it
+
+    made = getattr(diffusers, folder.pipeline, None)
+    if made is None:
+        return bool(folder.index.get(ZEROS_FOR_NONE))
+    argument = inspect.signature(made.__init__).parameters.get(ZEROS_FOR_NONE)
+    return argument is not None and bool(folder.index.get(ZEROS_FOR_NONE, argument.default))
 
 
 def warn_of_other_networks(folder: Folder) -> None:

@@ -17,9 +17,17 @@ from torch import nn
 from fewstep.export.companions import Companion
 from fewstep.export.lora.merge import merge
 from fewstep.export.sources.diffusers import text_modules as modules
-from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, Folder, find_weights, float_bytes
+from fewstep.export.sources.diffusers.files import (
+    CONFIG,
+    COPY_AGAIN,
+    TOKENIZER_CONFIG,
+    Folder,
+    find_weights,
+    float_bytes,
+)
 from fewstep.export.sources.diffusers.loading import load_pretrained
 from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, import_transformers, read_tokenizer
+from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
@@ -104,6 +112,8 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
         listed = ", ".join(f"{name} {kind}" for name, kind in there.items())
         LOG.warning("%s: text encoders %s of a %s are left out: give encoded texts", folder.path, listed, denoiser)
         return None
+    if recipe.make is LAST and folder.config(FIRST).get("use_attention_mask"):
+        recipe = replace(recipe, make=UNPADDED, masked=True)
     text = takes[TEXT].shape
     tokens = tuple(_read_token_inputs(folder, recipe, text))
     homes = [folder.path / name for name in recipe.encoders]
@@ -206,9 +216,20 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
     it is yielded with."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
+        _refuse_left_side(folder, _tokenizer_of(component))
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
+        if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
+            length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
         wanted = text[0] if length is None else length if length > 0 else text[0] + length
         yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None)
+
+
+def _refuse_left_side(folder: Folder, tokenizer: str) -> None:
+    """Raise UserError for a tokenizer that pads or cuts texts at their beginning."""
+    for field in ("padding_side", "truncation_side"):
+        if folder.config(tokenizer).get(field) == "left":
+            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {field} 'left'; fewstep reads 'right' only"
+            raise UserError(what, "remove the text encoders from model_index.json, and give encoded texts")
 
 
 def _tokenizer_of(encoder: str) -> str:

@@ -23,7 +23,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
-LCM_GUIDANCE = 8.5  # default guidance weight of LCM's pipeline
+LCM_GUIDANCE, SD_GUIDANCE, XL_GUIDANCE = 8.5, 7.5, 5.0  # default guidance weights of pipelines
+XL_INPAINTING = ("StableDiffusionXLInpaintPipeline", "StableDiffusionXLPAGInpaintPipeline")  # with SD_GUIDANCE
 SCORE, NULL_SCORE = 6.0, 2.5  # of the branches of SDXL's refiner, which reads a score instead of the target size
 SCORES = (1.0, 10.0)
 SIZES = (0.0, 1024.0)  # range of sizes and crops
@@ -56,13 +57,11 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
     taken: list[NamedCondition] = []
     images = config.get("encoder_hid_dim_type") == "image_proj"
     if not images:
-        tokens = folder.config("text_encoder").get("max_position_embeddings") or CLIP_TOKENS
-        taken.append(vector_condition("text", "encoder_hidden_states", tokens, _text_width(config)))
+        taken.append(vector_condition("text", "encoder_hidden_states", _text_tokens(folder), _text_width(config)))
     taken += _class_conditions(config)
     if guidance := config.get("time_cond_proj_dim"):  # LCM: the embedded guidance weight
-        taken.append(
-            setting_condition("guidance", "timestep_cond", _embed_guidance(LCM_GUIDANCE, guidance), (-1.0, 1.0))
-        )
+        usual = _embed_guidance(_default_guidance(folder.pipeline), guidance)
+        taken.append(setting_condition("guidance", "timestep_cond", usual, (-1.0, 1.0)))
     shape = read_x_shape(config)
     if config.get("addition_embed_type") == "text_time":
         ids = _time_ids(folder, shape)
@@ -83,6 +82,16 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
 def UNet1DModel(config: Config, folder: Folder) -> Interface:
     """A U-Net of one-dimensional data [channels, length], such as sound."""
     return make_interface(config, read_x_shape(config, dimensions=1), [])
+
+
+def _text_tokens(folder: Folder) -> int:
+    """Return the number of tokens of a text. A pipeline pads it to the maximum of its tokenizer."""
+    second = "" if folder.config("text_encoder") else "_2"  # the refiner of SDXL has only the second encoder
+    positions = folder.config(f"text_encoder{second}").get("max_position_embeddings")
+    if positions is None:  # DeepFloyd IF's T5
+        return CLIP_TOKENS
+    tokenizer = f"tokenizer{second}"
+    return folder.token_length(tokenizer, positions) if folder.has(tokenizer) else int(positions)
 
 
 def _text_width(config: Config) -> int:
@@ -123,6 +132,13 @@ def _class_conditions(config: Config) -> list[NamedCondition]:
     if kind in ("projection", "simple_projection"):
         return [vector_condition("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
     raise UserError(f"fewstep does not read a network with class_embed_type {kind!r}", WRITE_IT)
+
+
+def _default_guidance(pipeline: str) -> float:
+    """Return the default `guidance_scale` of a pipeline whose network reads it."""
+    if "XL" in pipeline and pipeline not in XL_INPAINTING:
+        return XL_GUIDANCE
+    return SD_GUIDANCE if pipeline.startswith("StableDiffusion") else LCM_GUIDANCE
 
 
 def _embed_guidance(guidance: float, width: int) -> list[float]:

@@ -90,6 +90,26 @@ def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path)
     np.testing.assert_allclose(run(source, "decoder", scale(z)), decoded, atol=1e-4 * np.abs(decoded).max())
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "denoiser", "shift"),
+    [
+        ("StableDiffusionPipeline", "UNet2DConditionModel", 0.0),
+        ("StableDiffusionXLPipeline", "UNet2DConditionModel", MEAN[0]),
+        ("StableDiffusion3Pipeline", "SD3Transformer2DModel", 0.06),
+    ],
+)
+def test_a_field_that_the_pipeline_does_not_read_is_ignored(
+    pipeline: str, denoiser: str, shift: float, tmp_path: Path
+) -> None:
+    """Only pipelines of XL read latents_mean, and only those of Stable Diffusion 3 and FLUX shift_factor."""
+    home = folder(tmp_path, autoencoder(shift_factor=0.06, latents_mean=MEAN, latents_std=DEVIATION))
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": pipeline}))
+    source = read_autoencoder(home, (4, 8, 8), denoiser)
+    assert source is not None
+    assert float(source.decoder.load().scale.shift.flatten()[0]) == pytest.approx(shift)  # type: ignore[arg-type,union-attr]
+
+
 def test_a_scale_that_the_file_leaves_out_is_that_of_the_class(tmp_path: Path) -> None:
     """Configs of early versions of diffusers, such as Stable Diffusion 1.5's, have no scaling_factor."""
     home, config = folder(tmp_path, autoencoder()), tmp_path / "vae" / "config.json"

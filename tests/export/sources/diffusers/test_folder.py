@@ -13,6 +13,7 @@ import pytest
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
@@ -193,6 +194,20 @@ def test_what_fewstep_does_not_know_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=says):
         load_source(str(edit_folder(unet, tmp_path / "f", file, changes)))
+
+
+def test_two_classes_of_a_network_are_refused(unet: Path, tmp_path: Path) -> None:
+    """diffusers loads the class of model_index.json."""
+    edited = edit_folder(unet, tmp_path / "f", "model_index.json", {"unet": ["diffusers", "UNet1DModel"]})
+    with refuses(("model_index.json", "UNet1DModel", "UNet2DModel"), "same class"):
+        load_source(str(edited))
+
+
+def test_the_scheduler_is_that_of_the_index(unet: Path, tmp_path: Path) -> None:
+    changes = {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}
+    scheduler = read_scheduler(edit_folder(unet, tmp_path / "f", "model_index.json", changes), "DDPMPipeline")
+    assert scheduler is not None
+    assert scheduler["_class_name"] == "EulerDiscreteScheduler"
 
 
 def test_a_pipeline_of_two_networks_says_how_both_are_exported(unet: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Text encoders of published pipelines as one network, compared with the pipelines' own `encode_prompt`."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,58 @@ def test_stable_diffusion_xl(tmp_path: Path) -> None:
     found = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", takes))
     same(found[0], text)
     same(found[1], pooled)
+
+
+def write_fields(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def one_clip(home: Path) -> Any:
+    """Write the text encoder of Stable Diffusion 1. Return its pipeline."""
+    files = write_clip_tokenizer(home / "tokenizer")
+    components = {"text_encoder": clip(files), "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}
+    return text_encoders(home, "StableDiffusionPipeline", **components)
+
+
+def test_a_clip_whose_config_says_so_masks_padding(tmp_path: Path) -> None:
+    pipeline = one_clip(tmp_path)
+    pipeline.text_encoder.config.use_attention_mask = True
+    write_fields(tmp_path / "text_encoder/config.json", use_attention_mask=True)
+    text, _ = pipeline.encode_prompt(PROMPTS, "cpu", 1, False)
+    (found,) = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12))))
+    same(found, text)
+
+
+def test_texts_of_stable_diffusion_have_the_length_of_the_tokenizer(tmp_path: Path) -> None:
+    pipeline = one_clip(tmp_path)
+    pipeline.tokenizer.model_max_length = 40
+    write_fields(tmp_path / "tokenizer/tokenizer_config.json", model_max_length=40)
+    text, _ = pipeline.encode_prompt(PROMPTS, "cpu", 1, False)
+    config = {"in_channels": 4, "sample_size": 8, "cross_attention_dim": 12}
+    takes = UNet2DConditionModel(config, Folder(tmp_path)).conditions
+    (found,) = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", takes))
+    same(found, text)
+
+
+@pytest.mark.parametrize("field", ["padding_side", "truncation_side"])
+def test_a_tokenizer_that_begins_on_the_left_is_refused(field: str, tmp_path: Path) -> None:
+    one_clip(tmp_path)
+    write_fields(tmp_path / "tokenizer/tokenizer_config.json", **{field: "left"})
+    with refuses(("tokenizer_config.json", field), "encoded texts"):
+        read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
+
+
+def test_texts_of_stable_diffusion_3_have_the_length_of_the_first_tokenizer(tmp_path: Path) -> None:
+    components = {**two_clips(tmp_path, (True, True)), "text_encoder_3": None, "tokenizer_3": None}
+    pipeline = text_encoders(tmp_path, "StableDiffusion3Pipeline", **components)
+    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=40))
+    pipeline.tokenizer_max_length = 40
+    write_fields(tmp_path / "tokenizer/tokenizer_config.json", model_max_length=40)
+    text, _, _, _ = pipeline.encode_prompt(
+        PROMPTS, PROMPTS, PROMPTS, device="cpu", do_classifier_free_guidance=False, max_sequence_length=16
+    )
+    takes = conditions(text=(40 + 16, 40), pooled_text=(28,))
+    same(ours(read_text(Folder(tmp_path), "SD3Transformer2DModel", takes))[0], text)
 
 
 @pytest.mark.parametrize("with_t5", [True, False])
@@ -145,6 +198,20 @@ def test_latent_consistency_models_get_the_weight_of_their_pipeline(tmp_path: Pa
     guidance = UNet2DConditionModel(config, Folder(tmp_path)).conditions[1]
     assert guidance.name == "guidance" and guidance.shared and guidance.default is not None
     np.testing.assert_allclose(guidance.default, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "weight"),
+    [("StableDiffusionPipeline", 7.5), ("StableDiffusionXLPipeline", 5.0), ("StableDiffusionXLInpaintPipeline", 7.5)],
+)
+def test_networks_distilled_for_a_guidance_weight_get_the_default_of_their_pipeline(
+    pipeline: str, weight: float, tmp_path: Path
+) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    config = {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768, "time_cond_proj_dim": 2}
+    guidance = UNet2DConditionModel(config, Folder(tmp_path)).conditions[1]
+    sine, cosine = np.sin(1000 * (weight - 1)), np.cos(1000 * (weight - 1))
+    np.testing.assert_allclose(np.array(guidance.default), [sine, cosine])
 
 
 def test_a_text_encoder_without_a_tokenizer_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
