@@ -31,11 +31,11 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     if lora.strength == 0:
         return
     for layer, layers, parts in updates:
-        for parameter, value in _updates(layers, parts, lora.scale(component, layer), lora.strength):
+        for own, name, value in _updates(layers, parts, lora.scale(component, layer), lora.strength):
             if not bool(value.isfinite().all()):
                 what = f"{lora.name} turns weights of {layer!r} into NaN or infinity"
                 raise UserError(what, "check its alpha, and give a smaller strength")
-            parameter.data = value.contiguous()
+            setattr(own, name, _parameter(value.contiguous()))  # other layers may share the previous one
 
 
 def _to_tensors(parts: Parts) -> "Tensors":
@@ -59,27 +59,32 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Tensors"
 
 def _updates(
     layers: "Sequence[Any]", parts: "Tensors", scale: AlphaScale, strength: float = 1.0
-) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
-    """Return (parameter, new value) for the weights of `layers`, and for the bias of a single layer. The file holds one
-    update for several layers, with their outputs concatenated in this order."""
+) -> "list[tuple[torch.nn.Module, str, torch.Tensor]]":
+    """Return (layer, "weight" or "bias", new value) for the weights of `layers`, and for the bias of a single layer.
+    The file holds one update for several layers, with their outputs concatenated in this order."""
     import torch
 
     from fewstep.export.lora.delta import apply_update
 
     device = next(tensor.device for part, tensor in parts.items() if part != "alpha")
-    changes: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    changes: list[tuple[torch.nn.Module, str, torch.Tensor]] = []
     if set(parts) - {"diff_b", "alpha"}:
         weights = [layer.weight for layer in layers]
         whole = torch.cat([weight.detach().to(device).float() for weight in weights])
-        changes += zip(
-            weights, apply_update(whole, parts, scale, strength).split([len(w) for w in weights]), strict=True
-        )
+        values = apply_update(whole, parts, scale, strength).split([len(weight) for weight in weights])
+        changes += [(layer, "weight", value) for layer, value in zip(layers, values, strict=True)]
     if (change := parts.get("diff_b")) is not None:
         bias = getattr(layers[0], "bias", None) if len(layers) == 1 else None
         if bias is None or bias.shape != change.shape:
             raise ValueError("the bias update does not fit the layer's bias")
-        changes.append((bias, bias.detach().to(device).float() + strength * change))
+        changes.append((layers[0], "bias", bias.detach().to(device).float() + strength * change))
     return changes
+
+
+def _parameter(value: "torch.Tensor") -> "torch.nn.Parameter":
+    import torch
+
+    return torch.nn.Parameter(value, requires_grad=False)
 
 
 def layers_with_weights(module: "torch.nn.Module") -> "dict[str, Any]":

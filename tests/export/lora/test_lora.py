@@ -98,6 +98,18 @@ def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_p
     torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-5)
 
 
+def test_layers_that_share_a_weight_change_separately(tmp_path: Path) -> None:
+    """As in peft, whose update is a separate part of each layer."""
+    module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    module[1].weight = module[2].weight = module[0].weight
+    weight, made = module[0].weight.detach().clone(), updates(module, ("0", "1"))
+    merge(module, read_lora(str(write(tmp_path / "tied.safetensors", made, lora_files.plain))))
+    for layer, changed in made.items():
+        expected = weight + changed["up"] @ changed["down"]
+        torch.testing.assert_close(module[int(layer)].weight.detach(), expected)
+    assert torch.equal(module[2].weight, weight)
+
+
 def test_two_files_add_up(base: nn.Module, tmp_path: Path) -> None:
     first, second = updates(base, LAYERS, 1), updates(base, LAYERS[:3], 2)
     files = (write(tmp_path / f"{number}.safetensors", made) for number, made in enumerate((first, second)))
