@@ -1,5 +1,6 @@
 """`fewstep export --size height=32:128:8`: make axes of x dynamic that the source's spec fixes."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -11,6 +12,8 @@ from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
+LOG = logging.getLogger("fewstep")
+OF_DEFAULT_SIZE = ("time_ids", "resolution", "aspect_ratio", "image_meta_size")  # conditions of diffusers' pipelines
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for an axis with another name"
 AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stands for, counted from the end
@@ -35,6 +38,12 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", FIX)
+    if fixed := [each.name for each in spec.conditions if each.name in OF_DEFAULT_SIZE and each.default is not None]:
+        LOG.warning(
+            "--size: the defaults of %s are those of the default size, but a pipeline computes them from the size: at "
+            "other sizes give -c %s=@FILE.npy",
+            *(", ".join(fixed), fixed[0]),
+        )
     conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     return with_spec(source, sizes=sizes, conditions=conditions)
 

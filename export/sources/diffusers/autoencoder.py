@@ -67,8 +67,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...], denoiser: str = "
     def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
         def load() -> nn.Module:
             network = load_network(home)[0]
-            read = {name: value for name, value in network.config.items() if name not in unread}
-            return make(network, LatentScale(read))  # includes the class's defaults, which older files omit
+            fields: Any = network.config  # includes the class's defaults, which older files omit
+            return make(network, LatentScale({name: fields[name] for name in fields if name not in unread}))
 
         return load
 

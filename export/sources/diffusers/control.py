@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from fewstep.export.sources.diffusers.call_defaults import default_control_scale
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.interface import WRITE_IT, Interface, number_condition, picture_condition
 from fewstep.plans.errors import UserError
@@ -39,7 +40,7 @@ def add_control(interface: Interface, component: str, folder: Folder) -> Interfa
     larger = 2 ** (len(blocks) - 1) if component == CONTROLNET else folder.pixels_per_latent
     height, width = (length * larger for length in interface.x_shape[1:])
     seen = picture_condition("control", CONTROL, channels, height, width, typical=PICTURE)
-    weight = number_condition("control_scale", CONTROL_SCALE, 1.0, SCALES)
+    weight = number_condition("control_scale", CONTROL_SCALE, default_control_scale(folder.pipeline), SCALES)
     return replace(
         interface,
         conditions=(*interface.conditions, seen[0], weight[0]),

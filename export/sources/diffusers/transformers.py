@@ -6,6 +6,7 @@ them shorter, which is named.
 
 import logging
 
+from fewstep.export.sources.diffusers.call_defaults import FLUX_GUIDANCE, default_guidance
 from fewstep.export.sources.diffusers.files import Config, Folder
 from fewstep.export.sources.diffusers.interface import (
     ADDED,
@@ -29,7 +30,7 @@ LOG = logging.getLogger("fewstep")
 FLUX_SIZE = 128  # size of a latent, unless the folder's autoencoder defines it
 FLUX_PATCH = 2  # side of the squares of latents that are packed into one token
 PIXELS, RATIOS = (256.0, 2048.0), (0.25, 4.0)
-GUIDANCES, FLUX_GUIDANCE = (1.0, 7.0), 3.5
+GUIDANCES = (1.0, 7.0)
 HUNYUAN_SIZE = (1024.0, 1024.0)  # default size of the picture from which a latent is cropped
 MILLI = 1e-3  # the network reads t in [0, 1], while its schedule has timesteps in [0, 1000]
 
@@ -82,7 +83,8 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
         vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
     ]
     if config.get("guidance_embeds"):
-        taken.append(number_condition("guidance", "guidance", FLUX_GUIDANCE, GUIDANCES))
+        usual = default_guidance(folder.pipeline, FLUX_GUIDANCE)
+        taken.append(number_condition("guidance", "guidance", usual, (GUIDANCES[0], max(usual, GUIDANCES[1]))))
     side = folder.config("vae").get("sample_size")
     side = side // folder.pixels_per_latent if isinstance(side, int) else FLUX_SIZE
     unpacked = {"in_channels": int(config["in_channels"]) // FLUX_PATCH**2}

@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec.structs import replace
 
+from fewstep.export.sources.diffusers.call_defaults import DISTILLED_GUIDANCE, default_guidance
 from fewstep.export.sources.diffusers.files import Config, Folder
 from fewstep.export.sources.diffusers.interface import (
     ADDED,
@@ -23,8 +24,6 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
-LCM_GUIDANCE, SD_GUIDANCE, XL_GUIDANCE = 8.5, 7.5, 5.0  # default guidance weights of pipelines
-XL_INPAINTING = ("StableDiffusionXLInpaintPipeline", "StableDiffusionXLPAGInpaintPipeline")  # with SD_GUIDANCE
 SCORE, NULL_SCORE = 6.0, 2.5  # of the branches of SDXL's refiner, which reads a score instead of the target size
 SCORES = (1.0, 10.0)
 SIZES = (0.0, 1024.0)  # range of sizes and crops
@@ -60,7 +59,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken.append(vector_condition("text", "encoder_hidden_states", _text_tokens(folder), _text_width(config)))
     taken += _class_conditions(config)
     if guidance := config.get("time_cond_proj_dim"):  # LCM: the embedded guidance weight
-        usual = _embed_guidance(_default_guidance(folder.pipeline), guidance)
+        usual = _embed_guidance(default_guidance(folder.pipeline, DISTILLED_GUIDANCE), guidance)
         taken.append(setting_condition("guidance", "timestep_cond", usual, (-1.0, 1.0)))
     shape = read_x_shape(config)
     if config.get("addition_embed_type") == "text_time":
@@ -132,13 +131,6 @@ def _class_conditions(config: Config) -> list[NamedCondition]:
     if kind in ("projection", "simple_projection"):
         return [vector_condition("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
     raise UserError(f"fewstep does not read a network with class_embed_type {kind!r}", WRITE_IT)
-
-
-def _default_guidance(pipeline: str) -> float:
-    """Return the default `guidance_scale` of a pipeline whose network reads it."""
-    if "XL" in pipeline and pipeline not in XL_INPAINTING:
-        return XL_GUIDANCE
-    return SD_GUIDANCE if pipeline.startswith("StableDiffusion") else LCM_GUIDANCE
 
 
 def _embed_guidance(guidance: float, width: int) -> list[float]:

@@ -200,20 +200,6 @@ def test_latent_consistency_models_get_the_weight_of_their_pipeline(tmp_path: Pa
     np.testing.assert_allclose(guidance.default, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "weight"),
-    [("StableDiffusionPipeline", 7.5), ("StableDiffusionXLPipeline", 5.0), ("StableDiffusionXLInpaintPipeline", 7.5)],
-)
-def test_networks_distilled_for_a_guidance_weight_get_the_default_of_their_pipeline(
-    pipeline: str, weight: float, tmp_path: Path
-) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    config = {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768, "time_cond_proj_dim": 2}
-    guidance = UNet2DConditionModel(config, Folder(tmp_path)).conditions[1]
-    sine, cosine = np.sin(1000 * (weight - 1)), np.cos(1000 * (weight - 1))
-    np.testing.assert_allclose(np.array(guidance.default), [sine, cosine])
-
-
 def test_a_text_encoder_without_a_tokenizer_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = write_clip_tokenizer(tmp_path / "elsewhere")
     text_encoders(tmp_path, "StableDiffusionPipeline", text_encoder=clip(files))
