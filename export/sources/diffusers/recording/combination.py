@@ -211,7 +211,7 @@ def _find_fixed(name: str, record: CallRecord) -> Combination:
             what = f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1"
             raise CombinationError(what, UNRECORDED)
         forms.add((found.place, sign, found.change))
-        weights.append(tuple(round_number(sign * each) for each in found.weights))
+        weights.append(round_weights([sign * each for each in found.weights]))
     if len(forms) != 1 or len({len(each) for each in weights}) != 1:
         raise recording_error(f"{name} combines its network's outputs differently at different steps")
     place, sign, change = forms.pop()
@@ -384,3 +384,13 @@ def round_number(number: float) -> float:
     otherwise return it unchanged. So 0.001 that was rounded to float32 becomes 0.001."""
     short = float(f"{number:.4g}")
     return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-3) else float(number)
+
+
+def round_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    """Return fitted weights without their rounding errors, so that they sum to 1: those within 1e-6 of 0 become 0, the
+    others are rounded as by `round_number`, and the largest is what the others leave of 1."""
+    rounded = [0.0 if abs(each) <= 1e-6 else round_number(each) for each in weights]
+    largest = max(range(len(rounded)), key=lambda branch: abs(rounded[branch]))
+    if abs(sum(rounded) - 1) > 1e-12:
+        rounded[largest] += 1 - sum(rounded)
+    return tuple(rounded)

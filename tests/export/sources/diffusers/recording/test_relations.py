@@ -18,6 +18,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
     Place,
     adds_x,
     remove_x,
+    round_weights,
 )
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import name_guider
@@ -249,6 +250,24 @@ def swap_in_last_step(record: CallRecord) -> CallRecord:
 def test_branches_that_change_places_are_refused() -> None:
     with refuses(("Pipe changes", "['embeds']", "step 3 of 3")):
         find_relations("Pipe", swap_in_last_step(recording(0)), swap_in_last_step(recording(1)))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "weights"),
+    [
+        ((6.0000001, -5.0, 1.944e-9), (6, -5, 0)),  # InstructPix2Pix with an image_guidance_scale of 1
+        ((-6.49999995, 7.49999995), (-6.5, 7.5)),
+        ((0.7, 0.30000001), (0.7, 0.3)),
+        ((0.99999998,), (1,)),
+    ],
+)
+def test_fitted_weights_become_short_numbers(fitted: Sequence[float], weights: Sequence[float]) -> None:
+    assert round_weights(fitted) == weights
+
+
+def test_fitted_weights_of_many_digits_sum_to_one() -> None:
+    rounded = round_weights([-3.1234567, 4.1234569])
+    assert sum(rounded) == 1 and rounded == pytest.approx([-3.1234567, 4.1234567])
 
 
 def in_frames(seed: int, still: float = 0.0, moved: bool = False) -> CallRecord:
