@@ -33,6 +33,7 @@ FIXED_PICTURES = ("StableVideoDiffusionPipeline", "ShapEImg2ImgPipeline")
 VISION_START = "<|vision_start|>"
 
 PIXELS_8 = ("HunyuanDiTPipeline", "HunyuanDiTPAGPipeline")  # their positions are for an autoencoder of factor 8
+LOGITS_AS_TEXT = ("SanaPAGPipeline",)  # tests that encode texts by logits, unlike published pipelines
 STAGES, CHANNELS = 4, 32  # of such an autoencoder
 
 UNUSED = (
@@ -189,8 +190,9 @@ def _fit_vocabulary(pipeline: Any) -> None:
 
 def _complete_configs(pipeline: Any) -> None:
     """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
-    scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it, and an autoencoder the
-    factor that the pipeline assumes."""
+    scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it, a feature extractor
+    that of its depth estimator, a text encoder the width of the network, and an autoencoder the factor that the
+    pipeline assumes."""
     from diffusers import AutoencoderKL
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
@@ -205,6 +207,13 @@ def _complete_configs(pipeline: Any) -> None:
     ):
         config = type(encoder.config)(**{**encoder.config.to_dict(), "image_size": PICTURE, "patch_size": PICTURE // 4})
         pipeline.register_modules(image_encoder=type(encoder)(config).eval())
+    if (estimator := getattr(pipeline, "depth_estimator", None)) is not None:
+        side = estimator.config.image_size
+        pipeline.feature_extractor.size = {"height": side, "width": side}
+    if type(pipeline).__name__ in LOGITS_AS_TEXT:
+        sizes = {**pipeline.text_encoder.config.to_dict(), "hidden_size": pipeline.transformer.config.caption_channels}
+        model = type(pipeline.text_encoder.base_model)
+        pipeline.register_modules(text_encoder=model(type(pipeline.text_encoder.config)(**sizes)).eval())
     if type(pipeline).__name__ in PIXELS_8:
         down, up = ("DownEncoderBlock2D",) * STAGES, ("UpDecoderBlock2D",) * STAGES
         channels = (CHANNELS,) * STAGES

@@ -1,5 +1,6 @@
 """The components of diffusers' tests get what published pipelines have and the tests leave out."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,3 +23,40 @@ def test_an_autoencoder_has_the_factor_that_its_pipeline_assumes() -> None:
     pipeline = HunyuanDiTPipeline()
     _complete_configs(pipeline)
     assert 2 ** (len(pipeline.components["vae"].config.block_out_channels) - 1) == 8
+
+
+class StableDiffusionDepth2ImgPipeline:
+    """A pipeline whose feature extractor resizes images for its depth estimator."""
+
+    def __init__(self) -> None:
+        self.depth_estimator = SimpleNamespace(config=SimpleNamespace(image_size=32))
+        self.feature_extractor = SimpleNamespace(size={"height": 384, "width": 384})
+
+
+def test_a_feature_extractor_has_the_size_of_its_depth_estimator() -> None:
+    pytest.importorskip("diffusers")
+    pipeline = StableDiffusionDepth2ImgPipeline()
+    _complete_configs(pipeline)
+    assert pipeline.feature_extractor.size == {"height": 32, "width": 32}
+
+
+class SanaPAGPipeline(HunyuanDiTPipeline):
+    """A pipeline whose test has a language model, whose logits are as wide as its texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import Gemma2Config, Gemma2ForCausalLM
+
+        sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+        config = Gemma2Config(hidden_size=32, intermediate_size=64, vocab_size=300, **sizes)
+        self.text_encoder = Gemma2ForCausalLM(config)
+        self.transformer = SimpleNamespace(config=SimpleNamespace(caption_channels=8))
+
+
+def test_a_text_encoder_has_the_width_of_its_network() -> None:
+    pytest.importorskip("diffusers")
+    pipeline = SanaPAGPipeline()
+    _complete_configs(pipeline)
+    encoder = pipeline.components["text_encoder"]
+    assert type(encoder).__name__ == "Gemma2Model"
+    assert (encoder.config.hidden_size, encoder.config.vocab_size) == (8, 300)
