@@ -117,6 +117,8 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
         rows that are appended.
     estimate: the x0 that the previous evaluation predicted, a row over the state, for a network that receives it with
         its input (self-conditioning). Zeros at the first evaluation; empty for other networks.
+    unheld: whether a hold that adds noise to its value leaves x as it is before this step. Pipelines for inpainting
+        evaluate noise everywhere at their first step.
     """
 
     network: str
@@ -143,6 +145,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
     x0_terms: tuple[Term, ...] = ()
     enters: tuple[int, ...] | None = None
     estimate: Row = ()
+    unheld: bool = False
 
 
 class Fitted(Strict, frozen=True):

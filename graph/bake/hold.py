@@ -26,29 +26,36 @@ class HoldInputs:
     rows: for each step, the index of the state row that is x.
     alphas, sigmas: for each step, the coefficients with which noise is added to the known value.
     draws: for each step, the number of the noise draw; empty if the value is restored without noise.
+    kept: for each step, 0 if it is `unheld` and 1 otherwise; empty if all are 1.
     """
 
     rows: tuple[int, ...]
     alphas: tuple[float, ...]
     sigmas: tuple[float, ...]
     draws: tuple[int, ...]
+    kept: tuple[float, ...] = ()
     value: str = HELD
     mask: str = MASK
 
-    def add_hold(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
+    def add_hold(
+        self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str, is_kept: str = ""
+    ) -> str:
         """Add the nodes that restore the known part of x after a step. Return the name of the result; it and `row` are
         [B, ...].
 
         scales: alpha and sigma, the names of tensors of one element; used only if noise is added to the known value.
         noise: the name of the noise [B, ...] to add to the known value; "" to restore it without noise.
+        is_kept: the name of a tensor of one element, which is 0 at a step that keeps its noise; "" if there is none.
         """
-        held = self.value
+        held, mask = self.value, self.mask
+        if is_kept:
+            mask = table.node("Mul", (mask, is_kept), f"{name}_mask")
         if noise:
             alpha, sigma = scales
             of_value = table.node("Mul", (self.value, alpha), f"{name}_value")
             held = table.node("Add", (of_value, table.node("Mul", (noise, sigma), f"{name}_noise")), f"{name}_noised")
-        kept = table.node("Mul", (self.mask, held), f"{name}_kept")
-        free = table.node("Sub", (table.number(1.0), self.mask), f"{name}_free")
+        kept = table.node("Mul", (mask, held), f"{name}_kept")
+        free = table.node("Sub", (table.number(1.0), mask), f"{name}_free")
         return table.node("Add", (kept, table.node("Mul", (free, row), f"{name}_moved")), f"{name}_row")
 
     def finish(self, table: Builder, sample: str) -> str:
@@ -71,4 +78,6 @@ def hold_for_plan(plan: AnyPlan, kind: HeldAs) -> HoldInputs | None:
     rows, alphas, sigmas = zip(*map(x_row, plan.steps), strict=True)
     fresh = tuple(FRESH_DRAW + left for left in range(len(plan.steps), 0, -1))
     draws = {"noised": (HOLD_DRAW,) * len(plan.steps), "fresh": fresh, "clean": ()}[kind]
-    return HoldInputs(rows, alphas, sigmas, draws)
+    is_unheld = kind != "clean" and any(step.unheld for step in plan.steps)
+    kept = tuple(0.0 if step.unheld else 1.0 for step in plan.steps) if is_unheld else ()
+    return HoldInputs(rows, alphas, sigmas, draws, kept)

@@ -175,8 +175,10 @@ class _Step:
             noise = self.inner.node(
                 "Gather", (draws.add_all_draws(self.run.outer), self.numbers.scalar(places)), "hold_draw", axis=0
             )
+        is_kept = self.numbers.float(np.array(held.kept[steps])) if held.kept else ""
         row = held.rows[self.at]
-        return [*rows[:row], held.add_hold(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
+        restored = held.add_hold(self.inner, rows[row], scales, noise, "hold", is_kept)
+        return [*rows[:row], restored, *rows[row + 1 :]]
 
     def outputs(self, u: str) -> list[str]:
         """Evaluate the network on u, once for all branches; return one output per branch and head."""

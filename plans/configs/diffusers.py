@@ -22,6 +22,7 @@ from fewstep.plans.configs.pipelines import (
     FLOW,
     PIPELINES,
     TAKE_SIGMAS,
+    UNHELD_START,
     PipelineRules,
     dynamic_mu,
     read_recorded,
@@ -142,7 +143,8 @@ def plan_from_scheduler_config(
     times = recipe.times[request.skipped :]
     shaping = _only_shaping(read_config, request, recipe)
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, shaping, strength=strength)
-    return _scale_start(plan, recipe)
+    plan = _scale_start(plan, recipe)
+    return _leave_start_unheld(plan) if strength is None and _has_unheld_start(config) else plan
 
 
 def _request(
@@ -268,3 +270,14 @@ def _scale_start(plan: Plan, recipe: SchedulerRecipe) -> Plan:
         for step in plan.steps
     )
     return msgspec.structs.replace(plan, start=start, steps=steps, output=output)
+
+
+def _has_unheld_start(config: str | Path | Mapping[str, Any]) -> bool:
+    """Return True for the config of a pipeline whose first step evaluates noise also in the part that it keeps."""
+    return bool(read_config(config)[1].get(UNHELD_START))
+
+
+def _leave_start_unheld(plan: Plan) -> Plan:
+    """Return the plan with a first step before which no hold sets a part of x."""
+    first, *others = plan.steps
+    return msgspec.structs.replace(plan, steps=(msgspec.structs.replace(first, unheld=True), *others))

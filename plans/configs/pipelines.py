@@ -1,7 +1,7 @@
 """What pipelines of diffusers do with their scheduler, besides passing a number of steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import isfinite
 from typing import Any
@@ -14,6 +14,7 @@ from fewstep.plans.shaping import GuideChannels, GuideFrames, MatchNorm, Project
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
+UNHELD_START = "_unheld_start"  # the field that is true if the pipeline keeps a part of x from its second step on
 STORED_STEPS = "steps"  # the field of a recording with steps that no rule gives (`recorded_steps.py`)
 GuidedShaping = MatchNorm | GuideChannels | GuideFrames | Project  # of a recorded pipeline
 NUMBERS = ("eta", "guided_frames")  # fields of a recording that are one number
@@ -35,6 +36,8 @@ class PipelineRules:
         instead.
     rounds_up: of N steps, a strength runs N - int(N - N x strength) instead of int(N x strength).
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
+    unheld_start: if the pipeline keeps a part of an image, it sets this part of x after each step, and begins with
+        noise everywhere (unless it has a strength below 1).
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +48,7 @@ class PipelineRules:
     shortens: bool = False
     rounds_up: bool = False
     passes_eta: bool = False
+    unheld_start: bool = False
 
 
 PLAIN = PipelineRules()  # such a pipeline passes the number of steps; with a strength, int(N x strength) steps run
@@ -52,13 +56,30 @@ WITH_ETA = PipelineRules(passes_eta=True)
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False}, passes_eta=True)
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
 WITHOUT_MU = PipelineRules(rounds_up=True)  # pipelines of Stable Diffusion 3 that pass no mu
+INPAINTING_WITH_ETA = PipelineRules(passes_eta=True, unheld_start=True)
 LATENT_CONSISTENCY = PipelineRules(shortens=True)
 FLUX = PipelineRules(even=True, own_flow_sigmas=True, patch=2, rounds_up=True)
 EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # other pipelines of FLUX, and those of Qwen-Image
 PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in diffusers 0.42.1
     "DDIMPipeline": PipelineRules({"_class_name": "DDIMScheduler"}),
     "PNDMPipeline": PipelineRules({"_class_name": "PNDMScheduler"}),
-    "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}, passes_eta=True),
+    "StableDiffusionInpaintPipeline": PipelineRules(
+        {"steps_offset": 1, "skip_prk_steps": True}, passes_eta=True, unheld_start=True
+    ),
+    "StableDiffusionPAGInpaintPipeline": replace(STABLE_DIFFUSION, unheld_start=True),
+    **dict.fromkeys(
+        ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline"), PipelineRules(unheld_start=True)
+    ),
+    **dict.fromkeys(
+        (
+            "StableDiffusionControlNetInpaintPipeline",
+            "StableDiffusionControlNetPAGInpaintPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
+            "StableDiffusionXLInpaintPipeline",
+            "StableDiffusionXLPAGInpaintPipeline",
+        ),
+        INPAINTING_WITH_ETA,
+    ),
     "FluxPipeline": FLUX,
     **dict.fromkeys(
         (
@@ -67,7 +88,6 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "StableDiffusionImg2ImgPipeline",
             "StableDiffusionInpaintPipelineLegacy",
             "StableDiffusionPAGImg2ImgPipeline",
-            "StableDiffusionPAGInpaintPipeline",
             "StableDiffusionPAGPipeline",
             "StableDiffusionPipeline",
             "StableDiffusionPipelineSafe",
@@ -124,8 +144,6 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "KandinskyV22ControlnetPipeline",
             "KandinskyV22Img2ImgCombinedPipeline",
             "KandinskyV22Img2ImgPipeline",
-            "KandinskyV22InpaintCombinedPipeline",
-            "KandinskyV22InpaintPipeline",
             "KandinskyV22Pipeline",
             "MarigoldDepthPipeline",
             "MarigoldIntrinsicsPipeline",
@@ -161,8 +179,6 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "SanaPipeline",
             "StableDiffusionAdapterPipeline",
             "StableDiffusionControlNetImg2ImgPipeline",
-            "StableDiffusionControlNetInpaintPipeline",
-            "StableDiffusionControlNetPAGInpaintPipeline",
             "StableDiffusionControlNetPAGPipeline",
             "StableDiffusionControlNetPipeline",
             "StableDiffusionDepth2ImgPipeline",
@@ -172,15 +188,12 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "StableDiffusionUpscalePipeline",
             "StableDiffusionXLAdapterPipeline",
             "StableDiffusionXLControlNetImg2ImgPipeline",
-            "StableDiffusionXLControlNetInpaintPipeline",
             "StableDiffusionXLControlNetPAGImg2ImgPipeline",
             "StableDiffusionXLControlNetPAGPipeline",
             "StableDiffusionXLControlNetPipeline",
             "StableDiffusionXLImg2ImgPipeline",
-            "StableDiffusionXLInpaintPipeline",
             "StableDiffusionXLInstructPix2PixPipeline",
             "StableDiffusionXLPAGImg2ImgPipeline",
-            "StableDiffusionXLPAGInpaintPipeline",
             "StableDiffusionXLPAGPipeline",
             "StableDiffusionXLPipeline",
             "StableUnCLIPImg2ImgPipeline",
@@ -240,6 +253,8 @@ def recording_problem(fields: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a config's recording or with its pipeline's name; None if both can be read."""
     if not isinstance(fields.get(PIPELINE), str | None):
         return f"{PIPELINE} {fields[PIPELINE]!r:.80} is not a name"
+    if not isinstance(fields.get(UNHELD_START), bool | None):
+        return f"{UNHELD_START} {fields[UNHELD_START]!r:.80} is not true or false"
     rules = fields.get(RECORDED)
     if rules is None:
         return None

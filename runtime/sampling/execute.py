@@ -173,8 +173,10 @@ def x_row(step: Step) -> tuple[int, float, float]:
 
 
 def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
-    """Return the state with x replaced, where the mask is 1, by the held value at the noise level of the step's
-    time."""
+    """Return the state with x replaced, where the mask is 1, by the held value at the noise level of the step's time. A
+    step that is `unheld` keeps its noise."""
+    if plan.steps[index].unheld and not hold.clean:
+        return list(state)
     row, alpha, sigma = x_row(plan.steps[index])
     rows, held, kind = list(state), hold.value_at(index), state[0].dtype.type
     if not hold.clean:

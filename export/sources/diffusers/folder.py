@@ -31,6 +31,7 @@ from fewstep.export.sources.diffusers.pipelines import (
     TO_RECORD,
     refuse_pipeline,
     warn_of_pipeline,
+    with_unheld_start,
 )
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
@@ -75,6 +76,7 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     if scheduler is None:
         raise _without_scheduler(path)
     warn_of_pipeline(folder)
+    scheduler = with_unheld_start(scheduler, folder.pipeline, interface)
     schedule, prediction = read_schedule(scheduler)
     name = path.resolve().name
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)

@@ -2,10 +2,11 @@
 to their scheduler."""
 
 import logging
+from typing import Any
 
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.interface import SCORED, WRITE_IT
-from fewstep.plans.configs.pipelines import PIPELINES
+from fewstep.export.sources.diffusers.interface import IMAGE, SCORED, WRITE_IT, Interface
+from fewstep.plans.configs.pipelines import PIPELINES, UNHELD_START
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -32,6 +33,7 @@ REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its
 }
 TO_RECORD = (TOKENS_OF_A_PICTURE,)  # uses that a recording of the whole pipeline shows
 PERTURBED = "PAG"  # in the names of pipelines that replace attention processors in a branch of their guidance
+MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
 
 
@@ -67,3 +69,11 @@ def warn_of_pipeline(folder: Folder) -> None:
             "--null time_ids=@FILE.npy with float32 [HEIGHT, WIDTH, 0, 0, 2.5], in pixels",
             folder.path,
         )
+
+
+def with_unheld_start(scheduler: dict[str, Any], pipeline: str, interface: Interface) -> dict[str, Any]:
+    """Return the scheduler's config with the field `UNHELD_START` if the pipeline keeps a part of x by a mask, and
+    begins with noise everywhere. Most pipelines keep none if their network takes the image itself."""
+    is_kept = IMAGE not in interface.arguments or pipeline in MASKED_KANDINSKY
+    rules = PIPELINES.get(pipeline)
+    return {**scheduler, UNHELD_START: True} if is_kept and rules is not None and rules.unheld_start else scheduler

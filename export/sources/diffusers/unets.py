@@ -20,6 +20,7 @@ from fewstep.export.sources.diffusers.interface import (
     setting_condition,
     vector_condition,
 )
+from fewstep.export.sources.diffusers.pipelines import MASKED_KANDINSKY
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -34,7 +35,6 @@ SUPER_RESOLUTION = (
     "IFInpaintingSuperResolutionPipeline",
     "IFSuperResolutionPipeline",
 )
-MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
 PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put the picture before x
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import fewstep.runtime
 from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files import io
@@ -123,6 +124,16 @@ def test_samples_are_those_of_the_executor(tiny_bundle: Path, tmp_path: Path, ru
     assert bool(loops) is not options.unroll
     ports = [(port.name, port.meaning) for port in open_baked(options.output)[1].inputs][-2:]
     assert (ports == [("held", "held"), ("held_mask", "hold")]) is (options.hold != "none")
+
+
+@pytest.mark.parametrize("hold", ["noised", "fresh", "clean"])
+def test_a_step_may_be_unheld(hold: HeldAs, tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = compile_plan("dpmpp_2m:3", denoiser_facts(open_bundle(tiny_bundle).manifest))
+    first, *others = plan.steps
+    steps = (msgspec.structs.replace(first, unheld=True), *others)
+    own = as_file(tiny_bundle, msgspec.structs.replace(plan, name="own:3", steps=steps))
+    for unroll in (False, True):
+        assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, own, tmp_path / "s.onnx", unroll=unroll, hold=hold))
 
 
 def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:

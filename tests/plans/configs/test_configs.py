@@ -16,7 +16,9 @@ from fewstep.plans.configs import tables
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.config import encode_config
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
+from fewstep.plans.configs.pipelines import UNHELD_START
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode, encode
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -281,3 +283,13 @@ def test_the_norm_that_a_pipeline_keeps_and_the_scheduler_s_clip_are_refused_tog
     config = {"_class_name": "DDIMScheduler", "clip_sample": True, "_recorded": {"even": False, "norm_axis": -1}}
     with pytest.raises(UserError, match=r"norm of the conditional output along axis -1, then clipped to \[-1, 1\]"):
         plan_from_scheduler_config(config, steps=2, guidance=3.0)
+
+
+def test_the_first_step_of_inpainting_is_unheld_from_noise_only() -> None:
+    """At a strength the run starts from the image, which has the known part."""
+    config = {"_class_name": "EulerDiscreteScheduler", UNHELD_START: True}
+    plan = plan_from_scheduler_config(config, steps=3)
+    assert [step.unheld for step in plan.steps] == [True, False, False]
+    assert decode(encode(plan)) == plan and encode(plan).count(b"unheld") == 1
+    assert not any(step.unheld for step in plan_from_scheduler_config(config, steps=3, strength=1.0).steps)
+    assert not any(step.unheld for step in plan_from_scheduler_config({**config, UNHELD_START: False}, steps=3).steps)

@@ -46,6 +46,7 @@ def test_a_malformed_field_is_named(recorded: Any, said: str) -> None:
     [
         (msgspec.json.encode({**FLOW, RECORDED: {"mu": 1}}), "_recorded.mu 1 is not two numbers"),
         (msgspec.json.encode({**FLOW, "_pipeline": []}), r"_pipeline \[\] is not a name"),
+        (msgspec.json.encode({**FLOW, "_unheld_start": 1}), "_unheld_start 1 is not true or false"),
         (b"[]", "Expected `object`, got `array`"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.guidance import CfgPlusPlus
@@ -62,6 +63,20 @@ def test_a_fresh_hold_has_a_draw_for_each_step() -> None:
         noise = draws(FRESH_DRAW + 5 - place)
         held = np.float32(step.alpha) * VALUE + np.float32(step.sigma) * noise
         np.testing.assert_array_equal(u[MASK == 1], held[MASK == 1])
+
+
+@pytest.mark.parametrize("is_clean", [False, True])
+def test_an_unheld_step_keeps_its_noise_unless_the_value_is_clean(is_clean: bool) -> None:
+    first, *others = PLAN.steps
+    plan = replace(PLAN, steps=(replace(first, unheld=True), *others))
+    hold = Hold(VALUE, MASK, clean=is_clean)
+    (start, *_), (start_held, second_held, *_) = (
+        [state.u for state in execute(each, tanh, draws, hold=hold)] for each in (plan, PLAN)
+    )
+    free, *_ = [state.u for state in execute(plan, tanh, draws)]
+    np.testing.assert_array_equal(start, start_held if is_clean else free)
+    second = [state.u for state in execute(plan, tanh, draws, hold=hold)][1]
+    np.testing.assert_array_equal(second[MASK == 1], second_held[MASK == 1])
 
 
 def test_one_draw_is_made_once() -> None:

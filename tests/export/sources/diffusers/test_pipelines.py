@@ -11,8 +11,15 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.interface import Interface
 from fewstep.export.sources.diffusers.pipeline import read_pipeline
-from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, TO_RECORD, warn_of_pipeline
+from fewstep.export.sources.diffusers.pipelines import (
+    REFUSED_PIPELINES,
+    TO_RECORD,
+    warn_of_pipeline,
+    with_unheld_start,
+)
+from fewstep.plans.configs.pipelines import UNHELD_START
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
@@ -104,6 +111,24 @@ def test_a_score_that_the_unconditional_branch_does_not_share_is_named_for_an_on
     (tmp_path / "unet" / "model.onnx").touch()
     warn_of_pipeline(Folder(tmp_path))
     assert "unconditional branch reads one of 2.5" in caplog.text and "--null time_ids=@FILE.npy" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "arguments", "is_unheld"),
+    [
+        ("StableDiffusionXLInpaintPipeline", (), True),
+        ("StableDiffusionXLInpaintPipeline", ("image",), False),  # with channels for the mask and the image
+        ("KandinskyV22InpaintPipeline", ("image",), True),  # with them too
+        ("StableDiffusionXLPipeline", (), False),
+        ("MyPipeline", (), False),
+    ],
+)
+def test_a_pipeline_without_a_channel_for_the_mask_begins_inpainting_with_noise_everywhere(
+    pipeline: str, arguments: tuple[str, ...], is_unheld: bool
+) -> None:
+    config = {"_class_name": "DDIMScheduler"}
+    expected = {**config, **({UNHELD_START: True} if is_unheld else {})}
+    assert with_unheld_start(config, pipeline, Interface((4, 8, 8), arguments=arguments)) == expected
 
 
 def test_networks_by_other_names_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
