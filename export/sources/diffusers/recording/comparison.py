@@ -27,7 +27,7 @@ from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls
 from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import keep_draws
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
-from fewstep.export.sources.diffusers.recording.settings import MORE_STEPS, STEP_COUNT, CallSettings
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import is_small, length_error, recording_error
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
@@ -58,29 +58,30 @@ def compare_samples(
 ) -> dict[int, float]:
     """Return the largest difference of the plan's final x from the pipeline's, relative to its range, by steps.
 
-    Both run the network with its weights, a small one also for `MORE_STEPS`. `batch` are settings for several samples.
-    The plan receives each text as it is padded in that batch, and the pipeline also runs with that text alone. Raises
-    UserError above `TOLERANCE`, and if x does not start from noise.
+    Both run the network with its weights, a small one also for another number of steps. `batch` are settings for
+    several samples. The plan receives each text as it is padded in that batch, and the pipeline also runs with that
+    text alone. Raises UserError above `TOLERANCE`, and if x does not start from noise.
     """
-    calls, differences = [settings.of(None, batch)], dict[int, float]()
-    are_small = all(is_small(each.network) for each in modules.modules.values())
-    if are_small and settings.usual.get(STEP_COUNT, MORE_STEPS) != MORE_STEPS:
-        calls.append({**calls[0], STEP_COUNT: MORE_STEPS})
-    for call in calls:
+
+    def compare(call: Mapping[str, Any], padded: CallRecord | None = None, rows: slice = slice(None)) -> None:
         run = run_networks(built, modules, call)
-        difference = compare_run(built, modules, call, scheduler, run, _StepNetwork(run.record, modules))
-        differences[call.get(STEP_COUNT, len(run.record.steps))] = difference
-    count = next(iter(differences))
+        network = _StepNetwork(padded or run.record, modules, rows)
+        difference = compare_run(built, modules, call, scheduler, run, network)
+        count = call.get(STEP_COUNT, len(run.record.steps))
+        differences[count] = max(difference, differences.get(count, 0.0))
+
+    differences: dict[int, float] = {}
+    compare(settings.of(None, batch))
     if settings.texts:
         padded = run_networks(built, modules, settings.of()).record
     try:
         for row, text in enumerate(settings.texts):
-            network = _StepNetwork(padded, modules, slice(row, row + 1))
-            own = run_networks(built, modules, text)
-            differences[count] = max(differences[count], compare_run(built, modules, text, scheduler, own, network))
+            compare(text, padded, slice(row, row + 1))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise length_error(what) from error
+    if settings.other_steps is not None and all(is_small(each.network) for each in modules.modules.values()):
+        compare(settings.of(None, {STEP_COUNT: settings.other_steps}))
     return differences
 
 

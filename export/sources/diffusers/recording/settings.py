@@ -14,8 +14,8 @@ from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, re
 from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
-STEPS = 3  # number of steps of a recording, and of the run that is compared
-MORE_STEPS = 8  # number of steps of further recordings, and of a small network's second run that is compared
+STEPS = 3  # number of steps of a recording, and of a run that is compared
+MORE_STEPS = 8  # number of steps of further recordings, and of a second run that is compared
 STEPS_OF_TWO = 8  # number of steps for a pipeline with two networks
 PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
 OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
@@ -89,6 +89,13 @@ class CallSettings:
     def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of a call."""
         return {**self.usual, **(self.variants[variant] if variant else {}), **(more or {})}
+
+    @property
+    def other_steps(self) -> int | None:
+        """The second number of steps whose plan is compared. None if the call takes no number of steps."""
+        if STEP_COUNT not in self.usual:
+            return None
+        return STEPS if self.usual[STEP_COUNT] == MORE_STEPS else MORE_STEPS
 
     def read_prompt(self, text: str) -> Any:
         """Return the prompt that a text gives, in the form of the usual one."""

@@ -15,7 +15,7 @@ from fewstep.export.sources.diffusers.recording.scheduler.measured_schedule impo
 )
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.scheduler.step_fit import fit_steps
-from fewstep.export.sources.diffusers.recording.settings import MORE_STEPS, STEP_COUNT
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, STORED_STEPS
@@ -30,8 +30,8 @@ def find_scheduler(recorded: RecordedPipeline, modules: RecordedNetworks, label:
     """Return the scheduler of a pipeline: by the rules of its class if these give the recorded steps, otherwise with
     the recorded steps themselves.
 
-    Steps are compared for the number of steps of the usual call, and for `MORE_STEPS`. No network runs. Raises
-    UserError if neither works.
+    Steps are compared for the number of steps of the usual call, and for another one. No network runs. Raises UserError
+    if neither works.
     """
     calls = _calls(recorded)
     try:
@@ -54,9 +54,8 @@ def find_scheduler(recorded: RecordedPipeline, modules: RecordedNetworks, label:
 def _calls(recorded: RecordedPipeline) -> list[Mapping[str, Any]]:
     """Return the calls whose steps are compared."""
     usual = recorded.settings.of()
-    if STEP_COUNT not in usual or usual[STEP_COUNT] == MORE_STEPS:
-        return [usual]
-    return [recorded.settings.of(None, {STEP_COUNT: MORE_STEPS}), usual]
+    other = recorded.settings.other_steps
+    return [usual] if other is None else [recorded.settings.of(None, {STEP_COUNT: other}), usual]
 
 
 def _class_name(recorded: RecordedPipeline) -> str:

@@ -2,7 +2,7 @@
 network that fails for several samples. A small network is compared at two numbers of steps."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from fewstep.export.sources.diffusers.recording import comparison
 from fewstep.export.sources.diffusers.recording.comparison import _call_network, _check_noise, compare_samples
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from tests.refusals import refuses
 
 
@@ -55,22 +56,49 @@ def test_a_network_with_a_list_for_each_sample_is_refused_in_words() -> None:
         _call_network(NeedsTwo(), (torch.ones(2, 2),))
 
 
-@pytest.mark.parametrize(("width", "counts"), [(8, [3, 8]), (8200, [3])])  # 8200 x 8200 are 67 million weights
-def test_a_small_network_is_also_compared_at_eight_steps(
-    width: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+class Comparison:
+    """Compares a pipeline whose runs take the place of real ones. `compared`: the numbers of steps, in order."""
+
+    def __init__(self, width: int, monkeypatch: pytest.MonkeyPatch, padding_is_read: bool = False) -> None:
+        self.compared: list[int] = []
+        self.modules: Any = SimpleNamespace(modules={"net": SimpleNamespace(network=meta_network(width))})
+
+        def compare_run(_: Any, modules: Any, call: Any, *others: Any) -> float:
+            self.compared.append(call["num_inference_steps"])
+            if padding_is_read and call.get("prompt") == "short":
+                raise recording_error("the samples differ")
+            return 1e-6 * self.compared[-1]
+
+        run = SimpleNamespace(record=SimpleNamespace(steps=()))
+        monkeypatch.setattr(comparison, "run_networks", lambda *_: run)
+        monkeypatch.setattr(comparison, "compare_run", compare_run)
+        monkeypatch.setattr(comparison, "_StepNetwork", lambda *_: None)
+
+    def run(self, settings: CallSettings) -> dict[int, float]:
+        none: Any = None
+        return compare_samples(cast(Any, SimpleNamespace(name="Pipe")), self.modules, settings, {}, none)
+
+
+def meta_network(width: int) -> torch.nn.Module:
+    return torch.nn.Linear(width, width, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("width", "usual", "counts"),
+    [(8, 3, [3, 8]), (8, 8, [8, 3]), (8200, 3, [3])],  # 8200 x 8200 are 67 million weights
+)
+def test_a_small_network_is_compared_at_three_and_eight_steps(
+    width: int, usual: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = SimpleNamespace(network=torch.nn.Linear(width, width, device="meta"))
-    modules: Any = SimpleNamespace(modules={"net": network})
-    compared: list[int] = []
+    made = Comparison(width, monkeypatch)
+    assert made.run(CallSettings({"num_inference_steps": usual})) == {count: 1e-6 * count for count in counts}
+    assert made.compared == counts
 
-    def run_networks(built: Any, modules: Any, call: Any) -> Any:
-        compared.append(call["num_inference_steps"])
-        return SimpleNamespace(record=SimpleNamespace(steps=()))
 
-    monkeypatch.setattr(comparison, "run_networks", run_networks)
-    monkeypatch.setattr(comparison, "compare_run", lambda *_: 1e-6 * compared[-1])
-    monkeypatch.setattr(comparison, "_StepNetwork", lambda *_: None)
-    built: Any = SimpleNamespace(name="Pipe")
-    scheduler: Any = None
-    found = compare_samples(built, modules, CallSettings({"num_inference_steps": 3}), {}, scheduler)
-    assert compared == counts and found == {count: 1e-6 * count for count in counts}
+def test_padding_that_is_read_is_found_before_more_steps_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Comparison(8, monkeypatch, padding_is_read=True)
+    usual = {"num_inference_steps": 3, "prompt": ["long", "short"]}
+    texts = tuple({**usual, "prompt": text} for text in ("long", "short"))
+    with refuses(("Pipe", "reads the padding of shorter texts")):
+        made.run(CallSettings(usual, texts=texts))
+    assert made.compared == [3, 3, 3]
