@@ -23,6 +23,7 @@ def parse_conditions(
     Arrays may be `of_any_size` if they are cut into windows later.
     """
     shapes = {condition.name: condition.shape for condition in known}
+    labels = {condition.name: condition.labels for condition in known}
     values: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -40,11 +41,21 @@ def parse_conditions(
                 f"give them as a file: --condition {name}=@FILE.npy",
             )
         else:
-            values.setdefault(name, []).append(_parse_value(value))
+            parsed = _parse_value(value)
+            _refuse_label_of_another(name, value, parsed, labels.get(name, ()))
+            values.setdefault(name, []).append(parsed)
     for name, own in values.items():
         if not shapes.get(name):
             check([each for each in known if each.name == name] or known, {name: own}, len(own))
     return values
+
+
+def _refuse_label_of_another(name: str, text: str, parsed: int | float | str, labels: Sequence[str]) -> None:
+    """Raise UserError for a number that is also the label of another number."""
+    if not isinstance(parsed, str) and text in labels and labels.index(text) != parsed:
+        own = labels.index(text)
+        what = f"{name}={text} may mean the number {text} or the label {text!r}, which is number {own}"
+        raise UserError(what, f"in Python give condition={{{name!r}: [{own}]}} or {{{name!r}: [{text}]}}")
 
 
 def parse_sizes(texts: Sequence[str]) -> dict[str, int]:

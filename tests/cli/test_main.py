@@ -137,6 +137,13 @@ def test_arrays_are_one_value_or_many(tmp_path: Path) -> None:
             parse_conditions([text], known)
 
 
+def test_a_number_that_is_the_label_of_another_is_refused() -> None:
+    known = [Condition("class", input="class", low=0, high=2, labels=("1", "0", "2"))]
+    assert parse_conditions(["class=2"], known) == {"class": [2]}
+    with refuses(("class=1", "the label '1', which is number 0")):
+        parse_conditions(["class=1"], known)
+
+
 def test_damaged_bundles_are_named(tiny_bundle: Path, refusal: Refusal) -> None:
     graph = tiny_bundle / "graphs/body.onnx"
     content = graph.read_bytes()
