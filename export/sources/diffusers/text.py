@@ -37,6 +37,7 @@ LOG = logging.getLogger("fewstep")
 CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
 CLIP_LENGTH = 77
 WEIGHTS = "model"  # stem of the weight files
+UNREAD_SETTINGS = (("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True))
 TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # names of conditions in the denoiser's interface
 TRIED = (
     "",
@@ -216,7 +217,7 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
     it is yielded with."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
-        _refuse_left_side(folder, _tokenizer_of(component))
+        _check_tokenizer_config(folder, _tokenizer_of(component))
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
         if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
             length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
@@ -224,11 +225,11 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
         yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None)
 
 
-def _refuse_left_side(folder: Folder, tokenizer: str) -> None:
-    """Raise UserError for a tokenizer that pads or cuts texts at their beginning."""
-    for field in ("padding_side", "truncation_side"):
-        if folder.config(tokenizer).get(field) == "left":
-            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {field} 'left'; fewstep reads 'right' only"
+def _check_tokenizer_config(folder: Folder, tokenizer: str) -> None:
+    """Raise UserError for a tokenizer that pads or cuts texts at their beginning, or reads special tokens as text."""
+    for field, value in UNREAD_SETTINGS:
+        if folder.config(tokenizer).get(field) == value:
+            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {field} {value!r}, which fewstep does not read"
             raise UserError(what, "remove the text encoders from model_index.json, and give encoded texts")
 
 

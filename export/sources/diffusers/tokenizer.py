@@ -1,7 +1,8 @@
 """Convert the tokenizer in a pipeline's folder to JSON of the library `tokenizers`, which the runtime reads.
 
-A folder has tokenizer.json, which is used unchanged, or the files that it is generated from: vocab.json and merges.txt
-of CLIP's byte-pair encoding (Radford et al. 2021), spiece.model of T5 (Raffel et al. 2020).
+A folder has tokenizer.json, to which the special tokens of its configs are added, or the files that it is generated
+from: vocab.json and merges.txt of CLIP's byte-pair encoding (Radford et al. 2021), spiece.model of T5 (Raffel et al.
+2020).
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 JSON, VOCABULARY, MERGES, PIECES = "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"
 NAMED_TOKENS = "special_tokens_map.json"
+MORE_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # fields of lists or objects
 SAVE_FAST = "load it with transformers.AutoTokenizer and write it with save_pretrained(FOLDER)"
 CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
 T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -47,6 +49,7 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
     with report_tokenizer_errors(f"what is in {home}", COPY_AGAIN):
         if (home / JSON).is_file():
             tokenizer, usual = tokenizers.Tokenizer.from_file(str(home / JSON)), {}
+            _add_missing_tokens(tokenizer, home, named)
         elif (home / VOCABULARY).is_file() and (home / MERGES).is_file():
             read_json(home / VOCABULARY)  # transformers would not name a damaged file
             form = import_transformers(home).CLIPTokenizerFast
@@ -120,6 +123,18 @@ def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
         single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, _token_id(tokenizer, end))]
     )
     return tokenizer
+
+
+def _add_missing_tokens(tokenizer: "Tokenizer", home: Path, named: dict[str, str]) -> None:
+    """Add the special tokens that the configs name and tokenizer.json lacks, as transformers does. They keep their
+    meaning within words."""
+    config: Config = read_json(home / TOKENIZER_CONFIG) if (home / TOKENIZER_CONFIG).is_file() else {}
+    listed = [config.get(field) or () for field in MORE_TOKENS]
+    tokens = [token for each in listed for token in (each.values() if isinstance(each, dict) else each)]
+    more = [token.get("content") if isinstance(token, dict) else token for token in tokens]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    missing = {name: text for name, text in named.items() if text not in known}
+    _add_special_tokens(tokenizer, missing, *(text for text in more if isinstance(text, str) and text not in known))
 
 
 def _add_special_tokens(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:

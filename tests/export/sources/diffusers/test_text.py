@@ -97,10 +97,14 @@ def test_texts_of_stable_diffusion_have_the_length_of_the_tokenizer(tmp_path: Pa
     same(found, text)
 
 
-@pytest.mark.parametrize("field", ["padding_side", "truncation_side"])
-def test_a_tokenizer_that_begins_on_the_left_is_refused(field: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True)]
+)
+def test_a_setting_of_a_tokenizer_that_fewstep_does_not_read_is_refused(
+    field: str, value: object, tmp_path: Path
+) -> None:
     one_clip(tmp_path)
-    write_fields(tmp_path / "tokenizer/tokenizer_config.json", **{field: "left"})
+    write_fields(tmp_path / "tokenizer/tokenizer_config.json", **{field: value})
     with refuses(("tokenizer_config.json", field), "encoded texts"):
         read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
 

@@ -60,6 +60,19 @@ def test_a_fast_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
     assert fast.pad == slow.pad and all(ids(fast, prompt) == ids(slow, prompt) for prompt in PROMPTS)
 
 
+@pytest.mark.parametrize("fields", [{"pad_token": "!"}, {"extra_special_tokens": {"a": "dog"}}])
+def test_special_tokens_that_a_fast_tokenizer_lacks_are_added(fields: dict[str, object], tmp_path: Path) -> None:
+    """As by transformers: "wow!!!" then has the special token "!" three times, which ends no word."""
+    transformers.CLIPTokenizer.from_pretrained(write_clip_tokenizer(tmp_path / "slow")).save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    theirs, ours = transformers.CLIPTokenizer.from_pretrained(tmp_path), read_tokenizer(tmp_path)
+    plain = read_tokenizer(tmp_path / "slow")
+    assert any(ids(ours, prompt) != ids(plain, prompt) for prompt in PROMPTS)
+    for prompt in PROMPTS:
+        assert ids(ours, prompt) == theirs(prompt).input_ids, prompt
+
+
 def test_prompts_in_lower_case(tmp_path: Path) -> None:
     pieces = [(piece, -float(number)) for number, piece in enumerate(T5_PIECES)]
     transformers.T5Tokenizer(vocab=pieces).save_pretrained(tmp_path)
