@@ -86,11 +86,14 @@ def UNet1DModel(config: Config, folder: Folder) -> Interface:
 def _text_tokens(folder: Folder) -> int:
     """Return the number of tokens of a text. A pipeline pads it to the maximum of its tokenizer."""
     second = "" if folder.config("text_encoder") else "_2"  # the refiner of SDXL has only the second encoder
-    positions = folder.config(f"text_encoder{second}").get("max_position_embeddings")
-    if positions is None:  # DeepFloyd IF's T5
+    encoder, tokenizer = f"text_encoder{second}", f"tokenizer{second}"
+    config = dict(folder.config(encoder))
+    inner = config.get("text_config")  # of a whole CLIP
+    positions = (config | inner if isinstance(inner, dict) else config).get("max_position_embeddings")
+    if positions is None and not folder.class_of(encoder).startswith("CLIP"):  # DeepFloyd IF's T5
         return CLIP_TOKENS
-    tokenizer = f"tokenizer{second}"
-    return folder.token_length(tokenizer, positions) if folder.has(tokenizer) else int(positions)
+    most = int(positions or CLIP_TOKENS)
+    return folder.token_length(tokenizer, most) if folder.has(tokenizer) else most
 
 
 def _text_width(config: Config) -> int:

@@ -97,6 +97,15 @@ def test_texts_of_stable_diffusion_have_the_length_of_the_tokenizer(tmp_path: Pa
     same(found, text)
 
 
+def test_the_positions_of_a_whole_clip_are_those_of_its_texts(tmp_path: Path) -> None:
+    """The config of a CLIP with 248 positions, as trained for long texts, describes its text encoder in text_config."""
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder/config.json").write_text(json.dumps({"text_config": {"max_position_embeddings": 248}}))
+    (tmp_path / "model_index.json").write_text(json.dumps({"text_encoder": ["transformers", "CLIPTextModel"]}))
+    config = {"in_channels": 4, "sample_size": 8, "cross_attention_dim": 12}
+    assert UNet2DConditionModel(config, Folder(tmp_path)).conditions[0].shape == (248, 12)
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True)]
 )
