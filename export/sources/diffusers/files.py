@@ -135,14 +135,14 @@ class Weights:
 def find_weights(home: Path, stem: str = WEIGHTS) -> Weights:
     """Return the weights in a component's folder: in full precision if available, otherwise in float16.
 
-    A pickle is refused, since loading one may run any code.
+    A pickle is refused, since loading one may run any code. If there are shards and a whole file, diffusers reads the
+    shards, and transformers the file.
     """
     for variant in (None, FP16):
         middle = "" if variant is None else f".{variant}"
-        index = home / index_name(stem, variant)
-        if index.is_file():
+        index, single = home / index_name(stem, variant), home / f"{stem}{middle}.safetensors"
+        if index.is_file() and not (stem != WEIGHTS and single.is_file()):
             return Weights((index, *_shard_files(index)), variant)
-        single = home / f"{stem}{middle}.safetensors"
         if single.is_file():
             return Weights((single,), variant)
     what = f"{home} has no {stem}.safetensors"

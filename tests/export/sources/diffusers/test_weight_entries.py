@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.files import Folder, find_weights
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text import read_text
 from fewstep.plans.errors import UserError
@@ -26,6 +26,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 Tensors = dict[str, Tensor]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCALE = 0.02
+INDEX_ENDING = ".safetensors.index.json"
 
 
 def rewritten(plain: Path, home: Path, change: Callable[[Tensors], Tensors]) -> Path:
@@ -227,3 +228,12 @@ def test_a_float8_weight_of_a_text_encoder_is_multiplied_by_its_scale(tmp_path: 
 def test_a_weight_that_a_text_encoder_does_not_read_is_refused(tmp_path: Path) -> None:
     with refuses(("weights that a CLIPTextModel does not read", "'own.weight'")):
         text_folder(tmp_path, lambda tensors: tensors | {"text_model.own.weight": torch.ones(3)})
+
+
+@pytest.mark.parametrize(("stem", "is_whole"), [("model", True), ("diffusion_pytorch_model", False)])
+def test_of_a_whole_file_and_shards_the_library_reads_one(stem: str, is_whole: bool, tmp_path: Path) -> None:
+    whole, shard, index = (tmp_path / f"{stem}{end}" for end in (".safetensors", "-1.safetensors", INDEX_ENDING))
+    whole.touch()
+    shard.touch()
+    index.write_text(json.dumps({"weight_map": {"a": shard.name}}))
+    assert find_weights(tmp_path, stem).files == ((whole,) if is_whole else (index, shard))
