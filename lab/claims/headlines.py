@@ -8,10 +8,8 @@ from lab.claims.claim_lines import Line
 
 HEADER = ("system", "claim of the authors", "network", "figure", "ours, evaluations", "control, evaluations", "holds")
 HEADLINES = (  # system of the line, the authors' words, their baseline
-    ("DPM-Solver++", "15 to 20 steps of guided models, where DDIM has 100 to 250", "ddim in 50 steps"),
     ("DPM-Solver++", "15 to 20 steps of guided models, where DDIM has 100 to 250", "ddim in 100 steps"),
     ("DEIS", "10 steps, far better than DDIM", "ddim"),
-    ("PNDM", "50 steps do for 1000 of DDIM", "ddim at 250"),
     ("PNDM", "50 steps do for 1000 of DDIM", "ddim at 1000"),
     ("HB", "PLMS does not diverge at strong guidance", "ipndm"),
     ("GHVB", "PLMS does not diverge at strong guidance", "ipndm"),
