@@ -21,7 +21,6 @@ HOLDS_WORDS = ("yes", "in part", "not decided", "no", "not tried")
 WORTH_WORDS = ("pays", "pays in part", "not decided", "does not pay", "not tried")
 PARTS = {  # the name of a system, or of its measured part, in lines
     "DPM-Solver": "singlestep DPM-Solver",
-    "FIND": "REINFORCE on the start",
     "HB, GHVB": "HB, GHVB, Nesterov",
 }
 

@@ -108,20 +108,26 @@ def test_residual_guidance_has_as_many_evaluations_as_two_branches(model: str, w
 def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
     tiny: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
+    """Films of a still scene have one picture, and a camera's noise in each frame."""
+    made, films, seeds = [], [], []
 
     def stream(sampler: object, **options: Any) -> Any:
         made.append((options["mode"], options.get("similar")))
-        frames = lambda film: range(len(film))  # noqa: E731
-        frames.stats = lambda: SimpleNamespace(calls=1)
+        seeds.append(options.get("seed"))
+        frames = lambda film: films.append(film) or film  # noqa: E731
+        frames.stats = lambda: SimpleNamespace(calls=4)
         return frames
 
     monkeypatch.setattr(claim_ways, "stream", stream)
-    for system in ("StreamDiffusion batch", "StreamDiffusion filter"):
-        (claim,) = claims_of(system)
-        claim.ours(tiny), claim.plain(tiny, 4)
-    assert made == [("batch", None), ("sequence", None), ("sequence", SimilarityFilter()), ("sequence", None)]
-    assert [claims_of("StreamDiffusion batch")[0].asked, SimilarityFilter()] == [1.5, SimilarityFilter(0.98, 10)]
+    (batch,), (similar,) = claims_of("StreamDiffusion batch"), claims_of("StreamDiffusion filter")
+    batch.ours(tiny), batch.plain(tiny, 4)
+    assert (made, batch.asked) == ([("batch", None), ("sequence", None)], 1.5)
+    assert similar.ours(tiny).tolist() == similar.plain(tiny, 4).tolist() == [5.5] * 4
+    assert made[2:] == [("sequence", SimilarityFilter(0.98, 10))] * 4 + [("sequence", None)] * 4
+    assert seeds[2:] == [*tiny.seeds] * 2
+    for film, picture in zip(films[2:], [*tiny.picture] * 2, strict=True):
+        assert len(film) == 22 and (film - picture).std() == pytest.approx(0.02, rel=0.2)
+        assert abs((film - picture).mean()) < 0.005
 
 
 @pytest.mark.parametrize(

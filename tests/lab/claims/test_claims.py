@@ -57,7 +57,7 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
     assert (longer is not None) == claim.has_longer and (longer is None or longer.ms > 0)
     assert line.ours == line.ours and claim.system in str(line)
     if claim.system == "StreamDiffusion filter":
-        assert line.ours >= 10 * line.plain  # of 22 frames, two are processed
+        assert line.ours > 2 * line.plain  # more than half of the frames are skipped
 
 
 def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
@@ -253,7 +253,7 @@ def test_models_are_measured_in_processes(tmp_path: Path) -> None:
     asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path)
     lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(each.model for each in lines) == ["cifar10", "fashion_mnist"]
-    assert all(each.ours >= 10 * each.plain for each in lines)  # of 22 frames, two are processed
+    assert all(each.ours > 2 * each.plain for each in lines)  # more than half of the frames are skipped
     again = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
 
@@ -327,7 +327,8 @@ def test_the_pages_have_what_is_kept() -> None:
     assert PAGE.read_text() == make_page(kept)
     assert systems.renew_page(page, kept.lines) == systems.with_headlines(page, kept.lines) == page
     of_rows = {id(each) for row in systems.rows(page) for each in systems.lines_of(systems.name_of(row), kept.lines)}
-    assert {each.system for each in kept.lines if id(each) not in of_rows} <= {"RePaint"}  # the survey has it not
+    others = {each.system for each in kept.lines if id(each) not in of_rows}
+    assert others <= {"RePaint", "REINFORCE on the start"}  # the survey has neither; the second is a part of FIND
     assert {each.model for each in kept.lines} <= set(MODELS)
 
 
