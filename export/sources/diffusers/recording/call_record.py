@@ -77,9 +77,20 @@ class CallRecord:
     @property
     def starts_from_picture(self) -> bool:
         """Whether the first x is an encoded image to which the scheduler added noise, perhaps with its elements in
-        another order. A plan from an image with strength 1 starts in this way."""
-        first = self.steps[0].sample.flatten().sort().values
-        return any(torch.equal(each.flatten().sort().values, first) for each in self.noised)
+        another order, or only in the part that steps change. A plan from an image with strength 1 starts in this
+        way."""
+        first = self.steps[0].sample
+        moved = torch.stack([_differs(step.sample, first) for step in self.steps]).any(dim=0)
+        return any(
+            torch.equal(each.flatten().sort().values, first.flatten().sort().values)
+            or (each.shape == first.shape and bool(moved.any()) and torch.equal(each[moved], first[moved]))
+            for each in self.noised
+        )
+
+
+def _differs(x: Tensor, first: Tensor) -> Tensor:
+    """Return a mask of the elements of `first` that differ in x; of all elements if x has another shape."""
+    return x != first if x.shape == first.shape else torch.ones_like(first, dtype=torch.bool)
 
 
 def split_variance(scheduler: Any, output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | None]:

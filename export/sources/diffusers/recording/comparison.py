@@ -21,7 +21,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
 )
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.guidance.projection import ProjectedGuidance
-from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.held_part import read_hold
 from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks, check_parts
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls
@@ -33,7 +33,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.shaping import GuideFrames, describe_shaping
-from fewstep.runtime.sampling.execute import Hold, execute, finish, x_row
+from fewstep.runtime.sampling.execute import Hold, execute, finish
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
@@ -119,11 +119,11 @@ def compare_run(
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
     _check_networks(name, plan, run, modules)
-    first = _first_input(run, modules) / _start_factor(plan)
+    first = _network_x(run.steps[0], modules) / _start_factor(plan)
     noise = RecordedNoise(first, scheduler.select_draws(made.draws, len(run.steps)))
     if not run.starts_from_picture:
         _check_noise(name, noise.first)
-    hold = _read_hold(name, plan, run, modules, noise.first)
+    hold = read_hold(name, run, plan, _network_x(run.steps[-1], modules), noise.first)
     with torch.no_grad():
         mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)
     theirs = _final_x(run, hold)
@@ -296,11 +296,11 @@ def _find_plan(
     raise problems[0]
 
 
-def _first_input(run: CallRecord, modules: RecordedNetworks) -> Array:
-    """Return x as the network first receives it. Some schedulers scale it."""
-    call, found, samples = run.steps[0].calls[0], modules.at(run.steps[0]).found, len(run.steps[0].sample)
-    first: Array = found.x_place.select(call.leaves[found.x])[:samples].numpy()
-    return first
+def _network_x(step: SchedulerStep, modules: RecordedNetworks) -> Array:
+    """Return x as the network receives it in a step. Some schedulers scale it."""
+    found = modules.at(step).found
+    x: Array = found.x_place.select(step.calls[0].leaves[found.x])[: len(step.sample)].numpy()
+    return x
 
 
 def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks) -> None:
@@ -309,20 +309,6 @@ def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNet
         runs_first = modules.until is not None and (step.lam is None or step.lam < modules.until)
         if runs_first != modules.runs_first(own):
             raise recording_error(f"{name} calls {own.calls[0].component} at time {own.time:.6g}, unlike its plan")
-
-
-def _read_hold(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks, noise: Array) -> Hold | None:
-    """Return the hold of a pipeline that overwrites a part of x after each step; None for other pipelines. The clean
-    image in this part is computed from the input of the last step. The comparison with the plan then tests it at the
-    other steps."""
-    mask = find_held_part(name, run)
-    if mask is None:
-        return None
-    last = run.steps[-1]
-    found = modules.at(last).found
-    row, alpha, sigma = x_row(plan.steps[-1])
-    x = found.x_place.select(last.calls[0].leaves[found.x])[: len(noise)].numpy() / plan.steps[-1].input[row]
-    return Hold(np.where(mask, (x - sigma * noise) / alpha, 0).astype(np.float32), mask.numpy().astype(np.float32))
 
 
 def _final_x(run: CallRecord, hold: Hold | None) -> Array:

@@ -1,10 +1,19 @@
-"""The part of x that a pipeline replaces by a noisy version of the given image after each step, as inpainting does."""
+"""The part of x that a pipeline replaces after each step, as inpainting does: by a noisy version of the given image, or
+by the image itself."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.plans.plan import Plan
+from fewstep.runtime.sampling.execute import Hold, x_row
+
+Array = NDArray[np.floating[Any]]
 
 
 def find_held_part(name: str, record: CallRecord) -> Tensor | None:
@@ -28,3 +37,23 @@ def find_held_part(name: str, record: CallRecord) -> Tensor | None:
             f"{name} changes all of x after each step, by a mask, a scale or noise that its scheduler does not add"
         )
     return masks[0]
+
+
+def is_kept_clean(mask: Tensor, record: CallRecord) -> bool:
+    """Return True if all steps get the same values in the part that a mask marks, without noise."""
+    return all(torch.equal(step.sample[mask], record.steps[0].sample[mask]) for step in record.steps)
+
+
+def read_hold(name: str, record: CallRecord, plan: Plan, last: Array, noise: Array) -> Hold | None:
+    """Return the hold of a pipeline that replaces a part of x after each step; None for other pipelines. The image in
+    this part is computed from the input of the last step. A comparison with the plan then tests it at the other steps.
+
+    last: x as the network receives it in the last step. noise: the noise that x starts from.
+    """
+    mask = find_held_part(name, record)
+    if mask is None:
+        return None
+    row, alpha, sigma = x_row(plan.steps[-1])
+    x, is_clean = last / plan.steps[-1].input[row], is_kept_clean(mask, record)
+    value = np.where(mask, x if is_clean else (x - sigma * noise) / alpha, 0)
+    return Hold(value.astype(np.float32), mask.numpy().astype(np.float32), clean=is_clean)

@@ -26,7 +26,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
 )
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.guidance.projection import SMALL, ProjectedGuidance
-from fewstep.export.sources.diffusers.recording.held_part import find_held_part
+from fewstep.export.sources.diffusers.recording.held_part import find_held_part, is_kept_clean
 from fewstep.export.sources.diffusers.recording.network_form import FormedNetwork, find_forms
 from fewstep.export.sources.diffusers.recording.networks import (
     RecordedNetworks,
@@ -71,6 +71,7 @@ class RecordedPipeline:
     """A pipeline with the relations and the arguments that were found by comparing its recordings.
 
     holds: whether it sets a part of x to an image after each step.
+    holds_clean: whether it sets it to the image without noise.
     starts_from_picture: whether it starts from an image to which it adds noise.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
@@ -125,7 +126,8 @@ class RecordedPipeline:
             self.rules_error = error
         self.scheduler = {**scheduler, RECORDED: {**rules, **self.change_rule}}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
-        self.holds = find_held_part(name, base) is not None
+        mask = find_held_part(name, base)
+        self.holds, self.holds_clean = mask is not None, mask is not None and is_kept_clean(mask, base)
         self.starts_from_picture = base.starts_from_picture
 
     @property

@@ -150,6 +150,8 @@ def _compare(
     LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
     if recorded.holds:
         what = "its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=Hold(image, mask)"
+        if recorded.holds_clean:
+            what = "its pipeline keeps a part of an image, without noise; give hold=Hold(image, mask, clean=True)"
         LOG.warning("%s: %s", origin.label, what)
     if settings.forms.has_one_length:
         what = "each text must have as many tokens as the prompt of --call, since the network depends on their number"

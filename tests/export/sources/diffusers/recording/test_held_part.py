@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("diffusers")
+from diffusers import DDIMScheduler
+
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.held_part import find_held_part
 from fewstep.export.sources.diffusers.recording.source import load_pipeline
@@ -47,6 +49,18 @@ class WithOtherPicture(Inpainting):
     picture = -PICTURE
 
 
+class WithCleanPart(OwnPipeline):
+    """Keeps the left half of a picture without noise, as DeepFloyd IF does, and starts from the noised picture."""
+
+    def begin(self, noise: Tensor) -> Tensor:
+        self.scheduler.set_timesteps(4)
+        noised: Tensor = self.scheduler.add_noise(PICTURE.expand_as(noise), noise, self.scheduler.timesteps[:1])
+        return torch.where(LEFT, PICTURE, noised)
+
+    def change(self, x: Tensor, index: int) -> Tensor:
+        return torch.where(LEFT, PICTURE, x)
+
+
 class Doubling(OwnPipeline):
     """Doubles x after each step."""
 
@@ -58,6 +72,15 @@ def test_samples_with_a_held_part_are_those_of_the_pipeline(caplog: pytest.LogCa
     load_pipeline(make(Inpainting), "mine", "0", {})
     assert "mine: samples of Inpainting agree within" in caplog.text
     assert "mine: its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=" in caplog.text
+
+
+def test_a_part_may_be_kept_without_noise(caplog: pytest.LogCaptureFixture) -> None:
+    made = make(WithCleanPart, flow=False)
+    made.scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")  # the first time is always 999
+    load_pipeline(made, "mine", "0", {})
+    assert "mine: samples of WithCleanPart agree within" in caplog.text
+    assert "mine: its first x contains a part of the image, so that its samples need --image" in caplog.text
+    assert "keeps a part of an image, without noise; give hold=Hold(image, mask, clean=True)" in caplog.text
 
 
 @pytest.mark.parametrize(
