@@ -186,6 +186,8 @@ def _step_problem(step: Step, tensors: int) -> str | None:
             return f"passes the network the time {time:g}, which float32 cannot represent"
     if not math.isfinite(step.lam or 0):
         return "has a time that is not finite"
+    if step.log_scale and not step.draws:
+        return "scales noise that it does not draw"
     if step.times is not None and not 0 <= step.times < tensors:
         return f"refers to tensor {step.times} for its times"
     return None
@@ -229,6 +231,8 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], in
         yield f"steps[{i}].input", (step.input,), step.input_terms, 1, K
         if step.estimate:
             yield f"steps[{i}].estimate", (step.estimate,), (), 1, K
+        if step.log_scale:
+            yield f"steps[{i}].log_scale", (step.log_scale,), (), 1, seen
         yield f"steps[{i}].shape_of", step.shaping_of, step.shaping_terms, shaped, seen
         yield f"steps[{i}].x0", (step.x0,), step.x0_terms, 1, made
         yield f"steps[{i}].update", step.update, step.terms, K, made + len(step.draws)

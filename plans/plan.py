@@ -5,6 +5,7 @@ The state S has `rows` rows, each the size of a sample. It starts as S = start .
     u  = input . S                            the network's input, with estimate . S after it if there is one
     o  = network(u, time, branch)             one output per branch and head
     p  = shaping(shaping_of . [S; o])         only if the step has a shaping: clip, threshold, rescale
+    z  = draw * exp(log_scale . [S; o])       the first draw, only if the network predicts its variance
     S' = update . [S; o; p; draws]            guidance weights and the conversion to x0 are folded in
 
 and the sample is output . S after the last step. A coefficient that varies within a sample is a tensor (`terms`).
@@ -119,6 +120,8 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
         its input (self-conditioning). Zeros at the first evaluation; empty for other networks.
     unheld: whether a hold that adds noise to its value leaves x as it is before this step. Pipelines for inpainting
         evaluate noise everywhere at their first step.
+    log_scale: the logarithm of a factor of the first draw, elementwise. Its columns are those of `shaping_of`. Empty
+        for noise of a fixed variance.
     """
 
     network: str
@@ -146,6 +149,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
     enters: tuple[int, ...] | None = None
     estimate: Row = ()
     unheld: bool = False
+    log_scale: Row = ()
 
 
 class Fitted(Strict, frozen=True):

@@ -7,11 +7,12 @@ from functools import cache
 
 import numpy as np
 
+from fewstep.plans.buffers import Draw, Given, Ones, Predicted, Stored
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Tensor, Term, group_of, make_tensor
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
-from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
+from fewstep.plans.tracer import Tracer
 
 Expansion = Callable[[int, int], Lin]  # (evaluations so far, buffer) -> the buffer as a sum
 
@@ -70,6 +71,7 @@ def build_plan(
                 update=update,
                 terms=terms,
                 draws=_draw_numbers(tracer, draws),
+                log_scale=_log_scale(tracer, draws, columns, seen),
                 estimate=() if evaluation.estimate is None else _row(evaluation.estimate, columns, rows),
             )
         )
@@ -154,6 +156,14 @@ def _assign_rows(live: list[set[int]]) -> list[dict[int, int]]:
 def _draws(tracer: Tracer, values: Iterable[Lin]) -> tuple[int, ...]:
     """Return the numbers of the draws that some values contain, sorted and without duplicates."""
     return tuple(sorted({b for value in values for b in value.terms if isinstance(tracer.buffers[b], Draw)}))
+
+
+def _log_scale(tracer: Tracer, draws: Sequence[int], columns: Mapping[int, int], width: int) -> Row:
+    """Return the row of the logarithm of the first draw's factor; an empty row without one."""
+    scales = [buffer.log_scale for b in draws if isinstance(buffer := tracer.buffers[b], Draw)]
+    if any(scale is not None for scale in scales[1:]):
+        raise TypeError("a step can scale only its first draw by outputs of the network")
+    return _row(scales[0], columns, width) if scales and scales[0] is not None else ()
 
 
 def _draw_numbers(tracer: Tracer, buffers: Iterable[int]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fewstep.plans import guidance as guide
 from fewstep.plans import prediction
+from fewstep.plans.buffers import Buffer, Draw, Given, Ones, Output, Predicted, Shaped, Stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, IMAGE
@@ -20,57 +21,6 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import GUIDED, Project, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin, weighted_sum
-
-
-class Draw(msgspec.Struct, frozen=True):
-    """Standard normal noise with the number `draw`. It is generated again whenever it is read, with the same values."""
-
-    draw: int
-
-
-class Given(msgspec.Struct, frozen=True):
-    """A tensor that the caller passes, of the shape of x. It can be read only at the start, and is stored in a state
-    row if it is needed later."""
-
-    name: str
-
-
-class Ones(msgspec.Struct, frozen=True):
-    """All ones. A tensor that is added without a state multiplies this buffer."""
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A state row written after `ready` evaluations (0: at the start). `value` is a linear combination of earlier
-    buffers."""
-
-    ready: int
-    value: Lin
-
-
-class Output(msgspec.Struct, frozen=True):
-    """The raw network output of one evaluation, branch and head. It can be used only in the update of that evaluation's
-    step."""
-
-    evaluation: int
-    branch: str
-    head: int
-
-
-class Shaped(msgspec.Struct, frozen=True):
-    """The prediction of evaluation number `evaluation` after its shaping, as a buffer."""
-
-    evaluation: int
-
-
-class Predicted(msgspec.Struct, frozen=True):
-    """A result of an evaluation, such as its x0 prediction. `value` gives it as a combination of earlier rows and the
-    evaluation's outputs."""
-
-    evaluation: int
-    value: Lin
-
-
-Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -199,6 +149,22 @@ class Tracer:
         """Return a new draw of standard normal noise. It may be used several times."""
         self.draws += 1
         return self._add(Draw(self.draws - 1))
+
+    def learned_noise(self, least: float, most: float) -> Lin:
+        """Return new noise with the variance that the network predicted at the last evaluation, in its second output v:
+        log variance = (1 + v) / 2 log(most) + (1 - v) / 2 log(least) (Nichol & Dhariwal 2021, arXiv 2102.09672,
+        equation 15). It is that of the conditional branch."""
+        last = self.evaluations[-1]
+        heads, branch = len(last.outputs) // len(last.branches), COND if COND in last.branches else last.branches[0]
+        if heads < 2:
+            raise UserError(
+                "this solver needs a learned variance, and the denoiser has one output",
+                "export it with heads=2 and the variance as its second output, or use a solver of a fixed variance",
+            )
+        v = Lin({last.outputs[last.branches.index(branch) * heads + 1]: 1.0})
+        self.draws += 1
+        noise = self._add(Draw(self.draws - 1, (math.log(most) - math.log(least)) / 4 * v))
+        return math.sqrt(math.sqrt(most * least)) * noise
 
     def store(self, value: Lin) -> Lin:
         """Store a combination as one row. Otherwise later arithmetic keeps all of its terms."""

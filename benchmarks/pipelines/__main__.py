@@ -133,10 +133,8 @@ def _compare_listed(folder: Path, settings: Mapping[str, Any]) -> tuple[Compared
     except Exception as error:
         what = error.what if isinstance(error, UserError) else _line(error)
         return NOT_COMPARED, [f"not compared: {what}"]
-    remarks = ["a fixed variance, with noise of the learned one; scheduler:N is refused"] * found.has_learned_variance
     led = f"x differs by more than 1e-4; with the pipeline's own x at each step, by {found.difference:.1g}"
-    remarks += [led] * found.is_led
-    return (None if found.is_led else found.difference, found.steps), remarks
+    return (None if found.is_led else found.difference, found.steps), [led] * found.is_led
 
 
 def _is_recorded(folder: Path) -> bool:

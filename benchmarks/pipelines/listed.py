@@ -23,7 +23,6 @@ from fewstep.export.sources.diffusers.recording.arguments import AFTER, BEFORE, 
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.comparison import (
     Array,
-    ComparedRun,
     branch_names,
     compare_run,
     run_networks,
@@ -48,19 +47,15 @@ from fewstep.runtime.bundle.manifest import Condition
 LEFT_OUT = ("timesteps",)  # of a test: they replace the number of steps
 COUNTS = (STEPS, MORE_STEPS)
 APART = 1e-4  # largest difference of the plan's x from that of the pipeline, relative to its range
-VARIANCE, FIXED = "variance_type", "fixed_small"
 
 
 @dataclass(frozen=True)
 class ListedComparison:
-    """difference: the largest one of the final x, relative to its range, over the plans scheduler:N of `steps`.
-    has_learned_variance: the scheduler scales its noise by a variance that the network predicts. No plan does; the plan
-    got noise that was already scaled. is_led: the network got the pipeline's own x at each step, since along the plan
-    rounding grows above the tolerance."""
+    """difference: the largest one of the final x, relative to its range, over the plans scheduler:N of `steps`. is_led:
+    the network got the pipeline's own x at each step, since along the plan rounding grows above the tolerance."""
 
     difference: float
     steps: tuple[int, ...]
-    has_learned_variance: bool
     is_led: bool = False
 
 
@@ -81,10 +76,7 @@ def compare_listed(folder: Path, settings: Mapping[str, Any]) -> ListedCompariso
         counts = COUNTS if STEP_COUNT in usual.usual else COUNTS[:1]
         calls = [usual.of(None, {STEP_COUNT: count} if len(counts) > 1 else {}) for count in counts]
         runs = [run_networks(built, modules, call) for call in calls]
-        is_learned = runs[0].record.steps[0].variance is not None
-        scheduler = _ListedScheduler(*_describe(source, is_learned), _x_shape(source, runs[0].record))
-        if is_learned:
-            runs = [_scale_noise(built, run, call) for run, call in zip(runs, calls, strict=True)]
+        scheduler = _ListedScheduler(*_describe(source), _x_shape(source, runs[0].record))
 
         def compare(is_led: bool) -> float:
             return max(
@@ -96,9 +88,9 @@ def compare_listed(folder: Path, settings: Mapping[str, Any]) -> ListedCompariso
 
         steps = tuple(call.get(STEP_COUNT, len(run.record.steps)) for call, run in zip(calls, runs, strict=True))
         try:
-            return ListedComparison(compare(is_led=False), steps, is_learned)
+            return ListedComparison(compare(is_led=False), steps)
         except UserError:
-            return ListedComparison(compare(is_led=True), steps, is_learned, is_led=True)
+            return ListedComparison(compare(is_led=True), steps, is_led=True)
 
 
 def _read_settings(built: BuiltPipeline, source: TorchSource, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,11 +133,10 @@ def _pair(module: ConditionedNetwork, component: str, found: Relations, first: C
     return RecordedNetworks({component: RecordedNetwork(module.network, found, arguments)})
 
 
-def _describe(source: TorchSource, is_learned: bool) -> tuple[dict[str, Any], Any]:
-    """Return the scheduler's config, with a fixed variance in place of a learned one, and what it describes."""
+def _describe(source: TorchSource) -> tuple[dict[str, Any], Any]:
+    """Return the scheduler's config, and what it describes."""
     assert source.scheduler is not None
-    config = {**source.scheduler, **({VARIANCE: FIXED} if is_learned else {})}
-    return config, (source.spec.schedule, source.spec.prediction)
+    return source.scheduler, (source.spec.schedule, source.spec.prediction)
 
 
 @dataclass(frozen=True)
@@ -182,7 +173,8 @@ class _ListedNetwork:
         for branch in step.branches:
             values = [*self._read_conditions(self.order.index(branch), len(x))]
             output = self.module(x, time, *values)
-            outputs.append((output if self.sides is None else pack_latents(output)).numpy())
+            output = output if self.sides is None else pack_latents(output)
+            outputs += np.split(output.numpy(), step.heads, axis=1)
         return outputs
 
     def _lead(self, index: int, x: Tensor) -> Tensor:
@@ -234,16 +226,3 @@ def _x_shape(source: TorchSource, run: CallRecord) -> tuple[int, ...]:
         return shape
     rows, columns = _read_sides(run)
     return (shape[-1] // 4, 2 * rows, 2 * columns)
-
-
-def _scale_noise(built: BuiltPipeline, run: ComparedRun, call: Mapping[str, Any]) -> ComparedRun:
-    """Return a run whose noise has the learned standard deviation relative to the fixed one."""
-    scheduler = built.pipeline.scheduler
-    scheduler.set_timesteps(call[STEP_COUNT])
-    draws = []
-    for step, draw in zip(run.record.steps, run.draws, strict=False):  # the last step draws none
-        time = int(step.time)
-        log_variance = scheduler._get_variance(time, predicted_variance=step.variance)
-        fixed = scheduler._get_variance(time, variance_type=FIXED)
-        draws.append(draw * (torch.exp(0.5 * log_variance) / fixed**0.5).numpy())
-    return replace(run, draws=draws)

@@ -150,7 +150,9 @@ class _Step:
             columns.append(lay_shaping(inner, stretch.shaping, values, bounds, sample))
         noise = draws.add_all_draws(self.run.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
-            columns.append(inner.node("Gather", (noise, self.numbers.scalar(numbers)), f"draw_{d}", axis=0))
+            draw = inner.node("Gather", (noise, self.numbers.scalar(numbers)), f"draw_{d}", axis=0)
+            is_scaled = d == 0 and stretch.log_scale is not None
+            columns.append(self._scale(draw, [*rows, *outputs]) if is_scaled else draw)
         nexts = []
         for k in range(len(rows)):
             row = inner.combine(self._row(stretch.update[:, k], len(rows)), columns, f"row_{k}")
@@ -162,6 +164,14 @@ class _Step:
                 row = inner.node("Add", (row, tensor), f"row_{k}_with_tensor_{i}")
             nexts.append(inner.node("Identity", (row,), f"next_{k}"))
         return nexts
+
+    def _scale(self, draw: str, columns: Sequence[str]) -> str:
+        """Add the nodes that multiply a draw by the standard deviation that the network predicts. Return their
+        result."""
+        assert isinstance(self.stretch, AlignedSteps) and self.stretch.log_scale is not None
+        row = self._row(self.stretch.log_scale[:, : len(columns)], 0)
+        factor = self.inner.node("Exp", (self.inner.combine(row, columns, "log_scale"),), "draw_scale")
+        return self.inner.node("Mul", (draw, factor), "scaled_draw")
 
     def _apply_hold(self, rows: Sequence[str], held: HoldInputs) -> list[str]:
         """Add the nodes that restore the known part of the sample in the state row of x. Return the names of all state

@@ -48,6 +48,7 @@ class AlignedSteps(StepRange):
 
     input and estimate [S, K], shaping_of [S, values, C], update [S, K, C]: the coefficients.
     bounds: [S, 2], the bounds of a clip.
+    log_scale: [S, C], the logarithm of the factor of the first draw, or None if no step scales it.
     draws: [S, D], the numbers of the plan's draws that each step reads; 0 if the step reads none.
     terms: (row, column) of the coefficients that are tensors.
     tensor_of: [S, terms], the numbers of these tensors, or NO_TENSOR.
@@ -59,6 +60,7 @@ class AlignedSteps(StepRange):
     shaping: Shaping | None
     shaping_of: Floats
     bounds: Floats
+    log_scale: Floats | None
     update: Floats
     draws: Whole
     terms: tuple[tuple[int, int | None], ...]
@@ -101,6 +103,9 @@ def align(plan: Plan, steps: Sequence[Step]) -> AlignedSteps | None:
         shaping=None if shaped is None else shaped.shaping,
         shaping_of=np.array(shaping_of),
         bounds=np.array(bounds),
+        log_scale=np.array([_spread_row(step.log_scale, own, width) for step, own in zip(steps, columns, strict=True)])
+        if any(step.log_scale for step in steps)
+        else None,
         update=np.array(
             [[_spread_row(row, own, width) for row in step.update] for step, own in zip(steps, columns, strict=True)]
         ),

@@ -5,8 +5,9 @@ only with the spacing `leading`. For other spacings the next evaluation assumes 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from math import pi, sin, sqrt
+from math import expm1, pi, sin, sqrt
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from fewstep.plans.configs.recipe import (
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
+from fewstep.plans.solvers.ddim import posterior_mean
 from fewstep.plans.solvers.exponential import noise_prediction, transfer
 from fewstep.plans.solvers.momentum import combine_velocities
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
+
+LEAST_VARIANCE = 1e-20  # by which DDPMScheduler bounds the smaller variance, which is 0 in the last step
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -91,22 +95,37 @@ def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
 
 
 def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """Return the recipe of DDPMScheduler with a fixed variance. With the large variance diffusers adds noise in the
+    """Return the recipe of DDPMScheduler. With the large variance and with a learned one, diffusers adds noise in the
     last step too, unless that step starts at timestep 0."""
     variance = config["variance_type"]
-    if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
+    if variance in ("fixed_large_log", "learned"):
         is_log = variance == "fixed_large_log"
-        why = "diffusers takes the square root of a logarithm" if is_log else "plans cannot use a predicted one"
-        raise config.field_error("variance_type", why, "set fixed_small or fixed_large")
+        root = "a logarithm" if is_log else "the network's output, which may be negative"
+        raise config.field_error("variance_type", f"diffusers takes the square root of {root}", "set fixed_small")
     points = _points(
         config,
         tables.alpha_bars(spec),
         _choose_timesteps(request, lambda: space_timesteps(config, request.steps, whole=True)),
     )
+    if variance == "learned_range":
+        return replace(_recipe(config, [*points, CLEAN], _learned_ddpm), heads=2)
     solver = bind_solver("ddpm", large_variance=(variance == "fixed_large") or None)
     if variance == "fixed_large" and points[-1].network > 0:
         solver = _add_final_noise(solver)
     return _recipe(config, [*points, CLEAN], solver)
+
+
+def _learned_ddpm(trace: Tracer, times: Sequence[Time]) -> Lin:
+    """DDPM with a learned variance between the two fixed ones (Nichol & Dhariwal 2021, arXiv 2102.09672, section
+    3.1)."""
+    x = trace.start()
+    for s, t in pairwise(times):
+        x, x0 = trace.denoise(x, s)
+        x = posterior_mean(x, x0, s, t)
+        if s.network > 0:
+            share = -expm1(-2 * (t.lam - s.lam))
+            x = x + trace.learned_noise(max(t.sigma**2 * share, LEAST_VARIANCE), s.sigma**2 * share)
+    return x
 
 
 def _add_final_noise(solver: Solver) -> Solver:

@@ -69,6 +69,8 @@ def _check(plan: Plan) -> None:
         problem = "carries tensors, has tensor coefficients, or passes the end times of its steps to the network"
     elif len(kinds) > 1:
         problem = f"has steps that differ from its first, which evaluates the branches {', '.join(first.branches)}"
+    elif any(step.log_scale for step in plan.steps):
+        problem = "draws noise of a learned variance"
     elif len({*drawn, *plan.start_draws}) < len(drawn) + len(plan.start_draws):
         problem = "uses the same noise more than once"
     if problem:

@@ -50,13 +50,16 @@ def ddpm(trace: Tracer, times: Sequence[Time], *, large_variance: bool = False) 
     x = trace.start()
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        h = t.lam - s.lam
-        # equation 7: the mean of q(x_t | x_s, x0), whose variance is sigma_t^2 (1 - e^-2h)
-        kept = noise_left(s, t) * exp(-h)
-        x = kept * x + (t.alpha - kept * s.alpha) * x0
+        x = posterior_mean(x, x0, s, t)
         if t.sigma > 0:
-            x = x + (s.sigma if large_variance else t.sigma) * sqrt(-expm1(-2 * h)) * trace.noise()
+            x = x + (s.sigma if large_variance else t.sigma) * sqrt(-expm1(-2 * (t.lam - s.lam))) * trace.noise()
     return x
+
+
+def posterior_mean(x: Lin, x0: Lin, s: Time, t: Time) -> Lin:
+    """Return the mean of q(x_t | x_s, x0), equation 7 of DDPM. Its variance is sigma_t^2 (1 - e^-2h)."""
+    kept = noise_left(s, t) * exp(s.lam - t.lam)
+    return kept * x + (t.alpha - kept * s.alpha) * x0
 
 
 @Published(DDIM, order=1, rows=1)

@@ -57,4 +57,5 @@ def _restart_after(plan: Plan, step: Step, first: int) -> Step:
         update=tuple(map(spread, plan.start)),
         terms=tuple(terms),
         draws=tuple(draw + first for draw in plan.start_draws),
+        log_scale=(),
     )

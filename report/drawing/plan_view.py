@@ -141,6 +141,9 @@ def step_equations(plan: Plan, index: int) -> Iterator[str]:
         yield f"p = {type(step.shaping).__name__}({shaped})"
         columns.append("p")
     columns += [f"z{draw}" for draw in step.draws]
+    if step.log_scale:
+        first = columns[-len(step.draws)]
+        yield f"{first} = {first} exp({format_combination(step.log_scale, columns[: len(step.log_scale)])})"
     for row, coefficients in enumerate(step.update):
         tensors = [term for term in step.terms if term.row == row]
         equation = format_combination(coefficients, columns, tensors)
@@ -188,9 +191,10 @@ def extract_recurrence(plan: Plan) -> X0Recurrence:
 
     Raises UserError for a plan that is not a linear recurrence of numbers: one with shaping or tensor coefficients.
     """
-    if plan.tensors or any(step.shaping is not None for step in plan.steps):
+    if plan.tensors or any(step.shaping is not None or step.log_scale for step in plan.steps):
         raise UserError(
-            f"plan {plan.name!r} has shaping or tensor coefficients, so it cannot be plotted", "print its table: --show"
+            f"plan {plan.name!r} has shaping, a learned variance or tensor coefficients, so it cannot be plotted",
+            "print its table: --show",
         )
     plan = msgspec.structs.replace(  # the network's outputs are unknowns here, whatever it takes besides x
         plan, steps=tuple(msgspec.structs.replace(step, estimate=()) for step in plan.steps)

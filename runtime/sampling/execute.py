@@ -204,9 +204,18 @@ def _shape(plan: Plan, step: Step, state: Sequence[Array], outputs: Sequence[Arr
     return shaping.apply(step.shaping, values)
 
 
+def _read_draws(step: Step, columns: Sequence[Array], draws: Draws, dtype: DTypeLike) -> list[Array]:
+    """Return the noise that a step draws. `columns` are those of its `log_scale`."""
+    drawn = [np.asarray(draws(number), dtype) for number in step.draws]
+    if step.log_scale:
+        drawn[0] = drawn[0] * np.exp(combine(step.log_scale, columns, dtype))
+    return drawn
+
+
 def update(plan: Plan, evaluation: StepEvaluation, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
     """Return the state after an evaluation."""
-    columns = evaluation.columns + [np.asarray(draws(number), dtype) for number in evaluation.step.draws]
+    drawn = _read_draws(evaluation.step, [*evaluation.before, *evaluation.outputs], draws, dtype)
+    columns = [*evaluation.columns, *drawn]
     return make_rows(plan.tensors, evaluation.step.update, evaluation.step.terms, columns, dtype)
 
 
@@ -218,7 +227,7 @@ def advance(
     outputs = [np.asarray(output, dtype) for output in outputs]
     shaped = _shape(plan, step, state, outputs, dtype)
     columns = [*state, *outputs] if shaped is None else [*state, *outputs, shaped]
-    columns += [np.asarray(draws(number), dtype) for number in step.draws]
+    columns += _read_draws(step, [*state, *outputs], draws, dtype)
     after = make_rows(plan.tensors, step.update, step.terms, columns, dtype)
     return StepState(index, step, state, u, outputs, shaped, plan.tensors, after=after)
 

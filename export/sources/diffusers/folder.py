@@ -7,6 +7,7 @@ neither torch nor diffusers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER_NAME = "scheduler"
 SCHEDULER = f"{SCHEDULER_NAME}/scheduler_config.json"
+VARIANCE, LEARNED_RANGE = "variance_type", "learned_range"  # a field of DDPM's config
 PRIVATE = ("_name_or_path",)  # fields that may contain a path or a user's name
 
 
@@ -78,8 +80,9 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     warn_of_pipeline(folder)
     scheduler = with_unheld_start(scheduler, folder.pipeline, interface)
     schedule, prediction = read_schedule(scheduler)
+    interface = add_variance(interface, config, scheduler)
     name = path.resolve().name
-    spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)
+    spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule, heads=interface.heads)
     read = [home / CONFIG, path / SCHEDULER]
     if (home / ONNX).is_file():
         if control is not None:
@@ -179,8 +182,16 @@ def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
     if (path / INDEX).is_file() and (folder := Folder(path)).has(SCHEDULER_NAME):
         kept["_class_name"] = folder.class_of(SCHEDULER_NAME)
     if not str(kept.get("_class_name")).startswith("DDPM"):  # other schedulers drop a learned variance, like export
-        kept.pop("variance_type", None)
+        kept.pop(VARIANCE, None)
     return {**kept, PIPELINE: pipeline} if pipeline else kept
+
+
+def add_variance(interface: Interface, config: Config, scheduler: Config) -> Interface:
+    """Return the interface with a second output, a learned variance, if the scheduler reads one and the network returns
+    it."""
+    is_read = scheduler.get(VARIANCE) == LEARNED_RANGE
+    is_returned = config.get("out_channels") == 2 * interface.x_shape[0]
+    return replace(interface, heads=2) if is_read and is_returned else interface
 
 
 def read_schedule(scheduler: Mapping[str, Any]) -> Described:

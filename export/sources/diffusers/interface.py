@@ -29,6 +29,7 @@ class Interface:
     x: the network's argument name for x.
     time_scale: the factor by which the schedule's time is multiplied for the network.
     picture_first: whether the channels of an image come before those of x, not after them.
+    heads: the number of its outputs; with 2, the second is the variance that the scheduler reads.
     """
 
     x_shape: tuple[int, ...]
@@ -37,6 +38,7 @@ class Interface:
     x: str = SAMPLE
     time_scale: float = 1.0
     picture_first: bool = False
+    heads: int = 1
 
 
 Reader = Callable[[Config, Folder], Interface]  # a function with the name of the network's class

@@ -15,7 +15,7 @@ HUNYUAN_LATENT = 64  # latent size of a 512-pixel picture; positions of other si
 
 class ConditionedNetwork(nn.Module):
     """Passes conditions to a network under its argument names, and returns only as many of its output channels as x
-    has: further channels are a learned variance."""
+    has for each output: further channels are a learned variance that the scheduler does not read."""
 
     def __init__(self, network: nn.Module, interface: Interface) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ConditionedNetwork(nn.Module):
             arguments.setdefault(TEXT, None)  # for networks that read an encoded image instead
         if self.interface.time_scale != 1:
             time = time * self.interface.time_scale
-        return self.predict(x, time, arguments)[:, : self.interface.x_shape[0]]
+        return self.predict(x, time, arguments)[:, : self.interface.heads * self.interface.x_shape[0]]
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         """Return the network's output [B, channels, ...]."""

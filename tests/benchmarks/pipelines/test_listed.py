@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_samples_of_a_listed_pipeline_agree(folder: Path) -> None:
     found = compare_listed(folder, SETTINGS)
-    assert found.difference < 2e-5 and not found.has_learned_variance
+    assert found.difference < 2e-5 and not found.is_led
 
 
 def change_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:

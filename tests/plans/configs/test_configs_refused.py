@@ -73,7 +73,7 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
             {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
             "epsilon .* x0 at time 999",
         ),
-        ("DDPM", {"variance_type": "learned_range"}, "plans cannot use a predicted one; set fixed_small"),
+        ("DDPM", {"variance_type": "learned"}, "of the network's output, which may be negative; set fixed_small"),
         ("DDPM", {"variance_type": "fixed_large_log"}, "of a logarithm; set fixed_small"),
         ("PNDM", {"timestep_spacing": "trailing"}, "set leading, or use the plan pndm:N"),
         ("PNDM", {"steps": 3}, "3 steps .*, or are fewer than 4"),

@@ -9,19 +9,24 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import torch
 
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
+from fewstep.plans.noise import normal
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.export.verify_export import verify_source
 from tests.families import tiny
+from tests.graph.bake.run_baked import run_file
 from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
@@ -157,6 +162,26 @@ def test_a_scheduler_that_cuts_off_a_learned_variance_runs_where_export_did(tmp_
     export(ExportOptions(str(folder(tmp_path / "f", network, scheduler=theirs)), tmp_path / "bundle"))
     x = load(tmp_path / "bundle").sample("scheduler:3", seeds=[0])
     assert x.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.slow
+def test_ddpm_scales_its_noise_by_the_variance_that_the_network_predicts(tmp_path: Path) -> None:
+    theirs = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    network = diffusers.UNet2DModel(in_channels=3, out_channels=6, **UNET)
+    pipeline = diffusers.DDPMPipeline(network.eval(), theirs)
+    export(ExportOptions(str(folder(tmp_path / "f", network, scheduler=theirs)), tmp_path / "bundle"))
+    draws = [normal(7, number, (3, 8, 8))[None] for number in range(4)]
+    taken = iter(map(torch.from_numpy, draws))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm"):
+            patch.setattr(f"diffusers.{module}.randn_tensor", lambda *_, **__: next(taken))
+        expected = pipeline(num_inference_steps=4, output_type="np").images.transpose(0, 3, 1, 2)
+    sampler = load(tmp_path / "bundle")
+    x = sampler.sample("scheduler:4", seeds=[7])
+    np.testing.assert_allclose((x / 2 + 0.5).clip(0, 1), expected, atol=1e-5)
+    for unroll in (False, True):
+        bake(BakeOptions(tmp_path / "bundle", "scheduler:4", tmp_path / "s.onnx", unroll=unroll))
+        np.testing.assert_allclose(run_file(tmp_path / "s.onnx", [7]), x, atol=1e-5)
 
 
 def edit_folder(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> Path:
