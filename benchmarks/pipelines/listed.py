@@ -155,7 +155,8 @@ class _ListedScheduler(PipelineScheduler):
 
 
 class _ListedNetwork:
-    """The exported network of a plan's step, with the arguments that the pipeline passed in the first step.
+    """The exported network of a plan's step, with the arguments that the pipeline passed in the first step. All
+    branches are one batch, in the pipeline's order: kernels round other batches differently.
 
     is_led: it gets the x of the pipeline. Raises UserError if that of the plan differs by more than `APART`.
     """
@@ -168,14 +169,13 @@ class _ListedNetwork:
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
         x = self._unpack(self._lead(index, x) if self.is_led else x)
-        time = torch.full((len(x),), step.time)
-        outputs = []
-        for branch in step.branches:
-            values = [*self._read_conditions(self.order.index(branch), len(x))]
-            output = self.module(x, time, *values)
-            output = output if self.sides is None else pack_latents(output)
-            outputs += np.split(output.numpy(), step.heads, axis=1)
-        return outputs
+        order = sorted(step.branches, key=self.order.index)
+        conditions = [self._read_conditions(self.order.index(branch), len(x)) for branch in order]
+        time = torch.full((len(order) * len(x),), step.time)
+        output = self.module(torch.cat([x] * len(order)), time, *map(torch.cat, zip(*conditions, strict=True)))
+        output = output if self.sides is None else pack_latents(output)
+        by_branch = dict(zip(order, np.split(output.numpy(), len(order)), strict=True))
+        return [head for branch in step.branches for head in np.split(by_branch[branch], step.heads, axis=1)]
 
     def _lead(self, index: int, x: Tensor) -> Tensor:
         own = self.run.steps[index]
