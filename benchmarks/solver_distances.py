@@ -40,6 +40,7 @@ MEMBERS = (BY_NAME["cifar10_dit"], next(member for member in SHIPPED if member.n
 STEPS = (4, 8, 20, 50)
 SOLVERS = ("dpmpp_2m", "unipc_2", "ddim")
 GUIDANCE = (1.0, 1.5)
+FITTED = tuple(Cell("cifar10", "", 1.0, f"fitted:{steps}") for steps in (4, 8))  # plans that come with fewstep
 CALIBRATED, TRAJECTORIES = "dpmpp_2m:8", 64
 BLOCK, FIRST_SEED, BATCH = 128, 10_000, 16  # seeds of a run, the first that judges, and samples of a call
 BODIES = ("float32", "bfloat16", "int8")
@@ -106,6 +107,9 @@ def cells(bodies: Sequence[str]) -> Iterator[Cell]:
     for body, guidance, solver, steps, member in product(bodies, GUIDANCE, SOLVERS, STEPS, MEMBERS):
         if body != "int8" or guidance == GUIDANCE[-1]:
             yield Cell(member.name, body, guidance, f"{solver}:{steps}")
+    for body in bodies:
+        if body != "int8":
+            yield from (msgspec.structs.replace(cell, body=body) for cell in FITTED)
 
 
 def real_features(extractor: Extractor, folder: Path | None, work: Path) -> Gaussian:

@@ -29,6 +29,11 @@ def test_int8_has_the_guidance_of_its_calibration_alone() -> None:
     assert {cell.guidance for cell in cells(["int8"])} == {1.5}
 
 
+def test_fitted_plans_have_no_guidance() -> None:
+    fitted = [cell for cell in cells(["float32", "int8"]) if cell.solver == "fitted"]
+    assert [str(cell) for cell in fitted] == [f"cifar10 float32 guidance 1 fitted:{steps}" for steps in (4, 8)]
+
+
 def test_rows_are_in_the_order_of_steps() -> None:
     rows = [row("ddim", steps, (1.0, 2.0)) for steps in (50, 4, 20, 8)]
     assert [each.cell.steps for each in order_rows(rows)] == [4, 8, 20, 50]
