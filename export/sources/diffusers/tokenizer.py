@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 JSON, VOCABULARY, MERGES, PIECES = "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"
 NAMED_TOKENS = "special_tokens_map.json"
-MORE_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # fields of lists or objects
+MORE_TOKENS, FORMER_NAME = "extra_special_tokens", "additional_special_tokens"  # a field with a list or an object
 SAVE_FAST = "load it with transformers.AutoTokenizer and write it with save_pretrained(FOLDER)"
 CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
 T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -129,8 +129,8 @@ def _add_missing_tokens(tokenizer: "Tokenizer", home: Path, named: dict[str, str
     """Add the special tokens that the configs name and tokenizer.json lacks, as transformers does. They keep their
     meaning within words."""
     config: Config = read_json(home / TOKENIZER_CONFIG) if (home / TOKENIZER_CONFIG).is_file() else {}
-    listed = [config.get(field) or () for field in MORE_TOKENS]
-    tokens = [token for each in listed for token in (each.values() if isinstance(each, dict) else each)]
+    listed = config.get(MORE_TOKENS, config.get(FORMER_NAME)) or ()
+    tokens = list(listed.values() if isinstance(listed, dict) else listed)
     more = [token.get("content") if isinstance(token, dict) else token for token in tokens]
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     missing = {name: text for name, text in named.items() if text not in known}

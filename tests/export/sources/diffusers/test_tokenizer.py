@@ -60,7 +60,15 @@ def test_a_fast_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
     assert fast.pad == slow.pad and all(ids(fast, prompt) == ids(slow, prompt) for prompt in PROMPTS)
 
 
-@pytest.mark.parametrize("fields", [{"pad_token": "!"}, {"extra_special_tokens": {"a": "dog"}}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pad_token": "!"},
+        {"extra_special_tokens": {"a": "dog"}},
+        {"additional_special_tokens": ["dog"]},
+        {"extra_special_tokens": ["dog"], "additional_special_tokens": ["cat"]},  # the former name is not read
+    ],
+)
 def test_special_tokens_that_a_fast_tokenizer_lacks_are_added(fields: dict[str, object], tmp_path: Path) -> None:
     """As by transformers: "wow!!!" then has the special token "!" three times, which ends no word."""
     transformers.CLIPTokenizer.from_pretrained(write_clip_tokenizer(tmp_path / "slow")).save_pretrained(tmp_path)
