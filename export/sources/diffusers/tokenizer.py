@@ -26,6 +26,7 @@ CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
 T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 SPACE = "\u2581"  # SentencePiece's symbol for a space
 UNIGRAM = 1  # a type of SentencePiece's models
+WHITE_ENDS = r"^[\s\x1c-\x1f]+|[\s\x1c-\x1f]+$"  # what str.strip removes
 SENTINELS = 100  # T5's ids for masked spans, after its pieces
 
 
@@ -65,7 +66,8 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
     if padding is None:
         raise UserError(f"{home} does not define a padding token", f"set pad_token in {TOKENIZER_CONFIG}")
     if lower:
-        first = [tokenizers.normalizers.Lowercase(), tokenizers.normalizers.Strip()]
+        ends = tokenizers.normalizers.Replace(tokenizers.Regex(WHITE_ENDS), "")
+        first = [tokenizers.normalizers.Lowercase(), ends]
         own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
         tokenizer.normalizer = tokenizers.normalizers.Sequence([*first, *own])
     tokenizer.no_truncation()

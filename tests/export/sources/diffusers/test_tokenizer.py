@@ -86,6 +86,7 @@ def test_prompts_in_lower_case(tmp_path: Path) -> None:
     transformers.T5Tokenizer(vocab=pieces).save_pretrained(tmp_path)
     lower, exact = read_tokenizer(tmp_path, lower=True), read_tokenizer(tmp_path)
     assert ids(lower, "  A CAT ") == ids(exact, "a cat") != ids(exact, "A CAT")
+    assert ids(lower, "\u2003\x1f A \n CAT\x1c\n") == ids(exact, "a \n cat")
 
 
 def message(*fields: tuple[int, int, bytes]) -> bytes:
