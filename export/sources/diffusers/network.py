@@ -9,7 +9,8 @@ from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CON
 from fewstep.export.sources.diffusers.interface import ADDED, AESTHETIC_SCORE, IMAGE, TIME_IDS, Interface
 
 NetworkArguments = dict[str, Any]  # the network's arguments except x and time
-TEXT = "encoder_hidden_states"
+TEXT, ADDED_ARGUMENT = "encoder_hidden_states", "added_cond_kwargs"
+READ_BY_CONTROL = (TEXT, ADDED_ARGUMENT)  # arguments that pipelines pass to a ControlNet too
 HUNYUAN_LATENT = 64  # latent size of a 512-pixel picture; positions of other sizes are scaled to it
 
 
@@ -27,7 +28,7 @@ class ConditionedNetwork(nn.Module):
             arguments[TIME_IDS] = torch.cat([arguments[TIME_IDS], arguments.pop(AESTHETIC_SCORE)[:, None]], dim=1)
         added = {name: arguments.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
         if added:
-            arguments["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
+            arguments[ADDED_ARGUMENT] = {name.removeprefix(ADDED): value for name, value in added.items()}
             arguments.setdefault(TEXT, None)  # for networks that read an encoded image instead
         if self.interface.time_scale != 1:
             time = time * self.interface.time_scale
@@ -57,7 +58,7 @@ class ControlledUNet(ConditionedNetwork):
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         picture, scale = arguments.pop(CONTROL), arguments.pop(CONTROL_SCALE)[:, None, None, None]
         if self.component == CONTROLNET:
-            shared = {name: value for name, value in arguments.items() if name != IMAGE}
+            shared = {name: value for name, value in arguments.items() if name in READ_BY_CONTROL}
             down, middle = self.control(
                 x, time, controlnet_cond=picture, conditioning_scale=scale, **shared, return_dict=False
             )
