@@ -8,7 +8,16 @@ from functools import cached_property
 from pathlib import Path
 
 from fewstep.export.batches import BATCH_LIMIT
-from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, hash_files, read_json
+from fewstep.export.sources.diffusers.files import (
+    CONFIG,
+    INDEX,
+    ONNX,
+    Config,
+    Folder,
+    hash_files,
+    read_config,
+    read_json,
+)
 from fewstep.export.sources.diffusers.folder import (
     SCHEDULER,
     make_onnx_source,
@@ -42,7 +51,7 @@ class ParentFolder(Folder):
 def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSource:
     """Load the network of a component's folder. Raises UserError if nothing defines its schedule and prediction."""
     path = path.resolve()
-    folder, config = ParentFolder(path.parent), read_json(path / CONFIG)
+    folder, config = ParentFolder(path.parent), read_config(path)
     interface = read_interface(config, folder, path)
     fields = {} if spec_file is None else read_fields(spec_file, OWN, NEEDED)
     scheduler = read_scheduler(folder.path, folder.pipeline) if spec_file is None else None

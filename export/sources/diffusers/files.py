@@ -20,6 +20,8 @@ CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 ONNX = "model.onnx"
 WEIGHTS = "diffusion_pytorch_model"
 FP16 = "fp16"  # the variant that hubs offer in addition to full precision
+FORMER_CLASS = "Transformer2DModel"
+PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 GIVE_PIPELINE = "give the folder that pipeline.save_pretrained(FOLDER) wrote"
 COPY_AGAIN = "copy the folder again"
@@ -61,7 +63,8 @@ class Folder:
     def class_of(self, component: str) -> str:
         """Return the class name of a component from model_index.json, which stores [library, class]."""
         named = self.index.get(component)
-        return str(named[-1] if isinstance(named, list) and named else named)
+        name = str(named[-1] if isinstance(named, list) and named else named)
+        return str(self.config(component).get("_class_name", name)) if name == FORMER_CLASS else name
 
     def check_class(self, component: str) -> None:
         """Raise UserError if the index and the component's config name different classes. diffusers loads that of the
@@ -75,7 +78,7 @@ class Folder:
         """Return the fields of a component's config file; empty if there is none."""
         home = self.path / component
         file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
-        return {} if file is None else read_json(file)
+        return {} if file is None else rename_class(read_json(file))
 
     def token_length(self, component: str, most: int) -> int:
         """Return the maximum length of texts in a tokenizer's config, up to `most`."""
@@ -111,6 +114,19 @@ def read_json(path: Path, fix: str = GIVE_PIPELINE) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object", fix)
     return content
+
+
+def read_config(home: Path) -> dict[str, Any]:
+    """Return the fields of a network's config.json, with its present class name."""
+    return rename_class(read_json(home / CONFIG))
+
+
+def rename_class(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config. In folders of early versions of diffusers, such as those published for DiT, two
+    networks have the class name that they had then."""
+    if fields.get("_class_name") != FORMER_CLASS:
+        return fields
+    return {**fields, "_class_name": PRESENT_CLASSES.get(str(fields.get("norm_type")), FORMER_CLASS)}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from fewstep.export.sources.diffusers.files import (
     Config,
     Folder,
     hash_files,
+    read_config,
     read_json,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
@@ -66,7 +67,7 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
         raise UserError(f"{path} has none of {', '.join(DENOISERS)}", GIVE_PIPELINE)
     refuse_pipeline(folder)
     home = path / component
-    config = read_json(home / CONFIG)
+    config = read_config(home)
     interface = read_interface(config, folder, home)
     folder.check_class(component)
     _refuse_experts(folder, component)

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_config, read_json
 from fewstep.export.sources.diffusers.remote_code import NO_CODE
 from fewstep.export.sources.diffusers.scaled_weights import ScaledWeights, apply_scale, find_scaled_weights
 from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, read_entries, unwrap_names
@@ -20,7 +20,7 @@ from fewstep.runtime.machine.memory_pages import drop_pages
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     """Return the network of a component with its weights, and their files. diffusers also reads the layer names of its
     earlier versions."""
-    class_name, stored = str(read_json(home / CONFIG).get("_class_name")), find_weights(home)
+    class_name, stored = str(read_config(home).get("_class_name")), find_weights(home)
     try:
         import diffusers
     except ModuleNotFoundError as error:

@@ -228,6 +228,25 @@ def test_two_classes_of_a_network_are_refused(unet: Path, tmp_path: Path) -> Non
         load_source(str(edited))
 
 
+@pytest.mark.parametrize("file", ["model_index.json", "transformer/config.json", "both"])
+def test_a_network_by_its_former_name_is_read(file: str, tmp_path: Path) -> None:
+    """Folders published for DiT call its network Transformer2DModel."""
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "norm_num_groups": 4}
+    network = diffusers.DiTTransformer2DModel(sample_size=8, num_embeds_ada_norm=5, in_channels=3, **sizes)
+    home = Path(tiny.diffusers_folder(tmp_path, network, "transformer", pipeline="DiTPipeline"))
+    former = {
+        "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
+        "transformer/config.json": {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_zero"},
+    }
+    for each, changes in former.items():
+        if file in (each, "both"):
+            (home / each).write_text(json.dumps({**json.loads((home / each).read_text()), **changes}))
+    source = load_source(str(home))
+    assert isinstance(source, TorchSource)
+    assert type(source.module.network).__name__ == "DiTTransformer2DModel"  # type: ignore[union-attr]
+    assert source.spec.conditions[0].name == "class"
+
+
 def test_the_scheduler_is_that_of_the_index(unet: Path, tmp_path: Path) -> None:
     changes = {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}
     scheduler = read_scheduler(edit_folder(unet, tmp_path / "f", "model_index.json", changes), "DDPMPipeline")
