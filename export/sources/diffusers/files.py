@@ -20,6 +20,7 @@ CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 ONNX = "model.onnx"
 WEIGHTS = "diffusion_pytorch_model"
 FP16 = "fp16"  # the variant that hubs offer in addition to full precision
+DIFFUSERS = "diffusers"  # the library of a component
 FORMER_CLASS = "Transformer2DModel"
 PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -66,11 +67,17 @@ class Folder:
         name = str(named[-1] if isinstance(named, list) and named else named)
         return str(self.config(component).get("_class_name", name)) if name == FORMER_CLASS else name
 
+    def class_of_diffusers(self, component: str) -> str | None:
+        """Return the class of diffusers that model_index.json names for a component, or None if it names none, as
+        optimum does for its networks."""
+        named = self.index.get(component)
+        return self.class_of(component) if isinstance(named, list) and named[:1] == [DIFFUSERS] else None
+
     def check_class(self, component: str) -> None:
         """Raise UserError if the index and the component's config name different classes. diffusers loads that of the
         index."""
-        listed, own = self.class_of(component), self.config(component).get("_class_name")
-        if component in self.index and isinstance(own, str) and listed != own:
+        listed, own = self.class_of_diffusers(component), self.config(component).get("_class_name")
+        if listed is not None and isinstance(own, str) and listed != own:
             what = f"{self.path / INDEX} says that {component} is a {listed}, and {self.path / component / CONFIG}"
             raise UserError(f"{what} that it is a {own}", "name the same class in both, that of the weights")
 

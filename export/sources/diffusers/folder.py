@@ -180,8 +180,8 @@ def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     kept = {name: value for name, value in read_json(file).items() if name not in PRIVATE}
-    if (path / INDEX).is_file() and (folder := Folder(path)).has(SCHEDULER_NAME):
-        kept["_class_name"] = folder.class_of(SCHEDULER_NAME)
+    if (path / INDEX).is_file() and (listed := Folder(path).class_of_diffusers(SCHEDULER_NAME)) is not None:
+        kept["_class_name"] = listed
     if not str(kept.get("_class_name")).startswith("DDPM"):  # other schedulers drop a learned variance, like export
         kept.pop(VARIANCE, None)
     return {**kept, PIPELINE: pipeline} if pipeline else kept
