@@ -12,12 +12,16 @@ PICTURES = (
 )
 MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video", "pose_video", "face_video")
 SIDE, FRAMES = 512, 9  # of a picture and a video, if neither the call nor the network shows them
+LATENT_SIDE = 64  # of the latents of such a picture, with an autoencoder of factor 8
 
 
 def find_side(pipeline: Any) -> int:
-    """Return the side in pixels of the pictures for which the U-Net of a pipeline is made, or `SIDE`."""
-    size = getattr(getattr(getattr(pipeline, "unet", None), "config", None), "sample_size", None)
-    factor = getattr(pipeline, "vae_scale_factor", None)
+    """Return the side in pixels of the pictures for which the U-Net of a pipeline is made, or `SIDE`. One that names no
+    size, such as that of Kandinsky 3, gets latents of `LATENT_SIDE`."""
+    config = getattr(getattr(pipeline, "unet", None), "config", None)
+    size = None if config is None else getattr(config, "sample_size", LATENT_SIDE)
+    processor = getattr(getattr(pipeline, "image_processor", None), "config", None)
+    factor = getattr(pipeline, "vae_scale_factor", getattr(processor, "vae_scale_factor", None))
     return size * factor if isinstance(size, int) and isinstance(factor, int) else SIDE
 
 

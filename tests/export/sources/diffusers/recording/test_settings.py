@@ -1,4 +1,5 @@
-"""Arguments that --call gives to a pipeline: arrays, and prompts that are JSON objects, whose keys are kept."""
+"""Arguments that --call gives to a pipeline: arrays, and prompts that are JSON objects, whose keys are kept. The side
+of the random pictures of a recording."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers")
+from fewstep.export.sources.diffusers.recording.pictures import find_side
 from fewstep.export.sources.diffusers.recording.prompt_forms import put_text, read_prompt, rotate_words
 from fewstep.export.sources.diffusers.recording.settings import (
     LENGTH,
@@ -152,3 +154,23 @@ def test_a_prompt_to_encode_stays_a_text_if_the_recorded_one_is() -> None:
 def test_a_prompt_to_encode_with_other_keys_is_refused() -> None:
     with refuses("no JSON object with the keys", '{"text": "a cat"}'):
         read_prompt("a dog", {"text": "a cat"})
+
+
+def pipeline(processor: int | None = None, unet: Any = None, **others: Any) -> Any:
+    config = SimpleNamespace() if processor is None else SimpleNamespace(vae_scale_factor=processor)
+    network = None if unet is None else SimpleNamespace(config=SimpleNamespace(**unet))
+    return SimpleNamespace(image_processor=SimpleNamespace(config=config), unet=network, **others)
+
+
+@pytest.mark.parametrize(
+    ("made", "side"),
+    [
+        (pipeline(8, {"sample_size": 32}, vae_scale_factor=4), 128),
+        (pipeline(2, {}), 128),  # Kandinsky 3, with the small autoencoder of a test
+        (pipeline(8, {}), 512),
+        (pipeline(2), 512),  # no U-Net
+        (pipeline(2, {"sample_size": None}), 512),
+    ],
+)
+def test_pictures_have_the_size_of_a_unet(made: Any, side: int) -> None:
+    assert find_side(made) == side
