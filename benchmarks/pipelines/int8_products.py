@@ -7,7 +7,7 @@ the defaults of `fewstep calibrate`. Their weights are random, so only the struc
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
@@ -28,9 +28,9 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 
 NETWORKS = {  # a pipeline of each kind of network
-    "StableDiffusionXLPipeline": "U-Net",
+    "LDMTextToImagePipeline": "U-Net with cross-attention",
     "DiTPipeline": "DiT with classes",
-    "StableDiffusion3Pipeline": "MMDiT, double stream",
+    "FluxPipeline": "MMDiT, double and single stream",
     "WanPipeline": "video DiT",
     "StableAudioPipeline": "audio DiT",
     "StableCascadeDecoderPipeline": "ConvNeXt U-Net",
@@ -59,7 +59,7 @@ class Products:
 
 
 def calibrate_pipeline(pipeline: DummyPipeline, work: Path) -> Iterator[Products]:
-    """Export and calibrate a pipeline. Yields the products of each int8 body."""
+    """Export and calibrate a pipeline. Yields the products of each int8 body, also of those before a refused one."""
     folder, bundle = work / pipeline.name, work / f"{pipeline.name}.bundle"
     for each in (folder, bundle):
         shutil.rmtree(each, ignore_errors=True)
@@ -67,13 +67,21 @@ def calibrate_pipeline(pipeline: DummyPipeline, work: Path) -> Iterator[Products
     begin = process_time()
     conditions = work / f"{pipeline.name}.npz"
     np.savez(conditions, **draw_conditions(open_bundle(bundle).manifest))
-    calibrate(CalibrateOptions(bundle, trajectories=TRAJECTORIES, conditions=conditions))
-    seconds = process_time() - begin
-    for name, body in inspect(InspectOptions(bundle)).bodies.items():
-        weighted = [each for each in body.multiplying if each.reason != ACTIVATIONS]
-        if name.startswith("int8"):
+    try:
+        calibrate(CalibrateOptions(bundle, trajectories=TRAJECTORIES, conditions=conditions))
+    except UserError:
+        yield from list_products(pipeline.name, bundle, process_time() - begin)
+        raise
+    yield from list_products(pipeline.name, bundle, process_time() - begin)
+
+
+def list_products(name: str, bundle: Path, seconds: float) -> Iterator[Products]:
+    """Yield the products of each int8 body of a bundle."""
+    for body, contents in inspect(InspectOptions(bundle)).bodies.items():
+        weighted = [each for each in contents.multiplying if each.reason != ACTIVATIONS]
+        if body.startswith("int8"):
             others = Counter(each.reason for each in weighted if each.precision != "int8")
-            yield Products(pipeline.name, name, len(weighted) - others.total(), dict(others), seconds)
+            yield Products(name, body, len(weighted) - others.total(), dict(others), seconds)
 
 
 def draw_conditions(manifest: Manifest) -> dict[str, Any]:
@@ -103,12 +111,11 @@ def main() -> None:
 
 def _print_lines(pipeline: DummyPipeline, work: Path) -> None:
     try:
-        lines: Sequence[object] = list(calibrate_pipeline(pipeline, work))
+        for line in calibrate_pipeline(pipeline, work):
+            print(line, flush=True)
     except UserError as error:
         logging.getLogger(__name__).debug("refused", exc_info=True)
-        lines = [f"| {pipeline.name} | {NETWORKS[pipeline.name]} | refused: {error} | | | |"]
-    for line in lines:
-        print(line, flush=True)
+        print(f"| {pipeline.name} | {NETWORKS[pipeline.name]} | refused: {error} | | | |", flush=True)
 
 
 if __name__ == "__main__":
