@@ -18,8 +18,10 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
 from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
 from fewstep.plans.configs.config import SchedulerConfig, read_config
+from fewstep.plans.configs.own_noise import OWN_NOISE, start_with_own_noise
 from fewstep.plans.configs.pipelines import (
     FLOW,
+    PIPELINE,
     PIPELINES,
     TAKE_SIGMAS,
     UNHELD_START,
@@ -144,7 +146,9 @@ def plan_from_scheduler_config(
     shaping = _only_shaping(read_config, request, recipe)
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, shaping, strength=strength)
     plan = _scale_start(plan, recipe)
-    return _leave_start_unheld(plan) if strength is None and _has_unheld_start(config) else plan
+    if strength is not None and (own := OWN_NOISE.get(str(_fields(config).get(PIPELINE)))) is not None:
+        return start_with_own_noise(plan, own.coefficients(float(strength), read_config["num_train_timesteps"]))
+    return _leave_start_unheld(plan) if strength is None and _fields(config).get(UNHELD_START) else plan
 
 
 def _request(
@@ -272,9 +276,9 @@ def _scale_start(plan: Plan, recipe: SchedulerRecipe) -> Plan:
     return msgspec.structs.replace(plan, start=start, steps=steps, output=output)
 
 
-def _has_unheld_start(config: str | Path | Mapping[str, Any]) -> bool:
-    """Return True for the config of a pipeline whose first step evaluates noise also in the part that it keeps."""
-    return bool(read_config(config)[1].get(UNHELD_START))
+def _fields(config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return all fields of a config, with those about its pipeline."""
+    return read_config(config)[1]
 
 
 def _leave_start_unheld(plan: Plan) -> Plan:

@@ -63,28 +63,39 @@ class SchedulerStep:
 
 
 @dataclass(frozen=True)
+class NoisedImage:
+    """A call of a pipeline's own method that adds noise to an image: its arguments and its result."""
+
+    image: Tensor
+    noise: Tensor
+    noised: Tensor
+
+
+@dataclass(frozen=True)
 class CallRecord:
     """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
     decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`. `failure` is the error after the
-    last step, in words. `noised` are the results of the scheduler's `add_noise` at the time of the first step."""
+    last step, in words. `noised` are the results of the scheduler's `add_noise` at the time of the first step, and
+    `own_noised` are the calls of a method of the pipeline with this name."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)
     returned: Any = None
     failure: str | None = None
     noised: tuple[Tensor, ...] = ()
+    own_noised: tuple[NoisedImage, ...] = ()
 
     @property
     def starts_from_picture(self) -> bool:
-        """Whether the first x is an encoded image to which the scheduler added noise, perhaps with its elements in
-        another order, or only in the part that steps change. A plan from an image with strength 1 starts in this
-        way."""
+        """Whether the first x is an encoded image to which the scheduler or the pipeline added noise, perhaps with its
+        elements in another order, or only in the part that steps change. A plan from an image with strength 1 starts in
+        this way."""
         first = self.steps[0].sample
         moved = torch.stack([_differs(step.sample, first) for step in self.steps]).any(dim=0)
         return any(
             torch.equal(each.flatten().sort().values, first.flatten().sort().values)
             or (each.shape == first.shape and bool(moved.any()) and torch.equal(each[moved], first[moved]))
-            for each in self.noised
+            for each in (*self.noised, *(each.noised for each in self.own_noised))
         )
 
 

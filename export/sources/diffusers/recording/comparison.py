@@ -29,6 +29,7 @@ from fewstep.export.sources.diffusers.recording.scheduler.drawn_noise import kee
 from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import is_small, length_error, recording_error
+from fewstep.export.sources.diffusers.recording.times.own_noise import check_own_noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
@@ -39,6 +40,7 @@ LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
 TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
 SEED = 11
+DEFAULT_TIMESTEPS = 1000  # of schedulers, if their config has no number
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def compare_run(
     _check_networks(name, plan, run, modules)
     first = _network_x(run.steps[0], modules) / _start_factor(plan)
     noise = RecordedNoise(first, scheduler.select_draws(made.draws, len(run.steps)))
+    check_own_noise(name, run, int(scheduler.config.get("num_train_timesteps", DEFAULT_TIMESTEPS)))
     if not run.starts_from_picture:
         _check_noise(name, noise.first)
     hold = read_hold(name, run, plan, _network_x(run.steps[-1], modules), noise.first)

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from fewstep.export.sources.diffusers.recording.call_record import (
     CallRecord,
     NetworkCall,
+    NoisedImage,
     SchedulerStep,
     drop_copies,
     split_variance,
@@ -29,6 +30,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     recording_error,
 )
 from fewstep.export.sources.diffusers.recording.times.inverted_flow import is_inverted, turn_around
+from fewstep.export.sources.diffusers.recording.times.own_noise import record_own_noise
 from fewstep.export.sources.diffusers.recording.times.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
 
@@ -48,6 +50,7 @@ class _Recorder:
         self.pending: list[NetworkCall] = []
         self.times: dict[str, Any] = {}
         self.noised: list[tuple[float, Tensor]] = []  # results of `add_noise` with their times
+        self.own_noised: list[NoisedImage] = []
 
     def add(self, made: SchedulerStep) -> int:
         """Add a step, or join it with the last one if no network was called since, at the same time. Returns the number
@@ -58,6 +61,11 @@ class _Recorder:
             return 0
         self.steps[-1] = last.join(made)
         return last.sample[0].numel()
+
+    def finish(self, returned: Any, failure: str | None) -> CallRecord:
+        """Return the recording of a call, with what it returned and the error after its last step."""
+        noised = tuple(noised for time, noised in self.noised if time == self.steps[0].time)
+        return CallRecord(tuple(self.steps), self.times, returned, failure, noised, tuple(self.own_noised))
 
 
 def record(
@@ -91,8 +99,8 @@ def record(
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
         stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
-        if (add_noise := getattr(scheduler, "add_noise", None)) is not None:
-            stack.enter_context(patch.object(scheduler, "add_noise", _recording_noise(recorder, add_noise)))
+        for made, add_noise in _noise_methods(recorder, scheduler, type(pipeline)):
+            stack.enter_context(patch.object(made, "add_noise", add_noise))
         random, returned, failure = torch.Generator().manual_seed(2 * seed), None, None
         try:
             returned = pipeline(**_copy_lists(settings), generator=random)
@@ -107,8 +115,7 @@ def record(
                 raise CallError(f"the call of {built.name} failed: {failure}", UNRECORDED) from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
-    noised = tuple(noised for time, noised in recorder.noised if time == recorder.steps[0].time)
-    made = drop_copies(CallRecord(tuple(recorder.steps), recorder.times, returned, failure, noised))
+    made = drop_copies(recorder.finish(returned, failure))
     made = made if built.form is None else built.form.rewrite(built.name, made)
     made = remove_x(made) if built.converts else made
     if is_inverted(pipeline.scheduler):
@@ -249,6 +256,14 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tenso
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step
+
+
+def _noise_methods(recorder: _Recorder, scheduler: Any, pipeline: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
+    """Yield the classes that have a method `add_noise`, with a method that also records."""
+    if (add_noise := getattr(scheduler, "add_noise", None)) is not None:
+        yield scheduler, _recording_noise(recorder, add_noise)
+    if (own := getattr(pipeline, "add_noise", None)) is not None:
+        yield pipeline, record_own_noise(recorder.own_noised, own)
 
 
 def _recording_noise(recorder: _Recorder, add_noise: Callable[..., Tensor]) -> Callable[..., Tensor]:
