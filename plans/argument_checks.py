@@ -2,6 +2,8 @@
 
 import operator
 from collections.abc import Mapping
+from itertools import islice
+from numbers import Real
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -16,13 +18,36 @@ def refuse_options(others: Mapping[str, Any]) -> None:
         raise UserError(f"this run has no option {name!r}", fix)
 
 
-def check_integer(what: str, value: Any, low: int, high: int | None = None) -> int:
-    """Convert a value of any integer type to an int. Raises UserError, whose message begins with `what` and the value,
-    if it is not an integer from `low` to `high`, both included."""
+def as_integer(value: Any) -> int | None:
+    """Return a value of any integer type as an int. Return None for other values and for booleans, which Python counts
+    as integers: `seeds=[True]` is a mistake rather than seed 1."""
+    if isinstance(value, bool):
+        return None
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
-        number = None
+        return None
+
+
+def as_integers(values: Any, most: int | None = None) -> list[int] | None:
+    """Return a sequence of integers as ints (`as_integer`), at most its first `most`. Return None for anything else."""
+    try:
+        found = [as_integer(value) for value in islice(values, most)]
+    except TypeError:  # no sequence, such as an array without axes
+        return None
+    numbers = [number for number in found if number is not None]
+    return numbers if len(numbers) == len(found) else None
+
+
+def is_share(value: Any) -> bool:
+    """Return whether a value is a number from 0 to 1 other than a boolean."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
+
+
+def check_integer(what: str, value: Any, low: int, high: int | None = None) -> int:
+    """Convert a value to an int (`as_integer`). Raises UserError, whose message begins with `what` and the value,
+    if it is not an integer from `low` to `high`, both included."""
+    number = as_integer(value)
     if number is None or number < low or (high is not None and number > high):
         raise UserError(f"{what} {value!r}", f"give a whole number from {low} {'up' if high is None else f'to {high}'}")
     return number

@@ -12,6 +12,7 @@ from fewstep.plans.errors import UserError
 Float32 = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]  # arrays by name
 MASKED = "masked values"
+BOOLEANS = (bool, np.bool_)
 
 
 class UnusableValue(UserError):
@@ -29,11 +30,16 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
     if missing := find_missing(value):
         raise UnusableValue(f"{what} {holds} {missing}", fix)
     try:
+        are_booleans = _find_booleans(value)
+        if len(are_booleans) > 1:
+            raise TypeError("it has truth values and numbers")
         array = np.asarray(value)
+        if array.dtype == object and are_booleans == {True}:
+            array = array.astype(np.bool_)
         if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
             are_integers = all(isinstance(each, Integral) and -(2**63) <= int(each) < 2**63 for each in array.flat)
             array = array.astype(np.int64 if are_integers else np.float64)  # others are fractions, or beyond int64
-        if array.dtype.kind not in "biufV":
+        if array.dtype.kind not in "biufV" or array.dtype.names is not None:
             odd = next((each for each in array.ravel().tolist() if not isinstance(each, Real)), array.dtype)
             raise TypeError(f"{odd!r:.40}")
         with np.errstate(over="ignore"):
@@ -54,6 +60,21 @@ def find_missing(value: Any) -> str:
         return "" if are_numbers else next(filter(None, map(find_missing, value)), "")
     is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
     return MASKED if is_masked else "None" if value is None else ""
+
+
+def _find_booleans(value: Any) -> set[bool]:
+    """Return whether the elements of a value are booleans: {True}, {False}, or both if only some of them are. numpy
+    would convert those to 0 and 1. Lists in lists are searched."""
+    if isinstance(value, np.ndarray):
+        if value.dtype != object:
+            return {value.dtype == np.bool_}
+        value = value.ravel().tolist()
+    if not isinstance(value, list | tuple):
+        return {isinstance(value, BOOLEANS)}
+    kinds = set(map(type, value))
+    if kinds <= {int, float} or kinds <= {bool}:  # fast for lists of a million numbers
+        return {kinds == {bool}}
+    return set[bool]().union(*map(_find_booleans, value))
 
 
 def as_finite(value: Any, what: str, fix: str) -> Float32:
@@ -88,9 +109,11 @@ def as_finite_tensor(value: Any, what: str, shape: Sequence[int], axes: int | No
 
 
 def as_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
-    """Convert a value to an array (see `as_numbers`). Raises UserError for uint8, the type of image files, because such
-    values are not in model range."""
+    """Convert a value to an array (see `as_numbers`). Raises UserError for booleans, and for uint8, the type of image
+    files, because such values are not in model range."""
     array = as_numbers(value, what, fix)
+    if array.dtype == np.bool_:
+        raise UserError(f"{what}: truth values are not in model range", fix)
     if array.dtype == np.uint8 and array.size:
         raise UserError(
             f"{what}: uint8 values up to {array.max()}, as in an image file, are not in model range",

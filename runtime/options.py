@@ -9,6 +9,7 @@ from shlex import quote
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from fewstep.plans.argument_checks import as_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
@@ -27,7 +28,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value = _convert(getattr(self, name), hint)
+            value = _convert_numbers(name, _convert(getattr(self, name), hint), hint)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(get_args(hint))}")
             object.__setattr__(self, name, value)
@@ -101,6 +102,22 @@ def _strip_folder(text: str) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str | PathLike)
+
+
+def _convert_numbers(name: str, value: Any, hint: Any) -> Any:
+    """Return integers of any type as ints, also in a tuple. Raises UserError for other values where the type is int,
+    and for a boolean where it is a number."""
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+    if tuple[int, ...] in kinds and isinstance(value, tuple):
+        return tuple(_convert_numbers(name, each, int) for each in value)
+    if int in kinds and float not in kinds and not (value is None and type(None) in kinds):
+        number = as_integer(value)
+        if number is None:
+            raise UserError(f"{name} {value!r} is not a whole number", f"give {name} as a whole number")
+        return number
+    if float in kinds and isinstance(value, bool):
+        raise UserError(f"{name} {value!r} is not a number", f"give {name} as a number")
+    return value
 
 
 def _convert(value: Any, hint: Any) -> Any:

@@ -27,6 +27,8 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
     """Return (field, what is wrong with it) if the fields of a condition contradict each other, else None."""
     for field in ("null", "low", "high"):
         number = getattr(condition, field)
+        if number is not None and _is_rounded(number):
+            return field, f"{number} cannot be stored exactly: from 2**53 on, only some whole numbers can"
         if number is not None and not _fits(number, condition.dtype):
             return field, f"{number:g} is not a valid {condition.dtype}"
     if condition.low is not None and condition.high is not None and condition.low > condition.high:
@@ -38,7 +40,7 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
     if condition.default is not None:
         if len(condition.default) not in (1, math.prod(condition.shape)):
             return "default", f"it has {len(condition.default)} numbers for the shape {list(condition.shape)}"
-        if not all(_fits(number, condition.dtype) for number in condition.default):
+        if any(_is_rounded(number) or not _fits(number, condition.dtype) for number in condition.default):
             return "default", f"{list(condition.default)[:8]} has a number that is not a valid {condition.dtype}"
     return None
 
@@ -48,6 +50,11 @@ def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
     low, high = (np.asarray(end, np.float64) for end in typical)
     fits = all(end.shape in ((), shape[-1:]) for end in (low, high))
     return fits and bool(np.isfinite([low.sum(), high.sum()]).all() and (low <= high).all())
+
+
+def _is_rounded(number: float) -> bool:
+    """Return True for an integer that float64, the type of a manifest's numbers, cannot represent."""
+    return isinstance(number, int) and float(number) != number
 
 
 def _fits(number: float, dtype: str) -> bool:
@@ -214,7 +221,7 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         f"give {_describe_valid_value(condition)}",
         np.dtype(condition.dtype),
     )
-    if hasattr(values, "__array__") and not hasattr(values, "__iter__"):
+    if isinstance(values, memoryview) or (hasattr(values, "__array__") and not hasattr(values, "__iter__")):
         values = _read_array(values, what, fix)
     is_list = hasattr(values, "__len__") and (hasattr(values, "__iter__") or hasattr(values, "__getitem__"))
     if isinstance(values, NOT_LISTS) or not is_list or getattr(values, "ndim", 1) == 0:

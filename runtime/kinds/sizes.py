@@ -4,7 +4,6 @@ A dimension of a tensor is a number, or a term of the sizes: "height", "height*2
 `apply_sizes` replaces all terms by numbers for chosen sizes.
 """
 
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
+from fewstep.plans.argument_checks import as_integer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.condition import Condition
 from fewstep.runtime.kinds.kind import DescriptionProtocol, FreeAxis, Kind
@@ -213,10 +213,7 @@ def _check_sizes(takes: DescriptionProtocol, sizes: Mapping[str, int]) -> dict[s
         if name not in by_name:
             raise UserError(f"unknown size {name!r}", f"it has {ranges}")
         size = by_name[name]
-        try:
-            number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:  # `operator.index` also takes arrays of one integer, so the type alone does not decide
-            number = None
+        number = as_integer(value)
         if number is None:
             raise UserError(f"{name} {value!r} is not a whole number", f"give {describe_sizes([size])}")
         if not size.low <= number <= size.high or number % size.multiple:

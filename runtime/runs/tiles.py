@@ -9,7 +9,6 @@ several windows along each axis on which the sample is larger than the network's
 the frames of a recording.
 """
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan, PlanLike, check_compiled
-from fewstep.plans.argument_checks import check_integer, refuse_options
+from fewstep.plans.argument_checks import as_integers, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
@@ -134,10 +133,10 @@ def tiled_steps(
 
 def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a whole sample as integers."""
-    try:
-        return tuple(operator.index(size) for size in shape)
-    except TypeError:
-        raise UserError(f"shape {shape!r} is not a shape", "give whole numbers, such as (3, 1024, 1024)") from None
+    sizes = as_integers(shape)
+    if sizes is None:
+        raise UserError(f"shape {shape!r} is not a shape", "give whole numbers, such as (3, 1024, 1024)")
+    return tuple(sizes)
 
 
 def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:

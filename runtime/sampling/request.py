@@ -1,9 +1,7 @@
 """Checks of a caller's request to a sampler: its settings, seeds, plan, given tensors and hold."""
 
-import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from threading import Event
 from typing import Any, TypedDict
 
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import as_integers
 from fewstep.plans.continuation.carry_check import fits_stairs, light_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
@@ -120,12 +119,9 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Return the seeds as integers. Raises UserError unless there are 1 to SAMPLES_LIMIT, each in 0 .. 2**64 - 1."""
-    try:
-        if isinstance(seeds, conditions.NOT_LISTS):
-            raise TypeError
-        numbers = [operator.index(seed) for seed in islice(seeds, SAMPLES_LIMIT + 1)]
-    except TypeError as error:
-        raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]") from error
+    numbers = None if isinstance(seeds, conditions.NOT_LISTS) else as_integers(seeds, SAMPLES_LIMIT + 1)
+    if numbers is None:
+        raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]")
     if not numbers:
         raise UserError("seeds is empty", "give one seed per sample")
     if len(numbers) > SAMPLES_LIMIT:
@@ -194,7 +190,7 @@ def check_branches(
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
     """Check states [B, *x_shape] that a caller passes. Return them as float32, and the manifest for their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
-    array = as_finite(x, "x", fix)
+    array = as_finite(as_model_range(x, "x", fix), "x", fix)
     return array, manifest_for_shape(array.shape, manifest, fix)
 
 
@@ -211,7 +207,10 @@ def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) 
     """Return the times that the network receives, [samples, *of]. `time` is one number for all samples, one for each,
     or the full array. Raises UserError for any other shape."""
     fix = "give one for all samples, or one for each"
-    times, shape = as_numbers(time, "times", fix, np.float64), (samples, *of)
+    numbers, shape = as_numbers(time, "times", fix), (samples, *of)
+    if numbers.dtype == np.bool_:
+        raise UserError(f"times {time!r} are truth values", fix)
+    times = as_numbers(numbers, "times", fix, np.float64)
     if of and times.ndim < len(shape):
         times = np.broadcast_to(broadcast_to_samples(times, f"time {time!r}", (samples,), fix)[:, None], shape)
     times = broadcast_to_samples(times, f"time {time!r}", shape, fix)

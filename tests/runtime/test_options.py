@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from fewstep.calibration.options import CalibrateOptions
@@ -48,6 +49,18 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
     made = Some("own", target="cpu-x86", batches=4, names=["a", "b"])  # type: ignore[arg-type]
     assert (made.target, made.batches, made.names, made.rounds) == (("cpu-x86",), (4,), ("a", "b"), 1)
     assert Some("own").names is None and Some("own", target=("a", "b")).target == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_an_integer_of_any_type_is_an_int_and_a_boolean_is_none() -> None:
+    made = Some("own", rounds=np.uint8(3), batches=[np.int64(2)])  # type: ignore[arg-type]
+    assert (type(made.rounds), made.rounds, made.batches) == (int, 3, (2,))
+    for wrong in (True, 2.5, np.True_, None):
+        with refuses((f"rounds {wrong!r}", "is not a whole number"), "give rounds as a whole number"):
+            Some("own", rounds=wrong)  # type: ignore[arg-type]
+    with refuses("batches True is not a whole number"):
+        Some("own", batches=[4, True])
+    with refuses("turn_seconds True is not a number"):
+        ReportOptions(Path("own"), turn_seconds=True)
 
 
 def test_a_word_is_one_of_those_that_there_are() -> None:

@@ -41,6 +41,30 @@ def test_integers_of_an_object_array_are_integers() -> None:
 
 
 @pytest.mark.parametrize(
+    "values", [[True, 1], [[True], [2]], [np.True_, 1], np.array([True, 1], object), [np.array([True]), np.array([1])]]
+)
+def test_booleans_among_numbers_are_no_integers(values: Any) -> None:
+    shape = (1,) if np.ndim(values) == 2 else ()
+    with refuses("condition 'c' is not an array of numbers (it has truth values and numbers)"):
+        check([Condition("c", "c", shape)], {"c": values}, 2)
+
+
+def test_booleans_of_an_object_array_are_booleans() -> None:
+    values = np.array([[True, False], [False, True]], object)
+    assert check([Condition("c", "c", (2,), "bool")], {"c": values}, 2)["c"].tolist() == values.tolist()
+    with refuses("condition 'c': True is not a whole number of type int64"):
+        check([Condition("c", "c", (2,))], {"c": values}, 2)
+
+
+def test_a_whole_number_that_a_file_would_round_is_named() -> None:
+    for field in ("null", "low", "high"):
+        assert condition_problem(Condition("c", "c", **{field: 2**53 + 2})) is None
+        found = condition_problem(Condition("c", "c", **{field: 2**53 + 1}))
+        assert found is not None and found[0] == field
+        assert found[1].startswith("9007199254740993 cannot be stored exactly")
+
+
+@pytest.mark.parametrize(
     ("dtype", "value"),
     [
         ("int64", 2**63),

@@ -229,6 +229,7 @@ def test_tiles_that_cannot_be(arguments, said) -> None:
         ({"tiles": Tiles(4)}, "overlap by 4"),
         ({"shape": (1, 9999999, 9999999)}, "more than 268435456 elements"),
         ({"shape": 8}, "shape 8 is not a shape"),
+        ({"shape": (True, 8, 8)}, r"shape \(True, 8, 8\) is not a shape"),
         ({"shape": (1, 8.0, 8)}, r"shape \(1, 8.0, 8\) is not a shape"),
     ],
 )
