@@ -14,6 +14,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import to_text
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.remake_commands import read_command_options
 from fewstep.runtime.sampling.calibrated_plans import read_calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
@@ -35,14 +36,14 @@ class CalibrationSettings:
             return ""
         these, others = self.options, other.options
         names = [name for name in {**these, **others} if name not in ALONE and these.get(name) != others.get(name)]
-        return ", ".join(f"--{name} {these[name]}" if name in these else f"no --{name}" for name in names)
+        return ", ".join(_as_flag(name, these[name]) if name in these else f"no {_as_flag(name)}" for name in names)
 
 
 def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
     """Return the settings with which one int8 body of a bundle was calibrated. Its options are None if the recorded
     commands do not contain that calibration."""
     commands = bundle.manifest.provenance.commands
-    calibrations = (parse_command_options(command) for command in commands if command.startswith(CALIBRATE))
+    calibrations = (read_command_options(command) for command in commands if command.startswith(CALIBRATE))
     made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
     options = made[-1] if made and made[-1].get("plan") == body.plan else None  # None if commands were edited
     plan = read_calibrated_plan(bundle, body)
@@ -53,9 +54,9 @@ def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
     return CalibrationSettings(text, options)
 
 
-def parse_command_options(command: str) -> dict[str, str]:
-    """Return the options, by name, of a command line that `calibrate` recorded."""
-    return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
+def _as_flag(name: str, value: str = "") -> str:
+    """Return an option as it is written in a command line."""
+    return f"--{name.replace('_', '-')} {value}".rstrip()
 
 
 def describe_differences(
@@ -96,5 +97,5 @@ def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPla
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
     return describe_differences(
-        settings, CalibrationSettings(describe_plan(plan), parse_command_options(command)), "this time"
+        settings, CalibrationSettings(describe_plan(plan), read_command_options(command)), "this time"
     )

@@ -71,17 +71,19 @@ def recalibrate_command(manifest: Manifest, path: Path, file: str | None = None)
 
 
 def read_command_options(command: str) -> dict[str, str]:
-    """Return the options of a recorded command by the names of their fields; flags have no value. Empty for a command
-    that a shell could not read, which only a damaged manifest has."""
+    """Return the options of a recorded command by the names of their fields; the value of a flag is "", and values of
+    an option that is repeated are joined by commas. Empty for a command that a shell could not read, which only a
+    damaged manifest has."""
     try:
         words = split(command)
     except ValueError:
         return {}
-    return {
-        word.removeprefix("--").replace("-", "_"): value
-        for word, value in zip(words, [*words[1:], ""], strict=True)
-        if word.startswith("--")
-    }
+    options = dict[str, str]()
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            name, value = word.removeprefix("--").replace("-", "_"), "" if following.startswith("--") else following
+            options[name] = f"{options[name]},{value}" if name in options else value
+    return options
 
 
 def _list_bodies(manifest: Manifest) -> Iterator[Body]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.calibration_settings import describe_judged_differences
+from fewstep.calibration.calibration_settings import describe_judged_differences, read_settings
 from fewstep.cli.verbs.report import verb
 from fewstep.graph.files.commit import open_for_update
 from fewstep.measure.bodies import int8_bodies
@@ -73,6 +73,14 @@ def test_a_weight_of_many_digits_is_the_plans(tmp_path: Path) -> None:
     made = calibrate(replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=1.23456789))
     assert "--guidance 1.23456789" in made.manifest.provenance.commands[-1]
     assert unlike_in(tmp_path / "bundle", made.plan) == ()
+
+
+def test_the_options_of_a_plan_that_a_shell_quotes_are_read(tmp_path: Path) -> None:
+    made = calibrate(replace(BOTH, bundle=write_bundle(tmp_path / "bundle", denoiser()), plan="ddim(eta=1):3"))
+    assert "--plan 'ddim(eta=1):3'" in made.manifest.provenance.commands[-1]
+    bundle = open_bundle(tmp_path / "bundle")
+    options = read_settings(bundle, bundle.manifest.bodies["int8-tensorrt"]).options
+    assert options is not None and options["plan"] == "ddim(eta=1):3"
 
 
 def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:

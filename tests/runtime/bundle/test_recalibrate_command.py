@@ -48,6 +48,11 @@ def test_options_are_read_as_a_shell_reads_them() -> None:
     }
 
 
+def test_a_flag_has_no_value_and_those_of_a_repeated_option_are_joined() -> None:
+    command = "fewstep calibrate BUNDLE --no-floats --keep-float a --keep-float 'b c' --threads 2"
+    assert read_command_options(command) == {"no_floats": "", "keep_float": "a,b c", "threads": "2"}
+
+
 def test_a_damaged_command_has_no_options(tiny_bundle: Path) -> None:
     """A quotation mark has no partner."""
     manifest = with_commands(tiny_bundle, "fewstep calibrate BUNDLE --target cpu-x86 --groups 'pooled")
