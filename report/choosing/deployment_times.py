@@ -89,7 +89,7 @@ def measure_ratios(
             "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
         )
     elif is_disturbed:
-        LOG.warning("other programs delayed %s, so its times are not cached", body)
+        LOG.info("other programs delayed %s, so its times are not cached", body)  # the unit's warning says it for all
     is_sure = is_plausible and not is_disturbed
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
 
@@ -105,7 +105,8 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
     if time.is_disturbed:
         LOG.warning(
             "this machine is busy: other programs make calls take %.1fx their time on average. The times below are "
-            "those of calls without delay: repeat the command on an idle machine",
+            "those of calls without delay, which compare deployments fairly. They are not cached: the next `choose` "
+            "measures them again, more exactly if the machine is idle",
             time.slowdown,
         )
     return time.milliseconds
