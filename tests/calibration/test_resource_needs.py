@@ -10,8 +10,10 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import row_bytes
 from fewstep.calibration.resource_needs import ALONE, LOWERING_PEAK, WORKER, estimate_needs
+from fewstep.graph.extents import Extent
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph, Value
+from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
 from tests.bundles import change_bundle, content_of, entry
@@ -61,16 +63,30 @@ def free_sizes(bundle: Path) -> Path:
         return value if value.name == "row" else replace(value, shape=("batch", 1, "height", "width"))
 
     graph = denoiser()
-    graph = replace(graph, inputs=tuple(map(free, graph.inputs)), outputs=tuple(map(free, graph.outputs)))
+    extents = {each.name: Extent(8, each.low, 64, each.multiple) for each in (HEIGHT, WIDTH)}
+    graph = replace(
+        graph, inputs=tuple(map(free, graph.inputs)), outputs=tuple(map(free, graph.outputs)), extents=extents
+    )
     sizes = tuple(msgspec.structs.replace(each, high=64) for each in (HEIGHT, WIDTH))
     bodies = {"float32": Body.from_graph(entry("graphs/free.onnx", graph), "float32", "portable")}
     return change_bundle(bundle, {"graphs/free.onnx": content_of(graph)}, bodies=bodies, sizes=sizes)
 
 
 @pytest.mark.parametrize(("size", "elements"), [((), 64), (("8x8", "32x16"), 512), (("32x16", "8x8"), 512)])
-def test_the_largest_size_of_x_is_counted(tmp_path: Path, size: tuple[str, ...], elements: int) -> None:
+def test_the_largest_size_of_x_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[str, ...], elements: int
+) -> None:
+    usual = write_bundle(tmp_path / "usual", denoiser())
     bundle = free_sizes(write_bundle(tmp_path / "bundle", denoiser()))
-    assert task_of(replace(FIRST, bundle=bundle, size=size)).elements == elements
+    task, fixed = (task_of(replace(FIRST, bundle=each, size=sizes)) for each, sizes in ((bundle, size), (usual, ())))
+    assert task.elements == elements
+    row = row_bytes(task.prepared, task.tensors)
+    assert row == row_bytes(fixed.prepared, fixed.tensors) > 0  # free sizes count as the default ones
+    memory = BATCH * len(task.plan.steps[0].branches) * row * elements // 64
+    monkeypatch.setattr("fewstep.calibration.task.MEMORY", memory)
+    assert not task.is_large
+    monkeypatch.setattr("fewstep.calibration.task.MEMORY", memory - 1)
+    assert task.is_large
 
 
 def test_a_full_disk_is_reported_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
