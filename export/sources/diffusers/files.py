@@ -31,9 +31,13 @@ CONVERT = "write it with save_pretrained(FOLDER, safe_serialization=True)"
 
 @dataclass(frozen=True)
 class Folder:
-    """A pipeline's folder, with model_index.json and a folder for each component."""
+    """A pipeline's folder, with model_index.json and a folder for each component.
+
+    text_length: the number of tokens of a text, if the caller chooses it.
+    """
 
     path: Path
+    text_length: int | None = None
 
     @cached_property
     def index(self) -> Config:

@@ -35,15 +35,18 @@ from fewstep.export.sources.diffusers.pipelines import (
     warn_of_pipeline,
     with_unheld_start,
 )
+from fewstep.export.sources.diffusers.transformers import OF_ANY_LENGTH
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 
 DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
+TEXT_LENGTH, MOST_TOKENS = "max_sequence_length", 512  # an argument of pipelines, and what FLUX.1 and SD3 take at most
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER_NAME = "scheduler"
 SCHEDULER = f"{SCHEDULER_NAME}/scheduler_config.json"
@@ -54,20 +57,19 @@ PRIVATE = ("_name_or_path",)  # fields that may contain a path or a user's name
 def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> TorchSource | OnnxSource:
     """Load the denoiser of a pipeline's folder. Raises UserError naming the file that is missing or incomplete.
 
-    call: arguments of the pipeline's call, if it is recorded.
+    call: arguments of the pipeline's call. If the pipeline is not recorded, it has only the length of texts.
     """
     folder = Folder(path)
     if is_recorded(folder, [form.__name__ for form in CLASSES]):
         return _record(folder, call or {})
-    if call:
-        what = f"{path}: --call is for recorded pipelines, and {folder.pipeline or 'this one'} needs no recording"
-        raise UserError(what, "leave --call out")
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
         raise UserError(f"{path} has none of {', '.join(DENOISERS)}", GIVE_PIPELINE)
     refuse_pipeline(folder)
     home = path / component
     config = read_config(home)
+    if call:
+        folder = _with_text_length(folder, call, config)
     interface = read_interface(config, folder, home)
     folder.check_class(component)
     _refuse_experts(folder, component)
@@ -104,6 +106,18 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
     return TorchSource(module, spec, name, hash_files([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
+
+
+def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -> Folder:
+    """Return the folder with the length of texts that a call gives. Raises UserError for any other argument, and if the
+    network takes no texts of any length."""
+    kind, label = str(config.get("_class_name")), folder.pipeline or "this one"
+    others = [name for name in call if name != TEXT_LENGTH or kind not in OF_ANY_LENGTH]
+    if others:
+        what = f"{folder.path}: --call {others[0]} is for recorded pipelines, and {label} needs no recording"
+        fix = f"leave it out: it takes --call {TEXT_LENGTH}=N" if kind in OF_ANY_LENGTH else "leave --call out"
+        raise UserError(what, fix)
+    return replace(folder, text_length=check_integer(f"--call {TEXT_LENGTH}", call[TEXT_LENGTH], 1, MOST_TOKENS))
 
 
 def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:

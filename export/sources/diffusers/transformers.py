@@ -1,7 +1,7 @@
 """Transformers of diffusers. One function per class, with the name of the class, reads the interface from a config.
 
-Texts have the default length of the class's pipeline. Where the folder lacks the text encoder, its tokenizer may make
-them shorter, which is named.
+Texts have the length that the caller chooses, or the default one of the class's pipeline. Where the folder lacks the
+text encoder, its tokenizer may make them shorter, which is named.
 """
 
 import logging
@@ -32,6 +32,13 @@ FLUX_PATCH = 2  # side of the squares of latents that are packed into one token
 PIXELS, RATIOS = (256.0, 2048.0), (0.25, 4.0)
 GUIDANCES = (1.0, 7.0)
 HUNYUAN_SIZE = (1024.0, 1024.0)  # default size of the picture from which a latent is cropped
+OF_ANY_LENGTH = {  # networks whose pipelines have an argument `max_sequence_length`
+    "PixArtTransformer2DModel",
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
+    "SanaTransformer2DModel",
+    "AuraFlowTransformer2DModel",
+}
 MILLI = 1e-3  # the network reads t in [0, 1], while its schedule has timesteps in [0, 1000]
 
 
@@ -130,9 +137,11 @@ def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def _text_length(folder: Folder, tokenizer: str, default: int) -> int:
-    """Return the number of tokens of a text. A pipeline pads to its default `max_sequence_length`, whatever its
-    tokenizer's maximum. Without a text encoder, texts may have been encoded with that maximum: it is used, and named if
-    it is lower."""
+    """Return the number of tokens of a text, as the caller chooses it. Otherwise it is the `default` of the pipeline's
+    `max_sequence_length`, to which a pipeline pads whatever its tokenizer's maximum. Without a text encoder, texts may
+    have been encoded with that maximum: it is used, and named if it is lower."""
+    if folder.text_length is not None:
+        return folder.text_length
     encoder = tokenizer.replace("tokenizer", "text_encoder")
     length = default if folder.has(encoder) else folder.token_length(tokenizer, default)
     if length < default:

@@ -3,7 +3,7 @@ them.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import pytest
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET, add_control, find_control
 from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.folder import load_diffusers_folder
 from fewstep.export.sources.diffusers.interface import Interface
+from fewstep.export.sources.diffusers.transformers import OF_ANY_LENGTH
 from fewstep.plans.errors import UserError
+from tests.refusals import refuses
 
 VAE = {"vae/config.json": {"sample_size": 1024, "block_out_channels": [128, 256, 512, 512]}}
 SD = {"in_channels": 4, "out_channels": 4, "sample_size": 64, "cross_attention_dim": 768}
@@ -175,6 +178,36 @@ def test_a_published_config(published: Published, tmp_path: Path) -> None:
     shapes = [condition.shape for condition in found.conditions]
     assert dict(zip(found.arguments, shapes, strict=True)) == published.taken
     assert [each.input for each in found.conditions] == [name.removeprefix("added.") for name in published.taken]
+
+
+@pytest.mark.parametrize("published", PUBLISHED.values(), ids=PUBLISHED)
+def test_a_caller_chooses_the_length_of_texts_where_the_pipeline_lets_it(published: Published, tmp_path: Path) -> None:
+    of = folder(tmp_path, published.index, published.files)
+    usual, short = (read(published.network, published.config, each) for each in (of, replace(of, text_length=40)))
+    changed = [a.shape != b.shape for a, b in zip(usual.conditions, short.conditions, strict=True)]
+    assert any(changed) == (published.network in OF_ANY_LENGTH)
+    clip = 77 if published.network == "SD3Transformer2DModel" else 0
+    texts = [each for each, is_changed in zip(short.conditions, changed, strict=True) if is_changed]
+    assert all(each.shape[0] == clip + 40 for each in texts)
+
+
+@pytest.mark.parametrize(
+    ("network", "call", "says"),
+    [
+        ("SD3Transformer2DModel", {"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
+        ("SD3Transformer2DModel", {"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
+        ("SD3Transformer2DModel", {"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
+        ("DiTTransformer2DModel", {"max_sequence_length": 64}, ("is for recorded pipelines", "leave --call out")),
+    ],
+)
+def test_another_argument_of_a_call_is_refused(
+    network: str, call: dict[str, Any], says: tuple[str, ...], tmp_path: Path
+) -> None:
+    pipeline = {"SD3Transformer2DModel": "StableDiffusion3Pipeline"}.get(network, "DiTPipeline")
+    index = {"_class_name": pipeline, "transformer": ["diffusers", network]}
+    folder(tmp_path, index, {"transformer/config.json": {"_class_name": network}})
+    with refuses(*says):
+        load_diffusers_folder(tmp_path, call)
 
 
 def test_what_a_pipeline_fills_in_by_itself_has_a_default(tmp_path: Path) -> None:
