@@ -1,4 +1,5 @@
-"""Refuse modules that torch.export cannot trace: without Python code, without float weights, or without values."""
+"""Refuse modules that torch.export cannot trace: without Python code, without float weights, without values, or with
+tensors of inference mode."""
 
 from collections.abc import Iterator
 
@@ -29,6 +30,10 @@ def check_traceable(module: torch.nn.Module) -> None:
             if tensor.is_meta:
                 what = f"weight {full!r} of {_class_name(module)} is on the meta device, which holds no values"
                 raise UserError(what, "load its weights: load_state_dict(..., assign=True), and no device_map")
+        for tensor_name, tensor in (*_own_weights(inner), *_other_tensors(inner)):
+            if tensor.is_inference():
+                what = f"{tensor_name!r} of {who} was created in torch.inference_mode, and cannot be traced"
+                raise UserError(what, "build the module outside of it; torch.no_grad() saves the same memory")
 
 
 def _is_quantized(module: torch.nn.Module) -> bool:
@@ -39,6 +44,13 @@ def _own_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the parameters and buffers of a module, without those of submodules."""
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
+
+
+def _other_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the attributes of a module that are tensors, but neither parameters nor buffers."""
+    for name, value in vars(module).items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
 
 
 def _class_name(module: torch.nn.Module) -> str:

@@ -12,6 +12,7 @@ from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from tests.export.denoisers import Tiny, source
+from tests.refusals import refuses
 
 SPEC = Spec("tiny", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of what it means to remove
@@ -55,3 +56,31 @@ def test_what_cannot_be_traced_says_what_to_return(make: Any, says: str) -> None
 def test_float_modules_pass() -> None:
     assert source(Tiny()).label == "tiny"
     assert isinstance(source(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1))), TorchSource)
+
+
+def make_weights() -> nn.Module:
+    with torch.inference_mode():
+        return Tiny()
+
+
+def make_buffer() -> nn.Module:
+    module = Tiny()
+    with torch.inference_mode():
+        module.register_buffer("table", torch.ones(2))
+    return module
+
+
+def make_attribute() -> nn.Module:
+    module = Tiny()
+    with torch.inference_mode():
+        module.conv.scale = torch.ones(2)  # type: ignore[assignment]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [(make_weights, "of conv (Conv2d) of Tiny"), (make_buffer, "'table' of Tiny"), (make_attribute, "'scale' of conv")],
+)
+def test_tensors_of_inference_mode_are_named(make: Any, named: str) -> None:
+    with refuses((named, "was created in torch.inference_mode"), "build the module outside of it"):
+        TorchSource(make(), SPEC, "tiny", "0" * 64)
