@@ -104,5 +104,9 @@ def find_direction(directions: Iterable[Direction], model: str, claim: Claim) ->
 
 
 def prefer_more_seeds(direction: Direction, known: Iterable[Direction]) -> Direction:
-    """Return the direction of the most seeds among this one and those that are known of its figure and network."""
-    return max((direction, *(each for each in known if each.key == direction.key)), key=lambda each: each.seeds)
+    """Return the direction of the most seeds among this one and the known ones of its figure and network, from the same
+    few to the same many steps."""
+    alike = (
+        each for each in known if (*each.key, each.few, each.many) == (*direction.key, direction.few, direction.many)
+    )
+    return max((direction, *alike), key=lambda each: each.seeds)

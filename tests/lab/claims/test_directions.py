@@ -73,6 +73,7 @@ def test_the_direction_of_more_seeds_is_kept() -> None:
     assert prefer_more_seeds(few, [many, other]) is many
     assert prefer_more_seeds(many, [few]) is many
     assert prefer_more_seeds(few, [other]) is few
+    assert prefer_more_seeds(few, [msgspec.structs.replace(many, many="ddim:100")]) is few
 
 
 def test_a_direction_is_the_gain_from_few_to_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
