@@ -2,8 +2,6 @@
 
 import operator
 from collections.abc import Mapping
-from itertools import islice
-from numbers import Real
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -27,21 +25,6 @@ def as_integer(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
-
-
-def as_integers(values: Any, most: int | None = None) -> list[int] | None:
-    """Return a sequence of integers as ints (`as_integer`), at most its first `most`. Return None for anything else."""
-    try:
-        found = [as_integer(value) for value in islice(values, most)]
-    except TypeError:  # no sequence, such as an array without axes
-        return None
-    numbers = [number for number in found if number is not None]
-    return numbers if len(numbers) == len(found) else None
-
-
-def is_share(value: Any) -> bool:
-    """Return whether a value is a number from 0 to 1 other than a boolean."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
 
 
 def check_integer(what: str, value: Any, low: int, high: int | None = None) -> int:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fewstep.plans import guidance as guide
-from fewstep.plans.argument_checks import is_share
 from fewstep.plans.continuation.carried_banks import add_banks
 from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.continuation.staircase import staircase
@@ -245,7 +245,7 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
 def _check_renoise(renoise: float | None, strength: float | None, denoiser: DenoiserFacts) -> float:
     if renoise is None:
         return 1.0
-    if not is_share(renoise):
+    if not _is_share(renoise):
         raise UserError(f"renoise {renoise!r} is not in [0, 1]", "give the share of the noise, such as 0.5")
     if strength is None:
         raise UserError("renoise needs a strength", "give one too: a plan from noise has no image to noise")
@@ -254,8 +254,13 @@ def _check_renoise(renoise: float | None, strength: float | None, denoiser: Deno
     return float(renoise)
 
 
+def _is_share(value: object) -> bool:
+    """Return whether a value is a number from 0 to 1 other than a boolean."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
+
+
 def _steps_left(strength: float, steps: int) -> int:
     """Return the number of steps of an image-to-image run, at least 1. They are the last ones of the grid."""
-    if not (is_share(strength) and strength > 0):
+    if not (_is_share(strength) and strength > 0):
         raise UserError(f"strength {strength!r} is not in (0, 1]", "give the share of the steps to run, such as 0.6")
     return max(1, round(strength * steps))

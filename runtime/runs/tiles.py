@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan, PlanLike, check_compiled
-from fewstep.plans.argument_checks import as_integers, check_integer, refuse_options
+from fewstep.plans.argument_checks import as_integer, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
@@ -133,10 +133,14 @@ def tiled_steps(
 
 def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a whole sample as integers."""
-    sizes = as_integers(shape)
-    if sizes is None:
+    try:
+        found = [*map(as_integer, shape)]
+    except TypeError:  # no sequence
+        found = [None]
+    sizes = tuple(size for size in found if size is not None)
+    if len(sizes) < len(found):
         raise UserError(f"shape {shape!r} is not a shape", "give whole numbers, such as (3, 1024, 1024)")
-    return tuple(sizes)
+    return sizes
 
 
 def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:

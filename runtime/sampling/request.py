@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from threading import Event
 from typing import Any, TypedDict
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import as_integers
+from fewstep.plans.argument_checks import as_integer
 from fewstep.plans.continuation.carry_check import fits_stairs, light_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
@@ -119,8 +120,14 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Return the seeds as integers. Raises UserError unless there are 1 to SAMPLES_LIMIT, each in 0 .. 2**64 - 1."""
-    numbers = None if isinstance(seeds, conditions.NOT_LISTS) else as_integers(seeds, SAMPLES_LIMIT + 1)
-    if numbers is None:
+    try:
+        found = (
+            [None] if isinstance(seeds, conditions.NOT_LISTS) else [*map(as_integer, islice(seeds, SAMPLES_LIMIT + 1))]
+        )
+    except TypeError:  # no sequence
+        found = [None]
+    numbers = [number for number in found if number is not None]
+    if len(numbers) < len(found):
         raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]")
     if not numbers:
         raise UserError("seeds is empty", "give one seed per sample")
