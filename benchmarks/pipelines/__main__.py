@@ -95,7 +95,9 @@ def try_pipeline(
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings)
-            compared, more = (NOT_COMPARED, []) if _is_recorded(folder) else _compare_listed(folder, settings)
+            compared, more = (
+                (NOT_COMPARED, []) if _is_recorded(folder) else _compare_listed(folder, settings, variant.scale)
+            )
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -126,10 +128,10 @@ def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any])
     return []
 
 
-def _compare_listed(folder: Path, settings: Mapping[str, Any]) -> tuple[Compared, list[str]]:
+def _compare_listed(folder: Path, settings: Mapping[str, Any], scale: int) -> tuple[Compared, list[str]]:
     """Return the difference of a listed pipeline's samples, with remarks."""
     try:
-        found = compare_listed(folder, settings)
+        found = compare_listed(folder, settings, scale)
     except Exception as error:
         what = error.what if isinstance(error, UserError) else _line(error)
         return NOT_COMPARED, [f"not compared: {what}"]

@@ -59,17 +59,17 @@ class ListedComparison:
     is_led: bool = False
 
 
-def compare_listed(folder: Path, settings: Mapping[str, Any]) -> ListedComparison:
+def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) -> ListedComparison:
     """Compare the final x of the plans scheduler:N along the exported denoiser with that of the pipeline.
 
-    settings: arguments of the pipeline's call. A size is replaced by that of the export. Raises UserError if a
-    difference exceeds 1e-4, and if the call cannot be recorded.
+    settings: arguments of the pipeline's call. A height and width are replaced by those of the export, times `scale`.
+    Raises UserError if a difference exceeds 1e-4, and if the call cannot be recorded.
     """
     source = load_diffusers_folder(folder)
     assert isinstance(source, TorchSource) and isinstance(source.module, ConditionedNetwork)
     with silence_libraries():
         built = build_pipeline(Folder(folder))
-        usual, first = record_usual_call(built, _read_settings(built, source, settings))
+        usual, first = record_usual_call(built, _read_settings(built, source, settings, scale))
         found = find_parts(built.name, first, _share_conditions(source.module, first, record(built, usual.of(), 1)))
         (component,) = found
         modules = _pair(source.module, component, found[component], first)
@@ -93,15 +93,17 @@ def compare_listed(folder: Path, settings: Mapping[str, Any]) -> ListedCompariso
             return ListedComparison(compare(is_led=True), steps, is_led=True)
 
 
-def _read_settings(built: BuiltPipeline, source: TorchSource, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _read_settings(
+    built: BuiltPipeline, source: TorchSource, settings: Mapping[str, Any], scale: int
+) -> dict[str, Any]:
     """Return the arguments of a call, with arrays in place of the names of their files."""
     is_distilled = any(each.name == "guidance" for each in source.spec.conditions)  # whose default is compared
     left_out = (*LEFT_OUT, *(GUIDANCES if is_distilled else ()))
     given = {name: value for name, value in settings.items() if value is not None and name not in left_out}
-    scale = getattr(built.pipeline, "vae_scale_factor", None)
+    factor = getattr(built.pipeline, "vae_scale_factor", None)
     for name, size in zip(SIDES, source.spec.x_shape[-2:], strict=False):
-        if name in settings and scale is not None:
-            given[name] = size * scale  # of the export: defaults of conditions name it
+        if name in settings and factor is not None:
+            given[name] = scale * size * factor  # of the export: defaults of conditions name it
     return parse_call(write_call(given))
 
 
