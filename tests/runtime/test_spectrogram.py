@@ -1,6 +1,9 @@
 """Spectrograms: equal to torch.stft, inverted exactly, compressed as in SGMSE+."""
 
 import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,6 +23,7 @@ from fewstep.runtime.spectrogram import (
     split_pieces,
     stft,
 )
+from tests.refusals import refuses
 
 LENGTHS = (1000, 4096, 4099)
 SIZES = [Spectrogram(), Spectrogram(n_fft=64, hop=16), Spectrogram(n_fft=101, hop=50)]
@@ -113,3 +117,41 @@ def test_what_cannot_be_is_refused() -> None:
         split_pieces(np.zeros(5000), 0, 0)
     with pytest.raises(UserError, match="give one channel"):
         split_pieces(np.zeros((2, 5000)), 1000, 0)
+
+
+@pytest.mark.parametrize("count", [True, 2.5, -1, "3", None])
+def test_a_number_of_samples_is_a_whole_number(count: Any) -> None:
+    wave = np.zeros(5000)
+    spectrogram, pieces = encode(Spectrogram(), wave), split_pieces(wave, 1000, 100)
+    calls: list[Callable[[], object]] = [
+        lambda: decode(Spectrogram(), spectrogram, count),
+        lambda: encode(Spectrogram(), wave, count),
+        lambda: frame_count(Spectrogram(), count),
+        lambda: sample_count(Spectrogram(), count),
+        lambda: split_pieces(wave, count, 0),
+        lambda: split_pieces(wave, 1000, count),
+        lambda: join_pieces(pieces, count, 100),
+        lambda: join_pieces(pieces, 5000, count),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=rf"{count!r}|overlap by|pieces of"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", [np.array([True, False] * 500), np.full(1000, np.nan), np.full(1000, 1j), None, "a"])
+def test_what_is_no_sound_is_named(wrong: Any) -> None:
+    for call in (
+        partial(encode, Spectrogram()),
+        peak_amplitude,
+        partial(split_pieces, length=100, overlap=0),
+        partial(join_pieces, samples=1, overlap=0),
+    ):
+        with pytest.raises(UserError, match="^(a recording|the pieces)[ :]"):
+            call(wrong)
+
+
+def test_pieces_that_do_not_fill_a_wave_are_refused() -> None:
+    with refuses("samples 1001", "from 0 to 1000"):
+        join_pieces(np.zeros((1, 1000), np.float32), 1001, 0)
+    with refuses("the pieces have the shape [0, 1000]"):
+        join_pieces(np.zeros((0, 1000), np.float32), 0, 0)
