@@ -48,14 +48,19 @@ def compute_update(parts: Tensors, scale: AlphaScale) -> Tensor:
 def apply_update(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: float) -> Tensor:
     """Return the weight moved by `strength` times the update, float32 in the weight's shape.
 
+    With peft's magnitudes, the strength multiplies the product of the factors, as in peft; with LyCORIS's, the whole
+    change.
+
     Raises ValueError with the update's shape if it does not fit the weight.
     """
     change = compute_update(parts, scale)
     if change.shape[0] != weight.shape[0] or change.numel() != weight.numel():
         raise ValueError(f"its update is {list(change.shape)}")
     change = change.reshape(weight.shape)
-    if (magnitude := parts.get("magnitude", parts.get("dora_scale"))) is not None:
-        change = _apply_magnitude(weight + change, magnitude, "magnitude" not in parts) - weight
+    if (magnitude := parts.get("magnitude")) is not None:
+        return _apply_magnitude(weight + strength * change, magnitude, may_be_of_inputs=False)
+    if (magnitude := parts.get("dora_scale")) is not None:
+        change = _apply_magnitude(weight + change, magnitude, may_be_of_inputs=True) - weight
     return weight + strength * change
 
 

@@ -295,6 +295,17 @@ def test_a_folder_of_peft_is_merged_as_peft_does(kind: str, fields: dict[str, An
     )
 
 
+def test_the_strength_of_a_dora_of_peft_multiplies_its_factors(tmp_path: Path) -> None:
+    """m (W + s up down) / |W + s up down|, as peft scales an adapter."""
+    module = nn.Sequential(nn.Linear(3, 5))
+    weight, up, down, magnitude = module[0].weight.detach().clone(), torch.randn(5, 1), torch.randn(1, 3), torch.rand(5)
+    parts = {"lora_A.weight": down, "lora_B.weight": up, "lora_magnitude_vector": magnitude}
+    save_file({f"0.{part}": tensor for part, tensor in parts.items()}, tmp_path / "a.safetensors")
+    merge(module, read_lora(f"{tmp_path / 'a.safetensors'}:0.3"))
+    moved = weight + 0.3 * up @ down
+    torch.testing.assert_close(module[0].weight.detach(), magnitude[:, None] * moved / moved.norm(dim=1, keepdim=True))
+
+
 def test_magnitudes_may_be_those_of_the_inputs(tmp_path: Path) -> None:
     """LyCORIS stores them as [1, in]: each input's weights then have the norm in the file."""
     module = nn.Sequential(nn.Linear(3, 5))
