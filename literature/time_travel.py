@@ -71,7 +71,8 @@ def _unused_draws(plan: Plan) -> Iterator[int]:
 
 
 def _redraw(step: Step, numbers: Iterator[int]) -> Step:
-    return msgspec.structs.replace(step, draws=tuple(next(numbers) for _ in step.draws))
+    """Return a step of a repeat, with its own draws. x is not at its start any more, so that a hold applies to it."""
+    return msgspec.structs.replace(step, draws=tuple(next(numbers) for _ in step.draws), unheld=False)
 
 
 def _add_noise(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.literature.time_travel import time_travel
 from fewstep.plans.compile import compile_plan
@@ -37,6 +38,13 @@ def test_every_draw_is_read_once() -> None:
     made = time_travel(compile_plan("ddpm:6", FACTS), 3, jump=2)
     numbers = [*made.start_draws, *(draw for step in made.steps for draw in step.draws)]
     assert len(numbers) == len(set(numbers)) == 1 + 5 + 8 + 4  # start; DDPM's own, its repeats, and four ways back
+
+
+def test_a_hold_applies_to_repeats_of_a_first_step_that_is_unheld() -> None:
+    plan = compile_plan("ddpm:3", FACTS)
+    first, *others = plan.steps
+    made = time_travel(replace(plan, steps=(replace(first, unheld=True), *others)), 2)
+    assert [step.unheld for step in made.steps] == [True, False, False, False, False]
 
 
 def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
