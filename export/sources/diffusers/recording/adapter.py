@@ -13,11 +13,11 @@ from fewstep.export.sources.diffusers.recording.relations import Relations
 
 class RecordedNetwork(nn.Module):
     """Calls a network as its pipeline does, for one branch of guidance. Constant arguments have the values of the
-    recording."""
+    recording. With two heads, a learned variance follows the prediction along the channels."""
 
-    def __init__(self, network: nn.Module, found: Relations, arguments: NetworkArguments) -> None:
+    def __init__(self, network: nn.Module, found: Relations, arguments: NetworkArguments, heads: int = 1) -> None:
         super().__init__()
-        self.network, self.found, self.arguments = network, found, arguments
+        self.network, self.found, self.arguments, self.heads = network, found, arguments, heads
 
     @property
     def pipeline_network(self) -> nn.Module:
@@ -38,9 +38,10 @@ class RecordedNetwork(nn.Module):
             else:
                 value = self._value(path, given, x.shape[0])
                 leaves.append(value.movedim(0, 1) if path in found.second_axes else value)
-        output = self.network(**pytree.tree_unflatten(leaves, self.arguments.structure))
-        prediction = found.combination.place.select(_only_tensor(output))
-        return -prediction if found.combination.sign < 0 else prediction
+        output = _only_tensor(self.network(**pytree.tree_unflatten(leaves, self.arguments.structure)))
+        prediction = found.combination.place.select(output)
+        prediction = -prediction if found.combination.sign < 0 else prediction
+        return prediction if self.heads == 1 else torch.cat([prediction, read_variance(output, prediction)], dim=1)
 
     def _scale_time(self, path: str, time: Tensor) -> Tensor:
         """Return the network's time [B, ...] from the scheduler's [B]."""
@@ -73,6 +74,11 @@ class RecordedNetwork(nn.Module):
         if argument.repeats > 1:
             value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)
         return value
+
+
+def read_variance(output: Tensor, prediction: Tensor) -> Tensor:
+    """Return the channels of a network's output [B, 2 C, ...] after those of its prediction [B, C, ...]."""
+    return output[:, prediction.shape[1] :]
 
 
 def _only_tensor(output: Any) -> Tensor:

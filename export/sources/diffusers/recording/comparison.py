@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork, read_variance
 from fewstep.export.sources.diffusers.recording.arguments import Argument, NetworkArguments, branch_values
 from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
 from fewstep.export.sources.diffusers.recording.combination import (
@@ -171,6 +171,8 @@ class _RecordedOutputs:
             call, number = calls[self.order.index(branch)]
             output = found.combination.place.select(select_rows(call.output, number, samples))
             outputs.append(found.combination.sign * output.numpy())
+            if step.heads == 2:
+                outputs.append(read_variance(select_rows(call.output, number, samples), output).numpy())
         return outputs
 
 
@@ -185,7 +187,7 @@ class _StepNetwork:
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
         time = torch.full((len(x),), step.time)
-        outputs, module = [], self.modules.at(self.run.steps[index])
+        outputs, module = list[Array](), self.modules.at(self.run.steps[index])
         for branch in step.branches:
             number = self.order.index(branch)
             values = [
@@ -194,7 +196,7 @@ class _StepNetwork:
                 if each.condition is not None
             ]
             ends = [torch.full((len(x),), step.to)] if step.to is not None else []
-            outputs.append(_call_network(module, (x, time, *ends, *values)))
+            outputs += np.split(_call_network(module, (x, time, *ends, *values)), step.heads, axis=1)
         return outputs
 
     def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:

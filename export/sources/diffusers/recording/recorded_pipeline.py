@@ -1,14 +1,15 @@
 """A pipeline with what its recordings show: relations, arguments and the rules of its scheduler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from msgspec import to_builtins
 from torch import nn
 
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork, read_variance
 from fewstep.export.sources.diffusers.recording.arguments import (
     BATCH,
     ENCODERS,
@@ -23,6 +24,7 @@ from fewstep.export.sources.diffusers.recording.combination import (
     MatchedNorm,
     adds_x,
     remove_x,
+    select_rows,
 )
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.guidance.projection import SMALL, ProjectedGuidance
@@ -36,7 +38,7 @@ from fewstep.export.sources.diffusers.recording.networks import (
     split_record,
 )
 from fewstep.export.sources.diffusers.recording.record import CallError, record, record_times
-from fewstep.export.sources.diffusers.recording.relations import Relations, gets_x
+from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, gets_x
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.scheduler.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import (
@@ -73,6 +75,7 @@ class RecordedPipeline:
     holds: whether it sets a part of x to an image after each step.
     holds_clean: whether it sets it to the image without noise.
     starts_from_picture: whether it starts from an image to which it adds noise.
+    heads: 2 if its scheduler reads a learned variance, otherwise 1.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     rules_error: why no rules describe what it passes to its scheduler, or None.
     """
@@ -116,6 +119,7 @@ class RecordedPipeline:
             frozenset() if batch is None else find_row_lists(next(iter(found.values())), base, batch)
         )
         self.parts = self._sort_arguments(found, base, variants)
+        self.heads = _count_heads(name, records, self.parts)
         self.until = find_boundary(name, built.pipeline, records, list(found))
         self.change_rule = self._change_rule()
         self.rules_error: UserError | None = None
@@ -149,7 +153,7 @@ class RecordedPipeline:
         """Return one of the networks with the signature of a denoiser."""
         form, part = self.built.form, self.parts[component]
         return RecordedNetwork(
-            network if form is None else FormedNetwork(network, form), part.relations, part.arguments
+            network if form is None else FormedNetwork(network, form), part.relations, part.arguments, self.heads
         )
 
     def _sort_arguments(
@@ -232,6 +236,23 @@ class RecordedPipeline:
             return None
         sigmas: Sequence[float] | None = times.get("sigmas")
         return sigmas
+
+
+def _count_heads(name: str, records: Iterable[CallRecord], parts: Mapping[str, Part]) -> int:
+    """Return the number of outputs: 2 if the scheduler reads a learned variance, otherwise 1. Raises UserError unless
+    the variance is the second half of the output of the conditional branch."""
+    steps = [step for record in records for step in record.steps]
+    if all(step.variance is None for step in steps):
+        return 1
+    for step in steps:
+        part = parts[step.calls[0].component]
+        call, branch = list(branch_calls(step, part.relations.x))[part.arguments.conditional]
+        output = select_rows(call.output, branch, len(step.sample))
+        found = read_variance(output, step.sample) if output.dim() == step.sample.dim() else None
+        if found is None or step.variance is None or not torch.equal(found, step.variance):
+            what = f"{name} passes its scheduler a variance that is not the second half of its conditional output"
+            raise recording_error(what)
+    return 2
 
 
 def starts_alike(one: CallRecord, other: CallRecord) -> bool:

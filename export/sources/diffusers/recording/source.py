@@ -113,7 +113,8 @@ def _make_source(
         part = recorded.parts[component]
         schedule, prediction = scheduler.described
         second = TO if part.relations.seconds else None
-        spec = Spec(origin.name, recorded.x_shape, part.arguments.conditions, prediction, schedule, to=second)
+        of_network = (part.arguments.conditions, prediction, schedule)
+        spec = Spec(origin.name, recorded.x_shape, *of_network, to=second, heads=recorded.heads)
         module = recorded.wrap_one(component, network)
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
