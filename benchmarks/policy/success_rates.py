@@ -33,12 +33,15 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
+FITTED = (1, 2)  # steps of fitted plans
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
 FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
@@ -60,6 +63,10 @@ def contenders(weights: str) -> list[Contender]:
         plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
         return Contender(name, weights, plan, precision=precision, **options)
 
+    def fitted(steps: int) -> Contender:
+        name = f"int8, {steps} steps, fitted"
+        return Contender(name, weights, f"fitted:{steps}", precision="int8", clipped=False)  # a fit has no clip
+
     main = [
         Contender("experts"),
         of("float32", 100),
@@ -69,6 +76,7 @@ def contenders(weights: str) -> list[Contender]:
     ]
     main += [of("float32", steps) for steps in (1, 2, 4, 10)]
     main += [of("int8", steps) for steps in (1, 3, 4)]
+    main += [fitted(steps) for steps in FITTED]
     main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
@@ -104,6 +112,15 @@ def prepare(work: Path, weights: Path) -> Path:
     return bundle
 
 
+def fit_plans(bundle: Path, observations: Path) -> None:
+    """Add fitted plans to the bundle, unless it has them."""
+    with load(bundle) as sampler:
+        known = {entry.evaluations for entry in sampler.bundle.manifest.fitted}
+    for steps in FITTED:
+        if steps not in known:
+            fit(FitOptions(bundle, steps=steps, conditions=observations, features="none", threads=1))
+
+
 def hash_of(weights: Path) -> str:
     """A hash of a checkpoint."""
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
@@ -133,6 +150,7 @@ def main() -> None:
         parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.weights)
+    fit_plans(bundle, given.work / "observations.npz")
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
     bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
