@@ -41,21 +41,25 @@ def parse_conditions(
                 f"give them as a file: --condition {name}=@FILE.npy",
             )
         else:
-            parsed = _parse_value(value)
-            _refuse_label_of_another(name, value, parsed, labels.get(name, ()))
-            values.setdefault(name, []).append(parsed)
+            values.setdefault(name, []).append(_parse_label_or_number(name, value, labels.get(name, ())))
     for name, own in values.items():
         if not shapes.get(name):
             check([each for each in known if each.name == name] or known, {name: own}, len(own))
     return values
 
 
-def _refuse_label_of_another(name: str, text: str, parsed: int | float | str, labels: Sequence[str]) -> None:
-    """Raise UserError for a number that is also the label of another number."""
-    if not isinstance(parsed, str) and text in labels and labels.index(text) != parsed:
-        own = labels.index(text)
+def _parse_label_or_number(name: str, text: str, labels: Sequence[str]) -> int | float | str:
+    """Return a number, or the text of a label; "nan" may be one. Raises UserError for a whole number that is also the
+    label of another number."""
+    parsed = _parse_value(text)
+    folded = [label.casefold() for label in labels]
+    if isinstance(parsed, str) or text.casefold() not in folded:
+        return parsed
+    own = folded.index(text.casefold())
+    if isinstance(parsed, int) and parsed != own:
         what = f"{name}={text} may mean the number {text} or the label {text!r}, which is number {own}"
         raise UserError(what, f"in Python give condition={{{name!r}: [{own}]}} or {{{name!r}: [{text}]}}")
+    return parsed if isinstance(parsed, int) else text
 
 
 def parse_sizes(texts: Sequence[str]) -> dict[str, int]:

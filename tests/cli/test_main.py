@@ -138,8 +138,8 @@ def test_arrays_are_one_value_or_many(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_the_label_of_another_is_refused() -> None:
-    known = [Condition("class", input="class", low=0, high=2, labels=("1", "0", "2"))]
-    assert parse_conditions(["class=2"], known) == {"class": [2]}
+    known = [Condition("class", input="class", low=0, high=3, labels=("1", "0", "2", "Nan"))]
+    assert parse_conditions(["class=2", "class=3", "class=nan"], known) == {"class": [2, 3, "nan"]}
     with refuses(("class=1", "the label '1', which is number 0")):
         parse_conditions(["class=1"], known)
 
