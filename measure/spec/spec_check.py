@@ -26,6 +26,7 @@ from fewstep.measure.spec.reading_errors import (
     score_errors,
     select_rows,
 )
+from fewstep.measure.spec.remembered_outputs import remember_outputs
 from fewstep.measure.spec.spec_mistakes import FLAG, FLAG_KINDS, Fact, SpecReading, candidate_readings, nearby_readings
 from fewstep.measure.spec.terminal_snr import check_terminal_snr
 from fewstep.plans.errors import UserError
@@ -115,17 +116,20 @@ def check_spec(
             f"too few samples to check the spec: {len(data)}", "give at least 2 different ones; 64 are better"
         )
     rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be sorted by class
+    ignores_time = _ignores_time(
+        network, NoiseSchedule(facts.schedule), data[rows[:FIRST]], select_rows(conditions, rows[:FIRST])
+    )
+    network = remember_outputs(network)
     setting = _Setting(network, SpecReading(facts.schedule, facts.prediction), data, conditions, rows)
     stated, others = setting.denoise(setting.stated), list(_try_readings(setting, candidate_readings(setting.stated)))
     mistake, about_nulls = _find_mistake(setting, stated, others), ""
     if not mistake and nulls:
         mistake, about_nulls = check_nulls(network, setting.stated, data, conditions, nulls, rows)
-    ignores_time = _ignores_time(setting)
     if ignores_time and mistake:
         mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
     unknown, decided = dict[str, str](), tuple[str, ...]()
     if not mistake:
-        others += [setting.denoise(each) for each in nearby_readings(setting.stated)]
+        others += _try_readings(setting, nearby_readings(setting.stated), at_every_time=True)
         unknown = find_undecided(network, stated, others, data, conditions)
         mistake, about_flag = _check_flag(setting)
         if FLAG in unknown or facts.prediction == "v":  # slopes of v show more than its errors
@@ -140,12 +144,16 @@ def check_spec(
     return SpecCheck(errors, len(rows), mistake, tuple(filter(None, unknown.values())), decided)
 
 
-def _try_readings(setting: _Setting, readings: Iterable[SpecReading]) -> Iterator[Alternative]:
-    """Yield the interpretations whose errors on a few samples are not much larger than those of the stated one."""
+def _try_readings(
+    setting: _Setting, readings: Iterable[SpecReading], at_every_time: bool = False
+) -> Iterator[Alternative]:
+    """Yield the interpretations whose errors on a few samples are not much larger than those of the stated one, in the
+    mean over times or, with `at_every_time`, also at each of them."""
     first = setting.denoise(setting.stated, FIRST).errors
     for reading in readings:
         try:
-            if measure_improvement(first, setting.denoise(reading, FIRST).errors)[0] > FAR:
+            factor, at_one = measure_improvement(first, setting.denoise(reading, FIRST).errors)
+            if factor > FAR or (at_every_time and at_one > 1):
                 yield setting.denoise(reading)
         except (UserError, ArithmeticError):  # the schedule does not support this prediction or time
             continue
@@ -185,11 +193,12 @@ def _check_flag(setting: _Setting) -> tuple[str, str]:
     return check_terminal_snr(evaluate, facts, setting.data, setting.data[setting.rows])
 
 
-def _ignores_time(setting: _Setting) -> bool:
-    """Return whether the network returns the same output for the same x at the first, the middle and the last time."""
-    schedule, data, rows = NoiseSchedule(setting.stated.schedule), setting.data, setting.rows[:FIRST]
-    values = select_rows(setting.conditions, rows)
+def _ignores_time(network: Network, schedule: NoiseSchedule, x0: Float32, values: ConditionRecords) -> bool:
+    """Return whether the network returns the same output for the same x at the first, the middle and the last time.
+
+    values: the conditions of x0 [N, *x_shape].
+    """
     times = schedule.cleanest.network, schedule.time_at_lam(0.0).network, schedule.noisiest.network
-    x = (data[rows] + normal_batch(range(len(rows)), 0, data.shape[1:])).astype(np.float32)
-    first, *others = (setting.network(x, np.full(len(rows), time), values) for time in times)
+    x = (x0 + normal_batch(range(len(x0)), 0, x0.shape[1:])).astype(np.float32)
+    first, *others = (network(x, np.full(len(x0), time), values) for time in times)
     return all(np.array_equal(first, other, equal_nan=True) for other in others)

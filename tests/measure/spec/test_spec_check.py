@@ -185,7 +185,8 @@ def of_levels(scale: float, class_of_null: int | None) -> Network:
         distance = np.square(x - time.alpha * means).sum(axis=(2, 3, 4)) / variance
         weights = np.where(known == 5, np.exp(0.5 * (distance.min(axis=0) - distance)), np.arange(5)[:, None] == known)
         each = means + 0.0225 * time.alpha / variance * (x - time.alpha * means)
-        return ((weights / weights.sum(axis=0))[:, :, None, None, None] * each).sum(axis=0).astype(np.float32)
+        mean: np.ndarray = ((weights / weights.sum(axis=0))[:, :, None, None, None] * each).sum(axis=0)
+        return mean.astype(np.float32)
 
     return network
 
