@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import check_compiled
-from fewstep.plans.argument_checks import refuse_options
+from fewstep.plans.argument_checks import as_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.robots.control.chunk import Float32, pad_actions
@@ -157,6 +157,7 @@ def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decid
         return None
     if former.shape[1:] != shape or len(former) > places:
         raise UserError(f"former actions have the shape {list(former.shape)}", fix)
-    if not 0 <= decided <= len(former):
+    count = as_integer(decided)
+    if count is None or not 0 <= count <= len(former):
         raise UserError(f"{decided} of {len(former)} former actions are decided", f"give decided=0 to {len(former)}")
     return former

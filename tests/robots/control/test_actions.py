@@ -135,6 +135,8 @@ def test_a_former_sequence_that_cannot_be_is_one_line(policy: Sampler) -> None:
         (np.zeros((4, 3)), 0, r"former actions have the shape \[4, 3\].* at most 3"),
         (former * np.nan, 0, "former actions hold a number that is not finite"),
         (former, 4, "4 of 3 former actions are decided"),
+        (former, True, "True of 3 former actions are decided"),
+        (former, 1.5, "1.5 of 3 former actions are decided"),
         (None, 2, "2 actions are decided, but there is no previous"),
     ):
         with pytest.raises(UserError, match=said):
