@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.pipelines.variants import SIDES, write_call
+from benchmarks.pipelines.variants import SIDES, find_sides, write_call
 from fewstep.export.options.call_option import parse_call
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import load_diffusers_folder
@@ -62,8 +62,8 @@ class ListedComparison:
 def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) -> ListedComparison:
     """Compare the final x of the plans scheduler:N along the exported denoiser with that of the pipeline.
 
-    settings: arguments of the pipeline's call. A height and width are replaced by those of the export, times `scale`.
-    Raises UserError if a difference exceeds 1e-4, and if the call cannot be recorded.
+    settings: arguments of the pipeline's call. A height and width are replaced by those of the export, times `scale` if
+    they are numbers. Raises UserError if a difference exceeds 1e-4, and if the call cannot be recorded.
     """
     source = load_diffusers_folder(folder)
     assert isinstance(source, TorchSource) and isinstance(source.module, ConditionedNetwork)
@@ -103,7 +103,8 @@ def _read_settings(
     factor = getattr(built.pipeline, "vae_scale_factor", None)
     for name, size in zip(SIDES, source.spec.x_shape[-2:], strict=False):
         if name in settings and factor is not None:
-            given[name] = scale * size * factor  # of the export: defaults of conditions name it
+            is_given = name in find_sides(settings)
+            given[name] = size * factor * (scale if is_given else 1)  # of the export: defaults of conditions name it
     return parse_call(write_call(given))
 
 
