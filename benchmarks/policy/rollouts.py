@@ -74,10 +74,8 @@ def run(
     sampler: Sampler | None,
     episodes: Sequence[Episode],
     clock_of: Callable[[float], VirtualClock] = VirtualClock,
-    course_of: Callable[..., Course] = Course,
 ) -> Iterator[Verdict]:
-    """Yield the verdict of each episode when it ends. A `sampler` of None runs the experts. `course_of` makes the state
-    of each episode."""
+    """Yield the verdict of each episode when it ends. A `sampler` of None runs the experts."""
     clock = clock_of(contender.delay / RATE)
     waiting, running = list(episodes), list[Course]()
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
@@ -86,7 +84,7 @@ def run(
     while waiting or running:
         if tick % every == 0:  # so that all ask for sequences at the same ticks
             while waiting and len(running) < LOCKSTEP:
-                running.append(_begin(contender, sampler, waiting.pop(0), idle, clock, course_of))
+                running.append(_begin(contender, sampler, waiting.pop(0), idle, clock))
         for course in running:
             course.watch()
         for course in list(running):
@@ -105,7 +103,6 @@ def _begin(
     episode: Episode,
     idle: dict[str, list[Simulation]],
     clock: VirtualClock,
-    course_of: Callable[..., Course],
 ) -> Course:
     task, seed = episode
     simulation = idle[task].pop() if idle[task] else Simulation(task)
@@ -117,7 +114,7 @@ def _begin(
         runner = runner_of(contender, sampler, clock)
         runner.reset(seed, {"task": one_hot(task)})
     knock = draw_knock(np.random.default_rng([seed, 2])) if contender.knocked else (-1, np.zeros(2))
-    return course_of(episode, simulation, simulation.reset(seed), runner, expert, knock)
+    return Course(episode, simulation, simulation.reset(seed), runner, expert, knock)
 
 
 def runner_of(contender: Contender, sampler: Sampler, clock: VirtualClock | None) -> PolicyRunner:
