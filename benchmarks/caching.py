@@ -39,11 +39,12 @@ TEACHER = "dpmpp_2m:100"
 EVALUATIONS = (10, 20, 50)
 LIGHT_STEPS = (
     "every",
+    "every(linear=True)",
     "every(interval=3)",
     "every(interval=3, first=2, linear=True)",
     "every(interval=5, first=2, linear=True)",
 )
-SOLVERS = ("dpmpp_2m", "unipc_2")  # of the plans without light steps
+SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm", "deis_log_rho_3")  # of the plans without light steps
 BLOCK = 4  # seeds
 
 
@@ -100,7 +101,7 @@ def open_case(name: str, work: Path) -> Case:
     bundle = work / "bundles" / f"{name}-{CUTS[name]}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(MODELS[name].source, bundle, verify="quick", cache=CUTS[name]))
-    return Case(name, load(bundle, backend=OnnxRuntime(threads=2)), work / name)
+    return Case(name, load(bundle, backend=OnnxRuntime(threads=1)), work / name)
 
 
 def full_plans_of(case: Case, cost: float) -> list[str]:
