@@ -78,6 +78,14 @@ def functions(*pages: Path) -> SimpleNamespace:
     return SimpleNamespace(**session)
 
 
+def headings(page: Path) -> list[str]:
+    """The anchors that GitHub makes of a page's headings, in their order. It numbers those that are equal."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    anchors = [heading.replace(" ", "-") for heading in kept]
+    return [f"{each}-{n}" if (n := anchors[:place].count(each)) else each for place, each in enumerate(anchors)]
+
+
 def _is_command(lines: list[str], number: int) -> bool:
     """The first line of an indented block that starts with a program."""
     begins = number == 0 or not lines[number - 1].startswith("    ")

@@ -11,7 +11,7 @@ from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.names import plugins
 from tests.docs import docs_blocks, verbs_page
-from tests.docs.docs_blocks import PAGES, Block, blocks
+from tests.docs.docs_blocks import PAGES, Block, blocks, headings
 from tests.docs.sentences import sentences
 from tests.packages import module_files
 from tests.robots.lerobot.policies import write_policy
@@ -60,13 +60,6 @@ def test_messages_name_pages_and_headings_that_exist() -> None:
         assert (ROOT / page).exists(), f"{file}: {page}"
         anchor = heading.strip().lower().replace(" ", "-")
         assert any(each.startswith(anchor) for each in headings(ROOT / page)), f"{file}: {page}, {heading}"
-
-
-def headings(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE))
-    return {heading.replace(" ", "-") for heading in kept}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

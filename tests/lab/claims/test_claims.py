@@ -27,7 +27,7 @@ from lab.claims.headlines import HEADLINES, headline_table
 from lab.claims.measure_claim import in_turns, judge_claim, time_ways
 from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from lab.claims.settings import MODELS, Setting, W
-from tests.docs.docs_blocks import functions
+from tests.docs.docs_blocks import functions, headings
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}
@@ -344,6 +344,14 @@ def test_every_system_has_a_row_and_a_note() -> None:
     for row in rows:
         assert row[systems.STATE] in systems.STATES and row[systems.WORTH] in systems.WORTH_WORDS, row
         assert row[systems.HOLDS].partition(":")[0] in systems.HOLDS_WORDS and row[1], row
+
+
+def test_a_row_links_to_the_note_on_its_system() -> None:
+    """The anchors of DPM-Solver and DPM-Solver++ differ by their number alone."""
+    anchors = dict(zip(systems.notes(systems.NOTES.read_text()), headings(systems.NOTES)[1:], strict=True))
+    for row in systems.rows(systems.PAGE.read_text()):
+        name = systems.name_of(row)
+        assert row[0] == f"[{name}](system_notes.md#{anchors[name]})"
 
 
 def test_what_works_names_a_test_of_its_code() -> None:
