@@ -1,7 +1,7 @@
 """A U-Net of 8.9 M weights on CIFAR-10, preconditioned and trained as `cifar10_unet`, for a CPU.
 
-A CPU gets not far from random weights in an hour. So the training starts from the shipped denoiser `cifar10`, whose
-channels are copied. Its output is the velocity of a straight path, and after some hundred steps that of EDM.
+From random weights a CPU does not get far in an hour. So the training starts from the shipped denoiser `cifar10`, whose
+channels are copied. Its output is a velocity, and the training turns it into F of EDM.
 """
 
 from functools import partial
@@ -43,6 +43,7 @@ def network() -> UNet:
     return wide
 
 
+@torch.enable_grad()  # a card makes the untrained network without gradients
 def _fit_times(wide: UNet, old: UNet) -> None:
     """Fit the embedding of log sigma to that of sigma / (1 + sigma), the time of equal noise on a straight path."""
     first, last = (torch.tensor(sigma).log().item() for sigma in (SCHEDULE.sigma_min, SCHEDULE.sigma_max))
