@@ -196,13 +196,13 @@ def _check_second_time(spec: Spec) -> None:
 
 def _check_conditions(spec: Spec) -> None:
     for condition in spec.conditions:
+        what = f"condition {condition.name!r} of spec {spec.name!r}"
         if "int" in condition.dtype and (condition.low is None or condition.high is None):
-            raise UserError(f"condition {condition.name!r} of spec {spec.name!r} has no bounds", "give low and high")
+            raise UserError(f"{what} has no bounds", "give low and high")
+        if condition.shared and (condition.null, condition.null_file) != (None, None):
+            raise UserError(f"{what} is shared and has a null value", "leave out null or shared")
         if condition.typical is not None and not _lies_within(condition.typical, condition):
-            raise UserError(
-                f"condition {condition.name!r} of spec {spec.name!r} has typical {list(condition.typical)}",
-                "give two numbers that increase and lie between low and high",
-            )
+            raise UserError(f"{what} has typical {list(condition.typical)}", "give increasing numbers from low to high")
 
 
 def _check_prediction(spec: Spec) -> None:

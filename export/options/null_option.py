@@ -25,8 +25,9 @@ FIX = "write NAME=VALUE, like --null class=10: a condition's name, then a number
 
 
 def with_nulls(source: Source, texts: Sequence[str]) -> Source:
-    """Return the source with the null values of --null for its conditions, in place of those in its spec. Files are
-    checked here, and `add_null_files` copies them into the bundle."""
+    """Return the source with the null values of --null for its conditions, in place of those in its spec. A
+    condition with a null value is no longer shared. Files are checked here, and `add_null_files` copies them into the
+    bundle."""
     if not texts:
         return source
     conditions = {condition.name: condition for condition in source.spec.conditions}
@@ -37,7 +38,7 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
             raise UserError(f"--null {text!r}: {source.label} has no condition {name!r}{has}", FIX)
         if value.startswith(FILE):
             _check_file(conditions[name], value, text)
-            conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None)
+            conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None, shared=False)
         else:
             conditions[name] = _set_null(conditions[name], value, text)
     return with_spec(source, conditions=tuple(conditions.values()))
@@ -117,4 +118,4 @@ def _set_null(condition: Condition, value: str, text: str) -> Condition:
     chosen = "int" in condition.dtype and not (condition.shape or condition.labels or condition.typical)
     if chosen and low is not None and high is not None and low < high:
         low, high = low + (null == low), high - (null == high)
-    return msgspec.structs.replace(condition, null=null, null_file=None, low=low, high=high)
+    return msgspec.structs.replace(condition, null=null, null_file=None, low=low, high=high, shared=False)

@@ -80,6 +80,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (plain, one(shape=(-1,), dtype="float32"), "'shape' .*: .-1. is not a shape"),
     (plain, label(input="time"), "two inputs named 'time'"),
     (plain, label(input="carried_c"), "has a condition with the input 'carried_c'"),
+    (plain, label(null=10, shared=True), "condition 'c' of spec 's' is shared and has a null value; leave out null"),
     (plain, label(low=3), "'low' of condition 'c' of spec 's': 3 is above"),
     (plain, label(dtype="uint8", high=300), "'high' .*: 300 is not a valid uint8"),
     (plain, label(low=0.5), r"'low' .*: 0\.5 is not a valid int64"),

@@ -36,6 +36,14 @@ def test_a_null_value_is_none_of_those_to_choose_from(
     assert (made.null, made.low, made.high) == (null, low, high)
 
 
+@pytest.mark.parametrize("text", ["style=0", "style=@{file}"])
+def test_a_shared_condition_is_no_longer_shared(text: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "null.npy", np.zeros(4, np.float32))
+    shared = Condition("style", "style", (4,), "float32", shared=True)
+    (made,) = with_nulls(source(Labelled(), shared), [text.format(file=tmp_path / "null.npy")]).spec.conditions
+    assert not made.shared
+
+
 def test_the_others_stay() -> None:
     made = with_nulls(source(Labelled(), CLASS, TEXT), ["text=0.5"]).spec
     assert made.conditions[0] == CLASS and made.conditions[1].null == 0.5
