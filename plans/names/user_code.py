@@ -23,6 +23,8 @@ from fewstep.plans.errors import NUMERIC, STOPS, UserError, error_line
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
 CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # digits after the colon follow a name of `code_name`
 
+SIBLINGS: dict[str, Path] = {}  # the modules that files imported from their own folders, by name
+
 
 def split_code(text: str) -> tuple[str, str] | None:
     """Split "my_solver.py:heun3:8" into ("my_solver.py", "heun3:8"). None for a text that does not name code."""
@@ -112,12 +114,33 @@ def run_file(home: str) -> ModuleType:
 
 @contextmanager
 def allow_sibling_imports(folder: Path) -> Iterator[None]:
-    """Let a file import modules in its folder, as it can when it is run as a script."""
+    """Let a file import modules in its folder, as it can when it is run as a script. A module of the same name that
+    another file imported from another folder is imported again, from this folder."""
+    for name in [name for name, file in SIBLINGS.items() if _is_replaced(file, name, folder)]:
+        del SIBLINGS[name]
+        sys.modules.pop(name, None)
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = Path(getattr(sys.modules[name], "__file__", None) or "")
+            if any(file.is_relative_to(home) for home in _homes(name, folder)):
+                SIBLINGS[name] = file
+
+
+def _homes(name: str, folder: Path) -> tuple[Path, Path]:
+    """Return the file and the package's folder that a module of this name has in `folder`."""
+    top = name.partition(".")[0]
+    return folder / f"{top}.py", folder / top
+
+
+def _is_replaced(file: Path, name: str, folder: Path) -> bool:
+    """Return True if `folder` has a module of this name, and `file` is another one."""
+    homes = _homes(name, folder)
+    return any(home.exists() for home in homes) and not any(file.is_relative_to(home) for home in homes)
 
 
 def error_fix(error: BaseException) -> str:

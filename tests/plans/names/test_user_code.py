@@ -13,7 +13,7 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_name import is_plan_name, parse_plan_name
-from fewstep.plans.names.user_code import run_file, split_code
+from fewstep.plans.names.user_code import load_function, run_file, split_code
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """
@@ -201,3 +201,14 @@ def test_an_interrupt_is_no_failure_of_a_file(tmp_path: Path) -> None:
     file.write_text("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         run_file(str(file))
+
+
+def test_two_files_import_siblings_of_one_name_each_from_its_folder(tmp_path: Path) -> None:
+    """A command may name a solver of one folder and a grid of another. Python keeps one module for each name."""
+    for folder, share in (("a", 1.0), ("b", 0.25)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "shared_numbers.py").write_text(f"SHARE = {share}\n")
+        code = "def share():\n    return SHARE\n"
+        (tmp_path / folder / f"in_{folder}.py").write_text(f"from shared_numbers import SHARE\n{code}")
+    files = [f"{tmp_path}/a/in_a.py", f"{tmp_path}/b/in_b.py"]
+    assert [load_function(file, "share")() for file in files] == [1.0, 0.25]
