@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.configs import schedules
-from fewstep.plans.configs.config import SchedulerConfig, read_config, resolve
+from fewstep.plans.configs.config import ABSENT, SchedulerConfig, read_config, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES
 from fewstep.plans.configs.schedules import Described, Schedule
 from fewstep.plans.errors import UserError
@@ -258,7 +258,10 @@ def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) ->
     source, fields = read_config(config)
     if pipeline is not None and pipeline not in PIPELINES:
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
-    fields |= PIPELINES[pipeline].changes if pipeline else {}
+    changes = PIPELINES[pipeline].changes if pipeline else {}
+    fields |= changes
+    if isinstance(absent := fields.get(ABSENT), list):  # a pipeline changes its scheduler after it is loaded
+        fields[ABSENT] = [name for name in absent if name not in changes]
     name = fields.get("_class_name")
     if not isinstance(name, str) or name not in CLASSES:
         raise UserError(f"{source}: unknown scheduler class {name!r}", f"choose one of {', '.join(CLASSES)}")

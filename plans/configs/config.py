@@ -14,6 +14,7 @@ from fewstep.plans.errors import UserError
 
 SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
 FILE = "scheduler_config.json"
+ABSENT = "_use_default_values"  # the field that lists fields which were saved as defaults of another class
 LARGEST = 10**300  # the largest integer that is accepted as a float
 
 # The values of fields that do not accept all values of their type
@@ -109,9 +110,9 @@ def encode_config(fields: Mapping[str, Any]) -> bytes:
 def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
     """Return the class's fields. Fields that were saved as defaults of another class (`_use_default_values`) and fields
     that the class does not have are ignored, as diffusers does when it changes the scheduler of a pipeline."""
-    absent = raw.get("_use_default_values", [])
+    absent = raw.get(ABSENT, [])
     if not isinstance(absent, list | tuple):
-        raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "correct the file")
+        raise UserError(f"{source}: {ABSENT} {absent!r} is not a list of fields", "correct the file")
     fields = dict(defaults)
     for name, default in defaults.items():
         if name in raw and name not in absent:
