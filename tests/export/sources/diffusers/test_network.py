@@ -7,10 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CONTROLNET
-from fewstep.export.sources.diffusers.interface import Interface
-from fewstep.export.sources.diffusers.network import ControlledUNet
+from fewstep.export.sources.diffusers.interface import AESTHETIC_SCORE, TIME_IDS, Interface
+from fewstep.export.sources.diffusers.network import ConditionedNetwork, ControlledUNet
 
 pytest.importorskip("diffusers")
+
+
+class Recorder(nn.Module):
+    """A network that returns x, and keeps its other arguments."""
+
+    def forward(self, sample: Tensor, **arguments: Any) -> tuple[Tensor]:
+        self.arguments = arguments
+        return (sample,)
+
+
+def test_an_aesthetic_score_is_the_last_of_the_time_ids() -> None:
+    network = Recorder()
+    module = ConditionedNetwork(network, Interface((4, 2, 2), arguments=(TIME_IDS, AESTHETIC_SCORE)))
+    sizes = torch.tensor([[64.0, 32.0, 0.0, 0.0], [64.0, 32.0, 8.0, 0.0]])
+    module(torch.zeros(2, 4, 2, 2), torch.zeros(2), sizes, torch.tensor([6.0, 2.5]))
+    assert set(network.arguments["added_cond_kwargs"]) == {"time_ids"}
+    expected = [[64, 32, 0, 0, 6], [64, 32, 8, 0, 2.5]]
+    assert network.arguments["added_cond_kwargs"]["time_ids"].tolist() == expected
 
 
 class Control(nn.Module):
