@@ -20,6 +20,7 @@ from fewstep.export.sources.diffusers.files import (
 )
 from fewstep.export.sources.diffusers.folder import (
     SCHEDULER,
+    add_variance,
     make_onnx_source,
     read_interface,
     read_schedule,
@@ -61,12 +62,14 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
         warn_of_pipeline(folder)
         scheduler = with_unheld_start(scheduler, folder.pipeline, interface)
         schedule, prediction = read_schedule(scheduler)
+        interface = add_variance(interface, config, scheduler)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
     elif spec_file is None:
         name = config["_class_name"]
         what = f"{path} is only a {name}, and {folder.path} has no {SCHEDULER} with its schedule and prediction"
         raise UserError(what, 'give both: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
-    spec = Spec(**{"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields})
+    fields = {"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields}
+    spec = Spec(**fields, heads=interface.heads)
     if (path / ONNX).is_file():
         return make_onnx_source(path, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network

@@ -131,3 +131,9 @@ def test_a_component_of_a_pipeline_is_taken_without_it(parent_folder: Path, tmp_
     written(home / "model_index.json", {"_class_name": "DDIMPipeline", "denoiser": ["diffusers", "UNet2DModel"]})
     made: Source = load_source(str(home / "denoiser"))
     assert made.companions is None and made.scheduler is not None and "DDIMPipeline" in made.scheduler.values()
+
+
+def test_a_learned_variance_that_the_scheduler_reads_is_a_second_output(tmp_path: Path) -> None:
+    diffusers.UNet2DModel(**{**UNET, "out_channels": 6}).save_pretrained(tmp_path / "denoiser")
+    diffusers.DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path / "scheduler")
+    assert load_source(str(tmp_path / "denoiser")).spec.heads == 2
