@@ -128,7 +128,7 @@ def _evaluate(trace: Tracer, x: Lin, time: Time, to: Time | None) -> tuple[Lin, 
     """Return x as stored in a state row, and the network's guided output. With shaping, it is the output that implies
     the shaped x0."""
     if not isinstance(trace.shaping, GUIDED):
-        x, (output,) = trace.outputs(x, time, to)
+        x, (output, *_) = trace.outputs(x, time, to)  # a learned variance is not read
         return x, output
     x, x0 = trace.denoise(x, time, to)
     a, b = x0_coefficients(trace.prediction, time, trace.schedule.spec)

@@ -35,7 +35,7 @@ def scheduler_plan(
         what = f"plan {name!r} of {bundle.path} is recorded from noise, and not from an image"
         raise UserError(what, "leave --strength out, or give SOLVER:STEPS")
     else:
-        facts = DenoiserFacts(manifest.schedule, manifest.prediction, guided)
+        facts = DenoiserFacts(manifest.schedule, manifest.prediction, guided, heads=manifest.heads)
         plan = compile_recorded_steps(stored, steps, facts, config, guidance)
     plan = add_banks(plan, manifest.carried, manifest.schedule)
     if manifest.positions is not None:

@@ -17,7 +17,7 @@ from fewstep.export.sources.diffusers.recording.arguments import (
     find_second_axes,
     sort_arguments,
 )
-from fewstep.export.sources.diffusers.recording.call_record import CallRecord
+from fewstep.export.sources.diffusers.recording.call_record import LEARNED, CallRecord
 from fewstep.export.sources.diffusers.recording.combination import (
     CombinationError,
     GuidedFrames,
@@ -119,7 +119,7 @@ class RecordedPipeline:
             frozenset() if batch is None else find_row_lists(next(iter(found.values())), base, batch)
         )
         self.parts = self._sort_arguments(found, base, variants)
-        self.heads = _count_heads(name, records, self.parts)
+        self.heads = _count_heads(name, records, self.parts) if scheduler.get("variance_type") in LEARNED else 1
         self.until = find_boundary(name, built.pipeline, records, list(found))
         self.change_rule = self._change_rule()
         self.rules_error: UserError | None = None

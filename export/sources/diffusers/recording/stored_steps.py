@@ -96,7 +96,7 @@ def _store_steps(recorded: RecordedPipeline, calls: Sequence[Mapping[str, Any]])
             described = _describe(recorded, steps)
     assert described is not None, "a pipeline has a usual call"
     rules = {**recorded.change_rule, STORED_STEPS: stored}
-    return PipelineScheduler({**recorded.scheduler, RECORDED: rules}, described)
+    return PipelineScheduler({**recorded.scheduler, RECORDED: rules}, described, recorded.heads)
 
 
 def _describe(recorded: RecordedPipeline, steps: RecordedSteps) -> Described:

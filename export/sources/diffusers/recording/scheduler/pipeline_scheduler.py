@@ -16,17 +16,19 @@ Draw = TypeVar("Draw")
 
 @dataclass(frozen=True)
 class PipelineScheduler:
-    """The config of a scheduler, with the noise schedule and the prediction of its network."""
+    """The config of a scheduler, with the noise schedule, the prediction and the number of outputs of its network."""
 
     config: Mapping[str, Any]
     described: Described
+    heads: int = 1
 
     def plan(self, steps: int, guidance: Guidance | None, x_shape: Sequence[int]) -> Plan:
         """Return the plan that `scheduler:STEPS` names. Raises UserError if there is none."""
         stored = read_steps(self.config)
         if stored is None:
             return plan_from_scheduler_config(self.config, steps=steps, guidance=guidance, x_shape=x_shape)
-        return compile_recorded_steps(stored, steps, DenoiserFacts(*self.described), self.config, guidance)
+        facts = DenoiserFacts(*self.described, heads=self.heads)
+        return compile_recorded_steps(stored, steps, facts, self.config, guidance)
 
     def select_draws(self, draws: Sequence[Draw], steps: int) -> Sequence[Draw]:
         """Return those noise draws of a recorded run that the plan reads. A scheduler may draw noise that its steps do

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("diffusers")
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
+from fewstep.export.sources.diffusers.recording import source
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.source import load_pipeline, warn_of_missing_comparison
 from fewstep.plans.errors import UserError
@@ -57,19 +58,50 @@ class LearnedWithoutLabel(Learned):
     variance = 1
 
 
-def make_learned(form: type[OwnPipeline]) -> OwnPipeline:
+class CutsVariance(DDIMScheduler):
+    """A scheduler without rules, which ignores the variance."""
+
+    def __init__(self) -> None:
+        super().__init__(clip_sample=False)
+        self.register_to_config(variance_type="learned_range")
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **others: Any) -> Any:  # type: ignore[override]
+        return super().step(model_output[:, :CHANNELS], timestep, sample, return_dict=False)
+
+
+def make_learned(form: type[OwnPipeline], scheduler: SchedulerMixin | None = None) -> OwnPipeline:
     made = make(form, flow=False)
     made.net.last = torch.nn.Conv2d(16, 2 * CHANNELS, 3, padding=1)
-    made.register_modules(scheduler=DDPMScheduler(variance_type="learned_range"))
+    made.register_modules(scheduler=scheduler or DDPMScheduler(variance_type="learned_range"))
     return made
 
 
 def test_a_learned_variance_is_a_second_output(caplog: pytest.LogCaptureFixture) -> None:
-    source = load_pipeline(make_learned(Learned), "mine", "0", {})
-    assert source.spec.heads == 2
+    assert load_pipeline(make_learned(Learned), "mine", "0", {}).spec.heads == 2
     assert "mine: samples of Learned agree within" in caplog.text
 
 
 def test_the_variance_of_another_branch_is_refused() -> None:
     with pytest.raises(UserError, match="a variance that is not the second half of its conditional output"):
         load_pipeline(make_learned(LearnedWithoutLabel), "mine", "0", {})
+
+
+def test_steps_are_stored_for_a_network_of_two_outputs(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_pipeline(make_learned(Learned, CutsVariance()), "mine", "0", {}).spec.heads == 2
+    assert "mine: the bundle stores the steps of CutsVariance as recorded" in caplog.text
+    assert "mine: samples of Learned agree within" in caplog.text
+
+
+def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder's scheduler, only that of DDPM is stored with its variance. Others ignore it."""
+    record = source.record_pipeline
+
+    def record_without(built: Any, other: Any, given: Any, scheduler: Any) -> Any:
+        return record(built, other, given, {name: scheduler[name] for name in scheduler if name != "variance_type"})
+
+    monkeypatch.setattr(source, "record_pipeline", record_without)
+    made = make_learned(Learned, DPMSolverMultistepScheduler(variance_type="learned_range"))
+    assert load_pipeline(made, "mine", "0", {}).spec.heads == 1
+    assert "mine: samples of Learned agree within" in caplog.text
