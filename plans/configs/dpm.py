@@ -209,7 +209,7 @@ def _recipe(
     fields = config.fields
     to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
     if fields["use_flow_sigmas"]:
-        if any(fields[name] for name in OTHER_SIGMAS):
+        if any(fields.get(name) for name in (*OTHER_SIGMAS, "use_lu_lambdas")):
             raise config.field_error("use_flow_sigmas", "diffusers mixes two schedules with other sigmas", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:

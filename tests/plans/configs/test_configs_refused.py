@@ -91,6 +91,7 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
             "use_beta_sigmas True of EulerDiscreteScheduler: it excludes use_karras_sigmas",
         ),
         ("DDIM", {"_use_default_values": 3}, "_use_default_values 3 is not a list"),
+        ("DPMSolverMultistep", {"use_flow_sigmas": True, "use_lu_lambdas": True}, "mixes two schedules"),
         *(
             (
                 name,

@@ -43,7 +43,7 @@ def refusal_of(name, config, steps):
     if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
         return "a velocity is not a noise prediction"
     if get("use_flow_sigmas"):
-        if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
+        if get("use_lu_lambdas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
             return "mixes two schedules"
         if name.startswith("DPMSolver") and not zero:
             return "no smallest sigma"
