@@ -9,11 +9,16 @@ import numpy as np
 
 from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.measure.rollouts.metrics import Floats
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.configs.recipe import invert_solver
 from fewstep.plans.guidance import Pag
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.solvers.dpmpp_2m import dpmpp_2m
 from fewstep.plans.transforms import tail, use_given_noise
+from fewstep.plans.transforms.start_checks import noise_levels
 from fewstep.runtime import Sampler
+from fewstep.runtime.sampling.request import denoiser_facts
 from lab.claims import scores
 from lab.claims.claim import CLEAN, FD, GUIDED, SHARPENED, SOUND, SPOKEN, Claim, alike, claims, near, nearest, plan
 from lab.claims.settings import APART, Setting, export_source, sampler_of
@@ -77,9 +82,23 @@ def ddim_and_back(s: Setting, evaluations: int) -> Floats:
     return np.asarray(s.sampler.sample(forward, s.seeds, s.others, given={"row0": noise}))
 
 
+def second_order_and_back(s: Setting, evaluations: int) -> Floats:
+    """Invert the image by `dpmpp_2m` towards noise, after one step by DDIM, and sample it again by `dpmpp_2m`. The grid
+    has no pure noise, to which no step of this solver leads."""
+    steps = max(evaluations // 2, 2)
+    plan, inverse = (s.sampler.compile(f"{solver}:{steps}@ays_svd", 1.0) for solver in ("dpmpp_2m", "ddim_inverse"))
+    first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
+    facts, times = denoiser_facts(s.sampler.bundle.manifest), noise_levels(plan)
+    back = trace_plan("dpmpp_2m towards noise", invert_solver(dpmpp_2m), times, facts)
+    noise = s.sampler.sample(back, s.seeds, s.others, given={"x": first}) / times[0].sigma
+    return np.asarray(s.sampler.sample(use_given_noise(plan), s.seeds, s.others, given={"noise": noise}))
+
+
 CLAIMS = [
     Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
           lambda s: there_and_back(s, 20), ddim_and_back, scores.psnr_of_return, GUIDED),
+    Claim("BDIA", "a picture comes back from its noise", "dpmpp_2m to noise and back", "PSNR of the source", 40,
+          lambda s: there_and_back(s, 20), second_order_and_back, scores.psnr_of_return, GUIDED, has_longer=False),
     *claims("PAG", "guidance without a null condition", 10, lambda s: replace(
         s, sampler=edit_source(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
         "twice the steps": (10, plan("dpmpp_2m:10")),
