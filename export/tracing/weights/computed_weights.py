@@ -1,6 +1,7 @@
 """Compute an operation that ONNX lacks when the graph is written, if it depends on weights alone, as the QR
 decomposition of a parameter does."""
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,9 @@ def _read_weights(program: torch.export.ExportedProgram) -> dict[str, torch.Tens
 
 
 def _compute(node: Node, weights: dict[str, torch.Tensor]) -> Any:
-    """Return the value of a node; None if it depends on an input or on chance."""
+    """Return the value of a node; None if it depends on an input or on chance, or is changed in place."""
+    if _is_written(node):
+        return None
     if node.op == "placeholder":
         return weights.get(node.name)
     if not callable(node.target) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
@@ -44,6 +47,20 @@ def _compute(node: Node, weights: dict[str, torch.Tensor]) -> Any:
     args, options = torch.fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
     with torch.no_grad():
         return node.target(*args, **options)
+
+
+def _is_written(node: Node) -> bool:
+    """Return True if an operation writes into the tensor of a node, also through a view."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            return True
+        is_view = user.target is operator.getitem or (
+            schema is not None and any(result.alias_info is not None for result in schema.returns)
+        )
+        if is_view and _is_written(user):
+            return True
+    return False
 
 
 def _split_results(node: Node, value: Any) -> Iterator[tuple[Node, torch.Tensor]]:

@@ -27,6 +27,20 @@ class Orthogonal(nn.Module):
         return x @ first @ triangle @ second.T + torch.linalg.svdvals(self.first)
 
 
+class ChangedInPlace(nn.Module):
+    """Multiplies by factors of a weight, one of whose rows was changed through a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        changed = self.weight.clone()
+        changed[0].mul_(-3)
+        first, triangle = torch.linalg.qr(changed)
+        return x @ first @ triangle
+
+
 @pytest.fixture(scope="module")
 def module() -> nn.Module:
     return Orthogonal().requires_grad_(False)
@@ -42,6 +56,13 @@ def test_factors_of_weights_become_constants(module: nn.Module) -> None:
 def test_products_with_an_input_stay(module: nn.Module) -> None:
     program = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=BATCH)
     assert not compute_from_weights(program, MATMUL)
+
+
+def test_a_weight_that_is_changed_in_place_stays() -> None:
+    module = ChangedInPlace()
+    program, x = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=BATCH), torch.randn(5, 3, 4)
+    assert not compute_from_weights(program, QR)
+    torch.testing.assert_close(program.module()(x), module(x))
 
 
 @pytest.mark.slow
