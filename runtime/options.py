@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from shlex import quote
@@ -110,7 +111,8 @@ def _convert_numbers(name: str, value: Any, hint: Any) -> Any:
     kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
     if tuple[int, ...] in kinds and isinstance(value, tuple):
         return tuple(_convert_numbers(name, each, int) for each in value)
-    if int in kinds and float not in kinds and not (value is None and type(None) in kinds):
+    is_one = tuple[int, ...] in kinds and not hasattr(value, "__iter__")  # such as numpy's booleans
+    if (int in kinds or is_one) and float not in kinds and not (value is None and type(None) in kinds):
         number = as_integer(value)
         if number is None:
             raise UserError(f"{name} {value!r} is not a whole number", f"give {name} as a whole number")
@@ -125,7 +127,7 @@ def _convert(value: Any, hint: Any) -> Any:
     if any(get_origin(kind) is tuple for kind in kinds):
         if isinstance(value, list):
             return tuple(value)
-        return (value,) if isinstance(value, str | int | float) else value
+        return (value,) if isinstance(value, str | Real) else value
     if Pag in kinds:
         return from_text(value) if isinstance(value, str) else value
     if NamedReference in kinds:

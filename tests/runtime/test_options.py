@@ -57,8 +57,10 @@ def test_an_integer_of_any_type_is_an_int_and_a_boolean_is_none() -> None:
     for wrong in (True, 2.5, np.True_, None):
         with refuses((f"rounds {wrong!r}", "is not a whole number"), "give rounds as a whole number"):
             Some("own", rounds=wrong)  # type: ignore[arg-type]
-    with refuses("batches True is not a whole number"):
-        Some("own", batches=[4, True])
+    assert Some("own", batches=np.int64(2)).batches == (2,)  # type: ignore[arg-type]
+    for one in ([4, True], np.True_):
+        with refuses(r"True", "give batches as a whole number"):
+            Some("own", batches=one)  # type: ignore[arg-type]
     with refuses("turn_seconds True is not a number"):
         ReportOptions(Path("own"), turn_seconds=True)
 
