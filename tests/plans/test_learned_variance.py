@@ -8,16 +8,17 @@ import pytest
 
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
+from fewstep.plans.continuation.staircase import staircase
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches, Cfg
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec, Stairs
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 from fewstep.plans.transforms.repeat import repeat_plan
-from fewstep.report.drawing.plan_view import step_equations
+from fewstep.report.drawing.plan_view import extract_recurrence, step_equations
 from tests.plans.execute_plan import sample
 from tests.refusals import refuses
 
@@ -115,6 +116,15 @@ def test_the_equations_of_a_step_show_the_variance(plan: Plan) -> None:
 def test_a_repeated_run_starts_with_noise_of_variance_1(plan: Plan) -> None:
     repeated = repeat_plan(plan, 2)
     assert [bool(step.log_scale) for step in repeated.steps] == [True, True, False] * 2
+
+
+def test_a_rolling_plan_and_a_plot_are_refused() -> None:
+    plan = plan_from_scheduler_config({**IF, "thresholding": False, "clip_sample": False}, steps=3)
+    steps = plan.steps[:2]  # the last one has no noise
+    with refuses("has shaping, a learned variance or tensor coefficients", "--show"):
+        extract_recurrence(plan)
+    with refuses("draws noise of a learned variance"):
+        staircase(msgspec.structs.replace(plan, steps=steps), Stairs(-2, 4, 1), NoiseSchedule(ScheduleSpec("cosine")))
 
 
 def one_step(trace: Tracer, times: Any) -> Lin:
