@@ -62,7 +62,7 @@ JOINT = {  # a block of Stable Diffusion 3: layers of transformer_blocks.N
 
 def aliases(names: Collection[str]) -> Aliases:
     """Yield other names of the layers of a diffusers network. For an unknown network it yields nothing."""
-    if any(name.startswith("down_blocks.") for name in names):
+    if any(re.match(r"down_blocks\.0\.resnets\.\d+\.", name) for name in names):
         yield from _unet(names)
     if any(name.startswith("single_transformer_blocks.") for name in names):
         yield from _single_layers(FLUX, names)

@@ -98,6 +98,14 @@ def test_a_convolution_may_have_a_core_between_two_of_1x1(base: nn.Module, tmp_p
     torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-5)
 
 
+def test_a_module_of_yours_may_have_down_blocks_without_resnets(tmp_path: Path) -> None:
+    module = nn.ModuleDict({"down_blocks": nn.ModuleList([nn.ModuleDict({"conv": nn.Linear(3, 4)})])})
+    module.requires_grad_(False)
+    made = updates(module, ["down_blocks.0.conv"])
+    merged = merge_files(module, write(tmp_path / "lora.safetensors", made, lora_files.plain))
+    assert_same(merged, weights_with_lora(module, made, 1.0))
+
+
 def test_layers_that_share_a_weight_change_separately(tmp_path: Path) -> None:
     """As in peft, whose update is a separate part of each layer."""
     module = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
