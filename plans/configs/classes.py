@@ -260,7 +260,7 @@ def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) ->
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
     changes = PIPELINES[pipeline].changes if pipeline else {}
     fields |= changes
-    if isinstance(absent := fields.get(ABSENT), list):  # a pipeline changes its scheduler after it is loaded
+    if isinstance(absent := fields.get(ABSENT), list | tuple):  # a pipeline changes its scheduler after it is loaded
         fields[ABSENT] = [name for name in absent if name not in changes]
     name = fields.get("_class_name")
     if not isinstance(name, str) or name not in CLASSES:

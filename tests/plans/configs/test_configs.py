@@ -101,7 +101,9 @@ def test_fields_saved_as_defaults_of_another_class_count_as_absent():
 def test_a_pipeline_changes_fields_saved_as_defaults_of_another_class():
     config = {"_class_name": "DDIMScheduler", "steps_offset": 1, "_use_default_values": ["steps_offset"]}
     assert times(config, 4) == [750, 500, 250, 0]
-    assert times(config, 4, pipeline="StableDiffusionPipeline") == [751, 501, 251, 1]
+    for listed in (["steps_offset"], ("steps_offset",)):
+        config["_use_default_values"] = listed
+        assert times(config, 4, pipeline="StableDiffusionPipeline") == [751, 501, 251, 1]
 
 
 def test_a_pipelines_silent_changes_are_an_argument():
