@@ -76,7 +76,7 @@ def assemble(
     features = features_of(plan)
     unroll = unroll or features is not None
     banks = banks_of(plan, manifest.carried)
-    starts = space.ports(draws, sample)
+    starts = [port for port in space.ports(draws, sample) if port.name not in plan.given]
     ports = (*starts, *_ports(manifest, plan, parts, held, sample), *(bank.input_port for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, manifest.space.dtype)
     if parts.decoder is not None:

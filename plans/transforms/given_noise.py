@@ -11,7 +11,7 @@ def use_given_noise(plan: Plan) -> Plan:
     """Return the plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of standard deviation 1.
 
     The noise may have another spectrum (such as the phase of an image, as in NeuralRemaster), be optimised, or be
-    shared by two samples. Later draws, and the noise of a hold, still depend on the seed.
+    shared by two samples. A hold noises its value with it too, unless it is fresh. Later draws depend on the seed.
     """
     check_compiled(plan)
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
-from fewstep.plans.plan import Bank, Plan, Row, Step, Tensor, Term, locate_step, steps_to_run, tensor_values
+from fewstep.plans.plan import NOISE, Bank, Plan, Row, Step, Tensor, Term, locate_step, steps_to_run, tensor_values
 from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots
 
@@ -319,7 +319,7 @@ def _begin_run(
     else:
         step, slots, rows, first = _plain_step(plan, network, draws, dtype), None, None, 0
     if hold is not None:
-        step = _hold_before(step, plan, hold, started)
+        step = _hold_before(step, plan, hold, _draws_of_hold(plan, started, given))
     if plan.rolling_bank is not None:
         step = _roll_around(step, plan, plan.rolling_bank, started, dtype)
     return _Run(step, begin(plan, started, dtype, given) if rows is None else rows, slots, first)
@@ -354,6 +354,13 @@ def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DT
         return msgspec.structs.replace(state, slots=after)
 
     return run_step
+
+
+def _draws_of_hold(plan: Plan, draws: Draws, given: Mapping[str, Array]) -> Draws:
+    """Return the draws of a hold. Its noise is that of the start, also if the caller passes it."""
+    if NOISE not in plan.given:
+        return draws
+    return lambda number: given[NOISE] if number == HOLD_DRAW else draws(number)
 
 
 def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> RunStep:

@@ -31,6 +31,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
+from fewstep.plans.transforms import use_given_noise
 from fewstep.runtime import Hold
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.bundle.reading import open_bundle
@@ -134,6 +135,15 @@ def test_a_step_may_be_unheld(hold: HeldAs, tiny_bundle: Path, tmp_path: Path) -
     own = as_file(tiny_bundle, msgspec.structs.replace(plan, name="own:3", steps=steps))
     for unroll in (False, True):
         assert_bitwise(tiny_bundle, BakeOptions(tiny_bundle, own, tmp_path / "s.onnx", unroll=unroll, hold=hold))
+
+
+@pytest.mark.parametrize("hold", ["noised", "fresh", "clean"])
+def test_a_hold_takes_the_noise_that_a_caller_passes(hold: HeldAs, tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = use_given_noise(compile_plan("dpmpp_2m:3", denoiser_facts(open_bundle(tiny_bundle).manifest)))
+    given = {"noise": np.random.default_rng(1).standard_normal((5, 1, 4, 4)).astype(np.float32)}
+    for unroll in (False, True):
+        options = BakeOptions(tiny_bundle, as_file(tiny_bundle, plan), tmp_path / "s.onnx", unroll=unroll, hold=hold)
+        assert_bitwise(tiny_bundle, options, given)
 
 
 def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:

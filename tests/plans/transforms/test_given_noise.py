@@ -8,6 +8,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, use_given_noise
+from fewstep.runtime.sampling.execute import Hold
 from tests.plans.execute_plan import sample, tanh
 from tests.refusals import refuses
 
@@ -31,6 +32,12 @@ def test_over_an_image_it_is_the_image_s_noise() -> None:
     assert use_given_noise(plan).given == ("image", "noise")
     made = sample(use_given_noise(plan), tanh, draws, given={"image": image, "noise": draws(0)})
     np.testing.assert_array_equal(made, sample(plan, tanh, draws, given={"image": image}))
+
+
+def test_a_hold_is_noised_by_the_noise_that_is_passed() -> None:
+    plan, hold = compile_plan("ddim:4", FACTS), Hold(normal(9, 0, SHAPE), np.triu(np.ones((8, 8), np.float32)))
+    made = sample(use_given_noise(plan), tanh, lambda number: draws(1), given={"noise": draws(0)}, hold=hold)
+    np.testing.assert_array_equal(made, sample(plan, tanh, draws, hold=hold))
 
 
 def test_plans_that_draw_no_start_are_refused() -> None:
