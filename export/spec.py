@@ -55,7 +55,8 @@ FIXES = {  # fixes for wrong fields of a Spec
 }
 OF_CONDITION = {  # fixes for wrong fields of a condition
     "follows": 'give {AXIS: SIZE}, like {1: "height", 2: "width*8"}',
-    **dict.fromkeys(("null", "low", "high", "typical", "shape", "default"), "give what the denoiser was trained with"),
+    "default": "give the value as a flat tuple, such as (2,) for one number",
+    **dict.fromkeys(("null", "low", "high", "typical", "shape"), "give what the denoiser was trained with"),
 }
 OF_INPUTS = "rename the condition's input, also in an .onnx file"
 OF_TENSORS = "x, time, to, output and conditions need different names"
@@ -147,7 +148,8 @@ class Spec(Description, frozen=True):
                 reason = " ".join(str(error).split())  # it may quote a name with a line break
                 reason = reason.replace("$", field.name).replace("`object`", "`dict`").replace("`array`", "`tuple`")
                 what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
-                raise UserError(what, _fix(field.name)) from None
+                place = re.search(r"- at `([^`]*)`", reason)
+                raise UserError(what, _fix(field.name if place is None else place[1])) from None
             msgspec.structs.force_setattr(self, field.name, converted)
 
 

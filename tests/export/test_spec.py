@@ -59,6 +59,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (plain, {"x_shape": (1.5,)}, "spec 's' .*Expected `int`"),
     (plain, {"x_shape": "big"}, "'x_shape' of spec 's' is wrong: .*got `str`"),
     (plain, {"conditions": ("a",)}, r"'conditions' of spec 's' is wrong: .*conditions\[0\]"),
+    (plain, {"conditions": (Condition("y", "y", default=2),)}, r"at `conditions\[0\].default`; .* flat tuple, such as"),
     (plain, {"schedule": "linear"}, "'schedule' of spec 's' is wrong"),
     (plain, {"schedule": ScheduleSpec("triangle")}, "spec 's' .*'triangle'"),
     (plain, {"schedule": ScheduleSpec("linear", 0)}, "timesteps 0"),
