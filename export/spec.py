@@ -148,8 +148,7 @@ class Spec(Description, frozen=True):
                 reason = " ".join(str(error).split())  # it may quote a name with a line break
                 reason = reason.replace("$", field.name).replace("`object`", "`dict`").replace("`array`", "`tuple`")
                 what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
-                place = re.search(r"- at `([^`]*)`", reason)
-                raise UserError(what, _fix(field.name if place is None else place[1])) from None
+                raise UserError(what, _fix((*re.findall(r"- at `(.*?)`", reason), field.name)[0])) from None
             msgspec.structs.force_setattr(self, field.name, converted)
 
 

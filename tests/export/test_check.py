@@ -133,7 +133,8 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     clock = "the network takes 1/1000 times the time that it gets: give the schedule timesteps=1"
     assert refusal(f"{tmp_path / 'clock.py'}:make", data, tmp_path) == clock
     manifest = export(ExportOptions(f"{tmp_path / 'right.py'}:make", tmp_path / "bundle", check=data))
-    assert "the spec seems right: 16 samples are denoised as a trained network does" in caplog.text
+    assert "the spec seems right in its prediction, sign, time factor, time direction, range of the data" in caplog.text
+    assert "16 samples are denoised as a trained network does" in caplog.text
     assert manifest.data_limit == pytest.approx(np.abs(np.load(data)["x"]).max(), rel=1e-6)
     assert "--check" not in manifest.provenance.commands[0]
 
