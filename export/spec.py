@@ -274,8 +274,7 @@ CHECKS = (  # in this order: a check may rely on those before it
 
 
 def _fix(place: str) -> str:
-    """Return the fix for a wrong field of a spec, such as "x_shape" or "conditions[0].low". Optional properties
-    (`Kind`) define their own fixes."""
+    """Return the fix for a wrong field, such as "x_shape" or "conditions[0].low". A `Kind` defines its own fixes."""
     name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
     if name == "conditions" and of_condition:
         return of_condition
