@@ -49,6 +49,9 @@ def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
         what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"
         raise UserError(what, "write it without --negative, and give the null value at export: fewstep export --null")
+    for each in takes:
+        if each.name not in arrays and conditions.is_null_by_default(each):
+            LOG.warning("%s has no %s: all samples have its null value, and are not guided by it", path.name, each.name)
     return check_records(path.name, arrays, takes)
 
 

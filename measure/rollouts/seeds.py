@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.pictures import Uniform, is_mask, is_picture, pict
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.conditions import default_value, random_range
+from fewstep.runtime.bundle.conditions import default_value, is_null_by_default, random_range
 from fewstep.runtime.bundle.manifest import Condition, Description, Manifest
 from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.sampling.finite_checks import finite_states
@@ -123,7 +123,11 @@ def describe_conditions(takes: Description, seed: int, records: ConditionRecords
 
 
 def _keeps_default(condition: Condition) -> bool:
-    return condition.default is not None and condition.typical is None
+    """Return True if all drawn values are the default. A null value is not kept: all branches of guidance would be
+    equal."""
+    if condition.default is None or condition.typical is not None:
+        return False
+    return random_range(condition) is None or not is_null_by_default(condition)
 
 
 def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -139,11 +143,11 @@ def draw_condition(
     condition: Condition, number: int, seed: int, axes: Sequence[int] = (), is_held_out: bool = False
 ) -> NDArray[Any]:
     """Return a random value of condition number `number`, determined by the seed. A condition with a default and
-    without a typical range keeps the default.
+    without a typical range keeps the default, unless it is the null value.
 
     If samples are images with the height and width `axes`, a mask consists of 0 and 1, and an image has the statistics
     of natural images (`pictures`). Any other value is uniform in its range; for integers this includes both ends. With
-    `is_held_out`, successive seeds instead give the successive values of an integer that has no default.
+    `is_held_out`, successive seeds instead give the successive values of an integer that keeps no default.
     """
     if _keeps_default(condition):
         return default_value(condition)
@@ -154,7 +158,7 @@ def draw_condition(
             "give some (--conditions FILE), or `typical` in the spec and export again",
         )
     is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
-    if is_held_out and is_whole and condition.default is None:
+    if is_held_out and is_whole and (condition.default is None or is_null_by_default(condition)):
         first, last = map(int, drawn)
         return np.asarray(first + seed % (last - first + 1), condition.dtype)
     (low, high), numbers = drawn, _numbers(seed, number)

@@ -154,6 +154,13 @@ def default_value(condition: Condition) -> NDArray[Any]:
     return np.broadcast_to(values.reshape(() if values.size == 1 else condition.shape), condition.shape)
 
 
+def is_null_by_default(condition: Condition) -> bool:
+    """Return True if the default is the null value, so that samples without a value are not guided by the condition."""
+    if condition.default is None or condition.null is None:
+        return False
+    return bool((default_value(condition) == condition.null).all())
+
+
 def random_range(condition: Condition) -> tuple[Any, Any] | None:
     """Return (low, high) of random values that replace data: numbers, or arrays that broadcast over values.
 

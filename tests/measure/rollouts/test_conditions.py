@@ -175,6 +175,23 @@ def test_continuous_conditions_depend_on_the_seed_alone():
     )
 
 
+MAY_BE_MISSING = Condition("label", "label", low=0, high=1, null=2, default=(2,))
+
+
+def test_a_default_that_is_the_null_value_is_not_drawn() -> None:
+    assert {int(draw_condition(MAY_BE_MISSING, 0, seed)) for seed in range(50)} == {0, 1}
+    assert [int(draw_condition(MAY_BE_MISSING, 0, seed, is_held_out=True)) for seed in range(4)] == [0, 1, 0, 1]
+    kept = Condition("label", "label", low=0, high=1, null=2, default=(1,))
+    assert {int(draw_condition(kept, 0, seed)) for seed in range(50)} == {1}
+
+
+def test_a_file_without_a_label_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.savez(tmp_path / "own.npz", speed=np.zeros(3, np.float32))
+    takes = [Condition("speed", "speed", dtype="float32", low=0.0, high=1.0), MAY_BE_MISSING]
+    assert read_conditions(tmp_path / "own.npz", takes)["label"].tolist() == [2, 2, 2]
+    assert "own.npz has no label: all samples have its null value, and are not guided by it" in caplog.text
+
+
 def test_labels_use_the_users_words():
     assert describe_conditions(denoiser(CLASSES), 4) == "b"
     assert describe_conditions(denoiser(Condition("class", "class", low=0, high=9)), 4) == "class 4"
