@@ -217,3 +217,21 @@ def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, give
 def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given: str, said: str) -> None:
     conditions = [port(name, "condition") for name in ("pattern", "strength", "kind", "size")]
     assert refusal_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize("value", ["true", "2"])
+def test_node_takes_0_or_1_for_a_bool(tmp_path: Path, value: str) -> None:
+    mask = {**port("strength", "condition"), "dtype": "bool"}
+    said = refusal_by_node(tmp_path, [port("noise", "noise", 4), mask], f"strength={value}")
+    assert said == f"baked.onnx: strength is bool: give 0 or 1, and not {value}\n"
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+def test_node_says_that_a_file_may_be_cut(tmp_path: Path) -> None:
+    (tmp_path / "baked.onnx").write_bytes(b"half of a file")
+    command = [str(NODE), str(EXAMPLES / "sample.mjs"), "--check", "baked.onnx"]
+    (tmp_path / "node_modules/onnxruntime-node").mkdir(parents=True)
+    (tmp_path / "node_modules/onnxruntime-node/index.js").write_text("module.exports = {};")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "baked.onnx: it has no checksum, or is cut: copy it again" in done.stderr and done.returncode == 1

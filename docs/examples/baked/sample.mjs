@@ -103,8 +103,8 @@ async function sample() {
     if (!isWithin(each, value) && Number(value) !== each.null && limitsOf(about, name))
       throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
     const { dtype } = about.inputs.find((port) => port.name === name);
-    const whole = dtype === "bool" ? /^[01]$/ : /^-?\d+$/;
-    if (!dtype.startsWith("float") && !whole.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
+    if (dtype === "bool" && !/^[01]$/.test(value)) throw new Error(`${name} is bool: give 0 or 1, and not ${value}`);
+    if (!dtype.startsWith("float") && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
   }
   const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
@@ -115,7 +115,7 @@ async function sample() {
 // its first bytes; its length is the varint of protobuf in front of them.
 function described(bytes) {
   const start = bytes.indexOf('{"file_sha256":"');
-  if (start < 0) throw new Error("it has no checksum: bake it again to have one");
+  if (start < 0) throw new Error("it has no checksum, or is cut: copy it again, or bake it again");
   let first = start - 1;
   while (bytes[first - 1] & 0x80) first--;
   const length = bytes.subarray(first, start).reduce((all, byte, place) => all + (byte & 0x7f) * 2 ** (7 * place), 0);
