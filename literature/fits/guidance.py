@@ -23,7 +23,8 @@ THRESHOLD = 0.991  # from the paper, for text-to-image models that predict noise
 
 def similarities(plan: Plan, batches: Sequence[Iterator[StepState]]) -> NDArray[np.float64]:
     """Return the cosine similarity [steps, samples] between the noises that the conditional and the unconditional
-    branch predict. It is 0 if one of them is zero.
+    branch predict. It is 0 if one of them is zero. Near pure noise it is close to 1 for every bounded x0 that the
+    branches predict, since both noises are nearly x itself. So there it does not tell whether the branches agree.
 
     batches: the states of trajectories with classifier-free guidance, each from `Sampler.steps` for some seeds. If the
         network has several outputs, the first is used.

@@ -28,14 +28,14 @@ SEPARATION = estimate_separation(RATIOS, errors(np.minimum(RATIOS, 30.0)) * (RAT
 OPTIMAL = kinetic_optimal(SEPARATION, nodes=513)
 
 
-def energy(spec):
-    """Return int E u^2 dt with u = alpha' E[x0 | x] + sigma' E[eps | x], by quadrature over eps for x0 = 1."""
+def energy(spec, size=1.0):
+    """Return int E u^2 dt with u = alpha' E[x0 | x] + sigma' E[eps | x], by quadrature over eps for x0 = size."""
     schedule, total = NoiseSchedule(spec), 0.0
     for i in range(STEPS):
         a, b = schedule.time((i + 1) / STEPS), schedule.time(i / STEPS)
         alpha, sigma = (a.alpha + b.alpha) / 2, (a.sigma + b.sigma) / 2
-        x = alpha + sigma * NODES
-        x0 = np.tanh(alpha * x / sigma**2)
+        x = alpha * size + sigma * NODES
+        x0 = size * np.tanh(alpha * size * x / sigma**2)
         u = (a.alpha - b.alpha) * STEPS * x0 + (a.sigma - b.sigma) * STEPS * (x - alpha * x0) / sigma
         total += WEIGHTS @ u**2 / STEPS
     return total
@@ -46,6 +46,8 @@ def test_energy_is_least_and_the_square_of_a_chord():
     theta = np.sqrt(SEPARATION(np.tan(middle))).mean() * math.pi / 2
     assert energy(OPTIMAL) == pytest.approx(2 - 2 * math.cos(theta), rel=2e-3)
     assert [energy(spec) for spec in (OPTIMAL, CIRCLE, FLOW)] == pytest.approx([0.459, 0.869, 0.982], abs=0.001)
+    wide = kinetic_optimal(SEPARATION, deviation=2.0, nodes=513)  # for x0 = +-2 the chord is from 2 e^(i theta) to 1
+    assert energy(wide, 2.0) == pytest.approx(5 - 4 * math.cos(theta), rel=2e-3)
 
 
 def test_data_far_apart_have_the_straight_path():

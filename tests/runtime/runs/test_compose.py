@@ -343,6 +343,7 @@ def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
     by_hand = sample_tiles(sampler, rest, large.shape[1:], Tiles(2), [0], condition=WHO, given=given)
     np.testing.assert_array_equal(weak, by_hand)
     assert weak.shape == large.shape and np.abs(weak - large).mean() < np.abs(strong - large).mean()
+    assert len(calls) == 2 * 6 + (3 + 6) * 5**2  # windows begin at 0, 2, ..., 8 along each axis
 
 
 def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
