@@ -69,7 +69,9 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
         name, equals, number = text.partition("=")
         is_number = number.isascii() and number.isdecimal() and bool(number.strip("0"))
         if not (equals and NAME.fullmatch(name) and is_number):
-            raise UserError(f"size {text!r} is not NAME=NUMBER", "write it as --size height=96")
+            raise UserError(
+                f"size {text!r} is not NAME=NUMBER", "write it as --size height=96, or leave it out if x has one size"
+            )
         if name in sizes:
             raise UserError(f"size {name!r} is given twice", "give it once")
         if len(number) > DIGITS or int(number) > LARGEST:

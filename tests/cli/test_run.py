@@ -73,7 +73,10 @@ def test_sizes_are_written_as_conditions_are() -> None:
 @pytest.mark.parametrize(
     ("size", "tiles", "said"),
     [
-        *(((text,), None, "is not NAME=NUMBER; write it as --size height=96") for text in NO_SIZES),
+        *(
+            ((text,), None, "is not NAME=NUMBER; write it as --size height=96, or leave it out if x has one size")
+            for text in NO_SIZES
+        ),
         (("height=99999999999",), None, "size 'height=99999999999' is too large; give at most 16777216"),
         (("height=" + "9" * 5000,), None, "99' is too large; give at most 16777216"),
         (("height=8", "width=8", "height=9"), None, "size 'height' is given twice; give it once"),
