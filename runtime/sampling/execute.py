@@ -319,7 +319,8 @@ def _begin_run(
     else:
         step, slots, rows, first = _plain_step(plan, network, draws, dtype), None, None, 0
     if hold is not None:
-        step = _hold_before(step, plan, hold, _draws_of_hold(plan, started, given))
+        passed = {HOLD_DRAW: given[NOISE]} if NOISE in plan.given else {}  # a hold has the noise of the start
+        step = _hold_before(step, plan, hold, lambda number: passed[number] if number in passed else started(number))
     if plan.rolling_bank is not None:
         step = _roll_around(step, plan, plan.rolling_bank, started, dtype)
     return _Run(step, begin(plan, started, dtype, given) if rows is None else rows, slots, first)
@@ -354,13 +355,6 @@ def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DT
         return msgspec.structs.replace(state, slots=after)
 
     return run_step
-
-
-def _draws_of_hold(plan: Plan, draws: Draws, given: Mapping[str, Array]) -> Draws:
-    """Return the draws of a hold. Its noise is that of the start, also if the caller passes it."""
-    if NOISE not in plan.given:
-        return draws
-    return lambda number: given[NOISE] if number == HOLD_DRAW else draws(number)
 
 
 def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> RunStep:
