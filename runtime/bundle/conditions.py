@@ -156,9 +156,8 @@ def default_value(condition: Condition) -> NDArray[Any]:
 
 def is_null_by_default(condition: Condition) -> bool:
     """Return True if the default is the null value, so that samples without a value are not guided by the condition."""
-    if condition.default is None or condition.null is None:
-        return False
-    return bool((default_value(condition) == condition.null).all())
+    has_both = condition.default is not None and condition.null is not None
+    return has_both and bool((default_value(condition) == condition.null).all())
 
 
 def random_range(condition: Condition) -> tuple[Any, Any] | None:
