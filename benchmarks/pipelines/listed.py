@@ -76,7 +76,10 @@ def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) ->
         counts = COUNTS if STEP_COUNT in usual.usual else COUNTS[:1]
         calls = [usual.of(None, {STEP_COUNT: count} if len(counts) > 1 else {}) for count in counts]
         runs = [run_networks(built, modules, call) for call in calls]
-        scheduler = _ListedScheduler(*_describe(source), _x_shape(source, runs[0].record))
+        assert source.scheduler is not None
+        described = source.spec.schedule, source.spec.prediction
+        shape = _x_shape(source, runs[0].record)
+        scheduler = _ListedScheduler(source.scheduler, described, listed_shape=shape)
 
         def compare(is_led: bool) -> float:
             return max(
@@ -134,12 +137,6 @@ def _pair(module: ConditionedNetwork, component: str, found: Relations, first: C
     structure = first.steps[0].calls[0].structure
     arguments = NetworkArguments((), structure, {}, {}, conditional, unconditional, {})
     return RecordedNetworks({component: RecordedNetwork(module.network, found, arguments)})
-
-
-def _describe(source: TorchSource) -> tuple[dict[str, Any], Any]:
-    """Return the scheduler's config, and what it describes."""
-    assert source.scheduler is not None
-    return source.scheduler, (source.spec.schedule, source.spec.prediction)
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,28 @@ def test_the_samples_of_a_listed_pipeline_agree(folder: Path) -> None:
     assert found.difference < 2e-5 and not found.is_led
 
 
+@pytest.mark.slow
+def test_plans_are_of_the_shape_of_x(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shift of a flow depends on it."""
+    make: Callable[..., Any] = listed.plan_from_scheduler_config
+    shapes = list[tuple[int, ...]]()
+
+    def record_shape(config: Any, **given: Any) -> Any:
+        shapes.append(given["x_shape"])
+        return make(config, **given)
+
+    monkeypatch.setattr(listed, "plan_from_scheduler_config", record_shape)
+    compare_listed(folder, SETTINGS)
+    assert set(shapes) == {(4, 8, 8)}
+
+
 def change_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    describe: Callable[..., Any] = listed._describe
+    make: Callable[..., Any] = listed.plan_from_scheduler_config
 
-    def other(*given: Any) -> Any:
-        config, described = describe(*given)
-        return {**config, "beta_end": 0.021}, described
+    def other(config: Any, **given: Any) -> Any:
+        return make({**config, "beta_end": 0.021}, **given)
 
-    monkeypatch.setattr(listed, "_describe", other)
+    monkeypatch.setattr(listed, "plan_from_scheduler_config", other)
 
 
 def swap_branches(monkeypatch: pytest.MonkeyPatch) -> None:
