@@ -20,13 +20,12 @@ from fewstep.export.sources.diffusers.files import (
 )
 from fewstep.export.sources.diffusers.folder import (
     SCHEDULER,
-    add_variance,
+    apply_scheduler,
     make_onnx_source,
     read_interface,
-    read_schedule,
     read_scheduler,
 )
-from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline, with_unheld_start
+from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_fields
 from fewstep.export.sources.torch_module import TorchSource
@@ -60,9 +59,7 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     if scheduler is not None:
         refuse_pipeline(folder)
         warn_of_pipeline(folder)
-        scheduler = with_unheld_start(scheduler, folder.pipeline, interface)
-        schedule, prediction = read_schedule(scheduler)
-        interface = add_variance(interface, config, scheduler)
+        scheduler, interface, (schedule, prediction) = apply_scheduler(scheduler, folder, interface, config)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
     elif spec_file is None:
         name = config["_class_name"]

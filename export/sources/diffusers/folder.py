@@ -81,9 +81,7 @@ def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> 
     if scheduler is None:
         raise _without_scheduler(path)
     warn_of_pipeline(folder)
-    scheduler = with_unheld_start(scheduler, folder.pipeline, interface)
-    schedule, prediction = read_schedule(scheduler)
-    interface = add_variance(interface, config, scheduler)
+    scheduler, interface, (schedule, prediction) = apply_scheduler(scheduler, folder, interface, config)
     name = path.resolve().name
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule, heads=interface.heads)
     read = [home / CONFIG, path / SCHEDULER]
@@ -201,7 +199,16 @@ def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
     return {**kept, PIPELINE: pipeline} if pipeline else kept
 
 
-def add_variance(interface: Interface, config: Config, scheduler: Config) -> Interface:
+def apply_scheduler(
+    scheduler: dict[str, Any], folder: Folder, interface: Interface, config: Config
+) -> tuple[dict[str, Any], Interface, Described]:
+    """Return a scheduler's config as a bundle stores it, the interface of its network, whose config is `config`, and
+    the schedule and prediction."""
+    stored = with_unheld_start(scheduler, folder.pipeline, interface)
+    return stored, _add_variance(interface, config, stored), _read_schedule(stored)
+
+
+def _add_variance(interface: Interface, config: Config, scheduler: Config) -> Interface:
     """Return the interface with a second output, a learned variance, if the scheduler reads one and the network returns
     it."""
     is_read = scheduler.get(VARIANCE) == LEARNED_RANGE
@@ -209,7 +216,7 @@ def add_variance(interface: Interface, config: Config, scheduler: Config) -> Int
     return replace(interface, heads=2) if is_read and is_returned else interface
 
 
-def read_schedule(scheduler: Mapping[str, Any]) -> Described:
+def _read_schedule(scheduler: Mapping[str, Any]) -> Described:
     """Return the schedule and the prediction of a scheduler's config, with its pipeline's changes."""
     pipeline = scheduler.get(PIPELINE)
     return schedule_from_scheduler_config(scheduler, pipeline=pipeline if pipeline in PIPELINES else None)
