@@ -15,9 +15,9 @@ COMPUTED = "computed_weight"  # beginning of the names of the results
 def compute_from_weights(program: torch.export.ExportedProgram, operation: Any) -> bool:
     """Replace, in place, the results of an operation by constants wherever it depends on weights alone. Returns False
     if it does nowhere."""
-    weights = _read_weights(program)
+    values = _read_inputs(program)
     calls = [node for node in program.graph.nodes if node.target == operation]
-    found = {node: value for node in calls if (value := _compute(node, weights)) is not None}
+    found = {node: value for node in calls if (value := _compute(node, values)) is not None}
     for node, value in found.items():
         for result, tensor in _split_results(node, value):
             _replace(program, result, tensor.detach().contiguous())
@@ -26,25 +26,31 @@ def compute_from_weights(program: torch.export.ExportedProgram, operation: Any) 
     return bool(found)
 
 
-def _read_weights(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
-    """Return the parameters, buffers and constants of a program by the names of its inputs."""
+def _read_inputs(program: torch.export.ExportedProgram) -> dict[Node, Any]:
+    """Return the value of each input of a program: a parameter, buffer or constant; None for any other input, and for
+    one that is changed in place."""
     held = {**program.state_dict, **program.constants}
-    specs = program.graph_signature.input_specs
-    return {spec.arg.name: held[spec.target] for spec in specs if spec.target in held}
+    weights = {spec.arg.name: held[spec.target] for spec in program.graph_signature.input_specs if spec.target in held}
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return {node: None if _is_written(node) else weights.get(node.name) for node in inputs}
 
 
-def _compute(node: Node, weights: dict[str, torch.Tensor]) -> Any:
-    """Return the value of a node; None if it depends on an input or on chance, or is changed in place."""
-    if _is_written(node):
-        return None
-    if node.op == "placeholder":
-        return weights.get(node.name)
+def _compute(node: Node, values: dict[Node, Any]) -> Any:
+    """Return the value of a node; None if it depends on an input or on chance, or is changed in place. `values` keeps
+    the values of nodes, so that each is computed once."""
+    if node not in values:
+        values[node] = None if _is_written(node) else _call(node, values)
+    return values[node]
+
+
+def _call(node: Node, values: dict[Node, Any]) -> Any:
+    """Call the function of a node with the values of its inputs; None if one of them has none."""
     if not callable(node.target) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None
-    values = {each: _compute(each, weights) for each in node.all_input_nodes}
-    if not values or any(value is None for value in values.values()):
+    inputs = {each: _compute(each, values) for each in node.all_input_nodes}
+    if not inputs or any(value is None for value in inputs.values()):
         return None
-    args, options = torch.fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    args, options = torch.fx.node.map_arg((node.args, dict(node.kwargs)), inputs.__getitem__)
     with torch.no_grad():
         return node.target(*args, **options)
 
