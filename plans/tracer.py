@@ -150,7 +150,7 @@ class Tracer:
         self.draws += 1
         return self._add(Draw(self.draws - 1))
 
-    def learned_noise(self, least: float, most: float) -> Lin:
+    def noise_of_learned_variance(self, least: float, most: float) -> Lin:
         """Return new noise with the variance that the network predicted at the last evaluation, in its second output v:
         log variance = (1 + v) / 2 log(most) + (1 - v) / 2 log(least) (Nichol & Dhariwal 2021, arXiv 2102.09672,
         equation 15). It is that of the conditional branch."""

@@ -63,7 +63,7 @@ def contenders(weights: str) -> list[Contender]:
         plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
         return Contender(name, weights, plan, precision=precision, **options)
 
-    def fitted(steps: int) -> Contender:
+    def fit_of(steps: int) -> Contender:
         name = f"int8, {steps} steps, fitted"
         return Contender(name, weights, f"fitted:{steps}", precision="int8", clipped=False)  # a fit has no clip
 
@@ -76,7 +76,7 @@ def contenders(weights: str) -> list[Contender]:
     ]
     main += [of("float32", steps) for steps in (1, 2, 4, 10)]
     main += [of("int8", steps) for steps in (1, 3, 4)]
-    main += [fitted(steps) for steps in FITTED]
+    main += [fit_of(steps) for steps in FITTED]
     main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
     main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
     main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))

@@ -108,14 +108,14 @@ def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
         _choose_timesteps(request, lambda: space_timesteps(config, request.steps, whole=True)),
     )
     if variance == "learned_range":
-        return replace(_recipe(config, [*points, CLEAN], _learned_ddpm), heads=2)
+        return replace(_recipe(config, [*points, CLEAN], _ddpm_with_learned_variance), heads=2)
     solver = bind_solver("ddpm", large_variance=(variance == "fixed_large") or None)
     if variance == "fixed_large" and points[-1].network > 0:
         solver = _add_final_noise(solver)
     return _recipe(config, [*points, CLEAN], solver)
 
 
-def _learned_ddpm(trace: Tracer, times: Sequence[Time]) -> Lin:
+def _ddpm_with_learned_variance(trace: Tracer, times: Sequence[Time]) -> Lin:
     """DDPM with a learned variance between the two fixed ones (Nichol & Dhariwal 2021, arXiv 2102.09672, section
     3.1)."""
     x = trace.start()
@@ -124,7 +124,7 @@ def _learned_ddpm(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = posterior_mean(x, x0, s, t)
         if s.network > 0:
             share = -expm1(-2 * (t.lam - s.lam))
-            x = x + trace.learned_noise(max(t.sigma**2 * share, LEAST_VARIANCE), s.sigma**2 * share)
+            x = x + trace.noise_of_learned_variance(max(t.sigma**2 * share, LEAST_VARIANCE), s.sigma**2 * share)
     return x
 
 

@@ -129,7 +129,7 @@ def test_a_rolling_plan_and_a_plot_are_refused() -> None:
 
 def one_step(trace: Tracer, times: Any) -> Lin:
     x, x0 = trace.denoise(trace.start(), times[0])
-    return x0 + trace.learned_noise(0.01, 0.1)
+    return x0 + trace.noise_of_learned_variance(0.01, 0.1)
 
 
 def test_a_denoiser_with_one_output_has_no_variance() -> None:

@@ -157,7 +157,7 @@ def test_windows_that_move_are_next_to_others_of_as_many_evaluations(
 
 
 def test_restorers_start_where_their_papers_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resfusion at the degraded sample itself, whole; StoRM's score network is told the prediction, which sees y."""
+    """Resfusion at the degraded sample itself, whole; StoRM's score network takes the prediction, which is of y."""
     ran: list[tuple[str, str, dict[str, Any]]] = []
 
     def lower(source: str, precision: str, *_: object, **__: object) -> Any:

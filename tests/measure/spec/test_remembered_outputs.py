@@ -52,12 +52,12 @@ def test_a_check_evaluates_no_sample_twice_but_for_the_test_of_its_time() -> Non
     network, facts = exact("edm", "edm")
     seen = list[bytes]()
 
-    def counted(x: np.ndarray, times: np.ndarray, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    def count_calls(x: np.ndarray, times: np.ndarray, given: Mapping[str, np.ndarray]) -> np.ndarray:
         inputs = zip(x, times, given["class"], strict=True)
         seen.extend(row.tobytes() + time.tobytes() + label.tobytes() for row, time, label in inputs)
         made: np.ndarray = network(x, times, given)
         return made
 
-    assert check_spec(counted, facts, DATA, CLASSES, NULLS).mistake == ""
+    assert check_spec(count_calls, facts, DATA, CLASSES, NULLS).mistake == ""
     of_time, of_check = seen[: 3 * FIRST], seen[3 * FIRST :]
     assert len(set(of_time)) == 3 * FIRST and len(set(of_check)) == len(of_check)
