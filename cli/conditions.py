@@ -18,7 +18,8 @@ DIGITS = 4000  # Python refuses to parse longer integers
 def parse_conditions(
     texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False
 ) -> dict[str, list[Any]]:
-    """Parse "class=3", "class=dress", "text=@file.npy" into lists of values by name. The runtime checks the arrays.
+    """Parse "class=3", "class=dress", "flag=true", "text=@file.npy" into lists of values by name. The runtime
+    checks the arrays.
 
     Arrays may be `of_any_size` if they are cut into windows later.
     """

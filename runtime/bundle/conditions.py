@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import UnusableValue, as_numbers
+from fewstep.runtime.arrays import BOOLEANS, UnusableValue, as_numbers
 from fewstep.runtime.bundle.manifest import Condition
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 MOST_LISTED, FIRST_LISTED = 20, 5  # labels in a message
 ELEMENTS_LIMIT = 2**24  # largest number of elements of one value
-KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
+BOOLEAN_LABELS = ("false", "true")  # of 0 and 1
 NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order
 DEFAULTS_KEPT = 64  # conditions and numbers of samples
 _DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by identity of the condition, and samples
@@ -184,6 +184,8 @@ def _describe_valid_value(condition: Condition) -> str:
             named = [*named[:FIRST_LISTED], "...", named[-1]]
         return ", ".join(named) + none
     kind = f"{condition.dtype} values of shape {list(condition.shape)}" if condition.shape else f"one {condition.dtype}"
+    if condition.dtype == "bool":
+        return f"{kind}, 0 or 1"
     bounds = "" if condition.low is None or condition.high is None else f" from {condition.low:g} to {condition.high:g}"
     return kind + bounds + none
 
@@ -235,23 +237,34 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
     if len(values) != samples:
         has = f"{_count(len(values), 'value')} for {_count(samples, 'sample')}"
         raise UserError(f"{what} has {has}", "give one value for each sample")
-    taken = [_number(condition, value) if isinstance(value, str) else value for value in values]
+    taken = [_element(condition, value) for value in values]
     array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):
         raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
+    _check_kind(array, dtype, what, fix)
+    # the null value is allowed, for an unconditional sample
+    if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:
+        raise UnusableValue(f"{what}: {number} is out of range", fix)
+    return array.astype(dtype)
+
+
+def _check_kind(array: NDArray[Any], dtype: np.dtype[Any], what: str, fix: str) -> None:
+    """Raise UserError for numbers of another kind than a condition's dtype, and for numbers beyond its limits. Numbers
+    are values of bool if they are 0 and 1, as files and command lines write it."""
     kind = {"f": "finite", "b": "truth value of type"}.get(dtype.kind, "whole number of type")
-    if array.dtype.kind not in KINDS.get(dtype.kind, "iu"):
-        numbers = array.ravel().tolist()
-        wrong = next((each for each in numbers if isinstance(each, float) and not each.is_integer()), numbers[0])
+    numbers = array[:0]
+    if dtype.kind == "b":
+        numbers = array[(array != 0) & (array != 1)]
+    elif array.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
+        numbers = array.ravel()
+    if numbers.size:
+        listed = numbers.tolist()
+        wrong = next((each for each in listed if isinstance(each, float) and not each.is_integer()), listed[0])
         raise UserError(f"{what}: {wrong!r} is not a {kind} {dtype}", fix)
     if dtype.kind != "b":
         ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
         if (number := _first_beyond(array, ends.min, ends.max)) is not None:
             raise UnusableValue(f"{what}: {number.item()!r} is not a {kind} {dtype}", fix)
-    # the null value is allowed, for an unconditional sample
-    if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:
-        raise UnusableValue(f"{what}: {number} is out of range", fix)
-    return array.astype(dtype)
 
 
 def _read_array(values: Any, what: str, fix: str) -> NDArray[Any]:
@@ -276,9 +289,19 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def _element(condition: Condition, value: Any) -> Any:
+    """Return the number of a label, and of a boolean if the condition is of type bool. Return other values as they
+    are."""
+    if isinstance(value, str):
+        return _number(condition, value)
+    return int(value) if condition.dtype == "bool" and isinstance(value, BOOLEANS) else value
+
+
 def _number(condition: Condition, text: str) -> int:
     """Return the number of a label. Raises UserError for an unknown one."""
     labels = [label.casefold() for label in condition.labels]
+    if not labels and condition.dtype == "bool":
+        labels = [*BOOLEAN_LABELS]
     if text.casefold() not in labels:
         raise UserError(
             f"condition {condition.name!r}: unknown value {str(text)!r}", f"give {_describe_valid_value(condition)}"

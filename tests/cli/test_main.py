@@ -144,6 +144,11 @@ def test_a_number_that_is_the_label_of_another_is_refused() -> None:
         parse_conditions(["class=1"], known)
 
 
+@pytest.mark.parametrize(("text", "parsed"), [("1", 1), ("0", 0), ("true", "true"), ("False", "False")])
+def test_a_boolean_is_a_number_or_its_label(text: str, parsed: int | str) -> None:
+    assert parse_conditions([f"flag={text}"], [Condition("flag", input="flag", dtype="bool")]) == {"flag": [parsed]}
+
+
 def test_damaged_bundles_are_named(tiny_bundle: Path, refusal: Refusal) -> None:
     graph = tiny_bundle / "graphs/body.onnx"
     content = graph.read_bytes()

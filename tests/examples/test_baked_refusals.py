@@ -220,11 +220,19 @@ def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given:
 
 
 @pytest.mark.skipif(NODE is None, reason="there is no node")
-@pytest.mark.parametrize("value", ["true", "2"])
+@pytest.mark.parametrize("value", ["yes", "2"])
 def test_node_takes_0_or_1_for_a_bool(tmp_path: Path, value: str) -> None:
     mask = {**port("strength", "condition"), "dtype": "bool"}
     said = refusal_by_node(tmp_path, [port("noise", "noise", 4), mask], f"strength={value}")
     assert said == f"baked.onnx: strength is bool: give 0 or 1, and not {value}\n"
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize("value", ["1", "True"])
+def test_node_takes_true_for_a_bool(tmp_path: Path, value: str) -> None:
+    mask = {**port("strength", "condition"), "dtype": "bool"}
+    said = refusal_by_node(tmp_path, [port("noise", "noise", 4), mask], f"strength={value}")
+    assert "create" in said and "strength" not in said  # the engine, which is missing here, is the next step
 
 
 @pytest.mark.skipif(NODE is None, reason="there is no node")

@@ -83,9 +83,10 @@ function limitsOf(about, name) {
   return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}${none}`;
 }
 
-// The number of a condition's value, which may be a label.
-function numberOf({ labels = [] }, value) {
-  const place = labels.findIndex((label) => label.toLowerCase() === value.toLowerCase());
+// The number of a condition's value, which may be a label. Those of a bool are false and true.
+function numberOf({ labels = [] }, value, dtype) {
+  const named = !labels.length && dtype === "bool" ? ["false", "true"] : labels;
+  const place = named.findIndex((label) => label.toLowerCase() === value.toLowerCase());
   return place < 0 ? value : `${place}`;
 }
 
@@ -99,10 +100,10 @@ async function sample() {
   for (const name in conditions)
     if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed || "only seeds"}`);
   for (const each of about.conditions.filter(({ name }) => name in conditions)) {
-    const { name } = each, value = (conditions[name] = numberOf(each, conditions[name]));
+    const { name } = each, { dtype } = about.inputs.find((port) => port.name === name);
+    const value = (conditions[name] = numberOf(each, conditions[name], dtype));
     if (!isWithin(each, value) && Number(value) !== each.null && limitsOf(about, name))
       throw new Error(`${name}=${value} is not in${limitsOf(about, name)}`);
-    const { dtype } = about.inputs.find((port) => port.name === name);
     if (dtype === "bool" && !/^[01]$/.test(value)) throw new Error(`${name} is bool: give 0 or 1, and not ${value}`);
     if (!dtype.startsWith("float") && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
   }

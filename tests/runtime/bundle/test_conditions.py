@@ -56,6 +56,33 @@ def test_booleans_of_an_object_array_are_booleans() -> None:
         check([Condition("c", "c", (2,))], {"c": values}, 2)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 0, 1],
+        [1.0, 0.0, 1.0],
+        ["true", "False", 1],
+        [True, 0, "true"],
+        np.array([1, 0, 1], np.uint8),
+        np.array([True, False, True]),
+    ],
+)
+def test_zeros_ones_and_their_labels_are_booleans(values: Any) -> None:
+    array = check([Condition("flag", "flag", dtype="bool")], {"flag": values}, 3)["flag"]
+    assert array.dtype == np.bool_ and array.tolist() == [True, False, True]
+
+
+def test_a_mask_of_numbers_is_one_of_booleans() -> None:
+    mask = np.array([[[0, 1], [1, 1]]], np.float32)
+    array = check([Condition("mask", "mask", (2, 2), "bool")], {"mask": mask}, 1)["mask"]
+    assert array.tolist() == [[[False, True], [True, True]]]
+
+
+def test_the_fix_for_a_boolean_names_its_values() -> None:
+    with refuses("condition 'flag': unknown value 'yes'", "give one bool, 0 or 1"):
+        check([Condition("flag", "flag", dtype="bool", low=0, high=1)], {"flag": ["yes"]}, 1)
+
+
 def test_a_whole_number_that_a_file_would_round_is_named() -> None:
     for field in ("null", "low", "high"):
         assert condition_problem(Condition("c", "c", **{field: 2**53 + 2})) is None
@@ -74,7 +101,8 @@ def test_a_whole_number_that_a_file_would_round_is_named() -> None:
         ("uint8", -1),
         ("uint8", 256),
         ("int8", 128),
-        ("bool", 1),
+        ("bool", 2),
+        ("bool", 0.5),
         ("float32", 1e39),
         ("float32", float("inf")),
         ("float32", float("nan")),
