@@ -2,7 +2,7 @@
 authors holds; the others say what the system is worth to a user.
 
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
-compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS, which `ipndm` is, and with the solver that
+compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS of their order, and with the solver that
 gets momentum. A search is compared with the best plan without it. FK steering and SVDD are compared with the best of
 as many samples of their own plan, and RBF with that of a plan without noise, as in its paper.
 """
@@ -15,11 +15,14 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "AutoDiffusion": ("the best plan",),
     "OLSS": ("the best plan",),
     "LCM-LoRA": ("the best plan at 1", "the best plan at 2", "the best plan at 4"),
-    "GHVB": ("ipndm", "dpmpp_2m"),
-    "HB": ("ipndm",),
+    "GHVB": ("ghvb(beta=1)", "dpmpp_2m"),
+    "GHVB of order 4": ("ipndm",),
+    "HB": ("ghvb(beta=1)",),
+    "HB of order 4": ("ipndm",),
     "HB on DPM-Solver++": ("dpmpp_2m",),
     "HB on UniPC": ("unipc_2",),
-    "Nesterov": ("ipndm",),
+    "Nesterov": ("ghvb(beta=1)",),
+    "Nesterov of order 4": ("ipndm",),
     "DPM-Solver++": ("ddim", "ddim in 50 steps", "ddim in 100 steps"),
     "singlestep DPM-Solver": ("ddim", "ddim in 50 steps"),
     "DEIS": ("ddim", "ddim in 50 steps"),

@@ -32,6 +32,7 @@ PLAIN = ("unet_epsilon_linear", "convnext_v_cosine")
 LONGER = (50, 100)  # steps of DDIM under guidance, as many as the authors name and half as many
 LONG = (("ddim", 250), ("ddim", 1000))  # the authors compare 50 steps with 1000 of DDIM
 DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
+PLMS = "ghvb(beta=1)"  # PLMS of order 2, that of `ghvb`, `hb` and `nesterov` by default; `ipndm` has order 4
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
@@ -109,8 +110,11 @@ CLAIMS = [
     *claims("Time-Shift Sampler", "nearer to many steps, without training", 10,
             lambda s: sample_shifted(s, "ddim:10"), PLAIN, {"the same plan": (10, plan("ddim:10"))}, (near(None),)),
     *[claim for system, ours, rivals in (
-          ("GHVB", "ghvb", DAMPED), ("HB", "hb", DAMPED), ("HB on DPM-Solver++", "hb_dpmpp_2m", DAMPED),
-          ("HB on UniPC", "hb_unipc", (*DAMPED, "unipc_2")), ("Nesterov", "nesterov", (*DAMPED, "hb")))
+          ("GHVB", "ghvb", (*DAMPED, PLMS)), ("HB", "hb", (*DAMPED, PLMS)),
+          ("HB on DPM-Solver++", "hb_dpmpp_2m", DAMPED), ("HB on UniPC", "hb_unipc", (*DAMPED, "unipc_2")),
+          ("Nesterov", "nesterov", (*DAMPED, "hb", PLMS)),
+          *((f"{system} of order 4", f"{system.lower()}(order=4)", ("ipndm", PLMS))
+            for system in ("GHVB", "HB", "Nesterov")))
       for claim in claims(system, "less divergence at guidance 7.5", 16, plan(f"{ours}:8", 7.5), GUIDED,
                           {theirs: (16, plan(f"{theirs}:8", 7.5)) for theirs in rivals}, (near(7.5),))],
     *[claim for system, words, steps, ours, rivals in (
