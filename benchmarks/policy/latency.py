@@ -2,10 +2,10 @@
 
     python -m benchmarks.policy.latency WORK [--calls 10000] [--seconds 600] [--weights policy.safetensors]
 
-WORK is the folder of run.py, with its bundle and the observations that were calibrated on. Calls are whole: encoder,
-steps, units. The contenders take turns. float32 has a fifth of int8's calls, and torch (eager) a twentieth. torch takes
-part with `--weights`, and is loaded after the loop, so that the memory of the loop is that of a device. The calls of
-the loop have other work between them, those of the table have not.
+WORK is the folder of success_rates.py, with its bundle and the observations that were calibrated on. Calls are whole:
+encoder, steps, units. The contenders take turns. float32 has a fifth of int8's calls, and torch (eager) a twentieth.
+torch takes part with `--weights`, and is loaded after the loop, so that the memory of the loop is that of a device. The
+calls of the loop have other work between them, those of the table have not.
 """
 
 import gc

@@ -2,7 +2,7 @@
 
 A line has the episodes of one contender, one task and one body. Contenders that agree in checkpoint, precision, plan
 and loop are one, whatever their bodies: another calibration of the same weights is another draw of the same recipe.
-`run.py` begins with the repository's, writes its own after each block, and adds them with `--keep`.
+`success_rates.py` begins with the repository's, writes its own after each block, and adds them with `--keep`.
 """
 
 import os
