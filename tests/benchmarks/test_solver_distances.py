@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,7 +22,7 @@ def row(solver: str, steps: int, values: tuple[float, ...], guidance: float = 1.
 
 def test_every_solver_is_measured_at_each_number_of_steps() -> None:
     found = [cell for cell in cells(["float32"]) if cell.denoiser == "cifar10_dit"]
-    assert len(found) == len(set(found)) == 3 * 4 * 2
+    assert len(found) == len(set(found)) == 3 * 4 * 2 + 2  # the fitted plans have 4 and 8 steps
     assert {cell.steps for cell in found} == {4, 8, 20, 50}
 
 
@@ -31,7 +32,10 @@ def test_int8_has_the_guidance_of_its_calibration_alone() -> None:
 
 def test_fitted_plans_have_no_guidance() -> None:
     fitted = [cell for cell in cells(["float32", "int8"]) if cell.solver == "fitted"]
-    assert [str(cell) for cell in fitted] == [f"cifar10 float32 guidance 1 fitted:{steps}" for steps in (4, 8)]
+    names = ("cifar10_dit", "cifar10")
+    assert [str(cell) for cell in fitted] == [
+        f"{name} float32 guidance 1 fitted:{steps}" for name in names for steps in (4, 8)
+    ]
 
 
 def test_rows_are_in_the_order_of_steps() -> None:
@@ -106,6 +110,20 @@ def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cell, 
     monkeypatch.setattr(solver_distances, "open_extractor", lambda *_: object())
     monkeypatch.setattr(solver_distances, "real_features", lambda *_: real)
     return found
+
+
+@pytest.mark.parametrize(("known", "fitted"), [((), [4, 8]), ((4, 6), [8]), ((4, 8), [])])
+def test_a_plan_is_fitted_unless_the_bundle_has_it(
+    known: tuple[int, ...], fitted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    manifest = SimpleNamespace(fitted=[SimpleNamespace(evaluations=steps) for steps in known])
+    monkeypatch.setattr(solver_distances, "exported", lambda *_: tmp_path)
+    monkeypatch.setattr(solver_distances, "load", lambda _: SimpleNamespace(bundle=SimpleNamespace(manifest=manifest)))
+    monkeypatch.setattr(solver_distances, "fit", lambda options: asked.append(options.steps))
+    judge = solver_distances.Judge(solver_distances.MEMBERS[0], tmp_path, object(), 1)  # type: ignore[arg-type]
+    assert judge.bundle == tmp_path
+    assert asked == fitted
 
 
 def options(tmp_path: Path, seeds: int) -> Namespace:
