@@ -145,7 +145,12 @@ class BodyMaker:
     def _judge(self, recipe: Recipe) -> CalibratedBody:
         """Return the body with the measured quality of its samples."""
         trial = judge_body(recipe, self.runs.judging, self.task.is_large)
-        trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
+        trial = structs.replace(
+            trial,
+            in_float=recipe.in_float,
+            random_conditions=self.task.random,
+            default_conditions=self.task.default_conditions,
+        )
         return CalibratedBody(recipe, trial)
 
     @property

@@ -11,8 +11,8 @@ from fewstep.calibration.ranges.observe import Counts, tensors_to_observe
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.seeds import kept_defaults
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.conditions import default_value
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.networks import label_with_network
 from fewstep.runtime.bundle.platforms import body_name
@@ -144,12 +144,8 @@ def _refuse_constant_conditions(
 ) -> None:
     """Raise UserError if a condition has its default on every trajectory. A target without floats would get ranges for
     that value only, such as a range of zeros."""
-    for each in conditions:
-        is_fixed = each.low is not None and each.low == each.high
-        if each.default is None or each.typical is not None or is_fixed:
-            continue
-        if records is None or (records[each.name] == default_value(each)).all():
-            raise UserError(
-                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips other values",
-                "give the values that it will have (--conditions FILE), or leave this target out",
-            )
+    for name in kept_defaults(conditions, records):
+        raise UserError(
+            f"condition {name!r} has its default on every trajectory, and {target.name} clips other values",
+            "give the values that it will have (--conditions FILE), or leave this target out",
+        )

@@ -64,7 +64,17 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     beyond = beyond_data(end.nearness, bundle.manifest, results.shaping is not None)
     body = bundle.manifest.bodies.get(first.body)
     reason = None if body is None else float_reason(bundle.manifest, body, results.int8_share(first.body))
-    word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body, beyond, reason)
+    word = judgement(
+        end.nearness,
+        end.p5,
+        first.tokens,
+        results.random_conditions,
+        results.default_conditions,
+        lost,
+        first.body,
+        beyond,
+        reason,
+    )
     if reason is not None:
         again = calibrate_again(bundle, first.body)
         return replace(_advise("", again, quote_path(path)), verdict=f"{word}.")

@@ -28,6 +28,7 @@ def judgement(
     p5: float,
     tokens: TokenQuality | TokenAgreement | None = None,
     random_conditions: Sequence[str] = (),
+    default_conditions: Sequence[str] = (),
     loses_guidance: bool = False,
     body: str = "int8",
     beyond: float | None = None,
@@ -37,9 +38,10 @@ def judgement(
     53.2 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
-    conditions with random values. loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the
-    largest magnitude in the samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason:
-    why no operation is in int8 (`float_body.float_reason`); None if some are.
+    conditions with random values. default_conditions: names of those that have their default in all samples.
+    loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the largest magnitude in the
+    samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason: why no operation is in int8
+    (`float_body.float_reason`); None if some are.
     """
     if float_reason is not None:
         return f"{IN_FLOAT}: {float_reason}"
@@ -50,6 +52,10 @@ def judgement(
     figures += shortfall
     if beyond is not None:
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data (--clip LIMIT keeps them in yours)"
+    if default_conditions:
+        figures += (
+            f"; judged at the default of {', '.join(default_conditions)} only (--conditions FILE has other values)"
+        )
     note = random_note(random_conditions)
     if word == UNUSABLE or (note is None and beyond is None):
         return f"{word}: {figures}"

@@ -20,8 +20,16 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
         if each.is_chosen:
             near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
             lost = each.guidance is not None and is_lost(each.guidance)
-            random, beyond = each.random_conditions, each.beyond
-            yield judgement(near, each.p5, each.tokens, random, lost, beyond=beyond, float_reason=float_reason)
+            yield judgement(
+                near,
+                each.p5,
+                each.tokens,
+                each.random_conditions,
+                each.default_conditions,
+                lost,
+                beyond=each.beyond,
+                float_reason=float_reason,
+            )
             if float_reason is not None:
                 continue
             yield f"on {seeds} (a first estimate: a report judges {SEEDS}){near.snr_text}{near.other_seed_text}"

@@ -31,10 +31,12 @@ SEPARATOR = "."  # separates branch and condition in the name of an array
 @dataclass(frozen=True)
 class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
-    with drawn values that do not represent the user's data (`seeds.random_conditions`)."""
+    with drawn values that do not represent the user's data (`seeds.random_conditions`), and `defaults` those that have
+    their default in all samples (`seeds.kept_defaults`)."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
 
 
 def random_note(names: Sequence[str]) -> str | None:

@@ -17,6 +17,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.pictures import Uniform, is_mask, is_picture, picture_axes, random_mask, random_picture
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import PERTURBED
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.conditions import default_value, is_null_by_default, random_range
 from fewstep.runtime.bundle.manifest import Condition, Description, Manifest
@@ -105,6 +106,22 @@ def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
     """Return the names of the conditions for which random values are not realistic: those with several elements, which
     `draw_condition` draws independently. A single random number in its range is as good as a given one."""
     return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
+
+
+def kept_defaults(conditions: Sequence[Condition], records: ConditionRecords | None) -> tuple[str, ...]:
+    """Return the names of the conditions that have their default in all samples although they have other values too.
+
+    `records` are user-supplied; None for values drawn by the seed. `PERTURBED` is left out: its branch has its other
+    value.
+    """
+    names = []
+    for each in conditions:
+        is_fixed = each.low is not None and each.low == each.high
+        if each.default is None or is_fixed or each.name == PERTURBED:
+            continue
+        if _keeps_default(each) if records is None else bool((records[each.name] == default_value(each)).all()):
+            names.append(each.name)
+    return tuple(names)
 
 
 def describe_conditions(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.measure.rollouts.conditions_file import random_note
 from fewstep.measure.rollouts.pictures import is_mask, is_picture, picture_axes
-from fewstep.measure.rollouts.seeds import draw_conditions, held_out_conditions, random_conditions
+from fewstep.measure.rollouts.seeds import draw_conditions, held_out_conditions, kept_defaults, random_conditions
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.kinds.sound import Spectrogram
@@ -98,3 +99,12 @@ def test_a_class_a_number_and_a_default_are_not_called_random() -> None:
     kept = Condition("size", "size", (2,), "float32", low=0, high=9, default=(1.0,))
     assert random_conditions([label, weight, kept, MASK, MASKED]) == ("mask", "masked")
     assert random_note(()) is None
+
+
+def test_conditions_that_keep_their_default_are_named() -> None:
+    label = Condition("class", "class", low=0, high=9, default=(2,))
+    fixed, none = replace(label, name="fixed", low=2, high=2), replace(label, name="none", null=2)
+    drawn = replace(label, name="drawn", typical=(0, 9))
+    assert kept_defaults([label, fixed, none, drawn, MASK], None) == ("class",)
+    records = {"class": np.array([2, 3]), "fixed": np.array([2, 2]), "none": np.array([2, 2])}
+    assert kept_defaults([label, fixed, none], records) == ("none",)
