@@ -10,7 +10,8 @@ from typing import Any
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.plans.errors import STOPS, UserError, error_line
-from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
+from fewstep.plans.names.user_code import error_fix
+from fewstep.plans.names.user_file import allow_sibling_imports, run_file
 
 NAMED = 8  # functions that a message lists
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...)), or a DiffusionPipeline"

@@ -8,11 +8,8 @@ Installed packages can register their code under a name: `plugins.py`.
 """
 
 import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +19,6 @@ from fewstep.plans.errors import NUMERIC, STOPS, UserError, error_line
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
 CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # digits after the colon follow a name of `code_name`
-
-SIBLINGS: dict[str, Path] = {}  # the modules that files imported from their own folders, by name
 
 
 def split_code(text: str) -> tuple[str, str] | None:
@@ -46,20 +41,19 @@ def load_function(home: str, name: str, passes_arithmetic: bool = False) -> Call
     """
     if not name.isidentifier():
         raise UserError(f"{home!r} is named without a function", f"write {home}:FUNCTION")
-    file = Path(home).absolute()
-    changed = file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0
-    return _function(home, name, changed, passes_arithmetic)
+    if home.endswith(".py"):
+        from fewstep.plans.names.user_file import load_file  # most plans name no file
+
+        module = load_file(home)
+    else:
+        module = _module(home)
+    return _function(home, name, module, passes_arithmetic)
 
 
 @cache
-def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Callable[..., Any]:
-    """Load a function. `changed` is the file's modification time, so that the cache reloads a changed file."""
-    if home.endswith(".py"):
-        label = f"{Path(home).name}:{name}"
-        with allow_sibling_imports(Path(home).absolute().parent):
-            module = run_file(home)
-    else:
-        label, module = f"{home}:{name}", _module(home)
+def _function(home: str, name: str, module: ModuleType, passes_arithmetic: bool) -> Callable[..., Any]:
+    """Return a function of a loaded module, whose errors become a UserError."""
+    label = f"{Path(home).name if home.endswith('.py') else home}:{name}"
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
@@ -89,58 +83,6 @@ def _module(home: str) -> ModuleType:
         raise UserError(f"the module {home} cannot be imported: {reason}", "install its package, or name a file") from (
             error
         )
-
-
-def run_file(home: str) -> ModuleType:
-    """Run the file `home` again and return its module. Raises UserError if there is no such file, or if it fails."""
-    file = Path(home).absolute()  # the form in tracebacks
-    if not file.is_file():
-        raise UserError(f"there is no file {home}", "check the path before the colon")
-    if file.stem in sys.stdlib_module_names:
-        raise UserError(f"{file.name} has the name of a module of Python's standard library", "rename the file")
-    specification = importlib.util.spec_from_file_location(file.stem, file)
-    assert specification is not None and specification.loader is not None  # a .py file has a loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[file.stem] = module  # dataclasses and pickles of the file look the module up there
-    try:
-        specification.loader.exec_module(module)
-    except (UserError, *STOPS):
-        raise
-    except BaseException as error:
-        reason = error_line(error, file)
-        raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error
-    return module
-
-
-@contextmanager
-def allow_sibling_imports(folder: Path) -> Iterator[None]:
-    """Let a file import modules in its folder, as it can when it is run as a script. A module of the same name that
-    another file imported from another folder is imported again, from this folder."""
-    for name in [name for name, file in SIBLINGS.items() if _is_replaced(file, name, folder)]:
-        del SIBLINGS[name]
-        sys.modules.pop(name, None)
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            file = Path(getattr(sys.modules[name], "__file__", None) or "")
-            if any(file.is_relative_to(home) for home in _homes(name, folder)):
-                SIBLINGS[name] = file
-
-
-def _homes(name: str, folder: Path) -> tuple[Path, Path]:
-    """Return the file and the package's folder that a module of this name has in `folder`."""
-    top = name.partition(".")[0]
-    return folder / f"{top}.py", folder / top
-
-
-def _is_replaced(file: Path, name: str, folder: Path) -> bool:
-    """Return True if `folder` has a module of this name, and `file` is another one."""
-    homes = _homes(name, folder)
-    return any(home.exists() for home in homes) and not any(file.is_relative_to(home) for home in homes)
 
 
 def error_fix(error: BaseException) -> str:

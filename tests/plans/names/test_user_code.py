@@ -13,7 +13,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_name import is_plan_name, parse_plan_name
-from fewstep.plans.names.user_code import load_function, run_file, split_code
+from fewstep.plans.names.user_code import load_function, split_code
+from fewstep.plans.names.user_file import run_file
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """
