@@ -94,9 +94,11 @@ def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength
         return FileReference(bundle.path / file)
     if _names_solver(calibrated.plan):
         return parse_plan_text(calibrated.plan if file is None else with_grid(calibrated.plan))
+    if split_plan_name(calibrated.plan).is_of_scheduler:
+        return parse_plan_of_bundle(calibrated.plan)
     if has_strength:
         return parse_plan_text(PLAN)
-    if file is not None and not split_plan_name(calibrated.plan).is_of_scheduler:
+    if file is not None:
         return FileReference(bundle.path / file)  # its name cannot be compiled
     return parse_plan_of_bundle(calibrated.plan)
 

@@ -242,7 +242,7 @@ def _image_to_image_request(
     if not CLASSES[config.scheduler].starts_from_images:
         raise UserError(
             f"{config.scheduler} does not accept a strength, since its steps depend on previous ones",
-            "leave --plan out, or name a solver, such as dpmpp_2m:20",
+            "name a solver, such as --plan dpmpp_2m:20",
         )
     others = [name for name in (*OTHER_SIGMAS, "use_flow_sigmas") if config.fields.get(name)]
     if config.scheduler == SA and others:

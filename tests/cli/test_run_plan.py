@@ -88,7 +88,7 @@ def test_without_a_kept_plan_it_is_a_name(
     ("name", "guided", "started"),
     [
         ("ddim:3", "ddim:3@trailing", "ddim:3@trailing"),
-        ("scheduler:6", "scheduler:6", PLAN),
+        ("scheduler:6", "scheduler:6", "scheduler:6"),
         ("Own:6", "plan.json", PLAN),
         ("fitted:6, 2 runs", "plan.json", PLAN),
     ],

@@ -152,6 +152,6 @@ def test_strengths_that_cannot_be() -> None:
     for strength in (0, 1.5, "half", float("nan")):
         with pytest.raises(UserError, match="leaves a step"):
             plan_from_scheduler_config(config, steps=6, strength=strength, pipeline=pipeline)
-    fix = "leave --plan out, or name a solver, such as dpmpp_2m:20$"
+    fix = "name a solver, such as --plan dpmpp_2m:20$"
     with pytest.raises(UserError, match=f"PNDMScheduler does not accept a strength, .*; {fix}"):
         plan_from_scheduler_config({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, steps=10, strength=0.5)
