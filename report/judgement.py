@@ -51,7 +51,8 @@ def judgement(
     word, shortfall = _word(near, p5, tokens)
     figures += shortfall
     if beyond is not None:
-        figures += f"; samples reach {beyond:.3g}, beyond the range of usual data (--clip LIMIT keeps them in yours)"
+        fix = "a solver with --clip LIMIT keeps them in yours"
+        figures += f"; samples reach {beyond:.3g}, beyond the range of usual data ({fix})"
     if default_conditions:
         figures += (
             f"; judged at the default of {', '.join(default_conditions)} only (--conditions FILE has other values)"

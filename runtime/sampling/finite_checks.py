@@ -192,8 +192,9 @@ def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> s
         return None
     data = f"{'usual' if manifest.data_limit is None else 'your'} data, which stay within {limit:g}"
     what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
-    if split_plan_name(plan.name).is_of_scheduler:  # it takes no clip but that of its config
-        named = f"dpmpp_2m:{len(plan.steps)} {clip_option(manifest)}"
+    parts = split_plan_name(plan.name)
+    if parts.is_of_scheduler:  # it takes no clip but that of its config
+        named = f"dpmpp_2m:{parts.steps} {clip_option(manifest)}"  # a strength has left out some of its steps
         return f"{what}: try a solver that clips, --plan {named}"
     if (shaping := shaping_of(plan)) is None:
         number = _clip_limit(manifest)

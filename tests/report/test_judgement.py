@@ -54,7 +54,7 @@ def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:
 
 def test_samples_beyond_usual_data_are_never_good_to_ship() -> None:
     figures = "int8 has 54.5 dB PSNR against float32, 5th percentile 53.2 dB"
-    far = "samples reach 37.4, beyond the range of usual data (--clip LIMIT keeps them in yours)"
+    far = "samples reach 37.4, beyond the range of usual data (a solver with --clip LIMIT keeps them in yours)"
     assert judgement(Nearness(54.5, 44.0), 53.2, beyond=37.4) == f"Look at it: {figures}; {far}"
     said = judgement(Nearness(54.5, 44.0), 53.2, random_conditions=("mask",), beyond=37.4)
     assert said == f"Look at it: {figures}; {far}, judged on random values of mask: give --conditions FILE"
