@@ -9,6 +9,7 @@ which the page is written. What was measured is kept in --work.
 """
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks import options
 from benchmarks.markdown import put_part, table
 from benchmarks.result_store import digest, load_or_compute
+from benchmarks.shipped_models_page import WIDTH
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.metrics import psnr
@@ -155,7 +157,7 @@ def part(case: Case, values: dict[str, NDArray[np.float64]]) -> str:
         for row in rows
     ]
     head = ("plan", "cost", "PSNR, dB", "best full plan of that cost", "PSNR, dB", "difference")
-    return f"{about}\n\n{table(head, lines)}"
+    return f"{textwrap.fill(about, WIDTH, break_on_hyphens=False)}\n\n{table(head, lines)}"
 
 
 def main() -> None:
