@@ -7,45 +7,46 @@ import ast
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.namespace import Namespace, add_result_check
 from fewstep.plans.names.user_code import code_name, load_function
 from fewstep.plans.publication import facts_of
 
-Value = bool | int | float | tuple[float, ...]
+Value = bool | int | float | tuple[float, ...] | None
 
 LARGEST = 1e300  # largest absolute value of a parameter
 NEAR = 0.7  # least similarity of a suggested name, 1 for equal names; with less, cfgpp suggested rfpp
 MOST_LISTED = 40  # maximum number of names that a message lists
 NUMBERS = tuple[float, ...]
-WORDS: dict[Any, str] = {
-    bool: "True or False",
-    int: "an integer",
-    float: "a number",
-    NUMBERS: "a list of numbers",
-}
+WORDS: dict[Any, str] = {bool: "True or False", int: "an integer", float: "a number", NoneType: "None", Any: "a number"}
+LISTS = (tuple, list, Sequence, Collection, Iterable)  # the types, with or without [float], that a list is given for
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+NO_VALUE = "annotate it as float, int, bool or tuple[float, ...], the types that a name sets, or use its default"
+    "annotate it as float, int, bool or tuple[float, ...], or leave it to its default: a name sets no other types"
+)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a solver or grid that a name may set: all after the first two, except those that are
-    fixed by the order in a family's name."""
+    """Return the parameters of a solver or grid that a name may set: all after the first two, except *rest, **more and
+    those that are fixed by the order in a family's name."""
     fixed = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
     after = list(inspect.signature(function).parameters.items())[2:]
-    return {name: parameter for name, parameter in after if name not in fixed}
+    return {name: each for name, each in after if name not in fixed and each.kind not in VARIADIC}
 
 
 @cache
 def _settable_parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Return the parameters that a name may set, and the types of all parameters. Raises UserError if the annotations
-    of user-supplied code cannot be read."""
+    """Return the parameters that a name may set, and their types: of annotations, or else of defaults. Raises UserError
+    if the annotations of user-supplied code cannot be read."""
     inner = function.func if isinstance(function, partial) else function
     try:
-        return parameters(function), get_type_hints(inner)
+        settable, hints = parameters(function), get_type_hints(inner)
+        return settable, {name: hints.get(name, _type_of(each.default)) for name, each in settable.items()}
     except (TypeError, ValueError, NameError, AttributeError) as error:  # no signature; an annotation without a value
         what = f"the parameters of {getattr(inner, '__name__', inner)!r} cannot be read: {error}"
         fix = "use a function whose annotations are names that exist when its file runs"
@@ -95,17 +96,18 @@ def _bind_parameters(
         if parameter not in accepted:
             takes = f"give one of {', '.join(accepted)}" if accepted else "leave the parentheses out: it takes none"
             raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
-    values = {
-        key: _check_value(value, hints.get(key, float), f"{called}({key}=...)", name)
-        for key, value in arguments.items()
-    }
-    changed = {key: value for key, value in sorted(values.items()) if value != accepted[key].default}
+        if accepted[parameter].kind is inspect.Parameter.POSITIONAL_ONLY:
+            what = f"{kind} {called} takes '{parameter}' by position only (plan '{name}')"
+            raise UserError(what, "remove the / from its parameters: a name gives them by keyword")
+    values = {key: _check_value(value, hints[key], f"{called}({key}=...)", name) for key, value in arguments.items()}
+    changed = {key: value for key, value in sorted(values.items()) if _plain(value) != _plain(accepted[key].default)}
     missing = [key for key, each in accepted.items() if each.default is inspect.Parameter.empty and key not in values]
     if missing:
-        raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", f"write {called}({missing[0]}=...)")
+        fix = f"write {called}({missing[0]}=...)" if _describe_type(hints[missing[0]]) else NO_VALUE
+        raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", fix)
     if not changed:
         return function, called
-    written = ", ".join(f"{key}={_format_value(value)}" for key, value in changed.items())
+    written = ", ".join(f"{key}={_format_value(_plain(value))}" for key, value in changed.items())
     return partial(function, **changed), f"{called}({written})"
 
 
@@ -149,28 +151,94 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
 
 
 def _value(node: ast.expr) -> Value:
-    """Return the value of a literal number, boolean, or list of numbers. Raises ValueError for anything else."""
+    """Return the value of a literal number, boolean, None, or list of numbers. Raises ValueError for anything else."""
     value = ast.literal_eval(node)
     if isinstance(value, list | tuple):
         if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
             raise ValueError(value)
         return tuple(float(each) for each in value)
-    if not isinstance(value, bool | int | float):
+    if value is not None and not isinstance(value, bool | int | float):
         raise ValueError(value)
     return value
 
 
-def _check_value(value: Value, hint: Any, where: str, name: str) -> Value:
+def _check_value(value: Value, hint: Any, where: str, name: str) -> Any:
     """Return the value as the type of its parameter's annotation. Raises UserError if it is of another type."""
-    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if all(abs(number) <= LARGEST for number in (value if isinstance(value, tuple) else (value,))):
-        for each in types:
-            if each is float and type(value) in (int, float):
-                return float(value)  # type: ignore[arg-type]
-            if each == NUMBERS and isinstance(value, tuple) or type(value) is each:
-                return value
-    wanted = " or ".join(WORDS[each] for each in types if each in WORDS)
-    raise UserError(f"{where} cannot be {_format_value(value)} (plan '{name}')", f"give {wanted}")
+    numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+    if all(abs(number) <= LARGEST for number in numbers):
+        try:
+            return _convert(value, hint)
+        except ValueError:
+            pass
+    fix = f"give {_describe_type(hint)}" if _describe_type(hint) else NO_VALUE
+    raise UserError(f"{where} cannot be {_format_value(value)} (plan '{name}')", fix)
+
+
+def _convert(value: Value, hint: Any) -> Any:
+    """Return a value as the type of an annotation. Raises ValueError if it is of another type."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        for each in parts:
+            if not _is_refused(value, each):
+                return _convert(value, each)
+    if kind is float and type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    is_part = kind is Literal and (type(value), value) in [(type(each), each) for each in parts]
+    if kind is Any or type(value) is kind and not isinstance(value, tuple) or is_part:
+        return value
+    if isinstance(value, tuple) and kind in LISTS:
+        is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
+        if is_fixed and len(parts) != len(value):
+            raise ValueError
+        types = parts if is_fixed else (parts[:1] or (float,)) * len(value)
+        numbers = [
+            _convert(int(each) if part is int and each.is_integer() else each, part)
+            for each, part in zip(value, types, strict=True)
+        ]
+        return numbers if kind is list else tuple(numbers)
+    if isinstance(value, tuple) and _is_array(kind):
+        import numpy as np  # only for this annotation
+
+        return np.array(value)
+    raise ValueError
+
+
+def _is_refused(value: Value, hint: Any) -> bool:
+    try:
+        _convert(value, hint)
+    except ValueError:
+        return True
+    return False
+
+
+def _describe_type(hint: Any) -> str:
+    """Return what a name gives a parameter of this type, as text. "" if it gives no value of it."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(filter(None, map(_describe_type, parts)))
+    if kind is Literal:
+        return " or ".join(str(each) for each in parts if not isinstance(each, str))
+    if kind in LISTS or _is_array(kind):
+        is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
+        return f"a list of {len(parts)} numbers" if is_fixed else "a list of numbers"
+    return WORDS.get(kind, "")
+
+
+def _type_of(default: Any) -> Any:
+    """Return the type of a parameter without an annotation: that of its default. A number may replace an integer."""
+    if default is None or default is inspect.Parameter.empty:
+        return Any
+    return int | float if type(default) is int else type(default)
+
+
+def _is_array(kind: Any) -> bool:
+    return getattr(kind, "__module__", None) == "numpy" and getattr(kind, "__name__", None) == "ndarray"
+
+
+def _plain(value: Any) -> Any:
+    """Return a list or an array as a tuple, and any other value as it is."""
+    value = value.tolist() if _is_array(type(value)) else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _format_value(value: Value) -> str:
