@@ -27,8 +27,6 @@ WORDS: dict[Any, str] = {bool: "True or False", int: "an integer", float: "a num
 LISTS = (tuple, list, Sequence, Collection, Iterable)  # the types, with or without [float], that a list is given for
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NO_VALUE = "annotate it as float, int, bool or tuple[float, ...], the types that a name sets, or use its default"
-    "annotate it as float, int, bool or tuple[float, ...], or leave it to its default: a name sets no other types"
-)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -187,20 +185,23 @@ def _convert(value: Value, hint: Any) -> Any:
     if kind is Any or type(value) is kind and not isinstance(value, tuple) or is_part:
         return value
     if isinstance(value, tuple) and kind in LISTS:
-        is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
-        if is_fixed and len(parts) != len(value):
-            raise ValueError
-        types = parts if is_fixed else (parts[:1] or (float,)) * len(value)
-        numbers = [
-            _convert(int(each) if part is int and each.is_integer() else each, part)
-            for each, part in zip(value, types, strict=True)
-        ]
-        return numbers if kind is list else tuple(numbers)
+        return _convert_list(value, kind, parts)
     if isinstance(value, tuple) and _is_array(kind):
         import numpy as np  # only for this annotation
 
         return np.array(value)
     raise ValueError
+
+
+def _convert_list(numbers: tuple[float, ...], kind: Any, parts: tuple[Any, ...]) -> Any:
+    """Return numbers as a tuple or a list whose items have the types `parts`. Raises ValueError if one does not."""
+    is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
+    if is_fixed and len(parts) != len(numbers):
+        raise ValueError
+    types = parts if is_fixed else (parts[:1] or (float,)) * len(numbers)
+    pairs = zip(numbers, types, strict=True)
+    items = [_convert(int(each) if part is int and each.is_integer() else each, part) for each, part in pairs]
+    return items if kind is list else tuple(items)
 
 
 def _is_refused(value: Value, hint: Any) -> bool:
