@@ -134,6 +134,22 @@ def test_values_have_the_shape_of_the_condition() -> None:
         check([image], {"image": given[0]}, 2)
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [
+        memoryview,
+        lambda array: memoryview(np.asfortranarray(array)),
+        lambda array: [memoryview(row) for row in array],
+        np.ctypeslib.as_ctypes,
+        lambda array: memoryview(array.astype(">f4")),
+    ],
+)
+def test_a_buffer_of_several_axes_is_an_array(convert: Any) -> None:
+    image = Condition("image", "image", shape=(2, 3), dtype="float32")
+    given = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    np.testing.assert_array_equal(check([image], {"image": convert(given)}, 2)["image"], given)
+
+
 TEXT = Condition("text", "text", (2,), "float32", null_file="graphs/null.npy")
 POOLED = Condition("pooled", "pooled", (2,), "float32", null=0.0)
 SIZE = Condition("size", "size", (2,), "float32", shared=True, default=(8.0, 9.0))
