@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class TextEncoder:
         dropped: dict[str, Cut] = {}  # for each prompt, the largest cut of all tokenizers
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             with _report_file_errors(self.bundle, tokens):
-                encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
+                encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad, tokens.replaced)
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
@@ -124,16 +125,25 @@ class TokenIds:
     dropped: Mapping[str, Cut]
 
 
-def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> TokenIds:
-    """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length."""
+def token_ids(
+    prompts: Sequence[str], tokenizer: Any, length: int, pad: int, replaced: Mapping[str, str] = MappingProxyType({})
+) -> TokenIds:
+    """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length.
+
+    replaced: the text that replaces a token, wherever a prompt contains that token.
+    """
     ids = np.full((len(prompts), length), pad, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
     dropped = {}
     room = length - tokenizer.num_special_tokens_to_add(is_pair=False)
     for index, prompt in enumerate(prompts):
-        encoding = tokenizer.encode(prompt, add_special_tokens=False)
+        encoding, text = tokenizer.encode(prompt, add_special_tokens=False), prompt
+        for token in sorted(set(encoding.tokens) & set(replaced)):
+            text = text.replace(token, replaced[token])
+        if text != prompt:
+            encoding = tokenizer.encode(text, add_special_tokens=False)
         if len(encoding.ids) > room:
-            dropped[prompt] = (len(encoding.ids) - room, room, prompt[encoding.offsets[room][0] :].strip())
+            dropped[prompt] = (len(encoding.ids) - room, room, text[encoding.offsets[room][0] :].strip())
             encoding.truncate(room)
         row = tokenizer.post_process(encoding).ids
         ids[index, : len(row)], mask[index, : len(row)] = row, 1

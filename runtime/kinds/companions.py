@@ -10,11 +10,12 @@ LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
 IMAGE_LIMIT = 2**28  # maximum number of elements of one image
 
 
-class Tokens(Strict, frozen=True):
+class Tokens(Strict, frozen=True, omit_defaults=True):
     """An input of the text encoder, int64 [batch, length], and the tokenizer that converts a prompt to its ids.
 
     The tokenizer adds the start and end ids, and `pad` fills the rest. `mask` names an input of the same shape that is
-    1 for ids of the prompt and 0 for padding.
+    1 for ids of the prompt and 0 for padding. `replaced` maps a token of several embeddings, such as "<cat>", to the
+    text that replaces it in prompts, "<cat> <cat>_1".
     """
 
     input: str
@@ -22,6 +23,7 @@ class Tokens(Strict, frozen=True):
     length: int
     pad: int
     mask: str | None = None
+    replaced: dict[str, str] = {}
 
 
 class StateWords(Strict, frozen=True):

@@ -104,7 +104,8 @@ def add_encoder(writer: Writer, encoder: Companion) -> GraphEntry | None:
 def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
     """Return the manifest's entry of an input of token ids, and add its tokenizer file."""
     file = writer.add(tokens.tokenizer.content, FOLDER, "tokenizer", ".json")
-    return Tokens(tokens.input, file, tokens.length, tokens.tokenizer.pad, tokens.mask)
+    replaced = dict(tokens.replaced)
+    return Tokens(tokens.input, file, tokens.length, tokens.tokenizer.pad, tokens.mask, replaced)
 
 
 def read_pipeline(

@@ -7,7 +7,7 @@ encoded texts.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,12 @@ from fewstep.export.sources.diffusers.files import (
     float_bytes,
 )
 from fewstep.export.sources.diffusers.loading import load_pretrained
-from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, import_transformers, read_tokenizer
+from fewstep.export.sources.diffusers.tokenizer import (
+    TokenizerFile,
+    import_transformers,
+    read_tokenizer,
+    tokens_of_several_embeddings,
+)
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
@@ -76,6 +81,7 @@ class TokenInput:
     tokenizer: TokenizerFile
     length: int
     mask: str | None
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> di
     for each in tokens:
         with report_tokenizer_errors(f"the tokenizer of {each.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
-            ids = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
+            ids = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad, each.replaced)
         fed[each.input] = ids.ids
         if each.mask is not None:
             fed[each.mask] = ids.mask
@@ -215,6 +221,7 @@ def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], lo
 def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
     """Yield the inputs of the text encoders, in the order of the encoders. Each attention mask belongs to the ids that
     it is yielded with."""
+    converts = converts_prompts(folder.pipeline)
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
         _check_tokenizer_config(folder, _tokenizer_of(component))
@@ -222,14 +229,24 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
         if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
             length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
         wanted = text[0] if length is None else length if length > 0 else text[0] + length
-        yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None)
+        replaced = tokens_of_several_embeddings(tokenizer) if converts else {}
+        yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None, replaced)
+
+
+def converts_prompts(pipeline: str) -> bool:
+    """Return whether a pipeline replaces a token of textual inversion that has several embeddings by all of them. A
+    class that diffusers does not have is taken for one that does."""
+    import diffusers  # takes seconds, and --help does not need it
+
+    made = getattr(diffusers, pipeline, None)
+    return made is None or hasattr(made, "maybe_convert_prompt")
 
 
 def _check_tokenizer_config(folder: Folder, tokenizer: str) -> None:
     """Raise UserError for a tokenizer that pads or cuts texts at their beginning, or reads special tokens as text."""
-    for field, value in UNREAD_SETTINGS:
-        if folder.config(tokenizer).get(field) == value:
-            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {field} {value!r}, which fewstep does not read"
+    for setting, value in UNREAD_SETTINGS:
+        if folder.config(tokenizer).get(setting) == value:
+            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {setting} {value!r}, which fewstep does not read"
             raise UserError(what, "remove the text encoders from model_index.json, and give encoded texts")
 
 

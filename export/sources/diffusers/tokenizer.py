@@ -6,6 +6,7 @@ from: vocab.json and merges.txt of CLIP's byte-pair encoding (Radford et al. 202
 """
 
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,20 @@ def _add_special_tokens(tokenizer: "Tokenizer", named: dict[str, str], *more: st
 
     texts = dict.fromkeys((*named.values(), *more))
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in texts])
+
+
+def tokens_of_several_embeddings(tokenizer: TokenizerFile) -> dict[str, str]:
+    """Return the tokens that textual inversion (Gal et al. 2022) gave several embeddings, such as "<cat>" if there is a
+    "<cat>_1", and all tokens of each, separated by spaces."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(tokenizer.content.decode())
+    added = {token.content for token in made.get_added_tokens_decoder().values()}
+    found: dict[str, str] = {}
+    for token in sorted(added):
+        more = takewhile(added.__contains__, (f"{token}_{number}" for number in count(1)))
+        found[token] = " ".join((token, *more))
+    return {token: text for token, text in found.items() if text != token}
 
 
 def _token_id(tokenizer: "Tokenizer", token: str) -> int:

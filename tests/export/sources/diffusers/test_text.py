@@ -1,6 +1,7 @@
 """Text encoders of published pipelines as one network, compared with the pipelines' own `encode_prompt`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,10 +33,10 @@ def conditions(**shapes: tuple[int, ...]) -> tuple[Condition, ...]:
     )
 
 
-def ours(source: TextSource | None) -> list[np.ndarray]:
+def ours(source: TextSource | None, prompts: Sequence[str] = PROMPTS) -> list[np.ndarray]:
     """Return the module's outputs for the prompts, in order."""
     assert source is not None
-    fed = source.tokenize(PROMPTS)
+    fed = source.tokenize(prompts)
     with torch.no_grad():
         made = source.companion.load()(*(torch.from_numpy(fed[tensor.name]) for tensor in source.companion.inputs))
     assert [tuple(each.shape[1:]) for each in made] == [tensor.shape[1:] for tensor in source.companion.outputs]
@@ -94,6 +95,20 @@ def test_texts_of_stable_diffusion_have_the_length_of_the_tokenizer(tmp_path: Pa
     config = {"in_channels": 4, "sample_size": 8, "cross_attention_dim": 12}
     takes = UNet2DConditionModel(config, Folder(tmp_path)).conditions
     (found,) = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", takes))
+    same(found, text)
+
+
+def test_a_token_of_several_embeddings_is_read_as_all_of_them(tmp_path: Path) -> None:
+    """As `load_textual_inversion` adds them, and the pipeline inserts them into prompts."""
+    pipeline = one_clip(tmp_path)
+    pipeline.tokenizer.add_tokens(["<cat>", "<cat>_1", "<cat>_2", "<dog>"])
+    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
+    pipeline.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    pipeline.text_encoder.save_pretrained(tmp_path / "text_encoder")
+    prompts = ["a <cat>, a <dog>", "<cat> <cat>"]
+    text, _ = pipeline.encode_prompt(prompts, "cpu", 1, False)
+    source = read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
+    (found,) = ours(source, prompts)
     same(found, text)
 
 
