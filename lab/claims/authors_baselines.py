@@ -7,7 +7,7 @@ gets momentum. A search is compared with the best plan without it. FK steering a
 as many samples of their own plan, and RBF with that of a plan without noise, as in its paper.
 """
 
-from lab.claims.claim import OF_ITS_PLAN
+from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN
 
 AUTHORS: dict[str, tuple[str, ...]] = {
     "PAG": ("one row in half the evaluations",),
@@ -40,7 +40,7 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "StreamDiffusion filter": ("no filter",),
     "illustration sequences": ("one noise",),
     "SVDD": (OF_ITS_PLAN,),
-    "noise search": ("more steps",),
+    "noise search": (MORE_STEPS,),
     "FK steering": (OF_ITS_PLAN,),
     "RBF": ("best of N",),
     "FK correctors": ("guidance alone",),

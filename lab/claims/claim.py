@@ -17,6 +17,7 @@ SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
 GRIDS = ("arctan", "ays_svd", "trailing")
 MANY = 256  # number of seeds for a distance between distributions
 LOG_P = "log p(class)"
+MORE_STEPS = "the best of 10, 20 and 40 steps"  # a control of searches, with as many evaluations at most
 ITSELF = "the same in float32"  # a control for int8, which does not compete with the system
 OF_ITS_PLAN = "best of N along ddpm"  # the authors' control; along `ddim` the best of N is better
 
@@ -32,6 +33,24 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Search:
+    """A search for samples with the largest figure, which is its aim and no measure of their quality.
+
+    steps: number of steps of each sample.
+    plain_steps: numbers of steps from which the plain way has the best one.
+    """
+
+    steps: int
+    plain_steps: tuple[int, ...]
+
+    @property
+    def has_equal_steps(self) -> bool:
+        """Whether the plain way may have as many steps as the search. Otherwise the number of steps is also compared,
+        by a figure that may get worse with steps."""
+        return self.steps in self.plain_steps
+
+
+@dataclass(frozen=True)
 class Claim:
     """A system and the plain way, each with a number of evaluations per sample. `score` returns the figures of the
     samples, one for each seed or a fixed number; larger is better. Only sampling is timed, not scoring.
@@ -44,7 +63,7 @@ class Claim:
     plain_evaluations: evaluations of the plain way, if it cannot use the same number.
     guidance: the weight of guidance of the samples, for which the figure must get better with steps.
     network: the one whose figure must get better with steps; None for that of the model.
-    is_aim: a search looks for the largest figure, which is no measure of quality then.
+    search: the steps of a search and of its plain way; None if the system does not look for the largest figure.
     has_longer: whether the plain way is also measured at equal time. For two plans of the same network, equal
         evaluations are equal time.
     """
@@ -65,7 +84,7 @@ class Claim:
     plain_evaluations: int | None = None
     has_longer: bool = True
     guidance: float = 1.0
-    is_aim: bool = False
+    search: Search | None = None
     network: Network | None = None
 
 
@@ -106,8 +125,12 @@ def plan(name: str, guidance: Guidance | float | None = None) -> Way:
 @cache
 def nearest(solver: str, steps: int) -> Way:
     """Return the way of a guided solver on the one of `GRIDS` that is closest to the teacher on separate seeds."""
-    ways = [plan(f"{solver}:{steps}@{grid}", W) for grid in GRIDS]
-    best = cache(lambda apart: max(ways, key=lambda each: scores.to_teacher()(apart, each(apart)).mean()))
+    return choose_way([plan(f"{solver}:{steps}@{grid}", W) for grid in GRIDS], lambda s, x: scores.to_teacher()(s, x))
+
+
+def choose_way(ways: Sequence[Way], score: scores.Score) -> Way:
+    """Return the way whose samples have the largest mean figure on separate seeds."""
+    best = cache(lambda apart: max(ways, key=lambda each: score(apart, each(apart)).mean()))
     return lambda s: best(replace(s, seeds=APART))(s)
 
 

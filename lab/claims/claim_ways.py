@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from fewstep.runtime import Hold
 from fewstep.runtime.runs import Tiles, sample_tiles
 from fewstep.runtime.sampling.execute import StepEvaluation, begin, build_evaluation, combine, update
 from lab.claims import scores
-from lab.claims.claim import GUIDED, LOG_P, OF_ITS_PLAN, SHIPPED, Claim
+from lab.claims.claim import GUIDED, LOG_P, MORE_STEPS, OF_ITS_PLAN, SHIPPED, Claim, Search, always, choose_way
 from lab.claims.plan_ways import model
 from lab.claims.settings import BATCH, LAWFUL, Setting, W, plan_of_steps
 
@@ -58,6 +59,8 @@ def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
 
 N, STEPS = 4, 10
 SEARCH = N * STEPS
+OF_EQUAL_STEPS = Search(STEPS, (STEPS,))
+COUNTS = (10, 20, 40)  # of steps of `MORE_STEPS`
 
 
 def best_of(s: Setting, evaluations: int) -> Floats:
@@ -315,7 +318,7 @@ CLAIMS = [
           lambda s: still(s, SimilarityFilter()), lambda s, n: still(s, None), scores.value,
           unit="film", has_longer=False),
     *[Claim(system, "more reward than the best of N", control, LOG_P, SEARCH,
-            way, theirs, scores.best_reward, has_longer=False, is_aim=True)
+            way, theirs, scores.best_reward, has_longer=False, search=OF_EQUAL_STEPS)
       for system, way, controls in (
           ("FK steering", run_population, {"best of N": best_of, OF_ITS_PLAN: best_of_own}),
           ("RBF", roll_over, {"best of N": best_of}),
@@ -324,12 +327,13 @@ CLAIMS = [
     Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
           lambda s: draw_guided_particles(s, True), lambda s, n: draw_guided_particles(s, False), scores.lawful,
           GUIDED[:1], unit="class", has_longer=False),
-    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, find_noise, plain, scores.reward,
-          is_aim=True),
+    Claim("noise search", "more reward than more steps", MORE_STEPS, LOG_P, SEARCH, find_noise,
+          always(choose_way([partial(plain, evaluations=count) for count in COUNTS], scores.reward)), scores.reward,
+          has_longer=False, search=Search(STEPS, COUNTS)),
     Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
-          find_noise, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False, is_aim=True),
+          find_noise, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False, search=OF_EQUAL_STEPS),
     Claim("REINFORCE on the start", "a start that is rewarded, for a class", "best of N", LOG_P, SEARCH,
-          move_mean, best_of, scores.best_reward, is_aim=True),
+          move_mean, best_of, scores.best_reward, search=OF_EQUAL_STEPS),
     Claim("hallucination filter", "fewer samples off the data, 90 % kept", "as many left out at random", LOG_P, 20,
           filter_trajectories, lambda s, n: scores.reward(s, plain(s, n)), scores.value, has_longer=False),
     Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,

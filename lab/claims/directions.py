@@ -66,8 +66,9 @@ class Direction(msgspec.Struct, frozen=True):
 
 def needs_direction(claim: Claim) -> bool:
     """Return whether more steps have to be better by a claim's figure. They need not be if a search looks for the
-    largest figure, since it is the aim then and no measure of quality."""
-    return claim.figure in BY_FIGURE and not claim.is_aim
+    largest figure, and its control has as many steps or the best number of them: the figure is the aim then and no
+    measure of quality."""
+    return claim.figure in BY_FIGURE and not (claim.search is not None and claim.search.has_equal_steps)
 
 
 def key_of(model: str, claim: Claim) -> tuple[str, str, float | None]:

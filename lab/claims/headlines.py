@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.markdown import table
-from lab.claims.claim import OF_ITS_PLAN
+from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN
 from lab.claims.claim_lines import Line
 
 HEADER = ("system", "claim of the authors", "network", "figure", "ours, evaluations", "control, evaluations", "holds")
@@ -27,7 +27,7 @@ HEADLINES = (  # system of the line, the authors' words, their baseline
     ("MRS", "10 to 20 times fewer steps of restoration", "sgmse, 60 evaluations"),
     ("BDIA", "exact inversion without a second evaluation", "ddim_inverse and ddim"),
     ("Skip-Tuning", "FID falls by scaled skip connections", "no scale"),
-    ("noise search", "compute at the start is worth more than steps", "more steps"),
+    ("noise search", "compute at the start is worth more than steps", MORE_STEPS),
     ("SVDD", "more reward than the best of N", OF_ITS_PLAN),
     ("Score-SDE", "a corrector is worth its evaluations", "the predictor alone"),
     ("Time-Shift Sampler", "better samples by shifted times, without training", "the same plan"),

@@ -16,9 +16,9 @@ from fewstep.runtime import load, spectrogram
 from fewstep.runtime.bundle.manifest import Spectrogram
 from fewstep.runtime.windows import window_places
 from lab.claims import claim_ways, scores, student_ways
-from lab.claims.claim import OF_ITS_PLAN, Claim
+from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN, Claim
 from lab.claims.claims import CLAIMS
-from lab.claims.settings import Setting
+from lab.claims.settings import APART, Setting
 
 
 def claims_of(system: str, control: str | None = None) -> list[Claim]:
@@ -52,6 +52,19 @@ def test_the_search_tries_three_neighbours_of_the_best_noise(tiny: Setting) -> N
     for claim in claims_of("noise search"):
         np.testing.assert_allclose(claim.ours(tiny), expected, atol=1e-5)
     assert 2 < moved < 10
+
+
+def test_the_control_of_a_search_has_the_number_of_steps_that_is_best_on_other_seeds(
+    tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(s: Setting, plan: str) -> NDArray[Any]:
+        best = "ddim:20" if s.seeds == APART else "ddim:40"
+        return np.full((len(s.seeds), 1, 2, 2), float(plan == best))
+
+    monkeypatch.setattr(Setting, "sample", sample)
+    monkeypatch.setattr(Setting, "reward", lambda s, x: x.mean((1, 2, 3)))
+    (claim,) = claims_of("noise search", MORE_STEPS)
+    assert claim.plain(tiny, claim.evaluations).max() == 0 and tiny.sample("ddim:40").max() == 1
 
 
 def test_reinforce_moves_the_mean_of_a_class_in_four_rounds(tiny: Setting) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.distance_to_data import PARTS
 from lab.claims import claim_lines, directions, scores
-from lab.claims.claim import FD, LOG_P, Claim, Network, claims
+from lab.claims.claim import FD, LOG_P, Claim, Network, Search, claims
 from lab.claims.claim_lines import Gain, Kept, Line, RefusedClaim
 from lab.claims.claims import CLAIMS, Found, measure, store
 from lab.claims.directions import Direction, find_direction, measure_direction, needs_direction, prefer_more_seeds
@@ -57,9 +57,14 @@ def test_figures_that_need_no_direction_are_of_a_teacher_of_runs_or_an_aim() -> 
         "PSNR to the teacher", "-FD to the teacher", "PSNR of the source", "correlation", "frames/s",
         "frames per call", "minus step at borders", "-distance of class shares", "the item, in another colour", LOG_P,
     }  # fmt: skip
-    assert {each.system for each in CLAIMS if each.is_aim} == {
+    assert {each.system for each in CLAIMS if each.search is not None} == {
         "FK steering", "SVDD", "RBF", "noise search", "REINFORCE on the start",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("plain_steps", "needs"), [((40,), True), ((10,), False), ((10, 20, 40), False)])
+def test_a_search_is_exempt_next_to_controls_of_as_many_steps(plain_steps: tuple[int, ...], needs: bool) -> None:
+    assert needs_direction(replace(claim(LOG_P), search=Search(10, plain_steps))) is needs
 
 
 @pytest.mark.parametrize(("gain", "error", "is_wrong"), [(1.0, 0.1, False), (-1.0, 0.6, False), (-1.0, 0.4, True)])
