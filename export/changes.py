@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.lora.merge import merge
+from fewstep.export.lora.merge import merge, refuse_added_doras
 from fewstep.export.lora.slots import SlotRequest, find_slots
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.export.spec import Source, Spec
@@ -60,6 +60,7 @@ def apply_changes(
         )
     companions = source.companions.with_loras(loras) if source.companions is not None else None
     encoders = source.companions.encoders if source.companions is not None else ()
+    refuse_added_doras(source.module, loras)
     for lora in loras:
         merge(source.module, lora)  # a LoRA that does not fit changes nothing
         _mark(source.module)

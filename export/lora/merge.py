@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER) -> None:
     """Add a LoRA file's update for the network `component` to the weights of its module, in float32. Strength 0 changes
-    nothing.
+    nothing, except that the magnitudes of a DoRA of peft rescale the weights, as in peft.
 
     Raises UserError if the module lacks a layer or its shape differs; then nothing is changed. Also raises UserError if
     a weight exceeds float32; then the module is unusable.
@@ -28,14 +28,32 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     ]
     for layer, layers, parts in updates:  # check shapes first, so that a failure changes nothing
         _check_fit(lora, layer, layers, parts)
-    if lora.strength == 0:
-        return
     for layer, layers, parts in updates:
+        if lora.strength == 0 and "magnitude" not in parts:
+            continue
         for own, name, value in _updates(layers, parts, lora.scale(component, layer), lora.strength):
             if not bool(value.isfinite().all()):
                 what = f"{lora.name} turns weights of {layer!r} into NaN or infinity"
                 raise UserError(what, "check its alpha, and give a smaller strength")
             setattr(own, name, _parameter(value.contiguous()))  # other layers may share the previous one
+
+
+def refuse_added_doras(module: "torch.nn.Module", loras: Sequence[Lora], component: Component = DENOISER) -> None:
+    """Raise UserError if one file has magnitudes (DoRA) for a layer that another file changes too.
+
+    diffusers has two results: fuse_lora rescales the sum of the weight and both updates, and active adapters add what
+    each does to the weight alone.
+    """
+    names = tuple(layers_with_weights(module))
+    changed: dict[str, tuple[Lora, bool]] = {}
+    for lora in loras:
+        for layer, places in lora.match_layers(names, type(module).__name__, component).items():
+            is_dora = bool({"magnitude", "dora_scale"} & lora.updates[component, layer].keys())
+            for place in places:
+                other, has_dora = changed.setdefault(place, (lora, is_dora))
+                if other is not lora and (is_dora or has_dora):
+                    what = f"{other.name} and {lora.name} both change layer {place!r}, and one of them is a DoRA"
+                    raise UserError(what, "merge both with diffusers' fuse_lora, and export the merged network")
 
 
 def _to_tensors(parts: Parts) -> "Tensors":

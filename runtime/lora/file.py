@@ -27,8 +27,24 @@ FORMS = ("LORA", "LOHA", "LOKR")  # values of peft_type in peft's configuration
 # Values of peft's init_lora_weights that leave the trained weights as they are. Others, such as pissa and olora,
 # subtract the initial update from them, so that the file fits changed weights only.
 PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
-# Fields with which peft's LoRA is more than an update of weights: it depends on tokens, or on other layers
-BEYOND_WEIGHTS = ("alora_invocation_tokens", "layer_replication", "arrow_config")
+# Fields with which peft's LoRA is more than an update of weights: it depends on tokens or on other layers, the file has
+# other parts besides, or the factors belong to other weights. A file that lacks those parts is not complete.
+BEYOND_WEIGHTS = (
+    "alora_invocation_tokens",
+    "layer_replication",
+    "arrow_config",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "ensure_weight_tying",
+    "lora_bias",
+    "megatron_config",
+    "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts that each form needs
 NAMED = 3  # how many keys or layers an error names
 LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
@@ -41,6 +57,7 @@ NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4",
 Floats = NDArray[np.float32]
 Parts = Mapping[str, Floats]  # part (named as in `keys.py`) -> its array
 Names = tuple[str, ...]
+Updates = Mapping[tuple[Component, str], Parts]  # by network and layer, named as in the file
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ class Lora:
     name: str  # without a folder
     sha256: str
     strength: float
-    updates: Mapping[tuple[Component, str], Parts]
+    updates: Updates
     configs: Mapping[Component, AdapterConfig] = field(default_factory=dict)
 
     def scale(self, component: Component, layer: str) -> AlphaScale:
@@ -153,10 +170,10 @@ def lora_of(path: Path, strength: float) -> Lora:
             raise UserError(f"{file.name}: the alpha of layer {layer!r} has {alpha.size} numbers, not 1", COPY_AGAIN)
     if any(key.startswith("base_model.model.") for key in tensors):
         _check_kronecker_axes(file.name, loaded)
-    return Lora(path.name, file_sha256(file), strength, loaded, _configs(file, path.is_dir(), metadata))
+    return Lora(path.name, file_sha256(file), strength, loaded, _configs(file, path.is_dir(), metadata, loaded))
 
 
-def _check_kronecker_axes(name: str, updates: Mapping[tuple[Component, str], Parts]) -> None:
+def _check_kronecker_axes(name: str, updates: Updates) -> None:
     """Raise UserError for a full LoKr factor of a one-dimensional convolution in a file of peft. Its Kronecker product
     orders the factors' axes differently from LyCORIS's."""
     for (_, layer), parts in updates.items():
@@ -254,13 +271,17 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         return values.astype(np.float32).reshape(tuple(shape))
 
 
-def _configs(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> dict[Component, AdapterConfig]:
+def _configs(
+    file: Path, is_folder: bool, metadata: Mapping[str, str], updates: Updates
+) -> dict[Component, AdapterConfig]:
     """Read the configuration of each network: peft's, from its file in the same folder, or diffusers', from the
     metadata. Networks without one are left out."""
     of_peft = file.with_name(CONFIG)
     try:
         if of_peft.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
-            config = _config(file.name, json.loads(of_peft.read_bytes()))
+            own = json.loads(of_peft.read_bytes())
+            config = _config(file.name, own, {layer: parts for (_, layer), parts in updates.items()})
+            _check_targets(file.name, own, [layer for _, layer in updates])
             return dict.fromkeys(get_args(Component), config)
         fields = json.loads(metadata[METADATA]) if METADATA in metadata else {}
         grouped: dict[Component, dict[str, Any]] = {}
@@ -269,22 +290,35 @@ def _configs(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> dict[C
             component = next((each for each in get_args(Component) if each == network), DENOISER)
             is_prefixed = component != DENOISER or network in PREFIXES
             grouped.setdefault(component, {})[own if is_prefixed else name] = value
-        return {component: _config(file.name, own) for component, own in grouped.items()}
+        return {
+            component: _config(
+                file.name, own, {layer: parts for (at, layer), parts in updates.items() if at == component}
+            )
+            for component, own in grouped.items()
+        }
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
 
 
-def _config(name: str, fields: Mapping[str, Any]) -> AdapterConfig:
+def _of(component: Component, updates: Updates) -> dict[str, Parts]:
+    return {layer: parts for (network, layer), parts in updates.items() if network == component}
+
+
+def _config(name: str, fields: Mapping[str, Any], updates: Mapping[str, Parts]) -> AdapterConfig:
     """Return the configuration of one network from peft's fields. Raises UserError for a file that cannot be merged,
     and ValueError or TypeError for a damaged one."""
     if fields.get("peft_type", FORMS[0]) not in FORMS:
         raise UserError(f"{name} has the type {fields['peft_type']}", KNOWN)
     if fields.get("fan_in_fan_out"):
         raise UserError(f"{name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
-    if beyond := next((each for each in BEYOND_WEIGHTS if fields.get(each)), None):
+    beyond = next((each for each in BEYOND_WEIGHTS if fields.get(each)), None)
+    if fields.get("bias") not in (None, "none"):
+        beyond = f"bias {fields['bias']!r:.20}"
+    if beyond:
         raise UserError(f"{name} was trained with {beyond}, which is more than an update of weights", KNOWN)
     if (start := fields.get("init_lora_weights", True)) not in PLAIN_STARTS:
         raise UserError(f"{name} fits the weights that the initialization {start!r:.20} changed", CONVERT)
+    _check_magnitudes(name, bool(fields.get("use_dora")), updates)
     has_ranks = fields.get("peft_type") == "LOKR"  # arrays of the other forms show their rank
     return AdapterConfig(
         _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
@@ -293,6 +327,36 @@ def _config(name: str, fields: Mapping[str, Any]) -> AdapterConfig:
         bool(fields.get("use_rslora")),
         _numbers("rank_pattern", fields) if has_ranks else {},
     )
+
+
+def _check_magnitudes(name: str, is_dora: bool, updates: Mapping[str, Parts]) -> None:
+    """Raise UserError if use_dora and the magnitudes in the file contradict each other: peft would start magnitudes
+    anew, or leave those of the file out."""
+    for layer, parts in updates.items():
+        if is_dora and "up" in parts and not {"magnitude", "dora_scale"} & parts.keys():
+            raise UserError(f"{name} has use_dora, but no magnitudes of layer {layer!r}", COPY_AGAIN)
+        if not is_dora and "magnitude" in parts:
+            what = f"{name} has magnitudes of layer {layer!r}, but its configuration does not have use_dora"
+            raise UserError(what, 'set "use_dora" to true if it was trained as a DoRA')
+
+
+def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) -> None:
+    """Raise UserError for a layer of a file of peft that its configuration excludes: peft would leave its update out.
+    Regular expressions are not matched, because matching one may never end."""
+    targets, excluded, indexes = (
+        fields.get(key) for key in ("target_modules", "exclude_modules", "layers_to_transform")
+    )
+    numbers = {str(each) for each in (indexes if isinstance(indexes, list) else [] if indexes is None else [indexes])}
+    for layer in layers:
+        wrong = ""
+        if isinstance(targets, list) and not any(layer.endswith(f".{each}") or layer == each for each in targets):
+            wrong = "target_modules"
+        elif isinstance(excluded, list) and any(layer.endswith(f".{each}") for each in excluded):
+            wrong = "exclude_modules"
+        elif isinstance(targets, list) and numbers and not numbers & {*layer.split(".")}:
+            wrong = "layers_to_transform"
+        if wrong:
+            raise UserError(f"{name} changes layer {layer!r}, which its {wrong} leaves out", COPY_AGAIN)
 
 
 def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:

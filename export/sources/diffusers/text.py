@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fewstep.export.companions import Companion
-from fewstep.export.lora.merge import merge
+from fewstep.export.lora.merge import merge, refuse_added_doras
 from fewstep.export.sources.diffusers import text_modules as modules
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
@@ -211,9 +211,10 @@ def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], lo
     loaded = []
     for component, kind in recipe.encoders.items():
         encoder = _load_encoder(folder, component, kind)
-        for lora in loras:
-            if lora.layers(component):
-                merge(encoder, lora, component)
+        own = [lora for lora in loras if lora.layers(component)]
+        refuse_added_doras(encoder, own, component)
+        for lora in own:
+            merge(encoder, lora, component)
         loaded.append(encoder)
     return recipe.make(loaded, text)
 

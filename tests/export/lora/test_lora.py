@@ -314,6 +314,20 @@ def test_the_strength_of_a_dora_of_peft_multiplies_its_factors(tmp_path: Path) -
     torch.testing.assert_close(module[0].weight.detach(), magnitude[:, None] * moved / moved.norm(dim=1, keepdim=True))
 
 
+def test_a_dora_of_peft_at_strength_0_rescales_as_peft_does(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 5))
+    weight, magnitude = module[0].weight.detach().clone(), 0.5 + torch.rand(5)
+    parts = {
+        "lora_A.weight": torch.ones(1, 3),
+        "lora_B.weight": torch.ones(5, 1),
+        "lora_magnitude_vector": magnitude,
+    }
+    save_file({f"0.{part}": tensor for part, tensor in parts.items()}, tmp_path / "a.safetensors")
+    merge(module, read_lora(f"{tmp_path / 'a.safetensors'}:0"))
+    expected = magnitude[:, None] * weight / weight.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(module[0].weight.detach(), expected)
+
+
 def test_magnitudes_may_be_those_of_the_inputs(tmp_path: Path) -> None:
     """LyCORIS stores them as [1, in]: each input's weights then have the norm in the file."""
     module = nn.Sequential(nn.Linear(3, 5))

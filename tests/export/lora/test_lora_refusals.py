@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.export.lora.merge import merge
+from fewstep.export.lora.merge import merge, refuse_added_doras
 from fewstep.plans.errors import UserError
 from fewstep.runtime.lora.file import read_lora
 from tests.export.lora.lora_files import Wrapped, assert_same
@@ -124,6 +124,69 @@ def test_a_file_that_cannot_be_read_is_one_line(
     prepare(tmp_path)
     with pytest.raises(UserError, match=says):
         read_lora(f"{tmp_path}/{text}" if text else str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"fan_in_fan_out": True}, "was trained on transposed weights (fan_in_fan_out)"),
+        ({"init_lora_weights": "olora"}, "fits the weights that the initialization 'olora' changed"),
+        ({"init_lora_weights": "pissa"}, "fits the weights that the initialization 'pissa' changed"),
+        ({"init_lora_weights": "corda"}, "fits the weights that the initialization 'corda' changed"),
+        ({"bias": "all"}, "was trained with bias 'all', which is more than"),
+        ({"bias": "lora_only"}, "was trained with bias 'lora_only', which is more than"),
+        ({"lora_bias": True}, "was trained with lora_bias, which is more than"),
+        ({"modules_to_save": ["head"]}, "was trained with modules_to_save, which is more than"),
+        ({"trainable_token_indices": [1]}, "was trained with trainable_token_indices, which is more than"),
+        ({"target_parameters": ["experts"]}, "was trained with target_parameters, which is more than"),
+        ({"layer_replication": [[0, 1]]}, "was trained with layer_replication, which is more than"),
+        ({"arrow_config": {"top_k": 3}}, "was trained with arrow_config, which is more than"),
+        ({"megatron_config": {"a": 1}}, "was trained with megatron_config, which is more than"),
+        ({"ensure_weight_tying": True}, "was trained with ensure_weight_tying, which is more than"),
+        ({"use_qalora": True}, "was trained with use_qalora, which is more than"),
+        ({"kasa_config": {"beta": 1}}, "was trained with kasa_config, which is more than"),
+        ({"use_dora": True}, "has use_dora, but no magnitudes of layer 'base_model.model.0'"),
+        ({"target_modules": ["1"]}, "changes layer 'base_model.model.0', which its target_modules leaves out"),
+        ({"exclude_modules": ["0"]}, "changes layer 'base_model.model.0', which its exclude_modules leaves out"),
+        ({"target_modules": ["0"], "layers_to_transform": [1]}, "which its layers_to_transform leaves out"),
+        ({"target_modules": ["0"], "layers_to_transform": 1}, "which its layers_to_transform leaves out"),
+    ],
+)
+def test_a_field_of_peft_that_changes_the_result_is_applied_or_refused(
+    tmp_path: Path, fields: dict[str, object], says: str
+) -> None:
+    config(tmp_path, json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, **fields}))
+    with refuses(says, ()):
+        read_lora(str(tmp_path))
+
+
+def test_the_fields_of_a_new_configuration_of_peft_are_accepted(tmp_path: Path) -> None:
+    """Defaults of a later release may not be empty."""
+    peft = pytest.importorskip("peft")
+    fields = peft.LoraConfig(r=1, target_modules=["0"], layers_to_transform=[0]).to_dict()
+    config(tmp_path, json.dumps(fields, default=sorted))
+    assert read_lora(str(tmp_path)).scale("denoiser", "0").alpha == 8.0
+
+
+def test_magnitudes_that_a_configuration_lacks_are_named(tmp_path: Path) -> None:
+    config(tmp_path, '{"use_dora": false}')
+    tensors = {f"base_model.model.0.lora_{part}.weight": torch.ones(1, 1) for part in "AB"}
+    magnitude = {"base_model.model.0.lora_magnitude_vector": torch.ones(1)}
+    save_file(tensors | magnitude, tmp_path / "adapter_model.safetensors")
+    with refuses("has magnitudes of layer 'base_model.model.0', but its configuration does not have use_dora", ()):
+        read_lora(str(tmp_path))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_dora_and_another_file_on_one_layer_are_refused(tmp_path: Path, order: tuple[int, int]) -> None:
+    plain = {"unet.0.lora_A.weight": torch.ones(1, 3), "unet.0.lora_B.weight": torch.ones(5, 1)}
+    save_file(plain, tmp_path / "plain.safetensors")
+    save_file(plain | {"unet.0.lora_magnitude_vector": torch.ones(5)}, tmp_path / "dora.safetensors")
+    loras = [read_lora(str(tmp_path / f"{name}.safetensors")) for name in ("plain", "dora")]
+    module = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 3))
+    refuse_added_doras(module, [loras[0]] * 2)
+    with refuses("both change layer '0', and one of them is a DoRA", "fuse_lora"):
+        refuse_added_doras(module, [loras[place] for place in order])
 
 
 PATTERN = '{"alpha_pattern": {"(((((((((((.*)*)*)*)*)*)*)*)*)*)*)*!": 1.0}}'  # which matches for ever
