@@ -43,9 +43,14 @@ def branch_values(
     for branch, overrides in branches.items():
         if not isinstance(overrides, Mapping):
             raise UserError(f"branch {branch!r} is {overrides!r}, not a mapping of conditions to values", BRANCHES_FIX)
-        for name in overrides:
+        if not overrides:
+            raise UserError(f"branch {branch!r} sets no condition, so it equals the branch 'cond'", BRANCHES_FIX)
+        for name, values in overrides.items():
             if name not in by_name:
                 raise UserError(f"branch {branch!r} sets unknown condition {name!r}", f"set one of {list(by_name)}")
+            if values is None and by_name[name].null is None and name not in nulls:
+                what = f"branch {branch!r} sets condition {name!r} to None, but it has no null value"
+                raise UserError(what, "give its values")
         unset = {name for name, values in overrides.items() if values is None}
         merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
         checked = conditions.check(takes, merged, samples)

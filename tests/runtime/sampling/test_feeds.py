@@ -13,6 +13,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
+from fewstep.runtime.sampling.feeds import branch_values
 from tests.bundles import with_manifest_fields
 from tests.refusals import refuses
 
@@ -111,3 +112,11 @@ def test_a_large_condition_is_there_once_for_all_steps(sampler: Sampler) -> None
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seen == [0.5] * 50 and peak < 10e6
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_none_in_a_branch_needs_a_null_value(shared: bool) -> None:
+    """A shared condition has the sample's value in all branches; None does not mean that value."""
+    label = Condition("label", "group", low=0, high=2, shared=shared)
+    with refuses("branch 'uncond' sets condition 'label' to None, but it has no null value"):
+        branch_values((label,), {"label": [1]}, {"uncond": {"label": None}}, 1)

@@ -182,6 +182,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"branches": "negative"}, "branches 'negative' is not a mapping"),
         ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, not a mapping"),
         ({"guidance": 2.0, "branches": {"unkond": {"class": [1]}}}, "branches sets 'unkond', which the plan does not"),
+        ({"guidance": 2.0, "branches": {"uncond": {}}}, "branch 'uncond' sets no condition, so it equals the branch"),
         ({"strength": 0.5}, "the plan starts from 'image'"),
         ({"given": {"image": PICTURE}}, "the plan does not take 'image'; it takes none; give a strength"),
         ({"hold": Hold(PICTURE, 2)}, "the mask of hold ranges from 2 to 2"),
