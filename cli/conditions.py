@@ -29,7 +29,8 @@ def parse_conditions(
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
+            example = f"{known[0].name}=VALUE" if known else "class=3"
+            raise UserError(f"condition {text!r} is not NAME=VALUE", f"write it as --condition {example}")
         if value.startswith("@"):
             if name not in shapes:
                 check(known, {name: []}, 0)  # names the conditions that there are

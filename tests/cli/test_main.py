@@ -81,7 +81,7 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("-c", "class=hat"), "'hat'", "bag"),
         (("-c", "class=9"), "9", ()),
         (("-c", "colour=1", "-c", "class=1"), "'colour'", "class"),
-        (("-c", "class"), "NAME=VALUE", ()),
+        (("-c", "1"), "condition '1' is not NAME=VALUE", "--condition class=VALUE"),
         (("--seed", "-5", *RUN), "seed -5", ()),
         (("-n", "0", *RUN), "0 samples", ()),
         (("-o", "grid.jpeg", *RUN), "grid.jpeg", ".png"),
