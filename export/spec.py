@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import Any, Protocol, cast, get_args, get_type_hints
 
 import msgspec
-import numpy as np
 
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
@@ -24,8 +22,9 @@ from fewstep.plans.names.grid_name import parse_grid
 from fewstep.plans.prediction import check_prediction
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.runtime.bundle.conditions import find_unnamed, has_typical_within_limits
 from fewstep.runtime.bundle.consistency import interface_problems
-from fewstep.runtime.bundle.manifest import Carried, Condition, Description, DType, Manifest, NamedOutput
+from fewstep.runtime.bundle.manifest import Carried, Description, DType, Manifest, NamedOutput
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.kinds.lora_slots import LoraSlots
@@ -202,8 +201,11 @@ def _check_conditions(spec: Spec) -> None:
             raise UserError(f"{what} has no bounds", "give low and high")
         if condition.shared and (condition.null, condition.null_file) != (None, None):
             raise UserError(f"{what} is shared and has a null value", "leave out null or shared")
-        if condition.typical is not None and not _lies_within(condition.typical, condition):
+        if condition.typical is not None and not has_typical_within_limits(condition):
             raise UserError(f"{what} has typical {list(condition.typical)}", "give increasing numbers from low to high")
+        if (unnamed := find_unnamed(condition)) is not None:
+            fix = "give a label for each integer from 0 to high, or none"
+            raise UserError(f"{what} has {len(condition.labels)} labels, and none for {unnamed}", fix)
 
 
 def _check_prediction(spec: Spec) -> None:
@@ -265,7 +267,11 @@ CHECKS = (  # in this order: a check may rely on those before it
     SpecRule("shapes, sizes, schedule and conditions", "do not contradict each other", _check_interface),
     SpecRule("properties of some denoisers, such as units", "fit the rest of the Spec", _check_kinds),
     SpecRule("a second time", "excludes separate times of positions, and tokens", _check_second_time),
-    SpecRule("integer conditions", "have bounds, and each typical range lies within its bounds", _check_conditions),
+    SpecRule(
+        "integer conditions",
+        "have bounds, which labels cover, and each typical range lies within its bounds",
+        _check_conditions,
+    ),
     SpecRule("the prediction", "exists on the kind of schedule", _check_prediction),
     SpecRule("the default grid", "has times on the schedule, and tokens have none", _check_grid),
     SpecRule("the scheduler's config", "has the schedule and the prediction of the Spec", _check_scheduler),
@@ -281,13 +287,6 @@ def _fix(place: str) -> str:
     of = {field.name: field.type for field in msgspec.structs.fields(Spec)}
     own = (each.FIX for each in get_args(of[name]) if isinstance(each, type) and issubclass(each, Kind))
     return next(own, "") or FIXES[name]
-
-
-def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:
-    low = -inf if condition.low is None else condition.low
-    high = inf if condition.high is None else condition.high
-    ends = np.concatenate([np.atleast_1d(end) for end in typical])
-    return bool(((low <= ends) & (ends <= high)).all())
 
 
 class Reference(Protocol):

@@ -9,7 +9,7 @@ SKIPPING = '''
 """A random U-Net of two resolutions."""
 
 import torch
-from fewstep.export.spec import Condition, Spec
+from fewstep.export import Condition, Spec
 from fewstep.plans.spec import ScheduleSpec
 
 

@@ -52,6 +52,22 @@ def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
     return fits and bool(np.isfinite([low.sum(), high.sum()]).all() and (low <= high).all())
 
 
+def has_typical_within_limits(condition: Condition) -> bool:
+    """Return whether the typical range, if there is one, lies between the limits."""
+    low = -math.inf if condition.low is None else condition.low
+    high = math.inf if condition.high is None else condition.high
+    ends = np.concatenate([np.atleast_1d(end) for end in condition.typical or ()] or [np.empty(0)])
+    return bool(((low <= ends) & (ends <= high)).all())
+
+
+def find_unnamed(condition: Condition) -> int | None:
+    """Return an accepted integer that no label names, although the condition has labels. None if there is none."""
+    if not condition.labels or condition.low is None or condition.high is None:
+        return None
+    ends = (int(condition.low), int(condition.high))
+    return next((number for number in ends if not 0 <= number < len(condition.labels)), None)
+
+
 def _is_rounded(number: float) -> bool:
     """Return True for an integer that float64, the type of a manifest's numbers, cannot represent."""
     return isinstance(number, int) and float(number) != number

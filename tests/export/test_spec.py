@@ -81,6 +81,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (plain, one(shape=(-1,), dtype="float32"), "'shape' .*: .-1. is not a shape"),
     (plain, label(input="time"), "two inputs named 'time'"),
     (plain, label(input="carried_c"), "has a condition with the input 'carried_c'"),
+    (plain, label(low=1, high=3, labels=("a", "b", "c")), "condition 'c' of spec 's' has 3 labels, and none for 3;"),
     (plain, label(null=10, shared=True), "condition 'c' of spec 's' is shared and has a null value; leave out null"),
     (plain, label(low=3), "'low' of condition 'c' of spec 's': 3 is above"),
     (plain, label(dtype="uint8", high=300), "'high' .*: 300 is not a valid uint8"),
