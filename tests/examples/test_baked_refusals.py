@@ -129,11 +129,12 @@ def test_the_program_of_node_ends_in_one_line() -> None:
         ("18446744073709551616", "the seed 18446744073709551616 is larger than 9007199254740991"),
         ("-1", "-1 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
         ("1.5", "1.5 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
-        ("kind=1 kind=2 0", "kind is given twice, and one value fills it for all samples"),
+        ("kind=1,kind=2,0", "kind is given twice, and one value fills it for all samples"),
+        ("speed= ,0", "speed=  is neither a seed, a whole number from 0 on, nor NAME=VALUE"),  # a blank would be 0
     ],
 )
 def test_node_refuses_other_seeds_and_a_second_value(given: str, said: str) -> None:
-    command = [str(NODE), str(EXAMPLES / "sample.mjs"), "none.onnx", "out.f32", *given.split()]
+    command = [str(NODE), str(EXAMPLES / "sample.mjs"), "none.onnx", "out.f32", *given.split(",")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"sample.mjs: {said}\n")
 

@@ -19,7 +19,8 @@ struct Arguments {
     std::vector<std::uint64_t> seeds;
 };
 
-// NAME=VALUE... SEED..., from the argument `first` on. No seeds if one of them is neither, or a seed is above 2^64 - 1.
+// NAME=VALUE... SEED..., from the argument `first` on. No seeds if one of them is neither, a name is given twice, or a
+// seed is above 2^64 - 1.
 inline Arguments parsed(int count, char** arguments, int first) {
     Arguments found;
     for (int place = first; place < count; ++place) {
@@ -35,8 +36,8 @@ inline Arguments parsed(int count, char** arguments, int first) {
             errno = 0;
             found.seeds.push_back(std::strtoull(number.c_str(), nullptr, 10));
             if (errno == ERANGE) return {};
-        } else {
-            found.conditions[text.substr(0, equals)] = value;
+        } else if (!found.conditions.emplace(text.substr(0, equals), value).second) {
+            return {};
         }
     }
     return found;

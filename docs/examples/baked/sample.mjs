@@ -14,7 +14,8 @@ const LEAST = { float32: 70, float16: 40, bfloat16: 30, int8: 30 }; // dB: other
 const LEAST_SAME = 0.5; // of the tokens
 const [file, output, ...rest] = process.argv.slice(2);
 const checks = file === "--check" && output;
-const seeds = rest.filter((each) => /^\d+$/.test(each)), pairs = rest.filter((each) => /^[^=]+=[^=]+$/.test(each));
+const seeds = rest.filter((each) => /^\d+$/.test(each));
+const pairs = rest.filter((each) => /^[^=]+=[^=]*[^=\s][^=]*$/.test(each));
 const unknown = rest.find((each) => !seeds.includes(each) && !pairs.includes(each));
 if (unknown !== undefined && !checks) refuse(`${unknown} is neither a seed, a whole number from 0 on, nor NAME=VALUE`);
 if (!seeds.length && !checks) {
