@@ -120,9 +120,10 @@ def module_evaluator(source: Source) -> Evaluate | None:
     """Return a function that runs a source's original module; None if the source must be traced first."""
     if not isinstance(source, TorchSource):
         return None
-    from fewstep.export.verification.reference import run_module  # imports torch, which ONNX files do not need
+    from fewstep.export.verification.reference import prepare_module, run_module  # imports torch, unlike ONNX files
 
-    return partial(run_module, source.module.eval().cpu().float(), source.spec)
+    prepare_module(source.module)
+    return partial(run_module, source.module, source.spec)
 
 
 def time_one_sample(source: Source) -> float | None:

@@ -15,16 +15,18 @@ from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.tracing.capture import capture
-from fewstep.export.tracing.export_errors import NumpyError, find_input_change
+from fewstep.export.tracing.export_errors import NumpyError, describe_random_operation, find_input_change
 from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.tracing.weights.mapped_weights import release
+from fewstep.export.verification.bisect import NO_DRAWS
 from fewstep.export.verification.reference import (
     OF_SIZES,
     OTHERWISE,
     TorchReference,
-    call_module,
+    first_call,
     forward_signature,
+    prepare_module,
     select_prediction,
 )
 from fewstep.graph.extents import free_ports
@@ -56,7 +58,7 @@ def trace(
     """
     if isinstance(module, TracedForm):
         module.check_spec(spec)
-    module = module.eval().cpu().float()
+    prepare_module(module)
     check_weights(module)
     _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
     free_sizes.check_forward(module, spec, example_inputs, TRACE_BATCH)
@@ -75,6 +77,8 @@ def trace(
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:
         raise UserError(f"{module_name(module)} fixes the batch of {fixed[0]!r}", "use x.shape[0] instead of a number")
+    if "dropout" in (drawn := describe_random_operation(module, program)):  # whose form in ONNX drops nothing
+        raise UserError(f"{module_name(module)} draws random numbers{drawn}", NO_DRAWS)
     reference = TorchReference(module, spec, program, fix=OF_SIZES if spec.sizes else OTHERWISE)
     return TracedDenoiser(replace(graph, name=spec.name), reference)
 
@@ -139,7 +143,7 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    returned, fix = call_module(module, spec, example), _return_fix(spec)
+    returned, fix = first_call(module, spec, example), _return_fix(spec)
     if spec.other_outputs:
         _check_beside(module, spec, returned, len(example[0]))
     output = select_prediction(spec, returned)

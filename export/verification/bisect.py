@@ -27,6 +27,7 @@ from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
+NO_DRAWS = "remove its random draws: the sampler draws the noise"
 AT_ONCE = 8  # tensors compared in one run
 FLOAT16_TOLERANCE = 2e-2  # share of the largest absolute value: the loss that float16 rounding may cause
 
@@ -138,7 +139,7 @@ def explain_mismatch(
 def explain_randomness(reference: Reference, point: ComparisonPoint) -> UserError:
     return UserError(
         f"{reference.name} returns a different output each time{reference.random_operation()}, at {point}",
-        "remove its random draws: the sampler draws the noise",
+        NO_DRAWS,
     )
 
 

@@ -78,6 +78,13 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
     yield from usual[singles:]
 
 
+def feeds_of_other_values(spec: Spec, batch: int) -> dict[str, Array]:
+    """Return random inputs of a batch at the cleanest time, for a second call of a module."""
+    schedule = NoiseSchedule(spec.schedule)
+    time = schedule.cleanest.network
+    return _feeds(spec, time, [time], batch, batch)
+
+
 def _is_seen(edge: ConditionEdge, points: Sequence[ComparisonPoint]) -> bool:
     """Return True if a scalar condition has the value of `edge` at one of the points, and the value is not its null
     value."""

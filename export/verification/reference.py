@@ -12,6 +12,8 @@ import torch
 from fewstep.export.error_text import error_location, module_name
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.export_errors import describe_random_operation
+from fewstep.export.tracing.kept_values import refuse_kept_values
+from fewstep.export.verification.points import feeds_of_other_values
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import STOPS, UserError, first_line
 
@@ -83,6 +85,21 @@ class TorchReference:
 def _to_tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
     """Convert feeds to tensors. They must be in the order of the module's arguments."""
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values())
+
+
+def prepare_module(module: torch.nn.Module) -> None:
+    """Put a module in evaluation mode, on the CPU, in float32. (A `train` of the user's may return nothing.)"""
+    module.eval()
+    module.cpu().float()
+
+
+def first_call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """Call the module for the first time. Raises UserError if it keeps values of this call that change later ones."""
+
+    def call_with_others() -> Any:
+        return call_module(module, spec, _to_tensors(feeds_of_other_values(spec, len(inputs[0]))))
+
+    return refuse_kept_values(module, lambda: call_module(module, spec, inputs), call_with_others)
 
 
 def run_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:

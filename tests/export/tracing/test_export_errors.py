@@ -215,7 +215,7 @@ SAID = [
     (Item, "Net returns a different output for a sample alone than in its batch, at time 332, batch 4, from node"),
     (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; remove"),
     (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_export_errors.py:N)), {RANDOM}"),
-    (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
+    (Dropping, "draws random numbers (aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N))"),
     (Changing, "block (Changing) of First changes its input in place; create a new tensor, like x = x"),
     (ThreeOnly, f"blocks.1 (ThreeOnly) of Net fixes the batch ({HERE}: return self.conv(x).reshape(3, 2, 4, 4)); use"),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX equivalent (test_export_errors.py:N){NO_FORM}"),
