@@ -20,12 +20,14 @@ from fewstep.export.sources.diffusers import text_modules as modules
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
     COPY_AGAIN,
+    INDEX,
     TOKENIZER_CONFIG,
     Folder,
     find_weights,
     float_bytes,
 )
 from fewstep.export.sources.diffusers.loading import load_pretrained
+from fewstep.export.sources.diffusers.remote_code import NO_CODE
 from fewstep.export.sources.diffusers.tokenizer import (
     TokenizerFile,
     import_transformers,
@@ -226,6 +228,7 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
         _check_tokenizer_config(folder, _tokenizer_of(component))
+        _check_tokenizer_class(folder, _tokenizer_of(component), tokenizer)
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
         if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
             length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
@@ -249,6 +252,29 @@ def _check_tokenizer_config(folder: Folder, tokenizer: str) -> None:
         if folder.config(tokenizer).get(setting) == value:
             what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {setting} {value!r}, which fewstep does not read"
             raise UserError(what, "remove the text encoders from model_index.json, and give encoded texts")
+
+
+def _check_tokenizer_class(folder: Folder, component: str, tokenizer: TokenizerFile) -> None:
+    """Raise UserError if the class that the index names reads texts differently from the tokenizer of the files."""
+    from tokenizers import Tokenizer
+
+    home = folder.path / component
+    kind = getattr(import_transformers(home), folder.class_of(component), None)
+    if kind is None:  # diffusers could not load it either
+        return
+    try:
+        theirs = kind.from_pretrained(home, local_files_only=True, **NO_CODE)
+        expected = [list(theirs(text.lower()).input_ids) for text in TRIED]
+    except Exception:  # as above; transformers raises many unrelated classes
+        return
+    ours = Tokenizer.from_str(tokenizer.content.decode())
+    for text, wanted in zip(TRIED, expected, strict=True):
+        if ours.encode(text.lower()).ids != wanted:
+            what = f"{folder.path / INDEX} says that {component} is a {kind.__name__}, which reads {text!r} as {wanted}"
+            raise UserError(
+                f"{what}, and its files as {ours.encode(text.lower()).ids}",
+                "name the class that wrote the files, or write the folder again with save_pretrained",
+            )
 
 
 def _tokenizer_of(encoder: str) -> str:

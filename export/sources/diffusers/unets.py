@@ -25,6 +25,14 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
+# Pipelines that do not pad their "text": an encoded image is one token, and the empty prompt has a start and an end
+TOKENS_OF_PIPELINES = {
+    "StableDiffusionImageVariationPipeline": 1,
+    "PaintByExamplePipeline": 1,
+    "MarigoldDepthPipeline": 2,
+    "MarigoldIntrinsicsPipeline": 2,
+    "MarigoldNormalsPipeline": 2,
+}
 SCORE, NULL_SCORE = 6.0, 2.5  # of the branches of SDXL's refiner, which reads a score instead of the target size
 SCORES = (1.0, 10.0)
 SIZES = (0.0, 1024.0)  # range of sizes and crops
@@ -84,7 +92,9 @@ def UNet1DModel(config: Config, folder: Folder) -> Interface:
 
 
 def _text_tokens(folder: Folder) -> int:
-    """Return the number of tokens of a text. A pipeline pads it to the maximum of its tokenizer."""
+    """Return the number of tokens of a text. Most pipelines pad it to the maximum of their tokenizer."""
+    if folder.pipeline in TOKENS_OF_PIPELINES:
+        return TOKENS_OF_PIPELINES[folder.pipeline]
     second = "" if folder.config("text_encoder") else "_2"  # the refiner of SDXL has only the second encoder
     encoder, tokenizer = f"text_encoder{second}", f"tokenizer{second}"
     config = dict(folder.config(encoder))

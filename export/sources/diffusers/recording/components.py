@@ -159,6 +159,7 @@ def _build_component(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{home} is not the config of a {class_name} ({reason})", GIVE_PIPELINE) from error
     if is_denoiser:
+        folder.check_class(name)
         denoisers[name] = OutputShapes(name, build)
         return network
     if is_small(network):

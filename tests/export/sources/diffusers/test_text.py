@@ -122,6 +122,37 @@ def test_the_positions_of_a_whole_clip_are_those_of_its_texts(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("pipeline", "tokens"),
+    [
+        ("StableDiffusionPipeline", 77),
+        ("StableDiffusionImageVariationPipeline", 1),
+        ("PaintByExamplePipeline", 1),
+        ("MarigoldDepthPipeline", 2),
+    ],
+)
+def test_a_text_has_the_tokens_that_its_pipeline_gives_the_network(pipeline: str, tokens: int, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    config = {"in_channels": 4, "sample_size": 8, "cross_attention_dim": 12}
+    assert UNet2DConditionModel(config, Folder(tmp_path)).conditions[0].shape == (tokens, 12)
+
+
+def test_an_empty_prompt_of_two_tokens_is_that_of_a_pipeline_without_padding(tmp_path: Path) -> None:
+    """As MarigoldDepthPipeline encodes its only text."""
+    pipeline = one_clip(tmp_path)
+    ids = pipeline.tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids
+    (found,) = ours(read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(2, 12))), [""])
+    same(found, pipeline.text_encoder(ids)[0])
+
+
+@pytest.mark.parametrize("kind", ["T5Tokenizer", "GPT2Tokenizer", "BertTokenizer"])
+def test_a_class_that_reads_texts_differently_from_the_tokenizers_files_is_refused(kind: str, tmp_path: Path) -> None:
+    one_clip(tmp_path)
+    write_fields(tmp_path / "model_index.json", tokenizer=["transformers", kind])
+    with refuses((f"says that tokenizer is a {kind}", "and its files as ["), "name the class that wrote the files"):
+        read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
+
+
+@pytest.mark.parametrize(
     ("field", "value"), [("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True)]
 )
 def test_a_setting_of_a_tokenizer_that_fewstep_does_not_read_is_refused(

@@ -7,7 +7,13 @@ import pytest
 
 pytest.importorskip("diffusers")
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.recording.components import _find_class, _is_component, _is_denoiser
+from fewstep.export.sources.diffusers.recording.components import (
+    _find_class,
+    _is_component,
+    _is_denoiser,
+    build_pipeline,
+)
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize("entry", [["diffusers", "AutoencoderKL"], [None, None]])
@@ -30,3 +36,17 @@ def test_a_network_that_a_pipeline_defines_is_its_denoiser_by_its_name(name: str
     from diffusers import AudioLDM2UNet2DConditionModel
 
     assert _is_denoiser(name, AudioLDM2UNet2DConditionModel) is is_denoiser
+
+
+def test_a_denoiser_whose_config_names_another_class_is_refused(tmp_path: Path) -> None:
+    """diffusers would load the class of the index, and export the one of the config."""
+    from diffusers import WanTransformer3DModel
+
+    small = {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 4, "text_dim": 4, "ffn_dim": 4}
+    config = {**WanTransformer3DModel(**small, freq_dim=4).config, "_class_name": "WanVACETransformer3DModel"}
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text(json.dumps(config))
+    index = {"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with refuses("says that transformer is a WanTransformer3DModel", "name the same class in both"):
+        build_pipeline(Folder(tmp_path))
