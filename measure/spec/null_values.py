@@ -61,21 +61,23 @@ def check_nulls(
     rows: the samples whose errors are measured. A right null value denoises as the mean over all values does: it raises
     the errors half as much as the values of other samples do. The less noise there is, the nearer its predictions are
     to those with the sample's own values, since x shows what the sample is. Those of a class stay as far from them as
-    from those with the values of other samples. A null value that samples of the file have is a value of real data,
-    unless they are unlabelled.
+    from those with the values of other samples. A class that is like several others has this sign too, so a null value
+    that samples of the file have is never recognized by it: they are of that class, or unlabelled.
     """
-    others, expected = _exchange_conditions({name: conditions[name] for name in nulls}, rows)
+    partners = _pair_rows(len(rows))
+    others, expected = _exchange_conditions({name: conditions[name] for name in nulls}, rows, partners)
     own = select_rows(conditions, rows)
     null, other = ({**own, **select_rows(values, rows)} for values in (nulls, others))
     found = _predict(network, stated, data, rows, (own, null, other))
     if score_errors(found.null) > RIGHT:
         return f"with the null values of its conditions it does not denoise: {ANOTHER}", ""
     labelled = ~(_equal_rows(null, own) | _equal_rows(null, other))
-    if _is_nearer_to_own(found, labelled):
+    in_data = _describe_null_in_data(conditions, nulls)
+    if not in_data and _is_nearer_to_own(found, labelled, partners):
         return "", ""
     added = sum(found.null[lam].error - each.error for lam, each in found.own.items())
     cost = expected * sum(found.other[lam].error - each.error for lam, each in found.own.items()) if expected else 0.0
-    is_far, in_data = added > NULL_COST * cost, _describe_null_in_data(conditions, nulls)
+    is_far = added > NULL_COST * cost
     if is_far and in_data and cost > LEAST_COST_IN_DATA:
         return f"{in_data}, and it denoises the others worse: {ANOTHER}", ""
     if is_far and cost > LEAST_COST:
@@ -107,9 +109,13 @@ def _predict(
     return found
 
 
-def _is_nearer_to_own(found: _Predictions, labelled: NDArray[np.bool_]) -> bool:
+def _is_nearer_to_own(found: _Predictions, labelled: NDArray[np.bool_], partners: NDArray[np.intp]) -> bool:
     """Return whether, at some time, the predictions with null values are clearly nearer to those with the samples' own
-    conditions than to those with the conditions of other samples."""
+    conditions than to those with the conditions of other samples.
+
+    Both samples of a pair are judged together. Where the null value is a class that is more like one of two others,
+    that adds as much for the one as it takes away for the other.
+    """
     largest = max(float(each.mean()) for each in found.apart)
     for from_own, from_other, every in zip(found.from_own, found.from_other, found.apart, strict=True):
         apart, nearer = every[labelled], 0.5 * (from_other - from_own)[labelled]
@@ -117,7 +123,8 @@ def _is_nearer_to_own(found: _Predictions, labelled: NDArray[np.bool_]) -> bool:
         if pairs < LEAST_PAIRS or every.mean() < LEAST_DISTANCE * largest:
             continue
         place = nearer.sum() / apart.sum()
-        error = np.sqrt(np.sum(np.square(nearer - place * apart))) / apart.sum()
+        rest = np.where(labelled, 0.5 * (from_other - from_own) - place * every, 0.0)
+        error = np.sqrt(0.5 * np.sum(np.square(rest + rest[partners]))) / apart.sum()  # each pair is there twice
         if place > max(NEARER_OF_FEW if pairs < FEW else NEARER, SIGNIFICANT * error):
             return True
     return False
@@ -139,15 +146,24 @@ def _describe_null_in_data(conditions: ConditionRecords, nulls: ConditionRecords
     return ""
 
 
-def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
-    """Return conditions in which these rows have the values of other rows, and a correction factor for exchanged rows
-    that happen to be equal: the fraction of all pairs of rows with different values, divided by that fraction among the
-    exchanged pairs. The factor is 0 if no exchanged pair differs."""
+def _pair_rows(count: int) -> NDArray[np.intp]:
+    """Return the partner of each row in random pairs. With an odd count, one row is its own partner."""
+    order, partners = np.random.default_rng(0).permutation(count), np.arange(count)
+    one, other = order[: count // 2], order[count // 2 : count // 2 * 2]
+    partners[one], partners[other] = other, one
+    return partners
+
+
+def _exchange_conditions(
+    conditions: ConditionRecords, rows: NDArray[Any], partners: NDArray[np.intp]
+) -> tuple[ConditionRecords, float]:
+    """Return conditions in which these rows have the values of their partners, and a correction factor for exchanged
+    rows that happen to be equal: the fraction of all pairs of rows with different values, divided by that fraction
+    among the exchanged pairs. The factor is 0 if no exchanged pair differs."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
-    order = np.random.default_rng(0).permutation(len(rows))
-    here = sum(values[row] != values[other] for row, other in enumerate(order)) / len(values)
+    here = sum(values[row] != values[other] for row, other in enumerate(partners)) / len(values)
     every = sum(one != other for one in values for other in values) / len(values) ** 2
     exchanged = {name: array.copy() for name, array in conditions.items()}
     for name, array in conditions.items():
-        exchanged[name][rows] = array[rows[order]]
+        exchanged[name][rows] = array[rows[partners]]
     return exchanged, 0.0 if here == 0 else every / here
