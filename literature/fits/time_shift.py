@@ -18,7 +18,9 @@ def fit_plan(setting: FitSetting) -> Plan:
     choose both for each data set and number of steps."""
     states = setting.states(setting.nominal)
     elements = [[state.u.reshape(len(state.u), -1) for state in run] for run in states]
-    variances = [float(np.concatenate([run[i].var(axis=1) for run in elements]).mean()) for i in range(len(states[0]))]
+    variances = [
+        float(np.concatenate([x.var(axis=1, ddof=1) for x in step]).mean()) for step in zip(*elements, strict=True)
+    ]
 
     def shift(window: float, cutoff: float) -> Plan:
         times = estimate_shift(setting.nominal, setting.schedule, variances, window, cutoff)

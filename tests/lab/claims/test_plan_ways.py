@@ -103,13 +103,13 @@ def test_the_time_shift_of_a_line_is_of_the_mean_variance_of_other_seeds(monkeyp
         compile=lambda name, _: plan,
         steps=lambda _, seeds, who: told.append((seeds, who)) or [SimpleNamespace(u=u) for u in inputs],
     )
-    (claim,) = (each for each in CLAIMS if each.system == "Time-Shift Sampler")
+    claim = next(each for each in CLAIMS if each.system == "Time-Shift Sampler")
     setting: Any = SimpleNamespace(
         source="unet_epsilon_linear.py:make", sampler=sampler, condition="class", sample=lambda *a, **_: ran.append(a)
     )
     monkeypatch.setattr(plan_ways, "SHIFTED", {})
     claim.ours(setting)
-    variances = [np.mean([sample.var() for sample in u]) for u in inputs]
+    variances = [np.mean([sample.var(ddof=1) for sample in u]) for u in inputs]
     times = estimate_shift(plan, NoiseSchedule(ScheduleSpec("linear")), variances, 20.0, 200.0)
     assert told == [(APART, {"class": [seed % 10 for seed in APART]})]
     assert ran == [(shift_times(plan, times),)] and times != [step.time for step in plan.steps]

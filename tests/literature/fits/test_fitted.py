@@ -68,7 +68,7 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
 
 
 def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It follows the mean variance of a sample's elements at each step."""
+    """It follows the mean unbiased variance of a sample's elements at each step."""
     with pytest.raises(UserError, match="needs a generative schedule with discrete timesteps"):
         time_shift.fit_plan(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))
@@ -76,7 +76,7 @@ def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatc
     measured = time_shift.estimate_shift
     monkeypatch.setattr(time_shift, "estimate_shift", lambda *each: seen.append(each[2]) or measured(*each))
     shifted = time_shift.fit_plan(known)
-    runs = [[state.u.reshape(len(state.u), -1).var(1) for state in run] for run in known.states(known.nominal)]
+    runs = [[state.u.reshape(len(state.u), -1).var(1, ddof=1) for state in run] for run in known.states(known.nominal)]
     expected = [np.concatenate(each).mean() for each in zip(*runs, strict=True)]
     assert seen == [pytest.approx(expected, rel=1e-6)] * len(seen) != []
     moved = [abs(after.time - before.time) for after, before in zip(shifted.steps, known.nominal.steps, strict=True)]
