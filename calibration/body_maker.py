@@ -149,7 +149,7 @@ class BodyMaker:
             trial,
             in_float=recipe.in_float,
             random_conditions=self.task.random,
-            default_conditions=self.task.default_conditions,
+            fixed_conditions=self.task.fixed_conditions,
         )
         return CalibratedBody(recipe, trial)
 

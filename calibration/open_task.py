@@ -102,7 +102,7 @@ def _open_task(request: _Request, network: str) -> Task:
         operations=tuple(op.name for op in lowered),
         conditions=conditions.records,
         random=conditions.random,
-        default_conditions=conditions.defaults,
+        fixed_conditions=conditions.fixed,
         sizes=request.sizes.sizes,
         per_size=max_seeds_per_size(seeds, len(request.sizes.sizes)),
         elements=request.sizes.elements,

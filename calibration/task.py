@@ -52,7 +52,7 @@ class Task:
     network: the name of the network whose steps of the plan are followed.
     all_networks: the sampler of all networks; None if there is only one.
     random: names of conditions with random values (`conditions_file.GivenConditions`).
-    default_conditions: names of those that have their default on every trajectory.
+    fixed_conditions: names of those that have one value on every trajectory.
     kept_operations: names of operations that the user keeps in float.
     policy: the thresholds by which calibration decides.
     no_floats: whether every float tensor is counted, as targets without floats require.
@@ -77,7 +77,7 @@ class Task:
     all_networks: Sampler | None = None
     no_floats: bool = False
     random: tuple[str, ...] = ()
-    default_conditions: tuple[str, ...] = ()
+    fixed_conditions: tuple[str, ...] = ()
     kept_operations: tuple[str, ...] = ()
     policy: CalibrationPolicy = POLICY
 

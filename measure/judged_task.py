@@ -35,7 +35,7 @@ class JudgedTask(JudgedReference):
         contenders: the bodies, each with its number of seeds, out of `count`. The teacher samples
             `teacher_sample_count` of them.
         random: names of conditions with random values (`conditions_file.GivenConditions`).
-        default_conditions: names of those that have their default in all samples.
+        fixed_conditions: names of those that have one value in all samples.
         featured: number of samples of each set whose features `extractor` extracts. They are also compared with `data`.
         resamples: number of bootstrap resamples for each interval.
         has_samples: whether samples are kept, for a report page.
@@ -49,7 +49,7 @@ class JudgedTask(JudgedReference):
     count: int
     teacher_sample_count: int
     random: tuple[str, ...] = ()
-    default_conditions: tuple[str, ...] = ()
+    fixed_conditions: tuple[str, ...] = ()
     featured: int = 0
     resamples: int = 0
     extractor: "Extractor | None" = None

@@ -85,5 +85,5 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
             teacher=select_teacher_plan(reference, self.teacher, plan),
             records=given.records,
             random=given.random,
-            default_conditions=given.defaults,
+            fixed_conditions=given.fixed,
         )

@@ -84,7 +84,7 @@ def run_measurement(
         seconds=0.0,
         notes=task.notes,
         random_conditions=task.judged.random if task.judged else (),
-        default_conditions=task.judged.default_conditions if task.judged else (),
+        fixed_conditions=task.judged.fixed_conditions if task.judged else (),
         shaping=None if (shaping := shaping_of(plan)) is None else describe_shaping(shaping),
         spinning=timed.turns.spinning if timed else True,
     )

@@ -181,7 +181,7 @@ class Results(Strict, frozen=True):
     features: ExtractorFacts | None = None  # the extractor of distances; None without distances
     shaping: str | None = None  # the shaping of the plan's predictions, as text: "clipped to [-1, 1]"
     random_conditions: tuple[str, ...] = ()  # conditions of the judged samples whose values were drawn, not given
-    default_conditions: tuple[str, ...] = ()  # conditions that had their default in all judged samples
+    fixed_conditions: tuple[str, ...] = ()  # conditions that had one value in all judged samples
     spinning: bool = True  # whether waiting threads spin while bodies are timed
 
     def worst_ratio(self, body: str) -> float | None:

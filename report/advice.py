@@ -69,7 +69,7 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
         end.p5,
         first.tokens,
         results.random_conditions,
-        results.default_conditions,
+        results.fixed_conditions,
         lost,
         first.body,
         beyond,

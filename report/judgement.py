@@ -28,7 +28,7 @@ def judgement(
     p5: float,
     tokens: TokenQuality | TokenAgreement | None = None,
     random_conditions: Sequence[str] = (),
-    default_conditions: Sequence[str] = (),
+    fixed_conditions: Sequence[str] = (),
     loses_guidance: bool = False,
     body: str = "int8",
     beyond: float | None = None,
@@ -38,7 +38,7 @@ def judgement(
     53.2 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
-    conditions with random values. default_conditions: names of those that have their default in all samples.
+    conditions with random values. fixed_conditions: names of those that have one value in all samples.
     loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the largest magnitude in the
     samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason: why no operation is in int8
     (`float_body.float_reason`); None if some are.
@@ -53,10 +53,8 @@ def judgement(
     if beyond is not None:
         fix = "a solver with --clip LIMIT keeps them in yours"
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data ({fix})"
-    if default_conditions:
-        figures += (
-            f"; judged at the default of {', '.join(default_conditions)} only (--conditions FILE has other values)"
-        )
+    if fixed_conditions:
+        figures += f"; judged at one value of {', '.join(fixed_conditions)} only (--conditions FILE has other values)"
     note = random_note(random_conditions)
     if word == UNUSABLE or (note is None and beyond is None):
         return f"{word}: {figures}"

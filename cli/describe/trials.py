@@ -25,7 +25,7 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
                 each.p5,
                 each.tokens,
                 each.random_conditions,
-                each.default_conditions,
+                each.fixed_conditions,
                 lost,
                 beyond=each.beyond,
                 float_reason=float_reason,

@@ -31,12 +31,12 @@ SEPARATOR = "."  # separates branch and condition in the name of an array
 @dataclass(frozen=True)
 class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
-    with drawn values that do not represent the user's data (`seeds.random_conditions`), and `defaults` those that have
-    their default in all samples (`seeds.kept_defaults`)."""
+    with drawn values that do not represent the user's data (`seeds.random_conditions`), and `fixed` those that have one
+    value in all samples (`seeds.fixed_conditions`)."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
-    defaults: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
 
 def random_note(names: Sequence[str]) -> str | None:

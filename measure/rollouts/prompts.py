@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.conditions_file import (
     read_conditions,
 )
 from fewstep.measure.rollouts.pictures import picture_axes
-from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, kept_defaults, random_conditions
+from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, fixed_conditions, random_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.options import Options
@@ -92,9 +92,9 @@ def given_conditions(
     takes, text = bundle.manifest.conditions, bundle.manifest.text
     if prompts is None and (text is None or conditions is not None):
         if conditions is None:
-            return GivenConditions(None, random_conditions(takes), kept_defaults(takes, None))
+            return GivenConditions(None, random_conditions(takes), fixed_conditions(takes, None))
         given = read_conditions(conditions, takes)
-        return GivenConditions(given, defaults=kept_defaults(takes, given))
+        return GivenConditions(given, fixed=fixed_conditions(takes, given))
     if prompts is None:
         words = "no prompts are given: using %d that come with fewstep; --prompts FILE takes yours"
         LOG.warning(words, len(shipped))
@@ -107,7 +107,7 @@ def given_conditions(
     encoded = {each.name for each in text.graph.outputs} if text else set()
     drawn = [each for each in takes if each.name not in {*records, *encoded}]
     given = encode_prompts(bundle, lines, records)
-    return GivenConditions(given, random_conditions(drawn), kept_defaults(takes, given))
+    return GivenConditions(given, random_conditions(drawn), fixed_conditions(takes, given))
 
 
 def encode_prompts(

@@ -111,17 +111,27 @@ def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
 def kept_defaults(conditions: Sequence[Condition], records: ConditionRecords | None) -> tuple[str, ...]:
     """Return the names of the conditions that have their default in all samples although they have other values too.
 
-    `records` are user-supplied; None for values drawn by the seed. `PERTURBED` is left out: its branch has its other
-    value.
+    `records` are user-supplied; None for values drawn by the seed.
     """
-    names = []
-    for each in conditions:
-        is_fixed = each.low is not None and each.low == each.high
-        if each.default is None or is_fixed or each.name == PERTURBED:
-            continue
-        if _keeps_default(each) if records is None else bool((records[each.name] == default_value(each)).all()):
-            names.append(each.name)
-    return tuple(names)
+    with_default = [each for each in conditions if each.default is not None and _has_other_values(each)]
+    if records is None:
+        return tuple(each.name for each in with_default if _keeps_default(each))
+    return tuple(each.name for each in with_default if (records[each.name] == default_value(each)).all())
+
+
+def fixed_conditions(conditions: Sequence[Condition], records: ConditionRecords | None) -> tuple[str, ...]:
+    """Return the names of the conditions that have one value in all samples, their default or that of all `records`,
+    although they have other values too."""
+    if records is None:
+        return kept_defaults(conditions, None)
+    varying = [each for each in conditions if _has_other_values(each)]
+    return tuple(each.name for each in varying if (records[each.name] == records[each.name][:1]).all())
+
+
+def _has_other_values(condition: Condition) -> bool:
+    """Return False if the limits of the condition allow one value only, and for `PERTURBED`, whose branch has its other
+    value."""
+    return condition.name != PERTURBED and (condition.low is None or condition.low != condition.high)
 
 
 def describe_conditions(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:

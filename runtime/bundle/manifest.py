@@ -102,7 +102,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     unrelated: the mean PSNR between float32's samples of two seeds, in dB.
     random_conditions: conditions that had random values, because none were given.
     beyond: the largest magnitude in float32's and the body's samples, if it is beyond the range of usual data.
-    default_conditions: conditions that had their default in all samples, although they have other values too.
+    fixed_conditions: conditions that had one value in all samples, although they have other values too.
     """
 
     ranges: str
@@ -120,7 +120,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     unrelated: float | None = None
     random_conditions: tuple[str, ...] = ()
     beyond: float | None = None
-    default_conditions: tuple[str, ...] = ()
+    fixed_conditions: tuple[str, ...] = ()
 
 
 class Body(Strict, frozen=True):

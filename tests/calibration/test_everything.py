@@ -71,7 +71,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
     with pytest.raises(UserError, match=rf"int8-qnn was not made: {said}.*\(in the bundle: int8-cpu-x86\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     (trial,) = open_bundle(bundle).body("int8-cpu-x86").trials
-    assert trial.default_conditions == ("class",)
+    assert trial.fixed_conditions == ("class",)
     np.savez(tmp_path / "classes.npz", **{"class": np.array([0, 1])})
     made = calibrate(replace(FIRST, bundle=bundle, target=("qnn",), conditions=tmp_path / "classes.npz"))
     assert list(made.lowered) == ["int8-qnn"]

@@ -38,10 +38,10 @@ def test_a_body_without_int8_is_never_good_to_ship() -> None:
     assert said == "Not int8: no operation is in int8"
 
 
-def test_a_verdict_names_conditions_that_kept_their_default() -> None:
-    said = judgement(Nearness(54.5, 44.0), 53.2, default_conditions=("class", "speed"))
+def test_a_verdict_names_conditions_that_have_one_value() -> None:
+    said = judgement(Nearness(54.5, 44.0), 53.2, fixed_conditions=("class", "speed"))
     assert said.startswith("Good to ship: int8 has 54.5 dB PSNR")
-    assert said.endswith("; judged at the default of class, speed only (--conditions FILE has other values)")
+    assert said.endswith("; judged at one value of class, speed only (--conditions FILE has other values)")
 
 
 def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:

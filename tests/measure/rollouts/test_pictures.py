@@ -8,7 +8,13 @@ from msgspec.structs import replace
 
 from fewstep.measure.rollouts.conditions_file import random_note
 from fewstep.measure.rollouts.pictures import is_mask, is_picture, picture_axes
-from fewstep.measure.rollouts.seeds import draw_conditions, held_out_conditions, kept_defaults, random_conditions
+from fewstep.measure.rollouts.seeds import (
+    draw_conditions,
+    fixed_conditions,
+    held_out_conditions,
+    kept_defaults,
+    random_conditions,
+)
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.kinds.sound import Spectrogram
@@ -108,3 +114,11 @@ def test_conditions_that_keep_their_default_are_named() -> None:
     assert kept_defaults([label, fixed, none, drawn, MASK], None) == ("class",)
     records = {"class": np.array([2, 3]), "fixed": np.array([2, 2]), "none": np.array([2, 2])}
     assert kept_defaults([label, fixed, none], records) == ("none",)
+
+
+def test_conditions_of_one_value_are_named() -> None:
+    label, vector = Condition("class", "class", low=0, high=9), Condition("v", "v", (2,), "float32")
+    records = {"class": np.array([3, 3]), "v": np.array([[1.0, 2.0], [1.0, 3.0]], np.float32)}
+    assert fixed_conditions([label, vector], records) == ("class",)
+    one = {name: values[:1] for name, values in records.items()}
+    assert fixed_conditions([label, vector], one) == ("class", "v") and fixed_conditions([label], None) == ()
