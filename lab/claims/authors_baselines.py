@@ -4,7 +4,7 @@ authors holds; the others say what the system is worth to a user.
 A control counts if the paper or its code compares with the same method, on its own networks. `LCM-LoRA` at N steps is
 compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS of their order, and with the solver that
 gets momentum. A search is compared with the best plan without it. FK steering and SVDD are compared with the best of
-as many samples of their own plan, and RBF with that of a plan without noise, as in its paper.
+as many samples of their own plan, and RBF with that of a plan without noise and with SVDD, as in its paper.
 """
 
 from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN
@@ -42,7 +42,7 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "SVDD": (OF_ITS_PLAN,),
     "noise search": (MORE_STEPS,),
     "FK steering": (OF_ITS_PLAN,),
-    "RBF": ("best of N",),
+    "RBF": ("best of N", "SVDD"),
     "FK correctors": ("guidance alone",),
     "Time-Shift Sampler": ("the same plan",),
     "Any-Size-Diffusion": ("windows that stand",),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.literature.populations import Steering
 from fewstep.literature.streams import SimilarityFilter
 from fewstep.plans.guidance import Residual
 from fewstep.plans.transforms import use_given_noise
@@ -79,21 +78,32 @@ def test_reinforce_moves_the_mean_of_a_class_in_four_rounds(tiny: Setting) -> No
     np.testing.assert_allclose(claim.ours(tiny), x, atol=1e-5)
 
 
-@pytest.mark.parametrize(("system", "choice"), [("FK steering", {}), ("SVDD", {"choice": "best"})])
+@pytest.mark.parametrize(
+    ("system", "tilt", "how"),
+    [
+        ("FK steering", (10.0, "max", range(2, 10, 2)), {"at": range(2, 10, 2)}),  # as for the authors' pictures
+        ("SVDD", (1.0,), {"choice": "best"}),
+    ],
+)
 def test_populations_have_four_particles_in_ten_steps(
-    system: str, choice: dict[str, str], tiny: Setting, monkeypatch: pytest.MonkeyPatch
+    system: str, tilt: tuple[Any, ...], how: dict[str, Any], tiny: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By differences of the reward at strength 1. SVDD continues the best one."""
     ran = []
     monkeypatch.setattr(claim_ways, "Steering", lambda *args: args)
     made: Any = SimpleNamespace(samples=np.zeros((4, 4, 1)))
     monkeypatch.setattr(claim_ways, "population", lambda *args, **options: ran.append((args, options)) or made)
     for claim in claims_of(system):
         claim.ours(tiny)
-    assert len(ran) == 2 and Steering.__dataclass_fields__["kind"].default == "difference"
-    for (_, plan, (_, strength, its_plan), _, particles, _), options in ran:
-        assert (plan.name, its_plan, strength, particles) == ("ddpm:10", plan, 1.0, 4)
-        assert {name: value for name, value in options.items() if name != "batch"} == choice
+    assert len(ran) == 2
+    for (_, plan, (_, strength, its_plan, *rest), _, particles, _), options in ran:
+        assert (plan.name, its_plan, particles) == ("ddpm:10", plan, 4)
+        assert (strength, *rest) == tilt
+        assert {name: value for name, value in options.items() if name != "batch"} == how
+
+
+def test_rollover_stands_next_to_svdd_in_as_many_evaluations() -> None:
+    (claim,) = claims_of("RBF", "SVDD")
+    assert claim.plain is claims_of("SVDD")[0].ours and claim.evaluations == 4 * 10
 
 
 @pytest.mark.parametrize(("control", "solver"), [("best of N", "ddim"), (OF_ITS_PLAN, "ddpm")])

@@ -60,11 +60,12 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
         assert line.ours > 2 * line.plain  # more than half of the frames are skipped
 
 
-def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
-    """One of the seeds has a reward that falls on the way."""
-    of = setting(range(32, 33))
+@pytest.mark.parametrize("seed", [32, 33])
+def test_rollover_of_all_seeds_is_the_page_s_of_each(seed: int) -> None:
+    """The first has a reward that falls on the way, and the second begins with another start than its first."""
+    of = setting(range(seed, seed + 1))
     plan, reward = of.sampler.compile("ddpm:10", 1.0), lambda x: float(of.reward(x)[0])
-    one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
+    one = functions(ROOT / "lab/compositions.md").rollover(of.sampler, plan, reward, seed, of.who, quota=4)
     np.testing.assert_array_equal(claim_ways.roll_over(of), one)
 
 
