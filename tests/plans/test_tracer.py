@@ -14,7 +14,7 @@ from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
-from fewstep.plans.spec import DenoiserFacts, NetworkFacts, ScheduleSpec
+from fewstep.plans.spec import PURE_NOISE, DenoiserFacts, NetworkFacts, ScheduleSpec
 from fewstep.runtime.sampling.execute import Hold, execute
 from tests.plans.execute_plan import sample, tanh
 from tests.refusals import refuses
@@ -80,6 +80,15 @@ def test_a_network_runs_the_steps_below_its_log_snr_and_not_the_one_at_it():
     expert = NetworkFacts("noisy", times(4)[2].lam, "sample")
     plan = trace(solvers.ddim, 4, replace(DENOISING, networks=(expert,)))
     assert [step.network for step in plan.steps] == ["noisy", "noisy", DENOISER, DENOISER]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_network_for_pure_noise_takes_the_first_step_of_a_schedule_that_begins_there(steps):
+    """No further step is put before it."""
+    pure = ScheduleSpec("scaled-linear", zero_terminal_snr=True)
+    facts = DenoiserFacts(pure, "v", networks=(NetworkFacts("oms", PURE_NOISE, "sample"),))
+    plan = compile_plan(f"ddim:{steps}@trailing", facts)
+    assert [step.network for step in plan.steps] == ["oms", *[DENOISER] * (steps - 1)]
 
 
 def test_a_network_of_two_heads_gives_both_to_the_solver_and_the_first_to_the_rest():

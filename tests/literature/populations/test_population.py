@@ -65,12 +65,18 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("difference", (0.5, -1, 1.5)), ("max", (0.5, 0.5, 0)), ("sum", (0.5, 0, 0.5))]
+    ("kind", "rewards", "expected"),
+    [
+        ("difference", (1, -1, 2), (0.5, -1, 1.5)),
+        ("max", (1, -1, 2), (0.5, 0.5, 0)),
+        ("max", (-2, -1, -3), (-1, -0.5, 0)),  # rewards below 0, such as log p
+        ("sum", (1, -1, 2), (0.5, 0, 0.5)),
+    ],
 )
-def test_each_potential_is_that_of_its_kind(kind, expected) -> None:
-    """Rewards of 1, -1 and 2 at a strength of one half. All of them sum to the last one."""
+def test_each_potential_is_that_of_its_kind(kind, rewards, expected) -> None:
+    """At a strength of one half. All potentials sum to the last reward."""
     hook, u = Steering(lambda x0: [x0], 0.5, compile_plan("ddpm:3", FACTS), kind), np.zeros((1, 1))
-    found = [hook(SimpleNamespace(index=index, u=u, x0=reward))[0] for index, reward in enumerate((1.0, -1.0, 2.0))]
+    found = [hook(SimpleNamespace(index=index, u=u, x0=reward))[0] for index, reward in enumerate(rewards)]
     assert found == pytest.approx(expected)
 
 
