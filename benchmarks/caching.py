@@ -46,7 +46,8 @@ LIGHT_STEPS = (
     "every(interval=3, first=2, linear=True)",
     "every(interval=5, first=2, linear=True)",
 )
-SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm", "deis_log_rho_3")  # of the plans without light steps
+SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm", "deis_log_rho_3")
+OF_ALL_SOLVERS = "every(linear=True)"  # light steps of plans by each solver; others are of the first one
 BLOCK = 4  # seeds
 
 
@@ -113,7 +114,8 @@ def full_plans_of(case: Case, cost: float) -> list[str]:
 
 def plans_of(case: Case) -> dict[str, float]:
     """The plans with light steps, with their costs."""
-    names = [f"dpmpp_2m:{count}+{light}" for count in EVALUATIONS for light in LIGHT_STEPS]
+    kinds = [(SOLVERS[0], light) for light in LIGHT_STEPS] + [(solver, OF_ALL_SOLVERS) for solver in SOLVERS[1:]]
+    names = [f"{solver}:{count}+{light}" for count in EVALUATIONS for solver, light in kinds]
     return {name: case.cost(case.sampler.compile(name)) for name in names}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.caching import EVALUATIONS, LIGHT_STEPS, Case, full_plans_of, part, plans_of, rows_of
+from benchmarks.caching import EVALUATIONS, LIGHT_STEPS, SOLVERS, Case, full_plans_of, part, plans_of, rows_of
 from fewstep.runtime.sampling.loading import load
 
 
@@ -17,7 +17,8 @@ def case(exported_light: Path, tmp_path_factory: pytest.TempPathFactory) -> Case
 def test_a_light_step_costs_its_share_of_the_work(case: Case) -> None:
     share = case.sampler.bundle.manifest.features.share
     assert plans_of(case)["dpmpp_2m:20+every"] == pytest.approx(10 + 10 * share)
-    assert len(plans_of(case)) == len(EVALUATIONS) * len(LIGHT_STEPS)
+    assert len(plans_of(case)) == len(EVALUATIONS) * (len(LIGHT_STEPS) + len(SOLVERS) - 1)
+    assert "unipc_2:20+every(linear=True)" in plans_of(case)
 
 
 def test_a_plan_of_full_steps_costs_no_more(case: Case) -> None:
