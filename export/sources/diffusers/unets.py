@@ -1,5 +1,7 @@
 """U-Nets of diffusers. One function per class, with the name of the class, reads the interface from a config."""
 
+import re
+
 import numpy as np
 from msgspec.structs import replace
 
@@ -43,6 +45,21 @@ SUPER_RESOLUTION = (
     "IFInpaintingSuperResolutionPipeline",
     "IFSuperResolutionPipeline",
 )
+FORMER_VERSION, FORMER_SIZE = (0, 9), 64  # before this version, these pipelines raise a smaller sample_size to 64
+RAISE_SIZE = (
+    "AltDiffusionImg2ImgPipeline",
+    "AltDiffusionPipeline",
+    "StableDiffusionDepth2ImgPipeline",
+    "StableDiffusionImageVariationPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+    "StableDiffusionPAGImg2ImgPipeline",
+    "StableDiffusionPAGInpaintPipeline",
+    "StableDiffusionPAGPipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionPipelineSafe",
+)
 PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put the picture before x
 
 
@@ -55,6 +72,7 @@ def UNet2DModel(config: Config, folder: Folder) -> Interface:
 def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
     """The UNet of Stable Diffusion 1, 2 and XL, LCM, inpainting, upscaling, unCLIP, DeepFloyd IF and Kandinsky 2.2. It
     takes an encoded text or image, and the further conditions of each pipeline."""
+    config = {**config, "sample_size": _sample_size(config, folder)}
     refuse_unless(
         config,
         "UNet2DConditionModel",
@@ -89,6 +107,15 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
 def UNet1DModel(config: Config, folder: Folder) -> Interface:
     """A U-Net of one-dimensional data [channels, length], such as sound."""
     return make_interface(config, read_x_shape(config, dimensions=1), [])
+
+
+def _sample_size(config: Config, folder: Folder) -> object:
+    """Return the size of a sample. The first published folders of Stable Diffusion state half of it, which their
+    pipelines correct."""
+    size, written = config.get("sample_size"), re.match(r"(\d+)\.(\d+)", str(config.get("_diffusers_version")))
+    if written is None or (int(written[1]), int(written[2])) >= FORMER_VERSION or folder.pipeline not in RAISE_SIZE:
+        return size
+    return FORMER_SIZE if isinstance(size, int) and size < FORMER_SIZE else size
 
 
 def _text_tokens(folder: Folder) -> int:
