@@ -27,6 +27,7 @@ SHIFTS, MEANS = ("shift_factor",), ("latents_mean", "latents_std")  # fields tha
 SHIFTED = ("SD3Transformer2DModel", "FluxTransformer2DModel")  # denoisers whose pipelines read SHIFTS
 XL = "StableDiffusionXL"  # prefix of the pipelines that read MEANS
 XL_WITHOUT_MEANS = ("StableDiffusionXLAdapterPipeline", "StableDiffusionXLControlNetInpaintPipeline")
+SCALES = {"StableDiffusionUpscalePipeline": {"scaling_factor": 0.08333}}  # fields that a pipeline sets by itself
 ENCODING = ("encoder.", "quant_conv.")  # prefixes of the encoder's weight names
 BATCHES = (1, 2)  # batch sizes to compare; with larger ones, images would fill the memory
 
@@ -68,7 +69,8 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...], denoiser: str = "
         def load() -> nn.Module:
             network = load_network(home)[0]
             fields: Any = network.config  # includes the class's defaults, which older files omit
-            return make(network, LatentScale({name: fields[name] for name in fields if name not in unread}))
+            read = {name: fields[name] for name in fields if name not in unread}
+            return make(network, LatentScale({**read, **SCALES.get(folder.pipeline, {})}))
 
         return load
 

@@ -110,6 +110,16 @@ def test_a_field_that_the_pipeline_does_not_read_is_ignored(
     assert float(source.decoder.load().scale.shift.flatten()[0]) == pytest.approx(shift)  # type: ignore[arg-type,union-attr]
 
 
+def test_the_upscaler_has_the_scale_that_its_pipeline_sets(tmp_path: Path) -> None:
+    folder(tmp_path, autoencoder())
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    upscaler = {**index, "_class_name": "StableDiffusionUpscalePipeline"}
+    (tmp_path / "model_index.json").write_text(json.dumps(upscaler))
+    source = read_autoencoder(Folder(tmp_path), (4, 8, 8))
+    assert source is not None
+    assert float(source.decoder.load().scale.factor) == pytest.approx(0.08333)  # type: ignore[arg-type,union-attr]
+
+
 def test_a_scale_that_the_file_leaves_out_is_that_of_the_class(tmp_path: Path) -> None:
     """Configs of early versions of diffusers, such as Stable Diffusion 1.5's, have no scaling_factor."""
     home, config = folder(tmp_path, autoencoder()), tmp_path / "vae" / "config.json"
