@@ -1,7 +1,7 @@
 """The base class of all verbs' options: converts values to their declared types, and writes the command line."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from numbers import Real
 from os import PathLike, fspath
@@ -34,14 +34,16 @@ class Options:
                 raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(get_args(hint))}")
             object.__setattr__(self, name, value)
 
-    def command_line(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
+    def command_line(
+        self, verb: str, always: Collection[str] = (), of: str = "BUNDLE", keeps_folders: bool = False
+    ) -> str:
         """Return the command line that gives these options. It contains those in `always`, and those that differ from
         their defaults.
 
-        `of` is the text of the first argument. A path is reduced to its last part, because folders are private. Options
-        with `metadata={"unrecorded": True}` do not change results, and are left out. Those with `metadata={"is_text":
-        True}` hold text, in which a slash separates no folders. Values are quoted for a shell, which would split a name
-        at a space and expand a pattern.
+        `of` is the text of the first argument. A path is reduced to its last part, because folders are private, unless
+        `keeps_folders`, for a command that only this user sees. Options with `metadata={"unrecorded": True}` do not
+        change results, and are left out. Those with `metadata={"is_text": True}` hold text, in which a slash separates
+        no folders. Values are quoted for a shell, which would split a name at a space and expand a pattern.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
@@ -49,7 +51,8 @@ class Options:
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
-                text_of = _free_text if field.metadata.get("is_text") else _text
+                text_of: Callable[[Any], str] = _free_text if field.metadata.get("is_text") else _text
+                text_of = str if keeps_folders and isinstance(value, Path | FileReference) else text_of
                 for one in each:
                     words += (
                         [flag] if one is True else [f"--no-{flag[2:]}"] if one is False else [flag, quote(text_of(one))]

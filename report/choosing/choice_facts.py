@@ -17,19 +17,26 @@ class ChoiceFacts(Strict, frozen=True):
     """The bundle and the machine at the time of the bundle's last choice.
 
     day: the date in ISO 8601. bodies: a digest of each body's manifest entry, by body name. files: a digest of the
-        bundle's files. machine: `machine_facts`.
+        bundle's files. machine: `machine_facts`. options: those of `fewstep choose`, as text.
     """
 
     day: str
     bodies: dict[str, str]
     files: str
     machine: dict[str, str]
+    options: str = ""
 
 
-def store_facts(bundle: Bundle, day: str) -> None:
+def store_facts(bundle: Bundle, day: str, options: str = "") -> None:
     """Store digests of the bundle's bodies and files, and the properties of this machine, as those of the choice made
-    on `day` (ISO 8601)."""
-    write_cached(_name(bundle), _present_facts(bundle, day))
+    on `day` (ISO 8601) with these options of `fewstep choose`."""
+    write_cached(_name(bundle), _present_facts(bundle, day, options))
+
+
+def last_options(bundle: Bundle) -> str:
+    """Return the options of the last `fewstep choose` for the bundle at this path as text, or "" if none is stored."""
+    then = read_cached(_name(bundle), ChoiceFacts)
+    return "" if then is None else then.options
 
 
 def describe_changes(bundle: Bundle) -> str | None:
@@ -54,9 +61,9 @@ def _changes(then: ChoiceFacts, now: ChoiceFacts) -> Iterator[str]:
             yield f"{label} changed{'' if label in LONG else f' from {before} to {after}'}"
 
 
-def _present_facts(bundle: Bundle, day: str) -> ChoiceFacts:
+def _present_facts(bundle: Bundle, day: str, options: str = "") -> ChoiceFacts:
     bodies = {name: _digest(body) for name, body in bundle.manifest.bodies.items()}
-    return ChoiceFacts(day, bodies, _digest(bundle.manifest.files), machine_facts())
+    return ChoiceFacts(day, bodies, _digest(bundle.manifest.files), machine_facts(), options)
 
 
 def _digest(value: object) -> str:

@@ -7,20 +7,25 @@
 The control loop of a robot uses `choice.family`, plans of the same body and engine, best first.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
+from fewstep.plans.names.plan_reference import FileReference, NamedReference, parse_plan_text
+from fewstep.plans.names.user_code import split_code
 from fewstep.plans.shaping import UNCLIPPED, Shaping
 from fewstep.plans.spec import Strict
-from fewstep.report.choosing.choice_facts import describe_changes, store_facts
+from fewstep.report.choosing.choice_facts import describe_changes, last_options, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.report.choosing.options import ChooseOptions
+from fewstep.runtime.bundle.reading import Bundle, file_sha256, open_bundle
 from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
@@ -58,7 +63,8 @@ class SavedChoice(Strict, frozen=True):
 
     name: the name of the bundle. asked: the limits on time and quality, as text. day: the date in ISO 8601. rows: rows
         of x in a call of the network. guidance, shaping: those of all plans that were compared. family: plans on the
-        Pareto front with the same body and engine that are not slower, best first.
+        Pareto front with the same body and engine that are not slower, best first. options: those of `fewstep choose`,
+        as text. files: the SHA-256 of each file that the winner's or the family's plans are read from.
     """
 
     name: str
@@ -69,6 +75,8 @@ class SavedChoice(Strict, frozen=True):
     shaping: Shaping | None
     winner: Deployment
     family: tuple[str, ...]
+    options: str = ""
+    files: dict[str, str] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -93,15 +101,20 @@ class SavedChoice(Strict, frozen=True):
 def load_choice(path: Path | str) -> SavedChoice:
     """Return the last choice for a bundle on this machine. Raises UserError if there is none.
 
-    A choice is no longer found after a change of the bundle, the processor, or the versions of engines or fewstep.
+    A choice is no longer found after a change of the bundle, of its plans' files, of the processor, or of the versions
+    of engines or fewstep.
     """
     bundle = open_bundle(path)
     choice = read_cached(_choice_name(bundle), SavedChoice)
+    options = (last_options(bundle) if choice is None else choice.options) or "--within 20ms"
+    fix = f"fewstep choose {quote_path(path)} {options}" if FLOAT in bundle.manifest.bodies else UNPACK
     if choice is None:
         what = describe_changes(bundle) or f"no choice is stored for {path} and the current state of this machine"
-        raise UserError(
-            what, f"fewstep choose {quote_path(path)} --within 20ms" if FLOAT in bundle.manifest.bodies else UNPACK
-        )
+        raise UserError(what, fix)
+    for file, digest in choice.files.items():
+        if not Path(file).is_file() or file_sha256(Path(file)) != digest:
+            how = "changed" if Path(file).is_file() else "is missing"
+            raise UserError(f"the choice of {choice.day} no longer holds: {file} {how}", fix)
     return choice
 
 
@@ -116,10 +129,25 @@ def describe_deployment(row: Deployment) -> str:
     return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{over}"
 
 
-def save_choice(bundle: Bundle, choice: SavedChoice) -> None:
-    """Store a choice as the bundle's last choice."""
+def save_choice(bundle: Bundle, choice: SavedChoice, options: ChooseOptions) -> SavedChoice:
+    """Store a choice as the bundle's last choice. Return it with the options of `fewstep choose` that made it, and the
+    hashes of its plan files."""
+    given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
+    files = {str(file): file_sha256(file) for plan in (choice.winner.plan, *choice.family) for file in _files_of(plan)}
+    choice = msgspec.structs.replace(choice, options=given, files=files)
     write_cached(_choice_name(bundle), choice)
-    store_facts(bundle, choice.day)
+    store_facts(bundle, choice.day, given)
+    return choice
+
+
+def _files_of(plan: str) -> Iterator[Path]:
+    """Yield the plan file, or the files of user-supplied code, that a plan's text names."""
+    reference = parse_plan_text(plan)
+    homes = [reference.path] if isinstance(reference, FileReference) else []
+    if isinstance(reference, NamedReference):
+        grid = split_code(reference.parts.grid or "")
+        homes = [Path(home) for home in (reference.parts.home, None if grid is None else grid[0]) if home is not None]
+    yield from (home.absolute() for home in homes if home.is_file())
 
 
 def _choice_name(bundle: Bundle) -> str:

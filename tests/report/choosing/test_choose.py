@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.nearness import LEAST_PSNR
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
 from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choice_facts, cost, deployments, saved_choice
@@ -250,7 +252,20 @@ def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
     with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
     said = r"^the choice of \d{4}-\d\d-\d\d no longer holds: body int8-cpu-x86 changed; fewstep choose "
-    with pytest.raises(UserError, match=said):
+    repeated = "--within 8ms --at-least 0dB --plan ddim:2,ddim:4,ddim:8 --seeds 3 --guidance 2 --teacher ddim:32$"
+    with pytest.raises(UserError, match=f"{said}.* {repeated}"):
+        load_choice(tiny_bundle)
+
+
+def test_a_plan_file_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    with load(tiny_bundle) as sampler:
+        file.write_bytes(encode(sampler.compile("ddim:2", 2.0)))
+        other = encode(sampler.compile("ddim:3", 2.0))
+    choose(replace(options(tiny_bundle, within="8ms", at_least="0dB"), plan=(str(file),)))
+    load_choice(tiny_bundle)
+    file.write_bytes(other)
+    with refuses(f"no longer holds: {file} changed", f"--within 8ms --at-least 0dB --plan {file}"):
         load_choice(tiny_bundle)
 
 
