@@ -24,12 +24,13 @@ class Options:
     """Base class of each verb's options, which are frozen dataclasses.
 
     By the type of the field, text is converted to a path, a guidance or a plan reference, and a path to text. One
-    value, or a list, is converted to a tuple. Raises UserError for a value that is not one of a Literal's.
+    value, a list or an array is converted to a tuple. Raises UserError for a value that is not one of a Literal's, and
+    for a set or another collection without an order where the type is a tuple.
     """
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value = _convert_numbers(name, _convert(getattr(self, name), hint), hint)
+            value = _convert_numbers(name, _convert(name, getattr(self, name), hint), hint)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(get_args(hint))}")
             object.__setattr__(self, name, value)
@@ -125,11 +126,14 @@ def _convert_numbers(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _convert(value: Any, hint: Any) -> Any:
+def _convert(name: str, value: Any, hint: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if any(get_origin(kind) is tuple for kind in kinds):
-        if isinstance(value, list):
+        value = value.tolist() if hasattr(value, "tolist") else value  # of an array
+        if isinstance(value, list | range):
             return tuple(value)
+        if hasattr(value, "__iter__") and not isinstance(value, str | tuple):
+            raise UserError(f"{name} {value!r:.40} is not a list", f"give {name} as a list")
         return (value,) if isinstance(value, str | Real) else value
     if Pag in kinds:
         return from_text(value) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from fewstep.plans.argument_checks import as_integer
 from fewstep.plans.continuation.carry_check import fits_stairs, light_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
-from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference
+from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference, split_plan_name
 from fewstep.plans.plan import DENOISER, IMAGE, LIGHT, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
@@ -264,7 +264,8 @@ def check_plan(
 ) -> None:
     """Raise UserError for a compiled plan of another schedule, prediction, guidance or network."""
     for problem in (*plan_differences(plan, guidance, bundle), *_plan_problems(plan, strength, renoise, bundle)):
-        fix, form = recompile_hint(plan), plan.guidance if guidance is None else as_guidance(guidance)
+        fix = _export_hint(plan, bundle) or recompile_hint(plan)
+        form = plan.guidance if guidance is None else as_guidance(guidance)
         if plan.fitted is not None and strength is renoise is None and (form is None or weight_of(form) is not None):
             fix += f", or {refit_command(bundle.path, bundle.manifest, len(plan.steps), weight_of(form), 'fit one: ')}"
         raise UserError(f"plan {plan.name!r} {problem}", fix)
@@ -322,6 +323,15 @@ def _step_problems(plan: Plan, bundle: Bundle, carried: set[str], features: set[
         read = features if is_light else carried
         if missing := read - {plan.banks[read.bank].name for read in step.carry_in}:
             yield f"does not feed {min(missing)!r} to the {label} at step {index}"
+
+
+def _export_hint(plan: Plan, bundle: Bundle) -> str:
+    """Return the fix for a scheduler's plan that reads a learned variance from a bundle whose export left that out, or
+    "". Compiling the plan again would not help."""
+    reads_more = any(step.heads > bundle.manifest.heads for step in plan.steps if step.network == DENOISER)
+    if not (reads_more and split_plan_name(plan.name).is_of_scheduler):
+        return ""
+    return "export the denoiser again, with its learned variance, or give SOLVER:STEPS, such as ddim:8"
 
 
 def recompile_hint(plan: AnyPlan) -> str:

@@ -51,6 +51,17 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
     assert Some("own").names is None and Some("own", target=("a", "b")).target == ("a", "b")  # type: ignore[arg-type]
 
 
+def test_an_array_stands_for_a_tuple_and_a_set_does_not() -> None:
+    assert Some("own", batches=np.array([2, 3])).batches == (2, 3)  # type: ignore[arg-type]
+    assert Some("own", batches=range(1, 3)).batches == (1, 2)  # type: ignore[arg-type]
+    assert Some("own", target=np.array(["a", "b"])).target == ("a", "b")  # type: ignore[arg-type]
+    with refuses("batches [[2], [3]] is not", "give batches as a whole number"):
+        Some("own", batches=np.array([[[2], [3]]]))  # type: ignore[arg-type]
+    for wrong in ({2, 3}, {2: 3}, iter([2])):
+        with refuses(f"batches {wrong!r:.40} is not a list", "give batches as a list"):
+            Some("own", batches=wrong)  # type: ignore[arg-type]
+
+
 def test_an_integer_of_any_type_is_an_int_and_a_boolean_is_none() -> None:
     made = Some("own", rounds=np.uint8(3), batches=[np.int64(2)])  # type: ignore[arg-type]
     assert (type(made.rounds), made.rounds, made.batches) == (int, 3, (2,))

@@ -50,6 +50,14 @@ def test_of_several_outputs_the_first_is_the_prediction(sampler: Sampler, guidan
         double.sample(sampler.compile("ddim:3"), **GIVEN)
 
 
+def test_a_scheduler_that_reads_more_than_an_old_bundle_has_needs_an_export(sampler: Sampler) -> None:
+    """Its name, which the fix of other plans gives, is what the caller gave."""
+    plan = sampler.compile("ddim:3")
+    steps = tuple(msgspec.structs.replace(step, heads=2) for step in plan.steps)
+    with refuses("reads 2 outputs of the denoiser at step 0, but it has 1", "export the denoiser again"):
+        sampler.sample(msgspec.structs.replace(plan, name="scheduler:3", steps=steps), **GIVEN)
+
+
 def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> None:
     """With an exact network every solver ends at its answer, from any start."""
     seen = []
