@@ -7,6 +7,7 @@ export happens to call the module first.
 
 import copy
 from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ REGISTERED = ("_parameters", "_buffers", "_modules")  # attributes of a torch mo
 CONTAINERS = (dict, list)
 FIX = "compute it from the inputs in each call, or once in __init__"
 
-State = dict[str, tuple[dict[str, Any], dict[str, Any]]]  # module name -> its attributes and its buffers
+State = dict[str, tuple[dict[str, Any], dict[str, Any]]]  # name of a holder -> its attributes and its buffers
 
 
 def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: Callable[[], Any]) -> Any:
@@ -51,14 +52,29 @@ def _first_tensor(returned: Any) -> torch.Tensor:
 
 
 def _read_state(module: torch.nn.Module) -> State:
-    """Return the attributes of each module, containers among them copied, and its buffers."""
+    """Return the attributes of each holder, containers among them copied, and its buffers."""
     return {
         name: (
             {key: _copy(value) for key, value in vars(each).items() if key not in REGISTERED},
-            dict(each._buffers),
+            dict(vars(each).get("_buffers", {})),
         )
-        for name, each in module.named_modules()
+        for name, each in _holders(module)
     }
+
+
+def _holders(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield each module, and the other objects among its attributes, such as a cache of the user's class, by name."""
+    for name, each in module.named_modules():
+        yield name, each
+        for key, value in vars(each).items():
+            if key not in REGISTERED and _may_hold(value):
+                yield f"{name}.{key}".lstrip("."), value
+
+
+def _may_hold(value: Any) -> bool:
+    """Return True for an object of a class that is neither Python's nor torch's."""
+    is_other = isinstance(value, torch.nn.Module | torch.Tensor | type | FunctionType | MethodType | ModuleType)
+    return not is_other and hasattr(value, "__dict__") and type(value).__module__.split(".")[0] != "torch"
 
 
 def _copy(value: Any) -> Any:
@@ -66,16 +82,17 @@ def _copy(value: Any) -> Any:
 
 
 def _restore(module: torch.nn.Module, state: State) -> None:
-    """Give each module its attributes and buffers in a state."""
-    for name, each in module.named_modules():
+    """Give each holder its attributes and buffers in a state."""
+    for name, each in _holders(module):
         if name not in state:
             continue
-        attributes, buffers = state[name]
-        for key in [key for key in vars(each) if key not in REGISTERED and key not in attributes]:
-            del each.__dict__[key]
-        each.__dict__.update({key: _copy(value) for key, value in attributes.items()})
-        each._buffers.clear()
-        each._buffers.update(buffers)
+        (attributes, buffers), own = state[name], vars(each)
+        for key in [key for key in own if key not in REGISTERED and key not in attributes]:
+            del own[key]
+        own.update({key: _copy(value) for key, value in attributes.items()})
+        if "_buffers" in own:
+            own["_buffers"].clear()
+            own["_buffers"].update(buffers)
 
 
 def _changed(before: State, after: State) -> list[str]:

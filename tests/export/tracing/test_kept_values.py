@@ -25,6 +25,23 @@ class Kept(Tiny):
         return super().forward(x, time) * self.kept["first"]
 
 
+class Cache:
+    kept: Tensor | None = None
+
+
+class WithHelper(Tiny):
+    """Keeps the mean time of the first call in an object that is not a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = Cache()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if self.cache.kept is None:
+            self.cache.kept = time.mean()
+        return super().forward(x, time) * self.cache.kept
+
+
 class RarelyDropping(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return super().forward(nn.functional.dropout(x, 1e-9), time)
@@ -43,6 +60,11 @@ class ReturnsNothing(Tiny):
 def test_a_value_of_the_first_inputs_is_refused(value: Callable[[Tensor, Tensor], Tensor | float]) -> None:
     with refuses("Kept keeps values of its first call in kept", "in each call, or once in __init__"):
         source(Kept(value)).trace()
+
+
+def test_a_value_in_an_object_of_the_users_is_refused() -> None:
+    with refuses("WithHelper keeps values of its first call in cache.kept"):
+        source(WithHelper()).trace()
 
 
 def test_a_table_that_depends_on_shapes_only_is_kept() -> None:
