@@ -14,7 +14,7 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 from collections.abc import Sequence
 
 from fewstep.measure.results import TokenQuality
-from fewstep.measure.rollouts.conditions_file import random_note
+from fewstep.measure.rollouts.conditions_file import fixed_note, random_note
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, NEAR_PSNR, NEAR_SNR, Nearness
 from fewstep.runtime.bundle.manifest import TokenAgreement
 
@@ -53,8 +53,8 @@ def judgement(
     if beyond is not None:
         fix = "a solver with --clip LIMIT keeps them in yours"
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data ({fix})"
-    if fixed_conditions:
-        figures += f"; judged at one value of {', '.join(fixed_conditions)} only (--conditions FILE has other values)"
+    if (fixed := fixed_note(fixed_conditions)) is not None:
+        figures += f"; judged {fixed}"
     note = random_note(random_conditions)
     if word == UNUSABLE or (note is None and beyond is None):
         return f"{word}: {figures}"

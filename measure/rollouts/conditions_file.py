@@ -38,10 +38,20 @@ class GivenConditions:
     random: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the values for which a judgement does not hold."""
+        return tuple(f"judged {note}" for note in (random_note(self.random), fixed_note(self.fixed)) if note)
+
 
 def random_note(names: Sequence[str]) -> str | None:
     """Return "on random values of mask, masked: give --conditions FILE", or None if no condition is random."""
     return f"on random values of {', '.join(names)}: give --conditions FILE" if names else None
+
+
+def fixed_note(names: Sequence[str]) -> str | None:
+    """Return "at one value of class only (--conditions FILE has other values)", or None if no condition is fixed."""
+    return f"at one value of {', '.join(names)} only (--conditions FILE has other values)" if names else None
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:

@@ -42,7 +42,7 @@ class Choice:
     teacher: str
     seeds: int
     left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
-    notes: tuple[str, ...] = ()  # a sentence if int8 is hardly faster than what needs no calibration
+    notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that is hardly faster than float32
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
@@ -75,7 +75,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, on_front)
         chosen = save_choice(judging.bundle, chosen, options)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    notes = _compare_with_bf16(judging, rows, options.threads)
+    notes = (*judging.notes, *_compare_with_bf16(judging, rows, options.threads))
     return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)
 
 
@@ -104,13 +104,15 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         raise UserError(
             f"the calibrated plan's guidance is {form}, which `fewstep run` has no option for", "give --guidance"
         )
+    given = options.held_out_conditions(bundle)
     return DeploymentJudge(
         bundle=bundle,
         reference=reference,
         plan=plan,
         teacher=select_teacher_plan(reference, options.teacher, plan),
         teacher_reference=options.teacher,
-        records=options.held_out_conditions(bundle).records,
+        records=given.records,
+        notes=given.notes,
         count=options.seeds,
         batch=options.batch,
         progress=progress,

@@ -34,12 +34,14 @@ class DeploymentJudge(JudgedReference):
     """Samples the references with which deployments are compared. All plans use the guidance and the shaping (such as
     clipping of x0) of the calibrated plan.
 
-    count: the number of held-out seeds. batch: the number of samples per call.
+    count: the number of held-out seeds. batch: the number of samples per call. notes: sentences on the conditions of
+    the samples (`conditions_file.GivenConditions`).
     """
 
     count: int
     batch: int
     progress: Progress = SILENT
+    notes: tuple[str, ...] = ()
 
     @property
     def fewest_rows(self) -> int:

@@ -1,11 +1,13 @@
-"""Options of `choose` that no run can have: one line each."""
+"""Options of `choose` that no run can have, and what its options leave open: one line each."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fewstep.plans.errors import UserError
+from fewstep.report.choosing.choose import open_judging
 from fewstep.report.choosing.options import ChooseOptions
 
 
@@ -25,3 +27,9 @@ from fewstep.report.choosing.options import ChooseOptions
 def test_options_that_cannot_be_are_one_line(tiny_bundle: Path, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         ChooseOptions(tiny_bundle, **asked)
+
+
+def test_conditions_of_one_value_are_noted(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "zeros.npz", **{"class": np.zeros(4, np.int64)})
+    judging = open_judging(ChooseOptions(tiny_bundle, conditions=tmp_path / "zeros.npz"))
+    assert judging.notes == ("judged at one value of class only (--conditions FILE has other values)",)
