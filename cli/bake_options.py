@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fewstep.cli.run_plan import default_reference
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.resolve_run import select_body
@@ -11,6 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.report.choosing.saved_choice import load_choice
+from fewstep.runtime.sampling.calibrated_plans import default_reference
 
 OF_A_CHOICE = ("plan", "precision", "body", "guidance", "clip")  # options that a saved choice sets
 

@@ -1,44 +1,27 @@
-"""The default plan of verbs, and the warning for a plan that a body was not calibrated for."""
+"""Checks of the plan of a run, and the warning for a plan that a body was not calibrated for."""
 
 import logging
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Any
 
-from fewstep.measure.rollouts.plan_selection import (
-    MISFIT,
-    changes_plan,
-    describe_plan,
-    parse_plan_of_bundle,
-    select_plan,
-)
+from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import Guidance, describe, to_text
-from fewstep.plans.names.plan_name import plugin_of_name, with_grid
-from fewstep.plans.names.plan_reference import (
-    FileReference,
-    NamedReference,
-    SchedulerReference,
-    TextReference,
-    parse_plan_text,
-    split_plan_name,
-)
+from fewstep.plans.names.plan_name import with_grid
+from fewstep.plans.names.plan_reference import FileReference, NamedReference, TextReference
 from fewstep.plans.names.token_plan_name import parse_any_plan_name
-from fewstep.plans.plan import IMAGE, Plan
+from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Clip, Shaping, describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.calibrated_plans import (
     Defaults,
-    find_calibrated_body,
+    names_solver,
     read_calibrated_plan,
     read_default_plan,
 )
-from fewstep.runtime.sampling.execution import NO_SETTINGS
-from fewstep.runtime.sampling.request import PlanSettings
-from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
 
@@ -64,60 +47,6 @@ def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
             else "run it with `Sampler.sample(given=...)` in Python, or bake it"
         )
         raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option provides", fix)
-
-
-def default_plan(
-    sampler: Sampler, guidance: float | Guidance | None = None, settings: PlanSettings = NO_SETTINGS
-) -> Plan:
-    """Return the plan of `default_reference`, compiled. With a strength in `settings`, it starts from an image."""
-    kept = read_default_plan(sampler.bundle, sampler.body)
-    weight = guidance if guidance is not None or kept is None else kept.guidance
-    if kept is not None and not changes_plan(sampler.bundle, kept, weight, settings):
-        return select_plan(sampler.plans, sampler.body, None, weight, settings)
-    reference = default_reference(sampler.bundle, sampler.body, True, settings.get("strength") is not None)
-    return select_plan(sampler.plans, sampler.body, reference, guidance, settings)
-
-
-def default_reference(bundle: Bundle, body: Body, is_changed: bool, has_strength: bool) -> TextReference:
-    """Return the plan of a run that names none: the calibrated plan; without a calibration, the plan of the denoiser's
-    own scheduler; without a scheduler, the default plan.
-
-    is_changed: whether the run has another guidance, size, clip or strength than the stored plan, and its name has to
-        be compiled again. has_strength: whether it starts from an image.
-    """
-    manifest, calibrated = bundle.manifest, find_calibrated_body(bundle.manifest, body)
-    if calibrated is None or calibrated.plan is None:
-        is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return _own_plan(bundle) if is_own else parse_plan_text(manifest.space.default_plan)
-    file = manifest.plans.get(calibrated.plan)
-    if file is not None and not is_changed:
-        return FileReference(bundle.path / file)
-    if _names_solver(calibrated.plan):
-        return parse_plan_text(calibrated.plan if file is None else with_grid(calibrated.plan))
-    if split_plan_name(calibrated.plan).is_of_scheduler:
-        return parse_plan_of_bundle(calibrated.plan)
-    if has_strength:
-        return parse_plan_text(PLAN)
-    if file is not None:
-        return FileReference(bundle.path / file)  # its name cannot be compiled
-    return parse_plan_of_bundle(calibrated.plan)
-
-
-def _own_plan(bundle: Bundle) -> SchedulerReference:
-    """Return the plan of the scheduler that came with a denoiser."""
-    from fewstep.runtime.sampling.scheduler_plans import usual_steps  # slow to load
-
-    return SchedulerReference(usual_steps(bundle))
-
-
-def _names_solver(name: str) -> bool:
-    """Return whether a name is a valid plan name that needs no plugin. The name is from a bundle, and a bundle must not
-    cause plugins of other packages to be imported."""
-    if plugin_of_name(name) is not None:
-        return False
-    with suppress(UserError):
-        return bool(parse_any_plan_name(name))
-    return False
 
 
 def describe_defaults(
@@ -176,7 +105,7 @@ def _clip_remedy(name: str, shaping: Shaping | None) -> str:
     """Return, as a clause, the options with which a solver's plan clips as the calibrated plan does; "" if no options
     can do that."""
     clip = _clip_option(shaping)
-    return f"; give --plan {name} {clip}" if clip and _names_solver(name) else ""
+    return f"; give --plan {name} {clip}" if clip and names_solver(name) else ""
 
 
 def _clip_option(shaping: Shaping | None) -> str:
@@ -202,4 +131,4 @@ def _calibration_remedy(calibrated: Any, plan: Any) -> str:
         given += [""] if text is None else [f"--guidance {text}"]
     if shaped != shaping:
         given.append(_clip_option(shaping))
-    return f"; give {' '.join(given)}" if all(given) and _names_solver(name) else ""
+    return f"; give {' '.join(given)}" if all(given) and names_solver(name) else ""

@@ -9,8 +9,8 @@ from fewstep.plans.names.plan_reference import join_plan_name, parse_plan_text, 
 from fewstep.plans.shaping import Clip
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.sampling.calibrated_plans import read_default_plan
-from fewstep.runtime.sampling.sampler import PLAN
 
 
 def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
@@ -26,10 +26,11 @@ def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
     if kept is None or not is_plan_name(kept.name):
         return CalibrateOptions(bundle.path, **recorded)
     shaping, name = shaping_of(kept), split_plan_name(kept.name)
+    is_usual = join_plan_name(name.solver, name.steps, None) == CONTINUOUS.default_plan
     is_default = weight_of(kept.guidance) == GUIDANCE or not is_led_by_guidance(bundle.manifest.conditions)
     return CalibrateOptions(
         bundle.path,
-        plan=None if join_plan_name(name.solver, name.steps, None) == PLAN else parse_plan_text(kept.name),
+        plan=None if is_usual else parse_plan_text(kept.name),
         guidance=None if is_default else 1.0 if kept.guidance is None else kept.guidance,
         clip=shaping.high if isinstance(shaping, Clip) and shaping.high == -shaping.low else None,
         **recorded,

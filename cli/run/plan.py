@@ -4,7 +4,7 @@ import logging
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.request import RunRequest
-from fewstep.cli.run_plan import check_given_by_options, default_plan
+from fewstep.cli.run_plan import check_given_by_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
@@ -41,9 +41,7 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
         "strength": options.strength,
         "branches": branches,
     }
-    if options.plan is None:
-        plan = default_plan(sampler, options.guidance, settings)
-    elif (choice := request.choice) is not None:
+    if (choice := request.choice) is not None:
         settings["shaping"] = choice.settings["shaping"]
         plan = sampler.compile(options.plan, choice.settings["guidance"], **settings)
     else:

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from typing import cast
 
 from fewstep.plans.any_plan import AnyPlan, check_compiled, regroup, shaping_of
-from fewstep.plans.guidance import Guidance, as_guidance, describe
-from fewstep.plans.names.plan_reference import FittedReference, TextReference, parse_plan_text
+from fewstep.plans.guidance import Guidance, describe
+from fewstep.plans.names.plan_reference import FittedReference, TextReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.sampling.calibrated_plans import find_calibrated_body, find_defaults, read_default_plan
+from fewstep.runtime.sampling.calibrated_plans import (
+    changes_plan,
+    find_calibrated_body,
+    find_defaults,
+    parse_plan_of_bundle,
+    read_default_plan,
+)
 from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 
@@ -57,17 +62,6 @@ def select_plan(
     return cast(Plan, compiler.compile(asked, guidance, settings))
 
 
-def changes_plan(
-    bundle: Bundle, kept: AnyPlan, guidance: float | Guidance | None, settings: PlanSettings = NO_SETTINGS
-) -> bool:
-    """Return whether the stored plan cannot be used, because the run's guidance, size, shaping or strength requires
-    other coefficients. None as guidance stands for no guidance."""
-    manifest = bundle.manifest
-    is_sized = bool(manifest.sizes) and open_bundle(bundle.path).manifest.x_shape != manifest.x_shape
-    is_shaped = settings.get("shaping") is not None or settings.get("strength") is not None
-    return is_sized or is_shaped or as_guidance(guidance) != kept.guidance
-
-
 def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
     """Return the names by which a plan can be requested: with its grid, and as it is written if the bundle has no
     default `grid`, which a name without a grid would mean."""
@@ -75,14 +69,6 @@ def _names_of(plan: Plan, grid: str | None = None) -> tuple[str, ...]:
 
     name = with_grid(plan.name)
     return (name, plan.name) if grid is None else (name,)  # with the grid, which a bare name implies
-
-
-def parse_plan_of_bundle(name: str) -> TextReference:
-    """Return the reference of a plan name from the bundle. Raises UserError if it would import a plugin."""
-    from fewstep.plans.names.plan_name import check_no_plugin  # imports all solvers; not needed to only run plans
-
-    check_no_plugin(name)
-    return parse_plan_text(name)
 
 
 def select_plans(

@@ -23,7 +23,7 @@ from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
-from fewstep.runtime.sampling.calibrated_plans import find_defaults
+from fewstep.runtime.sampling.calibrated_plans import find_default_plan, find_defaults
 from fewstep.runtime.sampling.execute import execute
 from fewstep.runtime.sampling.fitted_plans import find_fitted
 from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs
@@ -159,10 +159,13 @@ class PlanCompiler:
         return self._recent_plans.get_or_make(id(compiled), lambda: compiled)
 
     def compile_as_calibrated(
-        self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings
+        self, plan: PlanLike | None, guidance: float | Guidance | None, settings: PlanSettings
     ) -> AnyPlan:
-        """Return the compiled plan. A missing guidance or shaping is replaced by that of the calibration."""
-        reference = parse_plan_reference(plan)
+        """Return the compiled plan. A missing plan, guidance or shaping is replaced by that of the calibration."""
+        if plan is None:
+            reference = find_default_plan(self.bundle, self.body, guidance, settings)
+        else:
+            reference = parse_plan_reference(plan)
         if isinstance(reference, AnyPlan) or (guidance is not None and settings.get("shaping") is not None):
             return self.compile(reference, guidance, settings)
         defaults = find_defaults(self.bundle, self.body, reference)
@@ -171,7 +174,7 @@ class PlanCompiler:
         return self.compile(reference, defaults.guidance if guidance is None else guidance, settings)
 
     def compile_for_run(
-        self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
+        self, plans: Sequence[PlanLike | None], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
         """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
         compiled = [self.compile_as_calibrated(plan, guidance, settings) for plan in plans]

@@ -38,7 +38,7 @@ class RunMaker:
 
     def begin(
         self,
-        plan: PlanLike,
+        plan: PlanLike | None,
         seeds: Sequence[int],
         condition: ConditionValues | None,
         guidance: float | Guidance | None,
@@ -50,7 +50,7 @@ class RunMaker:
 
     def sample(
         self,
-        plan: PlanLike,
+        plan: PlanLike | None,
         seeds: Sequence[int],
         condition: ConditionValues | None,
         guidance: float | Guidance | None,
@@ -69,7 +69,7 @@ class RunMaker:
 
     def _check(
         self,
-        plan: PlanLike,
+        plan: PlanLike | None,
         seeds: Sequence[int],
         condition: ConditionValues | None,
         guidance: float | Guidance | None,

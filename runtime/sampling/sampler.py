@@ -25,7 +25,6 @@ from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds import units
-from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState
 from fewstep.runtime.sampling.execution import PlanCompiler
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
     from fewstep.runtime.sampling.adapters import Adapters
     from fewstep.runtime.sampling.whole_runs import WholeRuns
-
-PLAN = CONTINUOUS.default_plan
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +118,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def sample(
         self,
-        plan: PlanLike = PLAN,
+        plan: PlanLike | None = None,
         seeds: Sequence[int] = (0,),
         condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
@@ -131,7 +128,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         Args:
             plan: the name of a plan (SOLVER:STEPS, SOLVER:STEPS@GRID, or fitted:STEPS for a plan that was fitted to
-                this body), a compiled plan, or the path of a plan's JSON.
+                this body), a compiled plan, or the path of a plan's JSON. None is the default of `fewstep run`: the
+                plan of the calibration, else that of the denoiser's own scheduler, else dpmpp_2m:8.
             seeds: one per sample. They run as one batch, and memory grows with their number: split many seeds over
                 several calls.
             condition: for each condition of the denoiser, one value (or label) per sample.
@@ -157,7 +155,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def carry_on(
         self,
-        plan: PlanLike = PLAN,
+        plan: PlanLike | None = None,
         seeds: Sequence[int] = (0,),
         condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
@@ -182,7 +180,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def steps(
         self,
-        plan: PlanLike = PLAN,
+        plan: PlanLike | None = None,
         seeds: Sequence[int] = (0,),
         condition: ConditionValues | None = None,
         guidance: float | Guidance | None = None,
@@ -276,7 +274,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def compile(
         self,
-        plan: PlanLike,
+        plan: PlanLike | None = None,
         guidance: float | Guidance | None = None,
         **settings: "Unpack[PlanSettings]",
     ) -> Plan:

@@ -12,7 +12,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibration_settings import read_settings
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
+from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.graph.files import io
 from fewstep.graph.selection import explain_selection
 from fewstep.measure.judged_batch import JudgedBatch
@@ -115,7 +115,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     kept = read_calibrated_plan(sampler.bundle, sampler.body)
     assert kept.name == "maskgit:8" and kept.vocabulary == 16
     assert read_settings(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
-    assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept
+    assert sampler.compile() == load(bundle, "int8").compile() == kept
     assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
     said = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("likeliest:8", 1.0))
     assert said is not None and "along maskgit:8, guidance 2, and runs along likeliest:8, guidance none" in said
@@ -124,7 +124,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     (bundle / "own.json").write_bytes(content)
     files = {**sampler.bundle.manifest.files, "own.json": sha256(content).hexdigest()}
     other = with_manifest_fields(sampler, files=files, plans={"maskgit:8": "own.json"})
-    assert default_plan(other).steps[0] == own
+    assert other.compile().steps[0] == own
     (bundle / "own.json").unlink()
 
 

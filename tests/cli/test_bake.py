@@ -5,7 +5,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from fewstep.cli.run_plan import default_plan
 from fewstep.graph.bake import resolve_run
 from fewstep.graph.bake.seal_check import read_metadata
 from fewstep.plans.compile import compile_plan
@@ -62,7 +61,7 @@ def test_without_a_plan_it_is_the_one_that_run_takes(
     printed = fewstep("bake", tiny_bundle, *given, "-o", tmp_path / "s.onnx").out
     assert "ddim:3" in printed and f"guidance {guidance}" in printed
     with load(tiny_bundle, "int8" if "int8" in given else "float32") as sampler:
-        plan = default_plan(sampler, float(given[-1]) if "--guidance" in given else None)
+        plan = sampler.compile(None, float(given[-1]) if "--guidance" in given else None)
     assert read_metadata(tmp_path / "s.onnx").plan_sha256 == plan_digest(plan)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.run_plan import check_reference, default_plan, describe_calibration_mismatch
+from fewstep.cli.run_plan import check_reference, describe_calibration_mismatch
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.file import encode
@@ -19,10 +19,11 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.kinds.sizes import Size
 from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults, read_calibrated_plan
 from fewstep.runtime.sampling.execution import PlanCompiler
-from fewstep.runtime.sampling.sampler import PLAN, Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import change_bundle, with_body, with_manifest_fields
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
@@ -30,6 +31,7 @@ from tests.refusals import refuses
 from tests.runtime.sampling.test_fitted_plans import give
 
 Asked = Callable[..., object]
+PLAN = CONTINUOUS.default_plan
 
 
 def with_calibrated_plan(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
@@ -50,14 +52,17 @@ def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = 
     return with_calibrated_plan(sampler, name, **{name: "plan.json"}, **changes)
 
 
+PLAN = CONTINUOUS.default_plan
+
+
 @pytest.fixture
 def default_plan_text(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """A function that compiles `default_plan`, from the text of a reference or a plan."""
+    """A function that compiles the default plan, from the text of a reference or a plan."""
 
     def compile_text(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
         with monkeypatch.context() as patched:
             patched.setattr(PlanCompiler, "compile", lambda compiler, plan, *_: plan)
-            plan = default_plan(sampler, guidance, {"strength": strength})
+            plan = sampler.compile(None, guidance, strength=strength)
         return str(plan) if isinstance(plan, TextReference) else plan
 
     return compile_text
@@ -113,8 +118,8 @@ def test_a_scheduler_that_clips_is_recompiled_at_another_guidance(tiny_bundle: P
     content = encode(load(bundle).compile("scheduler:6", 2.0))
     change_bundle(bundle, {"plan.json": content}, plans={"scheduler:6": "plan.json"})
     sampler = load(with_body(bundle, "int8-cpu-x86", plan="scheduler:6"))
-    assert default_plan(sampler).guidance == Cfg(2.0)
-    changed = default_plan(sampler, guidance)
+    assert sampler.compile().guidance == Cfg(2.0)
+    changed = sampler.compile(None, guidance)
     assert (changed.guidance, shaping_of(changed)) == (as_guidance(guidance), Clip(-0.5, 0.5))
 
 
@@ -276,3 +281,12 @@ def test_a_fit_is_judged_at_the_guidance_of_the_calibration(tiny_bundle: Path) -
     with load(tiny_bundle) as sampler:
         judged = select_plan(sampler.plans, sampler.bundle.body("int8-cpu-x86"), parse_plan_text("fitted:3"))
         assert judged.guidance == sampler.compile("fitted:3").guidance == Cfg(2.0)
+
+
+def test_a_program_that_names_no_plan_draws_the_sample_of_the_command(
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    fewstep("run", tiny_bundle, "-c", "class=1", "-n", "1", "-o", tmp_path / "x.npy")
+    with load(tiny_bundle) as sampler:
+        np.testing.assert_array_equal(sampler.sample(condition={"class": [1]}), np.load(tmp_path / "x.npy"))

@@ -135,7 +135,6 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"plan": "ddim:0"}, "0 steps"),
         ({"plan": "ddim:-3"}, "number of steps that is a positive integer"),
         ({"plan": 4}, "plan 4 is not a plan"),
-        ({"plan": None}, "plan None is not a plan"),
         ({"guidance": "2"}, "guidance '2' is not a finite number"),
         ({"guidance": 10**400}, "is not a finite number"),
         ({"condition": 3}, "condition 3 is not a mapping"),
