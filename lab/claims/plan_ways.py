@@ -112,7 +112,7 @@ CLAIMS = [
         "guidance by two branches": (10, lambda s: s.sample("dpmpp_2m:5", guidance=TWO_BRANCHES[model(s)])),
         "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
     *claims("Skip-Tuning", "nearer to the data in few steps", 5, partial(tune_skips, plan="dpmpp_2m:5"), tuple(SKIPS),
-            {"no scale": (5, plan("dpmpp_2m:5"))}),
+            {"no scale": (5, plan("dpmpp_2m:5")), "unipc_2": (5, plan("unipc_2:5"))}),
     *claims("Time-Shift Sampler", "nearer to many steps, without training", 10,
             lambda s: sample_shifted(s, "ddim:10"), PLAIN,
             {"the same plan": (10, plan("ddim:10")), "dpmpp_2m": (10, plan("dpmpp_2m:10"))}, (near(None),)),
