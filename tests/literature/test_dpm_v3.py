@@ -82,6 +82,13 @@ def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known, to_the_en
         assert ours == pytest.approx(theirs, abs=tolerance)
 
 
+def test_by_default_it_has_order_3_and_the_corrector():
+    times, facts = uniform_lambda(COSINE, 5), denoising(COSINE, "v")
+    solvers = (dpm_v3(degenerate(COSINE), *each) for each in ((), (3, True), (2, True)))
+    plans = [trace_plan("test", solver, times, facts) for solver in solvers]
+    assert encode(plans[0]) == encode(plans[1]) != encode(plans[2])
+
+
 def test_orders_fall_before_the_clean_end_as_in_the_authors_code():
     """Of 4 steps the third has order 2 at most, and the second knows two values. Without a clean end it has order 3."""
     for times, falls in ((trailing(NoiseSchedule(COSINE), 4), True), (uniform_lambda(COSINE, 4), False)):
