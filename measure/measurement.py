@@ -92,7 +92,7 @@ def run_measurement(
         with start_workers(task.setup, workers) as open_workers:
             results, judgements = measure_quality(results, task.judged, progress, open_workers)
     if timed is not None:
-        drawn = given_conditions(task.bundle, None, None, HELD_OUT)
-        records = task.judged.records if task.judged else drawn.records
+        judged = task.judged
+        records = judged.records if judged else given_conditions(task.bundle, None, None, HELD_OUT).records
         results = msgspec.structs.replace(results, races=run_races(task.bundle, timed, records, progress))
     return msgspec.structs.replace(results, seconds=perf_counter() - start), judgements

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.graph.files.commit import open_for_update
-from fewstep.measure import cost, judged_task, judgement_options
+from fewstep.measure import cost, judged_task, judgement_options, measurement
 from fewstep.measure import results as forms
 from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance
 from fewstep.measure.measure import measure
@@ -154,6 +154,16 @@ def test_conditions_of_a_file_are_sampled(bundle, tmp_path):
     own = {"class": [7, 2, 9, 7, 2]}
     exact, int8 = (load(bundle, body=body).sample(PLAN, range(5), own, 2.0) for body in ("float32", BODY))
     assert results.qualities[0].against_float.values == pytest.approx(psnr(int8, exact))
+
+
+def test_bodies_are_timed_on_the_conditions_that_were_judged(bundle, tmp_path, monkeypatch):
+    """Nothing is drawn for them, so no line says that nothing was given."""
+    np.savez(tmp_path / "own.npz", **{"class": np.array([7, 2, 9])})
+    timed = []
+    monkeypatch.setattr(measurement, "run_races", lambda bundle, bodies, records, progress: timed.append(records) or ())
+    monkeypatch.setattr(measurement, "given_conditions", None)
+    measure(options(bundle, columns=("psnr", "ms"), conditions=tmp_path / "own.npz", seeds=5))
+    np.testing.assert_array_equal(timed[0]["class"], [7, 2, 9])
 
 
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
