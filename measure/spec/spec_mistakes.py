@@ -19,10 +19,12 @@ from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.arrays import Float32
 
 TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid")
+BETA_KINDS = ("linear", "scaled-linear")  # they have beta_end
 FLAG_KINDS = (*TABLE_KINDS, "betas")
 FLOW_KINDS = ("flow", "trigonometric")
 FLAG: Final = "zero_terminal_snr"
 SHIFTS = (-1.0, -0.25, 0.25, 1.0)  # changes of log(alpha / sigma) at every time, for schedules of other parameters
+NEAR_SHIFTS, NEAR_FACTORS = (-0.12, 0.12), (0.9, 1.1)  # the smallest changes tried, and those of beta_end
 USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most networks
     (ScheduleSpec("linear"), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
@@ -49,6 +51,7 @@ class SpecReading:
     sign: float = 1.0  # sign of the output
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
+    is_near: bool = False  # so near to the spec as stated that it raises the errors by little
 
     def count_changes(self, stated: "SpecReading") -> int:
         """Return the number of fields in which this interpretation differs from the `stated` spec; at least 1."""
@@ -114,8 +117,16 @@ def nearby_readings(stated: SpecReading) -> Iterator[SpecReading]:
     def shift_time(by: float, time: float) -> float:
         return schedule.time_at_lam(min(max(schedule.lam(time) + by, low), high)).network
 
+    other = replace(stated, mistake="its schedule has other parameters")
     for by in SHIFTS:
-        yield replace(stated, time=partial(shift_time, by), mistake="its schedule has other parameters")
+        yield replace(other, time=partial(shift_time, by))
+    if stated.schedule.kind in BETA_KINDS:
+        for factor in NEAR_FACTORS:
+            near = msgspec.structs.replace(stated.schedule, beta_end=factor * stated.schedule.beta_end)
+            yield replace(other, schedule=near, is_near=True)
+    else:
+        for by in NEAR_SHIFTS:
+            yield replace(other, time=partial(shift_time, by), is_near=True)
 
 
 def flag_mistake(spec: ScheduleSpec) -> str:

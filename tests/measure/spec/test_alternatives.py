@@ -5,7 +5,8 @@ import pytest
 
 from fewstep.measure.spec.alternatives import STEPS, Alternative, find_undecided
 from fewstep.measure.spec.reading_errors import ErrorsAtTime, ErrorsByLam, measure_significance
-from fewstep.measure.spec.spec_mistakes import SpecReading
+from fewstep.measure.spec.spec_mistakes import SpecReading, nearby_readings
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import ScheduleSpec
 
 
@@ -55,6 +56,40 @@ def test_a_reading_is_not_excluded_by_a_few_of_the_samples() -> None:
             {},
         )
         assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("of_samples", "is_near", "is_undecided"),
+    [
+        ([1.004, 1.005, 1.006, 1.005], True, False),
+        ([1.004, 1.005, 1.006, 1.005], False, True),
+        ([1.004, 1.005, 0.996, 0.999], True, True),  # not significant
+        ([0.996, 0.995, 0.994, 0.995], True, True),
+    ],
+)
+def test_a_near_reading_is_excluded_by_significance_alone(
+    of_samples: list[float], is_near: bool, is_undecided: bool
+) -> None:
+    stated = SpecReading(ScheduleSpec("linear"), "epsilon")
+    other = SpecReading(stated.schedule, "epsilon", "other", "range of the data", is_near=is_near)
+    found = find_undecided(
+        lambda x, *_: x,
+        Alternative(stated, {0.0: ErrorsAtTime(0.0, np.ones(4), 1.0)}),
+        [Alternative(other, {0.0: ErrorsAtTime(0.0, np.array(of_samples), 1.0)})],
+        np.zeros((2, 1, 2, 2), np.float32),
+        {},
+    )
+    assert bool(found) is is_undecided
+
+
+def test_near_readings_change_the_parameter_of_a_schedule_or_its_times() -> None:
+    linear = SpecReading(ScheduleSpec("linear", beta_end=0.02), "epsilon")
+    near = [each for each in nearby_readings(linear) if each.is_near]
+    assert [each.schedule.beta_end for each in near] == pytest.approx([0.018, 0.022])
+    cosine = SpecReading(ScheduleSpec("cosine"), "epsilon")
+    schedule = NoiseSchedule(cosine.schedule)
+    times = [each.time(500.0) for each in nearby_readings(cosine) if each.is_near]
+    assert [schedule.lam(time) - schedule.lam(500.0) for time in times] == pytest.approx([-0.12, 0.12], abs=2e-3)
 
 
 def test_the_samples_of_the_stated_reading_are_drawn_once() -> None:
