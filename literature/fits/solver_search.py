@@ -29,7 +29,7 @@ Candidate = tuple[Places, Decisions]
 
 def fit_plan(setting: FitSetting) -> Plan:
     """Return the plan with the best decisions. The initial candidates are DPM-Solver++ of order 2, without and with a
-    corrector of order 2, where UniPC's has order 3."""
+    corrector of order 2, and UniPC of order 2."""
     steps = setting.evaluations
     times = setting.times(CHOICES)
 
@@ -45,8 +45,12 @@ def fit_plan(setting: FitSetting) -> Plan:
 
     infinite = int(isinf(times[0].lam))  # no derivative can be estimated from predictions at pure noise
     nominal = auto_diffusion.nearest_places(setting, CHOICES)
-    first = [(nominal, multistep(steps, infinite, corrected)) for corrected in (False, True)]
-    best = evolve(first, _species(auto_diffusion.species(steps - 1, CHOICES), steps, infinite), quality)
+    known = (*(multistep(steps, infinite, corrected) for corrected in (False, True)), unipc(steps, infinite))
+    best = evolve(
+        [(nominal, decisions) for decisions in known],
+        _species(auto_diffusion.species(steps - 1, CHOICES), steps, infinite),
+        quality,
+    )
     return plan(best)
 
 
@@ -57,6 +61,20 @@ def multistep(steps: int, infinite: int, corrected: bool) -> Decisions:
     middle = Decision(relaxed, corrector=replace(relaxed, start=2) if corrected else None)
     ends = min(1 + infinite, steps)
     return (*(Decision() for _ in range(ends)), *(middle for _ in range(steps - ends - 1)), Decision())[:steps]
+
+
+def unipc(steps: int, infinite: int) -> Decisions:
+    """Return the decisions of UniPC of order 2, whose corrector has order 3, or 2 until two predictions at finite
+    lambda are available. The last step has order 1 and no corrector."""
+    orders = [min(place + 1, 2) for place in range(steps - infinite - 1)]
+    middle = [
+        Decision(
+            Expansion(order, relaxation=bh2 if order == 2 else None),
+            corrector=Expansion(order + 1, start=2, relaxation=bh2 if order == 1 else None),
+        )
+        for order in orders
+    ]
+    return (*(Decision() for _ in range(infinite)), *middle, Decision())[:steps]
 
 
 def _decision(place: int, steps: int, infinite: int, rng: np.random.Generator) -> Decision:

@@ -77,6 +77,14 @@ def test_the_search_begins_at_dpm_solver_pp_without_and_with_a_corrector_of_orde
     assert [each.corrector for each in corrected] == [None, *[Expansion(2, 2, relaxation=bh2)] * 5, None]
 
 
+def test_the_search_also_begins_at_unipc_of_order_2():
+    """From pure noise the first step has no corrector, and the second one starts without a difference."""
+    times = uniform_lambda(COSINE, 7)
+    known = partial(solvers.unipc_2, lower_order_final=True)
+    assert made(usf(solver_search.unipc(7, 0)), times) == pytest.approx(made(known, times), abs=1e-9)
+    assert solver_search.unipc(7, 1) == (Decision(), *solver_search.unipc(6, 0))
+
+
 def test_dpm_solver_2_is_a_start_point_two_back():
     coarse = uniform_lambda(COSINE, 4)
     fine = uniform_lambda(COSINE, 8)
