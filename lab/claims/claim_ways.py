@@ -74,10 +74,15 @@ def best_of_own(s: Setting, evaluations: int) -> Floats:
     return several(s, f"ddpm:{STEPS}", max(evaluations // STEPS, 1))
 
 
-def several(s: Setting, plan: str, count: int) -> Floats:
+def best_of_guided(s: Setting, evaluations: int) -> Floats:
+    """Return samples as `best_of` does, half as many, with guidance by two branches."""
+    return several(s, f"ddim:{STEPS}", max(evaluations // (2 * STEPS), 1), CFG)
+
+
+def several(s: Setting, plan: str, count: int, guidance: float | None = None) -> Floats:
     """Return `count` samples of each seed, seed by seed."""
     seeds = [seed * 64 + n for seed in s.seeds for n in range(count)]
-    return np.asarray(s.sampler.sample(plan, seeds, {s.condition: np.repeat(s.labels, count)}))
+    return np.asarray(s.sampler.sample(plan, seeds, {s.condition: np.repeat(s.labels, count)}, guidance))
 
 
 def steer(s: Setting) -> Floats:
@@ -339,7 +344,7 @@ CLAIMS = [
           ("FK steering", steer, {"best of N": best_of, OF_ITS_PLAN: best_of_own}),
           ("RBF", roll_over, {"best of N": best_of, "SVDD": continue_best}),
           ("SVDD", continue_best, {"best of N": best_of, OF_ITS_PLAN: best_of_own}))
-      for control, theirs in controls.items()],
+      for control, theirs in (*controls.items(), ("guidance, best of 2", best_of_guided))],
     Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
           lambda s: draw_guided_particles(s, True), lambda s, n: draw_guided_particles(s, False), scores.lawful,
           GUIDED[:1], unit="class", has_longer=False),

@@ -147,6 +147,7 @@ CLAIMS = [
           ITSELF: (8, partial(way, precision="float32")),
           "one row without it": (8, plan(EIGHT[0])),
           "two rows, 4 steps": (8, plan(*FOUR)),
+          "a fitted plan in 4 steps": (8, partial(fit_and_sample, steps=4, weight=3.0)),
           "two rows, 8 steps": (16, plan(*EIGHT))}, (TAUGHT,))],
     *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
       for claim in claims("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {

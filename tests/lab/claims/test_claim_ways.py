@@ -94,7 +94,7 @@ def test_populations_have_four_particles_in_ten_steps(
     monkeypatch.setattr(claim_ways, "population", lambda *args, **options: ran.append((args, options)) or made)
     for claim in claims_of(system):
         claim.ours(tiny)
-    assert len(ran) == 2
+    assert len(ran) == 3
     for (_, plan, (_, strength, its_plan, *rest), _, particles, _), options in ran:
         assert (plan.name, its_plan, particles) == ("ddpm:10", plan, 4)
         assert (strength, *rest) == tilt
@@ -115,6 +115,15 @@ def test_the_best_of_n_has_four_noises_of_a_seed(control: str, solver: str, tiny
             for n in range(4)
         ]
         np.testing.assert_allclose(claim.score(tiny, made), np.max(rewards, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("system", ["FK steering", "RBF", "SVDD"])
+def test_the_best_of_two_with_guidance_has_as_many_evaluations(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(claim_ways, "several", lambda s, *how: drawn.append(how))
+    (claim,) = claims_of(system, "guidance, best of 2")
+    claim.plain(None, claim.evaluations)  # type: ignore[arg-type]
+    assert drawn == [("ddim:10", 2, 6.0)] and claim.evaluations == 2 * 2 * 10
 
 
 @pytest.mark.parametrize(("model", "weight"), [("fashion_mnist", 3.0), ("cifar10", 1.4)])
