@@ -8,6 +8,7 @@ the medians. The processor's speed moves all of them: compare two versions in tu
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
@@ -67,7 +68,7 @@ def calls(sampler: Sampler, steps: int, samples: int, guidance: float) -> Iterat
     ]
     for number, conditions in enumerate(cycle(drawn)):
         seeds = range(number * samples, (number + 1) * samples)
-        yield lambda seeds=seeds, conditions=conditions: sampler.sample(plan, seeds, conditions)
+        yield partial(sampler.sample, plan, seeds, conditions)
 
 
 def times_of(sampler: Sampler, steps: int, samples: int, guidance: float, count: int) -> NDArray[np.float64]:

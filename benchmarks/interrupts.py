@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO
 
 from benchmarks.markdown import table
 from benchmarks.options import parser_of, positive
@@ -137,7 +138,7 @@ def _copy(work: Path, verb: str, name: str) -> Path:
     return bundle
 
 
-def _start(work: Path, verb: str, bundle: Path) -> "tuple[subprocess.Popen[bytes], TemporaryFile]":
+def _start(work: Path, verb: str, bundle: Path) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Start the process of a command, and return it with the file of its output."""
     words = {"MODEL": f"{work / 'model.py'}:make", "BUNDLE": str(bundle)}
     line = [words.get(word, word) for word in COMMANDS[verb]]

@@ -16,6 +16,7 @@ from fewstep.cli.run.sampling import run
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.bundle.reading import open_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def draw(bundle: Path) -> None:
         run(
             RunOptions(
                 bundle,
-                plan=PLAN,
+                plan=parse_plan_text(PLAN),
                 precision=precision,
                 samples=2 * COLUMNS,
                 condition=tuple(f"class={label}" for label in labels),

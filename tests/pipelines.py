@@ -185,7 +185,7 @@ def stable_diffusion(home: Path) -> Any:
     torch.manual_seed(0)  # the same pipeline each time
     files = write_clip_tokenizer(home / "tokenizer")
     components = clip_components(files, attention_unet(mid_block_type=None))
-    pipeline = diffusers.StableDiffusionPipeline(**components, **WITHOUT_CHECKER)
+    pipeline: Any = diffusers.StableDiffusionPipeline(**components, **WITHOUT_CHECKER)
     for name in ("unet", "vae", "text_encoder", "scheduler"):
         getattr(pipeline, name).save_pretrained(home / name)
     write_index(home, pipeline)

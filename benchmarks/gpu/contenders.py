@@ -12,6 +12,7 @@ from benchmarks.gpu.deployed import BATCHES, ENGINE_PRECISIONS, Deployed, Sample
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans import noise
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
 from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY, FormSession
@@ -108,7 +109,8 @@ def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
     def open_sampler() -> Sample:
         output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
-        _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.member.guidance))
+        plan = parse_plan_text(of.member.plan)
+        _, (file, *_) = bake(BakeOptions(of.bundle, plan, output, body=body, guidance=of.member.guidance))
         find_libraries(device)
         session = open_session(onnxruntime, Path(file), settings(device))
         draw = inputs_of(of)

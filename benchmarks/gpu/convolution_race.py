@@ -57,7 +57,7 @@ class PlanJob:
 def plan_jobs(turn: Path, convolutions: Sequence[Convolution] = CONVOLUTIONS) -> list[PlanJob]:
     """Return first one exact convolution, then the race."""
     first = convolutions[0]
-    jobs = [PlanJob(first, form, 0, 1, turn) for form in ("sums", "linear", "silu", "int8")]  # type: ignore[arg-type]
+    jobs = [PlanJob(first, form, 0, 1, turn) for form in ("sums", "linear", "silu", "int8")]
     jobs += [PlanJob(first, "linear", number, 1, turn) for number in range(1, 9)]
     for of in convolutions:
         jobs += [PlanJob(of, form, 0, 100, turn) for form in SHIPPED]

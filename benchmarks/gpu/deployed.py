@@ -23,6 +23,7 @@ from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.files import io
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY
@@ -150,7 +151,13 @@ def unroll(of: Deployed, precision: str, batch: int) -> Path:
     file = of.unrolled_file(precision, batch)
     if not file.exists():
         options = BakeOptions(
-            of.bundle, of.member.plan, file, body=precision, guidance=of.member.guidance, batch=batch, unroll=True
+            of.bundle,
+            parse_plan_text(of.member.plan),
+            file,
+            body=precision,
+            guidance=of.member.guidance,
+            batch=batch,
+            unroll=True,
         )
         run, baked = assemble_run(options)  # the file that `bake` writes, without its test vector on the CPU
         io.save(run.graph, file, one_file_limit(), metadata=encode_metadata(baked))

@@ -39,7 +39,7 @@ def device_times(row: DenoiserRow, sample: Sample, batches: Sequence[int] = BATC
 def record_activities(call: Callable[[], Any], calls: int) -> list[Activity]:
     """Make calls, and return the GPU's activities. A CUDA graph is recorded kernel by kernel."""
     import torch
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
     call()

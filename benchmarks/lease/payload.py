@@ -151,7 +151,8 @@ def _download_wheels(item: Item, folder: Path, work: Path, python: str, architec
     downloads = work / f"wheels-{python}"
     for package in item.wheels:
         platforms = [word for each in PLATFORMS for word in ("--platform", each)]
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", downloads]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+        command += ["-d", str(downloads)]
         command += ["--python-version", python, "--implementation", "cp", *platforms, package]
         done = subprocess.run(command, capture_output=True, text=True)
         name = package.partition("==")[0].replace("-", "_")

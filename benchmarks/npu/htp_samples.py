@@ -94,13 +94,13 @@ def quantize_by_peer(sampler: Sampler, fed: Sequence[Arrays], folder: Path, sett
         def get_next(self) -> Any:
             return next(self.left, None)
 
-    types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
-    quantize(source, result, get_qnn_qdq_config(source, Reader(), **types | settings))
+    types: dict[str, Any] = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "per_channel": True}
+    quantize(source, result, get_qnn_qdq_config(source, Reader(), **types | dict(settings)))
     return result
 
 
 def quantize_by_aimet(sampler: Sampler, fed: Sequence[Arrays], folder: Path, activations: str) -> Path:
-    from aimet_onnx import QuantizationSimModel
+    from aimet_onnx import QuantizationSimModel  # type: ignore[import-not-found]
 
     simulation = QuantizationSimModel(
         fix_rows(sampler, len(fed[0]["x"])), param_type="int8", activation_type=activations, config_file="default"

@@ -48,7 +48,7 @@ from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.half import to_half
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.plans.any_plan import regroup
-from fewstep.plans.plan import DENOISER
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.packages import package_versions
 from lab.zoo.bundles import calibration, exported
@@ -147,6 +147,7 @@ def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Coun
     task = open_tasks(options.open(), options, check_options(options))[DENOISER]
     counts, moments = count_activations(task), measure_second_moments(task)
     plan = regroup(task.plan, {DENOISER: counts.edges})
+    assert isinstance(plan, Plan)
     course = record_run(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))
     return task, counts, moments, course
 

@@ -130,7 +130,7 @@ def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[st
     import torch
 
     saved: dict[str, str] = {}
-    for name, parameter in inspect.signature(made.__call__).parameters.items():  # type: ignore[attr-defined]
+    for name, parameter in inspect.signature(made.__call__).parameters.items():
         if parameter.default is parameter.empty and isinstance(inputs.get(name), torch.Tensor) and "embed" in name:
             np.save(folder / f"{name}.npy", inputs[name].numpy())
             saved[name] = f"@{folder / name}.npy"
@@ -157,7 +157,7 @@ def _shorten_template(pipeline: Any) -> None:
     for name in ("tokenizer", "processor"):
         component = getattr(pipeline, name, None)
         tokenizer = getattr(component, "tokenizer", component)
-        if pieces and hasattr(tokenizer, "add_tokens"):
+        if pieces and tokenizer is not None and hasattr(tokenizer, "add_tokens"):
             tokenizer.add_tokens(list(dict.fromkeys(pieces)))
 
 
@@ -217,7 +217,7 @@ def _complete_configs(pipeline: Any) -> None:
     if type(pipeline).__name__ in PIXELS_8:
         down, up = ("DownEncoderBlock2D",) * STAGES, ("UpDecoderBlock2D",) * STAGES
         channels = (CHANNELS,) * STAGES
-        made = AutoencoderKL(down_block_types=down, up_block_types=up, block_out_channels=channels)
+        made: Any = AutoencoderKL(down_block_types=down, up_block_types=up, block_out_channels=channels)
         pipeline.register_modules(vae=made.eval())
 
 
@@ -242,7 +242,7 @@ def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iter
         for each in vars(module).values():
             if not inspect.isclass(each) or not {"pipeline_class", "get_dummy_components"} <= set(dir(each)):
                 continue
-            name = getattr(each.pipeline_class, "__name__", "")
+            name = getattr(getattr(each, "pipeline_class", None), "__name__", "")
             if name in names and name not in found:
                 found.add(name)
                 yield DummyPipeline(name, each)

@@ -49,7 +49,7 @@ def replace_hub() -> Iterator[None]:
     import diffusers
     import transformers
 
-    owners = {
+    owners: dict[Any, Callable[..., Any]] = {
         diffusers.UNet2DModel: _make_unet,
         transformers.AutoConfig: make_config,
         transformers.PreTrainedModel: _make_model,
@@ -130,7 +130,7 @@ def _make_processor(cls: Any, name: str) -> Any:
     made = transformers.Qwen2VLProcessor if cls is transformers.AutoProcessor else cls
     tokenizer = make_tokenizer(transformers.Qwen2Tokenizer, name)
     patch_size = 16 if "qwen3" in name.lower() else 14
-    sizes = {"min_pixels": 4 * 28 * 28, "max_pixels": 16 * 28 * 28}  # few tokens
+    sizes: dict[str, Any] = {"min_pixels": 4 * 28 * 28, "max_pixels": 16 * 28 * 28}  # few tokens
     return made(
         image_processor=transformers.Qwen2VLImageProcessor(patch_size=patch_size, **sizes),
         tokenizer=tokenizer,
@@ -175,7 +175,7 @@ def make_tokenizer(cls: Any, name: str) -> Any:
     lower, letters = f"{cls.__name__} {name}".lower(), byte_characters()
     if "t5" in lower:
         pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((each, -3.0) for each in letters)]
-        return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
+        return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)  # type: ignore[attr-defined]
     if "clip" in lower:
         tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{each}</w>" for each in letters)]
         vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -198,9 +198,9 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         kind = transformers.LlamaTokenizer if "llama" in lower else transformers.GemmaTokenizer
         ends = ["<pad>", "</s>", "<s>", "<unk>"] if "llama" in lower else ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
         vocabulary = {token: number for number, token in enumerate([*ends, "▁", *letters])}
-        made = kind(vocab=vocabulary, merges=[], model_max_length=1024, pad_token="<pad>")
-        made.chat_template = CHAT
-        return made
+        sentencepiece = kind(vocab=vocabulary, merges=[], model_max_length=1024, pad_token="<pad>")
+        sentencepiece.chat_template = CHAT
+        return sentencepiece
     if "roberta" in lower:
         vocabulary = {
             token: number for number, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])

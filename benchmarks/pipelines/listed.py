@@ -72,7 +72,8 @@ def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) ->
         usual, first = record_usual_call(built, _read_settings(built, source, settings, scale))
         found = find_parts(built.name, first, _share_conditions(source.module, first, record(built, usual.of(), 1)))
         (component,) = found
-        modules = _pair(source.module, component, found[component], first)
+        module = source.module
+        modules = _pair(module, component, found[component], first)
         counts = COUNTS if STEP_COUNT in usual.usual else COUNTS[:1]
         calls = [usual.of(None, {STEP_COUNT: count} if len(counts) > 1 else {}) for count in counts]
         runs = [run_networks(built, modules, call) for call in calls]
@@ -84,7 +85,7 @@ def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) ->
         def compare(is_led: bool) -> float:
             return max(
                 compare_run(
-                    *(built, modules, call, scheduler, run), _ListedNetwork(source.module, run.record, modules, is_led)
+                    *(built, modules, call, scheduler, run), _ListedNetwork(module, run.record, modules, is_led)
                 )
                 for call, run in zip(calls, runs, strict=True)
             )

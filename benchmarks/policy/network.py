@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import torch
-from simulator import ACTIONS, OBSERVED, TASKS
+from simulator import ACTIONS, OBSERVED, TASKS  # type: ignore[import-not-found]
 from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec

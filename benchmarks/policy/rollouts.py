@@ -6,6 +6,7 @@ and so an episode's verdict does not depend on the others.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Course:
 
     def move(self) -> bool:
         """Run the second half of a tick: move, and return whether the task is solved."""
+        action: NDArray[Any]
         if self.runner is None:
             assert self.expert is not None
             action = self.expert(self.observation)

@@ -35,6 +35,7 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
@@ -105,7 +106,7 @@ def prepare(work: Path, weights: Path) -> Path:
         jobs = watch(Contender("watched", "", "dpmpp_2m:2"), sampler, WATCHED)
         jobs += watch(Contender("watched", "", "dpmpp_2m:2", "trained", 4), sampler, WATCHED)
         np.savez(work / "observations.npz", **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
-    calibrate(CalibrateOptions(bundle, CALIBRATED, conditions=work / "observations.npz"))
+    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=work / "observations.npz"))
     with load(bundle) as floating, load(bundle, precision="int8") as integer:
         far = deviation(jobs, floating, integer)
     done.write_text(f"{far.rms:.4f} {far.p99:.4f}\n")
@@ -152,7 +153,10 @@ def main() -> None:
     bundle = prepare(given.work, given.weights)
     fit_plans(bundle, given.work / "observations.npz")
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
-    samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
+    samplers: dict[str | None, Sampler] = {
+        "float32": load(bundle, backend=backend),
+        "int8": load(bundle, precision="int8", backend=backend),
+    }
     bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
     own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
     verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))

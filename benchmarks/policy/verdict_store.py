@@ -17,7 +17,7 @@ from benchmarks.policy.experts import ROUTES
 from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
 
 KEPT = Path(__file__).with_name("verdicts.jsonl")
-LETTERS = {None: "-", **{route: route[0] for route in ROUTES}}
+LETTERS: dict[str | None, str] = {None: "-", **{route: route[0] for route in ROUTES}}
 NAMES = {letter: route for route, letter in LETTERS.items()}
 HUNDREDTHS = 100  # seams and jerk contrasts are rounded to them
 

@@ -21,6 +21,7 @@ from fewstep.cli.progress import progress_display
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Distance
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress
 from lab.zoo.bundles import held_out_rows
@@ -56,7 +57,7 @@ def measure_distances(member: Member, steps: int, arguments: argparse.Namespace,
             seeds=1,
             samples=arguments.samples,
             features=EXTRACTORS[member.name],
-            teacher=TEACHER,
+            teacher=parse_plan_text(TEACHER),
             conditions=None if own is None else file,
         )
         (body,) = measure(options, show).qualities

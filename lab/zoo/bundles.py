@@ -14,6 +14,7 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.workers.code_digest import PACKAGES
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.packages import package_versions
 from lab.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
@@ -45,7 +46,8 @@ def calibration(
     if followed is not None:
         np.savez(file, **followed)  # type: ignore[arg-type]
     return CalibrateOptions(
-        *(bundle, plan, tuple(targets), trajectories, member.guidance), conditions=None if followed is None else file
+        *(bundle, parse_plan_text(plan), tuple(targets), trajectories, member.guidance),
+        conditions=None if followed is None else file,
     )
 
 

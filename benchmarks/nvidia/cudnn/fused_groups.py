@@ -93,8 +93,8 @@ def _start(node: Node, idx: Index) -> _Group | None:
         group.steps, group.operands = ["scale"], [np.broadcast_to(scale, channels).copy()]
         return group
     if node.op == "Conv" and node.inputs[1] in constants:
-        weights = constants[node.inputs[1]]
-        return _Group(node.output, FLOATS.get(str(weights.dtype), "half"), node.inputs[0], weights, nodes=[node])
+        kernel = constants[node.inputs[1]]
+        return _Group(node.output, FLOATS.get(str(kernel.dtype), "half"), node.inputs[0], kernel, nodes=[node])
     return None
 
 

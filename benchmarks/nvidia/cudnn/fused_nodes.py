@@ -21,5 +21,5 @@ def operation_of(node: Node, x: tuple[int, ...], weights: tuple[int, ...]) -> Op
         return Operation((1, rows, x[-1]), (1, *weights), precision, epilogue, floats=floats)
     if len(x) == 3:
         x, weights = (x[0], x[1], 1, x[2]), (*weights[:2], 1, weights[-1])
-    windows = (tuple(attributes[name]) for name in ("strides", "pads", "dilations"))
-    return Operation(x, weights, precision, epilogue, *windows, floats=floats)
+    strides, pads, dilations = (tuple(attributes[name]) for name in ("strides", "pads", "dilations"))
+    return Operation(x, weights, precision, epilogue, strides, pads, dilations, floats=floats)

@@ -22,6 +22,7 @@ BODY, FLOAT32 = "int8-tensorrt", "float32"  # bodies of a bundle
 def save_graph(graph: Graph, file: Path) -> None:
     """Write a graph whose attributes are numbers, texts and lists of them."""
     names = {name: f"c{number}" for number, name in enumerate(graph.constants)}
+    bfloat16 = [name for name, array in graph.constants.items() if array.dtype.name == BFLOAT16]
     fields = {
         "name": graph.name,
         "inputs": [_value(each) for each in graph.inputs],
@@ -30,12 +31,10 @@ def save_graph(graph: Graph, file: Path) -> None:
             [each.op, each.inputs, each.outputs, _attributes(each.attributes), each.domain] for each in graph.nodes
         ],
         "constants": names,
-        "bfloat16": [name for name, array in graph.constants.items() if array.dtype.name == BFLOAT16],
+        "bfloat16": bfloat16,
     }
     arrays = {key: graph.constants[name] for name, key in names.items()}
-    arrays |= {
-        names[name]: arrays[names[name]].view(np.int16) for name in fields["bfloat16"]
-    }  # numpy stores no bfloat16
+    arrays |= {names[name]: arrays[names[name]].view(np.int16) for name in bfloat16}  # numpy stores no bfloat16
     np.savez_compressed(file, graph=_text(fields), **arrays)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -53,7 +54,7 @@ def ask_provider(
     library = next(python.parents[1].glob(f"lib/python*/site-packages/onnxruntime/capi/{LIBRARY}"), None)
     if library is None:
         raise UserError(f"{python} has no {LIBRARY}", "pip install onnxruntime-gpu in its environment")
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"graph": str(each.file), "optimized": str(scratch / f"{number}.onnx"), "nhwc": each.has_channels_last}
         for number, each in enumerate(graphs)
     ]

@@ -34,7 +34,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.shaping import GuideFrames, describe_shaping
-from fewstep.runtime.sampling.execute import Hold, execute, finish
+from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
@@ -107,7 +107,7 @@ def compare_run(
     settings: Mapping[str, Any],
     scheduler: PipelineScheduler,
     made: ComparedRun,
-    network: "_StepNetwork | _RecordedOutputs",
+    network: StepNetwork,
 ) -> float:
     """Compare the final x of a run with that of a plan along a network, from the same noise."""
     name, run = built.name, made.record
