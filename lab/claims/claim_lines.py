@@ -240,9 +240,14 @@ def _name(line: Line) -> LineName:
     return line.model, line.system, line.figure, line.control
 
 
-def _save(lines: Kept) -> None:
+def _save(kept: Kept) -> None:
+    """Write a line of text for each result."""
+    lines, directions = (b",\n".join(map(msgspec.json.encode, each)) for each in (kept.lines, kept.directions))
+    machine_text = msgspec.json.encode(kept.machine)
     partial = KEPT.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
+    partial.write_bytes(
+        b'{"machine":%s,\n"lines":[\n%s\n],\n"directions":[\n%s\n]}\n' % (machine_text, lines, directions)
+    )
     partial.replace(KEPT)
 
 
