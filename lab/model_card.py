@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import nn
 
 from benchmarks import options
@@ -33,6 +34,7 @@ from lab.zoo.members import BY_NAME, SHIPPED, Member
 
 SCRIPT = "lab.model_card"
 SAMPLES, COLUMNS, SCALE = 40, 10, 2
+SPECTROGRAMS, SHADES = ("sound", "speech_ncsn"), 16  # members whose samples are spectrograms; greys of their pictures
 HELD_OUT = 1_024  # number of samples of the test split
 MEMBERS = BY_NAME | {member.name: member for member in SHIPPED}
 
@@ -127,6 +129,13 @@ def page(recipe: ModuleType, measured: str, member: Member | None, written_by: s
     return "\n\n".join([*parts, f"{written_by} wrote this page.", ""])
 
 
+def _reduce_shades(member: Member, image: Image) -> Image:
+    """Return the grid with fewer greys if its samples are spectrograms, whose noise takes most of the file."""
+    if member.name not in SPECTROGRAMS:
+        return image
+    return image.point(lambda value: round(round(value * (SHADES - 1) / 255) * 255 / (SHADES - 1)))
+
+
 def main() -> None:
     parser = options.parser_of(__doc__)
     options.add_recipe(parser)
@@ -137,7 +146,7 @@ def main() -> None:
     shutil.copyfile(given.work / weights.name, weights)
     measured = run_table(given.recipe, recipe, given.work, given.data, weights)
     member, home = MEMBERS.get(weights.stem), weights.parent
-    picture = None if member is None else encode_png(draw_grid(samples(member), COLUMNS, SCALE))
+    picture = None if member is None else encode_png(_reduce_shades(member, draw_grid(samples(member), COLUMNS, SCALE)))
     if member in SHIPPED:
         put_part(home / "card.md", SCRIPT, measured)
         steps, means = zip(*losses(given.work), strict=True)

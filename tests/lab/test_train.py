@@ -3,15 +3,17 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.markdown import part_of
 from fewstep.models.fashion_mnist import unet
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.models.training import generator_of
 from lab import model_card, train
-from lab.zoo.members import SHIPPED
+from lab.zoo.members import BY_NAME, SHIPPED
 from tests.refusals import refuses
 
 
@@ -88,3 +90,10 @@ def test_a_shipped_recipe_is_that_of_the_shipped_weights() -> None:
     with torch.no_grad():
         network, (untrained, loss) = unet.load(), train.training(recipe, None, "test")
         assert loss(network, generator_of(1, 0)) < 0.2 < loss(untrained, generator_of(1, 0))
+
+
+def test_pictures_of_spectrograms_have_few_greys() -> None:
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    greys = np.unique(model_card._reduce_shades(BY_NAME["speech_ncsn"], image))
+    assert len(greys) == 16 and (greys[0], greys[-1]) == (0, 255)
+    assert model_card._reduce_shades(BY_NAME["dit_flow"], image) is image
