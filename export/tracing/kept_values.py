@@ -5,21 +5,32 @@ A kept value that depends on the inputs themselves would be a constant of the gr
 export happens to call the module first.
 """
 
-import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from fewstep.export.error_text import module_name
 from fewstep.plans.errors import UserError
 
 REGISTERED = ("_parameters", "_buffers", "_modules")  # attributes of a torch module; buffers are read separately
-CONTAINERS = (dict, list)
+DEPTH = 3  # of containers in containers whose items are read
+# compared by value; tensors and arrays by identity
+SCALARS = str | int | float | complex | np.generic
 FIX = "compute it from the inputs in each call, or once in __init__"
 
 State = dict[str, tuple[dict[str, Any], dict[str, Any]]]  # name of a holder -> its attributes and its buffers
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """The items of a dict, a list or a tuple at one time. Other modules may hold the same container."""
+
+    container: Any
+    items: dict[Any, Any]
 
 
 def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: Callable[[], Any]) -> Any:
@@ -32,12 +43,14 @@ def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: 
     returned = call()
     after_call = _read_state(module)
     names = _changed(before, after_call)
-    if not names:
+    if not names or _first_tensor(returned) is None:  # the caller refuses other results
         return returned
-    later = _first_tensor(other())
-    _restore(module, before)
-    fresh = _first_tensor(other())
-    if later.shape != fresh.shape or not torch.allclose(later, fresh, rtol=1e-4, atol=1e-5, equal_nan=True):
+    results = []
+    for state in (after_call, before, before):
+        _restore(module, state)
+        results.append(_first_tensor(other()))
+    later, fresh, repeated = results
+    if not _are_close(later, fresh) and _are_close(fresh, repeated):  # otherwise it draws random numbers
         kept = ", ".join(names[:3])
         raise UserError(
             f"{module_name(module)} keeps values of its first call in {kept}, which change later calls", FIX
@@ -46,20 +59,35 @@ def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: 
     return returned
 
 
-def _first_tensor(returned: Any) -> torch.Tensor:
-    tensor: torch.Tensor = returned[0] if isinstance(returned, tuple | list) else returned
-    return tensor.clone()
+def _first_tensor(returned: Any) -> torch.Tensor | None:
+    """Return a copy of the prediction among the results of a module, or None if it is not a float32 tensor."""
+    first = returned[0] if isinstance(returned, tuple | list) and returned else returned
+    return first.clone() if isinstance(first, torch.Tensor) and first.dtype == torch.float32 else None
+
+
+def _are_close(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None or one.shape != other.shape:
+        return one is other
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _read_state(module: torch.nn.Module) -> State:
-    """Return the attributes of each holder, containers among them copied, and its buffers."""
+    """Return the attributes of each holder, with the items of containers among them, and its buffers."""
     return {
         name: (
-            {key: _copy(value) for key, value in vars(each).items() if key not in REGISTERED},
+            {key: _contents(value) for key, value in vars(each).items() if key not in REGISTERED},
             dict(vars(each).get("_buffers", {})),
         )
         for name, each in _holders(module)
     }
+
+
+def _contents(value: Any, depth: int = DEPTH) -> Any:
+    """Return a container with its present items, and any other value as it is."""
+    if not isinstance(value, dict | list | tuple) or not depth:
+        return value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    return _Contents(value, {key: _contents(each, depth - 1) for key, each in pairs})
 
 
 def _holders(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
@@ -77,10 +105,6 @@ def _may_hold(value: Any) -> bool:
     return not is_other and hasattr(value, "__dict__") and type(value).__module__.split(".")[0] != "torch"
 
 
-def _copy(value: Any) -> Any:
-    return copy.copy(value) if type(value) in CONTAINERS else value
-
-
 def _restore(module: torch.nn.Module, state: State) -> None:
     """Give each holder its attributes and buffers in a state."""
     for name, each in _holders(module):
@@ -89,14 +113,27 @@ def _restore(module: torch.nn.Module, state: State) -> None:
         (attributes, buffers), own = state[name], vars(each)
         for key in [key for key in own if key not in REGISTERED and key not in attributes]:
             del own[key]
-        own.update({key: _copy(value) for key, value in attributes.items()})
+        own.update({key: _put_back(value) for key, value in attributes.items()})
         if "_buffers" in own:
             own["_buffers"].clear()
             own["_buffers"].update(buffers)
 
 
+def _put_back(value: Any) -> Any:
+    """Return a value of a state. A container is the one that the module had, with the items that it had."""
+    if not isinstance(value, _Contents):
+        return value
+    container, items = value.container, {key: _put_back(each) for key, each in value.items.items()}
+    if isinstance(container, dict) and [*map(id, container.values())] != [*map(id, items.values())]:
+        container.clear()
+        container.update(items)
+    elif isinstance(container, list):
+        container[:] = items.values()
+    return container
+
+
 def _changed(before: State, after: State) -> list[str]:
-    """Return the names of attributes and buffers that hold another tensor or number than before."""
+    """Return the names of attributes and buffers that hold another tensor, array, number or text than before."""
     found = []
     for name, parts in after.items():
         former = before.get(name, ({}, {}))
@@ -110,19 +147,15 @@ def _changed(before: State, after: State) -> list[str]:
 
 
 def _same(old: list[Any], new: list[Any]) -> bool:
-    """Return True if two lists of tensors and numbers hold the same ones."""
+    """Return True if two lists hold the same objects, or equal numbers and texts."""
     pairs = zip(old, new, strict=False)
-    return len(old) == len(new) and all(a is b or (type(a) is type(b) is not torch.Tensor and a == b) for a, b in pairs)
+    return len(old) == len(new) and all(
+        a is b or (type(a) is type(b) and isinstance(a, SCALARS) and a == b) for a, b in pairs
+    )
 
 
 def _list(value: Any) -> list[Any]:
-    """Return the tensors and numbers in an attribute, also those in containers."""
-    return list(_values(value, 3))
-
-
-def _values(value: Any, depth: int) -> Iterator[Any]:
-    if isinstance(value, torch.Tensor | int | float):
-        yield value
-    elif isinstance(value, dict | list | tuple) and depth:
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _values(each, depth - 1)
+    """Return the tensors, arrays, numbers and texts in an attribute of a state, also those in containers."""
+    if isinstance(value, _Contents):
+        return [each for item in value.items.values() for each in _list(item)]
+    return [value] if isinstance(value, torch.Tensor | np.ndarray | SCALARS) else []

@@ -1,7 +1,9 @@
 """Modules that keep a value of their first call, and modules that draw random numbers rarely."""
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,35 @@ class WithHelper(Tiny):
         return super().forward(x, time) * self.cache.kept
 
 
+class Writer(nn.Module):
+    """Writes its input into a dictionary that other modules read."""
+
+    def __init__(self, shared: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shared["x"] = x
+        return x
+
+
+class Reader(Writer):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shared["x"]
+
+
+class Counting(nn.Module):
+    """Counts its calls, and returns what `result` returns."""
+
+    def __init__(self, result: Callable[[], object]) -> None:
+        super().__init__()
+        self.result, self.calls = result, 0
+
+    def forward(self) -> object:
+        self.calls += 1
+        return self.result()
+
+
 class RarelyDropping(Tiny):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return super().forward(nn.functional.dropout(x, 1e-9), time)
@@ -60,6 +91,46 @@ class ReturnsNothing(Tiny):
 def test_a_value_of_the_first_inputs_is_refused(value: Callable[[Tensor, Tensor], Tensor | float]) -> None:
     with refuses("Kept keeps values of its first call in kept", "in each call, or once in __init__"):
         source(Kept(value)).trace()
+
+
+@pytest.mark.parametrize("cache", [OrderedDict(), defaultdict(float)], ids=["ordered", "default"])
+def test_a_value_in_a_dictionary_of_another_class_is_refused(cache: dict[str, Tensor]) -> None:
+    module = Kept(lambda x, time: time.mean())
+    module.kept = cache
+    with refuses("Kept keeps values of its first call in kept"):
+        source(module).trace()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda module, time: module.nested["a"].update(b=time), lambda module, time: setattr(module, "array", np.ones(1))],
+    ids=["nested", "array"],
+)
+def test_a_value_in_a_container_or_an_array_is_found(write: Callable[[nn.Module, float], None]) -> None:
+    module = Tiny()
+    module.nested, module.array = {"a": {}}, None
+
+    def call(time: float) -> Tensor:
+        is_first = not module.nested["a"] and module.array is None
+        write(module, time)
+        return torch.tensor(time if is_first else 0.0)
+
+    with refuses("Tiny keeps values of its first call in "):
+        refuse_kept_values(module, lambda: call(1.0), lambda: call(3.0))
+
+
+def test_modules_may_share_a_dictionary_that_each_call_writes() -> None:
+    shared: dict[str, Tensor] = {}
+    module = nn.Sequential(Writer(shared), Reader(shared))
+    first, second = torch.ones(2), torch.full((2,), 3.0)
+    assert refuse_kept_values(module, lambda: module(first), lambda: module(second)).tolist() == [2, 2]
+    assert module[0].shared is module[1].shared is shared and shared["x"] is first
+
+
+@pytest.mark.parametrize("result", [lambda: {"sample": 1}, lambda: (), lambda: None, lambda: torch.rand(4)])
+def test_results_that_later_checks_refuse_are_returned(result: Callable[[], object]) -> None:
+    module = Counting(result)
+    assert type(refuse_kept_values(module, module, module)) is type(result())
 
 
 def test_a_value_in_an_object_of_the_users_is_refused() -> None:
