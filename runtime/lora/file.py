@@ -290,17 +290,13 @@ def _configs(
             component = next((each for each in get_args(Component) if each == network), DENOISER)
             is_prefixed = component != DENOISER or network in PREFIXES
             grouped.setdefault(component, {})[own if is_prefixed else name] = value
-        return {
-            component: _config(
-                file.name, own, {layer: parts for (at, layer), parts in updates.items() if at == component}
-            )
-            for component, own in grouped.items()
-        }
+        return {component: _config(file.name, own, _of(component, updates)) for component, own in grouped.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
 
 
 def _of(component: Component, updates: Updates) -> dict[str, Parts]:
+    """Return the updates of one network, by layer."""
     return {layer: parts for (network, layer), parts in updates.items() if network == component}
 
 
@@ -348,15 +344,20 @@ def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) 
     )
     numbers = {str(each) for each in (indexes if isinstance(indexes, list) else [] if indexes is None else [indexes])}
     for layer in layers:
-        wrong = ""
-        if isinstance(targets, list) and not any(layer.endswith(f".{each}") or layer == each for each in targets):
+        own, wrong = layer.removeprefix("base_model.model."), ""
+        if isinstance(targets, list) and not _is_named(own, targets):
             wrong = "target_modules"
-        elif isinstance(excluded, list) and any(layer.endswith(f".{each}") for each in excluded):
+        elif isinstance(excluded, list) and _is_named(own, excluded):
             wrong = "exclude_modules"
-        elif isinstance(targets, list) and numbers and not numbers & {*layer.split(".")}:
-            wrong = "layers_to_transform"
+        elif isinstance(targets, list) and own not in targets and numbers and not numbers & {*own.split(".")}:
+            wrong = "layers_to_transform"  # which does not restrict whole names in target_modules
         if wrong:
             raise UserError(f"{name} changes layer {layer!r}, which its {wrong} leaves out", COPY_AGAIN)
+
+
+def _is_named(layer: str, names: Sequence[Any]) -> bool:
+    """Return True if one of the names is the layer's, or the end of it."""
+    return any(layer == each or layer.endswith(f".{each}") for each in names)
 
 
 def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:

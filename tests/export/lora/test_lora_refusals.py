@@ -148,8 +148,6 @@ def test_a_file_that_cannot_be_read_is_one_line(
         ({"use_dora": True}, "has use_dora, but no magnitudes of layer 'base_model.model.0'"),
         ({"target_modules": ["1"]}, "changes layer 'base_model.model.0', which its target_modules leaves out"),
         ({"exclude_modules": ["0"]}, "changes layer 'base_model.model.0', which its exclude_modules leaves out"),
-        ({"target_modules": ["0"], "layers_to_transform": [1]}, "which its layers_to_transform leaves out"),
-        ({"target_modules": ["0"], "layers_to_transform": 1}, "which its layers_to_transform leaves out"),
     ],
 )
 def test_a_field_of_peft_that_changes_the_result_is_applied_or_refused(
@@ -158,6 +156,20 @@ def test_a_field_of_peft_that_changes_the_result_is_applied_or_refused(
     config(tmp_path, json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, **fields}))
     with refuses(says, ()):
         read_lora(str(tmp_path))
+
+
+@pytest.mark.parametrize("numbers", [[1], 1])
+def test_a_layer_that_layers_to_transform_leaves_out_is_named(tmp_path: Path, numbers: object) -> None:
+    config(tmp_path, json.dumps({"peft_type": "LORA", "target_modules": ["out"], "layers_to_transform": numbers}))
+    tensors = {f"base_model.model.net.blocks.0.out.lora_{part}.weight": torch.ones(1, 1) for part in "AB"}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with refuses("changes layer 'base_model.model.net.blocks.0.out', which its layers_to_transform leaves out", ()):
+        read_lora(str(tmp_path))
+
+
+def test_a_whole_name_in_target_modules_is_not_restricted_by_layers_to_transform(tmp_path: Path) -> None:
+    config(tmp_path, json.dumps({"peft_type": "LORA", "target_modules": ["0"], "layers_to_transform": [1]}))
+    assert read_lora(str(tmp_path)).layers("denoiser")
 
 
 def test_the_fields_of_a_new_configuration_of_peft_are_accepted(tmp_path: Path) -> None:
