@@ -97,11 +97,13 @@ def allow_sibling_imports(folder: Path) -> Iterator[None]:
     this folder after one of their files changed. A module that an installed one shares its name with is not left in
     `sys.modules`, where other code would get it.
     """
-    for home, siblings in FOLDERS.items():
-        for name in siblings.modules:
-            if home == folder or any(each.exists() for each in _files_of(name, folder)):
-                sys.modules.pop(name, None)
     own = FOLDERS.get(folder, _Siblings({}, {}))
+    held = dict[str, ModuleType]()  # modules that other code imported under the names of siblings
+    for home, siblings in FOLDERS.items():
+        for name, module in siblings.modules.items():
+            if home == folder or any(each.exists() for each in _files_of(name, folder)):
+                known = sys.modules.pop(name, module)
+                held |= {} if known is module else {name: known}
     if own.digests == {file: _digest(file) for file in own.digests}:
         sys.modules.update(own.modules)
     before = set(sys.modules) - set(own.modules)
@@ -120,6 +122,7 @@ def allow_sibling_imports(folder: Path) -> Iterator[None]:
         for name in modules:
             if _is_importable(name.partition(".")[0], folder):
                 del sys.modules[name]
+        sys.modules.update({name: module for name, module in held.items() if name not in sys.modules})
 
 
 def _is_importable(name: str, folder: Path) -> bool:

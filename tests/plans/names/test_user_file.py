@@ -51,6 +51,21 @@ def test_a_sibling_named_like_an_installed_module_does_not_replace_it(tmp_path: 
     assert importlib.import_module(INSTALLED).OWN == "installed"
 
 
+@pytest.mark.parametrize("folder", ["mine", "another"])
+def test_a_module_that_was_installed_is_left_to_other_code(tmp_path: Path, installed: None, folder: str) -> None:
+    """Otherwise a second load drops it, and code that imports it later gets another copy of its classes."""
+    for each in ("mine", folder):
+        write(tmp_path / each / f"{INSTALLED}.py", f"OWN = {each!r}\n")
+        file = write(tmp_path / each / "solver.py", f"from {INSTALLED} import OWN\ndef own():\n    return OWN\n")
+        imported = sys.modules.get(INSTALLED)
+        load_function(str(file), "own")
+        assert sys.modules.get(INSTALLED) is imported
+        imported = importlib.import_module(INSTALLED)
+    write(file, f"from {INSTALLED} import OWN\ndef own():\n    return OWN + '!'\n")
+    assert load_function(str(file), "own")() == f"{folder}!"
+    assert sys.modules[INSTALLED] is imported
+
+
 def test_a_dataclass_of_a_file_named_like_a_module_finds_its_types(tmp_path: Path) -> None:
     code = """from __future__ import annotations
 from dataclasses import dataclass
