@@ -52,9 +52,6 @@ def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = 
     return with_calibrated_plan(sampler, name, **{name: "plan.json"}, **changes)
 
 
-PLAN = CONTINUOUS.default_plan
-
-
 @pytest.fixture
 def default_plan_text(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """A function that compiles the default plan, from the text of a reference or a plan."""
