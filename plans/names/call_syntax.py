@@ -169,7 +169,8 @@ def _check_value(value: Value, hint: Any, where: str, name: str) -> Any:
         except ValueError:
             pass
     fix = f"give {_describe_type(hint)}" if _describe_type(hint) else NO_VALUE
-    raise UserError(f"{where} cannot be {_format_value(value)} (plan '{name}')", fix)
+    written = repr(value) if isinstance(value, float) else _format_value(value)  # 3.0 is no integer
+    raise UserError(f"{where} cannot be {written} (plan '{name}')", fix)
 
 
 def _convert(value: Value, hint: Any) -> Any:
@@ -221,7 +222,8 @@ def _describe_type(hint: Any) -> str:
         return " or ".join(str(each) for each in parts if not isinstance(each, str))
     if kind in LISTS or _is_array(kind):
         is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
-        return f"a list of {len(parts)} numbers" if is_fixed else "a list of numbers"
+        noun = "integers" if parts and {*parts} - {Ellipsis} == {int} else "numbers"
+        return f"a list of {len(parts)} {noun}" if is_fixed else f"a list of {noun}"
     return WORDS.get(kind, "")
 
 
