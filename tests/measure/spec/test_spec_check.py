@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from fewstep.cli.main import main
 from fewstep.export.spec import Spec
+from fewstep.measure.spec.null_values import check_nulls
 from fewstep.measure.spec.spec_check import check_spec
-from fewstep.measure.spec.spec_mistakes import FLAG, TABLE_KINDS
+from fewstep.measure.spec.spec_mistakes import FLAG, TABLE_KINDS, SpecReading
 from fewstep.measure.spec.spec_samples import DataSamples
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
@@ -204,6 +205,18 @@ def test_a_null_value_near_the_mean_of_the_data_is_not_called_right(scale: float
     )
     assert "null values" not in of_class.decided
     assert of_null.mistake == "" and "null values" in of_null.decided
+
+
+def test_a_null_value_that_samples_have_is_never_called_right() -> None:
+    """It denoises as no class does, but a class that is like several others may do so too."""
+    stated, rows, labels = SpecReading(ScheduleSpec("cosine"), "sample"), np.arange(32), OTHERS.copy()
+    noise = 0.15 * np.random.default_rng(0).normal(size=(32, *SHAPE))
+    data = (noise + 0.3 * (OTHERS - 2.0)[:, None, None, None]).astype(np.float32)
+    nulls, network = {"class": np.full(32, 5)}, of_levels(0.3, None)
+    assert check_nulls(network, stated, data, {"class": labels}, nulls, rows) == ("", "")
+    labels[:2] = 5
+    _, unknown = check_nulls(network, stated, data, {"class": labels}, nulls, rows)
+    assert "whether null 5 of 'class' is the value of 2 of 32 samples because they are unlabelled" in unknown
 
 
 def near(share: float) -> Network:

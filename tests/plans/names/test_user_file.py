@@ -51,6 +51,11 @@ def test_a_sibling_named_like_an_installed_module_does_not_replace_it(tmp_path: 
     assert importlib.import_module(INSTALLED).OWN == "installed"
 
 
+def test_a_file_of_a_name_of_its_own_is_imported_by_that_name(tmp_path: Path) -> None:
+    file = write(tmp_path / "a_solver_of_this_test.py", "def own():\n    return __name__\n")
+    assert load_function(str(file), "own")() == "a_solver_of_this_test"
+
+
 @pytest.mark.parametrize("folder", ["mine", "another"])
 def test_a_module_that_was_installed_is_left_to_other_code(tmp_path: Path, installed: None, folder: str) -> None:
     """Otherwise a second load drops it, and code that imports it later gets another copy of its classes."""

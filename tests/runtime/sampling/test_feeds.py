@@ -128,3 +128,9 @@ def test_none_in_a_branch_needs_a_null_value(shared: bool) -> None:
     label = Condition("label", "group", low=0, high=2, shared=shared)
     with refuses("branch 'uncond' sets condition 'label' to None, but it has no null value"):
         branch_values((label,), {"label": [1]}, {"uncond": {"label": None}}, 1)
+
+
+def test_none_in_a_branch_is_a_null_value_of_a_file() -> None:
+    text, null = Condition("text", "text", (2,), "float32", null_file="null.npy"), np.array([3.0, 4.0], np.float32)
+    values = branch_values((text,), {"text": [[1.0, 2.0]]}, {"uncond": {"text": None}}, 1, {"text": null})
+    np.testing.assert_array_equal(values("uncond")["text"], [[3.0, 4.0]])
