@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -26,6 +27,7 @@ from lab.claims.settings import BATCH, LAWFUL, Setting, W, plan_of_steps
 
 FILM = 48  # number of frames, few of which are processed while the stream fills or drains
 FILMS, CAMERA = 8, 0.02  # films of a still scene, and the deviation of a camera's noise, 2.5 of 255 levels
+CHANGE = 0.05  # mean difference of pixels between frames, twice that of the camera's noise
 
 
 # Streams
@@ -40,9 +42,9 @@ def frame_rate(s: Setting, mode: Any) -> Floats:
     return np.array([FILM / (time.process_time() - begun)])
 
 
-def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
+def still(s: Setting, similar: SimilarityFilter | None, select: Callable[[Floats], Sequence[Floats]] = list) -> Floats:
     """Return the frames per call of the network for films of a still scene, [FILMS]: 22 frames of one picture, each
-    with the noise of a camera."""
+    with the noise of a camera. Only selected frames reach the stream."""
     figures = []
     for picture, seed, label in zip(s.picture[:FILMS], s.seeds, s.labels, strict=False):
         shape, one = (22, *picture.shape), {s.condition: [label]}
@@ -50,9 +52,20 @@ def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
         frames = stream(
             s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence", seed=seed
         )
-        list(frames(film))
+        list(frames(select(film)))
         figures.append(22 / frames.stats().calls)
     return np.array(figures)
+
+
+def select_changed(film: Floats) -> list[Floats]:
+    """Return the frames whose pixels differ from the last selected one by more than `CHANGE` on average, and those
+    before which as many frames were left out as the filter skips in a row."""
+    selected, place = [film[0]], 0
+    for number, frame in enumerate(film):
+        if number - place > SimilarityFilter().most or np.abs(frame - selected[-1]).mean() > CHANGE:
+            selected.append(frame)
+            place = number
+    return selected
 
 
 # Populations and searches of noise: N particles, rounds or noises, with a number of steps each
@@ -335,9 +348,10 @@ CLAIMS = [
           lambda s: frame_rate(s, "batch"), lambda s, n: frame_rate(s, "sequence"),
           scores.value, of_time=True, asked=1.5,
           unit="round", has_longer=False),
-    Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
-          lambda s: still(s, SimilarityFilter()), lambda s, n: still(s, None), scores.value,
-          unit="film", has_longer=False),
+    *[Claim("StreamDiffusion filter", "a still scene costs little", control, "frames per call", 4,
+            lambda s: still(s, SimilarityFilter()), theirs, scores.value, unit="film", has_longer=False)
+      for control, theirs in (("no filter", lambda s, n: still(s, None)),
+                              ("a threshold on pixels", lambda s, n: still(s, None, select_changed)))],
     *[Claim(system, "more reward than the best of N", control, LOG_P, SEARCH,
             way, theirs, scores.best_reward, has_longer=False, search=OF_EQUAL_STEPS)
       for system, way, controls in (

@@ -137,6 +137,13 @@ def test_residual_guidance_has_as_many_evaluations_as_two_branches(model: str, w
         assert options["strength"] == 0.6 and sum(len(step.branches) for step in compiled.steps) == claim.evaluations
 
 
+def test_a_threshold_on_pixels_selects_changes_and_each_eleventh_frame() -> None:
+    noise = 0.02 * np.random.default_rng(0).standard_normal((22, 1, 8, 8))
+    scenes = np.where(np.arange(22) < 5, 0.0, 0.1)[:, None, None, None]
+    for film, places in ((noise, (0, 11)), (noise + scenes, (0, 5, 16))):
+        np.testing.assert_array_equal(claim_ways.select_changed(film), film[[*places]])
+
+
 def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
     tiny: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +158,7 @@ def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
         return frames
 
     monkeypatch.setattr(claim_ways, "stream", stream)
-    (batch,), (similar,) = claims_of("StreamDiffusion batch"), claims_of("StreamDiffusion filter")
+    (batch,), (similar,) = claims_of("StreamDiffusion batch"), claims_of("StreamDiffusion filter", "no filter")
     batch.ours(tiny), batch.plain(tiny, 4)
     assert (made, batch.asked) == ([("batch", None), ("sequence", None)], 1.5)
     assert similar.ours(tiny).tolist() == similar.plain(tiny, 4).tolist() == [5.5] * 4
