@@ -53,12 +53,12 @@ def judgement(
     if beyond is not None:
         fix = "a solver with --clip LIMIT keeps them in yours"
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data ({fix})"
-    if (fixed := fixed_note(fixed_conditions)) is not None:
-        figures += f"; judged {fixed}"
-    note = random_note(random_conditions)
-    if word == UNUSABLE or (note is None and beyond is None):
-        return f"{word}: {figures}"
-    return f"{LOOK}: {figures}" if note is None else f"{LOOK}: {figures}, judged {note}"
+    if word != UNUSABLE and (note := random_note(random_conditions)) is not None:
+        word, figures = LOOK, f"{figures}, judged {note}"
+    elif word != UNUSABLE and beyond is not None:
+        word = LOOK
+    fixed = fixed_note(fixed_conditions)
+    return f"{word}: {figures}" if fixed is None else f"{word}: {figures}; judged {fixed}"
 
 
 def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> tuple[str, str]:

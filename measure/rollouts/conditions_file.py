@@ -50,8 +50,8 @@ def random_note(names: Sequence[str]) -> str | None:
 
 
 def fixed_note(names: Sequence[str]) -> str | None:
-    """Return "at one value of class only (--conditions FILE has other values)", or None if no condition is fixed."""
-    return f"at one value of {', '.join(names)} only (--conditions FILE has other values)" if names else None
+    """Return "at one value of class only: give others with --conditions FILE", or None if no condition is fixed."""
+    return f"at one value of {', '.join(names)} only: give others with --conditions FILE" if names else None
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:

@@ -41,7 +41,13 @@ def test_a_body_without_int8_is_never_good_to_ship() -> None:
 def test_a_verdict_names_conditions_that_have_one_value() -> None:
     said = judgement(Nearness(54.5, 44.0), 53.2, fixed_conditions=("class", "speed"))
     assert said.startswith("Good to ship: int8 has 54.5 dB PSNR")
-    assert said.endswith("; judged at one value of class, speed only (--conditions FILE has other values)")
+    assert said.endswith("; judged at one value of class, speed only: give others with --conditions FILE")
+
+
+def test_random_and_fixed_conditions_are_named_one_after_the_other() -> None:
+    said = judgement(Nearness(54.5, 44.0), 53.2, random_conditions=("mask",), fixed_conditions=("class",))
+    notes = "judged on random values of mask: give --conditions FILE; judged at one value of class only: give others"
+    assert said.startswith("Look at it: ") and said.endswith(f", {notes} with --conditions FILE")
 
 
 def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:

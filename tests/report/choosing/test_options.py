@@ -32,4 +32,4 @@ def test_options_that_cannot_be_are_one_line(tiny_bundle: Path, asked: dict[str,
 def test_conditions_of_one_value_are_noted(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "zeros.npz", **{"class": np.zeros(4, np.int64)})
     judging = open_judging(ChooseOptions(tiny_bundle, conditions=tmp_path / "zeros.npz"))
-    assert judging.notes == ("judged at one value of class only (--conditions FILE has other values)",)
+    assert judging.notes == ("judged at one value of class only: give others with --conditions FILE",)
