@@ -5,8 +5,8 @@ A kept value that depends on the inputs themselves would be a constant of the gr
 export happens to call the module first.
 """
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,21 +16,13 @@ import torch
 from fewstep.export.error_text import module_name
 from fewstep.plans.errors import UserError
 
-REGISTERED = ("_parameters", "_buffers", "_modules")  # attributes of a torch module; buffers are read separately
-DEPTH = 3  # of containers in containers whose items are read
-# compared by value; tensors and arrays by identity
-SCALARS = str | int | float | complex | np.generic
+TENSORS = r"\.(_parameters|_buffers)\."  # attributes of a torch module, whose content has the names of attributes
+DEPTH = 4  # of containers in containers; a module may refer to objects of any size, such as loggers
+SCALARS = str | int | float | complex | np.generic  # compared by value; tensors and arrays by identity
 FIX = "compute it from the inputs in each call, or once in __init__"
 
-State = dict[str, tuple[dict[str, Any], dict[str, Any]]]  # name of a holder -> its attributes and its buffers
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """The items of a dict, a list or a tuple at one time. Other modules may hold the same container."""
-
-    container: Any
-    items: dict[Any, Any]
+Container = dict[Any, Any] | list[Any]
+State = dict[str, tuple[Container, Container]]  # name -> a container, and a copy with its content
 
 
 def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: Callable[[], Any]) -> Any:
@@ -43,119 +35,93 @@ def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: 
     returned = call()
     after_call = _read_state(module)
     names = _changed(before, after_call)
-    if not names or _first_tensor(returned) is None:  # the caller refuses other results
+    if not names or not _tensors(returned):
         return returned
     results = []
     for state in (after_call, before, before):
-        _restore(module, state)
-        results.append(_first_tensor(other()))
+        _restore(state)
+        results.append(_tensors(other()))
     later, fresh, repeated = results
     if not _are_close(later, fresh) and _are_close(fresh, repeated):  # otherwise it draws random numbers
         kept = ", ".join(names[:3])
         raise UserError(
             f"{module_name(module)} keeps values of its first call in {kept}, which change later calls", FIX
         )
-    _restore(module, after_call)
+    _restore(after_call)
     return returned
 
 
-def _first_tensor(returned: Any) -> torch.Tensor | None:
-    """Return a copy of the prediction among the results of a module, or None if it is not a float32 tensor."""
-    first = returned[0] if isinstance(returned, tuple | list) and returned else returned
-    return first.clone() if isinstance(first, torch.Tensor) and first.dtype == torch.float32 else None
+def _tensors(returned: Any) -> list[torch.Tensor]:
+    """Return copies of the tensors that a module returned."""
+    all_of = returned if isinstance(returned, tuple | list) else [returned]
+    return [each.clone() for each in all_of if isinstance(each, torch.Tensor)]
 
 
-def _are_close(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    if one is None or other is None or one.shape != other.shape:
-        return one is other
-    return torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+def _are_close(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return len(some) == len(others) and all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def _read_state(module: torch.nn.Module) -> State:
-    """Return the attributes of each holder, with the items of containers among them, and its buffers."""
+    seen = set[int]()
     return {
-        name: (
-            {key: _contents(value) for key, value in vars(each).items() if key not in REGISTERED},
-            dict(vars(each).get("_buffers", {})),
-        )
-        for name, each in _holders(module)
+        name: (container, dict(container) if isinstance(container, dict) else list(container))
+        for own, each in module.named_modules()
+        for name, container in _containers(own, vars(each), DEPTH, seen)
     }
 
 
-def _contents(value: Any, depth: int = DEPTH) -> Any:
-    """Return a container with its present items, and any other value as it is."""
-    if not isinstance(value, dict | list | tuple) or not depth:
-        return value
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    return _Contents(value, {key: _contents(each, depth - 1) for key, each in pairs})
-
-
-def _holders(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield each module, and the other objects among its attributes, such as a cache of the user's class, by name."""
-    for name, each in module.named_modules():
-        yield name, each
-        for key, value in vars(each).items():
-            if key not in REGISTERED and _may_hold(value):
-                yield f"{name}.{key}".lstrip("."), value
+def _containers(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, Container]]:
+    """Yield a dict or list, or the attributes of an object such as a cache of the user's class, and those inside it, by
+    name. `seen` are the ids of those yielded before."""
+    content = value if isinstance(value, dict | list | tuple) else vars(value) if _may_hold(value) else None
+    if content is None or id(content) in seen or not depth:
+        return
+    seen.add(id(content))
+    if not isinstance(content, tuple):
+        yield name, content
+    for key, each in _items(content):
+        yield from _containers(f"{name}.{key}", each, depth - 1, seen)
 
 
 def _may_hold(value: Any) -> bool:
-    """Return True for an object of a class that is neither Python's nor torch's."""
+    """Return True for an object with attributes that is neither a module nor of a class of torch."""
     is_other = isinstance(value, torch.nn.Module | torch.Tensor | type | FunctionType | MethodType | ModuleType)
     return not is_other and hasattr(value, "__dict__") and type(value).__module__.split(".")[0] != "torch"
 
 
-def _restore(module: torch.nn.Module, state: State) -> None:
-    """Give each holder its attributes and buffers in a state."""
-    for name, each in _holders(module):
-        if name not in state:
+def _items(content: Container | tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    return list(content.items() if isinstance(content, dict) else enumerate(content))
+
+
+def _restore(state: State) -> None:
+    """Give each container its content in a state."""
+    for container, content in state.values():
+        now, former = ([(key, id(value)) for key, value in _items(each)] for each in (container, content))
+        if now == former:
             continue
-        (attributes, buffers), own = state[name], vars(each)
-        for key in [key for key in own if key not in REGISTERED and key not in attributes]:
-            del own[key]
-        own.update({key: _put_back(value) for key, value in attributes.items()})
-        if "_buffers" in own:
-            own["_buffers"].clear()
-            own["_buffers"].update(buffers)
-
-
-def _put_back(value: Any) -> Any:
-    """Return a value of a state. A container is the one that the module had, with the items that it had."""
-    if not isinstance(value, _Contents):
-        return value
-    container, items = value.container, {key: _put_back(each) for key, each in value.items.items()}
-    if isinstance(container, dict) and [*map(id, container.values())] != [*map(id, items.values())]:
         container.clear()
-        container.update(items)
-    elif isinstance(container, list):
-        container[:] = items.values()
-    return container
+        if isinstance(container, dict):
+            container.update(content)
+        else:
+            container.extend(content)
 
 
 def _changed(before: State, after: State) -> list[str]:
-    """Return the names of attributes and buffers that hold another tensor, array, number or text than before."""
+    """Return the names of tensors, arrays, numbers and texts that were not there before, or had another value."""
     found = []
-    for name, parts in after.items():
-        former = before.get(name, ({}, {}))
-        for old, new in zip(former, parts, strict=True):
-            found += [
-                f"{name}.{key}".lstrip(".")
-                for key, value in new.items()
-                if not _same(_list(old.get(key)), _list(value))
-            ]
-    return found
+    for name, (_, content) in after.items():
+        former = dict(_items(before[name][1])) if name in before else {}
+        found += [f"{name}.{key}" for key, value in _items(content) if not _is_same(former.get(key), value)]
+    return [re.sub(TENSORS, ".", name).lstrip(".") for name in found]
 
 
-def _same(old: list[Any], new: list[Any]) -> bool:
-    """Return True if two lists hold the same objects, or equal numbers and texts."""
-    pairs = zip(old, new, strict=False)
-    return len(old) == len(new) and all(
-        a is b or (type(a) is type(b) and isinstance(a, SCALARS) and a == b) for a, b in pairs
-    )
-
-
-def _list(value: Any) -> list[Any]:
-    """Return the tensors, arrays, numbers and texts in an attribute of a state, also those in containers."""
-    if isinstance(value, _Contents):
-        return [each for item in value.items.values() for each in _list(item)]
-    return [value] if isinstance(value, torch.Tensor | np.ndarray | SCALARS) else []
+def _is_same(old: Any, new: Any) -> bool:
+    """Return True unless `new` is another tensor, array, number or text than `old`, or a tuple with one."""
+    if isinstance(new, tuple):
+        return isinstance(old, tuple) and len(old) == len(new) and all(map(_is_same, old, new))
+    if isinstance(new, torch.Tensor | np.ndarray):
+        return old is new
+    return not isinstance(new, SCALARS) or (type(old) is type(new) and bool(old == new))

@@ -44,6 +44,13 @@ class WithHelper(Tiny):
         return super().forward(x, time) * self.cache.kept
 
 
+class WithParameter(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if not hasattr(self, "gain"):
+            self.gain = nn.Parameter(time.mean().clone())
+        return super().forward(x, time) * self.gain
+
+
 class Writer(nn.Module):
     """Writes its input into a dictionary that other modules read."""
 
@@ -116,6 +123,40 @@ def test_a_value_in_a_container_or_an_array_is_found(write: Callable[[nn.Module,
         return torch.tensor(time if is_first else 0.0)
 
     with refuses("Tiny keeps values of its first call in "):
+        refuse_kept_values(module, lambda: call(1.0), lambda: call(3.0))
+
+
+def test_a_parameter_that_the_first_call_makes_is_refused() -> None:
+    with refuses("WithParameter keeps values of its first call in gain"):
+        source(WithParameter()).trace()
+
+
+def test_a_layer_with_random_weights_that_the_first_call_makes_is_kept() -> None:
+    module = nn.Module()
+
+    def call(x: Tensor) -> Tensor:
+        if not hasattr(module, "layer"):
+            module.layer = nn.Linear(1, 1)
+        found: Tensor = module.layer(x)
+        return found
+
+    x = torch.ones(1, 1)
+    torch.testing.assert_close(refuse_kept_values(module, lambda: call(x), lambda: call(2 * x)), module.layer(x))
+
+
+@pytest.mark.parametrize("is_second", [False, True], ids=["first output", "second output"])
+def test_a_value_in_an_object_of_a_list_changes_an_output(is_second: bool) -> None:
+    module = Tiny()
+    module.caches = [Cache()]
+
+    def call(time: float) -> tuple[Tensor, Tensor]:
+        (cache,) = module.caches
+        if cache.kept is None:
+            cache.kept = torch.tensor(time)
+        own = torch.tensor(time)
+        return (own, cache.kept) if is_second else (cache.kept, own)
+
+    with refuses("Tiny keeps values of its first call in caches.0.kept"):
         refuse_kept_values(module, lambda: call(1.0), lambda: call(3.0))
 
 
