@@ -83,7 +83,7 @@ class Longer(msgspec.Struct, frozen=True):
     gain: Gain
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """A measured result. Milliseconds are for all timed seeds together.
 
     control: the plain way, in words.
@@ -109,6 +109,7 @@ class Line(msgspec.Struct, frozen=True):
     is_steady: bool = True
     asked: float | None = None
     plain_evaluations: int | None = None
+    machine: str = ""  # "" for that of all lines
 
     @property
     def of_plain(self) -> int:
@@ -202,7 +203,8 @@ class RefusedClaim(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """The lines of all runs of claims.py, the machine of the last one, and whether figures get better with steps."""
+    """The lines of all runs of claims.py, the machine of the lines that name none, and whether figures get better with
+    steps."""
 
     machine: str
     lines: tuple[Line, ...]
@@ -214,12 +216,15 @@ def load_kept() -> Kept:
 
 
 def keep(line: Line) -> None:
-    """Store a line, in place of the previous one with the same model, system, figure and control."""
-    former = load_kept()
+    """Store a line, in place of the previous one with the same model, system, figure and control. It names this machine
+    if the other lines are of another one."""
+    former, here = load_kept(), machine()
+    if _processor(here) != _processor(former.machine or here):
+        line = msgspec.structs.replace(line, machine=_processor(here))
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
     at = places.index(_name(line)) if _name(line) in places else len(others)
-    _save(Kept(machine(), (*others[:at], line, *others[at:]), former.directions))
+    _save(Kept(former.machine or here, (*others[:at], line, *others[at:]), former.directions))
 
 
 def keep_direction(direction: Direction) -> None:
@@ -258,6 +263,11 @@ def machine() -> str:
     return f"{here.processor}, {here.cores} cores, {', '.join(here.int8_instructions)}; {versions}"
 
 
+def _processor(described: str) -> str:
+    """Return the processor of a described machine, without the versions of engines."""
+    return described.partition("; ")[0]
+
+
 def make_page(of: Kept) -> str:
     """Return the page for the stored lines."""
     tables = "\n\n".join(
@@ -279,7 +289,25 @@ the survey, and [compositions.md](compositions.md) the code of those that are co
 {_directions(of.directions)}
 
 {tables}
-"""
+{_other_machines(of.lines)}"""
+
+
+def _other_machines(lines: Iterable[Line]) -> str:
+    """Return a section for each other machine, with a list of the controls that ran there next to each system; "" if
+    there is none."""
+    controls: dict[str, dict[str, list[str]]] = {}
+    for line in lines:
+        if line.machine:
+            controls.setdefault(line.machine, {}).setdefault(line.system, []).append(line.control)
+    return "".join(
+        f"\n## Lines of another machine\n\n{machine}:\n\n"
+        + "\n".join(
+            textwrap.fill(f"- {system}: {', '.join(dict.fromkeys(names))}", WIDTH, subsequent_indent="  ")
+            for system, names in systems.items()
+        )
+        + "\n"
+        for machine, systems in controls.items()
+    )
 
 
 def _directions(directions: Iterable[Direction]) -> str:

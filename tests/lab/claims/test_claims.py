@@ -221,17 +221,6 @@ def test_ways_take_turns_and_medians_are_reported() -> None:
     assert [float(each[0]) for each in made[1]] == [2, 5, 8]
 
 
-def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
-    first, second = line(Gain(1.0, 0.4), None), line(Gain(0.5, 0.1), Gain(0.5, 0.1))
-    claim_lines.keep(first)
-    claim_lines.keep(second)
-    assert claim_lines.load_kept().lines == (second,)
-    page = make_page(claim_lines.load_kept())
-    assert "+0.500 ± 0.100; as long 1.500, 9 in 10 ms, +0.500 ± 0.100; pays |" in page
-    assert max(len(text) for text in page.split("\n") if not text.startswith("|")) <= 100
-
-
 def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
     short = line(Gain(1.0, 0.4), None)
@@ -379,13 +368,3 @@ def test_what_works_names_a_test_of_its_code() -> None:
             assert not named or any(re.search(rf"\b{each}", spoken) for each in named), (system, named)
         if state in ("part", "missing", "out"):
             assert "- *Remarks*: " in note, system
-
-
-def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
-    first = line(Gain(1.0, 0.1), None)
-    second = msgspec.structs.replace(first, control="more steps")
-    claim_lines.keep(first)
-    claim_lines.keep(second)
-    claim_lines.drop((first.model, first.system, first.figure, first.control))
-    assert claim_lines.load_kept().lines == (second,)
