@@ -1,10 +1,12 @@
 """The options of `fewstep run`, with the checks that need no bundle."""
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 from fewstep.cli.run.output import ARRAY, PICTURE
 from fewstep.cli.run_plan import check_reference
+from fewstep.measure.rollouts.prompts import expand_prompts
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
@@ -28,9 +30,9 @@ class RunOptions(BundleOptions):
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
     samples: Number of samples. Default: one for each prompt, or each row of --conditions, or 16.
-    prompt: Text prompt, for a bundle with a text encoder. If it is given several times, the samples cycle through the
+    prompt: Text prompt, for a bundle with a text encoder, or @FILE with one per line. The samples cycle through the
         prompts.
-    negative: Negative prompt. If it is given several times, the samples cycle through the prompts.
+    negative: Negative prompt, or @FILE with one per line. The samples cycle through the prompts.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or a stack of N arrays. If a name is given
         several times, the samples cycle through its values.
     conditions: A .npz or .safetensors file of conditions, such as `fewstep encode` writes: an array [N, *shape] for
@@ -141,4 +143,14 @@ class RunOptions(BundleOptions):
     @property
     def count(self) -> int:
         """The number of samples."""
-        return (len(self.prompt) or SAMPLES) if self.samples is None else self.samples
+        return (len(self.prompts) or SAMPLES) if self.samples is None else self.samples
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, with those of files."""
+        return expand_prompts(self.prompt)
+
+    @cached_property
+    def negatives(self) -> tuple[str, ...]:
+        """The negative prompts, with those of files."""
+        return expand_prompts(self.negative)

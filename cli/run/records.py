@@ -27,7 +27,7 @@ def add_records(
         for branch, each in branches.items()
         if branch != COND
     }
-    if options.samples is None and not options.prompt:
+    if options.samples is None and not options.prompts:
         rows = next(len(array) for each in branches.values() for array in each.values())  # all have equally many
         options = replace(options, samples=rows)
     return options, {**own, **records}, others

@@ -81,7 +81,7 @@ def open_request(options: RunOptions) -> RunRequest:
     if options.is_picture:
         check_picture(options, find_image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
-    values, negative = add_prompt_conditions(bundle, own, options.prompt, options.negative, options.threads)
+    values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
     if negative:
         if UNCOND in branches:
             raise UserError(f"{options.conditions} has a negative prompt already", "leave --negative out")
@@ -118,7 +118,7 @@ def _check_counts(options: RunOptions) -> None:
     names = [text.partition("=")[0] for text in options.condition if "=@" not in text]
     for what, count in (
         *((f"--condition {name}", names.count(name)) for name in names),
-        ("--prompt", len(options.prompt)),
+        ("--prompt", sum(not text.startswith("@") for text in options.prompt)),
     ):
         if options.samples is not None and count > options.samples:
             raise UserError(

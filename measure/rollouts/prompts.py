@@ -1,6 +1,7 @@
 """The options that give conditions: files of values, and prompts, which the text encoder of the bundle encodes."""
 
 import logging
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -124,6 +125,22 @@ def encode_prompts(
             drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
             values[condition.name] = np.stack(drawn)
     return check_records("the prompts", values, takes)
+
+
+def expand_prompts(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the prompts of a command: "@FILE" stands for the lines of a file. Raises UserError for a file that cannot
+    be read, and for a prompt that is the name of a file."""
+    prompts: list[str] = []
+    for text in texts:
+        if text.startswith("@") and not os.path.isfile(text[1:]):
+            raise UserError(f"there is no file {text[1:]}", "check it, or begin a prompt with a space before its @")
+        if text.startswith("@"):
+            prompts += read_prompts(Path(text[1:]))
+        elif text.endswith(".txt") and os.path.isfile(text):
+            raise UserError(f"prompt {text!r} is the name of a file", f"give @{text} for its lines")
+        else:
+            prompts.append(text)
+    return tuple(prompts)
 
 
 def read_prompts(path: Path) -> list[str]:

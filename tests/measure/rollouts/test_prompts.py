@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.measure.rollouts.conditions_file import GivenConditions
-from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_conditions, read_prompts
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, expand_prompts, given_conditions, read_prompts
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import load_text_encoder
@@ -26,6 +26,16 @@ def test_a_file_has_one_prompt_a_line(bundle: Bundle, tmp_path: Path) -> None:
     rows = given_conditions(bundle, None, tmp_path / "p.txt", CALIBRATION).records
     assert rows is not None and rows["class"].tolist() == [0, 0]  # its default
     np.testing.assert_array_equal(rows["text"], load_text_encoder(bundle).encode(["a cat, a dog", "red dog"])["text"])
+
+
+def test_a_prompt_of_a_command_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("a cat\n red dog \n")
+    assert expand_prompts(("a house", f"@{file}", " @home")) == ("a house", "a cat", "red dog", " @home")
+    with refuses("there is no file gone.txt", "a space before its @"):
+        expand_prompts(("@gone.txt",))
+    with refuses("p.txt' is the name of a file", f"@{file}"):
+        expand_prompts((str(file),))
 
 
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
