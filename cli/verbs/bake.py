@@ -34,6 +34,8 @@ def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
     form = f" ({baked.form})" if baked.form not in (None, "", baked.precision) else ""
     what = f"{baked.plan} in {baked.precision}{form}{taken}"
     use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
+    if bundle.manifest.text is not None and not options.latents:
+        use = "run it with onnxruntime in any language, on token ids: docs/bake.md says how to make them in Python"
     value = {"files": files, "holds": baked}
     then = next_command("verify", options.output)
     return Outcome(value, (f"{sizes}: {what}", *describe_ports(baked), use), then=then)
