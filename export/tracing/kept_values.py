@@ -59,7 +59,8 @@ def _tensors(returned: Any) -> list[torch.Tensor]:
 
 def _are_close(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
     return len(some) == len(others) and all(
-        one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+        (one.shape, one.dtype) == (other.shape, other.dtype)
+        and torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True)
         for one, other in zip(some, others, strict=True)
     )
 

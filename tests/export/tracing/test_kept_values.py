@@ -179,6 +179,17 @@ def test_a_value_in_an_object_of_the_users_is_refused() -> None:
         source(WithHelper()).trace()
 
 
+def test_a_first_call_of_another_type_is_refused() -> None:
+    module = Tiny()
+
+    def call() -> Tensor:
+        module.calls = vars(module).get("calls", 0) + 1
+        return torch.ones(2, dtype=torch.float64 if module.calls == 1 else torch.float32)
+
+    with refuses("Tiny keeps values of its first call in calls"):
+        refuse_kept_values(module, call, call)
+
+
 def test_a_table_that_depends_on_shapes_only_is_kept() -> None:
     module = Kept(lambda x, time: torch.arange(x.shape[3]).float())
     source(module).trace()
