@@ -137,12 +137,12 @@ def names_solver(name: str) -> bool:
 
 
 def changes_plan(bundle: Bundle, kept: AnyPlan, guidance: float | Guidance | None, settings: PlanSettings) -> bool:
-    """Return whether the stored plan cannot be used, because the run's guidance, size, shaping or strength requires
-    other coefficients. None as guidance stands for no guidance."""
+    """Return whether the stored plan cannot be used, because the run's guidance, size, shaping, strength or renoise
+    requires other coefficients. None as guidance stands for no guidance."""
     manifest = bundle.manifest
     is_sized = bool(manifest.sizes) and open_bundle(bundle.path).manifest.x_shape != manifest.x_shape
-    is_shaped = settings.get("shaping") is not None or settings.get("strength") is not None
-    return is_sized or is_shaped or as_guidance(guidance) != kept.guidance
+    is_set = any(settings.get(name) is not None for name in ("shaping", "strength", "renoise"))
+    return is_sized or is_set or as_guidance(guidance) != kept.guidance
 
 
 def parse_plan_of_bundle(name: str) -> TextReference:

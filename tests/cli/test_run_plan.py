@@ -287,3 +287,10 @@ def test_a_program_that_names_no_plan_draws_the_sample_of_the_command(
     fewstep("run", tiny_bundle, "-c", "class=1", "-n", "1", "-o", tmp_path / "x.npy")
     with load(tiny_bundle) as sampler:
         np.testing.assert_array_equal(sampler.sample(condition={"class": [1]}), np.load(tmp_path / "x.npy"))
+
+
+def test_renoise_of_a_program_that_names_no_plan_needs_a_strength(tiny_bundle: Path) -> None:
+    """A message that the stored plan was compiled without it would advise what fails too."""
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    with load(tiny_bundle) as sampler, refuses("renoise needs a strength", "give one too"):
+        sampler.compile(renoise=0.5)
