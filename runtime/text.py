@@ -174,8 +174,9 @@ def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
 def _other_conditions(bundle: Bundle) -> str:
     """Return advice for a user who gave a prompt to a bundle without a text encoder: what to give instead."""
     conditions = bundle.manifest.conditions
-    if any(each.dtype.startswith("float") for each in conditions):  # as encoded prompts are
-        return "encode the prompt first: fewstep encode FOLDER -p ... -o prompts.npz, then --conditions prompts.npz"
+    if any(each.dtype.startswith("float") and each.shape for each in conditions):  # as encoded prompts are
+        names = ", ".join(each.name for each in conditions)
+        return f"give {names} as --conditions FILE.npz (fewstep encode writes one for a pipeline's folder)"
     return f"give {' '.join(f'-c {each.name}=VALUE' for each in conditions)}" if conditions else "leave the prompt out"
 
 

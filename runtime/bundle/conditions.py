@@ -257,6 +257,12 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
     array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):
         raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
+    most = condition.high if condition.typical is None else np.max(condition.typical[1])
+    if array.dtype == np.uint8 and dtype.kind == "f" and condition.shape and array.max() > max(most or 1, 1):
+        said = (
+            f"{what}: uint8 values up to {array.max()}, as in an image file, are not in the range of the training data"
+        )
+        raise UserError(said, "give float32 values in that range, as image.astype(numpy.float32) / 127.5 - 1")
     _check_kind(array, dtype, what, fix)
     # the null value is allowed, for an unconditional sample
     if (number := _first_beyond(array, condition.low, condition.high, condition.null)) is not None:

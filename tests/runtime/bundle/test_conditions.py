@@ -288,3 +288,20 @@ def test_an_object_that_numpy_reads_as_an_array_is_accepted(values: list[Any]) -
 def test_an_object_without_one_value_per_sample_is_refused(values: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check([Condition("kind", "kind", dtype="int64")], {"kind": values}, 2)
+
+
+@pytest.mark.parametrize(
+    ("typical", "is_taken"), [(None, False), ((-1.0, 1.0), False), ((0.0, 255.0), True), ((0.0, 40.0), False)]
+)
+def test_the_bytes_of_an_image_file_are_no_floats_of_another_range(
+    typical: tuple[float, float] | None, is_taken: bool
+) -> None:
+    picture = Condition("low", "low", (2, 2), "float32", typical=typical)
+    image = np.array([[[0, 9], [200, 255]]], np.uint8)
+    mask = check([picture], {"low": image // 255}, 1)["low"]
+    np.testing.assert_array_equal(mask, [[[0, 0], [0, 1]]])
+    if is_taken:
+        np.testing.assert_array_equal(check([picture], {"low": image}, 1)["low"], image)
+    else:
+        with pytest.raises(UserError, match="condition 'low': uint8 values up to 255, as in an image file, are not in"):
+            check([picture], {"low": image}, 1)
