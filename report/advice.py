@@ -18,6 +18,7 @@ from fewstep.plans.names.plan_name import is_plan_name
 from fewstep.plans.names.plan_reference import (
     MOST_FITTED,
     FittedReference,
+    SchedulerReference,
     TextReference,
     join_plan_name,
     parse_plan_text,
@@ -101,6 +102,8 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     near, is_clipped = first.against_float.nearness, results.shaping is not None
     if leaves_range(near, bundle.manifest, is_clipped) and calibrate.clip is None:
         said = f"Samples leave the range of the data: {clip_advice(bundle.manifest)}"
+        if isinstance(calibrate.plan, SchedulerReference):  # it takes no clip but that of its config
+            calibrate = replace(calibrate, plan=parse_plan_text(f"dpmpp_2m:{calibrate.plan.steps}"))
         return _with_clip(_advise(said, calibrate, path), bundle)
     if loses_guidance:
         return _advise("", replace(calibrate, quality="30dB"), path)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.verbs.measure import verb
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
@@ -18,6 +19,7 @@ from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
 from fewstep.plans import file as plan_file
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.shaping import Clip
 from fewstep.report import report as report_module
 from fewstep.report.advice import advice
@@ -263,6 +265,16 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     )
     assert found.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
+
+
+def test_a_plan_that_takes_no_clip_is_replaced_in_the_next_command(evaluation, monkeypatch):
+    path, results = Path("shapes"), evaluation[1]
+    (body,) = results.qualities
+    far = replace(body, against_float=replace(body.against_float, largest=37.4))
+    again = CalibrateOptions(path, plan=parse_plan_text("scheduler:6"))
+    monkeypatch.setattr("fewstep.report.advice.calibrate_again", lambda *_: again)
+    found = advice(replace(results, qualities=(far,)), open_bundle(evaluation[0]), path)
+    assert found.command == "fewstep calibrate shapes --plan dpmpp_2m:6 --clip LIMIT"
 
 
 @pytest.mark.parametrize(
