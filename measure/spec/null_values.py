@@ -30,7 +30,7 @@ NEARER, SIGNIFICANT = 0.05, 3.0
 NEARER_OF_FEW, FEW = 0.25, 8  # the same for fewer pairs of samples, whose standard error says little
 LEAST_PAIRS = 3
 LEAST_DISTANCE = 0.002  # share of the largest distance at a time; predictions that differ less are not judged
-ANOTHER = "null is another value"
+ANOTHER = "null is another value, if the rest of the spec is right"
 UNTESTED = "its null values are right"
 
 

@@ -65,12 +65,19 @@ def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: st
 
 
 @pytest.mark.parametrize(
-    ("dtype", "fix"), [("int64", "give -c class=VALUE$"), ("float32", "encode the prompt first: fewstep encode FOLDER")]
+    ("dtype", "shape", "fix"),
+    [
+        ("int64", (), "give -c class=VALUE$"),
+        ("float32", (), "give -c class=VALUE$"),
+        ("float32", (3,), r"give class as --conditions FILE.npz \(fewstep encode writes one for a pipeline's folder\)"),
+    ],
 )
-def test_a_bundle_without_a_text_encoder_names_what_it_takes(tiny_bundle: Path, dtype: DType, fix: str) -> None:
+def test_a_bundle_without_a_text_encoder_names_what_it_takes(
+    tiny_bundle: Path, dtype: DType, shape: tuple[int, ...], fix: str
+) -> None:
     bundle = open_bundle(tiny_bundle)
     (condition,) = bundle.manifest.conditions
-    conditions = (msgspec.structs.replace(condition, dtype=dtype),)
+    conditions = (msgspec.structs.replace(condition, dtype=dtype, shape=shape),)
     manifest = msgspec.structs.replace(bundle.manifest, conditions=conditions)
     with pytest.raises(UserError, match=f"has no text encoder; {fix}"):
         load_text_encoder(replace(bundle, manifest=manifest))

@@ -233,7 +233,7 @@ def test_a_null_value_that_samples_have_is_named_although_classes_change_the_err
     facts = exact("cosine", "v")[1]
     found = check_spec(near(0.05), facts, DATA, CLASSES, {"class": np.zeros(32, int)})
     said = "null 0 of 'class' is the value of 16 of 32 samples, and it denoises the others worse: null is another value"
-    assert found.mistake == said
+    assert found.mistake == f"{said}, if the rest of the spec is right"
 
 
 def test_null_values_are_not_called_right_if_classes_change_no_errors() -> None:
