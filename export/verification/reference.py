@@ -142,13 +142,14 @@ def _other_dtype(text: str) -> str | None:
 def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
     """Return the fix for a Spec that contradicts its module, as far as it follows from the text of torch's error. None
     if the Spec may be right."""
-    takes = inspect.signature(module.forward).parameters
-    if (missing := re.search(r"missing \d+ required positional arguments?: (.+)", text)) is not None:
+    signature = inspect.signature(module.forward)
+    takes, given = signature.parameters, forward_signature(spec)[8:-1]
+    agree = _takes_positional(signature, given.count(",") + 1)  # then the error is of a call inside forward
+    if not agree and (missing := re.search(r"missing \d+ required positional arguments?: (.+)", text)) is not None:
         names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]
         added = ", ".join(f"Condition({name!r}, input={name!r})" for name in names)
         return f"add to the conditions of the Spec: {added}" if names else None
-    if re.search(r"positional arguments? but \d+ were given", text):
-        given = forward_signature(spec)[8:-1]
+    if not agree and re.search(r"positional arguments? but \d+ (?:was|were) given", text):
         return f"forward takes {', '.join(takes)}, but the Spec gives {given}: make both agree"
     if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):
         return f"give the Spec the x_shape of the module's training data: it has {list(spec.x_shape)}"
@@ -157,6 +158,15 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
     ):
         return f"give the Spec the values that the module was trained on: it allows {', '.join(counted)}"
     return None
+
+
+def _takes_positional(signature: inspect.Signature, count: int) -> bool:
+    """Return whether a function of this signature can be called with `count` positional arguments."""
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def _describe_integer_ranges(spec: Spec) -> list[str]:
