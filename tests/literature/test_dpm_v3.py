@@ -8,11 +8,13 @@ import pytest
 
 from fewstep.literature.dpm_v3 import Ems, dpm_v3, integrate
 from fewstep.literature.fits.ems import estimate_ems
+from fewstep.literature.usf import Decision, Expansion, usf
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
+from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import error, slope
 from tests.plans.execute_plan import sample
@@ -80,6 +82,22 @@ def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known, to_the_en
             for each in (dpm_v3(degenerate(COSINE), order, False), known)
         )
         assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+def test_a_corrector_moves_the_predicted_x_as_cfg_plus_plus_does():
+    """With l = 1, s = b = 0 and one value of f these are steps of first order with a corrector of second order."""
+    corrector = Expansion(2, start=2)
+    known = usf([*(Decision(corrector=corrector) for _ in range(6)), Decision()])
+
+    def network(index, step, u):
+        return [np.sin((3 + place) * u + step.time / 300) for place in range(len(step.branches))]
+
+    times, facts = uniform_lambda(COSINE, 7), denoising(COSINE, "v")
+    ours, theirs = (
+        sample(trace_plan("a", each, times, facts, CfgPlusPlus(0.6)), network, lambda k: X, np.float64)
+        for each in (dpm_v3(degenerate(COSINE), 1), known)
+    )
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 def test_by_default_it_has_order_3_and_the_corrector():

@@ -11,9 +11,10 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
+from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
-from tests.plans.execute_plan import record_inputs
+from tests.plans.execute_plan import record_inputs, sample
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, compile_solver
 
@@ -67,6 +68,20 @@ def made(solver, times):
 def test_known_solvers_are_decisions(known, same):
     times = uniform_lambda(COSINE, 7)
     assert made(same, times) == pytest.approx(made(known, times), abs=1e-9)
+
+
+def test_a_corrector_moves_the_predicted_x_as_cfg_plus_plus_does():
+    """As in UniPC's plans, which have it in the step itself."""
+    times, draw = uniform_lambda(COSINE, 7), np.linspace(-2, 2, 5)
+
+    def network(index, step, u):
+        return [np.sin((3 + place) * u + step.time / 300) for place in range(len(step.branches))]
+
+    ours, theirs = (
+        sample(trace_plan("a", each, times, denoising(COSINE, "v"), CfgPlusPlus(0.6)), network, lambda k: draw, float)
+        for each in (multistep(2, relaxation=bh2, corrected=True), solvers.unipc_2)
+    )
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 def test_the_search_begins_at_dpm_solver_pp_without_and_with_a_corrector_of_order_2():
