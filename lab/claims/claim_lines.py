@@ -280,7 +280,7 @@ def make_page(of: Kept) -> str:
 `python -m lab.claims --keep` writes this page. [systems.md](systems.md) has all systems of
 the survey, and [compositions.md](compositions.md) the code of those that are composed from runs.
 
-{textwrap.fill(f"Machine: {of.machine}.".replace("; ", ". "), WIDTH, break_on_hyphens=False)}
+{textwrap.fill(f"{_whose(of.lines)}: {of.machine}.".replace("; ", ". "), WIDTH, break_on_hyphens=False)}
 
 {how}
 
@@ -290,6 +290,12 @@ the survey, and [compositions.md](compositions.md) the code of those that are co
 
 {tables}
 {_other_machines(of.lines)}"""
+
+
+def _whose(lines: Iterable[Line]) -> str:
+    """Return what is of the machine at the top of the page."""
+    others = any(line.machine for line in lines)
+    return "Machine of all but [these lines](#lines-of-another-machine)" if others else "Machine"
 
 
 def _other_machines(lines: Iterable[Line]) -> str:

@@ -32,7 +32,7 @@ def test_a_line_of_another_machine_names_it(tmp_path: Path, monkeypatch: pytest.
     kept = claim_lines.load_kept()
     assert [each.machine for each in kept.lines] == ["", "new, 4 cores"]
     page = make_page(kept)
-    assert "Machine: old, 2 cores. numpy 1." in page
+    assert "Machine of all but [these lines](#lines-of-another-machine): old, 2 cores. numpy 1." in page
     assert page.endswith("## Lines of another machine\n\nnew, 4 cores:\n\n- SVDD: more steps\n")
 
 
