@@ -156,6 +156,24 @@ FLOW_LCM = {**FLOW_SHIFTED, "scale_factors": None, "upscale_mode": "bicubic"}
 FLOW_ANCESTRAL = {**FLOW_SHIFTED, "eta": 1.0, "s_noise": 1.0}  # the fields of Euler's class make its sigmas
 
 
+# The classes whose `init_noise_sigma` is not 1: x begins with the largest sigma, and is scaled for the network.
+SCALED = frozenset(
+    (
+        "CMStochasticIterativeScheduler",
+        "CosineDPMSolverMultistepScheduler",
+        "DPMSolverSDEScheduler",
+        "EDMDPMSolverMultistepScheduler",
+        "EDMEulerScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "LMSDiscreteScheduler",
+    )
+)
+
+
 @dataclass(frozen=True)
 class SchedulerClass:
     """A scheduler class of diffusers.

@@ -16,7 +16,7 @@ import msgspec
 
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
-from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
+from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, SCALED, open_config
 from fewstep.plans.configs.config import SchedulerConfig, read_config
 from fewstep.plans.configs.own_noise import OWN_NOISE, start_with_own_noise
 from fewstep.plans.configs.pipelines import (
@@ -169,6 +169,11 @@ def _request(
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
+    if rules.unit_noise and config.scheduler in SCALED:
+        what = f"{pipeline} begins with noise of deviation 1, and {config.scheduler} needs that of its largest sigma"
+        raise UserError(
+            f"{config.source}: {what}", "name a solver, such as --plan dpmpp_2m:20, or export with DDIMScheduler"
+        )
     even = rules.even and not (rules.own_flow_sigmas and config.fields.get("use_flow_sigmas"))
     if even:
         _check_takes_sigmas(config, pipeline)

@@ -38,6 +38,8 @@ class PipelineRules:
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
     unheld_start: if the pipeline keeps a part of an image, it sets this part of x after each step, and begins with
         noise everywhere (unless it has a strength below 1).
+    unit_noise: the pipeline begins with noise of deviation 1, whatever its scheduler asks for. It is not set for those
+        whose only schedulers are flows, which ask for 1.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -49,10 +51,13 @@ class PipelineRules:
     rounds_up: bool = False
     passes_eta: bool = False
     unheld_start: bool = False
+    unit_noise: bool = False
 
 
 PLAIN = PipelineRules()  # such a pipeline passes the number of steps; with a strength, int(N x strength) steps run
+UNIT_NOISE = PipelineRules(unit_noise=True)
 WITH_ETA = PipelineRules(passes_eta=True)
+UNIT_NOISE_WITH_ETA = PipelineRules(passes_eta=True, unit_noise=True)
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False}, passes_eta=True)
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
 WITHOUT_MU = PipelineRules(rounds_up=True)  # pipelines of Stable Diffusion 3 that pass no mu
@@ -135,19 +140,33 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
     **dict.fromkeys(
         (
             "AuraFlowPipeline",
-            "ConsistencyModelPipeline",
             "DanceDiffusionPipeline",
             "DDPMPipeline",
             "DiTPipeline",
+            "MarigoldDepthPipeline",
+            "MarigoldIntrinsicsPipeline",
+            "MarigoldNormalsPipeline",
+        ),
+        UNIT_NOISE,
+    ),
+    **dict.fromkeys(
+        (
+            "LDMTextToImagePipeline",
+            "SanaControlNetPipeline",
+            "SanaPAGPipeline",
+            "SanaPipeline",
+        ),
+        UNIT_NOISE_WITH_ETA,
+    ),
+    **dict.fromkeys(
+        (
+            "ConsistencyModelPipeline",
             "KandinskyV22CombinedPipeline",
             "KandinskyV22ControlnetImg2ImgPipeline",
             "KandinskyV22ControlnetPipeline",
             "KandinskyV22Img2ImgCombinedPipeline",
             "KandinskyV22Img2ImgPipeline",
             "KandinskyV22Pipeline",
-            "MarigoldDepthPipeline",
-            "MarigoldIntrinsicsPipeline",
-            "MarigoldNormalsPipeline",
         ),
         PLAIN,
     ),
@@ -168,15 +187,11 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "KolorsPipeline",
             "LDMPipeline",
             "LDMSuperResolutionPipeline",
-            "LDMTextToImagePipeline",
             "MusicLDMPipeline",
             "PaintByExamplePipeline",
             "PixArtAlphaPipeline",
             "PixArtSigmaPAGPipeline",
             "PixArtSigmaPipeline",
-            "SanaControlNetPipeline",
-            "SanaPAGPipeline",
-            "SanaPipeline",
             "StableDiffusionAdapterPipeline",
             "StableDiffusionControlNetImg2ImgPipeline",
             "StableDiffusionControlNetPAGPipeline",

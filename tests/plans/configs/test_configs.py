@@ -301,3 +301,13 @@ def test_the_first_step_of_inpainting_is_unheld_from_noise_only() -> None:
     assert decode(encode(plan)) == plan and encode(plan).count(b"unheld") == 1
     assert not any(step.unheld for step in plan_from_scheduler_config(config, steps=3, strength=1.0).steps)
     assert not any(step.unheld for step in plan_from_scheduler_config({**config, UNHELD_START: False}, steps=3).steps)
+
+
+@pytest.mark.parametrize("pipeline", ["DDPMPipeline", "DiTPipeline", "SanaPipeline"])
+def test_a_pipeline_that_begins_with_unit_noise_takes_no_scheduler_that_needs_more(pipeline: str) -> None:
+    """Its own call would be far off: it neither begins with the largest sigma, nor, in part, scales x."""
+    config = {"_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000}
+    with refuses((pipeline, "noise of deviation 1", "EulerDiscreteScheduler"), "dpmpp_2m:20"):
+        times(config, 4, pipeline=pipeline)
+    assert len(times(config, 4, pipeline="StableDiffusionPipeline")) == 4
+    assert len(times({**config, "_class_name": "DDIMScheduler"}, 4, pipeline=pipeline)) == 4

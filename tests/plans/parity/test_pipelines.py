@@ -12,6 +12,7 @@ import pytest
 
 from fewstep.export.sources.diffusers.classes import CLASSES
 from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
+from fewstep.plans.configs import classes as schedulers
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINES, PipelineRules
 from tests.plans.parity.pipelines import X_SHAPE, network_times
@@ -136,6 +137,7 @@ UNLISTED = frozenset(  # they change what a plan does besides its times, or are 
         "VersatileDiffusionTextToImagePipeline",
     )
 )
+OF_UNIT = ("DDIM", "PNDM", "StableDiffusion3")  # pipelines whose schedulers all ask for noise of deviation 1
 ETA = re.compile(r"\beta: [^,=]+=0(?:\.0)?\b")  # as `ast.unparse` writes a default
 CHANGES = re.compile(r"new_config\[.(steps_offset|clip_sample|skip_prk_steps).\] = (\S+)")
 OWN_SCHEDULER = re.compile(r"scheduler = (\w+Scheduler)\.from_config\(scheduler\.config\)")
@@ -165,6 +167,7 @@ def rules_of(source: str) -> PipelineRules:
         shortens="original_inference_steps=original_inference_steps" in source,
         rounds_up="int(max(num_inference_steps - init_timestep, 0))" in source,
         unheld_start="scheduler.add_noise(init_latents_proper, noise, torch.tensor([noise_timestep]))" in source,
+        unit_noise=not re.search("init_noise_sigma|def get_timesteps", source),
         passes_eta="self.prepare_extra_step_kwargs(generator, eta)" in source or "extra_kwargs['eta'] = eta" in source,
     )
 
@@ -182,6 +185,8 @@ def test_rules_are_those_that_the_source_of_each_pipeline_shows() -> None:
         theirs = {**vars(shown), "rounds_up": shown.rounds_up if has_strength else rules.rounds_up}
         if name == "KandinskyV22InpaintCombinedPipeline":  # it calls the other
             theirs["unheld_start"] = rules_of(found["KandinskyV22InpaintPipeline"]).unheld_start
+        if rules.even or "CombinedPipeline" in name or name.startswith(OF_UNIT):
+            theirs["unit_noise"] = False
         assert ours == theirs, name
         assert not rules.passes_eta or ETA.search(found[name]), name
 
@@ -192,3 +197,13 @@ def test_every_pipeline_of_a_known_network_was_read() -> None:
     names = {name for name, source in sources() if re.search(rf"\w+: (?:'|\")?[^,()]*\b(?:{networks})\b", source)}
     films = {name for name in names if name.startswith("AnimateDiff")}
     assert names - films - set(PIPELINES) - set(REFUSED_PIPELINES) == UNLISTED
+
+
+def test_schedulers_that_scale_x_are_those_of_diffusers() -> None:
+    """Those of torchsde cannot be made without it."""
+    of_torchsde, scaled = {"CosineDPMSolverMultistepScheduler", "DPMSolverSDEScheduler"}, set()
+    for name in schedulers.CLASSES.keys() - of_torchsde:
+        made = getattr(diffusers, name)()
+        if getattr(made, "init_noise_sigma", 1.0) != 1.0:
+            scaled.add(name)
+    assert scaled == schedulers.SCALED - of_torchsde
