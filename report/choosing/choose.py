@@ -73,7 +73,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     on_front, chosen = pareto_front(rows), None
     if options.within is not None or options.at_least is not None:
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, on_front)
-        chosen = save_choice(judging.bundle, chosen, options)
+        given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
+        chosen = save_choice(judging.bundle, chosen, given)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     notes = (*judging.notes, *_compare_with_bf16(judging, rows, options.threads))
     return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)

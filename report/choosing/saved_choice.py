@@ -24,7 +24,6 @@ from fewstep.plans.spec import Strict
 from fewstep.report.choosing.choice_facts import describe_changes, last_options, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
-from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.bundle.reading import Bundle, file_sha256, open_bundle
 from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
@@ -129,10 +128,9 @@ def describe_deployment(row: Deployment) -> str:
     return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{over}"
 
 
-def save_choice(bundle: Bundle, choice: SavedChoice, options: ChooseOptions) -> SavedChoice:
-    """Store a choice as the bundle's last choice. Return it with the options of `fewstep choose` that made it, and the
-    hashes of its plan files."""
-    given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
+def save_choice(bundle: Bundle, choice: SavedChoice, given: str) -> SavedChoice:
+    """Store a choice as the bundle's last choice. Return it with the options of `fewstep choose` that made it, as text,
+    and the hashes of its plan files."""
     files = {str(file): file_sha256(file) for plan in (choice.winner.plan, *choice.family) for file in _files_of(plan)}
     choice = msgspec.structs.replace(choice, options=given, files=files)
     write_cached(_choice_name(bundle), choice)
