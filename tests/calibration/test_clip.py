@@ -196,7 +196,7 @@ def test_a_warning_of_samples_far_out_of_range_names_the_option(
         assert main((command + clip).split()) == 0
         printed = capsys.readouterr().out
         assert "groups of ranges along ddim:3, guidance 2 by default" in printed
-        assert printed.count("beyond the range of usual data (--clip LIMIT") == said
+        assert printed.count("beyond the range of usual data (a solver with --clip LIMIT") == said
 
 
 def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
