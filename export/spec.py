@@ -22,9 +22,9 @@ from fewstep.plans.names.grid_name import parse_grid
 from fewstep.plans.prediction import check_prediction
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.runtime.bundle.conditions import find_unnamed, has_typical_within_limits
 from fewstep.runtime.bundle.consistency import interface_problems
 from fewstep.runtime.bundle.manifest import Carried, Description, DType, Manifest, NamedOutput
+from fewstep.runtime.kinds.condition import find_unnamed, has_typical_within_limits
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.kinds.lora_slots import LoraSlots

@@ -15,70 +15,11 @@ from fewstep.runtime.bundle.manifest import Condition
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
 MOST_LISTED, FIRST_LISTED = 20, 5  # labels in a message
-ELEMENTS_LIMIT = 2**24  # largest number of elements of one value
 BOOLEAN_LABELS = ("false", "true")  # of 0 and 1
 NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order
 DEFAULTS_KEPT = 64  # conditions and numbers of samples
 _DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by identity of the condition, and samples
 DISTILLED = "guidance"  # the condition of a denoiser that takes the guidance weight as input: one branch suffices
-
-
-def condition_problem(condition: Condition) -> tuple[str, str] | None:
-    """Return (field, what is wrong with it) if the fields of a condition contradict each other, else None."""
-    for field in ("null", "low", "high"):
-        number = getattr(condition, field)
-        if number is not None and _is_rounded(number):
-            return field, f"{number} cannot be stored exactly: from 2**53 on, only some whole numbers can"
-        if number is not None and not _fits(number, condition.dtype):
-            return field, f"{number:g} is not a valid {condition.dtype}"
-    if condition.low is not None and condition.high is not None and condition.low > condition.high:
-        return "low", f"{condition.low:g} is above high, {condition.high:g}"
-    if condition.typical is not None and not _is_range(condition.typical, condition.shape):
-        return "typical", f"{list(condition.typical)} is not a range of values {list(condition.shape)}"
-    if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > ELEMENTS_LIMIT:
-        return "shape", f"{list(condition.shape)} is not a shape"
-    if condition.default is not None:
-        if len(condition.default) not in (1, math.prod(condition.shape)):
-            return "default", f"it has {len(condition.default)} numbers for the shape {list(condition.shape)}"
-        if any(_is_rounded(number) or not _fits(number, condition.dtype) for number in condition.default):
-            return "default", f"{list(condition.default)[:8]} has a number that is not a valid {condition.dtype}"
-    return None
-
-
-def _is_range(typical: tuple[Any, Any], shape: tuple[int, ...]) -> bool:
-    """Return True if low <= high, both finite, each one number or one for each element of the last axis."""
-    low, high = (np.asarray(end, np.float64) for end in typical)
-    fits = all(end.shape in ((), shape[-1:]) for end in (low, high))
-    return fits and bool(np.isfinite([low.sum(), high.sum()]).all() and (low <= high).all())
-
-
-def has_typical_within_limits(condition: Condition) -> bool:
-    """Return whether the typical range, if there is one, lies between the limits."""
-    low = -math.inf if condition.low is None else condition.low
-    high = math.inf if condition.high is None else condition.high
-    ends = np.concatenate([np.atleast_1d(end) for end in condition.typical or ()] or [np.empty(0)])
-    return bool(((low <= ends) & (ends <= high)).all())
-
-
-def find_unnamed(condition: Condition) -> int | None:
-    """Return an accepted integer that no label names, although the condition has labels. None if there is none."""
-    if not condition.labels or condition.low is None or condition.high is None:
-        return None
-    ends = (int(condition.low), int(condition.high))
-    return next((number for number in ends if not 0 <= number < len(condition.labels)), None)
-
-
-def _is_rounded(number: float) -> bool:
-    """Return True for an integer that float64, the type of a manifest's numbers, cannot represent."""
-    return isinstance(number, int) and float(number) != number
-
-
-def _fits(number: float, dtype: str) -> bool:
-    """Return True if a dtype can represent a number; an integer dtype must represent it exactly."""
-    if np.issubdtype(dtype, np.integer):
-        bounds = np.iinfo(dtype)
-        return number == np.floor(number) and bounds.min <= number <= bounds.max
-    return math.isfinite(number)
 
 
 def check_condition_mapping(values: ConditionValues | None) -> ConditionValues:

@@ -8,10 +8,10 @@ from operator import mul
 from fewstep.plans.names.user_code import split_code
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.plans.schedule import spec_problem
-from fewstep.runtime.bundle.conditions import condition_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import denoiser_graphs, interval_ends, select_network, setup_graphs, step_graphs
 from fewstep.runtime.bundle.platforms import is_core
+from fewstep.runtime.kinds.condition import condition_problem
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import (
     ELEMENTS_LIMIT,

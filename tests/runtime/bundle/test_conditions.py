@@ -9,8 +9,9 @@ import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
-from fewstep.runtime.bundle.conditions import check, condition_problem, has_unconditional_form, null, read_null
+from fewstep.runtime.bundle.conditions import check, has_unconditional_form, null, read_null
 from fewstep.runtime.bundle.manifest import Condition, DType
+from fewstep.runtime.kinds.condition import condition_problem
 from fewstep.runtime.sampling.feeds import branch_values
 from tests.bundles import change_bundle
 from tests.refusals import refuses
