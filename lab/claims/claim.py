@@ -24,7 +24,7 @@ OF_ITS_PLAN = "best of N along ddpm"  # the authors' control; along `ddim` the b
 
 @dataclass(frozen=True)
 class Network:
-    """A network that a claim has in place of its model's, with few and many steps of its published sampler."""
+    """A network that a claim has in place of its model's, with few and many steps of the sampler that it judges."""
 
     name: str
     few: str

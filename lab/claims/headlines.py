@@ -22,7 +22,6 @@ HEADLINES = (  # system of the line, the authors' words, their baseline
     ("DC-Solver", "compensated predictions beat UniPC in 5 steps", "the best plan"),
     ("LCM-LoRA", "4 steps by an adapter", "the best plan at 4"),
     ("LoRA-enhanced distillation", "guidance in one branch", "two rows, 8 steps"),
-    ("StoRM", "a tenth of the cost of SGMSE+", "sgmse, 60 evaluations"),
     ("StoRM as published, 5 steps", "a tenth of the cost of SGMSE+", "sgmse, 60 evaluations"),
     ("MRS", "10 to 20 times fewer steps of restoration", "sgmse, 60 evaluations"),
     ("BDIA", "exact inversion without a second evaluation", "ddim_inverse and ddim"),

@@ -51,6 +51,19 @@ def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
             assert found is not None and not found.is_wrong, str(line)
 
 
+@pytest.mark.parametrize(
+    ("system", "solver", "is_wrong"),
+    [("StoRM", "ddim", True), ("StoRM as published, 5 steps", "sgmse(corrections=0)", False)],
+)
+def test_storm_is_judged_along_the_sampler_of_each_claim(system: str, solver: str, is_wrong: bool) -> None:
+    """Few steps of its published sampler fail, so its direction says nothing about SI-SDR along `ddim`."""
+    claim, *others = (each for each in CLAIMS if each.system == system)
+    found = find_direction(claim_lines.load_kept().directions, "speech_ncsn", claim)
+    assert found is not None and {each.network for each in others} <= {claim.network}
+    assert [plan.partition(":")[0] for plan in (found.few, found.many)] == [solver, solver]
+    assert found.is_wrong is is_wrong
+
+
 def test_figures_that_need_no_direction_are_of_a_teacher_of_runs_or_an_aim() -> None:
     others = {each.figure for each in CLAIMS if not needs_direction(each)}
     assert others == {
