@@ -23,7 +23,7 @@ HEADLINES = (  # system of the line, the authors' words, their baseline
     ("LCM-LoRA", "4 steps by an adapter", "the best plan at 4"),
     ("LoRA-enhanced distillation", "guidance in one branch", "two rows, 8 steps"),
     ("StoRM as published, 5 steps", "a tenth of the cost of SGMSE+", "sgmse, 60 evaluations"),
-    ("MRS", "10 to 20 times fewer steps of restoration", "sgmse, 60 evaluations"),
+    ("MRS of the SDE", "10 to 20 times fewer steps of restoration", "sgmse, 60 evaluations"),
     ("BDIA", "exact inversion without a second evaluation", "ddim_inverse and ddim"),
     ("Skip-Tuning", "FID falls by scaled skip connections", "no scale"),
     ("noise search", "compute at the start is worth more than steps", MORE_STEPS),

@@ -20,7 +20,21 @@ from fewstep.plans.transforms.start_checks import noise_levels
 from fewstep.runtime import Sampler
 from fewstep.runtime.sampling.request import denoiser_facts
 from lab.claims import scores
-from lab.claims.claim import CLEAN, FD, GUIDED, SHARPENED, SOUND, SPOKEN, Claim, alike, claims, near, nearest, plan
+from lab.claims.claim import (
+    CLEAN,
+    FD,
+    GUIDED,
+    SHARPENED,
+    SOUND,
+    SPOKEN,
+    Claim,
+    Network,
+    alike,
+    claims,
+    near,
+    nearest,
+    plan,
+)
 from lab.claims.settings import APART, Setting, export_source, sampler_of
 
 PAG = {"fashion_mnist": 1.0}  # by FD of 0.25 to 2 on 128 seeds from 20 000 on
@@ -40,6 +54,12 @@ BEST_STRONG = {"convnext_v_cosine": "deis_log_rho_2:8@arctan", "dit_flow": "unip
 DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
 PLMS = "ghvb(beta=1)"  # PLMS of order 2, that of `ghvb`, `hb` and `nesterov` by default; `ipndm` has order 4
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
+
+
+def own_steps(system: str, solver: str) -> Network:
+    """Return the network of voices, with few and many steps of this solver in place of its published sampler."""
+    few, many = (f"{solver}:{steps}" for steps in (6, 30))
+    return Network(f"{SPOKEN[0]} by {system}", few, many, lambda s, name: s.sample(name))
 
 
 def tune_skips(s: Setting, plan: str) -> Floats:
@@ -157,5 +177,5 @@ CLAIMS = [
           (6, SPOKEN, (SOUND,), {"sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
                                  "sgmse": (6, plan("sgmse:3@linspace")), "the best plan": (6, plan("dpmpp_2m_sde:6"))}))
       for claim in claims(system, "few evaluations of a restorer do", few, plan(f"{solver}:{few}"), models, controls,
-                          figures)],
+                          figures, network=own_steps(system, solver) if models is SPOKEN else None)],
 ]  # fmt: skip
