@@ -114,14 +114,15 @@ def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
 
 def _check_counts(options: RunOptions) -> None:
     """Raise UserError if there are more values on the command line than samples, so that --samples would leave some
-    out. Rows of files may be left out."""
+    out. Without --samples, the prompts decide. Rows of files may be left out."""
     names = [text.partition("=")[0] for text in options.condition if "=@" not in text]
     for what, count in (
         *((f"--condition {name}", names.count(name)) for name in names),
         ("--prompt", sum(not text.startswith("@") for text in options.prompt)),
+        ("--negative", sum(not text.startswith("@") for text in options.negative)),
     ):
-        if options.samples is not None and count > options.samples:
+        if count > options.count:
             raise UserError(
-                f"{what} is given {count} times, and --samples is {options.samples}",
+                f"{what} is given {count} times, for {options.count} samples",
                 f"give --samples {count}, or fewer values",
             )

@@ -191,7 +191,7 @@ def test_the_short_and_the_long_flag_are_one_option(refusal: Refusal) -> None:
 def test_more_values_than_samples_are_refused(tiny_bundle: Path, refusal: Refusal) -> None:
     given = ("-c", "class=1", "-c", "class=2", "-c", "class=3", "-n", 2)
     line = refusal("run", tiny_bundle, "--plan", "ddim:2", *given, "-o", tiny_bundle.with_name("x.npy"))
-    said = "--condition class is given 3 times, and --samples is 2; give --samples 3, or fewer values"
+    said = "--condition class is given 3 times, for 2 samples; give --samples 3, or fewer values"
     assert line == f"fewstep: {said}"
 
 
