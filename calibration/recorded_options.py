@@ -5,14 +5,15 @@ from typing import Any
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.remake_commands import read_command_options
 
-LISTS = ("keep_float", "size")
+LISTS = ("target", "keep_float", "size")
 WORDS = ("groups", "half")
 CRITERIA = ("quality", "speed", "keep_float")
 
 
 def find_recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
     """Return the fields of `CalibrateOptions` that affect a body and cannot be read from the rest of its bundle:
-    operations kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded.
+    targets, operations kept in float, float type, groups and sizes. Empty if no command for the target of the body is
+    recorded.
     """
     options = _options_of_body(manifest, body)
     lists = {name: tuple(options[name].split(",")) for name in LISTS if name in options}

@@ -83,6 +83,8 @@ def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
     of the signal-to-noise ratio."""
     if near.snr is not None and near.snr > near.psnr:
         return f"{_describe_loud(near)}, where {needs} {psnr:g} dB"
+    if near.psnr < psnr <= round(near.psnr, 1):  # the figure, rounded, is the limit
+        return f", just below the {psnr:g} dB that {needs}"
     if near.snr is None or not near.psnr >= psnr:
         return f", where {needs} {psnr:g} dB"
     return f"; its signal is {near.snr:.1f} dB above the error, where {needs} {snr:g} dB"

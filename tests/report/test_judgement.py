@@ -22,6 +22,7 @@ LOUD = "; its signal, louder than the peak of PSNR, is"
         (40.0, 14.9, 40.0, "Not usable", "; its signal is 14.9 dB above the error, where a usable body needs 15 dB"),
         (float("nan"), 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
         (-20.0, 45.0, -22.0, "Good to ship", "; its signal, louder than the peak of PSNR, is 45.0 dB above the error"),
+        (39.99, 30.0, 39.0, "Look at it", ", just below the 40 dB that good to ship needs"),
         (9.9, 27.9, 9.0, "Look at it", f"{LOUD} 27.9 dB above the error, where good to ship needs 40 dB"),
         (9.9, 24.9, 9.0, "Not usable", f"{LOUD} 24.9 dB above the error, where a usable body needs 25 dB"),
     ],

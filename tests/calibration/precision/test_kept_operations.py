@@ -71,6 +71,7 @@ def test_the_advice_repeats_the_patterns(tmp_path: Path) -> None:
     manifest = run(bundle, keep_float=("middle.*", "h4"), half="bfloat16").manifest
     options = find_recorded_options(manifest, manifest.bodies["int8-cpu-x86"])
     assert options["keep_float"] == ("middle.*", "h4") and options["half"] == "bfloat16"
+    assert options["target"] == ("cpu-x86",)
     assert "--keep-float 'middle.*,h4'" in CalibrateOptions(bundle, **options).command_line("calibrate")
     assert find_recorded_options(manifest, manifest.bodies["float32"]) == {}
 
