@@ -111,6 +111,8 @@ def test_a_command_of_depth_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_latents(tmp_path)
+    if method == "Marigold":  # its empty prompt has two tokens
+        np.save("text.npy", picture_first.TEXT[:, :2])
     picture_first.open_folder(tmp_path, pipeline, 8, takes_task=takes_task)
     run_commands(method)
     assert np.isfinite(np.load("depth.npy")).all()
