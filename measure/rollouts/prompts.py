@@ -106,7 +106,7 @@ def given_conditions(
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
             raise UserError(what, "give the same number of both: row i belongs to prompt i")
     encoded = {each.name for each in text.graph.outputs} if text else set()
-    drawn = [each for each in takes if each.name not in {*records, *encoded}]
+    drawn = [each for each in takes if each.default is None and each.name not in {*records, *encoded}]
     given = encode_prompts(bundle, lines, records)
     return GivenConditions(given, random_conditions(drawn), fixed_conditions(takes, given))
 

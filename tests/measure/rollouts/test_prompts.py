@@ -1,7 +1,9 @@
 """Prompts as rows of conditions: from a file, fewstep's own, and together with other conditions."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -36,6 +38,18 @@ def test_a_prompt_of_a_command_may_be_a_file(tmp_path: Path) -> None:
         expand_prompts(("@gone.txt",))
     with refuses("p.txt' is the name of a file", f"@{file}"):
         expand_prompts((str(file),))
+
+
+def test_a_condition_at_its_default_next_to_prompts_is_not_random(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    conditions = tuple(
+        msgspec.structs.replace(each, typical=(0.0, 2.0)) if each.name == "class" else each
+        for each in manifest.conditions
+    )
+    given = given_conditions(
+        replace(bundle, manifest=msgspec.structs.replace(manifest, conditions=conditions)), None, None, HELD_OUT
+    )
+    assert "class" not in given.random and "class" in given.fixed
 
 
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
