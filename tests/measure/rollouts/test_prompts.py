@@ -11,6 +11,7 @@ pytest.importorskip("tokenizers")
 from fewstep.measure.rollouts.conditions_file import GivenConditions
 from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, expand_prompts, given_conditions, read_prompts
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import load_text_encoder
 from tests.refusals import refuses
@@ -41,15 +42,10 @@ def test_a_prompt_of_a_command_may_be_a_file(tmp_path: Path) -> None:
 
 
 def test_a_condition_at_its_default_next_to_prompts_is_not_random(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    conditions = tuple(
-        msgspec.structs.replace(each, typical=(0.0, 2.0)) if each.name == "class" else each
-        for each in manifest.conditions
-    )
-    given = given_conditions(
-        replace(bundle, manifest=msgspec.structs.replace(manifest, conditions=conditions)), None, None, HELD_OUT
-    )
-    assert "class" not in given.random and "class" in given.fixed
+    size = Condition("size", "size", (2,), "float32", default=(8.0, 9.0), typical=(0.0, 16.0))
+    manifest = msgspec.structs.replace(bundle.manifest, conditions=(*bundle.manifest.conditions, size))
+    given = given_conditions(replace(bundle, manifest=manifest), None, None, HELD_OUT)
+    assert "size" not in given.random and "size" in given.fixed
 
 
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
