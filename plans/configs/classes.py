@@ -156,24 +156,6 @@ FLOW_LCM = {**FLOW_SHIFTED, "scale_factors": None, "upscale_mode": "bicubic"}
 FLOW_ANCESTRAL = {**FLOW_SHIFTED, "eta": 1.0, "s_noise": 1.0}  # the fields of Euler's class make its sigmas
 
 
-# The classes whose `init_noise_sigma` is not 1: x begins with the largest sigma, and is scaled for the network.
-SCALED = frozenset(
-    (
-        "CMStochasticIterativeScheduler",
-        "CosineDPMSolverMultistepScheduler",
-        "DPMSolverSDEScheduler",
-        "EDMDPMSolverMultistepScheduler",
-        "EDMEulerScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "EulerDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "LMSDiscreteScheduler",
-    )
-)
-
-
 @dataclass(frozen=True)
 class SchedulerClass:
     """A scheduler class of diffusers.
@@ -187,6 +169,7 @@ class SchedulerClass:
     starts_from_images: image-to-image runs work. False if steps depend on previous steps, or if it starts from a given
         sample.
     is_distilled: it samples networks that were distilled to few steps.
+    scales_x: its `init_noise_sigma` is not 1: x begins with the largest sigma, and is scaled for the network.
     """
 
     defaults: Mapping[str, Any]
@@ -196,6 +179,7 @@ class SchedulerClass:
     own_times: Sequence[str] = ()
     starts_from_images: bool = True
     is_distilled: bool = False
+    scales_x: bool = False
 
 
 def _algorithms(*names: str) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -208,11 +192,17 @@ ON_NOISE = {"prediction_type": (("epsilon", "v_prediction"), "use DDIMScheduler"
 DDIM_CLASS = SchedulerClass(DDIM, arguments=("eta",))
 CLASSES: Mapping[str, SchedulerClass] = {
     "CMStochasticIterativeScheduler": SchedulerClass(
-        CONSISTENCY, schedules.consistency, starts_from_images=False, is_distilled=True
+        CONSISTENCY,
+        schedules.consistency,
+        starts_from_images=False,
+        is_distilled=True,
+        scales_x=True,
     ),
     "CogVideoXDDIMScheduler": SchedulerClass(COGVIDEOX, schedules.cogvideox),
     "CogVideoXDPMScheduler": SchedulerClass(COGVIDEOX, schedules.cogvideox, starts_from_images=False),
-    "CosineDPMSolverMultistepScheduler": SchedulerClass(COSINE, schedules.cosine, starts_from_images=False),
+    "CosineDPMSolverMultistepScheduler": SchedulerClass(
+        COSINE, schedules.cosine, starts_from_images=False, scales_x=True
+    ),
     "DDIMInverseScheduler": SchedulerClass(DDIM_INVERSE, choices=NO_LINSPACE, starts_from_images=False),
     "DDIMScheduler": DDIM_CLASS,
     "DDIMParallelScheduler": DDIM_CLASS,
@@ -221,7 +211,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
     "DEISMultistepScheduler": SchedulerClass(
         DEIS, arguments=("mu",), choices=_algorithms("deis", "dpmsolver++", "dpmsolver")
     ),
-    "DPMSolverSDEScheduler": SchedulerClass(SDE, choices=NO_SAMPLE, starts_from_images=False),
+    "DPMSolverSDEScheduler": SchedulerClass(SDE, choices=NO_SAMPLE, starts_from_images=False, scales_x=True),
     "DPMSolverMultistepInverseScheduler": SchedulerClass(
         MULTISTEP_INVERSE, choices=_algorithms("dpmsolver++", "dpmsolver", "deis"), starts_from_images=False
     ),
@@ -242,24 +232,25 @@ CLASSES: Mapping[str, SchedulerClass] = {
         schedules.edm,
         choices=_algorithms("dpmsolver++", "sde-dpmsolver++", "deis"),
         starts_from_images=False,
+        scales_x=True,
     ),
-    "EDMEulerScheduler": SchedulerClass(EDM, schedules.edm),
-    "EulerAncestralDiscreteScheduler": SchedulerClass(EULER_ANCESTRAL, choices=NO_SAMPLE),
-    "EulerDiscreteScheduler": SchedulerClass(EULER, own_times=("timesteps", "sigmas")),
+    "EDMEulerScheduler": SchedulerClass(EDM, schedules.edm, scales_x=True),
+    "EulerAncestralDiscreteScheduler": SchedulerClass(EULER_ANCESTRAL, choices=NO_SAMPLE, scales_x=True),
+    "EulerDiscreteScheduler": SchedulerClass(EULER, own_times=("timesteps", "sigmas"), scales_x=True),
     FLOW: SchedulerClass(
         {**FLOW_SHIFTED, "stochastic_sampling": False}, schedules.flow, ("mu", "tokens"), own_times=("sigmas",)
     ),
     "FlowMatchHeunDiscreteScheduler": SchedulerClass(FLOW_HEUN, schedules.flow),
     "FlowMatchLCMScheduler": SchedulerClass(FLOW_LCM, schedules.flow, ("mu", "tokens"), is_distilled=True),
-    "HeunDiscreteScheduler": SchedulerClass(HEUN, own_times=("timesteps",)),
+    "HeunDiscreteScheduler": SchedulerClass(HEUN, own_times=("timesteps",), scales_x=True),
     "IPNDMScheduler": SchedulerClass(
         {"num_train_timesteps": 1000, "trained_betas": None}, schedules.ipndm, starts_from_images=False
     ),
-    "KDPM2AncestralDiscreteScheduler": SchedulerClass(KDPM2, choices=NO_SAMPLE),
-    "KDPM2DiscreteScheduler": SchedulerClass(KDPM2, choices=NO_SAMPLE),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass(KDPM2, choices=NO_SAMPLE, scales_x=True),
+    "KDPM2DiscreteScheduler": SchedulerClass(KDPM2, choices=NO_SAMPLE, scales_x=True),
     "LCMScheduler": SchedulerClass(LCM, own_times=("timesteps",), is_distilled=True),
     "LTXEulerAncestralRFScheduler": SchedulerClass(FLOW_ANCESTRAL, schedules.flow, starts_from_images=False),
-    "LMSDiscreteScheduler": SchedulerClass(LMS, arguments=("order",), starts_from_images=False),
+    "LMSDiscreteScheduler": SchedulerClass(LMS, arguments=("order",), starts_from_images=False, scales_x=True),
     "PNDMScheduler": SchedulerClass(PNDM, choices=ON_NOISE, starts_from_images=False),
     "SCMScheduler": SchedulerClass(
         {"num_train_timesteps": 1000, "sigma_data": 0.5}, schedules.scm, starts_from_images=False, is_distilled=True

@@ -16,7 +16,7 @@ import msgspec
 
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
-from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, SCALED, open_config
+from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
 from fewstep.plans.configs.config import SchedulerConfig, read_config
 from fewstep.plans.configs.own_noise import OWN_NOISE, start_with_own_noise
 from fewstep.plans.configs.pipelines import (
@@ -169,7 +169,7 @@ def _request(
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
-    if rules.unit_noise and config.scheduler in SCALED:
+    if rules.unit_noise and CLASSES[config.scheduler].scales_x:
         what = f"{pipeline} begins with noise of deviation 1, and {config.scheduler} needs that of its largest sigma"
         raise UserError(
             f"{config.source}: {what}", "name a solver, such as --plan dpmpp_2m:20, or export with DDIMScheduler"
