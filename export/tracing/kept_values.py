@@ -34,7 +34,7 @@ def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: 
     before = _read_state(module)
     returned = call()
     after_call = _read_state(module)
-    names = _changed(before, after_call)
+    names = _find_changes(before, after_call)
     if not names or not _tensors(returned):
         return returned
     results = []
@@ -110,7 +110,7 @@ def _restore(state: State) -> None:
             container.extend(content)
 
 
-def _changed(before: State, after: State) -> list[str]:
+def _find_changes(before: State, after: State) -> list[str]:
     """Return the names of tensors, arrays, numbers and texts that were not there before, or had another value."""
     found = []
     for name, (_, content) in after.items():

@@ -326,8 +326,8 @@ def _config(name: str, fields: Mapping[str, Any], updates: Mapping[str, Parts]) 
 
 
 def _check_magnitudes(name: str, is_dora: bool, updates: Mapping[str, Parts]) -> None:
-    """Raise UserError if use_dora and the magnitudes in the file contradict each other: peft would start magnitudes
-    anew, or leave those of the file out."""
+    """Raise UserError if use_dora and the magnitudes in the file contradict each other: peft would
+    initialize magnitudes, or leave those of the file out."""
     for layer, parts in updates.items():
         if is_dora and "up" in parts and not {"magnitude", "dora_scale"} & parts.keys():
             raise UserError(f"{name} has use_dora, but no magnitudes of layer {layer!r}", COPY_AGAIN)
