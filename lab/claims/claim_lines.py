@@ -217,14 +217,17 @@ def load_kept() -> Kept:
 
 def keep(line: Line) -> None:
     """Store a line, in place of the previous one with the same model, system, figure and control. It names this machine
-    if the other lines are of another one."""
+    if some of the other lines are of another one; once all are of this machine, the page names it."""
     former, here = load_kept(), machine()
     if _processor(here) != _processor(former.machine or here):
         line = msgspec.structs.replace(line, machine=_processor(here))
     others = [each for each in former.lines if _name(each) != _name(line)]
     places = [_name(each) for each in former.lines]
     at = places.index(_name(line)) if _name(line) in places else len(others)
-    _save(Kept(former.machine or here, (*others[:at], line, *others[at:]), former.directions))
+    lines, of_most = (*others[:at], line, *others[at:]), former.machine or here
+    if all(each.machine == _processor(here) for each in lines):
+        lines, of_most = tuple(msgspec.structs.replace(each, machine="") for each in lines), here
+    _save(Kept(of_most, lines, former.directions))
 
 
 def keep_direction(direction: Direction) -> None:

@@ -40,6 +40,7 @@ WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS
 CLAIMS = [claim for claims in WAYS.values() for claim in claims]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "lab/claims.md"
+WRITTEN = (claim_lines.KEPT, PAGE, systems.PAGE)  # by a run with --keep
 Part = tuple[str, str]  # a model and a key of WAYS; a process measures their claims one after the other
 Found = Line | Direction | RefusedClaim
 PARTS: list[Part] = [(model, ways) for ways in WAYS for model in MODELS]
@@ -138,7 +139,8 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
 def tree() -> str:
     """Return a digest of twelve digits of the commit, of uncommitted changes other than the pages that a run writes,
     and of the machine. Raises UserError outside a repository."""
-    asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", ":!docs"])
+    written = [f":!{path.relative_to(ROOT)}" for path in WRITTEN]
+    asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", *written])
     answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
     if any(each.returncode for each in answers):
         raise UserError(f"{ROOT} is not a git repository", "measure in a checkout")

@@ -3,6 +3,7 @@ figures.
 """
 
 import re
+import subprocess
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from lab.claims import claim_lines, claim_ways, scores, settings, systems
+from lab.claims import claim_lines, claim_ways, claims, scores, settings, systems
 from lab.claims.authors_baselines import AUTHORS
 from lab.claims.claim import ITSELF, OF_ITS_PLAN, Claim, nearest
 from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, make_page
@@ -368,3 +369,18 @@ def test_what_works_names_a_test_of_its_code() -> None:
             assert not named or any(re.search(rf"\b{each}", spoken) for each in named), (system, named)
         if state in ("part", "missing", "out"):
             assert "- *Remarks*: " in note, system
+
+
+def test_an_interrupted_run_continues_after_it_wrote_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (page := tmp_path / "claims.md").write_text("old")
+    (code := tmp_path / "code.py").write_text("old")
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "old"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    monkeypatch.setattr(claims, "WRITTEN", (page,))
+    before = claims.tree()
+    page.write_text("new")
+    assert claims.tree() == before
+    code.write_text("new")
+    assert claims.tree() != before

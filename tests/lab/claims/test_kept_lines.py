@@ -36,6 +36,17 @@ def test_a_line_of_another_machine_names_it(tmp_path: Path, monkeypatch: pytest.
     assert page.endswith("## Lines of another machine\n\nnew, 4 cores:\n\n- SVDD: more steps\n")
 
 
+def test_the_page_names_the_machine_of_which_all_lines_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    first = line(Gain(1.0, 0.4), None)
+    lines = [first, msgspec.structs.replace(first, control="more steps")]
+    for machine in ("old, 2 cores; numpy 1", "new, 4 cores; numpy 2"):
+        monkeypatch.setattr(claim_lines, "machine", lambda machine=machine: machine)
+        for each in lines:
+            claim_lines.keep(each)
+    assert claim_lines.load_kept() == claim_lines.Kept("new, 4 cores; numpy 2", tuple(lines))
+
+
 def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
     first = line(Gain(1.0, 0.1), None)
