@@ -8,7 +8,7 @@ import numpy as np
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.graph_entry import DType
 
-ELEMENTS_LIMIT = 2**24  # largest number of elements of one value
+VALUE_LIMIT = 2**24  # largest number of elements of one value
 
 
 class Condition(Strict, frozen=True):
@@ -51,7 +51,7 @@ def condition_problem(condition: Condition) -> tuple[str, str] | None:
         return "low", f"{condition.low:g} is above high, {condition.high:g}"
     if condition.typical is not None and not _is_range(condition.typical, condition.shape):
         return "typical", f"{list(condition.typical)} is not a range of values {list(condition.shape)}"
-    if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > ELEMENTS_LIMIT:
+    if any(size < 1 for size in condition.shape) or math.prod(condition.shape) > VALUE_LIMIT:
         return "shape", f"{list(condition.shape)} is not a shape"
     if condition.default is not None:
         if len(condition.default) not in (1, math.prod(condition.shape)):
