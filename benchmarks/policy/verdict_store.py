@@ -1,10 +1,12 @@
-"""Verdicts in a file, so that runs add up and a stopped one goes on; `verdicts.jsonl` is that of the repository.
+"""Verdicts in a file, so that runs add up and a stopped one goes on; `verdicts.jsonl.gz` is that of the repository.
 
 A line has the episodes of one contender, one task and one body. Contenders that agree in checkpoint, precision, plan
 and loop are one, whatever their bodies: another calibration of the same weights is another draw of the same recipe.
-`success_rates.py` begins with the repository's, writes its own after each block, and adds them with `--keep`.
+`success_rates.py` begins with the repository's, writes its own after each block, and adds them with `--keep`. A file
+whose name ends in `.gz` is compressed.
 """
 
+import gzip
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,7 +18,8 @@ import msgspec
 from benchmarks.policy.experts import ROUTES
 from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
 
-KEPT = Path(__file__).with_name("verdicts.jsonl")
+KEPT = Path(__file__).with_name("verdicts.jsonl.gz")
+COMPRESSED = ".gz"
 LETTERS: dict[str | None, str] = {None: "-", **{route: route[0] for route in ROUTES}}
 NAMES = {letter: route for route, letter in LETTERS.items()}
 HUNDREDTHS = 100  # seams and jerk contrasts are rounded to them
@@ -62,12 +65,17 @@ def keep(made: Iterable[tuple[Contender, Verdicts]], file: Path = KEPT) -> None:
             line = _line(contender, task, body, list(group))
             lines[_place(line)] = line
     partial = file.with_name(f"partial-{file.name}")
-    partial.write_bytes(b"".join(msgspec.json.encode(lines[place]) + b"\n" for place in sorted(lines)))
+    text = b"".join(msgspec.json.encode(lines[place]) + b"\n" for place in sorted(lines))
+    partial.write_bytes(gzip.compress(text, mtime=0) if file.suffix == COMPRESSED else text)  # equal lines, equal bytes
     os.replace(partial, file)
 
 
 def _lines_of(file: Path) -> list[Line]:
-    return [msgspec.json.decode(text, type=Line) for text in file.read_bytes().splitlines()] if file.exists() else []
+    if not file.exists():
+        return []
+    text = file.read_bytes()
+    text = gzip.decompress(text) if file.suffix == COMPRESSED else text
+    return [msgspec.json.decode(line, type=Line) for line in text.splitlines()]
 
 
 def _place(line: Line) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The policy benchmark without its simulator: its counts, its experts' routes, its network and its training."""
 
+import gzip
 import inspect
 import itertools
 import math
@@ -110,6 +111,15 @@ def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
     verdict_store.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     assert file.read_bytes() == once and len(once.splitlines()) == 4  # two tasks, push of two bodies, and the experts
     assert len(verdict_store.read(file)[contender.digest]) == 5 and len(verdict_store.read(file)[other.digest]) == 1
+
+
+def test_a_compressed_file_has_the_same_verdicts(tmp_path: Path) -> None:
+    plain, compressed = tmp_path / "verdicts.jsonl", tmp_path / "verdicts.jsonl.gz"
+    made = [(Contender("experts"), {("push", seed): Verdict("push", seed, 60) for seed in range(9)})]
+    for file in (plain, compressed):
+        verdict_store.keep(made, file)
+    assert verdict_store.read(compressed) == verdict_store.read(plain) != {}
+    assert gzip.decompress(compressed.read_bytes()) == plain.read_bytes()
 
 
 def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
