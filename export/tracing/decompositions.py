@@ -28,6 +28,7 @@ from fewstep.export.tracing.scatter_means import SCATTER_MEANS
 from fewstep.export.tracing.stacking import STACKS
 
 WHERE = torch.ops.aten.where.self
+INDEX = torch.ops.aten.index.Tensor
 
 
 def _has_no_form(*args: Any, **options: Any) -> NoReturn:
@@ -106,6 +107,30 @@ def _masked_fill(x: torch.Tensor, mask: torch.Tensor, value: Any) -> Any:
     return x | mask if value else x & ~mask
 
 
+def _index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> Any:
+    """Select elements by int64 indices. ONNX's GatherND takes no int32."""
+    if not _has_int32(indices):
+        return ON_PAIRS[INDEX](x, indices)
+    return INDEX(x, _as_int64(indices))
+
+
+def _index_put(
+    x: torch.Tensor, indices: Sequence[torch.Tensor | None], values: torch.Tensor, accumulate: bool = False
+) -> Any:
+    """Replace elements at int64 indices. ONNX's ScatterND takes no int32."""
+    if not _has_int32(indices):
+        return NotImplemented
+    return torch.ops.aten.index_put.default(x, _as_int64(indices), values, accumulate)
+
+
+def _has_int32(indices: Sequence[torch.Tensor | None]) -> bool:
+    return any(each is not None and each.dtype == torch.int32 for each in indices)
+
+
+def _as_int64(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    return [each.long() if each is not None and each.dtype == torch.int32 else each for each in indices]
+
+
 def _average_pool(
     x: torch.Tensor,
     kernel_size: Sequence[int],
@@ -148,6 +173,8 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.histc.default: _has_no_form,
     torch.ops.aten.special_erfcx.default: _has_no_form,
     torch.ops.aten.special_log_ndtr.default: _has_no_form,
+    INDEX: _index,
+    torch.ops.aten.index_put.default: _index_put,
     torch.ops.aten.pad.default: _pad,
     torch.ops.aten.masked_fill.Scalar: _masked_fill,
     WHERE: _where,
@@ -159,16 +186,27 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
 }
 
 
+def _out_of_place(operation: Any) -> Any:
+    """Return aten.add.Tensor for aten.add_.Tensor, which becomes it before the decompositions are applied. Other
+    operations are returned unchanged."""
+    if not isinstance(operation, torch._ops.OpOverload) or not operation._schema.name.endswith("_"):
+        return operation
+    packet = getattr(torch.ops.aten, operation._schema.name.removeprefix("aten::").rstrip("_"), None)
+    return getattr(packet, operation._overloadname, operation)
+
+
 def is_decomposed(node: torch.fx.Node) -> bool:
     """Return True if the decomposition of a node's operation differs from the operation. Raises MissingForm, with the
     node, for an operation that cannot be exported."""
     if node.target == WHERE and node.meta["val"].dtype == torch.bool:
         return True
+    if node.target == INDEX and any(each.meta["val"].dtype == torch.int32 for each in node.all_input_nodes[1:]):
+        return True
     if node.target in ON_PAIRS and not is_circular(node):
         return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch
     if node.target == ATTENTION:  # for the same reason
         return bool(node.meta["val"].dim() != EXPORTED_RANK)
-    decomposition = DECOMPOSED.get(node.target)
+    decomposition = DECOMPOSED.get(_out_of_place(node.target))
     if decomposition is None:
         return False
     args, named = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda node: node.meta["val"])

@@ -1,6 +1,6 @@
 """Elementwise operations that torch.onnx cannot export, or exports with results that overflow or are wrong at zeros:
 fmax and fmin, which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2, shifts of
-bytes, and clamps with one limit."""
+bytes, sums of booleans, and clamps with one limit."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 
 ATEN = torch.ops.aten
+
+
+def _add(a: Tensor, b: Any, *, alpha: Any = 1) -> Any:
+    """Return whether either of two booleans is true. ONNX has no Add of booleans. Other types are left to torch
+    (NotImplemented)."""
+    is_bool = b.dtype == torch.bool if isinstance(b, Tensor) else isinstance(b, bool)
+    if a.dtype != torch.bool or not is_bool:
+        return NotImplemented
+    return torch.logical_or(a, b if isinstance(b, Tensor) else torch.full_like(a, b)) if alpha else a
 
 
 def _fmax(a: Tensor, b: Tensor) -> Tensor:
@@ -114,6 +123,8 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 
 
 ELEMENTWISE: dict[Any, Callable[..., Any]] = {
+    ATEN.add.Tensor: _add,
+    ATEN.add.Scalar: _add,
     ATEN.fmax.default: _fmax,
     ATEN.fmin.default: _fmin,
     ATEN.copysign.Tensor: _copysign,

@@ -1,4 +1,5 @@
-"""Means of scattered elements: the sum divided by the number of elements. torch.onnx writes neither correctly."""
+"""Reductions of scattered elements that torch.onnx writes wrongly or not at all: means, which are the sum divided by
+the number of elements, and the reductions of `scatter`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,15 @@ def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: st
     return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
+def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) -> Tensor:
+    """Return x plus or times the elements that are scattered to it. `source` is a tensor, or one number for all."""
+    values = source if isinstance(source, Tensor) else torch.full_like(index, source, dtype=x.dtype)
+    return x.scatter_reduce(dim, index, values, {"add": "sum", "multiply": "prod"}[reduce])
+
+
 SCATTER_MEANS: dict[Any, Callable[..., Any]] = {
+    ATEN.scatter.reduce: _scatter,
+    ATEN.scatter.value_reduce: _scatter,
     ATEN.scatter_reduce.two: _scatter_reduce,
     ATEN.index_reduce.default: _index_reduce,
 }

@@ -40,3 +40,21 @@ def test_an_operation_whose_form_differs_from_torch_is_refused_by_name(
 ) -> None:
     with refuses((f"aten.{name} in AllOf", "no ONNX equivalent")):
         assert_equal_to_torch({"y": function}, torch.ones(3, 2), 0.0)
+
+
+def test_indices_may_be_int32() -> None:
+    places = torch.tensor([2, 0], dtype=torch.int32)
+
+    def put(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, places] = x[:, 1:] * 2
+        return x
+
+    indexed: Functions = {
+        "constants": lambda x: x[:, places],
+        "computed": lambda x: x[torch.arange(x.shape[0]), (x[:, 0] > 0).int()],
+        "put": put,
+    }
+    x = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    assert indexed["constants"](x)[0].tolist() == [3.0, 1.0]
+    assert_equal_to_torch(indexed, x, 0.0)

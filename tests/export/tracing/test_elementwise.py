@@ -142,3 +142,20 @@ def test_bytes_are_shifted_without_a_sign() -> None:
     }
     assert shifted["number"](x).tolist() == [[128.0], [248.0], [248.0]]
     assert_equal_to_torch(shifted, x, 0.0)
+
+
+def test_a_sum_of_booleans_is_true_if_one_is() -> None:
+    def add_in_place(x: Tensor) -> Tensor:
+        either = x > 1
+        either += x < -1
+        return x * either
+
+    sums: Functions = {
+        "sum": lambda x: x * ((x > 1) + (x < -1)),
+        "number": lambda x: x * ((x > 1) + True),
+        "in_place": add_in_place,
+        "with_integers": lambda x: (x > 1) + (x < 2).int(),
+    }
+    x = torch.tensor([[-2.0, 0.0, 0.5, 1.5]]).expand(3, -1)
+    assert sums["sum"](x)[0].tolist() == [-2.0, 0.0, 0.0, 1.5]
+    assert_equal_to_torch(sums, x, 0.0)

@@ -73,3 +73,18 @@ def test_means_of_integers_are_rounded_down() -> None:
     assert means["scattered"](x)[0, 0].item() == -4  # of -1, -3 and -6
     assert means["scattered_alone"](x)[0, 0].item() == -5  # of -3 and -6
     assert_equal_to_torch(means, torch.cat([x, -x]), 0.0)
+
+
+def test_scatter_with_a_reduction_is_equal_to_torch() -> None:
+    x = torch.tensor([[2.0, 3.0, 5.0], [1.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+
+    def places(x: Tensor) -> Tensor:
+        return torch.tensor([[0, 0, 1]]).expand(x.shape[0], -1)
+
+    reduced: Functions = {
+        "product": lambda x: torch.ones_like(x).scatter(1, places(x), x, reduce="multiply"),
+        "sum_in_place": lambda x: torch.ones_like(x).scatter_(1, places(x), x, reduce="add"),
+        "one_number": lambda x: x.scatter(1, places(x), 10.0, reduce="multiply"),
+    }
+    assert reduced["product"](x)[0].tolist() == [6.0, 5.0, 1.0]
+    assert_equal_to_torch(reduced, x, 0.0)
