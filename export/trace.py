@@ -14,6 +14,7 @@ from fewstep.export import free_sizes
 from fewstep.export.batches import TRACE_BATCH
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec, TracedDenoiser
+from fewstep.export.traceable import refuse_nested_tensors
 from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.export_errors import NumpyError, describe_random_operation, find_input_change
 from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
@@ -143,7 +144,8 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    returned, fix = first_call(module, spec, example), _return_fix(spec)
+    with refuse_nested_tensors(module):
+        returned, fix = first_call(module, spec, example), _return_fix(spec)
     if spec.other_outputs:
         _check_beside(module, spec, returned, len(example[0]))
     output = select_prediction(spec, returned)

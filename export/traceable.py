@@ -1,9 +1,13 @@
-"""Refuse modules that torch.export cannot trace: without Python code, without float weights, without values, or with
-tensors of inference mode."""
+"""Refuse modules that torch.export cannot trace: without Python code, without float weights, without values, with
+tensors of inference mode, or with nested tensors."""
 
+import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fewstep.plans.errors import UserError
@@ -34,6 +38,32 @@ def check_traceable(module: torch.nn.Module) -> None:
             if tensor.is_inference():
                 what = f"{tensor_name!r} of {who} was created in torch.inference_mode, and cannot be traced"
                 raise UserError(what, "build the module outside of it; torch.no_grad() saves the same memory")
+
+
+@contextmanager
+def refuse_nested_tensors(module: nn.Module) -> Iterator[None]:
+    """Inside the block, raise UserError when a TransformerEncoder is called with a mask from which it makes nested
+    tensors. Its outputs at masked positions are then 0 if each mask is True at the end only, and other numbers
+    otherwise, as in training; the graph would have the latter."""
+
+    def check(name: str, encoder: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        passed = inspect.signature(encoder.forward).bind(*given, **named).arguments
+        if passed.get("src_key_padding_mask") is not None and passed.get("mask") is None:
+            what = f"{name or 'it'} (TransformerEncoder) of {_class_name(module)} makes nested tensors of its mask"
+            raise UserError(f"{what}, which ONNX does not have", "build it with enable_nested_tensor=False")
+
+    handles = [
+        each.register_forward_pre_hook(
+            lambda encoder, given, named, name=name: check(name, encoder, given, named), with_kwargs=True
+        )
+        for name, each in module.named_modules()
+        if isinstance(each, nn.TransformerEncoder) and getattr(each, "use_nested_tensor", False)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _is_quantized(module: torch.nn.Module) -> bool:

@@ -11,7 +11,9 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import Tiny, source
+from tests.export.verify_export import verify_source
 from tests.refusals import refuses
 
 SPEC = Spec("tiny", (2, 4, 4), (), "epsilon", ScheduleSpec("linear"))
@@ -84,3 +86,32 @@ def make_attribute() -> nn.Module:
 def test_tensors_of_inference_mode_are_named(make: Any, named: str) -> None:
     with refuses((named, "was created in torch.inference_mode"), "build the module outside of it"):
         TorchSource(make(), SPEC, "tiny", "0" * 64)
+
+
+class Encoding(nn.Module):
+    """Tokens with a mask, which a TransformerEncoder makes nested tensors of in evaluation mode."""
+
+    def __init__(self, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nested)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        encoded: torch.Tensor = self.encoder(x, src_key_padding_mask=mask & (torch.arange(3) > 0))
+        return encoded * time[:, None, None]
+
+
+def encoding_source(nested: bool) -> TorchSource:
+    mask = Condition("mask", input="mask", shape=(3,), dtype="bool", low=0, high=1)
+    return TorchSource(Encoding(nested), Spec("a", (3, 4), (mask,), "v", ScheduleSpec("cosine")), "a", "0" * 64)
+
+
+def test_nested_tensors_are_refused() -> None:
+    with refuses("encoder (TransformerEncoder) of Encoding makes nested tensors", "enable_nested_tensor=False"):
+        encoding_source(True).trace()
+
+
+@pytest.mark.slow
+def test_an_encoder_without_nested_tensors_is_equal_to_torch() -> None:
+    _, table = verify_source(encoding_source(False))
+    assert table.worst.relative < 1e-5
