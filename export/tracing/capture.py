@@ -23,7 +23,7 @@ from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
-from fewstep.export.tracing.torch_functions import TraceableFunctions
+from fewstep.export.tracing.torch_functions import TraceableFunctions, quote_keywords
 from fewstep.export.tracing.weights.computed_weights import compute_from_weights
 from fewstep.export.tracing.weights.mapped_weights import find_mapped
 from fewstep.graph.files.io import from_model
@@ -50,12 +50,14 @@ def capture(
         simplify_sizes(),
         FreeSteps(),
         TraceableFunctions(),
+        quote_keywords(),
         skip_impossible_matches(),
         match_exact_constants(),
         fold_as_torch(),
         cache_operations(),
         list_operations_once(),
         watch_calls(module) as watch,
+        _copy_returned_inputs(module),
     ):
         try:
             with torch.no_grad():  # flex_attention, for one, refuses to run on a CPU with gradients
@@ -100,6 +102,27 @@ def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     graphs = [each.graph for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
     is_any = any(is_decomposed(node) for graph in graphs for node in graph.nodes)
     return program.run_decompositions(DECOMPOSED) if is_any else program
+
+
+@contextlib.contextmanager
+def _copy_returned_inputs(module: torch.nn.Module) -> Iterator[None]:
+    """Inside the block, let a module that returns one of its inputs, or a tensor twice, return a copy: a tensor of a
+    graph cannot have two names."""
+
+    def copy(_: torch.nn.Module, inputs: tuple[Any, ...], returned: Any) -> Any:
+        seen = {id(each) for each in inputs}
+        tensors = returned if isinstance(returned, tuple) else (returned,)
+        copied = []
+        for each in tensors:
+            copied.append(each.clone() if isinstance(each, torch.Tensor) and id(each) in seen else each)
+            seen.add(id(each))
+        return tuple(copied) if isinstance(returned, tuple) else copied[0]
+
+    handle = module.register_forward_hook(copy)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _take_weights(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:

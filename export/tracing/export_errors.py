@@ -12,11 +12,13 @@ import torch
 
 from fewstep.export.error_text import MissingForm, error_location, module_name, user_code_location
 from fewstep.export.tracing.complex_pairs import has_complex_input
+from fewstep.export.tracing.torch_functions import NO_AUTOGRAD
 from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about branches and loops
 NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # after the operation's name
 FLEX_ATTENTION = "flex_attention"  # the name of the operation in a program
+FUNCTORCH = ("TensorWrapper", "_unwrap_for_grad")  # words in torch's messages about gradients of torch.func
 SYMBOLS = ("'SymInt'", "'SymFloat'")  # types of sizes while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
@@ -148,6 +150,10 @@ def explain_export_error(
     if SYMBOLIC_ATTRIBUTE in str(root) and captured is not None:
         return _explain_symbolic_attribute(watch, captured)
     who = f"{watch.describe_module(watch.innermost)} cannot be exported"
+    if isinstance(root, UserError):
+        return UserError(f"{who}: {root.what}{where}", root.fix)
+    if any(word in str(root) for word in FUNCTORCH):
+        return UserError(f"{who}: it computes a gradient with torch.func, which ONNX does not have{where}", NO_AUTOGRAD)
     if any(word in str(root) for word in ON_VALUES):
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
     if ".numpy()" in str(root):

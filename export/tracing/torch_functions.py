@@ -3,12 +3,16 @@
 take_along_dim and gradient compute with the sizes of their arguments as plain integers, which would fix the batch size.
 Reading `tensor.data` returns a tensor that is not traced, so that results computed from it would be lost. torch.onnx
 writes `x.copy_(source)` with the shape of the source, even if the source is broadcast. `torch.tensor([0] * x.shape[0])`
-reads a list, whose length is a plain integer. `torch.split` returns a list, whose length follows the batch.
+reads a list, whose length is a plain integer. `torch.split` returns a list, whose length follows the batch. torch.onnx
+writes embedding_bag as a loop over the bags, and cannot write the gradients of torch.autograd.
 """
 
-from collections.abc import Callable, Sequence
+import keyword
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -20,8 +24,8 @@ from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, replaces calls of take_along_dim, gradient, copy_, tensor and split, and reads of `tensor.data`,
-    by operations that can be exported with free sizes."""
+    """While active, replaces calls of take_along_dim, gradient, copy_, tensor, split and embedding_bag, and reads of
+    `tensor.data`, by operations that can be exported with free sizes, and refuses those of torch.autograd."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -129,6 +133,61 @@ def _split_tensor(tensor: Tensor, split_size: Any, dim: int = 0) -> Sequence[Ten
     return _split(tensor, split_size, dim)
 
 
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Return the sum, mean or maximum of the rows of `weight` [entries, width] in each bag of `input` [B, length], as
+    [B, width]. A bag whose entries are all `padding_idx` gives zeros."""
+    if input.dim() != 2 or max_norm is not None:
+        what = "embedding_bag with max_norm" if input.dim() == 2 else "embedding_bag of a list of indices with offsets"
+        raise UserError(f"{what} has no ONNX equivalent", "give it indices [B, length], and no max_norm")
+    rows = torch.nn.functional.embedding(input, weight)
+    rows = rows if per_sample_weights is None else rows * per_sample_weights[..., None]
+    is_kept = torch.ones_like(input, dtype=torch.bool)
+    if padding_idx is not None:
+        is_kept = input != padding_idx % weight.shape[0]
+    if mode == "max":
+        largest = rows.masked_fill(~is_kept[..., None], -torch.inf).amax(1)
+        return torch.where(is_kept.any(1, keepdim=True), largest, torch.zeros_like(largest))
+    total = (rows * is_kept[..., None]).sum(1)
+    return total if mode == "sum" else total / is_kept.sum(1, keepdim=True).clamp_min(1)
+
+
+def _refuse_gradient(*args: Any, **named: Any) -> NoReturn:
+    raise UserError("it computes a gradient with torch.autograd, which ONNX does not have", NO_AUTOGRAD)
+
+
+@contextmanager
+def quote_keywords() -> Iterator[None]:
+    """Inside the block, torch writes code for modules whose names are Python keywords, such as a ModuleDict with the
+    key "class", with getattr. The function is private to torch; a release without it is not changed."""
+    from torch.fx import graph
+
+    plain: Any = getattr(graph, "_format_target", None)
+
+    def quoted(base: str, target: str) -> str:
+        for name in target.split("."):
+            base = f'getattr({base}, "{name}")' if keyword.iskeyword(name) else plain(base, name)
+        return base
+
+    with patch.object(graph, "_format_target", quoted, create=plain is None):
+        yield
+
+
+NO_AUTOGRAD = (
+    "write the derivative with operations of torch; an energy that steers the samples is given to with_gradient "
+    "(docs/export/changes.md)"
+)
 DATA: Any = Tensor.data  # a descriptor, which torch declares as the tensor that it returns
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     DATA.__get__: Tensor.detach,  # shares its memory too: what is written to it is written to the tensor
@@ -140,4 +199,7 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.einsum: _einsum,
     torch.split: _split,
     Tensor.split: _split_tensor,
+    torch.nn.functional.embedding_bag: _embedding_bag,
+    torch.autograd.grad: _refuse_gradient,
+    Tensor.backward: _refuse_gradient,
 }

@@ -13,6 +13,7 @@ from fewstep.export.error_text import error_location, module_name
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.export_errors import describe_random_operation
 from fewstep.export.tracing.kept_values import refuse_kept_values
+from fewstep.export.tracing.torch_functions import quote_keywords
 from fewstep.export.verification.points import feeds_of_other_values
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import STOPS, UserError, first_line
@@ -48,7 +49,7 @@ class TorchReference:
         if not self.spec.other_outputs:
             return {}
         _, *returned = call_module(self.module, self.spec, _to_tensors(feeds))
-        return {name: tensor.numpy() for name, tensor in zip(self.spec.other_outputs, returned, strict=True)}
+        return {name: tensor.detach().numpy() for name, tensor in zip(self.spec.other_outputs, returned, strict=True)}
 
     def random_operation(self) -> str:
         return describe_random_operation(self.module, self.program)
@@ -76,7 +77,7 @@ class TorchReference:
                     values[n.name] = (torch.view_as_real(result) if result.is_complex() else result).numpy()
                 return result
 
-        with torch.no_grad():
+        with torch.no_grad(), quote_keywords():
             # without guards: a program that is valid at some sizes only is run at others to find the operation
             Recorder(self.program.module(check_guards=False)).run(*_to_tensors(feeds))
         return values
@@ -104,7 +105,7 @@ def first_call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, 
 
 def run_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:
     """Return the prediction of a module for feeds in the order of its arguments."""
-    output: Array = select_prediction(spec, call_module(module, spec, _to_tensors(feeds), where)).numpy()
+    output: Array = select_prediction(spec, call_module(module, spec, _to_tensors(feeds), where)).detach().numpy()
     return output
 
 

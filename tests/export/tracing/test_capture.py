@@ -78,3 +78,40 @@ def test_constants_are_those_of_torch_to_the_bit() -> None:
     np.testing.assert_array_equal(run(graph, {"x": np.ones((1, 64), np.float32)})["y"][0], frequencies().numpy())
     exponents = (torch.arange(64).float() * -0.14619587).numpy()
     assert (np.exp(exponents) != frequencies().numpy()).any()  # numpy, with which the exporter folds, rounds otherwise
+
+
+class Keywords(nn.Module):
+    """Submodules with the names of Python keywords, as keys of a ModuleDict often are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.ModuleDict({"class": nn.Linear(3, 3), "in": nn.Linear(3, 3)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        for each in self.maps.values():
+            x = each(x)
+        return x
+
+
+def test_a_submodule_may_have_the_name_of_a_keyword() -> None:
+    module, x = Keywords(), torch.randn(2, 3)
+    graph, program = capture(module, (x,), ({0: torch.export.Dim("batch")},), ["x"], ["y"])
+    assert np.allclose(run(graph, {"x": x.numpy()})["y"], module(x).detach().numpy(), atol=1e-6)
+    assert {node.name for node in graph.nodes} == {"maps.class/Gemm", "maps.in/Gemm"}
+
+
+class Unchanged(nn.Module):
+    """Returns an input, and one tensor twice."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        doubled = x * 2
+        return x, doubled, doubled
+
+
+def test_a_module_may_return_an_input_or_a_tensor_twice() -> None:
+    x = np.ones((2, 3), np.float32)
+    example = (torch.zeros(3, 3),)
+    graph, _ = capture(Unchanged(), example, ({0: torch.export.Dim("batch")},), ["x"], ["same", "a", "b"])
+    outputs = run(graph, {"x": x})
+    assert np.array_equal(outputs["same"], x)
+    assert np.array_equal(outputs["a"], 2 * x) and np.array_equal(outputs["b"], 2 * x)

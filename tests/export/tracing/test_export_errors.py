@@ -179,6 +179,13 @@ class SlopeOfBatch(Block):
         return self.conv(torch.gradient(x, dim=0)[0])
 
 
+class OwnGradient(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.conv(x).square().sum(), x)[0]
+
+
 class InBfloat16(Block):
     def forward(self, x: Tensor) -> Tensor:
         return (self.conv(x).bfloat16() * 1.1).float()
@@ -230,8 +237,10 @@ SAID = [
     ),
     (
         SlopeOfBatch,
-        "blocks.1 (SlopeOfBatch) of Net cannot be exported: torch.gradient along the batch mixes samples; give",
+        "blocks.1 (SlopeOfBatch) of Net cannot be exported: torch.gradient along the batch mixes samples "
+        "(test_export_errors.py:N); give it another dim",
     ),
+    (OwnGradient, "blocks.1 (OwnGradient) of Net cannot be exported: it computes a gradient with torch.autograd, "),
     (
         KernelOfEachSample,
         "aten.conv2d in blocks.1 (KernelOfEachSample) of Net has as many groups as the batch (test_export_errors.py:N)",
@@ -250,7 +259,7 @@ SAID = [
     (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX equivalent (test_export_errors.py:N); use scaled_dot"),
     (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX equivalent (test_"),
 ]
-QUICK = (Branching, ThreeOnly, Eigen, Hooked, InFloat16)
+QUICK = (Branching, OwnGradient, ThreeOnly, Eigen, Hooked, InFloat16)
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,26 @@ def test_a_derivative_along_all_axes_has_one_tensor_for_each(options: dict[str, 
         found = torch.gradient(X, **options)
     for each, wanted in zip(found, torch.gradient(X, **options), strict=True):
         torch.testing.assert_close(each, wanted, rtol=0, atol=1e-6 * float(wanted.abs().max()))
+
+
+def test_bags_of_entries_are_equal_to_torch() -> None:
+    weight = torch.arange(8.0).reshape(4, 2).sqrt()
+    bag = partial(torch.nn.functional.embedding_bag, weight=weight)
+    functions: Functions = {
+        mode: lambda x, mode=mode: bag(x.long(), mode=mode, padding_idx=-1)  # type: ignore[misc]
+        for mode in ("sum", "mean", "max")
+    }
+    functions = {**functions, "weighted": lambda x: bag(x.long(), mode="sum", per_sample_weights=x / 2)}
+    x = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 3.0], [3.0, 3.0, 3.0]])
+    assert functions["sum"](x)[2].tolist() == [0.0, 0.0]
+    assert_equal_to_torch(functions, x, 1e-6)
+
+
+def test_bags_of_a_list_of_entries_are_refused() -> None:
+    class Ragged(Tiny):
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            bag = torch.nn.functional.embedding_bag(time.long(), torch.ones(1000, 1), torch.arange(x.shape[0]))
+            return super().forward(x, time) * bag[..., None, None]
+
+    with refuses("embedding_bag of a list of indices with offsets has no ONNX equivalent (test_torch_functions.py"):
+        source(Ragged()).trace()
