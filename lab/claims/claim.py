@@ -16,20 +16,37 @@ GUIDED = ("dit_flow", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
 GRIDS = ("arctan", "ays_svd", "trailing")
 MANY = 256  # number of seeds for a distance between distributions
-LOG_P = "log p(class)"
+LOG_P, SEAMS = "log p(class)", "minus step at borders"
 MORE_STEPS = "the best of 10, 20 and 40 steps"  # a control of searches, with as many evaluations at most
 ITSELF = "the same in float32"  # a control for int8, which does not compete with the system
 OF_ITS_PLAN = "best of N along ddpm"  # the authors' control; along `ddim` the best of N is better
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network that a claim has in place of its model's, with few and many steps of the sampler that it judges."""
+class StepPair:
+    """A sampler with few and with many steps. A figure of data that many steps make worse judges nothing along it.
 
-    name: str
+    few, many: the names of both plans.
+    of_few, of_many: their ways. The sample of a seed is the same whatever the other seeds are.
+    guidance: the weight of guidance of both; None for restorers, and for guidance of another kind.
+    network: a network in place of the model's.
+    how: what differs from a plain run, in words that follow the name of the network.
+    """
+
     few: str
     many: str
-    sample: Callable[[Setting, str], Floats]
+    of_few: Way
+    of_many: Way
+    guidance: float | None = None
+    network: str | None = None
+    how: str = ""
+
+    def name_of(self, model: str) -> str:
+        """Return the name of the network, for a claim of this model."""
+        return f"{self.network or model} {self.how}".rstrip()
+
+
+Compared = tuple[StepPair | None, StepPair | None]
 
 
 @dataclass(frozen=True)
@@ -60,9 +77,12 @@ class Claim:
     of_time: the result is itself a figure of time, one for each round.
     asked: the claimed factor over the figure of the plain way.
     unit: what each figure is for; the standard error of the mean is computed over these.
-    plain_evaluations: evaluations of the plain way, if it cannot use the same number.
-    guidance: the weight of guidance of the samples, for which the figure must get better with steps.
-    network: the one whose figure must get better with steps; None for that of the model.
+    plain_evaluations: evaluations of the plain way, if it cannot use the same number, or a function that returns them
+        for a way that is chosen.
+    guidance: the weight of guidance of the samples, for which the figure must get better with steps of the network.
+    network: the network's own sampler, whose figure must get better with steps; None for that of the model.
+    compared: the samplers of ours and of the plain way, along which the figure must get better too; None for one that
+        has no number of steps. Every claim by a figure of data names both.
     search: the steps of a search and of its plain way; None if the system does not look for the largest figure.
     has_longer: whether the plain way is also measured at equal time. For two plans of the same network, equal
         evaluations are equal time.
@@ -81,11 +101,12 @@ class Claim:
     of_time: bool = False
     asked: float | None = None
     unit: str = "seed"
-    plain_evaluations: int | None = None
+    plain_evaluations: int | Callable[[Setting], int] | None = None
     has_longer: bool = True
     guidance: float = 1.0
     search: Search | None = None
-    network: Network | None = None
+    network: StepPair | None = None
+    compared: Compared | None = None
 
 
 @dataclass(frozen=True)
@@ -134,10 +155,19 @@ def choose_way(ways: Sequence[Way], score: scores.Score) -> Way:
     return lambda s: best(replace(s, seeds=APART))(s)
 
 
-@cache
-def always(way: Way) -> PlainWay:
-    """Return a plain way with a fixed number of evaluations."""
-    return lambda s, n: way(s)
+@dataclass(frozen=True)
+class Always:
+    """A plain way with a fixed number of evaluations."""
+
+    way: Way
+
+    def __call__(self, s: Setting, evaluations: int) -> Floats:
+        return self.way(s)
+
+
+def step_pair(few: str, many: str, guidance: float | None = None) -> StepPair:
+    """Return the pair of two plans of the model's network."""
+    return StepPair(few, many, plan(few, guidance), plan(many, guidance), guidance)
 
 
 def claims(
@@ -149,15 +179,20 @@ def claims(
     controls: Mapping[str, tuple[int, Way]],
     figures: Sequence[Figure] = (FD,),
     guidance: float = 1.0,
-    network: Network | None = None,
+    network: StepPair | None = None,
+    own_steps: StepPair | None = None,
+    steps: Mapping[str, StepPair | None] | None = None,
 ) -> list[Claim]:
     """Return the claims that compare one plan with others, each with its number of evaluations. Equal evaluations are
-    equal time."""
+    equal time.
+
+    own_steps, steps: the samplers of ours and of each control, for figures of data.
+    """
     return [
         Claim(
-            *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),
+            *(system, claim, control, figure.name, evaluations, ours, Always(theirs), figure.score, models),
             seeds=figure.seeds, unit=figure.unit, plain_evaluations=of_theirs, has_longer=False, guidance=guidance,
-            network=network,
+            network=network, compared=None if steps is None else (own_steps, steps[control]),
         )
         for control, (of_theirs, theirs) in controls.items()
         for figure in figures

@@ -39,9 +39,11 @@ HOW = (
     f" below 5 %; the upper one would only exclude that it is better. {MARGIN_DB} dB is what the calibration of int8"
     f" may lose. FD is a squared distance, so there it is {100 * MARGIN_FD:.0f} % of the control's. In the same way a"
     " system does not pay if its control is as good in half the evaluations. Other figures have no margin.",
-    "A figure that compares with data has to get better with steps. The first table has what it gains from few to many"
-    " steps of the network. Where many steps are surely worse, no line has the figure. Searches whose aim the figure is"
-    " are exempt, next to controls of as many steps or of the best number of them by other seeds, 40 at most.",
+    "A figure that compares with data has to get better with steps: of the network's own sampler, of ours and of the"
+    " control's. The first table has what it gains from few to many steps of each. Many are three times as many, or the"
+    " published number; for a fitted plan, they are of the solver that it approaches. Where many steps are surely"
+    " worse, no line has the figure. Searches whose aim the figure is are exempt, next to controls of as many steps or"
+    " of the best number of them by other seeds, 40 at most.",
 )
 DIRECTIONS_HEADER = ("network", "figure", "guidance", "few steps", "many steps", "gain", "seeds", "judges")
 

@@ -17,7 +17,7 @@ another --work to repeat them.
 import argparse
 import os
 import subprocess
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -29,14 +29,17 @@ from benchmarks.options import add_only, add_seeds, add_work, parser_of, refusin
 from benchmarks.result_store import digest, load_or_compute
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores, usable_cores
-from lab.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
+from lab.claims import claim_lines, claim_ways, edit_ways, fit_ways, plan_ways, student_ways, systems
 from lab.claims.claim import Claim
 from lab.claims.claim_lines import Line, RefusedClaim
-from lab.claims.directions import Direction, key_of, measure_direction, needs_direction, prefer_more_seeds
+from lab.claims.directions import Direction, key_of, measure_direction, pairs_of, prefer_more_seeds
 from lab.claims.measure_claim import judge_claim, time_ways
 from lab.claims.settings import FIRST_SEED, MODELS, open_setting
 
-WAYS = {"fits": fit_ways.CLAIMS, "plans": [*claim_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS]}
+WAYS = {
+    "fits": fit_ways.CLAIMS,
+    "plans": [*claim_ways.CLAIMS, *edit_ways.CLAIMS, *plan_ways.CLAIMS, *student_ways.CLAIMS],
+}
 CLAIMS = [claim for claims in WAYS.values() for claim in claims]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "lab/claims.md"
@@ -93,7 +96,8 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
             job.add_done_callback(lambda _: found.put(None))
         try:
             for _ in jobs:
-                yield from iter(found.get, None)
+                while (each := found.get()) is not None:
+                    yield each
         except BaseException:  # an interruption only waits for the parts in progress
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -103,7 +107,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
 
 def longest_first(parts: Iterable[Part]) -> list[Part]:
     """Return the fits first, then the models, slowest first by the times in the stored lines."""
-    taken = Counter[str]()
+    taken = defaultdict[str, float](float)
     for line in claim_lines.load_kept().lines:
         taken[line.model] += line.ours_ms + line.plain_ms
     return sorted(parts, key=lambda part: (part[1] != "fits", -taken[part[0]]))
@@ -119,21 +123,24 @@ def select_claims(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
 
 def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Found | None]") -> None:
     """Put the lines of a part's claims into the queue: from the folder if they are there, otherwise by measuring. A
-    claim is refused if its figure gets worse with steps of the network, by this run or a stored one of more seeds."""
+    claim is refused if its figure gets worse with steps of one of its samplers, by this run or a stored one of more
+    seeds. The first such sampler ends the search."""
     seeds, (model, ways) = seeds_of(options), part
     setting = open_setting(model, work / ways, seeds)
     for claim in select_claims(part, options.only):
         name = model, claim.system, claim.figure, claim.control
-        if needs_direction(claim):
-            measured = partial(measure_direction, model, setting, claim)
-            direction = load_or_compute(work / "directions", Direction, measured, seeds.start, *key_of(model, claim))
+        for pair in pairs_of(model, claim):
+            measured = partial(measure_direction, model, setting, claim, pair)
+            key = key_of(model, claim.figure, pair)
+            direction = load_or_compute(work / "directions", Direction, measured, seeds.start, *key)
             direction = prefer_more_seeds(direction, claim_lines.load_kept().directions)
             found.put(direction)
             if direction.is_wrong:
                 found.put(RefusedClaim(name, f"{direction}, so it rewards the errors of solvers"))
-                continue
-        find = partial(lambda each: judge_claim(model, setting, each, *time_ways(setting, each)), claim)
-        found.put(load_or_compute(work / "lines", Line, find, model, seeds, *name[1:]))
+                break
+        else:
+            find = partial(lambda each: judge_claim(model, setting, each, *time_ways(setting, each)), claim)
+            found.put(load_or_compute(work / "lines", Line, find, model, seeds, *name[1:]))
 
 
 def tree() -> str:

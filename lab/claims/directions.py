@@ -5,35 +5,36 @@ errors of solvers.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import cache
 
 import msgspec
 
 from benchmarks.distance_to_data import CERTAIN, mean_and_error
 from fewstep.measure.rollouts.metrics import Floats
 from lab.claims import scores
-from lab.claims.claim import CLEAN, FD, LOG_P, SOUND, Claim
+from lab.claims.claim import CLEAN, FD, LOG_P, SEAMS, SOUND, Claim, StepPair, step_pair
 from lab.claims.settings import Setting
+from lab.claims.shared_samples import sample_first, take_seeds
 
 FEW, MANY = "ddim:20", "ddim:50"
 SEEDS = 128
 PUBLISHED = {  # few and many steps of the published sampler of a restorer; ResShift's schedule has 15 steps
-    "nafnet_residual": ("resshift:4", "resshift:15"),
-    "speech_ncsn": ("sgmse:10@linspace", "sgmse:30@linspace"),
+    "nafnet_residual": step_pair("resshift:4", "resshift:15"),
+    "speech_ncsn": step_pair("sgmse:10@linspace", "sgmse:30@linspace"),
 }
 BY_FIGURE: dict[str, Callable[[Setting, Floats], Floats]] = {  # figures whose best value is that of the data
     FD.name: scores.likeness,
     LOG_P: scores.reward,
     CLEAN.name: scores.to_clean,
     SOUND.name: scores.si_sdr,
+    SEAMS: scores.seams,
 }
+Key = tuple[str, str, float | None, str, str]  # network, figure, guidance, few, many
 
 
 class Direction(msgspec.Struct, frozen=True):
-    """How much a figure gains from few to many steps of a network's sampler, with its standard error.
+    """How much a figure gains from few to many steps of a sampler, with its standard error.
 
-    network: the model of the claim, or the network that the claim has in its place.
+    network: the model of the claim, or the network that the claim has in its place, and what differs from a plain run.
     guidance: the weight of guidance of both; None for restorers.
     """
 
@@ -48,8 +49,8 @@ class Direction(msgspec.Struct, frozen=True):
     error: float
 
     @property
-    def key(self) -> tuple[str, str, float | None]:
-        return self.network, self.figure, self.guidance
+    def key(self) -> Key:
+        return self.network, self.figure, self.guidance, self.few, self.many
 
     @property
     def is_wrong(self) -> bool:
@@ -71,43 +72,34 @@ def needs_direction(claim: Claim) -> bool:
     return claim.figure in BY_FIGURE and not (claim.search is not None and claim.search.has_equal_steps)
 
 
-def key_of(model: str, claim: Claim) -> tuple[str, str, float | None]:
-    """Return the network, the figure and the guidance by which a claim of a model needs a direction."""
-    if claim.network is not None:
-        return claim.network.name, claim.figure, None
-    return model, claim.figure, None if model in PUBLISHED else claim.guidance
+def pairs_of(model: str, claim: Claim) -> list[StepPair]:
+    """Return the samplers along which a claim of a model needs a direction: the network's own, ours, and that of the
+    control. Raises ValueError if the claim does not name what is compared."""
+    if not needs_direction(claim):
+        return []
+    if claim.compared is None:
+        raise ValueError(f"{claim.system}, {claim.control}: a figure of data, and no samplers that are compared")
+    own = claim.network or PUBLISHED.get(model) or step_pair(FEW, MANY, claim.guidance)
+    pairs = (own, *(each for each in claim.compared if each is not None))
+    return list({key_of(model, claim.figure, each): each for each in pairs}.values())
 
 
-def measure_direction(model: str, setting: Setting, claim: Claim, seeds: int = SEEDS) -> Direction:
+def key_of(model: str, figure: str, pair: StepPair) -> Key:
+    """Return what names the direction of a figure along a sampler, for a claim of this model."""
+    return pair.name_of(model), figure, pair.guidance, pair.few, pair.many
+
+
+def measure_direction(model: str, setting: Setting, claim: Claim, pair: StepPair, seeds: int = SEEDS) -> Direction:
     """Measure a claim's figure along few and many steps from the same noise, for this number of seeds."""
-    s = replace(setting, seeds=range(setting.seeds.start, setting.seeds.start + seeds))
-    network, figure, guidance = key_of(model, claim)
-    if claim.network is None:
-        few, many = PUBLISHED.get(model, (FEW, MANY))
-        made = [_samples(s, plan, guidance) for plan in (few, many)]
-    else:
-        few, many = claim.network.few, claim.network.many
-        made = [claim.network.sample(s, plan) for plan in (few, many)]
-    by_few, by_many = (BY_FIGURE[figure](s, x) for x in made)
+    few = sample_first(setting, pair.of_few, seeds, claim.seeds or len(setting.seeds))
+    many = sample_first(setting, pair.of_many, seeds, seeds)
+    by_few, by_many = (BY_FIGURE[claim.figure](take_seeds(setting, seeds), x) for x in (few, many))
     gain, error = mean_and_error(by_many - by_few)
-    return Direction(network, figure, guidance, few, many, seeds, float(by_few.mean()), gain, error)
-
-
-@cache
-def _samples(s: Setting, plan: str, guidance: float | None) -> Floats:
-    """Return samples that the figures of a network share."""
-    return s.sample(plan, guidance=guidance)
-
-
-def find_direction(directions: Iterable[Direction], model: str, claim: Claim) -> Direction | None:
-    """Return the stored direction for a claim of a model, if any."""
-    return next((each for each in directions if each.key == key_of(model, claim)), None)
+    of = key_of(model, claim.figure, pair)
+    return Direction(*of, seeds, float(by_few.mean()), gain, error)
 
 
 def prefer_more_seeds(direction: Direction, known: Iterable[Direction]) -> Direction:
-    """Return the direction of the most seeds among this one and the known ones of its figure and network, from the same
-    few to the same many steps."""
-    alike = (
-        each for each in known if (*each.key, each.few, each.many) == (*direction.key, direction.few, direction.many)
-    )
+    """Return the direction of the most seeds among this one and the known ones of its figure and sampler."""
+    alike = (each for each in known if each.key == direction.key)
     return max((direction, *alike), key=lambda each: each.seeds)

@@ -15,14 +15,14 @@ from statistics import median
 import numpy as np
 
 from fewstep.measure.rollouts.metrics import Floats
-from lab.claims.claim import Claim, PlainWay, Way
+from lab.claims.claim import Always, Claim, PlainWay, Way
 from lab.claims.claim_lines import Line, Longer, gain
 from lab.claims.settings import Setting
+from lab.claims.shared_samples import sample_once, take_seeds
 
 MOST = 8  # largest factor of evaluations at equal time
 TIMED = 8  # number of timed seeds
 ROUNDS, ATTEMPTS, STEADY = 3, 2, 1.1
-MADE: dict[tuple[str, range, Way], Floats] = {}  # results of earlier claims
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,15 @@ class Timing:
 def judge_claim(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
     """Return the figures of all seeds, with the times of some. A figure of time uses the rounds that were timed."""
     if claim.seeds is not None:
-        setting = replace(setting, seeds=range(setting.seeds.start, setting.seeds.start + claim.seeds))
+        setting = take_seeds(setting, claim.seeds)
     if claim.of_time:
         few = replace(setting, seeds=setting.seeds[:TIMED])
         figures = tuple(claim.score(few, np.concatenate(each)) for each in (*made[:2], made[-1]))
     else:
         ways = (claim.ours, *(plainly(claim.plain, count) for count in (claim.evaluations, timing.longer)))
-        figures = tuple(claim.score(setting, _samples_of(setting, way)) for way in ways)
+        figures = tuple(claim.score(setting, sample_once(setting, way)) for way in ways)
     ours, plain, at_equal = figures
+    of_plain = claim.plain_evaluations
     return Line(
         *(model, claim.system, claim.claim, claim.control, claim.figure, claim.evaluations),
         ours=float(ours.mean()),
@@ -55,7 +56,7 @@ def judge_claim(model: str, setting: Setting, claim: Claim, timing: Timing, made
         gain=gain(ours, plain),
         unit=claim.unit,
         asked=claim.asked,
-        plain_evaluations=claim.plain_evaluations,
+        plain_evaluations=of_plain(setting) if callable(of_plain) else of_plain,
         ours_ms=timing.ours_ms,
         plain_ms=timing.plain_ms,
         at_equal_time=Longer(timing.longer, timing.longer_ms, float(at_equal.mean()), gain(ours, at_equal))
@@ -68,15 +69,7 @@ def judge_claim(model: str, setting: Setting, claim: Claim, timing: Timing, made
 @cache
 def plainly(way: PlainWay, count: int) -> Way:
     """Return the plain way with this number of evaluations."""
-    return lambda s: way(s, count)
-
-
-def _samples_of(s: Setting, way: Way) -> Floats:
-    """Return the samples of a way for a model's seeds, which claims share."""
-    key = s.source, s.seeds, way
-    if key not in MADE:
-        MADE[key] = way(s)
-    return MADE[key]
+    return way.way if isinstance(way, Always) else lambda s: way(s, count)
 
 
 def time_ways(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:

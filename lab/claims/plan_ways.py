@@ -1,7 +1,7 @@
 """Claims about systems that are a single plan: solvers, guidance, changed networks and restoration."""
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from lab.claims.claim import (
     SOUND,
     SPOKEN,
     Claim,
-    Network,
+    Way,
     alike,
     claims,
     near,
     nearest,
     plan,
+    step_pair,
 )
 from lab.claims.settings import APART, Setting, export_source, sampler_of
 
@@ -53,18 +54,22 @@ BEST_PLAIN = {
 BEST_STRONG = {"convnext_v_cosine": "deis_log_rho_2:8@arctan", "dit_flow": "unipc_1:8@ays_svd"}  # at guidance 7.5
 DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
 PLMS = "ghvb(beta=1)"  # PLMS of order 2, that of `ghvb`, `hb` and `nesterov` by default; `ipndm` has order 4
+FIVE, RESSHIFT = step_pair("dpmpp_2m:5", "dpmpp_2m:15", 1.0), step_pair("resshift:4", "resshift:15")
+# The published number of steps and a third of it, and the best plan
+SGMSE = step_pair("sgmse:10@linspace", "sgmse:30@linspace")
+BEST_OF_SGMSE = step_pair("dpmpp_2m_sde:6", "dpmpp_2m_sde:30")
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
-def own_steps(system: str, solver: str) -> Network:
-    """Return the network of voices, with few and many steps of this solver in place of its published sampler."""
-    few, many = (f"{solver}:{steps}" for steps in (6, 30))
-    return Network(f"{SPOKEN[0]} by {system}", few, many, lambda s, name: s.sample(name))
+def tune_skips(s: Setting) -> Floats:
+    """Return samples with scaled skip connections, in the steps for which the scale was chosen."""
+    return replace(s, sampler=edit_source(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample("dpmpp_2m:5")
 
 
-def tune_skips(s: Setting, plan: str) -> Floats:
-    """Return samples with scaled skip connections."""
-    return replace(s, sampler=edit_source(s.source, change=f"skip_tuning:{SKIPS[model(s)]},1")).sample(plan)
+@cache
+def perturb(plan: str) -> Way:
+    """Return the way of PAG along a plan."""
+    return lambda s: replace(s, sampler=edit_source(s.source, change="pag")).sample(plan, guidance=Pag(PAG[model(s)]))
 
 
 SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of earlier calls
@@ -98,7 +103,9 @@ def there_and_back(s: Setting, steps: int) -> Floats:
     plan, inverse = s.sampler.compile(f"bdia:{steps}", 1.0), s.sampler.compile(f"ddim_inverse:{steps}", 1.0)
     first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
     both = {"x": s.picture, "x_before": first}
-    noise = s.sampler.sample(f"bdia_inverse:{steps}", s.seeds, s.others, given=both) / plan.steps[0].sigma
+    sigma = plan.steps[0].sigma
+    assert sigma is not None
+    noise = s.sampler.sample(f"bdia_inverse:{steps}", s.seeds, s.others, given=both) / sigma
     return np.asarray(s.sampler.sample(use_given_noise(plan), s.seeds, s.others, given={"noise": noise}))
 
 
@@ -126,13 +133,20 @@ CLAIMS = [
           lambda s: there_and_back(s, 20), ddim_and_back, scores.psnr_of_return, GUIDED),
     Claim("BDIA", "a picture comes back from its noise", "dpmpp_2m to noise and back", "PSNR of the source", 40,
           lambda s: there_and_back(s, 20), second_order_and_back, scores.psnr_of_return, GUIDED, has_longer=False),
-    *claims("PAG", "guidance without a null condition", 10, lambda s: replace(
-        s, sampler=edit_source(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
-        "twice the steps": (10, plan("dpmpp_2m:10")),
-        "guidance by two branches": (10, lambda s: s.sample("dpmpp_2m:5", guidance=TWO_BRANCHES[model(s)])),
-        "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
-    *claims("Skip-Tuning", "nearer to the data in few steps", 5, partial(tune_skips, plan="dpmpp_2m:5"), tuple(SKIPS),
-            {"no scale": (5, plan("dpmpp_2m:5")), "unipc_2": (5, plan("unipc_2:5"))}),
+    *[claim for name, weight in TWO_BRANCHES.items() for claim in claims(
+          "PAG", "guidance without a null condition", 10, perturb("dpmpp_2m:5"), (name,), {
+              "twice the steps": (10, plan("dpmpp_2m:10", 1.0)),
+              "guidance by two branches": (10, plan("dpmpp_2m:5", weight)),
+              "one row in half the evaluations": (5, plan("dpmpp_2m:5", 1.0))},
+          own_steps=replace(FIVE, of_few=perturb("dpmpp_2m:5"), of_many=perturb("dpmpp_2m:15"), guidance=None,
+                            how="with PAG"),
+          steps={"twice the steps": step_pair("dpmpp_2m:10", "dpmpp_2m:30", 1.0),
+                 "guidance by two branches": step_pair("dpmpp_2m:5", "dpmpp_2m:15", weight),
+                 "one row in half the evaluations": FIVE})],
+    *claims("Skip-Tuning", "nearer to the data in few steps", 5, tune_skips, tuple(SKIPS),
+            {"no scale": (5, plan("dpmpp_2m:5", 1.0)), "unipc_2": (5, plan("unipc_2:5", 1.0))},
+            own_steps=replace(FIVE, of_few=tune_skips, how="with scaled skips in few steps"),
+            steps={"no scale": FIVE, "unipc_2": step_pair("unipc_2:5", "unipc_2:15", 1.0)}),
     *claims("Time-Shift Sampler", "nearer to many steps, without training", 10,
             lambda s: sample_shifted(s, "ddim:10"), PLAIN,
             {"the same plan": (10, plan("ddim:10")), "dpmpp_2m": (10, plan("dpmpp_2m:10"))}, (near(None),)),
@@ -170,12 +184,18 @@ CLAIMS = [
           (alike(None),))],
     *claims("ResShift", "4 steps do for 15", 4, plan("resshift:4"), SHARPENED, {
         "15 steps": (15, plan("resshift:15")), "one step": (1, plan("resshift:1")), "ddim": (4, plan("ddim:4"))},
-        (CLEAN, FD)),
-    *[claim for system, solver in MRS.items()
-      for few, models, figures, controls in (
-          (5, SHARPENED, (CLEAN, FD), {f"resshift at {steps}": (steps, plan(f"resshift:{steps}")) for steps in (4, 5)}),
-          (6, SPOKEN, (SOUND,), {"sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
-                                 "sgmse": (6, plan("sgmse:3@linspace")), "the best plan": (6, plan("dpmpp_2m_sde:6"))}))
-      for claim in claims(system, "few evaluations of a restorer do", few, plan(f"{solver}:{few}"), models, controls,
-                          figures, network=own_steps(system, solver) if models is SPOKEN else None)],
+        (CLEAN, FD), own_steps=RESSHIFT, steps={
+            "15 steps": RESSHIFT, "one step": step_pair("resshift:1", "resshift:15"),
+            "ddim": step_pair("ddim:4", "ddim:15")}),
+    *[claim for system, solver in MRS.items() for claim in (
+        *claims(system, "few evaluations of a restorer do", 5, plan(f"{solver}:5"), SHARPENED, {
+            f"resshift at {few}": (few, plan(f"resshift:{few}")) for few in (4, 5)}, (CLEAN, FD),
+            own_steps=step_pair(f"{solver}:5", f"{solver}:15"),
+            steps={f"resshift at {few}": step_pair(f"resshift:{few}", "resshift:15") for few in (4, 5)}),
+        *claims(system, "few evaluations of a restorer do", 6, plan(f"{solver}:6"), SPOKEN, {
+            "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")), "sgmse": (6, plan("sgmse:3@linspace")),
+            "the best plan": (6, plan("dpmpp_2m_sde:6"))}, (SOUND,),
+            network=step_pair(f"{solver}:6", f"{solver}:30"), own_steps=step_pair(f"{solver}:6", f"{solver}:30"),
+            steps={"sgmse, 60 evaluations": SGMSE, "sgmse": step_pair("sgmse:3@linspace", "sgmse:30@linspace"),
+                   "the best plan": BEST_OF_SGMSE}))],
 ]  # fmt: skip

@@ -181,7 +181,7 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
 def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
     """Return the Gaussian of the judge's features of Fashion-MNIST's 10 000 test images, at half the size for
     canvases."""
-    pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
+    pictures: Floats = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:
         pictures = caption_settings.enlarge(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
     parts = [pictures[at : at + 500] for at in range(0, len(pictures), 500)]

@@ -14,11 +14,26 @@ import numpy as np
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.rollouts.metrics import Floats
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import Sampler
 from lab.claims.caption_settings import MODEL, colourless, colours
-from lab.claims.claim import FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Network, Way, alike, claims, plan
+from lab.claims.claim import (
+    FD,
+    GUIDED,
+    ITSELF,
+    OTHER,
+    SHARPENED,
+    SOUND,
+    SPOKEN,
+    StepPair,
+    Way,
+    alike,
+    claims,
+    plan,
+    step_pair,
+)
 from lab.claims.fit_ways import fit_and_sample
-from lab.claims.plan_ways import edit_source
+from lab.claims.plan_ways import BEST_OF_SGMSE, RESSHIFT, SGMSE, edit_source
 from lab.claims.settings import Setting, export_source, sampler_of
 from lab.zoo.members import BY_NAME, CALIBRATION, FOLDER
 
@@ -36,7 +51,9 @@ BY_ROWS = {
 }
 # By SI-SDR of three solvers on seeds from 20 000 on; then the published one, and the best of four of SGMSE+'s network
 STORM, PUBLISHED, OF_SGMSE = "ddim:5", "sgmse(corrections=0):5@linspace", "dpmpp_2m_sde:6"
-FEWER = "dpmpp_2m_sde:4"  # of Resfusion's network; nearer to the data than `ddpm:5` on 256 other seeds too
+PREDICTOR = "sgmse(corrections=0):60@linspace", "sgmse(corrections=0):180@linspace"
+# Of Resfusion's network, whose table has 5 steps; the first is nearer to the data than `ddpm:5` on 256 other seeds too
+FEWER, MORE = "dpmpp_2m_sde:4", "dpmpp_2m_sde:5"
 DEGRADED, NOISY = (partial(BY_NAME[name].rows, 64, CALIBRATION) for name in ("nafnet_residual", "speech_ncsn"))
 AWAY, NASA = 2.0, 0.5  # weights of a negative text, chosen by the share on 128 seeds from 20 000 on
 
@@ -59,7 +76,8 @@ def _lower(
         file = bundle.with_name("known.npz")
         np.savez(file, **(known() if known else {}))
         conditions = file if known else None
-        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), guidance=guidance, conditions=conditions, threads=1))
+        along = parse_plan_text(plan)
+        calibrate(CalibrateOptions(bundle, along, ("cpu-x86",), guidance=guidance, conditions=conditions, threads=1))
     return sampler_of(bundle, precision)
 
 
@@ -112,6 +130,7 @@ def storm(s: Setting, precision: str, plan: str = STORM) -> Floats:
 
 def _heard() -> Mapping[str, Any]:
     y = NOISY()
+    assert y is not None
     predictor = _lower(f"{FOLDER / 'storm.py'}:predictor", "float32")
     return {**y, "predicted": predictor.sample("ddim:1", range(64), y)}
 
@@ -137,9 +156,26 @@ def without(s: Setting, plan: str) -> Floats:
     return s.sample(plan, lambda part: {"condition": {"text": colourless(part.seeds)}})
 
 
-OF_STORM = Network("storm", PUBLISHED, "sgmse(corrections=0):30@linspace", lambda s, plan: storm(s, "float32", plan))
+@cache
+def by_network(way: Callable[..., Floats], plan: str) -> Way:
+    """Return the way of a network other than the model's, in float32."""
+    return partial(way, precision="float32", plan=plan)
+
+
+def network_steps(way: Callable[..., Floats], few: str, many: str) -> StepPair:
+    """Return the pair of two plans of this network in float32."""
+    return StepPair(few, many, by_network(way, few), by_network(way, many), network=way.__name__)
+
+
+def published_steps(few: int) -> StepPair:
+    """Return the pair of few steps of StoRM's published sampler and of the published number."""
+    return network_steps(storm, *(f"sgmse(corrections=0):{steps}@linspace" for steps in (few, 30)))
+
+
+OF_RDDM = network_steps(rddm, "rddm:5", "rddm:10")
+OF_RESFUSION = network_steps(resfusion, "ddpm:2", "ddpm:5")  # its table ends after 5 steps, the published number
 # Few steps of the published sampler fail, and those of `ddim` do not: a figure may be right along one of them alone
-STORM_BY_DDIM = Network("storm by ddim", STORM, "ddim:30", OF_STORM.sample)
+STORM_BY_DDIM = network_steps(storm, STORM, "ddim:30")
 CLAIMS = [
     *claims("NASA", "a negative text in one row", 8, lambda s: without_colours(s, "dpmpp_2m:8", True), (MODEL,), {
         "guidance by two rows": (8, lambda s: without_colours(s, "dpmpp_2m:4", False)),
@@ -159,29 +195,36 @@ CLAIMS = [
     *[claim for rows in (2, 4)
       for claim in claims("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
                           {f"lcm at {rows}": (rows, consistent("lcm", rows))}, (TAUGHT,))],
-    *[claim for system, way, others, network in (
-          ("RDDM", rddm, ("rddm:1",), Network("rddm", "rddm:5", "rddm:10", lambda s, plan: rddm(s, "float32", plan))),
-          ("Resfusion", resfusion, ("ddim:5", FEWER),
-           Network("resfusion", "ddpm:2", "ddpm:5", lambda s, plan: resfusion(s, "float32", plan))))
+    *[claim for way, system, five, own, others in (
+          (rddm, "RDDM", "rddm:5", OF_RDDM, {"rddm:1": network_steps(rddm, "rddm:1", "rddm:10")}),
+          (resfusion, "Resfusion", "ddpm:5", OF_RESFUSION,
+           {"ddim:5": network_steps(resfusion, "ddim:2", "ddim:5"), FEWER: network_steps(resfusion, FEWER, MORE)}))
       for claim in claims(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
-          ITSELF: (5, partial(way, precision="float32")),
-          **{f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other))
-             for other in others},
-          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (FD,), network=network)],
-    *[claim for words, controls in (
-        ("cleaner than the recording",
-         {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predict)}),
-        ("a corrector is worth its evaluations",
-         {"the predictor alone": (60, plan("sgmse(corrections=0):60@linspace")), "the best plan": (6, plan(OF_SGMSE))}))
-      for claim in claims("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
+          ITSELF: (5, by_network(way, five)),
+          **{f"{other} of its network": (int(other[-1]), by_network(way, other)) for other in others},
+          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (FD,), network=own, own_steps=own,
+          steps={ITSELF: own, **{f"{other} of its network": steps for other, steps in others.items()},
+                 "ResShift's network, 4 steps": RESSHIFT})],
+    *claims("SGMSE+", "cleaner than the recording", 60, plan("sgmse:30@linspace"), SPOKEN, {
+        "the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predict)}, (SOUND,),
+        own_steps=SGMSE, steps={"the recording": None, "StoRM's prediction": None}),
+    *claims("SGMSE+", "a corrector is worth its evaluations", 60, plan("sgmse:30@linspace"), SPOKEN, {
+        "the predictor alone": (60, plan(PREDICTOR[0])), "the best plan": (6, plan(OF_SGMSE))},
+        (SOUND,), own_steps=SGMSE,
+        steps={"the predictor alone": step_pair(*PREDICTOR),
+               "the best plan": BEST_OF_SGMSE}),
     *claims("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
-        ITSELF: (6, partial(storm, precision="float32")),
+        ITSELF: (6, by_network(storm, STORM)),
         "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
         "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),
-        "its published sampler in 5 steps": (6, partial(storm, precision="float32", plan=PUBLISHED)),
-        "the prediction alone": (1, predict)}, (SOUND,), network=STORM_BY_DDIM),
+        "its published sampler in 5 steps": (6, by_network(storm, PUBLISHED)),
+        "the prediction alone": (1, predict)}, (SOUND,), network=STORM_BY_DDIM, own_steps=STORM_BY_DDIM, steps={
+        ITSELF: STORM_BY_DDIM, "sgmse, 60 evaluations": SGMSE, "the best plan of SGMSE+'s network": BEST_OF_SGMSE,
+        "its published sampler in 5 steps": published_steps(5), "the prediction alone": None}),
     *[claim for steps in (5, 10)
       for claim in claims(f"StoRM as published, {steps} steps", "a tenth of SGMSE+'s cost", steps + 1,
-                          partial(storm, precision="float32", plan=f"sgmse(corrections=0):{steps}@linspace"), SPOKEN,
-                          {"sgmse, 60 evaluations": (60, plan("sgmse:30@linspace"))}, (SOUND,), network=OF_STORM)],
+                          by_network(storm, f"sgmse(corrections=0):{steps}@linspace"), SPOKEN,
+                          {"sgmse, 60 evaluations": (60, plan("sgmse:30@linspace"))}, (SOUND,),
+                          network=published_steps(5), own_steps=published_steps(steps),
+                          steps={"sgmse, 60 evaluations": SGMSE})],
 ]  # fmt: skip

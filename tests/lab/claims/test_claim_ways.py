@@ -1,5 +1,6 @@
-"""claim_ways.py and student_ways.py: each line runs the system that it names, with the numbers that its row states."""
+"""Ways of claims: each line runs the system that it names, with the numbers that its row states."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,10 @@ from fewstep.plans.transforms import use_given_noise
 from fewstep.runtime import load, spectrogram
 from fewstep.runtime.bundle.manifest import Spectrogram
 from fewstep.runtime.windows import window_places
-from lab.claims import claim_ways, scores, student_ways
+from lab.claims import claim_ways, edit_ways, scores, student_ways
 from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN, Claim
 from lab.claims.claims import CLAIMS
+from lab.claims.measure_claim import Timing, judge_claim
 from lab.claims.settings import APART, Setting
 
 
@@ -64,6 +66,10 @@ def test_the_control_of_a_search_has_the_number_of_steps_that_is_best_on_other_s
     monkeypatch.setattr(Setting, "reward", lambda s, x: x.mean((1, 2, 3)))
     (claim,) = claims_of("noise search", MORE_STEPS)
     assert np.unique(claim.plain(tiny, claim.evaluations)).tolist() == [20]
+    still = replace(claim, ours=lambda s: s.picture)
+    monkeypatch.setattr(Setting, "picture", np.zeros((4, 1, 2, 2)))
+    line = judge_claim("tiny", tiny, still, Timing(1.0, 1.0, 40, 1.0, is_steady=True), [])
+    assert (line.evaluations, line.of_plain) == (40, 20)  # which the page prints
 
 
 def test_reinforce_moves_the_mean_of_a_class_in_four_rounds(tiny: Setting) -> None:
@@ -177,7 +183,7 @@ def test_windows_that_move_are_next_to_others_of_as_many_evaluations(
 ) -> None:
     ran: list[Any] = []
     keep = lambda sampler, plan, shape, tiles, *_, **__: ran.append((plan, shape, tiles)) or np.zeros(1)  # noqa: E731
-    monkeypatch.setattr(claim_ways, "sample_tiles", keep)
+    monkeypatch.setattr(edit_ways, "sample_tiles", keep)
     sampler = SimpleNamespace(
         bundle=SimpleNamespace(manifest=SimpleNamespace(x_shape=(1, 28, 28))), compile=lambda name, _: name
     )

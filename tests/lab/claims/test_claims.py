@@ -19,7 +19,7 @@ from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from lab.claims import claim_lines, claim_ways, claims, scores, settings, systems
+from lab.claims import claim_lines, claim_ways, claims, edit_ways, scores, settings, systems
 from lab.claims.authors_baselines import AUTHORS
 from lab.claims.claim import ITSELF, OF_ITS_PLAN, Claim, nearest
 from lab.claims.claim_lines import Gain, Kept, Line, Longer, gain, make_page
@@ -73,7 +73,7 @@ def test_rollover_of_all_seeds_is_the_page_s_of_each(seed: int) -> None:
 def test_a_story_of_all_seeds_is_the_page_s() -> None:
     of = setting(range(2))
     story = functions(ROOT / "docs/compose.md").sequence(of.sampler, of.sampler.compile("dpmpp_2m:10", 1.0), 4, [0, 1])
-    np.testing.assert_array_equal(claim_ways.story(of), story)
+    np.testing.assert_array_equal(edit_ways.story(of), story)
 
 
 def test_phases_of_all_seeds_are_the_page_s_without_a_cutoff() -> None:
@@ -81,7 +81,7 @@ def test_phases_of_all_seeds_are_the_page_s_without_a_cutoff() -> None:
     of: Any = SimpleNamespace(
         sampler=sampler, seeds=[3, 4], picture=picture, sample=lambda plan, given: (len(plan.steps), given["noise"])
     )
-    steps, noise = claim_ways.from_phases(of)
+    steps, noise = edit_ways.from_phases(of)
     expected = functions(ROOT / "lab/compositions.md").phase_noise(picture, sampler.draws([3, 4])(0))
     np.testing.assert_allclose(noise, expected, atol=1e-6)
     assert steps == 10
@@ -99,7 +99,7 @@ def test_a_held_picture_goes_in_cycles_as_on_the_page() -> None:
 
     plain = SimpleNamespace(compile=compile_plain, steps=steps, draws=of.sampler.draws)
     cow = functions(ROOT / "lab/compositions.md").cow
-    np.testing.assert_array_equal(claim_ways.cyclic(of), cow(plain, of.known, claim_ways.upper(of), of.who))
+    np.testing.assert_array_equal(edit_ways.cyclic(of), cow(plain, of.known, edit_ways.upper(of), of.who))
 
 
 def test_the_filter_leaves_out_the_sample_of_ten_that_varies_most() -> None:

@@ -1,54 +1,127 @@
 """A figure may judge a claim only if it improves with steps of the network."""
 
+import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from benchmarks.distance_to_data import PARTS
-from lab.claims import claim_lines, directions, scores
-from lab.claims.claim import FD, LOG_P, Claim, Network, Search, claims
+from lab.claims import claim_lines, directions, scores, shared_samples
+from lab.claims.claim import FD, LOG_P, SEAMS, Claim, Search, StepPair, claims, plan, step_pair
 from lab.claims.claim_lines import Gain, Kept, Line, RefusedClaim
 from lab.claims.claims import CLAIMS, Found, measure, store
-from lab.claims.directions import Direction, find_direction, measure_direction, needs_direction, prefer_more_seeds
+from lab.claims.directions import (
+    Direction,
+    key_of,
+    measure_direction,
+    needs_direction,
+    pairs_of,
+    prefer_more_seeds,
+)
+from lab.claims.measure_claim import Timing, judge_claim
 from lab.claims.scores import teacher_distance, to_teacher
 
-WRONG = Direction("tiny", FD.name, 1.0, "ddim:20", "ddim:50", 8, -20.0, -10.0, 4.0)
+WRONG = Direction("tiny", FD.name, 1.0, "unipc_2:5", "unipc_2:15", 8, -20.0, -10.0, 4.0)
 
 
 class Steps:
-    """A stand-in for a setting, with given samples for each plan."""
+    """A stand-in for a setting of two seeds from 5 on, with given samples for each plan."""
 
-    def __init__(self, by_plan: dict[str, np.ndarray]) -> None:
-        self.by_plan, self.seeds, self.source = by_plan, range(2), ""
+    def __init__(
+        self, by_plan: dict[str, np.ndarray], seeds: range = range(5, 7), ran: list[str] | None = None
+    ) -> None:
+        self.by_plan, self.seeds, self.source = by_plan, seeds, ""
         self.judge = SimpleNamespace(extract=lambda x: x)
+        self.ran: list[str] = [] if ran is None else ran
 
     def sample(self, plan: str, guidance: float | None = None) -> np.ndarray:
-        return self.by_plan[plan]
+        self.ran.append(plan)
+        return self.by_plan[plan][: len(self.seeds)]
 
 
-def claim(figure: str = FD.name, network: Network | None = None) -> Claim:
-    way = {"B": (5, lambda s: s.sample("ddim:5"))}
-    (made,) = claims("A", "nearer", 5, lambda s: s.sample("ddim:5"), ("tiny",), way, network=network)
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stand-ins take other seeds, and a figure be minus the samples."""
+    monkeypatch.setattr(shared_samples, "MADE", {})
+    monkeypatch.setattr(shared_samples, "replace", lambda s, seeds: Steps(s.by_plan, seeds, s.ran))
+    monkeypatch.setitem(directions.BY_FIGURE, FD.name, lambda s, x: -x)
+
+
+FIVE, OTHER = step_pair("ddim:5", "ddim:15", 1.0), step_pair("unipc_2:5", "unipc_2:15", 1.0)
+
+
+def claim(figure: str = FD.name, **options: Any) -> Claim:
+    how = {"own_steps": FIVE, "steps": {"B": OTHER}, **options}
+    (made,) = claims("A", "nearer", 5, plan("ddim:5", 1.0), ("tiny",), {"B": (5, plan("unipc_2:5", 1.0))}, **how)
     return replace(made, figure=figure)
 
 
 def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
-    """On its network, and with its guidance. Each line is of a claim, and each figure of data was measured."""
+    """Of its network, and along the samplers that it compares. Each of these directions was measured."""
     kept, by_name = claim_lines.load_kept(), {}
     for each in CLAIMS:
         by_name |= {(model, each.system, each.figure, each.control): each for model in each.models}
+    known = {each.key: each for each in kept.directions}
     assert len(kept.lines) > 100
     for line in kept.lines:
         its = by_name[line.model, line.system, line.figure, line.control]
-        if needs_direction(its):
-            found = find_direction(kept.directions, line.model, its)
-            assert found is not None and not found.is_wrong, str(line)
+        for place, pair in enumerate(pairs_of(line.model, its)):
+            found = known.get(key_of(line.model, its.figure, pair))
+            assert found is not None or place > 0 or its.figure == SEAMS, (str(line), pair.few)
+            assert found is None or not found.is_wrong, (str(line), pair.few)
+
+
+def test_each_kept_direction_is_of_a_claim_or_one_that_systems_md_states() -> None:
+    """The latter are FD of generators, which no claim has as its figure."""
+    named = {
+        key_of(model, each.figure, pair) for each in CLAIMS for model in each.models for pair in pairs_of(model, each)
+    }
+    others = {(*each.key[:2], each.few) for each in claim_lines.load_kept().directions if each.key not in named}
+    assert others == {(name, "-FD", "ddim:20") for name in ("convnext_v_cosine", "dit_flow", "unet_epsilon_linear")}
+
+
+def test_every_claim_by_a_figure_of_data_names_the_samplers_that_it_compares() -> None:
+    """Ours and that of the control, or that one has no number of steps."""
+    without = set()
+    for each in CLAIMS:
+        if needs_direction(each):
+            assert each.compared is not None, (each.system, each.control)
+            assert each.compared[0] is not None
+            without |= {each.control for pair in each.compared if pair is None}
+    assert without == {"the recording", "StoRM's prediction", "the prediction alone"}
+
+
+def test_many_steps_are_three_times_as_many_or_the_published_number() -> None:
+    """The number is 30 of SGMSE+ and StoRM, 15 of ResShift, and 10 of RDDM. Resfusion's table ends after 5 steps."""
+    published = {"sgmse:30@linspace", "sgmse(corrections=0):30@linspace", "resshift:15", "rddm:10"}
+    for pair in {pair for each in CLAIMS for pair in each.compared or () if pair is not None}:
+        few, many = (int(re.search(r"(?:[:,] ?)(\d+)", name)[1]) for name in (pair.few, pair.many))  # type: ignore[index]
+        if pair.network == "resfusion":
+            assert few < many == 5
+        else:
+            assert few < many and (round(many / few) >= 3 or pair.many in published), pair
+
+
+def test_a_claim_by_a_figure_of_data_that_names_no_samplers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="A, B: a figure of data, and no samplers that are compared"):
+        pairs_of("tiny", claim(steps=None))
+
+
+def test_a_claim_is_judged_along_the_network_s_own_sampler_ours_and_the_control_s() -> None:
+    """Each of them once, and what has no number of steps is left out."""
+    own = step_pair("ddim:20", "ddim:50", 1.0)
+    assert pairs_of("tiny", claim()) == [own, FIVE, OTHER]
+    assert pairs_of("tiny", claim(network=FIVE)) == [FIVE, OTHER]
+    assert pairs_of("tiny", claim(steps={"B": None})) == [own, FIVE]
+    assert pairs_of("speech_ncsn", claim())[0] == step_pair("sgmse:10@linspace", "sgmse:30@linspace")
+    assert pairs_of("tiny", claim("frames/s")) == []
 
 
 @pytest.mark.parametrize(
@@ -65,8 +138,11 @@ def test_few_evaluations_for_voices_are_judged_along_the_sampler_of_each_claim(
 ) -> None:
     """Few steps of the published samplers fail, so their directions say nothing about SI-SDR along others."""
     claim, *others = (each for each in CLAIMS if each.system == system and "speech_ncsn" in each.models)
-    found = find_direction(claim_lines.load_kept().directions, "speech_ncsn", claim)
-    assert found is not None and {each.network for each in others} <= {claim.network}
+    pair = pairs_of("speech_ncsn", claim)[0]
+    (found,) = (
+        each for each in claim_lines.load_kept().directions if each.key == key_of("speech_ncsn", claim.figure, pair)
+    )
+    assert {each.compared[0] for each in others if each.compared} <= {claim.network}
     assert [plan.partition(":")[0] for plan in (found.few, found.many)] == [solver, solver]
     assert found.is_wrong is is_wrong
 
@@ -75,7 +151,7 @@ def test_figures_that_need_no_direction_are_of_a_teacher_of_runs_or_an_aim() -> 
     others = {each.figure for each in CLAIMS if not needs_direction(each)}
     assert others == {
         "PSNR to the teacher", "-FD to the teacher", "PSNR of the source", "correlation", "frames/s",
-        "frames per call", "minus step at borders", "-distance of class shares", "the item, in another colour", LOG_P,
+        "frames per call", "-distance of class shares", "the item, in another colour", LOG_P,
     }  # fmt: skip
     assert {each.system for each in CLAIMS if each.search is not None} == {
         "FK steering", "SVDD", "RBF", "noise search", "REINFORCE on the start",
@@ -101,16 +177,30 @@ def test_the_direction_of_more_seeds_is_kept() -> None:
     assert prefer_more_seeds(few, [msgspec.structs.replace(many, many="ddim:100")]) is few
 
 
-def test_a_direction_is_the_gain_from_few_to_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directions, "replace", lambda s, seeds: s)
-    monkeypatch.setitem(directions.BY_FIGURE, FD.name, lambda s, x: -x)
-    of = Steps({"ddim:20": np.arange(4.0), "ddim:50": np.arange(4.0) + [1, 1, 3, 3], "own:1": np.zeros(4)})
-    found = measure_direction("tiny", of, claim(), 4)
-    assert (found.network, found.guidance, found.figure_of_few, found.gain) == ("tiny", 1.0, -1.5, -2.0)
+def test_a_direction_is_the_gain_from_few_to_many_steps(fake: None) -> None:
+    made = {"ddim:5": np.arange(4.0), "ddim:15": np.arange(4.0) + [1, 1, 3, 3], "own:1": np.zeros(4)}
+    found = measure_direction("tiny", Steps(made), claim(), FIVE, 4)  # type: ignore[arg-type]
+    assert found.key == ("tiny", FD.name, 1.0, "ddim:5", "ddim:15")
+    assert (found.seeds, found.figure_of_few, found.gain) == (4, -1.5, -2.0)
     assert found.error == pytest.approx(1 / 3**0.5) and found.is_wrong
-    own = Network("other", "own:1", "ddim:20", lambda s, plan: s.sample(plan))
-    found = measure_direction("tiny", of, claim(network=own), 4)
-    assert found.key == ("other", FD.name, None) and found.gain == -1.5
+    own = StepPair("own:1", "ddim:5", plan("own:1"), plan("ddim:5"), network="other", how="by hand")
+    found = measure_direction("tiny", Steps(made), claim(), own, 4)  # type: ignore[arg-type]
+    assert found.key == ("other by hand", FD.name, None, "own:1", "ddim:5") and found.gain == -1.5
+
+
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_samples_of_a_direction_are_those_of_its_claims(seeds: int, fake: None) -> None:
+    """Of as many seeds as the claim has, from the first one on."""
+    setting: Any = Steps({"ddim:5": np.arange(8.0), "ddim:15": np.zeros(8), "unipc_2:5": np.zeros(8)})
+    of = replace(claim(), seeds=seeds)
+    found = measure_direction("tiny", setting, of, FIVE, 4)
+    assert found.figure_of_few == -1.5  # of 4 seeds
+    line = judge_claim("tiny", setting, replace(of, score=lambda s, x: x), Timing(1.0, 1.0, 5, 1.0, True), [])
+    assert line.ours == np.arange(seeds).mean() and setting.ran.count("ddim:5") == 1
+
+
+def right(pair: StepPair) -> Direction:
+    return Direction("tiny", FD.name, pair.guidance, pair.few, pair.many, 8, -20.0, 1.0, 0.1)
 
 
 def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
@@ -122,14 +212,15 @@ def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
     monkeypatch.setattr(f"{module}.open_setting", lambda *_: None)
     monkeypatch.setattr(f"{module}.time_ways", lambda *_: ())
     monkeypatch.setattr(f"{module}.judge_claim", lambda *_: made)
-    monkeypatch.setattr(f"{module}.measure_direction", lambda *_: WRONG)
+    monkeypatch.setattr(f"{module}.measure_direction", lambda *of: WRONG if of[-1] == OTHER else right(of[-1]))
     monkeypatch.setattr(f"{module}.select_claims", lambda *_: [first, second])
     measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
-    direction, refused, taken = (found.get() for _ in range(3))
+    *upright, direction, refused, taken = (found.get() for _ in range(5))
     assert found.empty()  # a refused claim is not measured
+    assert upright == [right(step_pair("ddim:20", "ddim:50", 1.0)), right(FIVE)]
     assert direction == WRONG and isinstance(refused, RefusedClaim) and taken == made
-    assert str(refused) == (
-        "tiny: A | refused: -FD of tiny with guidance 1 is -20.00 along ddim:20 and -30.00 along ddim:50, so it"
+    assert str(refused) == (  # by the first of its samplers that is wrong
+        "tiny: A | refused: -FD of tiny with guidance 1 is -20.00 along unipc_2:5 and -30.00 along unipc_2:15, so it"
         " rewards the errors of solvers"
     )
     monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")

@@ -85,7 +85,7 @@ def test_a_search_gives_a_plan_of_its_own_that_the_setting_samples(
     monkeypatch.setattr(fit_ways, "SCORED", 8)
     plan = fit_ways._search_plan(tiny.sampler.bundle.path, "olss")
     assert len(plan.steps) == 2
-    made = of_literature(tiny, "olss")
+    made = of_literature("olss")(tiny)
     np.testing.assert_array_equal(made, tiny.sampler.sample(plan, SEEDS, tiny.who))
 
 

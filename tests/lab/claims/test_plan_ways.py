@@ -128,6 +128,7 @@ def test_changed_networks_run_their_change_next_to_the_network_as_it_is(monkeypa
     for claim in (each for each in CLAIMS if each.system in ("PAG", "Skip-Tuning")):
         claim.ours(of), claim.plain(of, 0)
     assert changes == [("fashion_mnist", "pag")] * 3 + [("fashion_mnist", "skip_tuning:0.9,1")] * 2
-    pag, five, ten = ("dpmpp_2m:5", Pag(1.0)), ("dpmpp_2m:5", None), ("dpmpp_2m:10", None)
+    pag, five, ten = ("dpmpp_2m:5", Pag(1.0)), ("dpmpp_2m:5", 1.0), ("dpmpp_2m:10", 1.0)
     of_pag = [pag, ten, pag, ("dpmpp_2m:5", 1.25), pag, five]
-    assert ran == [*of_pag, five, five, five, ("unipc_2:5", None)]
+    tuned = ("dpmpp_2m:5", None)
+    assert ran == [*of_pag, tuned, five, tuned, ("unipc_2:5", 1.0)]
