@@ -210,8 +210,8 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         room = tokens.length - tokenizer.num_special_tokens_to_add(is_pair=False)
-    if room < 1:
-        what = f"{bundle.path}: the special tokens of {tokens.tokenizer} already fill its {tokens.length} ids"
+    if room < 0:  # none are left in Marigold, whose only prompt is empty
+        what = f"{bundle.path}: {tokens.tokenizer} adds more special tokens than its {tokens.length} ids"
         raise UserError(what, EXPORT_AGAIN)
     return tokenizer
 

@@ -40,6 +40,21 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
     assert not caplog.text
 
 
+@pytest.mark.parametrize(("length", "says"), [(2, None), (1, "adds more special tokens than its 1 ids")])
+def test_an_empty_prompt_needs_its_special_tokens_only(tiny_bundle: Path, length: int, says: str | None) -> None:
+    """As in Marigold, whose two ids are the start and the end."""
+    bundle = open_bundle(with_companions(tiny_bundle))
+    described = bundle.manifest.text
+    assert described is not None
+    tokens = tuple(msgspec.structs.replace(each, length=length) for each in described.tokens)
+    manifest = msgspec.structs.replace(bundle.manifest, text=msgspec.structs.replace(described, tokens=tokens))
+    if says is None:
+        assert load_text_encoder(replace(bundle, manifest=manifest)).ids(["", "a cat"])["ids"].tolist() == [[1, 2]] * 2
+    else:
+        with pytest.raises(UserError, match=says):
+            load_text_encoder(replace(bundle, manifest=manifest))
+
+
 def test_prompts_become_conditions(text: TextEncoder) -> None:
     """A batch of more prompts than run at once, with repeated ones: each row is that of its prompt alone."""
     prompts = ["a cat", "dog", *["a " + "red " * (number % 3) + "dog" for number in range(20)], "a cat"]
