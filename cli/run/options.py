@@ -29,7 +29,7 @@ class RunOptions(BundleOptions):
         plan from `fewstep fit`, or the path of a plan's JSON file. Default: the plan of the calibration (for float32
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
-    samples: Number of samples. Default: one for each prompt, or each row of --conditions, or 16.
+    samples: Number of samples. Default: one for each prompt, or for each row of a file of conditions, or 16.
     prompt: Text prompt, for a bundle with a text encoder, or @FILE with one per line. The samples cycle through the
         prompts.
     negative: Negative prompt, or @FILE with one per line. The samples cycle through the prompts.

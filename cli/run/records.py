@@ -1,4 +1,4 @@
-"""Records of `--conditions`, joined with the conditions of the command line."""
+"""Rows of files of conditions: those of `--condition`, and records of `--conditions`, joined with the others."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +9,20 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.prompts import Values
+
+
+def names_of_files(options: RunOptions) -> list[str]:
+    """Return the conditions that --condition reads from files."""
+    return list(dict.fromkeys(text.partition("=")[0] for text in options.condition if "=@" in text))
+
+
+def count_rows(options: RunOptions, own: Values) -> RunOptions:
+    """Return the options with as many samples as the longest file of --condition has rows, unless --samples or prompts
+    decide. A single row does not decide."""
+    rows = max((len(own[name]) for name in names_of_files(options)), default=0)
+    if rows < 2 or options.samples is not None or options.prompts:
+        return options
+    return replace(options, samples=rows)
 
 
 def add_records(

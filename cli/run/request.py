@@ -10,7 +10,7 @@ from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, read_start
-from fewstep.cli.run.records import add_records
+from fewstep.cli.run.records import add_records, count_rows, names_of_files
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
 from fewstep.graph.files.output_files import check_writable
@@ -75,6 +75,7 @@ def open_request(options: RunOptions) -> RunRequest:
     check_token_options(options, bundle)
     check_latents(options, bundle, tiled)
     parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    options = count_rows(options, parsed)
     _check_counts(options)
     options, own, branches = add_records(options, parsed, manifest)
     _warn_of_repeated_rows(options, own)
@@ -106,8 +107,7 @@ def open_request(options: RunOptions) -> RunRequest:
 def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
     """Log a warning if a file has more than one row of conditions but fewer than there are samples, so that rows are
     repeated."""
-    names = dict.fromkeys(text.partition("=")[0] for text in options.condition if "=@" in text)
-    for name in names:
+    for name in names_of_files(options):
         if 1 < (rows := len(values[name])) < options.count:
             LOG.warning("%d rows of condition %r for %d samples: the rows are repeated", rows, name, options.count)
 

@@ -218,6 +218,15 @@ def test_rows_that_are_repeated_are_reported(
     assert "4 rows of condition 'class' for 6 samples: the rows are repeated" in caplog.text
 
 
+@pytest.mark.parametrize(("rows", "samples"), [(20, 20), (3, 3), (1, 16)])
+def test_the_rows_of_a_file_of_a_condition_are_sampled(
+    rows: int, samples: int, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "c.npy", np.arange(rows) % 3)
+    options = RunOptions(tiny_bundle, condition=(f"class=@{tmp_path / 'c.npy'}",), output=tmp_path / "x.npy")
+    assert open_request(options).options.count == samples
+
+
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
