@@ -13,10 +13,9 @@ from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.sampling.execute import execute
 from tests.plans.convergence import moments, spread_error
-from tests.plans.execute_plan import denoiser, sample
-from tests.plans.gaussian import COSINE, LINEAR, denoising, exact_x0, uniform_lambda
+from tests.plans.execute_plan import sample
+from tests.plans.gaussian import COSINE, LINEAR, denoising, uniform_lambda
 
 VE = ScheduleSpec("exploding")
 
@@ -67,15 +66,13 @@ def test_corrections_bring_the_law_nearer():
 
 
 def test_the_norm_ratio_is_measured_and_frozen():
-    """For Gaussian data |z| / |score| has the closed form sigma / sqrt(E eps^2 / 1); each norm has 4000 elements."""
-    times = uniform_lambda(COSINE, 5, first=900, last=100)
-    plan = trace_plan("test", partial(score_sde_pc, corrections=0), times, denoising(COSINE, "v"))
-    rng = np.random.default_rng(0)
-    states = list(execute(plan, denoiser(exact_x0, "v", COSINE), lambda k: rng.standard_normal((2, 4000)), np.float64))
-    noises = [(state.u - time.alpha * exact_x0(state.u, time)) / time.sigma for state, time in zip(states, times)]
+    """|z| is sqrt(8) for samples of 8 elements, and |score| is |eps| / sigma. Two samples of norms sqrt(8) and
+    3 sqrt(8), times a scale at each time, have the mean 2 sqrt(8) scale.
+    """
+    times, scales = uniform_lambda(COSINE, 3, first=900, last=100), (0.7, 1.0, 1.6)
+    noises = [scale * np.array([1.0, 3.0]).reshape(2, 1, 1) * np.ones((2, 2, 4)) for scale in scales]
     ratios = norm_ratios(noises, times[:-1])
-    for ratio, noise, time in zip(ratios, noises, times):
-        assert ratio == pytest.approx(time.sigma / math.sqrt(np.mean(noise**2)), rel=2e-2)
+    assert ratios == pytest.approx([time.sigma / (2 * scale) for time, scale in zip(times, scales)], rel=1e-12)
     frozen = trace_plan("test", partial(score_sde_pc, ratios=ratios), times, denoising(COSINE, "v"))
     z = frozen.steps[0].update[0][-1]  # sqrt(2 step) of the first correction
     kept = times[0].alpha / times[1].alpha
