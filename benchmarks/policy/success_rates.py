@@ -42,7 +42,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
 WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
-FITTED = (1, 2)  # steps of fitted plans
+FITTED = (1, 2, 3)  # steps of fitted plans
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
 FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
@@ -113,12 +113,12 @@ def prepare(work: Path, weights: Path) -> Path:
     return bundle
 
 
-def fit_plans(bundle: Path, observations: Path) -> None:
-    """Add fitted plans to the bundle, unless it has them."""
+def fit_plans(bundle: Path, observations: Path, rivals: Sequence[Contender]) -> None:
+    """Add the contenders' fitted plans to the bundle, unless it has them."""
     with load(bundle) as sampler:
         known = {entry.evaluations for entry in sampler.bundle.manifest.fitted}
     for steps in FITTED:
-        if steps not in known:
+        if steps not in known and any(rival.plan == f"fitted:{steps}" for rival in rivals):
             fit(FitOptions(bundle, steps=steps, conditions=observations, features="none", threads=1))
 
 
@@ -149,9 +149,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.episodes < 1 or given.first < 0:
         parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
+    rivals = contenders(hash_of(given.weights))
+    names = [contender.name for contender in rivals]
+    if unknown := [each for each in given.only or () if each not in names]:
+        parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
+    chosen = [contender for contender in rivals if not given.only or contender.name in given.only]
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.weights)
-    fit_plans(bundle, given.work / "observations.npz")
+    fit_plans(bundle, given.work / "observations.npz", chosen)
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers: dict[str | None, Sampler] = {
         "float32": load(bundle, backend=backend),
@@ -160,14 +165,8 @@ def main() -> None:
     bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
     own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
     verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
-    rivals = contenders(hash_of(given.weights))
-    names = [contender.name for contender in rivals]
-    if unknown := [each for each in given.only or () if each not in names]:
-        parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
     for block in blocks(given.first, given.episodes):
-        for contender in rivals:
-            if given.only and contender.name not in given.only:
-                continue
+        for contender in chosen:
             known = verdicts[contender.digest]
             wanted = episodes_of(len(block), tasks_of(contender), block.start)
             body, sampler = bodies.get(contender.precision), samplers.get(contender.precision)
