@@ -79,17 +79,21 @@ def test_every_example_has_at_most_15_lines() -> None:
             assert len(body) <= 15
 
 
-def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
-    """After an increase of the reward, the next noises are near the better one."""
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_noise_search_finds_a_better_noise(page, sampler: Sampler, neighbours: int) -> None:
+    """After an increase of the reward, the noises of the next rounds are near the better one."""
     plan, draws = page.use_given_noise(sampler.compile("ddim:4")), sampler.draws([0])
     made = lambda z: sampler.sample(plan, [0], WHO, given={"noise": z})  # noqa: E731
     for sign in (1, -1):
         z, taken = draws(0), 0
-        for n in range(1, 20):
-            tried = 0.6 * z + 0.8 * draws(n)
-            if sign * mean(made(tried)) > sign * mean(made(z)):
-                z, taken = tried, taken + 1
-        x = page.noise_search(sampler, "ddim:4", lambda x, sign=sign: sign * mean(x), 0, WHO, rounds=20, near=0.8)
+        for n in range(0, 21, neighbours):
+            tried = [0.6 * z + 0.8 * draws(n + k) for k in range(1, neighbours + 1)]
+            best = max(tried, key=lambda each: sign * mean(made(each)))
+            if sign * mean(made(best)) > sign * mean(made(z)):
+                z, taken = best, taken + 1
+        x = page.noise_search(
+            sampler, "ddim:4", lambda x, sign=sign: sign * mean(x), 0, WHO, 1 + 21 // neighbours, 0.8, neighbours
+        )
         np.testing.assert_array_equal(x, made(z))
         assert taken > 1
 
