@@ -1,11 +1,11 @@
-"""Feature caching at equal multiply-adds: plans with light steps next to plans of full steps, on trained denoisers.
+"""Feature caching at equal cost: plans with light steps next to plans of full steps, on trained denoisers.
 
     python -m benchmarks.caching                     # writes lab/measured/caching.md: four hours of two cores
     python -m benchmarks.caching --model cifar10 --seeds 8
 
 Quality is the PSNR of float32 samples to those of a plan of many full steps, without guidance. The cost of a plan is
-its multiply-adds in evaluations of the full network; no time is measured. Seeds are measured in blocks, after each of
-which the page is written. What was measured is kept in --work.
+its multiply-adds in evaluations of the full network. A second table has the number of full steps that takes as long, of
+EQUAL_TIME. Seeds are measured in blocks, after each of which the page is written. What was measured is kept in --work.
 """
 
 import sys
@@ -48,7 +48,12 @@ LIGHT_STEPS = (
 )
 SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm", "deis_log_rho_3")
 OF_ALL_SOLVERS = "every(linear=True)"  # light steps of plans by each solver; others are of the first one
+EQUAL_TIME = {  # full steps in the time of 20 and of 50 with every second one light, by caching_times.py
+    "cifar10_dit": {20: 12, 50: 29},
+    "cifar10": {20: 12, 50: 31},
+}
 BLOCK = 4  # seeds
+HEAD = ("PSNR, dB", "best full plan of that cost", "PSNR, dB", "difference")  # after the plan and its cost
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Case:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A plan with light steps, and the best plan of full steps that costs no more.
+    """A plan with light steps, and the best plan of full steps of that cost.
 
     gain: the mean difference of their PSNR in dB, and its standard error.
     """
@@ -99,12 +104,17 @@ class Row(msgspec.Struct, frozen=True):
     seeds: int
 
 
-def open_case(name: str, work: Path) -> Case:
-    """Export the denoiser with its cut, unless it is in the folder."""
+def export_cut(name: str, work: Path) -> Path:
+    """Return the bundle of a denoiser with its cut, which is exported unless it is in the folder."""
     bundle = work / "bundles" / f"{name}-{CUTS[name]}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(MODELS[name].source, bundle, verify="quick", cache=CUTS[name]))
-    return Case(name, load(bundle, backend=OnnxRuntime(threads=1)), work / name)
+    return bundle
+
+
+def open_case(name: str, work: Path) -> Case:
+    """Open a denoiser with its cut."""
+    return Case(name, load(export_cut(name, work), backend=OnnxRuntime(threads=1)), work / name)
 
 
 def full_plans_of(case: Case, cost: float) -> list[str]:
@@ -124,20 +134,30 @@ def measure_block(case: Case, seeds: Sequence[int]) -> dict[str, NDArray[np.floa
     plans = plans_of(case)
     names = [*plans, *(other for cost in plans.values() for other in full_plans_of(case, cost))]
     names += [f"dpmpp_2m:{count}" for count in EVALUATIONS]
+    names += [f"{solver}:{count}" for count in EQUAL_TIME.get(case.name, {}).values() for solver in SOLVERS]
     return {name: case.psnr(name, seeds) for name in dict.fromkeys(names)}
 
 
 def rows_of(case: Case, values: dict[str, NDArray[np.float64]]) -> list[Row]:
-    """The rows of a case, from the PSNR [seeds] of each plan."""
-    rows = []
-    for name, cost in plans_of(case).items():
-        other = max(full_plans_of(case, cost), key=lambda each: float(values[each].mean()))
-        difference = values[name] - values[other]
-        error = float(difference.std(ddof=1) / len(difference) ** 0.5)
-        gain = (float(difference.mean()), error)
-        found = (float(values[name].mean()), other, float(values[other].mean()))
-        rows.append(Row(case.name, name, cost, *found, gain, len(difference)))
-    return rows
+    """The rows of a case at equal work, from the PSNR [seeds] of each plan."""
+    return [compare(case, values, plan, cost) for plan, cost in plans_of(case).items()]
+
+
+def rows_of_equal_time(case: Case, values: dict[str, NDArray[np.float64]]) -> list[Row]:
+    """The rows of a case at equal time; empty if its time was not measured."""
+    found = []
+    for steps, count in EQUAL_TIME.get(case.name, {}).items():
+        found += [compare(case, values, f"{solver}:{steps}+{OF_ALL_SOLVERS}", count) for solver in SOLVERS]
+    return found
+
+
+def compare(case: Case, values: dict[str, NDArray[np.float64]], plan: str, cost: float) -> Row:
+    """Return a row: a plan with light steps, and the best plan of full steps of this cost."""
+    other = max(full_plans_of(case, cost), key=lambda each: float(values[each].mean()))
+    difference = values[plan] - values[other]
+    error = float(difference.std(ddof=1) / len(difference) ** 0.5)
+    found = (float(values[plan].mean()), other, float(values[other].mean()))
+    return Row(case.name, plan, cost, *found, (float(difference.mean()), error), len(difference))
 
 
 def part(case: Case, values: dict[str, NDArray[np.float64]]) -> str:
@@ -147,19 +167,21 @@ def part(case: Case, values: dict[str, NDArray[np.float64]]) -> str:
     rows = rows_of(case, values)
     full = ", ".join(f"`dpmpp_2m:{count}` {values[f'dpmpp_2m:{count}'].mean():.1f} dB" for count in EVALUATIONS)
     about = f"Cut {features.cut}, {features.share:.1%} of the work, {rows[0].seeds} seeds. All steps full: {full}."
-    lines = [
-        (
-            f"`{row.plan}`",
-            f"{row.cost:.1f}",
-            f"{row.psnr:.1f}",
-            f"`{row.other}`",
-            f"{row.other_psnr:.1f}",
+    tables = [table(("plan", "cost", *HEAD), lines_of(rows))]
+    if at_equal_time := rows_of_equal_time(case, values):
+        tables += ["At equal time, in full steps:", table(("plan", "time", *HEAD), lines_of(at_equal_time))]
+    return "\n\n".join([textwrap.fill(about, WIDTH, break_on_hyphens=False), *tables])
+
+
+def lines_of(rows: Sequence[Row]) -> list[list[str]]:
+    """The lines of a table."""
+    return [
+        [
+            *(f"`{row.plan}`", f"{row.cost:.1f}", f"{row.psnr:.1f}", f"`{row.other}`", f"{row.other_psnr:.1f}"),
             f"{row.gain[0]:+.1f} ± {row.gain[1]:.1f}",
-        )
+        ]
         for row in rows
     ]
-    head = ("plan", "cost", "PSNR, dB", "best full plan of that cost", "PSNR, dB", "difference")
-    return f"{textwrap.fill(about, WIDTH, break_on_hyphens=False)}\n\n{table(head, lines)}"
 
 
 def main() -> None:

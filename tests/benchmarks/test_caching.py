@@ -5,7 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.caching import EVALUATIONS, LIGHT_STEPS, SOLVERS, Case, full_plans_of, part, plans_of, rows_of
+from benchmarks import caching
+from benchmarks.caching import (
+    EVALUATIONS,
+    LIGHT_STEPS,
+    SOLVERS,
+    Case,
+    full_plans_of,
+    part,
+    plans_of,
+    rows_of,
+    rows_of_equal_time,
+)
 from fewstep.runtime.sampling.loading import load
 
 
@@ -35,6 +46,17 @@ def test_the_best_plan_of_full_steps_is_compared_seed_by_seed(case: Case) -> Non
     assert row.gain == pytest.approx((-2.0, 1.0))
     values |= {f"dpmpp_2m:{count}": np.array([30.0, 30.0]) for count in EVALUATIONS}
     assert "| 22.0 | `unipc_2:" in part(case, values) and "-2.0 ± 1.0 |" in part(case, values)
+
+
+def test_at_equal_time_the_full_plans_have_the_measured_number_of_steps(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "EQUAL_TIME", {"skipping": {10: 7}})
+    values = {plan: np.array([20.0, 24.0]) for plan in plans_of(case)}
+    values |= {each: np.array([19.0, 21.0]) for each in full_plans_of(case, 7)} | {"ipndm:7": np.array([25.0, 27.0])}
+    rows = rows_of_equal_time(case, values)
+    assert [row.plan for row in rows] == [f"{solver}:10+every(linear=True)" for solver in SOLVERS]
+    assert {(row.cost, row.other, row.gain) for row in rows} == {(7, "ipndm:7", (-4.0, 1.0))}
 
 
 def test_what_was_sampled_is_kept(case: Case) -> None:

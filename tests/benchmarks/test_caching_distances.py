@@ -1,0 +1,41 @@
+"""FD of plans with light steps: which full plans they are compared with, and the differences in the table."""
+
+import numpy as np
+
+from benchmarks.caching import EQUAL_TIME, OF_ALL_SOLVERS
+from benchmarks.caching_distances import EQUAL_WORK, MEMBERS, STEPS, lines_of, part, plans_of
+
+
+def test_both_denoisers_of_cifar10_are_measured() -> None:
+    assert list(MEMBERS) == ["cifar10_dit", "cifar10"]
+    assert {*MEMBERS} == {*EQUAL_WORK} == {*EQUAL_TIME}
+
+
+def test_a_plan_with_light_steps_is_next_to_full_plans_of_its_work_and_of_its_time() -> None:
+    plans = plans_of("cifar10", 50)
+    assert plans[:4] == [
+        "dpmpp_2m:50+every",
+        f"dpmpp_2m:50+{OF_ALL_SOLVERS}",
+        f"unipc_2:50+{OF_ALL_SOLVERS}",
+        "dpmpp_2m:50",
+    ]
+    assert plans[4:] == [f"{solver}:{count}" for count in (29, 31) for solver in ("dpmpp_2m", "unipc_2", "ipndm")]
+
+
+def test_equal_time_has_no_fewer_steps_than_equal_work() -> None:
+    assert all(EQUAL_TIME[model][steps] >= EQUAL_WORK[model][steps] for model in MEMBERS for steps in STEPS)
+
+
+def test_differences_are_of_equal_parts_of_the_samples() -> None:
+    values = {plan: np.array([10.0, 20.0]) for plan in plans_of("cifar10", 20)}
+    values["dpmpp_2m:20+every"] = np.array([31.0, 43.0])
+    line = next(lines_of("cifar10", values))
+    assert line == ["`dpmpp_2m:20+every`", "37.0 ± 6.0", "+22.0 ± 1.0", "11, equal work", *["+22.0 ± 1.0"] * 3]
+
+
+def test_steps_without_figures_have_no_lines() -> None:
+    values = {plan: np.array([10.0, 20.0]) for plan in plans_of("cifar10", 20)}
+    assert len(list(lines_of("cifar10", values))) == 6
+    assert part("cifar10", values, 128).startswith(
+        "`cifar10`, 128 samples. All steps full: `dpmpp_2m:20` 15.0 ± 5.0.\n"
+    )
