@@ -50,6 +50,6 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
     if branches and not any(UNCOND in step.branches for step in plan.steps):
         given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
         raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
-    if options.prompts and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+    if any(options.prompts) and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
         LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
     return plan

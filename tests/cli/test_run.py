@@ -218,6 +218,17 @@ def test_rows_that_are_repeated_are_reported(
     assert "4 rows of condition 'class' for 6 samples: the rows are repeated" in caplog.text
 
 
+@pytest.mark.parametrize(("prompt", "warns"), [("a cat", True), ("", False)])
+def test_only_a_prompt_with_words_asks_for_guidance(
+    prompt: str, warns: bool, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    run(RunOptions(with_companions(tiny_bundle), prompt=(prompt,), output=tmp_path / "x.npy"))
+    assert ("no --guidance given" in caplog.text) == warns
+
+
 @pytest.mark.parametrize(("rows", "samples"), [(20, 20), (3, 3), (1, 16)])
 def test_the_rows_of_a_file_of_a_condition_are_sampled(
     rows: int, samples: int, tiny_bundle: Path, tmp_path: Path

@@ -1,10 +1,11 @@
-"""The commands that lab/compositions.md has for published methods: their options, plans and guidance are
-known."""
+"""The commands that docs/samplers.md has for published methods: their options, plans and guidance are known."""
 
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from fewstep.runtime.sampling.request import RunSettings
 from tests.docs import verbs_page
 from tests.export.sources.diffusers import test_picture_first as picture_first
 
-PAGE = Path(__file__).parents[2] / "lab/compositions.md"
-ZOO = PAGE.parent / "zoo"
+ROOT = Path(__file__).parents[2]
+PAGE, ZOO = ROOT / "docs/samplers.md", ROOT / "lab/zoo"
 UNTRAINED = f"""
 import sys
 sys.path.append({str(ZOO)!r})
@@ -56,7 +57,7 @@ def test_the_command_of_a_method_is_understood(method: str, command: str) -> Non
     values = dict(zip(words, words[1:]))
     if not isinstance(parse_plan_text(values["--plan"]), SchedulerReference):
         assert parse_plan_name(values["--plan"]).solver  # UserError for a solver that is not known
-    assert ".npy" not in command or values["-o"].endswith(".npy")  # latents and spectrograms are no pictures
+    assert "y=@noisy.npy" not in command or values["-o"].endswith(".npy")  # spectrograms are no pictures
     assert "--guidance" not in values or from_text(values["--guidance"]) == CfgPlusPlus(0.6)
 
 
@@ -78,9 +79,13 @@ def test_lotus_d_in_python_has_arguments_of_sample() -> None:
     assert named == ["given", "strength", "renoise"] and {*named} <= {*RunSettings.__annotations__}
 
 
-def run_commands(method: str) -> None:
-    commands = [shlex.split(command)[1:] for each, command in COMMANDS if each.startswith(method)]
-    assert commands and [main(command) for command in commands] == [0] * len(commands)
+def run_commands(method: str, replaced: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Run the commands of a method, with parts of their text replaced."""
+    commands = [command for each, command in COMMANDS if each.startswith(method)]
+    for old, new in replaced.items():
+        assert old in commands[0]
+        commands = [command.replace(old, new) for command in commands]
+    assert commands and [main(shlex.split(command)[1:]) for command in commands] == [0] * len(commands)
 
 
 def write_latents(folder: Path) -> None:
@@ -114,7 +119,7 @@ def test_a_command_of_depth_runs(
     if method == "Marigold":  # its empty prompt has two tokens
         np.save("text.npy", picture_first.TEXT[:, :2])
     picture_first.open_folder(tmp_path, pipeline, 8, takes_task=takes_task)
-    run_commands(method)
+    run_commands(method, {'-p ""': "-c text=@text.npy", "depth.png": "depth.npy"})  # a folder of the U-Net alone
     assert np.isfinite(np.load("depth.npy")).all()
 
 
