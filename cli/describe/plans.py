@@ -11,7 +11,7 @@ from fewstep.cli.tables import multiline_cell, table
 from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import TokenPlan
-from fewstep.report.drawing.plan_view import step_equations
+from fewstep.report.drawing.plan_view import sample_equation, start_equations, step_equations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +70,9 @@ def step_table(plan: AnyPlan) -> Table:
 
 
 def _steps(plan: Plan) -> Table:
-    rows = list[tuple[RenderableType, ...]]()
+    rows: list[tuple[RenderableType, ...]] = [("", "start", "", "", "", multiline_cell(start_equations(plan)))]
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
         rows.append((str(index + 1), *place, format_lambda(step.lam), multiline_cell(step_equations(plan, index))))
+    rows.append(("", "end", "", "", "", sample_equation(plan)))
     return table(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))

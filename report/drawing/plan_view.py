@@ -122,6 +122,19 @@ def _compile_for_bundle(
     return plan_for(bundle, body, reference, guidance, {"shaping": defaults.shaping})
 
 
+def start_equations(plan: Plan) -> Iterator[str]:
+    """Yield the rows of the state before the first step: sums of given tensors and of the draws z0, z1, ..."""
+    columns = [*plan.given, *(f"z{draw}" for draw in plan.start_draws)]
+    for row, coefficients in enumerate(plan.start):
+        tensors = [term for term in plan.start_terms if term.row == row]
+        yield f"S{row} = {format_combination(coefficients, columns, tensors)}"
+
+
+def sample_equation(plan: Plan) -> str:
+    """Return the sample as a combination of the state after the last step."""
+    return f"sample = {format_combination(plan.output, [f'S{row}' for row in range(plan.rows)])}"
+
+
 def step_equations(plan: Plan, index: int) -> Iterator[str]:
     """Yield the equations of step `index`: the network's input u, and each row of the next state. The name of a network
     other than the denoiser precedes them.

@@ -17,7 +17,13 @@ from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.report.drawing.plan_plot import draw_plan
-from fewstep.report.drawing.plan_view import LAGS, extract_recurrence, format_combination, step_equations
+from fewstep.report.drawing.plan_view import (
+    LAGS,
+    extract_recurrence,
+    format_combination,
+    start_equations,
+    step_equations,
+)
 from fewstep.runtime import load
 from tests.cli.conftest import Command
 from tests.refusals import Words, assert_refusal
@@ -157,3 +163,15 @@ def test_the_headline_of_a_plan_has_the_limits_of_its_clip(tmp_path: Path, fewst
     file = tmp_path / "plan.json"
     file.write_bytes(encode(compile_plan("ddim:2", LINEAR, shaping=Clip(-1.5, 1.5))))
     assert ", clipped to [-1.5, 1.5]: 2 evaluations" in fewstep("plan", "--show", file).out
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"), [(None, ["S0 = z0", "S1 = 0"]), (0.5, ["S0 = 0.2803 image + 0.9599 z0"])]
+)
+def test_the_start_is_noise_or_a_noised_image(strength: float | None, expected: list[str]) -> None:
+    assert [*start_equations(compile_plan("dpmpp_2m:4", LINEAR, strength=strength))] == expected
+
+
+def test_the_table_begins_with_the_start_and_ends_with_the_sample(fewstep: Command) -> None:
+    lines = [" ".join(line.split()) for line in fewstep("plan", "--show", "ddim:2").out.splitlines()]
+    assert "start S0 = z0" in lines[3:5] and "end sample = S0" in lines[-2:]

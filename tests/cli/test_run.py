@@ -225,7 +225,10 @@ def test_only_a_prompt_with_words_asks_for_guidance(
     pytest.importorskip("tokenizers")
     from tests.runtime.text_bundle import with_companions
 
-    run(RunOptions(with_companions(tiny_bundle), prompt=(prompt,), output=tmp_path / "x.npy"))
+    bundle = with_companions(tiny_bundle)
+    label, text = open_bundle(bundle).manifest.conditions
+    guided = change_bundle(bundle, {}, conditions=(label, msgspec.structs.replace(text, null=0.0)))
+    run(RunOptions(guided, prompt=(prompt,), output=tmp_path / "x.npy"))
     assert ("no --guidance given" in caplog.text) == warns
 
 
