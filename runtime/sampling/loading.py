@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Backend, LoadedGraph, find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
@@ -96,9 +96,23 @@ def _load_networks(
         return DenoiserNetworks({DENOISER: _load_network(parts[DENOISER], bodies[DENOISER], backend)})
     open_ones, loaded = Networks(resident), {}
     for name, part in parts.items():
-        opened = partial(LazyGraph, network=name, networks=open_ones)
+        opened = partial(_open_lazily, parts=parts, network=name, open_ones=open_ones)
         loaded[name] = _load_network(part, bodies[name], backend, opened)
     return DenoiserNetworks(loaded)
+
+
+def _open_lazily(
+    bundle: Bundle, graph: str, backend: Backend, *, parts: Mapping[str, Bundle], network: str, open_ones: Networks
+) -> LazyGraph:
+    """Return a graph of a network that is loaded at its first call.
+
+    A prologue or conditioner of several networks, such as a full and a light one, belongs to the first of them, so that
+    its weights are in memory once.
+    """
+    if graph in RUN_ONCE:
+        entry = find_graph(bundle, graph)
+        network = next(name for name, part in parts.items() if getattr(part.manifest, graph) == entry)
+    return LazyGraph(bundle, graph, backend, network, open_ones)
 
 
 def _open_whole_runs(files: Sequence[Path | str], loaded: DenoiserNetworks, backend: Backend) -> "WholeRuns":

@@ -20,6 +20,7 @@ from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Carry
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
@@ -215,3 +216,10 @@ def test_inspect_names_the_cut_and_the_light_network(exported_light: Path, capsy
     assert main(["inspect", str(exported_light)]) == 0
     printed = capsys.readouterr().out
     assert "returns features [24, 8, 8] of the cut depth1" in printed and "network light, for light steps" in printed
+
+
+def test_both_networks_share_one_prologue_in_memory(exported_light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = list[str](), OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, *given: opened.append(given[1]) or real(self, *given))
+    load(exported_light).sample("ddim:4+every", [0], {"class": [1]})
+    assert sorted(opened) == ["float32", "float32", "prologue"]
