@@ -10,6 +10,7 @@ The first field without a default is the command's argument. Every other field i
   commas. The option may also be given several times.
 - `{"choices": function}` appends to the help the names that the function returns.
 - `{"expert": True}` shows the option only in --help-all.
+- `{"sets": names}`: a flag that sets other options. They are refused with it, also at their defaults.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from fewstep.runtime.options import option_fields
 from fewstep.runtime.progress import Progress
 
 DRY_RUN_HELP = "Check everything and print the work to do, without doing it."
+CONTEXT = "context"  # the parameter in which typer passes where values come from
 Verb = Callable[[Any, Progress], Outcome]
 DryRun = Callable[[Any], Outcome]
 
@@ -56,7 +58,13 @@ def make_command(
     if dry_run is not None:
         parameters.append(flag_parameter("dry_run", ("--dry-run",), DRY_RUN_HELP))
 
+    if any("sets" in field.metadata for field in fields):
+        parameters.append(inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+
     def run(**values: Any) -> None:
+        for field in fields:
+            if "sets" in field.metadata and values[field.name]:
+                _refuse_options_on_command_line(values[CONTEXT], field)
         options = options_type(
             **{field.name: _convert_value(field, values[field.name], hints[field.name]) for field in fields}
         )
@@ -64,6 +72,14 @@ def make_command(
 
     run.__doc__ = _summary(options_type)
     return set_parameters(run, [*parameters, *manner_parameters()])
+
+
+def _refuse_options_on_command_line(context: typer.Context, flag: "dataclasses.Field[Any]") -> None:
+    """Raise UserError if the command line has an option that a flag sets."""
+    for name in flag.metadata["sets"]:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"--{flag.name} already sets --{name}", f"leave out --{name} or --{flag.name}")
 
 
 def set_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:

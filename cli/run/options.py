@@ -87,7 +87,7 @@ class RunOptions(BundleOptions):
     threads: int = 0
     backend: str = CPU
     whole_run: tuple[str, ...] = field(default=(), metadata={"whole": True})
-    chosen: bool = False
+    chosen: bool = field(default=False, metadata={"sets": OF_A_CHOICE})
 
     def __post_init__(self) -> None:
         super().__post_init__()

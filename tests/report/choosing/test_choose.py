@@ -164,8 +164,9 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert main([*line, "--chosen", "--json"]) == 0
     assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
     assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
-    assert main([*line, "--chosen", "--precision", "int8"]) != 0
-    assert "--chosen already sets --precision; leave out --precision or --chosen" in capsys.readouterr().err
+    for name, value in (("precision", "int8"), ("precision", "float32"), ("backend", "onnxruntime"), ("threads", "0")):
+        assert main([*line, "--chosen", f"--{name}", value]) != 0  # at its default too
+        assert f"--chosen already sets --{name}; leave out --{name} or --chosen" in capsys.readouterr().err
 
 
 def test_the_winner_is_baked_with_its_plan_body_and_guidance(
