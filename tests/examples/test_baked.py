@@ -196,8 +196,9 @@ def test_a_boolean_condition_in_node(boolean_case: tuple[Path, np.ndarray], tmp_
 def check_boolean(program: list[str | Path], case: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
     """The samples equal Python's, and a value between 0 and 1 gives one line."""
     file, expected = case
-    found = run([*program, file, output, "mask=1"], expected, output, **how)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    for value in ("1", "True"):
+        found = run([*program, file, output, f"mask={value}"], expected, output, **how)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     done = subprocess.run([*map(str, [*program, file, output, "mask=0.5", 0])], capture_output=True, text=True, **how)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith(f"{file}: mask is bool")

@@ -73,8 +73,7 @@ std::vector<std::string> condition_names(Ort::Session& session) {
     return names;
 }
 
-Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds,
-    const std::map<std::string, double>& conditions) {
+Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, const Conditions& conditions) {
     const auto names = input_names(session);
     const bool is_tokens = names[0] == "ids";  // the first input of other runs is noise
     auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
@@ -135,8 +134,8 @@ int check(Ort::Session& session) {
         return std::strtod(about.c_str() + behind(about, key, sample), nullptr);
     };
     const auto seed = static_cast<std::uint64_t>(number("\"seed\":"));
-    std::map<std::string, double> conditions;
-    for (const auto& name : condition_names(session)) conditions[name] = number(("\"" + name + "\":").c_str());
+    Conditions conditions;
+    for (const auto& name : condition_names(session)) conditions[name] = {number(("\"" + name + "\":").c_str()), false};
     const auto samples = sampled(session, {seed}, conditions);
 
     const auto values = list(about, "\"values\":[", sample);
