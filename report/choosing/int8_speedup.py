@@ -92,8 +92,8 @@ def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
     milliseconds = _time_step(bundle, FLOAT, BF16, threads)
     if milliseconds is not None:
         LOG.warning(
-            "float32 in bf16 on OpenVINO takes %.0f ms a step here without a calibration: fewstep run %s --backend %s",
-            *(milliseconds, quote_path(bundle.path), BF16),
+            "float32 in bf16 on OpenVINO takes %s ms a step here without a calibration: fewstep run %s --backend %s",
+            *(_format_digits(milliseconds), quote_path(bundle.path), BF16),
         )
     return milliseconds
 
@@ -119,8 +119,14 @@ def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, thr
     wins = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
     hint = "" if ratio >= WORTH else f"; compare samples: fewstep run {quote_path(bundle.path)} --backend {BF16}"
     return (
-        f"{wins}: a step of {body} takes {known[body]:.0f} ms, and of float32 in bf16 on OpenVINO {bf16:.0f} ms{hint}",
+        f"{wins}: a step of {body} takes {_format_digits(known[body])} ms, "
+        f"and of float32 in bf16 on OpenVINO {_format_digits(bf16)} ms{hint}",
     )
+
+
+def _format_digits(milliseconds: float) -> str:
+    """Return a whole number from 10 on, and two digits below."""
+    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"
 
 
 def _cpu_backend(target: str) -> str:

@@ -113,6 +113,11 @@ def test_a_large_network_is_timed_in_bf16_before_its_calibration(large: Path, ca
     assert "float32 in bf16 on OpenVINO takes 300 ms a step here without a calibration" in caplog.text
 
 
+@pytest.mark.parametrize(("milliseconds", "text"), [(0.0341, "0.034"), (3.46, "3.5"), (12.4, "12"), (1234.5, "1234")])
+def test_a_time_below_ten_has_two_digits(milliseconds: float, text: str) -> None:
+    assert int8_speedup._format_digits(milliseconds) == text
+
+
 @pytest.mark.parametrize(("free", "timed"), [(1999, False), (2000, True)])
 def test_a_large_network_is_timed_if_its_weights_fit_memory_twice(
     large: Path, monkeypatch: pytest.MonkeyPatch, free: int, timed: bool
