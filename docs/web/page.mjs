@@ -22,8 +22,9 @@ function draw(values, place, [height, width]) {
 
 const received = {
   loading: ({ share }) => { element("progress").value = share; },
-  ready: ({ condition, names, low }) => {
+  ready: ({ model, condition, names, low }) => {
     isReady = true;
+    element("model").textContent = model;
     element("name").textContent = condition;
     const chosen = element("condition").value;
     element("condition").replaceChildren(...names.map((name, place) => new Option(name, low + place)));

@@ -75,7 +75,7 @@ async function load({ engine, network, compare = true }) {
   about = JSON.parse(new TextDecoder().decode(await read("expected.json")));
   run = await (network === WHOLE ? openWhole() : openSteps(network, engine));
   if (compare) await agreement(network === WHOLE ? about.seeds.length : 1, about.samples[network]);
-  postMessage({ kind: "ready", condition: about.condition, names: about.names, low: about.low });
+  postMessage({ kind: "ready", model: about.model, condition: about.condition, names: about.names, low: about.low });
 }
 
 async function sample({ seed, value, count, previews }) {

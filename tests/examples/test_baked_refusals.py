@@ -91,18 +91,30 @@ def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "page").exists()
 
 
-def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_path: Path) -> None:
-    """The page shows one list of choices for each condition."""
-    runtime = tmp_path / "onnxruntime-web/dist"
+def refusal_by_the_maker_of_the_page(folder: Path, bundle: Path) -> str:
+    """Return the line with which web.py refuses a bundle, with empty files of onnxruntime-web."""
+    runtime = folder / "onnxruntime-web/dist"
     runtime.mkdir(parents=True)
     for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
         (runtime / name).touch()
     for name in ("ort-wasm-simd-threaded", "ort-wasm-simd-threaded.asyncify"):
         (runtime / f"{name}.mjs").touch()
         (runtime / f"{name}.wasm").touch()
-    export(ExportOptions(f"{labelled_denoiser.__file__}:make", tmp_path / "bundle", verify="quick"))
-    command = [sys.executable, str(EXAMPLES / "web.py"), *map(str, (tmp_path / "bundle", tmp_path, tmp_path / "page"))]
+    command = [sys.executable, str(EXAMPLES / "web.py"), *map(str, (bundle, folder, folder / "page"))]
     (line,) = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    return line
+
+
+def test_the_maker_of_the_page_names_the_command_of_a_body_that_is_missing(tiny_bundle: Path, tmp_path: Path) -> None:
+    line = refusal_by_the_maker_of_the_page(tmp_path, tiny_bundle)
+    assert "has no body int8-cpu-x86-7bit; make it: fewstep calibrate " in line
+    assert line.endswith(" --plan dpmpp_2m:8 --guidance 2 --target cpu-x86-7bit")
+
+
+def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_path: Path) -> None:
+    """The page shows one list of choices for each condition."""
+    export(ExportOptions(f"{labelled_denoiser.__file__}:make", tmp_path / "bundle", verify="quick"))
+    line = refusal_by_the_maker_of_the_page(tmp_path, tmp_path / "bundle")
     assert line.endswith("a whole number between limits; " + f"{tmp_path}/bundle has conditions: label, strength")
 
 

@@ -22,7 +22,7 @@ from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.draws import draw_input
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.bake.parts.write_parts import write_parts
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -46,6 +46,7 @@ SEEDS = (0, 1, 2, 3)
 def main(bundle: Path, node_modules: Path, folder: Path) -> None:
     runtime = runtime_files(node_modules)
     condition = only_condition(bundle)
+    check_body(bundle)
     names = condition.labels or [str(number) for number in range(int(condition.low), int(condition.high) + 1)]
     values = [int(condition.low) + place * (len(names) - 1) // (len(SEEDS) - 1) for place in range(len(SEEDS))]
     (folder / "ort").mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,7 @@ def main(bundle: Path, node_modules: Path, folder: Path) -> None:
         write_parts(replace(parts, parts=True, output=folder / name))
         samples[name] = sample_by_file(parts, {condition.name: values[:1]})
     expected = {
+        "model": f"The denoiser {open_bundle(bundle).manifest.name} along {PLAN} with guidance of weight {GUIDANCE:g}",
         "shape": samples["int8"].shape[1:],
         "condition": condition.name,
         "names": names,
@@ -98,6 +100,13 @@ def only_condition(bundle: Path) -> Condition:
         names = ", ".join(each.name for each in conditions) or "none"
         sys.exit(f"the page chooses one condition, a whole number between limits; {bundle} has conditions: {names}")
     return whole[0]
+
+
+def check_body(bundle: Path) -> None:
+    """Exit with the command that makes the int8 body of the page, if the bundle lacks it."""
+    if BODY not in open_bundle(bundle).manifest.bodies:
+        calibrate = f"fewstep calibrate {quote_path(bundle)} --plan {PLAN} --guidance {GUIDANCE:g}"
+        sys.exit(f"{bundle} has no body {BODY}; make it: {calibrate} --target {BODY.removeprefix('int8-')}")
 
 
 def runtime_files(node_modules: Path) -> tuple[Path, ...]:
