@@ -41,9 +41,8 @@ HOW = (
     " system does not pay if its control is as good in half the evaluations. Other figures have no margin.",
     "A figure that compares with data has to get better with steps: of the network's own sampler, of ours and of the"
     " control's. The first table has what it gains from few to many steps of each. Many are three times as many, or the"
-    " published number; for a fitted plan, they are of the solver that it approaches. Where many steps are surely"
-    " worse, no line has the figure. Searches whose aim the figure is are exempt, next to controls of as many steps or"
-    " of the best number of them by other seeds, 40 at most.",
+    " published number. Where many steps are surely worse, no line has the figure. Searches whose aim the figure is are"
+    " exempt, next to controls of as many steps or of the best number of them by other seeds, 40 at most.",
 )
 DIRECTIONS_HEADER = ("network", "figure", "guidance", "few steps", "many steps", "gain", "seeds", "judges")
 

@@ -1,8 +1,10 @@
 """Claims about systems that begin elsewhere than at white noise, or sample in parts: edits, starts, chains, windows."""
 
 import math
+from collections.abc import Mapping
 from functools import cache, partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,12 @@ def inpaint(s: Setting, evaluations: int, again: int = 0) -> Floats:
     last = max(evaluations - 2 * again - 1, again)
     plan = s.sampler.compile(f"ddpm:{last + 1}", 1.0)
     travel = time_travel(plan, 3, between=(last - again, last)) if again else plan
-    return s.sample(travel, hold=Hold(s.known, upper(s), fresh=True))
+
+    def hold_upper(part: Setting) -> Mapping[str, Any]:
+        at = s.seeds.index(part.seeds.start)
+        return {"hold": Hold(s.known[at : at + len(part.seeds)], upper(s), fresh=True)}
+
+    return s.sample(travel, hold_upper)
 
 
 def upper(s: Setting) -> Floats:
@@ -76,7 +83,12 @@ RCFG = {"fashion_mnist": 3.0, "cifar10": 1.4}
 def from_picture(s: Setting, steps: float, strength: float = 0.8, guidance: Guidance | float | None = None) -> Floats:
     """Image-to-image, which also keeps the layout."""
     plan = f"ddim:{max(round(steps / strength), 1)}"
-    return s.sample(plan, guidance=guidance, given={"image": s.picture}, strength=strength)
+
+    def given_picture(part: Setting) -> Mapping[str, Any]:
+        at = s.seeds.index(part.seeds.start)
+        return {"given": {"image": s.picture[at : at + len(part.seeds)]}}
+
+    return s.sample(plan, given_picture, guidance=guidance, strength=strength)
 
 
 def story(s: Setting) -> Floats:

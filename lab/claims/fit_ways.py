@@ -23,13 +23,12 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.request import denoiser_facts
-from lab.claims.claim import SHIPPED, StepPair, Way, claims, plan, step_pair
+from lab.claims.claim import SHIPPED, Way, claims, near, plan
 from lab.claims.settings import Setting, W, export_source, sampler_of
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # number of seeds of a search; competing plans are scored on the first ones
 JUDGED = 16  # number of seeds on which `fewstep fit` accepts a plan
-# The best plan of `fashion_mnist` by fitting.md, where the searches begin too, and the same solver in many steps
-BEST, MANY_STEPS = (f"unipc_2:{steps}@arctan(power=1.5)" for steps in (STEPS, 3 * STEPS))
+BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by fitting.md, where the searches begin too
 
 
 @lru_cache
@@ -80,18 +79,12 @@ def of_literature(method: str) -> Way:
     return lambda s: s.sample(_search_plan(s.sampler.bundle.path, method))
 
 
-def fitted_steps(name: str, way: Way) -> StepPair:
-    """Return the pair of a fitted plan and of the solver of `BEST` in many steps, which fits approach."""
-    return StepPair(f"{name}:{STEPS}", MANY_STEPS, way, plan(MANY_STEPS, W), W)
-
-
+# By PSNR to the teacher: FD to the data of `fewstep fit` is 32 ± 6 lower than that of `unipc_2` in 15 steps, by 128
+# seeds, so it rewards what a fit does besides coming nearer to many steps
 CLAIMS = [
     claim
     for system, method in (("AutoDiffusion", "auto_diffusion"), ("S³", "solver_search"), ("OLSS", "olss"),
                            ("DC-Solver", "compensation"), ("analytical teleportation", "teleportation"))
-    for claim in claims(system, "nearer to the data in 5 steps", 10, of_literature(method), SHIPPED[:1],
-                        {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)}, guidance=W,
-                        own_steps=fitted_steps(method, of_literature(method)),
-                        steps={"the best plan": step_pair(BEST, MANY_STEPS, W),
-                               "fewstep fit": fitted_steps("fitted", shipped_fit)})
+    for claim in claims(system, "nearer to many steps in 5 steps", 10, of_literature(method), SHIPPED[:1],
+                        {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)}, (near(),))
 ]  # fmt: skip

@@ -55,10 +55,13 @@ BEST_STRONG = {"convnext_v_cosine": "deis_log_rho_2:8@arctan", "dit_flow": "unip
 DAMPED = ("ddim", "ipndm", "dpmpp_2m")  # controls of momentum
 PLMS = "ghvb(beta=1)"  # PLMS of order 2, that of `ghvb`, `hb` and `nesterov` by default; `ipndm` has order 4
 FIVE, RESSHIFT = step_pair("dpmpp_2m:5", "dpmpp_2m:15", 1.0), step_pair("resshift:4", "resshift:15")
-# The published number of steps and a third of it, and the best plan
-SGMSE = step_pair("sgmse:10@linspace", "sgmse:30@linspace")
-BEST_OF_SGMSE = step_pair("dpmpp_2m_sde:6", "dpmpp_2m_sde:30")
+SGMSE = step_pair("sgmse:10@linspace", "sgmse:30@linspace")  # the published number of steps and a third of it
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
+# Of 20 plans of 6 evaluations on 96 seeds from 20 000 on, the two of the largest SI-SDR along which it does not fall:
+# MRS's for the SDE, and another form of it. It falls along `dpmpp_2m_sde`, `ddpm`, `dpmpp_sde` and each one for the ODE
+OF_SGMSE, SECOND = MRS["MRS of the SDE"] + ":6", "dpmpp_2m_sde:6@linspace"
+BEST_OF_SGMSE = step_pair(OF_SGMSE, MRS["MRS of the SDE"] + ":30")
+SECOND_OF_SGMSE = step_pair(SECOND, "dpmpp_2m_sde:30@linspace")
 
 
 def tune_skips(s: Setting) -> Floats:
@@ -194,8 +197,8 @@ CLAIMS = [
             steps={f"resshift at {few}": step_pair(f"resshift:{few}", "resshift:15") for few in (4, 5)}),
         *claims(system, "few evaluations of a restorer do", 6, plan(f"{solver}:6"), SPOKEN, {
             "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")), "sgmse": (6, plan("sgmse:3@linspace")),
-            "the best plan": (6, plan("dpmpp_2m_sde:6"))}, (SOUND,),
+            "dpmpp_2m_sde on linspace": (6, plan(SECOND))}, (SOUND,),
             network=step_pair(f"{solver}:6", f"{solver}:30"), own_steps=step_pair(f"{solver}:6", f"{solver}:30"),
             steps={"sgmse, 60 evaluations": SGMSE, "sgmse": step_pair("sgmse:3@linspace", "sgmse:30@linspace"),
-                   "the best plan": BEST_OF_SGMSE}))],
+                   "dpmpp_2m_sde on linspace": SECOND_OF_SGMSE}))],
 ]  # fmt: skip

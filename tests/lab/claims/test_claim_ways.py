@@ -134,7 +134,7 @@ def test_the_best_of_two_with_guidance_has_as_many_evaluations(system: str, monk
 
 @pytest.mark.parametrize(("model", "weight"), [("fashion_mnist", 3.0), ("cifar10", 1.4)])
 def test_residual_guidance_has_as_many_evaluations_as_two_branches(model: str, weight: float, tiny: Setting) -> None:
-    setting: Any = SimpleNamespace(source=model, picture=0, sample=lambda plan, **options: (plan, options))
+    setting: Any = SimpleNamespace(source=model, picture=0, sample=lambda plan, _, **options: (plan, options))
     (claim,) = claims_of("StreamDiffusion RCFG")
     ours, theirs = claim.ours(setting), claim.plain(setting, claim.evaluations)
     assert (ours[1]["guidance"], theirs[1]["guidance"]) == (Residual(weight), 6.0)
@@ -244,3 +244,13 @@ def test_si_sdr_is_the_ratio_of_a_signal_to_what_is_orthogonal_to_it() -> None:
         clean=first, sampler=SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(spectrogram=sound)))
     )
     np.testing.assert_allclose(scores.si_sdr(setting, second), 20.0, atol=0.01)
+
+
+def test_edits_of_more_seeds_than_a_batch_have_the_pictures_of_their_seeds(
+    tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directions need 128 seeds, and a batch has 64."""
+    made = [way(tiny) for way in (edit_ways.guide_by_two_branches, lambda s: edit_ways.inpaint(s, 4))]
+    monkeypatch.setattr("lab.claims.settings.BATCH", 3)
+    again = [way(tiny) for way in (edit_ways.guide_by_two_branches, lambda s: edit_ways.inpaint(s, 4))]
+    np.testing.assert_allclose(np.stack(made), np.stack(again), atol=1e-5)

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.distance_to_data import PARTS
 from lab.claims import claim_lines, directions, scores, shared_samples
-from lab.claims.claim import FD, LOG_P, SEAMS, Claim, Search, StepPair, claims, plan, step_pair
+from lab.claims.claim import FD, LOG_P, Claim, Search, StepPair, claims, plan, step_pair
 from lab.claims.claim_lines import Gain, Kept, Line, RefusedClaim
 from lab.claims.claims import CLAIMS, Found, measure, store
 from lab.claims.directions import (
@@ -54,6 +54,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(directions.BY_FIGURE, FD.name, lambda s, x: -x)
 
 
+TO_MEASURE = ("StreamDiffusion RCFG", "Any-Size-Diffusion")  # whose samplers are named, but not all measured yet
 FIVE, OTHER = step_pair("ddim:5", "ddim:15", 1.0), step_pair("unipc_2:5", "unipc_2:15", 1.0)
 
 
@@ -72,19 +73,22 @@ def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
     assert len(kept.lines) > 100
     for line in kept.lines:
         its = by_name[line.model, line.system, line.figure, line.control]
-        for place, pair in enumerate(pairs_of(line.model, its)):
+        for pair in pairs_of(line.model, its):
             found = known.get(key_of(line.model, its.figure, pair))
-            assert found is not None or place > 0 or its.figure == SEAMS, (str(line), pair.few)
+            assert found is not None or line.system in TO_MEASURE, (str(line), pair.few)
             assert found is None or not found.is_wrong, (str(line), pair.few)
 
 
 def test_each_kept_direction_is_of_a_claim_or_one_that_systems_md_states() -> None:
-    """The latter are FD of generators, which no claim has as its figure."""
+    """The latter are FD of generators that no claim has as its figure, and controls that were left out."""
     named = {
         key_of(model, each.figure, pair) for each in CLAIMS for model in each.models for pair in pairs_of(model, each)
     }
-    others = {(*each.key[:2], each.few) for each in claim_lines.load_kept().directions if each.key not in named}
-    assert others == {(name, "-FD", "ddim:20") for name in ("convnext_v_cosine", "dit_flow", "unet_epsilon_linear")}
+    others = {(each.network, each.few) for each in claim_lines.load_kept().directions if each.key not in named}
+    assert others == {
+        ("convnext_v_cosine", "ddim:20"), ("dit_flow", "ddim:20"), ("unet_epsilon_linear", "ddim:20"),
+        ("speech_ncsn", "dpmpp_2m_sde:6"), ("resfusion", "dpmpp_2m_sde:4"), ("fashion_mnist", "fitted:5"),
+    }  # fmt: skip
 
 
 def test_every_claim_by_a_figure_of_data_names_the_samplers_that_it_compares() -> None:
