@@ -89,6 +89,8 @@ def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
     """Compile the plan of a name for the schedule and prediction of the options."""
     if is_token_plan_name(name):
         raise UserError(f"plan '{name}' depends on the number of tokens", "name a token bundle by --bundle")
+    if name.light is not None:
+        raise UserError(f"plan '{name}' has light steps, which depend on the bundle", "name the bundle by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, names in (
         ("schedule", options.schedule, kinds),

@@ -88,6 +88,7 @@ def test_a_plan_of_a_file_is_shown_as_it_is(
     ("arguments", "names"),
     [
         (("--show", "ddim:2", "--list"), ("--show", "--list")),
+        (("--show", "ddim:2+every"), ("'ddim:2+every'", "depend on the bundle")),
         (("--show", "ddim:2", "--schedule", "cube"), "'cube'"),
         (("--show", "ddim:2", "--prediction", "vv"), "'vv'"),
         (("--plot", "ddim:2", "-o", "x.png"), "x.png"),
