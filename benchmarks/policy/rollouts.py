@@ -78,6 +78,17 @@ def run(
     clock_of: Callable[[float], VirtualClock] = VirtualClock,
 ) -> Iterator[Verdict]:
     """Yield the verdict of each episode when it ends. A `sampler` of None runs the experts."""
+    for course, solved in run_courses(contender, sampler, episodes, clock_of):
+        yield course.verdict(solved)
+
+
+def run_courses(
+    contender: Contender,
+    sampler: Sampler | None,
+    episodes: Sequence[Episode],
+    clock_of: Callable[[float], VirtualClock] = VirtualClock,
+) -> Iterator[tuple[Course, bool]]:
+    """Yield each episode when it ends, and whether it is solved."""
     clock = clock_of(contender.delay / RATE)
     waiting, running = list(episodes), list[Course]()
     idle: dict[str, list[Simulation]] = {task: [] for task in TASKS}
@@ -92,7 +103,7 @@ def run(
         for course in list(running):
             solved = course.move()
             if solved or len(course.seen) == LONGEST:
-                yield course.verdict(solved)
+                yield course, solved
                 idle[course.episode[0]].append(course.simulation)
                 running.remove(course)
         clock.advance(1 / RATE)

@@ -1,0 +1,80 @@
+"""Distillation of the benchmark's policy: the observations, the pairs, and the loss."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.policy import distill, rollouts
+from benchmarks.policy.simulator import TASKS
+from fewstep.models.training import generator_of
+from fewstep.plans.noise import normal_batch
+from tests.benchmarks.test_policy import Line, forward
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two episodes of each task, in which a policy that always moves on needs 20 ticks."""
+    monkeypatch.setattr(rollouts, "Simulation", Line)
+    monkeypatch.setattr(rollouts, "LONGEST", 60)
+    monkeypatch.setattr(distill, "EPISODES", 2)
+    monkeypatch.setattr(distill, "WATCHED", 2)
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = distill.policy_module()
+    monkeypatch.setattr(module, "WIDTHS", (8, 16, 16))
+    torch.manual_seed(0)
+    return module
+
+
+def test_all_ticks_of_the_teacher_s_successes_are_observed(tiny_bundle: Path) -> None:
+    """The first seed is a multiple of 3, which is never solved."""
+    found = distill.observe_teacher(forward(tiny_bundle))
+    assert np.bincount(found["task"]).tolist() == [20] * len(TASKS)
+    np.testing.assert_allclose(found["seen"][:20, 0], 0.05 * np.arange(20), atol=1e-6)
+
+
+def test_a_student_is_observed_where_it_samples(tiny_bundle: Path) -> None:
+    """Every 8 ticks: 3 sequences in the 20 ticks of each of two episodes, which are both solved."""
+    found = distill.observe_student(distill.STUDENTS[0], forward(tiny_bundle))
+    assert np.bincount(found["task"]).tolist() == [6] * len(TASKS)
+    assert found["seen"].shape == (6 * len(TASKS), 39)
+
+
+def test_pairs_are_the_teacher_s_actions_of_their_seeds(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill, "STUDENTS", distill.STUDENTS[:1])
+    monkeypatch.setattr(distill, "OBSERVATIONS", 10)
+    pairs = distill.make_pairs(forward(tiny_bundle))
+    assert {name: len(values) for name, values in pairs.items()} == dict.fromkeys(("seen", "task", "seeds", "done"), 15)
+    assert len({*pairs["seeds"].tolist()}) == 15 and (pairs["done"] == 1).all()
+
+
+def loss_of(policy: ModuleType, done: np.ndarray) -> float:
+    """The loss of a network whose velocity is 0, so that its actions are the noise."""
+    count = len(done)
+    pairs = {
+        "seen": np.zeros((count, 39), np.float32),
+        "task": np.zeros(count, np.int64),
+        "seeds": np.arange(count),
+        "done": done,
+    }
+    network = policy.Network()
+    for parameter in network.unet.final_conv[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    return distill.distillation_loss(policy, pairs, 16)(network, generator_of(0, 0)).item()
+
+
+def test_the_loss_is_zero_for_the_teacher_s_actions(policy: ModuleType) -> None:
+    assert loss_of(policy, normal_batch(range(8), 0, (32, 4))) == 0
+
+
+def test_later_actions_count_less(policy: ModuleType) -> None:
+    """An error of 1 in all actions: 10 with a weight of 1, and 22 of 0.3."""
+    loss = loss_of(policy, normal_batch(range(8), 0, (32, 4)) + np.float32(1))
+    assert loss == pytest.approx((10 + 0.3 * 22) / 32, rel=1e-5)
