@@ -38,6 +38,10 @@ class Lin:
                 del terms[buffer]
         return Lin(terms)
 
+    def __radd__(self, other: float) -> Lin:
+        """Add to 0, with which `sum` of a list of values begins."""
+        return self if isinstance(other, int | float) and other == 0 else NotImplemented
+
     def __sub__(self, other: Lin) -> Lin:
         if not isinstance(other, Lin):
             return NotImplemented

@@ -67,7 +67,7 @@ class SchedulerConfig:
 
     def field_error(self, field: str, why: str, fix: str) -> UserError:
         """Return the error for a value that a plan cannot reproduce."""
-        return UserError(f"{self.source}: {field} {self.fields[field]!r} of {self.scheduler}: {why}", fix)
+        return UserError(f"{self.source}: {field} {self.fields[field]!r:.80} of {self.scheduler}: {why}", fix)
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -140,7 +140,7 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     else:
         fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"
     if not fits:
-        raise UserError(f"{source}: {name} {value!r} of {scheduler} is not {wanted}", "correct the file")
+        raise UserError(f"{source}: {name} {value!r:.80} of {scheduler} is not {wanted}", "correct the file")
     return bool(value) if isinstance(default, bool) else value
 
 

@@ -103,6 +103,13 @@ def test_a_lin_has_no_value():
     assert (np.float64(2.0) * lin).terms == {0: 2.0}
 
 
+def test_values_of_a_list_are_summed():
+    """`sum` begins with 0. Another number is not a linear combination."""
+    assert sum([Lin({0: 1.0}), Lin({0: 2.0, 1: 1.0})]).terms == {0: 3.0, 1: 1.0}
+    with pytest.raises(TypeError):
+        1.0 + Lin({0: 1.0})
+
+
 def test_a_coefficient_that_diverges_is_an_error():
     with pytest.raises(UserError, match="lambda diverges"):
         Lin({0: 1.0}) * math.inf

@@ -213,8 +213,11 @@ def shard_names(index: Path) -> list[str]:
 def _shard_files(index: Path) -> list[Path]:
     """Return the files that an index of sharded weights names. All must be in the folder of the index."""
     files = [index.parent / name for name in shard_names(index)]
-    for file in files:
-        if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
+    for name, file in zip(shard_names(index), files, strict=True):
+        if file.parent != index.parent:
+            fix = "move the file next to the index, and name it there without its folder"
+            raise UserError(f"{index} names {name!r}, in another folder", fix)
+        if file.suffix != ".safetensors" or not file.is_file():
             raise UserError(f"{index.parent} has no {file.name}, which {index.name} names", COPY_AGAIN)
     return files
 

@@ -146,6 +146,13 @@ def test_what_no_plan_can_do_is_one_line_that_names_it(name, asked, message):
         plan_from_scheduler_config(config, **{"steps": 5, **options})
 
 
+def test_a_long_list_is_quoted_in_part():
+    config = {"_class_name": "IPNDMScheduler", "trained_betas": [0.01] * 1000}
+    with pytest.raises(UserError, match=r"trained_betas \[0.01, .*leave them out") as refused:
+        plan_from_scheduler_config(config, steps=5)
+    assert len(str(refused.value)) < 300
+
+
 def test_what_is_no_config_is_refused_by_its_path(tmp_path):
     with pytest.raises(UserError, match="there is no .*scheduler_config.json"):
         plan_from_scheduler_config(tmp_path, steps=4)

@@ -297,7 +297,8 @@ def test_weights_in_float16_or_in_shards_are_read(
 @pytest.mark.parametrize(
     ("index", "says"),
     [
-        ({"weight_map": {"a": "../x.safetensors"}}, "has no x.safetensors, which"),
+        ({"weight_map": {"a": "../x.safetensors"}}, "names '../x.safetensors', in another folder; move the file"),
+        ({"weight_map": {"a": "shards/x.safetensors"}}, "names 'shards/x.safetensors', in another folder; move"),
         ({"weight_map": {"a": "missing.safetensors"}}, "has no missing.safetensors, which"),
         ({"weight_map": {"a": "config.json"}}, "has no config.json, which"),
         ({"weight_map": []}, "names no files"),
