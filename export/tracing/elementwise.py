@@ -12,11 +12,11 @@ from torch import Tensor
 ATEN = torch.ops.aten
 
 
-def _add(a: Tensor, b: Any, *, alpha: Any = 1) -> Any:
+def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
     """Return whether either of two booleans is true. ONNX has no Add of booleans. Other types are left to torch
-    (NotImplemented)."""
+    (NotImplemented), as is a number plus a tensor."""
     is_bool = b.dtype == torch.bool if isinstance(b, Tensor) else isinstance(b, bool)
-    if a.dtype != torch.bool or not is_bool:
+    if not isinstance(a, Tensor) or a.dtype != torch.bool or not is_bool:
         return NotImplemented
     return torch.logical_or(a, b if isinstance(b, Tensor) else torch.full_like(a, b)) if alpha else a
 
