@@ -5,8 +5,10 @@ is halved three times and upsampled again.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.export_errors import ANY_BATCH, FIXES_BATCH
+from fewstep.export.tracing.export_errors import ANY_BATCH, CONSTRAINTS, FIXES_BATCH
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
@@ -30,6 +32,7 @@ from fewstep.runtime.kinds.sizes import (
 
 LEAST_STEPS = 3  # minimum multiples of a size for tracing, if in range: torch.export treats an axis of 1 as a constant
 OTHER_OPERATION = ", a tensor instead of a list, or an operation that takes any batch"
+FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # multiples of a size's multiple that a module may need
 WITHOUT = "give no sizes, or export that size only"
 Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
@@ -69,32 +72,109 @@ def trace_sizes(spec: Spec) -> dict[str, int]:
 
 
 def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> None:
-    """Raise UserError naming the line where the module fails at sizes other than its default."""
-    for choice in sizes_to_verify(spec)[1:]:
-        at = apply_sizes(spec, choice)
-        where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
-        try:
-            output = select_prediction(spec, call_module(module, spec, inputs(at, batch), where))
-        except UserError as error:
-            raise UserError(error.what, WITHOUT) from error
-        if output.shape != (batch, *at.output_shape):
-            raise UserError(f"{module_name(module)} returned shape {list(output.shape)}{where}", WITHOUT)
+    """Raise UserError naming the line where the module fails at sizes other than its default: the sizes of the
+    verification, and one size near the default that is no multiple of twice the size's multiple."""
+    near = {size.name: _odd_multiple(size, spec.x_shape[size.axis], size.multiple) for size in spec.sizes}
+    choices = [*sizes_to_verify(spec)[1:], *({name: value} for name, value in near.items() if value is not None)]
+    for choice in choices:
+        if (failure := _find_failure(module, spec, inputs, batch, choice)) is not None:
+            needed = _find_needed_multiple(module, spec, inputs, batch)
+            raise UserError(failure.what, WITHOUT if needed is None else needed.fix) from failure.__cause__
+
+
+def _find_failure(
+    module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int, choice: Mapping[str, int]
+) -> UserError | None:
+    """Return the error of a module at these sizes, or None if it returns its prediction in the right shape."""
+    at = apply_sizes(spec, choice)
+    where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
+    try:
+        output = select_prediction(spec, call_module(module, spec, inputs(at, batch), where))
+    except UserError as error:
+        return error
+    if output.shape != (batch, *at.output_shape):
+        return UserError(f"{module_name(module)} returned shape {list(output.shape)}{where}", WITHOUT)
+    return None
+
+
+def _find_needed_multiple(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> UserError | None:
+    """Return the error of a module that fails at some sizes near the default and runs at multiples of a number, as the
+    multiple to give. None if it runs at all sizes that are tried, or if no multiple makes a difference."""
+    first: UserError | None = None
+    needed = []
+    for size in spec.sizes:
+        usual = spec.x_shape[size.axis]
+        for multiple in (factor * size.multiple for factor in FACTORS):
+            if (value := _odd_multiple(size, usual, multiple)) is None:
+                return None
+            failure = _find_failure(module, spec, inputs, batch, {size.name: value})
+            first = first or failure
+            if failure is None:
+                needed += [_size_text(size, multiple)] * (multiple != size.multiple)
+                break
+    if first is None:
+        return None
+    return UserError(first.what, _give_multiples(needed))
+
+
+def _odd_multiple(size: Size, usual: int, multiple: int) -> int | None:
+    """Return the multiple in the range of a size that is nearest to the default, but not the default, and if possible
+    no multiple of twice or three times the number. None if there is none."""
+    count = range(-(-size.low // multiple), size.high // multiple + 1)
+    values = [number * multiple for number in count if number * multiple != usual]
+    return min(values, key=lambda value: (gcd(value // multiple, 6), abs(value - usual)), default=None)
 
 
 def explain_fixed_size(
-    error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
+    error: UserError,
+    module: torch.nn.Module,
+    spec: Spec,
+    example: tuple[Any, ...],
+    dynamic: Any,
+    inputs: Inputs,
 ) -> UserError:
-    """Return the error of a module that could not be exported. If the module fixes a size or the batch, the error names
-    it and the line."""
+    """Return the error of a module that could not be exported. If the module fixes a size or the batch, or runs at
+    multiples of a number only, the error says so and names the line."""
     reason = str(error.__cause__)
     if error.what.endswith(FIXES_BATCH):
         line = next(_find_fixing_lines(module, example, dynamic, _fixes_batch), "")
         return UserError(f"{error.what}{line}", f"{ANY_BATCH}{OTHER_OPERATION}" if line else ANY_BATCH)
+    if (needed := _find_needed_multiple(module, spec, inputs, len(example[0]))) is not None:
+        return needed
+    if spec.sizes and any(words in reason for words in CONSTRAINTS) and "specialized" not in reason:
+        return _explain_branch(module, spec, reason)
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
         return error
     line = next(_find_fixing_lines(module, example, dynamic, _makes_number_of_size), "")
     return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)
+
+
+def _explain_branch(module: torch.nn.Module, spec: Spec, reason: str) -> UserError:
+    """Return the error for code whose operations differ between sizes of the range, from torch's report: code that pads
+    to a multiple, for example, pads nothing at some sizes."""
+    found = [size for size in spec.sizes if size.name in reason] or list(spec.sizes)
+    what = f"{module_name(module)} does other operations at some values of {' and '.join(size.name for size in found)}"
+    remainders, quotients = (
+        [int(number) for number in re.findall(rf"{sign} ?(\d{{1,3}})\b", reason) if int(number)] for sign in "%/"
+    )
+    divisor = lcm(*remainders) if remainders else min(quotients, default=1)
+    ranges = re.findall(r"(\w+) = Dim\('\w+', min=(\d+), max=(\d+)", reason)
+    if divisor > 1:
+        return UserError(what, _give_multiples([_size_text(size, lcm(size.multiple, divisor)) for size in found]))
+    names = [size.name for size in found]
+    if narrower := [f"{name}={low}:{high}" for name, low, high in ranges if name in names]:
+        return UserError(what, f"give Size another range, as in {', '.join(narrower)} (LOW:HIGH, also for --size)")
+    return UserError(what, f"if forward pads to a multiple, give Size that multiple; otherwise {WITHOUT}")
+
+
+def _size_text(size: Size, multiple: int) -> str:
+    """Return a size as "height=8:32:4", with the multiples in its range."""
+    return f"{size.name}={-(-size.low // multiple) * multiple}:{size.high // multiple * multiple}:{multiple}"
+
+
+def _give_multiples(sizes: list[str]) -> str:
+    return f"give Size a multiple, as in {', '.join(sizes)} (LOW:HIGH:MULTIPLE, also for --size)"
 
 
 def _find_fixing_lines(
@@ -147,6 +227,8 @@ def _fixes_batch(guard: Mapping[str, Any]) -> bool:
 
 def _size_symbol(size: Size) -> Any:
     """Return the symbol of a size: the number of its multiples."""
+    if size.low == size.high:
+        raise UserError(f"size {size.name} has one value, {size.low}", "leave it out of sizes, or give it a range")
     name = size.name if size.multiple == 1 else f"{size.name}_steps"
     return torch.export.Dim(name, min=size.low // size.multiple, max=size.high // size.multiple)
 

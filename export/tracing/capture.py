@@ -23,7 +23,7 @@ from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
-from fewstep.export.tracing.torch_functions import TraceableFunctions, quote_keywords
+from fewstep.export.tracing.torch_functions import TraceableFunctions, quote_keywords, take_masks_as_given
 from fewstep.export.tracing.weights.computed_weights import compute_from_weights
 from fewstep.export.tracing.weights.mapped_weights import find_mapped
 from fewstep.graph.files.io import from_model
@@ -51,6 +51,7 @@ def capture(
         FreeSteps(),
         TraceableFunctions(),
         quote_keywords(),
+        take_masks_as_given(),
         skip_impossible_matches(),
         match_exact_constants(),
         fold_as_torch(),

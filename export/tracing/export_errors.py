@@ -19,6 +19,10 @@ ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about br
 NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # after the operation's name
 FLEX_ATTENTION = "flex_attention"  # the name of the operation in a program
 FUNCTORCH = ("TensorWrapper", "_unwrap_for_grad")  # words in torch's messages about gradients of torch.func
+CONSTRAINTS = (
+    "Constraints violated",
+    "Cannot create Dim",
+)  # words in torch's messages about code that branches on sizes
 SYMBOLS = ("'SymInt'", "'SymFloat'")  # types of sizes while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
@@ -26,7 +30,7 @@ NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
 NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX equivalent"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 FIXES_BATCH = " fixes the batch"  # the end of a message
-ANY_BATCH = "use x.shape[0] instead of a number"
+ANY_BATCH = "use x.shape[0] instead of a number or len(x)"
 SYMBOLIC_ATTRIBUTE = "Unsupported attribute type"  # the beginning of torch's message for a symbol in an attribute
 NO_GROUPS = "multiply and sum with torch.einsum over torch.nn.functional.unfold of x: groups must be a number"
 NO_ROLL = "join two slices, as torch.cat((x[..., -shift:], x[..., :-shift]), -1)"
@@ -154,6 +158,8 @@ def explain_export_error(
         return UserError(f"{who}: {root.what}{where}", root.fix)
     if any(word in str(root) for word in FUNCTORCH):
         return UserError(f"{who}: it computes a gradient with torch.func, which ONNX does not have{where}", NO_AUTOGRAD)
+    if any(words in str(root) for words in CONSTRAINTS):
+        return UserError(f"{who}: it does other operations at some numbers of samples{where}", ANY_BATCH)
     if any(word in str(root) for word in ON_VALUES):
         return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
     if ".numpy()" in str(root):
@@ -227,6 +233,22 @@ def describe_random_operation(root: torch.nn.Module, program: torch.export.Expor
     return ""
 
 
+def describe_changed_buffers(program: torch.export.ExportedProgram) -> str:
+    """Return a description of the buffers that a program changes, as " (it changes buffer 'steps' in each call)". "" if
+    there is none."""
+    buffers = program.graph_signature.inputs_to_buffers
+    written = [
+        buffers[node.args[0].name]
+        for node in program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+        and node.target._schema.is_mutable
+        and isinstance(node.args[0], torch.fx.Node)
+        and node.args[0].name in buffers
+    ]
+    names = [*written, *program.graph_signature.buffers_to_mutate.values()]
+    return f" (it changes buffer {names[0]!r} in each call)" if names else ""
+
+
 def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.export.ExportedProgram | None) -> UserError:
     node = None if captured is None else _find_origin(captured, operation)
     name, line = ("", "") if node is None else (_module_of(node), _code_location(node))
@@ -245,6 +267,11 @@ def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.Exporte
     found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
     rolls = (node for node in captured.graph.nodes if str(node.target).startswith("aten.roll"))
     rolled = next((node for node in rolls if any(isinstance(each, torch.fx.Node) for each in node.args[1])), None)
+    shifts = (_find_by_name(captured, f"aten.fft_{name}") for name in ("fftshift", "ifftshift"))
+    shift = next((node for node in shifts if node is not None and len(node.args) == 1), None)
+    if found is None and rolled is None and shift is not None:
+        who = f"{_operation_name(shift)} in {watch.describe_module(_module_of(shift))}"
+        return UserError(f"{who} shifts the samples of a batch{_code_location(shift)}", "give it dim=(-2, -1)")
     if found is None and rolled is not None:
         who = f"{_operation_name(rolled)} in {watch.describe_module(_module_of(rolled))}"
         what = f"{who} shifts by a number that depends on the batch or on a size{_code_location(rolled)}"

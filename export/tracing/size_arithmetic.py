@@ -25,6 +25,8 @@ def simplify_sizes() -> Iterator[None]:
     with (
         patch.object(torch.SymInt, "__rmul__", _make_product(torch.SymInt.__rmul__)),
         patch.object(torch.SymInt, "__truediv__", _make_quotient(torch.SymInt.__truediv__)),
+        patch.object(torch.SymInt, "__mod__", _make_remainder(torch.SymInt.__mod__)),
+        patch.object(torch.SymInt, "__floordiv__", _make_whole_quotient(torch.SymInt.__floordiv__)),
         patch.object(torch.SymInt, "sqrt", torch.sym_sqrt, create=True),
         patch.object(torch.SymFloat, "sqrt", torch.sym_sqrt, create=True),
     ):
@@ -40,6 +42,34 @@ def _make_quotient(divided: Any) -> Any:
         return divided(size, other)
 
     return quotient
+
+
+def _make_remainder(remainder: Any) -> Any:
+    """Return `size % divisor`. A negative size, as in the padding `(-height) % 8`, has no valid range in torch."""
+
+    def positive_remainder(size: torch.SymInt, divisor: Any) -> Any:
+        if not _is_negative(size) or not isinstance(divisor, int) or divisor < 1:
+            return remainder(size, divisor)
+        return remainder(divisor - remainder(-size, divisor), divisor)
+
+    return positive_remainder
+
+
+def _make_whole_quotient(quotient: Any) -> Any:
+    """Return `size // divisor`. A negative size, as in `-(-height // 8)`, is rounded up without its sign."""
+
+    def signed_quotient(size: torch.SymInt, divisor: Any) -> Any:
+        if not _is_negative(size) or not isinstance(divisor, int) or divisor < 1:
+            return quotient(size, divisor)
+        return -quotient(-size + divisor - 1, divisor)
+
+    return signed_quotient
+
+
+def _is_negative(size: torch.SymInt) -> bool:
+    """Return whether a size is a negative multiple of symbols."""
+    expression = size.node.expr
+    return isinstance(expression, sympy.Mul) and bool(expression.args[0].is_negative)
 
 
 @dataclass(frozen=True)

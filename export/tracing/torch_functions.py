@@ -24,8 +24,8 @@ from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, replaces calls of take_along_dim, gradient, copy_, tensor, split and embedding_bag, and reads of
-    `tensor.data`, by operations that can be exported with free sizes, and refuses those of torch.autograd."""
+    """While active, replaces calls of take_along_dim, gradient, copy_, tensor, split, chunk and embedding_bag, and
+    reads of `tensor.data`, by operations that can be exported with free sizes, and refuses those of torch.autograd."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -133,6 +133,19 @@ def _split_tensor(tensor: Tensor, split_size: Any, dim: int = 0) -> Sequence[Ten
     return _split(tensor, split_size, dim)
 
 
+def _chunk(input: Tensor, chunks: int, dim: int = 0) -> Sequence[Tensor]:
+    """Return the parts of a tensor along an axis. Along a free axis other than the batch there are as many as `chunks`,
+    as for every size of at least the square of it."""
+    size: Any = input.shape[dim]
+    if isinstance(size, int) or dim % input.dim() == 0:
+        return input.chunk(chunks, dim)
+    length = (size + chunks - 1) // chunks
+    starts = [number * length for number in range(chunks)]
+    return tuple(
+        input.narrow(dim, start, length if number < chunks - 1 else size - start) for number, start in enumerate(starts)
+    )
+
+
 def _embedding_bag(
     input: Tensor,
     weight: Tensor,
@@ -165,6 +178,21 @@ def _embedding_bag(
 
 def _refuse_gradient(*args: Any, **named: Any) -> NoReturn:
     raise UserError("it computes a gradient with torch.autograd, which ONNX does not have", NO_AUTOGRAD)
+
+
+@contextmanager
+def take_masks_as_given() -> Iterator[None]:
+    """Inside the block, a Transformer does not compare the values of a mask with those of a causal one. It does so for
+    faster operations with the same result. The function is private to torch; a release without it is not changed."""
+    from torch.nn.modules import transformer
+
+    name = "_detect_is_causal_mask"
+
+    def detect(mask: Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True
+
+    with patch.object(transformer, name, detect, create=not hasattr(transformer, name)):
+        yield
 
 
 @contextmanager
@@ -202,4 +230,6 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.nn.functional.embedding_bag: _embedding_bag,
     torch.autograd.grad: _refuse_gradient,
     Tensor.backward: _refuse_gradient,
+    torch.chunk: _chunk,
+    Tensor.chunk: _chunk,
 }

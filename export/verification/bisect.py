@@ -27,6 +27,7 @@ from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
+NO_CHANGES = "compute it from the inputs in each call, or once in __init__"
 NO_DRAWS = "remove its random draws: the sampler draws the noise"
 AT_ONCE = 8  # tensors compared in one run
 FLOAT16_TOLERANCE = 2e-2  # share of the largest absolute value: the loss that float16 rounding may cause
@@ -137,10 +138,9 @@ def explain_mismatch(
 
 
 def explain_randomness(reference: Reference, point: ComparisonPoint) -> UserError:
-    return UserError(
-        f"{reference.name} returns a different output each time{reference.random_operation()}, at {point}",
-        NO_DRAWS,
-    )
+    reason = reference.random_operation()
+    fix = NO_CHANGES if "changes buffer" in reason else NO_DRAWS
+    return UserError(f"{reference.name} returns a different output each time{reason}, at {point}", fix)
 
 
 def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str, Array]) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from fewstep.export.error_text import error_location, module_name
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.export_errors import describe_random_operation
+from fewstep.export.tracing.export_errors import describe_changed_buffers, describe_random_operation
 from fewstep.export.tracing.kept_values import refuse_kept_values
 from fewstep.export.tracing.torch_functions import quote_keywords
 from fewstep.export.verification.points import feeds_of_other_values
@@ -52,7 +52,7 @@ class TorchReference:
         return {name: tensor.detach().numpy() for name, tensor in zip(self.spec.other_outputs, returned, strict=True)}
 
     def random_operation(self) -> str:
-        return describe_random_operation(self.module, self.program)
+        return describe_random_operation(self.module, self.program) or describe_changed_buffers(self.program)
 
     def tensor_names(self) -> tuple[str, ...]:
         """Return the FX node names, in the order of computation."""
@@ -150,6 +150,9 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
         names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]
         added = ", ".join(f"Condition({name!r}, input={name!r})" for name in names)
         return f"add to the conditions of the Spec: {added}" if names else None
+    keywords = [name for name, each in takes.items() if each.kind is each.KEYWORD_ONLY and name in given.split(", ")]
+    if not agree and keywords:
+        return f"let forward take {keywords[0]} by its position: without * before it"
     if not agree and re.search(r"positional arguments? but \d+ (?:was|were) given", text):
         return f"forward takes {', '.join(takes)}, but the Spec gives {given}: make both agree"
     if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):

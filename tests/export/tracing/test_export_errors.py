@@ -174,6 +174,21 @@ class RollByBatch(Block):
         return torch.roll(self.conv(x), x.shape[0], 3)
 
 
+class Shifted(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.ifft2(torch.fft.fftshift(torch.fft.fft2(self.conv(x)))).real
+
+
+class Counting(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.conv(x) + self.calls
+
+
 class SlopeOfBatch(Block):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.gradient(x, dim=0)[0])
@@ -250,6 +265,8 @@ SAID = [
         "aten.roll in blocks.1 (RollByBatch) of Net shifts by a number that depends on the batch or on a size "
         "(test_export_errors.py:N); join two slices",
     ),
+    (Shifted, "aten.fft_fftshift in blocks.1 (Shifted) of Net shifts the samples of a batch (test_export_errors.py:N)"),
+    (Counting, "Net returns a different output each time (it changes buffer 'blocks.1.calls' in each call), at time "),
     (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
     (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
     (InFloat16, "(blocks.1/Mul) on: 0.0"),

@@ -144,3 +144,12 @@ def test_bags_of_a_list_of_entries_are_refused() -> None:
 
     with refuses("embedding_bag of a list of indices with offsets has no ONNX equivalent (test_torch_functions.py"):
         source(Ragged()).trace()
+
+
+def test_a_mask_of_a_transformer_is_not_compared_with_a_causal_one() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(4, 1, 4, dropout=0.0, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).requires_grad_(False).eval()
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(3)
+    masked: Functions = {"masked": lambda x: encoder(x, mask=mask)}
+    assert_equal_to_torch(masked, torch.randn(3, 3, 4, generator=GENERATOR), 1e-5)
