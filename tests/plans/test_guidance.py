@@ -324,6 +324,12 @@ def test_refused_guidance_names_what_encoded_prompts_need():
         compile_plan("ddim:4", denoiser, 6.0)
 
 
+def test_refused_guidance_of_a_distilled_network_names_its_condition():
+    denoiser = DenoiserFacts(ScheduleSpec("flow"), "flow", guided=False, without_null=("class", "weight"))
+    with refuses("needs an unconditional branch", "give the weight as the condition: -c weight=VALUE"):
+        compile_plan("ddim:4", denoiser, 2.0)
+
+
 def test_perturbed_attention_has_one_weight_of_cfg():
     with refuses(("'4,3+pag:2'", "several weights with pag:"), "2+pag:3"):
         from_text("4,3+pag:2")
