@@ -58,14 +58,17 @@ def plans_of(model: str, steps: int) -> list[str]:
 
 
 def lines_of(model: str, values: Mapping[str, Floats]) -> Iterator[list[str]]:
-    """The lines of a denoiser's table, from the pseudo-values of FD of each plan."""
-    for steps in (each for each in STEPS if f"{SOLVERS[0]}:{each}" in values):
-        full = f"{SOLVERS[0]}:{steps}"
-        for solver, kind in LIGHT_PLANS:
-            plan = f"{solver}:{steps}+{kind}"
-            for same, count in equal_plans(model, steps).items():
-                others = [difference(values, plan, f"{other}:{count}") for other in SOLVERS]
-                yield [f"`{plan}`", of(values[plan]), difference(values, plan, full), f"{count}, equal {same}", *others]
+    """The lines of a denoiser's table, from the pseudo-values of FD of each plan. What was not measured has none."""
+    for steps, (solver, kind) in product(STEPS, LIGHT_PLANS):
+        plan, full = f"{solver}:{steps}+{kind}", f"{SOLVERS[0]}:{steps}"
+        for same, count in equal_plans(model, steps).items():
+            others = [f"{other}:{count}" for other in SOLVERS]
+            if {plan, full, *others} <= values.keys():
+                differences = [difference(values, plan, other) for other in others]
+                yield [
+                    *(f"`{plan}`", of(values[plan]), difference(values, plan, full)),
+                    *(f"{count}, equal {same}", *differences),
+                ]
 
 
 def difference(values: Mapping[str, Floats], plan: str, other: str) -> str:

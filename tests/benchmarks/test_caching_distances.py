@@ -33,9 +33,10 @@ def test_differences_are_of_equal_parts_of_the_samples() -> None:
     assert line == ["`dpmpp_2m:20+every`", "37.0 ± 6.0", "+22.0 ± 1.0", "11, equal work", *["+22.0 ± 1.0"] * 3]
 
 
-def test_steps_without_figures_have_no_lines() -> None:
+def test_what_was_not_measured_has_no_line() -> None:
     values = {plan: np.array([10.0, 20.0]) for plan in plans_of("cifar10", 20)}
     assert len(list(lines_of("cifar10", values))) == 6
+    assert len(list(lines_of("cifar10", {plan: values[plan] for plan in values if plan != "ipndm:11"}))) == 3
     assert part("cifar10", values, 128).startswith(
         "`cifar10`, 128 samples. All steps full: `dpmpp_2m:20` 15.0 ± 5.0.\n"
     )
