@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_te
 from fewstep.runtime import load
 from fewstep.runtime.sampling.request import RunSettings
 from tests.docs import verbs_page
+from tests.docs.docs_blocks import blocks
 from tests.export.sources.diffusers import test_picture_first as picture_first
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,21 @@ def write_latents(folder: Path) -> None:
     arrays = {"latents": latents, "text": picture_first.TEXT, "task": picture_first.DEPTH}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def test_the_arrays_of_a_picture_are_made_as_printed(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import IMAGE, LENGTH, X_SHAPE, with_companions
+
+    (tmp_path / "bundle").symlink_to(with_companions(tiny_bundle))
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block.text for block in blocks(PAGE) if "load_autoencoder" in block.text)
+    made: dict[str, Any] = {"picture": np.zeros((1, *IMAGE), np.float32)}
+    exec(code, made)
+    assert np.load("latents.npy").shape == (1, *X_SHAPE) and made["text"].shape == (1, LENGTH, 2)
+    np.testing.assert_array_equal(np.load("task.npy"), picture_first.DEPTH)
 
 
 @pytest.mark.slow
