@@ -94,9 +94,10 @@ def several(s: Setting, plan: str, count: int, guidance: float | None = None) ->
 
 
 def steer(s: Setting) -> Floats:
-    """FK steering with the strength, the potential and the steps of the authors' pictures: 20 to 80 of 100, by 20."""
+    """FK steering with the strength, the potential and the steps of the authors' pictures: 20 to 80 of 100, by 20.
+    Their script resamples all seeds at these steps, however many particles are effective."""
     plan, at = s.sampler.compile(f"ddpm:{STEPS}", 1.0), range(2, STEPS, 2)
-    return run_population(s, plan, Steering(s.reward, 10.0, plan, "max", at), at=at)
+    return run_population(s, plan, Steering(s.reward, 10.0, plan, "max", at), at=at, threshold=1.0)
 
 
 def continue_best(s: Setting, evaluations: int = SEARCH) -> Floats:
