@@ -48,9 +48,9 @@ LIGHT_STEPS = (
 )
 SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm", "deis_log_rho_3")
 OF_ALL_SOLVERS = "every(linear=True)"  # light steps of plans by each solver; others are of the first one
-EQUAL_TIME = {  # full steps in the time of 20 and of 50 with every second one light, by caching_times.py
-    "cifar10_dit": {20: 12, 50: 29},
-    "cifar10": {20: 12, 50: 31},
+EQUAL_TIME = {  # full steps in the time of some steps with every second one light, by caching_times.py
+    "cifar10_dit": {10: 6, 20: 12, 50: 29},
+    "cifar10": {10: 6, 20: 12, 50: 31},
 }
 BLOCK = 4  # seeds
 HEAD = ("PSNR, dB", "best full plan of that cost", "PSNR, dB", "difference")  # after the plan and its cost
