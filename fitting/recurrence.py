@@ -192,6 +192,8 @@ def _check(plan: Plan) -> None:
         raise UserError(
             f"plan {plan.name!r} contains tensors", "fit a plan whose coefficients are numbers, such as dpmpp_2m"
         )
+    if plan.banks:
+        raise _refuse_plan(plan, "has light steps or carries tensors")
     if len(plan.start_draws) > 1:
         raise _refuse_plan(plan, f"starts from {len(plan.start_draws)} draws")
 

@@ -86,6 +86,12 @@ def test_plans_that_are_no_recurrence_are_refused_in_one_line(name, guidance, wo
         extract_recurrence(compile_plan(name, facts("cosine", "v"), guidance))
 
 
+def test_a_plan_with_light_steps_is_refused_before_the_teacher_runs():
+    plan = compile_plan("ddim:4+every", replace(facts("cosine", "v"), features="features"))
+    with pytest.raises(UserError, match="has light steps or carries tensors, and cannot be fitted"):
+        extract_recurrence(plan)
+
+
 SAMPLER = Analytic(facts("cosine", "v"), mixture)
 PLAN = compile_plan("dpmpp_2m:4", SAMPLER.facts, 2.0)
 NUMBERS = extract_recurrence(PLAN, history=3)
