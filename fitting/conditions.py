@@ -28,9 +28,13 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
     Without records, the prompts that come with fewstep are used: the calibration prompts for the first two, and the
     held-out prompts for the third.
 
-    If there are fewer records than one block for each use, all three uses share them, with a warning.
+    If there are fewer records than one block for each use, all three uses share them, with a warning. Another warning
+    names conditions with random values, or with one value only.
     """
-    records = given_conditions(bundle, conditions, prompts, CALIBRATION).records
+    given = given_conditions(bundle, conditions, prompts, CALIBRATION)
+    for note in given.notes:
+        LOG.warning("the fit is %s", note)
+    records = given.records
     if records is None:
         return FitConditions(None, None, None)
     if conditions is None and prompts is None:

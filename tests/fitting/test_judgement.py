@@ -90,6 +90,12 @@ def test_own_rows_are_divided(tiny_bundle, tmp_path, count, caplog):
     assert caplog.text == ""
 
 
+def test_a_condition_of_one_value_is_named(tiny_bundle, tmp_path, caplog):
+    np.savez(tmp_path / "own.npz", **{"class": np.ones(24, int)})
+    fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
+    assert "the fit is judged at one value of class only: give others with --conditions FILE" in caplog.text
+
+
 def test_few_own_rows_are_shared_and_a_line_says_so(tiny_bundle, tmp_path, caplog):
     np.savez(tmp_path / "own.npz", **{"class": np.arange(23) % 3})
     rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
