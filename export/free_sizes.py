@@ -158,7 +158,7 @@ def _explain_branch(module: torch.nn.Module, spec: Spec, reason: str) -> UserErr
     remainders, quotients = (
         [int(number) for number in re.findall(rf"{sign} ?(\d{{1,3}})\b", reason) if int(number)] for sign in "%/"
     )
-    divisor = lcm(*remainders) if remainders else min(quotients, default=1)
+    divisor = min(remainders or quotients, default=1)  # products of two sizes have multiples of it
     ranges = re.findall(r"(\w+) = Dim\('\w+', min=(\d+), max=(\d+)", reason)
     if divisor > 1:
         return UserError(what, _give_multiples([_size_text(size, lcm(size.multiple, divisor)) for size in found]))

@@ -1,7 +1,8 @@
 """Reductions of scattered elements that torch.onnx writes wrongly or not at all: means, which are the sum divided by
-the number of elements, and the reductions of `scatter`."""
+the number of elements, the reductions of `scatter`, and those of a part of a larger tensor."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,16 @@ def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: st
     return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
+def _scatter_part(x: Tensor, dim: int, index: Tensor, source: Tensor, *, operation: Callable[..., Tensor]) -> Any:
+    """Scatter the part of `source` that has indices. ONNX does not accept a larger source."""
+    sizes = list(zip(source.shape, index.shape, strict=True))
+    if all(not isinstance(size, int) or size == part for size, part in sizes):
+        return NotImplemented
+    for axis, (size, part) in enumerate(sizes):
+        source = source.narrow(axis, 0, part) if isinstance(size, int) and size != part else source
+    return operation(x, dim, index, source)
+
+
 def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) -> Tensor:
     """Return x plus or times the elements that are scattered to it. `source` is a tensor, or one number for all."""
     values = source if isinstance(source, Tensor) else torch.full_like(index, source, dtype=x.dtype)
@@ -43,6 +54,8 @@ def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) ->
 
 
 SCATTER_MEANS: dict[Any, Callable[..., Any]] = {
+    ATEN.scatter.src: partial(_scatter_part, operation=ATEN.scatter.src),
+    ATEN.scatter_add.default: partial(_scatter_part, operation=ATEN.scatter_add.default),
     ATEN.scatter.reduce: _scatter,
     ATEN.scatter.value_reduce: _scatter,
     ATEN.scatter_reduce.two: _scatter_reduce,

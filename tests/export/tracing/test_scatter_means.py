@@ -88,3 +88,16 @@ def test_scatter_with_a_reduction_is_equal_to_torch() -> None:
     }
     assert reduced["product"](x)[0].tolist() == [6.0, 5.0, 1.0]
     assert_equal_to_torch(reduced, x, 0.0)
+
+
+def test_a_part_of_a_larger_tensor_is_scattered() -> None:
+    def places(x: Tensor) -> Tensor:
+        return torch.tensor([[2, 0]]).expand(x.shape[0], -1)
+
+    parts: Functions = {
+        "replaced": lambda x: torch.zeros_like(x).scatter(1, places(x), x),
+        "added": lambda x: torch.ones_like(x).scatter_add(1, places(x), x),
+    }
+    x = torch.tensor([[2.0, 3.0, 5.0], [1.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    assert parts["replaced"](x)[0].tolist() == [3.0, 0.0, 2.0]
+    assert_equal_to_torch(parts, x, 0.0)
