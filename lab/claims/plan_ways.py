@@ -57,8 +57,8 @@ PLMS = "ghvb(beta=1)"  # PLMS of order 2, that of `ghvb`, `hb` and `nesterov` by
 FIVE, RESSHIFT = step_pair("dpmpp_2m:5", "dpmpp_2m:15", 1.0), step_pair("resshift:4", "resshift:15")
 SGMSE = step_pair("sgmse:10@linspace", "sgmse:30@linspace")  # the published number of steps and a third of it
 MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
-# Of 20 plans of 6 evaluations on 96 seeds from 20 000 on, the two of the largest SI-SDR along which it does not fall:
-# MRS's for the SDE, and another form of it. It falls along `dpmpp_2m_sde`, `ddpm`, `dpmpp_sde` and each one for the ODE
+# Of 19 plans of 6 evaluations on 96 seeds from 20 000 on, the two of the largest SI-SDR along which it does not fall:
+# MRS's for the SDE, and another form of it. It falls along `dpmpp_2m_sde`, `ddpm`, `er_sde` and each one for the ODE
 OF_SGMSE, SECOND = MRS["MRS of the SDE"] + ":6", "dpmpp_2m_sde:6@linspace"
 BEST_OF_SGMSE = step_pair(OF_SGMSE, MRS["MRS of the SDE"] + ":30")
 SECOND_OF_SGMSE = step_pair(SECOND, "dpmpp_2m_sde:30@linspace")
