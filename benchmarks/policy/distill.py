@@ -30,7 +30,7 @@ from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-RECIPE = Recipe(steps=3_800, batch=32, rate=4e-4, seed=3)
+RECIPE = Recipe(steps=3_200, batch=32, rate=4e-4, seed=3)
 TEACHER = Contender("teacher", plan="dpmpp_2m:3", precision="int8")
 STUDENTS = (  # their requests are states that one step gets into
     Contender("one step", plan="dpmpp_2m:1", precision="int8"),

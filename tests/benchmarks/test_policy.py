@@ -19,7 +19,7 @@ from benchmarks.policy.verdicts import Contender, Episode, Verdict
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from tests.bundles import with_manifest_fields
-from tests.robots.control.tiny_policy import tiny_policy
+from tests.robots.control.tiny_policy import Network, tiny_policy
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/policy"
 
@@ -50,9 +50,9 @@ class Line:
         self.x -= 0.5
 
 
-def forward(bundle: Path) -> Sampler:
-    """A policy that always moves on."""
-    sampler = tiny_policy(bundle, lambda x: np.ones_like(x))
+def forward(bundle: Path, network: Network = np.ones_like) -> Sampler:
+    """A policy that always moves on, or one of another network."""
+    sampler = tiny_policy(bundle, network)
     conditions = (Condition("observation", "o", (1, 39), "float32"), Condition("task", "t", (5,), "float32"))
     return with_manifest_fields(sampler, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8))
 
